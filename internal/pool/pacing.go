@@ -1,0 +1,155 @@
+package pool
+
+import (
+	"container/heap"
+	"time"
+)
+
+// A life is young when it is shorter than this, or than ErrRespawn where that is longer.
+const youngLife = time.Second
+
+// No delay grows beyond this, unless ErrRespawn itself is longer.
+const longestDelay = time.Minute
+
+// freeCleanEnds is how many young clean ends in a row cost nothing: a worker that found no work and left should be
+// replaced at once, a program that does nothing but leave should not fork more than a hundred times a second (D7).
+const freeCleanEnds = 2
+
+// Without pacing a spawn that fails must still not be tried in a loop.
+const (
+	unpacedFailure        = 100 * time.Millisecond
+	unpacedFailureLongest = time.Second
+)
+
+// pace sets when a slot may be spawned again after a life that ended by itself.
+func (p *Pool) pace(now Time, s *slot, life time.Duration, clean bool) {
+	e := p.cfg.ErrRespawn
+	if e < 0 {
+		return
+	}
+	if life >= 10*s.delay {
+		s.bad, s.delay = 0, 0
+	}
+	if life >= max(youngLife, e) {
+		s.clean = 0
+		return
+	}
+	if clean {
+		s.clean++
+		if s.clean > freeCleanEnds {
+			s.due = max(now, s.spawnedAt+e)
+		}
+		return
+	}
+	s.clean = 0
+	s.delay = grown(e, s.bad, max(longestDelay, e))
+	// The first delay is never shorter than ErrRespawn; those after it spread both ways, so that slots that crashed
+	// together do not go on crashing together.
+	wait := s.delay
+	if s.bad == 0 {
+		wait += time.Duration(0.2 * p.cfg.Jitter() * float64(wait))
+	} else {
+		wait += time.Duration((0.4*p.cfg.Jitter() - 0.2) * float64(wait))
+	}
+	s.bad++
+	s.due = max(now, s.spawnedAt+wait)
+}
+
+// failureDelay is how long all spawns wait after one that failed: it is the system that fails then, or the program's
+// file, and neither is the fault of a slot.
+func (p *Pool) failureDelay() time.Duration {
+	e, longest := p.cfg.ErrRespawn, max(longestDelay, p.cfg.ErrRespawn)
+	if e < 0 {
+		e, longest = unpacedFailure, unpacedFailureLongest
+	}
+	return grown(e, p.failures-1, longest)
+}
+
+// grown is base doubled n times, at most longest.
+func grown(base time.Duration, n int, longest time.Duration) time.Duration {
+	d := base
+	for ; n > 0 && d < longest; n-- {
+		d *= 2
+	}
+	return min(d, longest)
+}
+
+// nextSpawn finds the slot that is to be spawned next, and when.
+func (p *Pool) nextSpawn(now Time) (Time, *slot) {
+	if !p.running {
+		return Never, nil
+	}
+	at, next := Never, (*slot)(nil)
+	if len(p.vacant) > 0 {
+		next = p.vacant[0]
+		at = next.due
+		if p.lastSpawn != Never {
+			at = max(at, p.lastSpawn+p.cfg.SpawnInterval)
+		}
+	}
+	// What crashed is not held back by SpawnInterval, which spaces the starts of many: its own pace is enough (P17).
+	if len(p.urgent) > 0 && (next == nil || p.urgent[0].due < max(at, now)) {
+		next = p.urgent[0]
+		at = next.due
+	}
+	if next == nil {
+		return Never, nil
+	}
+	return max(at, p.failedUntil), next
+}
+
+// wait puts an empty slot among those that wait for a worker.
+func (p *Pool) wait(s *slot, urgent bool) {
+	s.heap = &p.vacant
+	if urgent {
+		s.heap = &p.urgent
+	}
+	heap.Push(s.heap, s)
+}
+
+// resize sets the number of slots in use. Surplus workers are told to stop; their slots live until they are reaped.
+func (p *Pool) resize(now Time, n int) {
+	old := p.max
+	p.max = n
+	for i := old; i < n; i++ {
+		if i == len(p.slots) {
+			p.slots = append(p.slots, &slot{index: i, due: now})
+		}
+		if s := p.slots[i]; s.worker == nil {
+			p.wait(s, false)
+		}
+	}
+	for i := n; i < old; i++ {
+		switch s := p.slots[i]; {
+		case s.heap != nil:
+			heap.Remove(s.heap, s.at)
+		case s.worker != nil && s.worker.state < Stopping:
+			p.signal(now, s.worker, p.cfg.Stop, true)
+		}
+	}
+}
+
+// slotHeap orders slots by the time at which they are due, those of one time by index.
+type slotHeap []*slot
+
+func (h slotHeap) Len() int { return len(h) }
+func (h slotHeap) Less(i, j int) bool {
+	return h[i].due < h[j].due || h[i].due == h[j].due && h[i].index < h[j].index
+}
+func (h slotHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].at, h[j].at = i, j
+}
+func (h *slotHeap) Push(x any) {
+	s := x.(*slot)
+	s.at = len(*h)
+	*h = append(*h, s)
+}
+func (h *slotHeap) Pop() any {
+	old := *h
+	s := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	s.heap, s.at = nil, -1
+	return s
+}

@@ -1,0 +1,395 @@
+// Package pool is the policy of a manager: which slot gets a worker and when, who is signalled, who is killed.
+//
+// It is pure: no process, no descriptor, no clock of its own. Everything that happens is an Event, given to Handle with
+// the time at which it happens; what is to be done is the Step that Handle returns. So a pause of 30 s is tested in no
+// time, and a fuzzer can feed it any sequence of events and check what must hold after each (pool_fuzz_test.go):
+//
+//   - in a slot there is at most one worker;
+//   - workers starting or ready are never more than Max, once those that a smaller Max told to stop are not counted;
+//   - nothing is sent to a worker that is gone, and a worker's state only ever moves towards gone;
+//   - a worker is spawned only while a generation runs, and not before its slot's pace allows;
+//   - told to stop, all workers are gone or killed when StopTimeout has passed.
+//
+// An event costs at most the logarithm of the number of slots, save those that speak to every worker.
+package pool
+
+import (
+	"container/heap"
+	"syscall"
+	"time"
+)
+
+// Time is a moment on the pool's own monotonic scale: what has passed since an origin that the caller chose. The wall
+// clock has no part in it, so that setting it changes nothing (defect D13 of Parallel::Prefork).
+type Time = time.Duration
+
+// Never is the time of what will not happen.
+const Never Time = -1
+
+// lostGrace is how long a worker may live after it let go of its control socket before it reached Start.
+const lostGrace = 100 * time.Millisecond
+
+// State of a worker. A worker only ever moves on to a later state.
+type State uint8
+
+const (
+	None     State = iota // not spawned yet
+	Starting              // its process runs, and has not reached Start
+	Standby               // started ahead, parked without a slot
+	Ready                 // at work
+	Stopping              // told to stop
+	Killed                // sent SIGKILL
+	Gone                  // reaped
+)
+
+// Reason is why a worker ended, as far as the policy knows.
+type Reason uint8
+
+const (
+	Finished    Reason = iota + 1 // ended by itself, cleanly
+	Crashed                       // ended by itself, badly
+	Stopped                       // was told to stop, and did
+	Retired                       // was recycled
+	Overdue                       // was told to stop, did not, and was killed
+	Stuck                         // was busy without a beat for too long
+	NeverReady                    // never reached Start
+	OutOfMemory                   // was killed by the kernel for memory
+)
+
+// Config is what a Pool is made from; all fields are set (defaults are the caller's business).
+type Config struct {
+	Max           int
+	SpawnInterval time.Duration
+	ErrRespawn    time.Duration  // negative: no pacing
+	StopTimeout   time.Duration  // negative: never
+	Stop          syscall.Signal // the stop signal
+	Jitter        func() float64 // from [0, 1)
+}
+
+// Kind of an Event.
+type Kind uint8
+
+const (
+	Tick        Kind = iota // nothing but time has passed
+	Begin                   // a generation begins: missing workers are spawned
+	Halt                    // the generation ends: nothing is spawned any more
+	Spawned                 // the spawn that the last Step asked for succeeded; its worker is ID
+	SpawnFailed             // it failed
+	Reached                 // worker ID has reached Start
+	Lost                    // worker ID let go of its control socket before it reached Start
+	Exited                  // worker ID was reaped
+	Signal                  // Sig goes to every worker
+	Forward                 // as Signal, but to one worker now and to one more each Interval
+	KillAll                 // every worker is killed at once
+	Resize                  // Max becomes N
+)
+
+// Event is something that happened. Only the fields that its Kind names are used.
+type Event struct {
+	Kind     Kind
+	ID       int            // Reached, Lost, Exited: the worker's ordinal
+	N        int            // Resize
+	Ready    bool           // Spawned: the worker is ready at once (a command, which knows nothing of Start)
+	Clean    bool           // Exited: exit code 0
+	Killed   bool           // Exited: by SIGKILL
+	Sig      syscall.Signal // Signal, Forward
+	Now      bool           // Signal, Forward: also to a worker that is starting (SIGKILL, SIGSTOP, SIGCONT cannot be caught anyway)
+	Interval time.Duration  // Forward
+	For      syscall.Signal // Forward: the signal that was received; a new one for the same takes the old one's place
+	Again    bool           // Forward: also to workers that have been told to stop
+}
+
+// EffectKind says what an Effect does.
+type EffectKind uint8
+
+const (
+	Send   EffectKind = iota + 1 // send Sig to worker ID
+	Change                       // worker ID went from From to To
+	Delay                        // the slot of a worker that ended waits for For before its next spawn
+)
+
+// Effect is one thing to be done, or to be told.
+type Effect struct {
+	Kind     EffectKind
+	ID       int
+	Slot     int
+	Sig      syscall.Signal
+	From, To State
+	Reason   Reason        // Change to Killed or Gone
+	For      time.Duration // Delay
+}
+
+// Step is the answer to an Event. Effects are to be applied in order and are valid until the next call of Handle.
+// Spawn is the slot that should get a worker now, or -1; the caller spawns and answers Spawned or SpawnFailed, or
+// leaves it and is asked again. Wake is when Handle wants to be called next if nothing happens, or Never.
+type Step struct {
+	Effects []Effect
+	Spawn   int
+	Ordinal int // of the worker to be spawned
+	Wake    Time
+}
+
+// Pool is the state of the workers of one manager. It is not safe for concurrent use.
+type Pool struct {
+	cfg     Config
+	max     int
+	gen     int
+	running bool
+	ordinal int // of the last worker spawned
+
+	slots   []*slot // by index; never shrinks, so that a slot remembers its pace
+	workers map[int]*worker
+	oldest  *worker // the workers in order of their spawn
+	newest  *worker
+
+	vacant    slotHeap // empty slots below max that SpawnInterval holds back, by due time
+	urgent    slotHeap // those that it does not: after an abnormal end
+	deadlines workerHeap
+	schedules []schedule
+
+	lastSpawn   Time // SpawnInterval counts from here; Never before the first
+	failures    int  // spawns in a row that failed
+	failedUntil Time
+
+	asked *slot // for which the last Step asked for a spawn
+	out   []Effect
+}
+
+type slot struct {
+	index     int
+	worker    *worker
+	due       Time // no spawn before
+	spawnedAt Time
+	bad       int // young abnormal ends that count towards the next delay
+	clean     int // young clean ends in a row
+	delay     time.Duration
+	heap      *slotHeap // in which it waits, nil if in none
+	at        int       // where in it
+}
+
+type worker struct {
+	id, gen    int
+	slot       *slot
+	state      State
+	spawnedAt  Time
+	reached    bool
+	lost       bool
+	killed     Reason // why, once it is in state Killed
+	held       []syscall.Signal
+	deadline   Time
+	at         int // in deadlines, -1 if in none
+	prev, next *worker
+}
+
+// New makes a pool in which no generation runs yet.
+func New(cfg Config) *Pool {
+	p := &Pool{cfg: cfg, workers: make(map[int]*worker), lastSpawn: Never}
+	p.resize(0, cfg.Max)
+	return p
+}
+
+// Max is the target number of workers.
+func (p *Pool) Max() int { return p.max }
+
+// Len is the number of workers that are not gone.
+func (p *Pool) Len() int { return len(p.workers) }
+
+// Generation is the number of Begin events so far.
+func (p *Pool) Generation() int { return p.gen }
+
+// Handle takes in what happened at now. It is called in order of time.
+func (p *Pool) Handle(now Time, ev Event) Step {
+	p.out = p.out[:0]
+	switch ev.Kind {
+	case Tick:
+	case Begin:
+		p.begin(now)
+	case Halt:
+		p.running = false
+	case Spawned:
+		p.spawned(now, ev)
+	case SpawnFailed:
+		p.failures++
+		p.failedUntil = now + p.failureDelay()
+	case Reached:
+		if w := p.workers[ev.ID]; w != nil {
+			p.reached(w)
+		}
+	case Lost:
+		if w := p.workers[ev.ID]; w != nil {
+			p.lose(now, w)
+		}
+	case Exited:
+		if w := p.workers[ev.ID]; w != nil {
+			p.exited(now, w, ev)
+		}
+	case Signal:
+		for w := p.oldest; w != nil; w = w.next {
+			p.signal(now, w, ev.Sig, ev.Now)
+		}
+	case Forward:
+		p.schedule(now, ev)
+	case KillAll:
+		for w := p.oldest; w != nil; w = w.next {
+			p.kill(w, Overdue)
+		}
+	case Resize:
+		p.resize(now, ev.N)
+	}
+	p.runSchedules(now)
+	p.runDeadlines(now)
+	return p.step(now)
+}
+
+func (p *Pool) step(now Time) Step {
+	s := Step{Spawn: -1, Ordinal: p.ordinal + 1, Wake: Never}
+	p.asked = nil
+	if at, slot := p.nextSpawn(now); slot != nil {
+		if at <= now {
+			p.asked, s.Spawn = slot, slot.index
+		} else {
+			s.Wake = at
+		}
+	}
+	if len(p.deadlines) > 0 {
+		s.Wake = sooner(s.Wake, p.deadlines[0].deadline)
+	}
+	for i := range p.schedules {
+		s.Wake = sooner(s.Wake, p.schedules[i].next)
+	}
+	s.Effects = p.out
+	return s
+}
+
+// transition is the one place where a worker's state changes.
+func (p *Pool) transition(w *worker, to State) {
+	if to <= w.state {
+		return
+	}
+	p.out = append(p.out, Effect{Kind: Change, ID: w.id, Slot: w.slot.index, From: w.state, To: to})
+	w.state = to
+}
+
+// begin starts a generation. Its workers run another configuration than those that made the slots wait, so the delays
+// start again from the shortest; they are not forgotten, or a storm of reloads would unpace a crash loop.
+func (p *Pool) begin(now Time) {
+	p.gen++
+	p.running = true
+	for _, s := range p.slots {
+		if s.bad == 0 && s.clean == 0 {
+			continue
+		}
+		s.bad, s.clean, s.delay = 0, 0, 0
+		s.due = min(s.due, s.spawnedAt+max(p.cfg.ErrRespawn, 0))
+		if s.heap != nil {
+			heap.Fix(s.heap, s.at)
+		}
+	}
+}
+
+func (p *Pool) spawned(now Time, ev Event) {
+	s := p.asked
+	if s == nil {
+		panic("pool: Spawned, but no spawn was asked for")
+	}
+	heap.Remove(s.heap, s.at)
+	p.ordinal++
+	w := &worker{id: p.ordinal, gen: p.gen, slot: s, spawnedAt: now, at: -1, prev: p.newest}
+	if p.newest != nil {
+		p.newest.next = w
+	} else {
+		p.oldest = w
+	}
+	p.newest = w
+	p.workers[w.id] = w
+	s.worker, s.spawnedAt = w, now
+	p.lastSpawn = now
+	p.failures, p.failedUntil = 0, 0
+	p.transition(w, Starting)
+	if ev.Ready {
+		p.reached(w)
+	}
+}
+
+// reached lets a worker have the signals that were held for it: earlier they would have killed it or been lost on it.
+func (p *Pool) reached(w *worker) {
+	if w.reached {
+		return
+	}
+	w.reached = true
+	p.transition(w, Ready)
+	for _, sig := range w.held {
+		if w.state < Killed {
+			p.send(w, sig)
+		}
+	}
+	w.held = nil
+}
+
+func (p *Pool) exited(now Time, w *worker, ev Event) {
+	if w.at >= 0 {
+		heap.Remove(&p.deadlines, w.at)
+	}
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		p.oldest = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		p.newest = w.prev
+	}
+	delete(p.workers, w.id)
+	s := w.slot
+	s.worker = nil
+
+	reason, own := classify(w, ev)
+	p.out = append(p.out, Effect{Kind: Change, ID: w.id, Slot: s.index, From: w.state, To: Gone, Reason: reason})
+	w.state = Gone
+	s.due = now
+	urgent := false
+	// Only what a worker of the running generation does by itself says anything about the next one (R5, P19).
+	if own && p.running && w.gen == p.gen {
+		urgent = !ev.Clean
+		p.pace(now, s, now-w.spawnedAt, ev.Clean)
+		if s.due > now {
+			p.out = append(p.out, Effect{Kind: Delay, ID: w.id, Slot: s.index, For: s.due - now})
+		}
+	}
+	if s.index < p.max {
+		p.wait(s, urgent)
+	}
+}
+
+// classify says why a worker ended, and whether that was the worker's own doing.
+func classify(w *worker, ev Event) (reason Reason, own bool) {
+	switch {
+	case w.state == Killed && ev.Killed:
+		return w.killed, w.killed == NeverReady
+	case w.state >= Stopping && w.killed != NeverReady:
+		return Stopped, false
+	case ev.Clean:
+		return Finished, true
+	}
+	return Crashed, true
+}
+
+// lose notes that a worker let go of its control socket before it reached Start. Nearly always it is about to end, and
+// its end is told a moment later. One that lives on has replaced itself by another program, or by the same without its
+// marker; it would be taken for a manager, so it is killed.
+func (p *Pool) lose(now Time, w *worker) {
+	if w.reached || w.lost || w.state >= Stopping {
+		return
+	}
+	w.lost = true
+	w.deadline = now + lostGrace
+	heap.Push(&p.deadlines, w)
+}
+
+func sooner(a, b Time) Time {
+	if a == Never || b != Never && b < a {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,132 @@
+package pool
+
+import (
+	"container/heap"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// schedule is a signal on its way to one worker after another.
+type schedule struct {
+	sig      syscall.Signal
+	now      bool
+	again    bool
+	received syscall.Signal
+	interval time.Duration
+	next     Time
+	left     []int // the ordinals of those that have not had it
+}
+
+// signal sends sig to one worker, or holds it until the worker has reached Start. The stop signal is never held: a
+// worker that has not reached Start yet simply ends by it.
+func (p *Pool) signal(now Time, w *worker, sig syscall.Signal, immediate bool) {
+	switch {
+	case w.state >= Killed:
+	case sig == syscall.SIGKILL:
+		p.kill(w, Stopped)
+	case sig == p.cfg.Stop:
+		p.transition(w, Stopping)
+		if w.at < 0 && p.cfg.StopTimeout >= 0 {
+			w.deadline = now + p.cfg.StopTimeout
+			heap.Push(&p.deadlines, w)
+		}
+		w.held = nil
+		p.send(w, sig)
+	case w.reached || immediate:
+		p.send(w, sig)
+	case w.state == Starting && !slices.Contains(w.held, sig):
+		w.held = append(w.held, sig)
+	}
+}
+
+func (p *Pool) send(w *worker, sig syscall.Signal) {
+	p.out = append(p.out, Effect{Kind: Send, ID: w.id, Slot: w.slot.index, Sig: sig})
+}
+
+func (p *Pool) kill(w *worker, why Reason) {
+	if w.state >= Killed {
+		return
+	}
+	if w.at >= 0 {
+		heap.Remove(&p.deadlines, w.at)
+	}
+	w.killed = why
+	p.transition(w, Killed)
+	p.out[len(p.out)-1].Reason = why
+	p.send(w, syscall.SIGKILL)
+}
+
+// schedule begins to forward a signal, staggered. What is left of an older one for the same received signal is
+// dropped, since the new one reaches those workers too; one for another received signal goes on beside it.
+func (p *Pool) schedule(now Time, ev Event) {
+	s := schedule{
+		sig: ev.Sig, now: ev.Now, again: ev.Again, received: ev.For,
+		interval: ev.Interval, next: now,
+	}
+	for w := p.oldest; w != nil; w = w.next {
+		s.left = append(s.left, w.id)
+	}
+	p.schedules = slices.DeleteFunc(p.schedules, func(old schedule) bool { return old.received == ev.For })
+	p.schedules = append(p.schedules, s)
+}
+
+// runSchedules sends what is due. A worker that is gone meanwhile is passed over and the next one gets the signal (D12).
+func (p *Pool) runSchedules(now Time) {
+	if len(p.schedules) == 0 {
+		return
+	}
+	for i := range p.schedules {
+		s := &p.schedules[i]
+		for len(s.left) > 0 {
+			w := p.workers[s.left[0]]
+			skip := w == nil || w.state >= Killed || s.sig == p.cfg.Stop && w.state == Stopping && !s.again
+			if !skip && s.next > now {
+				break
+			}
+			s.left = s.left[1:]
+			if !skip {
+				p.signal(now, w, s.sig, s.now)
+				s.next = now + s.interval
+			}
+		}
+	}
+	// A schedule that has nobody left to reach makes no wake-up.
+	p.schedules = slices.DeleteFunc(p.schedules, func(s schedule) bool { return len(s.left) == 0 })
+}
+
+// runDeadlines kills the lost, and the workers that were told to stop StopTimeout ago, each on its own clock: a staggered stop is not
+// cut short for those that were told last (D8).
+func (p *Pool) runDeadlines(now Time) {
+	for len(p.deadlines) > 0 && p.deadlines[0].deadline <= now {
+		why := Overdue
+		w := p.deadlines[0]
+		if w.state < Stopping {
+			why = NeverReady
+		}
+		p.kill(w, why)
+	}
+}
+
+// workerHeap orders workers by the time at which they will be killed.
+type workerHeap []*worker
+
+func (h workerHeap) Len() int           { return len(h) }
+func (h workerHeap) Less(i, j int) bool { return h[i].deadline < h[j].deadline }
+func (h workerHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].at, h[j].at = i, j
+}
+func (h *workerHeap) Push(x any) {
+	w := x.(*worker)
+	w.at = len(*h)
+	*h = append(*h, w)
+}
+func (h *workerHeap) Pop() any {
+	old := *h
+	w := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	w.at = -1
+	return w
+}

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"container/heap"
+	"math"
 	"time"
 )
 
@@ -27,7 +28,7 @@ func (p *Pool) pace(now Time, s *slot, life time.Duration, clean bool) {
 	if e < 0 {
 		return
 	}
-	if life >= 10*s.delay {
+	if life/10 >= s.delay {
 		s.bad, s.delay = 0, 0
 	}
 	if life >= max(youngLife, e) {
@@ -37,22 +38,18 @@ func (p *Pool) pace(now Time, s *slot, life time.Duration, clean bool) {
 	if clean {
 		s.clean++
 		if s.clean > freeCleanEnds {
-			s.due = max(now, s.spawnedAt+e)
+			s.due = max(now, after(s.spawnedAt, e))
 		}
 		return
 	}
 	s.clean = 0
 	s.delay = grown(e, s.bad, max(longestDelay, e))
-	// The first delay is never shorter than ErrRespawn; those after it spread both ways, so that slots that crashed
-	// together do not go on crashing together.
-	wait := s.delay
-	if s.bad == 0 {
-		wait += time.Duration(0.2 * p.cfg.Jitter() * float64(wait))
-	} else {
-		wait += time.Duration((0.4*p.cfg.Jitter() - 0.2) * float64(wait))
-	}
 	s.bad++
-	s.due = max(now, s.spawnedAt+wait)
+	// Delays spread both ways, so that slots that crashed together do not go on crashing together; but none is shorter
+	// than ErrRespawn.
+	shortest, longest := max(e, s.delay-s.delay/5), after(s.delay, s.delay/5)
+	wait := shortest + time.Duration(p.cfg.Jitter()*float64(longest-shortest))
+	s.due = max(now, after(s.spawnedAt, wait))
 }
 
 // failureDelay is how long all spawns wait after one that failed: it is the system that fails then, or the program's
@@ -63,6 +60,14 @@ func (p *Pool) failureDelay() time.Duration {
 		e, longest = unpacedFailure, unpacedFailureLongest
 	}
 	return grown(e, p.failures-1, longest)
+}
+
+// after is the moment d after t. A duration may mean for ever: then it is the end of all time, not one long past.
+func after(t Time, d time.Duration) Time {
+	if d > math.MaxInt64-t {
+		return math.MaxInt64
+	}
+	return t + d
 }
 
 // grown is base doubled n times, at most longest.
@@ -83,11 +88,12 @@ func (p *Pool) nextSpawn(now Time) (Time, *slot) {
 	if len(p.vacant) > 0 {
 		next = p.vacant[0]
 		at = next.due
-		if p.lastSpawn != Never {
-			at = max(at, p.lastSpawn+p.cfg.SpawnInterval)
+		if p.lastPaced != Never {
+			at = max(at, after(p.lastPaced, p.cfg.SpawnInterval))
 		}
 	}
-	// What crashed is not held back by SpawnInterval, which spaces the starts of many: its own pace is enough (P17).
+	// What crashed is not held back by SpawnInterval, which spaces the starts of many: its own pace is enough (P17). Nor
+	// does it hold back those that are, or one slot that crashes again and again would keep the others empty (D4).
 	if len(p.urgent) > 0 && (next == nil || p.urgent[0].due < max(at, now)) {
 		next = p.urgent[0]
 		at = next.due

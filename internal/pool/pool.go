@@ -127,6 +127,7 @@ type Step struct {
 	Spawn   int
 	Ordinal int // of the worker to be spawned
 	Wake    Time
+	Retry   time.Duration // after SpawnFailed: no spawn is asked for before this has passed
 }
 
 // Pool is the state of the workers of one manager. It is not safe for concurrent use.
@@ -147,7 +148,7 @@ type Pool struct {
 	deadlines workerHeap
 	schedules []schedule
 
-	lastSpawn   Time // SpawnInterval counts from here; Never before the first
+	lastPaced   Time // the last spawn from vacant, from which SpawnInterval counts; Never before the first
 	failures    int  // spawns in a row that failed
 	failedUntil Time
 
@@ -183,7 +184,7 @@ type worker struct {
 
 // New makes a pool in which no generation runs yet.
 func New(cfg Config) *Pool {
-	p := &Pool{cfg: cfg, workers: make(map[int]*worker), lastSpawn: Never}
+	p := &Pool{cfg: cfg, workers: make(map[int]*worker), lastPaced: Never}
 	p.resize(0, cfg.Max)
 	return p
 }
@@ -210,7 +211,7 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 		p.spawned(now, ev)
 	case SpawnFailed:
 		p.failures++
-		p.failedUntil = now + p.failureDelay()
+		p.failedUntil = after(now, p.failureDelay())
 	case Reached:
 		if w := p.workers[ev.ID]; w != nil {
 			p.reached(w)
@@ -257,7 +258,7 @@ func (p *Pool) step(now Time) Step {
 	for i := range p.schedules {
 		s.Wake = sooner(s.Wake, p.schedules[i].next)
 	}
-	s.Effects = p.out
+	s.Effects, s.Retry = p.out, max(0, p.failedUntil-now)
 	return s
 }
 
@@ -280,7 +281,7 @@ func (p *Pool) begin(now Time) {
 			continue
 		}
 		s.bad, s.clean, s.delay = 0, 0, 0
-		s.due = min(s.due, s.spawnedAt+max(p.cfg.ErrRespawn, 0))
+		s.due = min(s.due, after(s.spawnedAt, max(p.cfg.ErrRespawn, 0)))
 		if s.heap != nil {
 			heap.Fix(s.heap, s.at)
 		}
@@ -291,6 +292,9 @@ func (p *Pool) spawned(now Time, ev Event) {
 	s := p.asked
 	if s == nil {
 		panic("pool: Spawned, but no spawn was asked for")
+	}
+	if s.heap == &p.vacant {
+		p.lastPaced = now
 	}
 	heap.Remove(s.heap, s.at)
 	p.ordinal++
@@ -303,7 +307,6 @@ func (p *Pool) spawned(now Time, ev Event) {
 	p.newest = w
 	p.workers[w.id] = w
 	s.worker, s.spawnedAt = w, now
-	p.lastSpawn = now
 	p.failures, p.failedUntil = 0, 0
 	p.transition(w, Starting)
 	if ev.Ready {
@@ -383,8 +386,7 @@ func (p *Pool) lose(now Time, w *worker) {
 		return
 	}
 	w.lost = true
-	w.deadline = now + lostGrace
-	heap.Push(&p.deadlines, w)
+	p.killAt(w, now+lostGrace)
 }
 
 func sooner(a, b Time) Time {

@@ -27,9 +27,8 @@ func (p *Pool) signal(now Time, w *worker, sig syscall.Signal, immediate bool) {
 		p.kill(w, Stopped)
 	case sig == p.cfg.Stop:
 		p.transition(w, Stopping)
-		if w.at < 0 && p.cfg.StopTimeout >= 0 {
-			w.deadline = now + p.cfg.StopTimeout
-			heap.Push(&p.deadlines, w)
+		if p.cfg.StopTimeout >= 0 {
+			p.killAt(w, after(now, p.cfg.StopTimeout))
 		}
 		w.held = nil
 		p.send(w, sig)
@@ -37,6 +36,19 @@ func (p *Pool) signal(now Time, w *worker, sig syscall.Signal, immediate bool) {
 		p.send(w, sig)
 	case w.state == Starting && !slices.Contains(w.held, sig):
 		w.held = append(w.held, sig)
+	}
+}
+
+// killAt sets when a worker is killed that has not ended by then. What was set earlier and comes sooner stands: to be told
+// to stop once more gives no more time.
+func (p *Pool) killAt(w *worker, t Time) {
+	switch {
+	case w.at < 0:
+		w.deadline = t
+		heap.Push(&p.deadlines, w)
+	case t < w.deadline:
+		w.deadline = t
+		heap.Fix(&p.deadlines, w.at)
 	}
 }
 
@@ -87,7 +99,7 @@ func (p *Pool) runSchedules(now Time) {
 			s.left = s.left[1:]
 			if !skip {
 				p.signal(now, w, s.sig, s.now)
-				s.next = now + s.interval
+				s.next = after(now, s.interval)
 			}
 		}
 	}

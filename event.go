@@ -1,0 +1,229 @@
+package prefork
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/proc"
+)
+
+// State of a worker, as the manager sees it. A worker only ever moves on to a later state.
+type State uint8
+
+const (
+	StateNone     = State(pool.None)     // not spawned yet
+	StateStarting = State(pool.Starting) // its process runs, and has not reached Start
+	StateStandby  = State(pool.Standby)  // started ahead, parked without a slot
+	StateReady    = State(pool.Ready)    // at work
+	StateStopping = State(pool.Stopping) // told to stop
+	StateKilled   = State(pool.Killed)   // sent SIGKILL
+	StateGone     = State(pool.Gone)     // reaped
+)
+
+func (s State) String() string {
+	return name(int(s), "none", "starting", "standby", "ready", "stopping", "killed", "gone")
+}
+
+// Reason is why a worker ended.
+type Reason uint8
+
+const (
+	ReasonFinished    = Reason(pool.Finished)    // ended by itself, with exit code 0
+	ReasonCrashed     = Reason(pool.Crashed)     // ended by itself, with another code or by a signal
+	ReasonStopped     = Reason(pool.Stopped)     // was told to stop, or killed by SignalAllChildren
+	ReasonRetired     = Reason(pool.Retired)     // was recycled
+	ReasonOverdue     = Reason(pool.Overdue)     // was told to stop, did not within StopTimeout (or by the second interrupt), and was killed
+	ReasonStuck       = Reason(pool.Stuck)       // was busy for too long without a sign of life, and was killed
+	ReasonNeverReady  = Reason(pool.NeverReady)  // did not reach Start, and was killed
+	ReasonOutOfMemory = Reason(pool.OutOfMemory) // was killed by the kernel for want of memory
+)
+
+func (r Reason) String() string {
+	return name(int(r), "none", "finished", "crashed", "stopped", "retired", "killed after StopTimeout", "stuck", "never ready", "out of memory")
+}
+
+func name(i int, names ...string) string {
+	if i < len(names) {
+		return names[i]
+	}
+	return fmt.Sprintf("unknown (%d)", i)
+}
+
+// ExitStatus is how a process ended: by exit with Code, or by Signal. Where other code of the program waited for the
+// process (a wait4(-1), say) and took its status, Unknown is true and nothing else is known.
+type ExitStatus struct {
+	Code     int
+	Signal   syscall.Signal // 0 for none
+	CoreDump bool
+	Unknown  bool
+}
+
+func (s ExitStatus) String() string {
+	switch {
+	case s.Unknown:
+		return "unknown status"
+	case s.Signal == 0:
+		return fmt.Sprintf("exit code %d", s.Code)
+	case s.CoreDump:
+		return signalName(s.Signal) + " (core dumped)"
+	}
+	return signalName(s.Signal)
+}
+
+// Exit is the end of a worker.
+type Exit struct {
+	Slot, Generation, Ordinal, PID int
+
+	Status ExitStatus
+	Reason Reason
+	Uptime time.Duration
+	Usage  *syscall.Rusage // nil where the status is unknown
+}
+
+func (e Exit) String() string {
+	return fmt.Sprintf("worker %d (slot %d, generation %d) %v: %v after %v", e.PID, e.Slot, e.Generation, e.Reason, e.Status, e.Uptime.Round(time.Millisecond))
+}
+
+// WorkerInfo is a worker as the manager sees it.
+type WorkerInfo struct {
+	Slot, Generation, Ordinal, PID int
+
+	State   State
+	Started time.Time
+}
+
+func (w WorkerInfo) String() string {
+	return fmt.Sprintf("worker %d (slot %d, generation %d) %v", w.PID, w.Slot, w.Generation, w.State)
+}
+
+// Event is a change of state. It is one of
+//
+//	GenerationEvent   a generation of workers begins
+//	StateEvent        a worker was spawned, reached Start, was told to stop, was killed
+//	ExitEvent         a worker was reaped
+//	DelayEvent        a slot waits before its next spawn
+//	SpawnFailedEvent  a worker could not be spawned
+//	SignalEvent       a signal was received, and forwarded as the table says
+//	ResizeEvent       MaxWorkers was changed
+//	ReloadFailedEvent Config.Reload failed, and the workers go on
+//
+// and no other type. String says it in a line.
+type Event interface {
+	fmt.Stringer
+	event()
+}
+
+type (
+	// GenerationEvent says that Start began a generation.
+	GenerationEvent struct{ Generation, MaxWorkers int }
+
+	// StateEvent says that a worker went from state From to Worker.State. Reason is why it was killed, in state killed.
+	StateEvent struct {
+		Worker WorkerInfo
+		From   State
+		Reason Reason
+	}
+
+	// ExitEvent says that a worker was reaped, in whatever state it was.
+	ExitEvent struct {
+		Exit Exit
+		From State
+	}
+
+	// DelayEvent says that a slot waits before its next spawn, because its workers end too soon.
+	DelayEvent struct {
+		Slot int
+		For  time.Duration
+	}
+
+	// SpawnFailedEvent says that a spawn failed, and after what time the next is tried.
+	SpawnFailedEvent struct {
+		Err   *SpawnError
+		Retry time.Duration
+	}
+
+	// SignalEvent says that a signal was received and what is sent to the workers for it: nil for nothing.
+	SignalEvent struct {
+		Received, Sent os.Signal
+		Interval       time.Duration
+	}
+
+	// ResizeEvent says that MaxWorkers was changed.
+	ResizeEvent struct{ From, To int }
+
+	// ReloadFailedEvent says that Config.Reload failed.
+	ReloadFailedEvent struct{ Err error }
+)
+
+func (GenerationEvent) event()   {}
+func (StateEvent) event()        {}
+func (ExitEvent) event()         {}
+func (DelayEvent) event()        {}
+func (SpawnFailedEvent) event()  {}
+func (SignalEvent) event()       {}
+func (ResizeEvent) event()       {}
+func (ReloadFailedEvent) event() {}
+
+func (e GenerationEvent) String() string {
+	return fmt.Sprintf("generation %d of %d workers begins", e.Generation, e.MaxWorkers)
+}
+
+func (e StateEvent) String() string {
+	if e.Reason != 0 {
+		return fmt.Sprintf("%v: %v", e.Worker, e.Reason)
+	}
+	return e.Worker.String()
+}
+
+func (e ExitEvent) String() string { return e.Exit.String() }
+
+func (e DelayEvent) String() string {
+	return fmt.Sprintf("slot %d waits %v before its next spawn", e.Slot, e.For.Round(time.Millisecond))
+}
+
+func (e SpawnFailedEvent) String() string {
+	return fmt.Sprintf("%v; next try in %v", e.Err, e.Retry.Round(time.Millisecond))
+}
+
+func (e SignalEvent) String() string {
+	if e.Interval > 0 {
+		return fmt.Sprintf("%s received, %s sent to one worker each %v", signalName(e.Received), signalName(e.Sent), e.Interval)
+	}
+	return fmt.Sprintf("%s received, %s sent to the workers", signalName(e.Received), signalName(e.Sent))
+}
+
+func (e ResizeEvent) String() string { return fmt.Sprintf("from %d to %d workers", e.From, e.To) }
+
+func (e ReloadFailedEvent) String() string {
+	return fmt.Sprintf("reload failed, the workers go on as they are: %v", e.Err)
+}
+
+// Snapshot is a consistent copy of a Manager's state.
+type Snapshot struct {
+	Name       string
+	PID        int // the manager's
+	Generation int
+	MaxWorkers int
+	Workers    []WorkerInfo // in order of their spawn; those that were reaped are not among them
+}
+
+func (s Snapshot) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "manager %d", s.PID)
+	if s.Name != "" {
+		fmt.Fprintf(&b, " of %s", s.Name)
+	}
+	fmt.Fprintf(&b, ": generation %d, %d of %d workers", s.Generation, len(s.Workers), s.MaxWorkers)
+	for _, w := range s.Workers {
+		fmt.Fprintf(&b, "\n  %v", w)
+	}
+	return b.String()
+}
+
+func exitStatus(s proc.Status) ExitStatus {
+	return ExitStatus{Code: s.Code, Signal: s.Signal, CoreDump: s.CoreDump, Unknown: s.Unknown}
+}

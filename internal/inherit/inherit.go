@@ -1,0 +1,246 @@
+// Package inherit is the value by which a manager tells a worker, in its environment, who it is and which descriptors
+// it was given. It is written by one side and read by the other in the same order, and nothing else reads it.
+package inherit
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Env is the name of the environment variable. It is removed as soon as it is read, so that no process that the worker
+// starts takes itself for a worker.
+const Env = "PREFORK_WORKER"
+
+// version changes with every change of the format.
+const version = "1"
+
+// Marker is what a worker inherits.
+type Marker struct {
+	Manager    int    // the manager's pid, as the manager sees itself
+	Name       string // of the pool
+	Slot       int
+	Generation int
+	Ordinal    int
+	Stop       syscall.Signal // the stop signal
+	Orphan     time.Duration  // OrphanTimeout
+	Control    int            // descriptor of the socket to the manager
+	Passed     int            // descriptor of what Pass handed on; 0 for none
+	Sockets    []Socket
+}
+
+// Socket is a listening socket, under the name by which the program asks for it.
+type Socket struct {
+	FD               int
+	Network, Address string
+}
+
+// firstFD is the lowest descriptor that can be inherited: those below are the standard streams.
+const firstFD = 3
+
+// maxFD bounds descriptors; no system allows more.
+const maxFD = 1 << 24
+
+// String encodes a marker as key=value fields behind a version and a checksum. Text is read faster than JSON at the
+// start of every worker (0.06 against 0.15 ms), and can be read in ps.
+func (m Marker) String() string {
+	b := make([]byte, 0, 160+64*len(m.Sockets))
+	b = append(b, "pid="...)
+	b = strconv.AppendInt(b, int64(m.Manager), 10)
+	b = append(append(b, ";name="...), escape(m.Name)...)
+	for _, f := range []struct {
+		key string
+		n   int64
+	}{
+		{"slot", int64(m.Slot)}, {"gen", int64(m.Generation)}, {"ord", int64(m.Ordinal)}, {"stop", int64(m.Stop)},
+		{"orphan", int64(m.Orphan)}, {"ctl", int64(m.Control)}, {"pass", int64(m.Passed)},
+	} {
+		b = append(append(append(b, ';'), f.key...), '=')
+		b = strconv.AppendInt(b, f.n, 10)
+	}
+	for _, s := range m.Sockets {
+		b = append(b, ";sock="...)
+		b = strconv.AppendInt(b, int64(s.FD), 10)
+		b = append(append(b, ','), escape(s.Network)...)
+		b = append(append(b, ','), escape(s.Address)...)
+	}
+	return fmt.Sprintf("v%s;%08x;%s", version, checksum(string(b)), b)
+}
+
+// Parse decodes a marker. It accepts what String writes and nothing else: a value that was cut, altered or written by
+// another version is an error that says which.
+func Parse(value string) (Marker, error) {
+	m, err := parse(value)
+	if err != nil {
+		return Marker{}, fmt.Errorf("%s=%s: %w", Env, strconv.Quote(short(value)), err)
+	}
+	return m, nil
+}
+
+func parse(value string) (m Marker, err error) {
+	v, rest, ok := strings.Cut(value, ";")
+	if !ok || len(v) < 2 || v[0] != 'v' {
+		return m, errors.New("not the value that a manager writes")
+	}
+	if v[1:] != version {
+		return m, fmt.Errorf("written by another version of the library (%s, this one is v%s): manager and worker must be the same program", v, version)
+	}
+	sum, rest, ok := strings.Cut(rest, ";")
+	if !ok || sum != fmt.Sprintf("%08x", checksum(rest)) {
+		return m, errors.New("altered or cut after the manager wrote it")
+	}
+	// From here on the checksum says that a manager wrote it; what is wrong below is a fault of its own or of a forger.
+	fields := strings.Split(rest, ";")
+	var orphan, stop int64
+	for _, f := range []struct {
+		key      string
+		dst      any
+		min, max int64
+	}{
+		{"pid", &m.Manager, 1, 1 << 31}, {"name", &m.Name, 0, 0}, {"slot", &m.Slot, 0, 1 << 31},
+		{"gen", &m.Generation, 1, 1 << 62}, {"ord", &m.Ordinal, 1, 1 << 62}, {"stop", &stop, 1, 128},
+		{"orphan", &orphan, 0, 1 << 62}, {"ctl", &m.Control, firstFD, maxFD}, {"pass", &m.Passed, 0, maxFD},
+	} {
+		if len(fields) == 0 {
+			return m, fmt.Errorf("%s is missing", f.key)
+		}
+		text, ok := strings.CutPrefix(fields[0], f.key+"=")
+		if !ok {
+			return m, fmt.Errorf("%s is missing", f.key)
+		}
+		fields = fields[1:]
+		if err := set(f.dst, text, f.min, f.max); err != nil {
+			return m, fmt.Errorf("%s: %w", f.key, err)
+		}
+	}
+	m.Orphan, m.Stop = time.Duration(orphan), syscall.Signal(stop)
+	for _, f := range fields {
+		s, err := parseSocket(f)
+		if err != nil {
+			return m, err
+		}
+		m.Sockets = append(m.Sockets, s)
+	}
+	return m, m.checkFDs()
+}
+
+func parseSocket(field string) (s Socket, err error) {
+	text, ok := strings.CutPrefix(field, "sock=")
+	parts := strings.Split(text, ",")
+	if !ok || len(parts) != 3 {
+		return s, fmt.Errorf("field %q is not a socket", short(field))
+	}
+	if err := set(&s.FD, parts[0], firstFD, maxFD); err != nil {
+		return s, fmt.Errorf("sock: %w", err)
+	}
+	if err := set(&s.Network, parts[1], 0, 0); err != nil {
+		return s, fmt.Errorf("sock: %w", err)
+	}
+	return s, set(&s.Address, parts[2], 0, 0)
+}
+
+// checkFDs refuses a descriptor that two things claim.
+func (m Marker) checkFDs() error {
+	fds := m.FDs()
+	slices.Sort(fds)
+	for i, fd := range fds {
+		if fd < firstFD {
+			return fmt.Errorf("descriptor %d is a standard stream", fd)
+		}
+		if i > 0 && fds[i-1] == fd {
+			return fmt.Errorf("descriptor %d is named twice", fd)
+		}
+	}
+	return nil
+}
+
+// FDs are all the descriptors that a marker names.
+func (m Marker) FDs() []int {
+	fds := []int{m.Control}
+	if m.Passed != 0 {
+		fds = append(fds, m.Passed)
+	}
+	for _, s := range m.Sockets {
+		fds = append(fds, s.FD)
+	}
+	return fds
+}
+
+func set(dst any, text string, lo, hi int64) error {
+	if s, ok := dst.(*string); ok {
+		return unescape(s, text)
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || strconv.FormatInt(n, 10) != text {
+		return fmt.Errorf("%q is not a number", short(text))
+	}
+	if n < lo || n > hi {
+		return fmt.Errorf("%d is out of range", n)
+	}
+	switch d := dst.(type) {
+	case *int:
+		*d = int(n)
+	case *int64:
+		*d = n
+	}
+	return nil
+}
+
+const hex = "0123456789abcdef"
+
+func plain(c byte) bool {
+	return c > ' ' && c < 0x7f && c != ';' && c != ',' && c != '=' && c != '%'
+}
+
+func escape(s string) string {
+	b := make([]byte, 0, len(s))
+	for i := range len(s) {
+		if c := s[i]; plain(c) {
+			b = append(b, c)
+		} else {
+			b = append(b, '%', hex[c>>4], hex[c&15])
+		}
+	}
+	return string(b)
+}
+
+func unescape(dst *string, s string) error {
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c == '%' && i+2 < len(s) {
+			hi, lo := strings.IndexByte(hex, s[i+1]), strings.IndexByte(hex, s[i+2])
+			if hi >= 0 && lo >= 0 && !plain(byte(hi<<4|lo)) {
+				b = append(b, byte(hi<<4|lo))
+				i += 2
+				continue
+			}
+		}
+		if !plain(c) {
+			return fmt.Errorf("%q is not as a manager writes it", short(s))
+		}
+		b = append(b, c)
+	}
+	*dst = string(b)
+	return nil
+}
+
+// checksum is FNV-1a: against accidents, not against malice. Who can write our environment can run us anyway.
+func checksum(s string) uint32 {
+	h := uint32(2166136261)
+	for i := range len(s) {
+		h = (h ^ uint32(s[i])) * 16777619
+	}
+	return h
+}
+
+func short(s string) string {
+	if len(s) > 80 {
+		return s[:77] + "..."
+	}
+	return s
+}

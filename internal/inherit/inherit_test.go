@@ -1,0 +1,92 @@
+package inherit
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+var full = Marker{
+	Manager: 4711, Name: "web; a=b,%", Slot: 3, Generation: 7, Ordinal: 42, Stop: 15, Orphan: 1500 * time.Millisecond,
+	Control: 3, Passed: 4, Sockets: []Socket{{5, "tcp", "[::1]:8080"}, {6, "unix", "/run/a b;c=d.sock"}, {7, "tcp", ""}},
+}
+
+func TestRoundTrip(t *testing.T) {
+	for _, m := range []Marker{full, {Manager: 1, Generation: 1, Ordinal: 1, Stop: 1, Control: 3}} {
+		got, err := Parse(m.String())
+		if err != nil || !reflect.DeepEqual(got, m) {
+			t.Errorf("Parse(%q) = %+v, %v; want %+v", m, got, err, m)
+		}
+	}
+}
+
+func TestAnyAlterationIsSeen(t *testing.T) {
+	value := full.String()
+	for i := range len(value) {
+		for _, altered := range []string{
+			value[:i], value[:i] + value[i+1:], value[:i] + "1" + value[i:], value[:i] + string(value[i]^1) + value[i+1:],
+		} {
+			if altered == value {
+				continue
+			}
+			if got, err := Parse(altered); err == nil {
+				t.Errorf("Parse(%q) = %+v, want an error", altered, got)
+			}
+		}
+	}
+}
+
+// sum gives a body the checksum that a forger would give it.
+func sum(body string) string {
+	return "v" + version + ";" + hex8(checksum(body)) + ";" + body
+}
+
+func hex8(n uint32) string {
+	b := make([]byte, 8)
+	for i := range b {
+		b[i] = hex[n>>(28-4*i)&15]
+	}
+	return string(b)
+}
+
+func TestWhatNoManagerWrites(t *testing.T) {
+	const good = "pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0"
+	if _, err := Parse(sum(good)); err != nil {
+		t.Fatalf("the good one: %v", err)
+	}
+	for _, tt := range []struct{ name, value, want string }{
+		{"empty", "", "not the value"},
+		{"a flag", "1", "not the value"},
+		{"another version", "v2;00000000;x", "another version"},
+		{"control is a standard stream", sum(strings.Replace(good, "ctl=3", "ctl=2", 1)), "out of range"},
+		{"passed is a standard stream", sum(strings.Replace(good, "pass=0", "pass=1", 1)), "standard stream"},
+		{"pid 0", sum(strings.Replace(good, "pid=1", "pid=0", 1)), "out of range"},
+		{"a sign", sum(strings.Replace(good, "slot=0", "slot=+0", 1)), "not a number"},
+		{"fields swapped", sum("name=;pid=1;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0"), "pid is missing"},
+		{"cut", sum("pid=1;name=;slot=0"), "gen is missing"},
+		{"a field too many", sum(good + ";x=1"), "not a socket"},
+		{"a descriptor twice", sum(good + ";sock=3,tcp,x"), "named twice"},
+		{"a huge descriptor", sum(good + ";sock=99999999999,tcp,x"), "out of range"},
+		{"escaped without need", sum(strings.Replace(good, "name=", "name=%61", 1)), "not as a manager writes it"},
+	} {
+		if _, err := Parse(tt.value); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: Parse(%q) says %v, want something with %q", tt.name, tt.value, err, tt.want)
+		}
+	}
+}
+
+// Whatever the environment holds, reading it ends without a panic, and what is accepted is what String writes.
+func FuzzParse(f *testing.F) {
+	f.Add(full.String())
+	f.Add("v1;00000000;pid=1")
+	f.Add(sum("pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0;sock=4,tcp,:80"))
+	f.Fuzz(func(t *testing.T, value string) {
+		// Half of the search goes behind the checksum, which a fuzzer cannot guess.
+		for _, v := range []string{value, sum(value)} {
+			if m, err := Parse(v); err == nil && m.String() != v {
+				t.Fatalf("Parse(%q) = %+v, which is written %q", v, m, m)
+			}
+		}
+	})
+}

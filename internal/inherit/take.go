@@ -1,0 +1,22 @@
+package inherit
+
+import "errors"
+
+// Role is what a process is by the marker that it was started with.
+type Role uint8
+
+const (
+	Ordinary Role = iota // no worker: it carries no marker, or one that belongs to another process
+	Worker               // a worker, by a marker that was verified
+	Damaged              // a worker by a marker that cannot be used
+)
+
+// Gone is the error of Take for a process that carries the marker of a manager that is no more. Such a process must
+// end: it was meant to be a worker, and as a manager it would breed.
+var Gone = errors.New("the manager is gone")
+
+// DepthEnv is the name of the variable that says how many managers there are above a process.
+const DepthEnv = "PREFORK_DEPTH"
+
+// MaxDepth is how many managers may stand above one another.
+const MaxDepth = 3

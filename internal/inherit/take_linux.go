@@ -1,0 +1,97 @@
+package inherit
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// isParent compares the parent with the process that made the control socket, both as this process sees them: in a PID
+// namespace of its own a worker sees neither (both are 0), and the marker holds the pid that the manager sees.
+func isParent(m Marker) bool {
+	peer, err := unix.GetsockoptUcred(m.Control, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return false
+	}
+	pid := int(peer.Pid)
+	return pid == os.Getppid() && (pid == 0 || pid == m.Manager)
+}
+
+func anonymousFile() (int, error) {
+	fd, err := unix.MemfdCreate("prefork", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err == unix.ENOSYS || err == unix.EPERM { // an old kernel, or a seccomp filter
+		return unlinkedFile()
+	}
+	return fd, os.NewSyscallError("memfd_create", err)
+}
+
+// seal makes what is passed on immutable: a worker that could shrink it would kill the others that read it.
+func seal(fd int) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE|unix.F_SEAL_SEAL)
+	if err == unix.EINVAL { // no memfd
+		return nil
+	}
+	return os.NewSyscallError("fcntl", err)
+}
+
+// setName names the first thread, which is the one that ps shows: a process started by way of /proc/self/exe is called
+// "exe" until then.
+func setName(name string) {
+	b := append([]byte(name), 0)
+	unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&b[0])), 0, 0, 0)
+}
+
+// Executable is a path by which the program that runs here can be run again, also when its file was replaced or
+// deleted.
+func Executable() (string, error) {
+	const self = "/proc/self/exe"
+	if _, err := os.Stat(self); err == nil {
+		return self, nil
+	}
+	return os.Executable()
+}
+
+// hideDepth removes the depth from the environment of a worker: Depth finds it among the ancestors, where it still
+// stands in the environment that they were started with.
+func hideDepth() { os.Unsetenv(DepthEnv) }
+
+// Depth is how many managers there are above this process.
+func Depth() (int, error) {
+	if value, ok := os.LookupEnv(DepthEnv); ok {
+		return parseDepth(value)
+	}
+	// A worker's environment is clean, so what it starts has no variable; but the kernel keeps the environment that
+	// each ancestor was started with. What cannot be read (another user's process) is passed over.
+	for pid, hops := os.Getppid(), 0; pid > 0 && hops < 64; hops++ {
+		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if err == nil {
+			for kv := range bytes.SplitSeq(environ, []byte{0}) {
+				if value, ok := bytes.CutPrefix(kv, []byte(DepthEnv+"=")); ok {
+					return parseDepth(string(value))
+				}
+			}
+		}
+		if pid, err = parentOf(pid); err != nil {
+			return 0, nil
+		}
+	}
+	return 0, nil
+}
+
+func parentOf(pid int) (int, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// The second field is the name, in parentheses, and may itself hold anything.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("/proc/%d/stat is not understood", pid)
+	}
+	return strconv.Atoi(fields[1])
+}

@@ -1,0 +1,23 @@
+//go:build !unix
+
+package inherit
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+// On systems without Unix processes nobody inherits: every process is an ordinary one, and New says that there are no
+// workers here.
+
+func Take() (Marker, Role, error)                  { return Marker{}, Ordinary, nil }
+func Depth() (int, error)                          { return 0, errors.ErrUnsupported }
+func Executable() (string, error)                  { return os.Executable() }
+func SetName(string)                               {}
+func NewBlob([]byte) (int, error)                  { return -1, errors.ErrUnsupported }
+func ReadBlob(int) ([]byte, error)                 { return nil, errors.ErrUnsupported }
+func CloseBlob(int)                                {}
+func DupCloseOnExec(uintptr) (int, error)          { return -1, errors.ErrUnsupported }
+func Alter(base, _ []string, _ ...string) []string { return base }
+func Exit(code int)                                { syscall.Exit(code) }

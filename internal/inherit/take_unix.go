@@ -1,0 +1,182 @@
+//go:build unix
+
+package inherit
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	starter "github.com/lestrrat-go/server-starter/listener"
+	"golang.org/x/sys/unix"
+)
+
+// Take reads, verifies and removes the marker of this process, and makes what it names close-on-exec, so that nothing
+// that the process starts sees any of it. It is called once, at the start of the process.
+func Take() (Marker, Role, error) {
+	value, ok := os.LookupEnv(Env)
+	if !ok {
+		return Marker{}, Ordinary, nil
+	}
+	os.Unsetenv(Env)
+	m, err := Parse(value)
+	if err != nil {
+		return Marker{}, Damaged, err
+	}
+	switch parentage(m) {
+	case foreign:
+		return Marker{}, Ordinary, nil
+	case orphaned:
+		return Marker{}, Damaged, fmt.Errorf("%s names manager %d, which is not the parent of this process: %w; unset %s to start the program by itself",
+			Env, m.Manager, Gone, Env)
+	}
+	hideDepth()
+	for _, fd := range m.FDs() {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
+			return Marker{}, Damaged, fmt.Errorf("%s names descriptor %d, which is not open: %w", Env, fd, err)
+		}
+	}
+	if err := unix.SetNonblock(m.Control, true); err != nil {
+		return Marker{}, Damaged, fmt.Errorf("control socket: %w", err)
+	}
+	return m, Worker, nil
+}
+
+// What the process behind the control socket is to this one.
+type relation uint8
+
+const (
+	parent   relation = iota // our parent wrote the marker
+	foreign                  // another process's worker was meant
+	orphaned                 // we were meant, or somebody long gone
+)
+
+func parentage(m Marker) relation {
+	if isParent(m) {
+		return parent
+	}
+	var b [1]byte
+	n, _, err := unix.Recvfrom(m.Control, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	if n > 0 || err == unix.EAGAIN || err == unix.EINTR {
+		return foreign
+	}
+	return orphaned
+}
+
+// ReadBlob reads what Blob made. It reads with pread, since all workers of a generation share one file offset.
+func ReadBlob(fd int) ([]byte, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, fmt.Errorf("what the manager passed on: %w", err)
+	}
+	data := make([]byte, st.Size)
+	for at := 0; at < len(data); {
+		n, err := unix.Pread(fd, data[at:], int64(at))
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return nil, fmt.Errorf("what the manager passed on: %w", err)
+		case n == 0:
+			return nil, fmt.Errorf("what the manager passed on ends at byte %d of %d", at, len(data))
+		default:
+			at += n
+		}
+	}
+	return data, nil
+}
+
+// NewBlob puts data where workers can read it, whatever its size: a socketpair holds some 200 KiB and would block the
+// manager, the environment is neither large nor private.
+func NewBlob(data []byte) (fd int, err error) {
+	if fd, err = anonymousFile(); err != nil {
+		return -1, fmt.Errorf("to pass on %d bytes: %w", len(data), err)
+	}
+	for at := 0; at < len(data); {
+		n, err := unix.Pwrite(fd, data[at:], int64(at))
+		if err != nil && err != unix.EINTR {
+			unix.Close(fd)
+			return -1, fmt.Errorf("to pass on %d bytes: %w", len(data), err)
+		}
+		at += max(n, 0)
+	}
+	if err := seal(fd); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("to pass on %d bytes: %w", len(data), err)
+	}
+	return fd, nil
+}
+
+// unlinkedFile is an anonymous file where there is no memfd.
+func unlinkedFile() (int, error) {
+	f, err := os.CreateTemp("", "prefork-")
+	if err != nil {
+		return -1, err
+	}
+	defer f.Close()
+	defer os.Remove(f.Name())
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	cerr := conn.Control(func(raw uintptr) {
+		fd, err = unix.FcntlInt(raw, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	if cerr != nil {
+		return -1, cerr
+	}
+	return fd, err
+}
+
+// SetName gives this process the name that ps and top show. It is called while the process's first thread is the only
+// one of its own, in the initialisation of a package.
+func SetName(arg0 string) {
+	name := arg0[strings.LastIndexByte(arg0, '/')+1:]
+	setName(name)
+}
+
+// Alter makes the environment of a new process: base with extra added, the later of two equal names in force, without
+// what speaks of descriptors that the new process does not get, and no variable of this package's own but those given
+// last.
+func Alter(base, extra []string, own ...string) []string {
+	env := make([]string, 0, len(base)+len(extra)+len(own))
+	at := make(map[string]int, cap(env))
+	for _, list := range [][]string{base, extra} {
+		for _, kv := range list {
+			name, _, ok := strings.Cut(kv, "=")
+			if !ok || strings.IndexByte(kv, 0) >= 0 {
+				continue
+			}
+			switch name {
+			case Env, DepthEnv, starter.ServerStarterEnvVarName, "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES":
+				continue // what the manager was given by such names, a worker would look for among its own descriptors
+			}
+			if i, ok := at[name]; ok {
+				env[i] = kv
+				continue
+			}
+			at[name] = len(env)
+			env = append(env, kv)
+		}
+	}
+	return append(env, own...)
+}
+
+// DupCloseOnExec duplicates a descriptor.
+func DupCloseOnExec(fd uintptr) (int, error) {
+	n, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("fcntl", err)
+	}
+	return n, nil
+}
+
+// Exit ends this process at once, whatever state it is in: nothing of the program runs any more, and nothing that it
+// waits for can delay it.
+func Exit(code int) {
+	syscall.Exit(code)
+}
+
+// CloseBlob closes what NewBlob made; workers that have it keep it.
+func CloseBlob(fd int) { unix.Close(fd) }

@@ -1,0 +1,235 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+)
+
+// gaps are the times from each spawn in slot 0 to the next, where each of its workers lives as long as it is told and
+// then ends badly.
+func gaps(t *testing.T, e time.Duration, jitter float64, lives ...time.Duration) []time.Duration {
+	t.Helper()
+	s := begun(t, Config{Max: 1, ErrRespawn: e, Jitter: func() float64 { return jitter }})
+	for _, life := range lives {
+		s.pass(life)
+		s.crash(s.in(0).id)
+		for s.in(0) == nil {
+			s.until(s.wake)
+		}
+	}
+	at := s.spawnTimes(0)
+	d := make([]time.Duration, len(at)-1)
+	for i := range d {
+		d[i] = at[i+1] - at[i]
+	}
+	return d
+}
+
+func TestCrashLoopIsSpawnedEverMoreSeldom(t *testing.T) {
+	tests := []struct {
+		e      time.Duration
+		jitter float64
+		want   []Time
+	}{
+		// The first delay is never below ErrRespawn; the others spread by a fifth both ways.
+		{sec, 0, secs(1, 1.6, 3.2, 6.4, 12.8, 25.6, 48, 48)},
+		{sec, 0.5, secs(1.1, 2, 4, 8, 16, 32, 60, 60)},
+		{sec, 0.999, secs(1.1998, 2.3992, 4.7984, 9.5968, 19.1936, 38.3872, 71.976, 71.976)},
+		{100 * ms, 0.5, secs(0.11, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60, 60)},
+		{7 * sec, 0.5, secs(7.7, 14, 28, 56, 60, 60)},
+		// No delay is below ErrRespawn, however long that is.
+		{time.Minute, 0, secs(60, 60, 60)},
+		{55 * sec, 0, secs(55, 55, 55)},
+		{55 * sec, 0.999, secs(65.989, 71.983, 71.983)},
+		{2 * time.Minute, 0, secs(120, 120, 120)},
+		{2 * time.Minute, 0.5, secs(132, 132, 132)},
+		{2 * time.Minute, 0.999, secs(143.976, 143.976, 143.976)},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprintf("ErrRespawn %v jitter %v", tt.e, tt.jitter), func(t *testing.T) {
+			got := gaps(t, tt.e, tt.jitter, slices.Repeat([]time.Duration{ms}, len(tt.want))...)
+			for i := range got {
+				got[i] = got[i].Round(time.Microsecond)
+			}
+			wantAll(t, "gaps", got, tt.want...)
+		})
+	}
+}
+
+func TestDelayCountsFromTheSpawnNotFromTheEnd(t *testing.T) {
+	wantAll(t, "gaps", gaps(t, 5*sec, 0, 4*sec, 0), secs(5, 8)...)
+	// What the life has used up already is not waited for again.
+	wantAll(t, "gaps", gaps(t, 100*ms, 0, 300*ms), secs(0.3)...)
+}
+
+func TestALifeOfTenTimesTheDelayResetsIt(t *testing.T) {
+	wantAll(t, "gaps", gaps(t, sec, 0.5, 0, 0, 20*sec-1, 0), []Time{1100 * ms, 2 * sec, 20*sec - 1, 4 * sec}...)
+	wantAll(t, "gaps", gaps(t, sec, 0.5, 0, 0, 20*sec, 0), []Time{1100 * ms, 2 * sec, 20 * sec, 1100 * ms}...)
+}
+
+func TestTheEndOfALifeThatWasNotYoungIsFollowedAtOnce(t *testing.T) {
+	tests := []struct {
+		e, life, gap time.Duration
+	}{
+		{sec, sec - 1, sec},
+		{sec, sec, sec},
+		{500 * ms, 700 * ms, 700 * ms}, // young, but its delay has passed already
+		{500 * ms, sec, sec},
+		{3 * sec, 2 * sec, 3 * sec},
+		{3 * sec, 3 * sec, 3 * sec},
+		{3 * sec, 4 * sec, 4 * sec},
+	}
+	for _, tt := range tests {
+		t.Run(fmt.Sprintf("ErrRespawn %v life %v", tt.e, tt.life), func(t *testing.T) {
+			wantAll(t, "gaps", gaps(t, tt.e, 0, tt.life), tt.gap)
+		})
+	}
+}
+
+func TestNegativeErrRespawnMeansNoPacing(t *testing.T) {
+	wantAll(t, "gaps after crashes", gaps(t, -1, 0.5, 0, 0, ms, 0, 0), 0, 0, ms, 0, 0)
+	s := begun(t, Config{Max: 1, ErrRespawn: -1})
+	for range 10 {
+		s.leave(s.in(0).id)
+	}
+	want(t, "spawns at once", len(s.spawns), 11)
+}
+
+func TestD7CleanEndsAtOnceAreThrottled(t *testing.T) {
+	s := begun(t, usual(3))
+	// Every worker leaves as soon as it is there.
+	for s.now < time.Minute {
+		for _, id := range s.ids() {
+			s.leave(id)
+		}
+		if len(s.workers) == 0 {
+			s.until(s.wake)
+		}
+	}
+	for slot := range 3 {
+		at := s.spawnTimes(slot)
+		wantAll(t, "first spawns", at[:5], secs(0, 0, 0, 1, 2)...)
+		want(t, "spawns in a minute", len(at), 3+60)
+	}
+}
+
+func TestD7TwoYoungCleanEndsInARowCostNothing(t *testing.T) {
+	s := begun(t, usual(1))
+	end := func(life time.Duration, end func(int) []Effect) time.Duration {
+		s.pass(life)
+		end(s.in(0).id)
+		reaped := s.now
+		for s.in(0) == nil {
+			s.until(s.wake)
+		}
+		return s.now - reaped
+	}
+	steps := []struct {
+		name string
+		life time.Duration
+		end  func(int) []Effect
+		wait time.Duration
+	}{
+		{"first", 0, s.leave, 0},
+		{"second", 0, s.leave, 0},
+		{"third", 100 * ms, s.leave, 900 * ms},
+		{"a long life ends the row", sec, s.leave, 0},
+		{"first again", 0, s.leave, 0},
+		{"second again", 0, s.leave, 0},
+		{"a crash ends the row, too", 0, s.crash, sec},
+		{"first of a third row", 0, s.leave, 0},
+		{"second of it", 0, s.leave, 0},
+		{"third of it", 0, s.leave, sec},
+		// The clean ends between them do not make crashes cheaper.
+		{"a second crash", 0, s.crash, 1600 * ms},
+	}
+	for _, step := range steps {
+		want(t, step.name, end(step.life, step.end), step.wait)
+	}
+}
+
+func TestD4EachCrashedSlotIsRefilledByItsOwnDelay(t *testing.T) {
+	cfg := usual(5)
+	cfg.SpawnInterval = 900 * ms
+	s := begun(t, cfg)
+	// Each worker crashes half a second after its start, so they crash 0.9 s apart.
+	for slot := range 5 {
+		s.until(time.Duration(slot)*900*ms + 500*ms)
+		s.reachAll()
+		s.crash(s.in(slot).id)
+		want(t, "Delay", s.effects[1].For, 500*ms)
+	}
+	s.until(10 * sec)
+	for slot := range 5 {
+		born := time.Duration(slot) * 900 * ms
+		wantAll(t, "spawns", s.spawnTimes(slot), born, born+sec)
+	}
+}
+
+func TestD4ReadyWorkersNeverGoToZero(t *testing.T) {
+	s := begun(t, usual(5))
+	fewest := 5
+	for slot := range 5 {
+		s.until(time.Duration(slot+1) * 900 * ms)
+		s.crash(s.in(slot).id)
+		fewest = min(fewest, s.count(Ready))
+		s.reachAll()
+	}
+	want(t, "fewest workers ready", fewest, 4-1)
+	wantAll(t, "spawns in slot 0", s.spawnTimes(0), secs(0, 1)...)
+	wantAll(t, "spawns in slot 4", s.spawnTimes(4), secs(0, 4.5)...)
+}
+
+func TestR5TheDeathOfAnOldGenerationsWorkerIsNotPaced(t *testing.T) {
+	cfg := usual(3)
+	cfg.ErrRespawn = 30 * sec
+	t.Run("between two generations", func(t *testing.T) {
+		s := begun(t, cfg)
+		s.until(5 * sec)
+		s.do(Event{Kind: Halt})
+		s.crash(1)
+		s.do(Event{Kind: Begin})
+		wantAll(t, "spawns in slot 0", s.spawnTimes(0), secs(0, 5)...)
+	})
+	t.Run("P19 while the next one runs", func(t *testing.T) {
+		s := begun(t, cfg)
+		s.until(5 * sec)
+		s.do(Event{Kind: Halt})
+		s.do(Event{Kind: Begin})
+		s.crash(1)
+		wantAll(t, "spawns in slot 0", s.spawnTimes(0), secs(0, 5)...)
+		// Its replacement is of the running generation.
+		s.crash(s.in(0).id)
+		s.until(time.Minute)
+		wantAll(t, "spawns in slot 0", s.spawnTimes(0), secs(0, 5, 35)...)
+	})
+}
+
+func TestANewGenerationShortensDelaysButDoesNotForgetThem(t *testing.T) {
+	s := begun(t, usual(1))
+	for range 5 {
+		s.crash(s.in(0).id)
+		for s.in(0) == nil {
+			s.until(s.wake)
+		}
+	}
+	s.crash(s.in(0).id)
+	spawned := s.now
+	s.do(Event{Kind: Halt})
+	s.do(Event{Kind: Begin})
+	want(t, "Wake", s.wake, spawned+sec)
+	s.do(Event{Kind: Halt})
+	s.do(Event{Kind: Begin})
+	want(t, "Wake after one more", s.wake, spawned+sec)
+}
+
+func TestADelayIsTold(t *testing.T) {
+	s := begun(t, usual(2))
+	s.pass(300 * ms)
+	effects := s.crash(2)
+	want(t, "effects", len(effects), 2)
+	want(t, "end", effects[0], Effect{Kind: Change, ID: 2, Slot: 1, From: Ready, To: Gone, Reason: Crashed})
+	want(t, "delay", effects[1], Effect{Kind: Delay, ID: 2, Slot: 1, For: 700 * ms})
+}

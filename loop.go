@@ -1,0 +1,302 @@
+package prefork
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/wire"
+)
+
+// inbox is where everything that happens waits for the loop. Putting something in never blocks.
+type inbox struct {
+	mu       sync.Mutex
+	notes    []proc.Note
+	commands []pool.Event
+	signals  pending
+	wake     chan struct{} // has room for one
+}
+
+func (in *inbox) put(add func(*inbox)) {
+	in.mu.Lock()
+	add(in)
+	in.mu.Unlock()
+	select {
+	case in.wake <- struct{}{}:
+	default: // the loop will look, and then see this too
+	}
+}
+
+// take empties the inbox, signals excepted.
+func (in *inbox) take() (notes []proc.Note, commands []pool.Event) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	notes, commands = in.notes, in.commands
+	in.notes, in.commands = nil, nil
+	return notes, commands
+}
+
+func (m *Manager) takeSignal() (arrival, bool) {
+	m.inbox.mu.Lock()
+	defer m.inbox.mu.Unlock()
+	return m.inbox.signals.take(m.cfg.ShutdownSignal)
+}
+
+// command has the policy handle ev at the loop's next turn.
+func (m *Manager) command(ev pool.Event) {
+	m.inbox.put(func(in *inbox) { in.commands = append(in.commands, ev) })
+}
+
+// now is the time on the policy's scale. time.Since reads the monotonic clock, so the wall clock may jump.
+func (m *Manager) now() pool.Time { return time.Since(m.origin) }
+
+func jitter() float64 { return rand.Float64() }
+
+// generate is the loop of Start: a generation begins, and ends with a signal that accept agrees to.
+func (m *Manager) generate(accept func(arrival) bool) os.Signal {
+	m.begin()
+	for {
+		step := m.turn()
+		if a, ok := m.takeSignal(); ok {
+			if !accept(a) {
+				continue
+			}
+			m.handle(pool.Event{Kind: pool.Halt})
+			m.received.Store(a)
+			m.forward(a)
+			return a.sig
+		}
+		// One spawn a turn: a signal that comes while hundreds of workers start is not kept waiting for the last.
+		if step.Spawn >= 0 {
+			m.spawn(step)
+			continue
+		}
+		m.sleep(step.Wake, nil)
+	}
+}
+
+// drain is the loop of WaitAllChildren.
+func (m *Manager) drain(ctx context.Context) (left int, err error) {
+	m.handle(pool.Event{Kind: pool.Halt})
+	for {
+		step := m.turn()
+		if a, ok := m.takeSignal(); ok {
+			m.forward(a)
+			continue
+		}
+		if m.pool.Len() == 0 {
+			if m.shuttingDown {
+				m.removeSocketFiles()
+			}
+			return 0, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return m.pool.Len(), err
+		}
+		m.sleep(step.Wake, ctx.Done())
+	}
+}
+
+func (m *Manager) begin() {
+	m.shuttingDown, m.interrupted = false, false
+	m.mu.Lock()
+	m.generation++
+	if m.current != m.passed {
+		m.current.close()
+		m.current = m.passed
+	}
+	ev := GenerationEvent{Generation: m.generation, MaxWorkers: m.max}
+	m.mu.Unlock()
+	m.changed(ev)
+	m.handle(pool.Event{Kind: pool.Begin})
+}
+
+// turn handles all that has happened since the last.
+func (m *Manager) turn() pool.Step {
+	notes, commands := m.inbox.take()
+	for _, n := range notes {
+		m.note(n)
+	}
+	for _, ev := range commands {
+		m.handle(ev)
+	}
+	return m.handle(pool.Event{Kind: pool.Tick})
+}
+
+// sleep waits until something happens, or wake comes, or done is closed.
+func (m *Manager) sleep(wake pool.Time, done <-chan struct{}) {
+	var due <-chan time.Time
+	if wake != pool.Never {
+		m.timer.Reset(max(0, wake-m.now()))
+		due = m.timer.C
+	}
+	select {
+	case <-m.inbox.wake:
+	case <-due:
+	case <-done:
+	}
+}
+
+// note handles what a process has to say.
+func (m *Manager) note(n proc.Note) {
+	c := m.children[int(n.ID)]
+	if c == nil {
+		return // reaped since
+	}
+	m.listen(c) // also before an exit: what it said before comes first
+	if n.Kind != proc.Exited {
+		return
+	}
+	status, usage, ok := c.proc.Reap()
+	if !ok {
+		return
+	}
+	c.status, c.usage = status, usage
+	m.handle(pool.Event{Kind: pool.Exited, ID: c.Ordinal, Clean: status.Clean(), Killed: int(status.Signal) == signum(os.Kill)})
+}
+
+// listen reads what a worker has written. A worker that does not speak the protocol has lost its say, and nothing else:
+// whatever it writes is a fault of its own.
+func (m *Manager) listen(c *child) {
+	var buf [wire.MaxSize]byte
+	for c.unread != nil {
+		n, err := c.proc.Read(buf[:])
+		c.unread = append(c.unread, buf[:n]...)
+		for c.unread != nil {
+			msg, n, derr := wire.Decode(c.unread)
+			if derr == wire.ErrShort {
+				break
+			}
+			if derr != nil {
+				m.log.Error("worker does not speak the protocol; nothing it says is heeded any more", c.attrs("err", derr)...)
+				c.unread = nil
+				break
+			}
+			c.unread = c.unread[n:]
+			switch msg.(type) {
+			case wire.Reached:
+				m.handle(pool.Event{Kind: pool.Reached, ID: c.Ordinal})
+			}
+		}
+		switch {
+		case err == proc.ErrWouldBlock:
+			return
+		case err == io.EOF || err != nil:
+			c.unread = nil
+			m.handle(pool.Event{Kind: pool.Lost, ID: c.Ordinal})
+			return
+		}
+	}
+}
+
+// handle asks the policy and does what it says. It is the only caller of the policy.
+func (m *Manager) handle(ev pool.Event) pool.Step {
+	if ev.Kind == pool.Resize && ev.N != m.pool.Max() {
+		m.changed(ResizeEvent{From: m.pool.Max(), To: ev.N})
+	}
+	step := m.pool.Handle(m.now(), ev)
+	for _, e := range step.Effects {
+		switch e.Kind {
+		case pool.Send:
+			m.send(m.children[e.ID], e)
+		case pool.Change:
+			m.transition(m.children[e.ID], e)
+		case pool.Delay:
+			m.changed(DelayEvent{Slot: e.Slot, For: e.For})
+		}
+	}
+	return step
+}
+
+func (m *Manager) send(c *child, e pool.Effect) {
+	if err := c.proc.Signal(e.Sig); err != nil {
+		m.log.Error("cannot signal worker", c.attrs("signal", signalName(e.Sig), "err", err)...)
+	}
+}
+
+// transition is the one place where what others see of a worker's state changes.
+func (m *Manager) transition(c *child, e pool.Effect) {
+	m.mu.Lock()
+	c.State = State(e.To)
+	if e.To == pool.Gone {
+		delete(m.children, c.Ordinal)
+	}
+	info := c.WorkerInfo
+	m.mu.Unlock()
+	if e.To != pool.Gone {
+		m.changed(StateEvent{Worker: info, From: State(e.From), Reason: Reason(e.Reason)})
+		return
+	}
+	exit := Exit{
+		Slot: c.Slot, Generation: c.Generation, Ordinal: c.Ordinal, PID: c.PID,
+		Status: exitStatus(c.status), Reason: Reason(e.Reason), Uptime: m.now() - c.spawned, Usage: c.usage,
+	}
+	m.changed(ExitEvent{Exit: exit, From: State(e.From)})
+	if m.cfg.OnChildReap != nil {
+		m.cfg.OnChildReap(m, exit)
+	}
+}
+
+// changed tells of a change of state: one line to the log, one event to the observer.
+func (m *Manager) changed(ev Event) {
+	ctx := context.Background()
+	level, msg, attrs := describe(ev)
+	if m.log.Enabled(ctx, level) {
+		m.log.LogAttrs(ctx, level, msg, attrs...)
+	}
+	if m.cfg.Observe != nil {
+		m.cfg.Observe(ev)
+	}
+}
+
+// describe makes the log's line of an event.
+func describe(ev Event) (slog.Level, string, []slog.Attr) {
+	switch ev := ev.(type) {
+	case StateEvent:
+		attrs := workerAttrs(ev.Worker.Slot, ev.Worker.Generation, ev.Worker.PID)
+		if ev.Worker.State == StateKilled {
+			return slog.LevelWarn, "worker killed", append(attrs, slog.String("reason", ev.Reason.String()))
+		}
+		return slog.LevelInfo, "worker " + ev.Worker.State.String(), attrs
+	case ExitEvent:
+		attrs := append(workerAttrs(ev.Exit.Slot, ev.Exit.Generation, ev.Exit.PID), slog.String("reason", ev.Exit.Reason.String()),
+			slog.String("status", ev.Exit.Status.String()), slog.Duration("uptime", ev.Exit.Uptime))
+		if r := ev.Exit.Reason; r == ReasonFinished || r == ReasonStopped || r == ReasonRetired {
+			return slog.LevelInfo, "worker gone", attrs
+		}
+		return slog.LevelWarn, "worker gone", attrs
+	case GenerationEvent:
+		return slog.LevelInfo, "generation begins", []slog.Attr{slog.Int("gen", ev.Generation), slog.Int("workers", ev.MaxWorkers)}
+	case DelayEvent:
+		return slog.LevelWarn, "slot waits before its next spawn", []slog.Attr{slog.Int("slot", ev.Slot), slog.Duration("for", ev.For)}
+	case SpawnFailedEvent:
+		return slog.LevelError, "spawn failed", []slog.Attr{slog.Int("slot", ev.Err.Slot), slog.Int("gen", ev.Err.Generation),
+			slog.Any("err", ev.Err.Err), slog.Duration("retry", ev.Retry)}
+	case SignalEvent:
+		attrs := []slog.Attr{slog.String("signal", signalName(ev.Received)), slog.String("forward", signalName(ev.Sent))}
+		if ev.Interval > 0 {
+			attrs = append(attrs, slog.Duration("interval", ev.Interval))
+		}
+		return slog.LevelInfo, "signal received", attrs
+	case ResizeEvent:
+		return slog.LevelInfo, "number of workers changed", []slog.Attr{slog.Int("from", ev.From), slog.Int("to", ev.To)}
+	case ReloadFailedEvent:
+		return slog.LevelError, "reload failed, the workers go on as they are", []slog.Attr{slog.Any("err", ev.Err)}
+	}
+	return slog.LevelInfo, ev.String(), nil
+}
+
+func workerAttrs(slot, gen, pid int) []slog.Attr {
+	return append(make([]slog.Attr, 0, 6), slog.Int("slot", slot), slog.Int("gen", gen), slog.Int("pid", pid))
+}
+
+// attrs are what identifies a worker in the log, with more behind it.
+func (c *child) attrs(more ...any) []any {
+	return append([]any{"slot", c.Slot, "gen", c.Generation, "pid", c.PID}, more...)
+}

@@ -1,0 +1,213 @@
+// Package prefork keeps a pool of worker processes: a Manager starts its own program again MaxWorkers times, keeps the
+// workers alive, and maps each signal that it receives to one for the workers by a table, so that reload and shutdown
+// are a few plain lines in the program's own main loop. Listening sockets are bound once and inherited. It is a port of
+// Perl's Parallel::Prefork.
+//
+//	func main() {
+//		pm, err := prefork.New(prefork.Config{MaxWorkers: 4, TrapSignals: prefork.Signals{
+//			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop
+//			syscall.SIGHUP:  {Signal: syscall.SIGTERM}, // replace the workers
+//		}})
+//		if err != nil {
+//			log.Fatal(err)
+//		}
+//		for pm.SignalReceived() != syscall.SIGTERM {
+//			if !prefork.IsWorker() {
+//				pm.Pass(loadConfig()) // read once for each generation of workers, in the manager
+//			}
+//			pm.StartFunc(func(w *prefork.Worker) error { return work(w.Context(), w.Passed()) })
+//		}
+//		pm.WaitAllChildren(context.Background())
+//	}
+//
+// [Manager.Run] is the same loop in one call, [Manager.Start] its parts.
+//
+// # What runs twice
+//
+// A worker is not a fork of the manager but a new process of the same program: main runs again in every worker, up to
+// Start, StartFunc or Run, and there the worker turns off. So what stands before it runs once in the manager and once
+// in each worker. The library's own calls do the right thing in both: New adopts what the manager handed on, Listen
+// returns the socket that the manager bound, Pass does nothing. What must happen only once (a pid file, a migration)
+// belongs behind a test of [IsWorker]. Deferred calls of main do not run in a worker, which ends inside Start's
+// callback by os.Exit.
+//
+// # Processes and goroutines
+//
+// In the manager one goroutine owns all state: the one that is inside a blocking call (Start, StartFunc, Run,
+// WaitAllChildren). It spawns, reaps, forwards signals and runs the hooks. Between two blocking calls nothing of that
+// happens, and nothing is lost: signals and ended workers wait for the next call. All other methods may be called from
+// any goroutine, do not block, and take effect at the loop's next turn.
+package prefork
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"syscall"
+	"time"
+)
+
+// Config says what a Manager does. The zero value is a pool of 10 workers that ends on SIGTERM. New copies it.
+type Config struct {
+	// Name names the pool in logs. Several Managers in one program must carry different names.
+	Name string
+
+	// MaxWorkers is the number of workers that are kept alive; 0 means 10. Manager.SetMaxWorkers changes it.
+	MaxWorkers int
+
+	// SpawnInterval is the pause between two spawns, so that many workers do not start at one moment; 0 means none. A
+	// worker that takes the place of one that ended badly does not wait for it, but for ErrRespawnInterval.
+	SpawnInterval time.Duration
+
+	// ErrRespawnInterval spaces the spawns of a slot whose workers end badly soon after their start: the next spawn
+	// comes no sooner than this after the last, then after 2, 4, 8 … times this, at most a minute (or this, where it is
+	// longer), give or take a fifth. A slot whose workers end cleanly at once is spawned twice for nothing, then once
+	// in this time. 0 means 1 s; negative turns pacing off, save for spawns that fail, which are never tried in a
+	// tight loop.
+	ErrRespawnInterval time.Duration
+
+	// TrapSignals is what the Manager does with each signal. nil means {SIGTERM: {Signal: SIGTERM}}. A table that is
+	// given replaces that, and an empty one traps nothing.
+	TrapSignals Signals
+
+	// ShutdownSignal ends Run, and goes before all other signals that wait; nil means SIGTERM. Where the table names
+	// it and not SIGINT, an interrupt (Ctrl-C) counts as this signal, unless interrupts were ignored when the program
+	// was started; a second interrupt kills the workers that are left. What the table sends for it, or SIGTERM where
+	// it sends nothing, is the stop signal: a worker that is sent it, by whatever path, has been told to stop.
+	ShutdownSignal os.Signal
+
+	// StopTimeout is how long a worker that was told to stop may take; then it is killed. Each worker has its own
+	// clock. 0 means 30 s, negative means for ever.
+	StopTimeout time.Duration
+
+	// OrphanTimeout is how long a worker lives after its manager died: its Context ends at once, and what has not ended
+	// after this time is ended. 0 means 1 s. A worker that never called Context is ended at once. Programs that are
+	// run by Command are killed by the kernel, where it can (Linux, FreeBSD).
+	OrphanTimeout time.Duration
+
+	// Reload is called by Run, in the manager, before the first generation and when a signal comes that replaces the
+	// workers; its bytes are what Worker.Passed returns in the generation that follows. When it fails the first time,
+	// Run returns its error; later the error is logged, nobody is signalled and the workers go on. nil passes nothing.
+	Reload func() ([]byte, error)
+
+	// Command is a program with its arguments that is run as the worker, instead of this one: in any language, and not
+	// knowing of the library. It is looked up in PATH when it is spawned. The functions of Run and StartFunc may then
+	// be nil, and are not called.
+	Command []string
+
+	// The hooks run in the manager, in the goroutine of the blocking call, one at a time. They may call every method
+	// of the Manager that does not block. A panic in a hook ends the manager as any panic does.
+
+	// BeforeSpawn is called before every attempt to spawn, also one that then fails.
+	BeforeSpawn func(*Manager, *Spawn)
+	// AfterSpawn is called after every spawn that succeeded, with the worker's pid; the worker is already counted.
+	AfterSpawn func(*Manager, int)
+	// OnChildReap is called after every worker that was reaped; it is no longer counted.
+	OnChildReap func(*Manager, Exit)
+	// Observe is called with every change of state, each once and in order.
+	Observe func(Event)
+
+	// Logger gets one line for every change of state; nil means slog.Default().
+	Logger *slog.Logger
+}
+
+const (
+	defaultMaxWorkers    = 10
+	defaultErrRespawn    = time.Second
+	defaultStopTimeout   = 30 * time.Second
+	defaultOrphanTimeout = time.Second
+)
+
+// withDefaults checks a Config and fills in what was left out.
+func (c Config) withDefaults() (Config, error) {
+	if c.MaxWorkers < 0 {
+		return c, configError("MaxWorkers", "%d is negative; 0 means %d", c.MaxWorkers, defaultMaxWorkers)
+	}
+	if c.MaxWorkers == 0 {
+		c.MaxWorkers = defaultMaxWorkers
+	}
+	if c.SpawnInterval < 0 {
+		return c, configError("SpawnInterval", "%v is negative; 0 means no pause", c.SpawnInterval)
+	}
+	if c.ErrRespawnInterval == 0 {
+		c.ErrRespawnInterval = defaultErrRespawn
+	}
+	if c.StopTimeout == 0 {
+		c.StopTimeout = defaultStopTimeout
+	}
+	if c.OrphanTimeout < 0 {
+		return c, configError("OrphanTimeout", "%v is negative; 0 means %v", c.OrphanTimeout, defaultOrphanTimeout)
+	}
+	if c.OrphanTimeout == 0 {
+		c.OrphanTimeout = defaultOrphanTimeout
+	}
+	if c.ShutdownSignal == nil {
+		c.ShutdownSignal = syscall.SIGTERM
+	}
+	if err := checkTrap("ShutdownSignal", c.ShutdownSignal); err != nil {
+		return c, err
+	}
+	if c.TrapSignals == nil {
+		c.TrapSignals = Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}}
+	}
+	if err := c.TrapSignals.check(); err != nil {
+		return c, err
+	}
+	if c.Command != nil && (len(c.Command) == 0 || c.Command[0] == "") {
+		return c, configError("Command", "it names no program; leave it nil to run this program as the worker")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return c, nil
+}
+
+// stopSignal is the signal by which a worker is told to stop.
+func (c Config) stopSignal() syscall.Signal {
+	if sig, ok := c.TrapSignals[c.ShutdownSignal].Signal.(syscall.Signal); ok {
+		return sig
+	}
+	return syscall.SIGTERM
+}
+
+// Spawn is a worker that is about to be spawned, and what BeforeSpawn may still change of it.
+type Spawn struct {
+	Slot, Generation, Ordinal int
+
+	Env   []string             // added to the manager's environment; of two equal names this one is in force
+	Files []*os.File           // passed on from descriptor 3 up, as by os/exec; the caller closes its own
+	Attr  *syscall.SysProcAttr // merged with the library's own; nil for none
+}
+
+// ConfigError is a Config that New does not accept.
+type ConfigError struct {
+	Field string // the field's name
+	Err   error
+}
+
+func (e *ConfigError) Error() string { return fmt.Sprintf("prefork: Config.%s: %v", e.Field, e.Err) }
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+func configError(field, format string, args ...any) error {
+	return &ConfigError{Field: field, Err: fmt.Errorf(format, args...)}
+}
+
+// SpawnError is a worker that could not be spawned. It comes in an event and in the log; the Manager tries again.
+type SpawnError struct {
+	Slot, Generation int
+	Err              error
+}
+
+func (e *SpawnError) Error() string {
+	return fmt.Sprintf("prefork: cannot spawn a worker for slot %d: %v", e.Slot, e.Err)
+}
+func (e *SpawnError) Unwrap() error { return e.Err }
+
+// ErrNotInherited is the error of a Listen that asks for a socket which the process should have inherited, and did not.
+var ErrNotInherited = errors.New("not among the inherited sockets")
+
+// misuse is a call that can never be right. It panics, since no caller could do anything about an error.
+func misuse(format string, args ...any) {
+	panic("prefork: " + fmt.Sprintf(format, args...))
+}

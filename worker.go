@@ -1,0 +1,168 @@
+package prefork
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/wire"
+)
+
+// self is what this process inherited, read once at its start. It is the package's only state.
+var self = inheritSelf()
+
+// process is what there is of a worker in every process: nothing but names in an ordinary one.
+type process struct {
+	role    inherit.Role
+	err     error // why it is damaged
+	marker  inherit.Marker
+	control *os.File
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	heeds  atomic.Bool // Context was called
+
+	mu    sync.Mutex
+	names map[string]bool // of the Managers in this process
+}
+
+// inheritSelf runs before main, so that the marker is gone before any code of the program reads or copies the
+// environment, and the manager is watched however early it dies.
+func inheritSelf() *process {
+	p := &process{names: make(map[string]bool)}
+	p.marker, p.role, p.err = inherit.Take()
+	if errors.Is(p.err, inherit.Gone) {
+		fmt.Fprintln(os.Stderr, "prefork:", p.err)
+		inherit.Exit(1)
+	}
+	if p.role != inherit.Worker {
+		return p
+	}
+	inherit.SetName(os.Args[0])
+	p.control = os.NewFile(uintptr(p.marker.Control), "prefork control socket")
+	p.ctx, p.cancel = context.WithCancelCause(context.Background())
+	go p.watch()
+	return p
+}
+
+// watch waits for the end of the manager, which the kernel tells by the end of the socket: no polling, and right also
+// where the parent's pid says nothing, as in a container whose first process the manager is. This goroutine also keeps
+// a worker that waits for nothing else (select {}) from dying of "all goroutines are asleep".
+func (p *process) watch() {
+	var buf [wire.MaxSize]byte
+	for {
+		if _, err := p.control.Read(buf[:]); err != nil {
+			break
+		}
+	}
+	if p.heeds.Load() {
+		p.cancel(errManagerGone)
+		time.Sleep(p.marker.Orphan)
+	}
+	inherit.Exit(1)
+}
+
+// The causes of the end of a worker's Context, for context.Cause.
+var errManagerGone = errors.New("prefork: the manager is gone")
+
+func (p *process) register(name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.names[name] {
+		return configError("Name", "there is a Manager named %q in this program already; each needs a name of its own", name)
+	}
+	p.names[name] = true
+	return nil
+}
+
+func (p *process) unregister(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.names, name)
+}
+
+// IsWorker reports whether this process was started as a worker by a Manager. Any goroutine, also before New.
+func IsWorker() bool { return self.role != inherit.Ordinary }
+
+// Worker is what a worker knows of itself, and how it hears from its manager. There is one in a worker, from Start on;
+// its methods may be called from any goroutine and do not block.
+type Worker struct {
+	m       *Manager
+	context sync.Once
+	passed  func() []byte
+}
+
+// startWorker is Start in a worker.
+func (m *Manager) startWorker() {
+	if m.foreign {
+		select {} // this worker belongs to another Manager, whose Start another goroutine calls
+	}
+	w := &Worker{m: m, passed: sync.OnceValue(readPassed)}
+	m.mu.Lock()
+	started := m.worker != nil
+	m.worker = w
+	m.mu.Unlock()
+	if started {
+		misuse("Start called twice in a worker; after its work a worker ends by Finish, or by returning from the function of StartFunc or Run")
+	}
+	self.control.Write(wire.Append(nil, wire.Reached{})) // fails only when the manager is gone, which watch sees
+}
+
+// work runs a worker's function and ends the process by what it returns.
+func (m *Manager) work(work func(*Worker) error) {
+	w := m.Worker()
+	if err := work(w); err != nil {
+		m.log.Error("worker failed", "slot", w.Slot(), "gen", w.Generation(), "pid", os.Getpid(), "err", err)
+		m.Finish(1)
+	}
+	m.Finish(0)
+}
+
+// Context ends when the worker should: on the stop signal and on the manager's death; context.Cause says which. Until
+// its first call the stop signal keeps its default effect, which ends the process.
+func (w *Worker) Context() context.Context {
+	w.context.Do(func() {
+		self.heeds.Store(true)
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, self.marker.Stop)
+		go func() {
+			sig := <-c
+			self.cancel(fmt.Errorf("prefork: told to stop by %s", signalName(sig)))
+		}()
+	})
+	return self.ctx
+}
+
+// Passed is what Manager.Pass was given before this worker's generation began; nil if it was not called. The bytes are
+// shared by all callers and must not be changed.
+func (w *Worker) Passed() []byte { return w.passed() }
+
+func readPassed() []byte {
+	if self.marker.Passed == 0 {
+		return nil
+	}
+	data, err := inherit.ReadBlob(self.marker.Passed)
+	if err != nil {
+		// The manager made and sealed it; a worker that went on without its configuration would do harm.
+		misuse("%v", err)
+	}
+	return data
+}
+
+// Slot is the worker's place in the pool: 0 … MaxWorkers-1, used again by the worker that replaces it.
+func (w *Worker) Slot() int { return self.marker.Slot }
+
+// Generation is the generation that the worker belongs to: 1 for those of the first Start.
+func (w *Worker) Generation() int { return self.marker.Generation }
+
+// Ordinal is 1 for the first worker that the manager ever spawned, then 2, 3 …
+func (w *Worker) Ordinal() int { return self.marker.Ordinal }
+
+// ManagerPID is the pid of the manager, as the manager itself sees it.
+func (w *Worker) ManagerPID() int { return self.marker.Manager }

@@ -73,7 +73,11 @@ type child struct {
 // managers stand four deep, since then the program must be starting itself by mistake; and on systems without Unix
 // processes, with errors.ErrUnsupported.
 func New(cfg Config) (*Manager, error) {
-	return newManager(cfg, proc.New)
+	m, err := newManager(cfg, proc.New)
+	if err == nil && self.role != inherit.Worker {
+		m.trapTable()
+	}
+	return m, err
 }
 
 func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, error) {
@@ -131,7 +135,6 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 		Stop:          m.stop,
 		Jitter:        jitter,
 	})
-	m.trapTable()
 	return nil
 }
 
@@ -333,11 +336,11 @@ func (m *Manager) Generation() int {
 // Snapshot is a copy of the Manager's state at one moment, without workers in a worker. Any goroutine; it does not
 // block.
 func (m *Manager) Snapshot() Snapshot {
-	s := Snapshot{Name: m.cfg.Name, PID: m.ManagerPID(), Generation: m.Generation(), MaxWorkers: m.MaxWorkers()}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if self.role != inherit.Worker {
-		s.Generation, s.MaxWorkers = m.generation, m.max
+	s := Snapshot{Name: m.cfg.Name, PID: m.ManagerPID(), Generation: m.generation, MaxWorkers: m.max}
+	if self.role == inherit.Worker {
+		s.Generation = self.marker.Generation
 	}
 	s.Workers = make([]WorkerInfo, 0, len(m.children))
 	for _, c := range m.children {

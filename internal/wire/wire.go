@@ -38,13 +38,17 @@ func Append(buf []byte, msg Message) []byte {
 // message that this side does not know, or whose content does not fit its type, is an error; what follows it can then
 // not be trusted either.
 func Decode(buf []byte) (Message, int, error) {
-	if len(buf) < 2 || len(buf) < 2+int(buf[1]) {
+	if len(buf) == 0 {
 		return nil, 0, ErrShort
 	}
-	kind, body := buf[0], buf[2:2+int(buf[1])]
-	switch {
-	case kind == 'R' && len(body) == 0:
-		return Reached{}, 2, nil
+	if buf[0] != 'R' {
+		return nil, 0, fmt.Errorf("unknown message %q", buf[0])
 	}
-	return nil, 0, fmt.Errorf("unknown message %q of %d bytes", kind, len(body))
+	if len(buf) < 2 {
+		return nil, 0, ErrShort
+	}
+	if buf[1] != 0 {
+		return nil, 0, fmt.Errorf("message %q with %d bytes of content, which has none", buf[0], buf[1])
+	}
+	return Reached{}, 2, nil
 }

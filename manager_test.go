@@ -1,3 +1,5 @@
+//go:build unix
+
 package prefork
 
 import (
@@ -439,6 +441,9 @@ func TestD11Resize(t *testing.T) {
 					t.Errorf("%v in a slot beyond %d", w, n)
 				}
 			}
+		}
+		if n := r.count("from 10 to 3 workers"); n != 1 {
+			t.Errorf("events: %q", r.eventLog())
 		}
 		r.Deliver(term)
 		<-done

@@ -94,7 +94,7 @@ func (s *sim) note(ev Event) {
 		s.failures++
 		s.failed = append(s.failed, s.now)
 		base, longest := s.cfg.ErrRespawn, max(time.Minute, s.cfg.ErrRespawn)
-		if base < 0 {
+		if base <= 0 {
 			base, longest = 100*ms, sec
 		}
 		d := float64(base) * math.Pow(2, float64(s.failures-1))

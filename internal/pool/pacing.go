@@ -56,7 +56,7 @@ func (p *Pool) pace(now Time, s *slot, life time.Duration, clean bool) {
 // file, and neither is the fault of a slot.
 func (p *Pool) failureDelay() time.Duration {
 	e, longest := p.cfg.ErrRespawn, max(longestDelay, p.cfg.ErrRespawn)
-	if e < 0 {
+	if e <= 0 {
 		e, longest = unpacedFailure, unpacedFailureLongest
 	}
 	return grown(e, p.failures-1, longest)

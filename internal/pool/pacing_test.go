@@ -62,6 +62,7 @@ func TestDelayCountsFromTheSpawnNotFromTheEnd(t *testing.T) {
 	wantAll(t, "gaps", gaps(t, 5*sec, 0, 4*sec, 0), secs(5, 8)...)
 	// What the life has used up already is not waited for again.
 	wantAll(t, "gaps", gaps(t, 100*ms, 0, 300*ms), secs(0.3)...)
+	wantAll(t, "gaps, the first life being young", gaps(t, 500*ms, 0, 700*ms, 0), secs(0.7, 0.8)...)
 }
 
 func TestALifeOfTenTimesTheDelayResetsIt(t *testing.T) {
@@ -182,6 +183,42 @@ func TestD4ReadyWorkersNeverGoToZero(t *testing.T) {
 	wantAll(t, "spawns in slot 4", s.spawnTimes(4), secs(0, 4.5)...)
 }
 
+func TestTheSlotThatIsDueFirstIsSpawnedFirst(t *testing.T) {
+	cfg := usual(4)
+	cfg.SpawnInterval = 10 * ms
+	s := newSim(t, cfg)
+	s.do(Event{Kind: Begin})
+	s.pass(100 * ms)
+	// Slot 3 crashes once, slot 2 twice, and so on: the lower the slot, the longer its delay.
+	for s.now < time.Minute {
+		for slot := range 4 {
+			if w := s.in(slot); w != nil && len(s.spawnTimes(slot)) < 5-slot {
+				s.crash(w.id)
+			}
+		}
+		s.until(s.now + 100*ms)
+	}
+	for slot := range 4 {
+		want(t, "spawns", len(s.spawnTimes(slot)), 5-slot)
+	}
+	last := func(slot int) Time { at := s.spawnTimes(slot); return at[len(at)-1] }
+	if !(last(0) > last(1) && last(1) > last(2) && last(2) > last(3)) {
+		t.Errorf("last spawns: %v", s.spawns)
+	}
+	// Of those that SpawnInterval holds back, the one that has been empty longest comes first.
+	n := len(s.spawns)
+	for _, slot := range []int{2, 0, 3, 1} {
+		s.leave(s.in(slot).id)
+		s.pass(1)
+	}
+	s.pass(sec)
+	var order []int
+	for _, sp := range s.spawns[n:] {
+		order = append(order, sp.slot)
+	}
+	wantAll(t, "slots in order", order, 2, 0, 3, 1)
+}
+
 func TestR5TheDeathOfAnOldGenerationsWorkerIsNotPaced(t *testing.T) {
 	cfg := usual(3)
 	cfg.ErrRespawn = 30 * sec
@@ -223,6 +260,9 @@ func TestANewGenerationShortensDelaysButDoesNotForgetThem(t *testing.T) {
 	s.do(Event{Kind: Halt})
 	s.do(Event{Kind: Begin})
 	want(t, "Wake after one more", s.wake, spawned+sec)
+	s.pass(sec)
+	s.crash(s.in(0).id)
+	want(t, "the next delay", s.effects[1].For, sec)
 }
 
 func TestADelayIsTold(t *testing.T) {

@@ -316,7 +316,7 @@ func (p *Pool) spawned(now Time, ev Event) {
 
 // reached lets a worker have the signals that were held for it: earlier they would have killed it or been lost on it.
 func (p *Pool) reached(w *worker) {
-	if w.reached {
+	if w.reached || w.lost {
 		return
 	}
 	w.reached = true

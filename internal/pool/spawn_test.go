@@ -127,13 +127,15 @@ func TestFailedSpawnsAreDelayedByOneGrowingDelayAndUseUpNoOrdinal(t *testing.T) 
 }
 
 func TestFailedSpawnsWithoutPacingDoNotSpin(t *testing.T) {
-	cfg := usual(2)
-	cfg.ErrRespawn = -1
-	s := newSim(t, cfg)
-	s.failing = 7
-	s.do(Event{Kind: Begin})
-	s.pass(time.Minute)
-	wantAll(t, "attempts that failed", s.failed, secs(0, 0.1, 0.3, 0.7, 1.5, 2.5, 3.5)...)
+	for _, e := range []time.Duration{-1, 0} {
+		cfg := usual(2)
+		cfg.ErrRespawn = e
+		s := newSim(t, cfg)
+		s.failing = 7
+		s.do(Event{Kind: Begin})
+		s.pass(time.Minute)
+		wantAll(t, "attempts that failed", s.failed, secs(0, 0.1, 0.3, 0.7, 1.5, 2.5, 3.5)...)
+	}
 }
 
 func TestDurationsBeyondAllTimeMeanNeverAndNotAtOnce(t *testing.T) {
@@ -174,6 +176,18 @@ func TestDurationsBeyondAllTimeMeanNeverAndNotAtOnce(t *testing.T) {
 		s.do(Event{Kind: Forward, Sig: syscall.SIGTERM, For: syscall.SIGHUP, Interval: forever})
 		want(t, "workers told to stop", s.count(Stopping), 1)
 	})
+}
+
+func TestRetryTellsHowLongAFailedSpawnHoldsBackAll(t *testing.T) {
+	s := newSim(t, usual(2))
+	s.do(Event{Kind: Halt})
+	for _, d := range secs(1, 2, 4) {
+		want(t, "Retry", s.step(Event{Kind: SpawnFailed}).Retry, d)
+	}
+	s.until(3 * sec)
+	want(t, "Retry a little later", s.step(Event{}).Retry, sec)
+	s.until(10 * sec)
+	want(t, "Retry when it has passed", s.step(Event{}).Retry, 0)
 }
 
 func TestD13OnlyDifferencesOfTimeCount(t *testing.T) {

@@ -3,12 +3,21 @@
 // One goroutine, the loop of the Manager, owns every Process: it alone calls the methods below. A Table's own
 // goroutines only tell that owner, through the notify function, which process has something to say; they touch
 // no process, so that no descriptor is closed under a reader.
+//
+// On Linux a Table watches its processes by pidfd; elsewhere, and where the kernel or a seccomp filter denies pidfds,
+// by one waiting goroutine a process.
 package proc
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"syscall"
 )
+
+// ErrWouldBlock says that the control socket has nothing to read, or no room to write, now. It is no errno, so that it
+// cannot be taken for the EAGAIN of a fork that ran into a limit on processes.
+var ErrWouldBlock = errors.New("proc: control socket would block")
 
 // Kind says what a Note is about.
 type Kind uint8
@@ -21,7 +30,8 @@ const (
 	Exited
 )
 
-// A Note tells that the process started as ID has something to say.
+// A Note tells that the process started as ID has something to say. The two kinds come in any order, and a Note can be
+// early or late: Start may not have returned yet, or the owner may have read the data, or reaped the process, meanwhile.
 type Note struct {
 	ID   uint64
 	Kind Kind
@@ -41,9 +51,12 @@ type Spec struct {
 	// replaced), or 0 for none.
 	Control int
 
-	Attr *syscall.SysProcAttr // what the caller wishes beside what the Table sets; it is not changed
+	// Attr is what the caller wishes beside what the Table sets; it is not changed. The process gets a group of its
+	// own unless Attr says otherwise (Setsid, Setpgid, Foreground). The Table takes PidFD for itself.
+	Attr *syscall.SysProcAttr
 
-	// DieWithParent has the kernel kill the process when the manager dies, where the kernel can (Linux, FreeBSD).
+	// DieWithParent has the kernel kill the process when the manager dies, by Attr.Pdeathsig or else SIGKILL. It works
+	// on Linux and FreeBSD and is ignored elsewhere. A process that changes its user afterwards is no longer killed.
 	DieWithParent bool
 }
 
@@ -79,19 +92,35 @@ type Process interface {
 	Signal(sig syscall.Signal) error
 
 	// Reap takes the status of a process that has ended, after its Exited note, and frees it; false means that it has
-	// not ended yet, and another note will come. After true the handle is closed.
+	// not ended yet, and another note will come. After true the handle is closed, and what was not read from the control
+	// socket is lost. The Rusage is nil where the Status is Unknown. A status is given once: Unknown after that.
 	Reap() (Status, *syscall.Rusage, bool)
 
 	// Read reads from the control socket without blocking: ErrWouldBlock when it has nothing now (and only then will
 	// Readable come again), io.EOF at its end (and then no more notes of Readable come).
 	Read(p []byte) (int, error)
+
+	// Write writes to the control socket without blocking: ErrWouldBlock, with the count of what was written, when the
+	// process has let the socket fill up. No note tells that it has room again; who meets this has a process that does
+	// not read. EPIPE once the process has closed its end.
+	Write(p []byte) (int, error)
 }
 
-// A Table starts processes and watches them.
+// A Table starts processes and watches them. Its notify function is called from any goroutine and must not block, and
+// must not call the Table.
 type Table interface {
-	// Start starts a process under an id that was not used before.
+	// Start starts a process under an id below 1<<63 that was not used before. Its errors wrap the errno, or os.ErrClosed
+	// after Close.
 	Start(id uint64, spec Spec) (Process, error)
 
-	// Close ends the Table's goroutines. Processes that have not been reaped are no longer watched.
+	// Close ends the Table's goroutines; no note comes after it. Processes that have not been reaped are no longer
+	// watched, but their handles stay good. Those that die with their parent keep the thread that started them until
+	// they are reaped, and the portable table's goroutines wait until their processes end.
 	Close() error
+
+	// Name says how the processes are watched, for the log: "pidfd", "portable", or, on a Linux that denies pidfds,
+	// "portable" with the reason in parentheses.
+	Name() string
 }
+
+func errClosed() error { return fmt.Errorf("start in a closed table: %w", os.ErrClosed) }

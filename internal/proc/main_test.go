@@ -1,0 +1,332 @@
+//go:build unix
+
+package proc
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The test binary is its own supply of programs: TestMain runs the one that programVar names instead of the tests.
+// depthVar stays in the environment of all that come from it, so that none runs the tests, or breeds, by mistake.
+const (
+	programVar = "PROC_TEST_PROGRAM"
+	depthVar   = "PROC_TEST_DEPTH"
+	maxDepth   = 2
+)
+
+// limit is how long a test waits for what must come.
+const limit = 30 * time.Second
+
+var programs = struct {
+	byName map[string]func(args []string)
+	sync.Mutex
+	used map[string]bool
+}{byName: map[string]func([]string){}, used: map[string]bool{}}
+
+// program registers a program under a name, beside the test that uses it.
+func program(name string, run func(args []string)) string {
+	programs.byName[name] = run
+	return name
+}
+
+// programEnv returns the environment in which the test binary is the program.
+func programEnv(name string) []string {
+	if programs.byName[name] == nil {
+		panic("no program " + name)
+	}
+	programs.Lock()
+	programs.used[name] = true
+	programs.Unlock()
+	depth, _ := strconv.Atoi(os.Getenv(depthVar))
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PROC_TEST_") })
+	return append(env, programVar+"="+name, depthVar+"="+strconv.Itoa(depth+1), "GORACE=atexit_sleep_ms=0")
+}
+
+func TestMain(m *testing.M) {
+	depth, _ := strconv.Atoi(os.Getenv(depthVar))
+	name := os.Getenv(programVar)
+	if name != "" || depth > 0 {
+		run := programs.byName[name]
+		if run == nil || depth > maxDepth {
+			fmt.Fprintf(os.Stderr, "program %q at depth %d\n", name, depth)
+			os.Exit(99)
+		}
+		run(os.Args[1:])
+		os.Exit(0)
+	}
+	flag.Parse()
+	beforeTests()
+	code := m.Run()
+	if code == 0 {
+		for _, complaint := range slices.Concat(leftBehind(), unusedPrograms()) {
+			fmt.Fprintln(os.Stderr, complaint)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// unusedPrograms names what no test runs, if all tests were run.
+func unusedPrograms() (complaints []string) {
+	for _, name := range []string{"test.run", "test.skip", "test.list"} {
+		if flag.Lookup(name).Value.String() != "" {
+			return nil
+		}
+	}
+	for name := range programs.byName {
+		if !programs.used[name] {
+			complaints = append(complaints, "no test runs the program "+name)
+		}
+	}
+	return complaints
+}
+
+// leftBehind tells what of the tests is still there: processes, goroutines, descriptors.
+func leftBehind() (complaints []string) {
+	if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); err != syscall.ECHILD {
+		complaints = append(complaints, fmt.Sprintf("a process is left: wait4: %d, %v", pid, err))
+	}
+	// Goroutines that were told to end do so in their own time.
+	stacks := ""
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		buf := make([]byte, 1<<20)
+		stacks = string(buf[:runtime.Stack(buf, true)])
+		if !strings.Contains(stacks, "proc.(*portable") && !strings.Contains(stacks, "proc.(*pidfd") && !strings.Contains(stacks, "proc.(*spawner") {
+			stacks = ""
+			break
+		}
+	}
+	if stacks != "" {
+		complaints = append(complaints, "a goroutine is left:\n"+stacks)
+	}
+	return append(complaints, openedByTests()...)
+}
+
+// An owner is in the place of the Manager: it has a Table, and takes its notes one by one.
+type owner struct {
+	Table
+	t      testing.TB
+	notes  chan Note
+	early  []Note // came while another was waited for
+	lastID uint64
+}
+
+// eachTable runs a test with each of the system's tables.
+func eachTable(t *testing.T, test func(t *testing.T, o *owner)) {
+	for _, name := range tableNames {
+		t.Run(name, func(t *testing.T) { test(t, newOwner(t, name)) })
+	}
+}
+
+func newOwner(t testing.TB, name string) *owner {
+	o := &owner{t: t, notes: make(chan Note, 10_000)}
+	o.Table = newTable(name, func(n Note) {
+		select {
+		case o.notes <- n:
+		default:
+			panic("notes without end")
+		}
+	})
+	t.Cleanup(func() { o.Close() })
+	return o
+}
+
+// await returns when the note has come.
+func (o *owner) await(want Note) {
+	o.t.Helper()
+	if i := slices.Index(o.early, want); i >= 0 {
+		o.early = slices.Delete(o.early, i, i+1)
+		return
+	}
+	timeout := time.After(limit)
+	for {
+		select {
+		case n := <-o.notes:
+			if n == want {
+				return
+			}
+			o.early = append(o.early, n)
+		case <-timeout:
+			o.t.Fatalf("no note %+v; there were %+v", want, o.early)
+		}
+	}
+}
+
+// count returns how many notes of this kind have come and were not awaited.
+func (o *owner) count(want Note) (n int) {
+	for len(o.notes) > 0 {
+		o.early = append(o.early, <-o.notes)
+	}
+	for _, note := range o.early {
+		if note == want {
+			n++
+		}
+	}
+	return n
+}
+
+// A child is a process of a test, which speaks to it on its standard input and output.
+type child struct {
+	Process
+	id    uint64
+	o     *owner
+	in    *os.File
+	out   *os.File
+	lines *bufio.Reader
+}
+
+// start starts a program with its control socket at descriptor 3; the changes apply to its Spec.
+func (o *owner) start(name string, args []string, changes ...func(*Spec)) *child {
+	o.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return o.startSpec(Spec{Path: self, Args: append([]string{name}, args...), Env: programEnv(name)}, changes...)
+}
+
+func (o *owner) startSpec(spec Spec, changes ...func(*Spec)) *child {
+	o.t.Helper()
+	inR, inW := pipe(o.t)
+	outR, outW := pipe(o.t)
+	spec.Files = []uintptr{inR.Fd(), outW.Fd(), 2, 0}
+	spec.Control = 3
+	for _, change := range changes {
+		change(&spec)
+	}
+	o.lastID++
+	c := &child{id: o.lastID, o: o, in: inW, out: outR, lines: bufio.NewReader(outR)}
+	var err error
+	c.Process, err = o.Start(c.id, spec)
+	inR.Close()
+	outW.Close()
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return c
+}
+
+func pipe(t testing.TB) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.SetReadDeadline(time.Now().Add(limit))
+	t.Cleanup(func() {
+		r.Close()
+		w.Close()
+	})
+	return r, w
+}
+
+// line returns the next line that the process prints, without its end, or "EOF".
+func (c *child) line() string {
+	c.o.t.Helper()
+	return line(c.o.t, c.lines)
+}
+
+func line(t testing.TB, r *bufio.Reader) string {
+	t.Helper()
+	s, err := r.ReadString('\n')
+	if err == io.EOF {
+		return s + "EOF"
+	}
+	if err != nil {
+		t.Fatalf("line: %v after %q", err, s)
+	}
+	return s[:len(s)-1]
+}
+
+func (c *child) expect(want string) {
+	c.o.t.Helper()
+	if got := c.line(); got != want {
+		c.o.t.Fatalf("the process prints %q, want %q", got, want)
+	}
+}
+
+// reap waits for the end of the process and returns its status.
+func (c *child) reap() Status {
+	c.o.t.Helper()
+	for {
+		c.o.await(Note{c.id, Exited})
+		status, usage, ok := c.Reap()
+		if !ok {
+			continue
+		}
+		if (usage == nil) != status.Unknown {
+			c.o.t.Errorf("%v with rusage %v", status, usage)
+		}
+		c.in.Close()
+		c.out.Close()
+		return status
+	}
+}
+
+// readControl reads from the control socket until it has n bytes, or io.EOF.
+func (c *child) readControl(n int) (string, error) {
+	c.o.t.Helper()
+	var got []byte
+	for buf := make([]byte, 1000); len(got) < n; {
+		k, err := c.Read(buf)
+		got = append(got, buf[:k]...)
+		switch {
+		case err == ErrWouldBlock:
+			c.o.await(Note{c.id, Readable})
+		case err != nil:
+			return string(got), err
+		}
+	}
+	return string(got), nil
+}
+
+// expectEnd fails unless the control socket is at its end.
+func (c *child) expectEnd() {
+	c.o.t.Helper()
+	if got, err := c.readControl(1); got != "" || err != io.EOF {
+		c.o.t.Fatalf("control socket: %q, %v; want its end", got, err)
+	}
+}
+
+// exit ends with the code that its argument says when its standard input ends.
+var exitProgram = program("exit", func(args []string) {
+	io.Copy(io.Discard, os.Stdin)
+	code, _ := strconv.Atoi(args[0])
+	os.Exit(code)
+})
+
+// echo repeats its standard input, after the line "up". It does not end by SIGTERM but prints it.
+var echoProgram = program("echo", func([]string) {
+	terms := make(chan os.Signal, 1)
+	signal.Notify(terms, syscall.SIGTERM)
+	go func() {
+		for range terms {
+			fmt.Println("TERM")
+		}
+	}()
+	fmt.Println("up")
+	io.Copy(os.Stdout, os.Stdin)
+})
+
+// ctl gives a program its end of the control socket.
+func ctl() *os.File { return os.NewFile(3, "control") }
+
+func check(err error) {
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(98)
+	}
+}

@@ -1,0 +1,168 @@
+package proc
+
+import (
+	"io"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A pidfdProcess belongs to the owner of its table, as do its descriptors; -1 is one that is closed, or never was.
+type pidfdProcess struct {
+	t       *pidfdTable
+	id      uint64
+	pid     int
+	pidfd   int
+	control int
+	tied    bool
+}
+
+func (p *pidfdProcess) Pid() int { return p.pid }
+
+func (p *pidfdProcess) Signal(sig syscall.Signal) error {
+	if p.pidfd < 0 {
+		return nil
+	}
+	err := unix.PidfdSendSignal(p.pidfd, sig, nil, 0)
+	if err == unix.ESRCH {
+		return nil
+	}
+	return os.NewSyscallError("pidfd_send_signal", err)
+}
+
+func (p *pidfdProcess) Read(b []byte) (int, error) {
+	if p.control < 0 {
+		return 0, io.EOF
+	}
+	n, err := readControl(p.control, b)
+	switch {
+	case err == ErrWouldBlock:
+		p.arm(p.control, Readable)
+	case err != nil:
+		closeFd(&p.control)
+	}
+	return n, err
+}
+
+func (p *pidfdProcess) Write(b []byte) (int, error) {
+	if p.control < 0 {
+		return 0, os.NewSyscallError("sendmsg", unix.EPIPE)
+	}
+	return writeControl(p.control, b)
+}
+
+func (p *pidfdProcess) Reap() (Status, *syscall.Rusage, bool) {
+	if p.pidfd < 0 {
+		return Status{Unknown: true}, nil, true
+	}
+	var info unix.Siginfo
+	var usage unix.Rusage
+	err := waitPidfd(p.pidfd, unix.WNOHANG, &info, &usage)
+	if err == nil && info.Signo == 0 {
+		p.arm(p.pidfd, Exited)
+		return Status{}, nil, false
+	}
+	p.free()
+	if err != nil { // ECHILD
+		return Status{Unknown: true}, nil, true
+	}
+	return statusOf(&info), (*syscall.Rusage)(unsafe.Pointer(&usage)), true
+}
+
+// register makes the table watch the process.
+func (p *pidfdProcess) register() error {
+	if p.pidfd < 0 {
+		// Only emulations of Linux have pidfd_open and ignore CLONE_PIDFD. The process is a child not yet waited for, so
+		// its pid is still its own.
+		fd, err := unix.PidfdOpen(p.pid, 0)
+		if err != nil {
+			return os.NewSyscallError("pidfd_open", err)
+		}
+		p.pidfd = fd
+	}
+	if err := p.epollCtl(unix.EPOLL_CTL_ADD, p.pidfd, Exited); err != nil {
+		return err
+	}
+	if p.control < 0 {
+		return nil
+	}
+	return p.epollCtl(unix.EPOLL_CTL_ADD, p.control, Readable)
+}
+
+// discard ends and frees a process that cannot be watched.
+func (p *pidfdProcess) discard() {
+	if p.pidfd < 0 {
+		syscall.Kill(p.pid, syscall.SIGKILL)
+		for {
+			if _, err := syscall.Wait4(p.pid, nil, 0, nil); err != syscall.EINTR {
+				break
+			}
+		}
+	} else {
+		p.Signal(syscall.SIGKILL)
+		waitPidfd(p.pidfd, 0, new(unix.Siginfo), nil)
+	}
+	p.free()
+}
+
+// free closes the handle. To close a descriptor takes it out of the epoll.
+func (p *pidfdProcess) free() {
+	closeFd(&p.pidfd)
+	closeFd(&p.control)
+	p.t.spawner.release(p.tied)
+	p.tied = false
+}
+
+// arm asks for one more note. The kernel looks at the descriptor as it does so: nothing that came since the owner looked
+// is missed. It cannot fail for want of memory, unlike the registration.
+func (p *pidfdProcess) arm(fd int, kind Kind) {
+	if p.t.closed {
+		return
+	}
+	if err := p.epollCtl(unix.EPOLL_CTL_MOD, fd, kind); err != nil {
+		panic("proc: can't happen: arm: " + err.Error())
+	}
+}
+
+func (p *pidfdProcess) epollCtl(op, fd int, kind Kind) error {
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.t.epfd, op, fd, event(Note{p.id, kind})))
+}
+
+func closeFd(fd *int) {
+	if *fd >= 0 {
+		unix.Close(*fd)
+		*fd = -1
+	}
+}
+
+// waitPidfd waits for the end of a child. With WNOHANG, a child that has not ended leaves info.Signo 0.
+func waitPidfd(pidfd, options int, info *unix.Siginfo, usage *unix.Rusage) error {
+	for {
+		err := unix.Waitid(unix.P_PIDFD, pidfd, info, unix.WEXITED|options, usage)
+		if err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// The codes of a SIGCHLD (bits/siginfo-consts.h), which x/sys does not name.
+const (
+	cldExited = 1
+	cldDumped = 3
+)
+
+// statusOf reads the siginfo of a child that ended. Its fields si_pid, si_uid and si_status stand in a union after
+// three words (in which order depends on the architecture: x/sys names them), aligned like a pointer.
+func statusOf(info *unix.Siginfo) Status {
+	const (
+		ptr   = unsafe.Sizeof(uintptr(0))
+		union = (3*4 + ptr - 1) &^ (ptr - 1)
+	)
+	status := *(*int32)(unsafe.Add(unsafe.Pointer(info), union+2*4))
+	if info.Code == cldExited {
+		return Status{Code: int(status)}
+	}
+	return Status{Signal: syscall.Signal(status), CoreDump: info.Code == cldDumped}
+}

@@ -1,0 +1,188 @@
+//go:build unix
+
+package proc
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+type portableProcess struct {
+	t    *portableTable
+	id   uint64
+	pid  int
+	tied bool
+
+	process *os.Process
+	ended   chan struct{}    // closed when waiting for the process is over
+	state   *os.ProcessState // after ended; nil if other code took the status
+
+	control *portableControl // nil if there is none, or no more
+}
+
+func (p *portableProcess) Pid() int { return p.pid }
+
+func (p *portableProcess) Signal(sig syscall.Signal) error {
+	// os.Process does not take a wait that failed for the end of the process.
+	if p.hasEnded() {
+		return nil
+	}
+	err := p.process.Signal(sig)
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
+	}
+	return err
+}
+
+func (p *portableProcess) Read(b []byte) (int, error) {
+	if p.control == nil {
+		return 0, io.EOF
+	}
+	n, err := p.control.read(b)
+	if err != nil && err != ErrWouldBlock {
+		p.closeControl()
+	}
+	return n, err
+}
+
+func (p *portableProcess) Write(b []byte) (int, error) {
+	if p.control == nil {
+		return 0, os.NewSyscallError("sendmsg", unix.EPIPE)
+	}
+	return p.control.write(b)
+}
+
+func (p *portableProcess) Reap() (Status, *syscall.Rusage, bool) {
+	if !p.hasEnded() {
+		return Status{}, nil, false
+	}
+	p.free()
+	state := p.state
+	p.state = nil
+	if state == nil {
+		return Status{Unknown: true}, nil, true
+	}
+	return statusOfWait(state.Sys().(syscall.WaitStatus)), state.SysUsage().(*syscall.Rusage), true
+}
+
+func statusOfWait(ws syscall.WaitStatus) Status {
+	if ws.Signaled() {
+		return Status{Signal: ws.Signal(), CoreDump: ws.CoreDump()}
+	}
+	return Status{Code: ws.ExitStatus()}
+}
+
+func (p *portableProcess) hasEnded() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// wait waits for the end of the process. An error is ECHILD: the status went to other code that waits for any child.
+func (p *portableProcess) wait() {
+	p.state, _ = p.process.Wait()
+	close(p.ended)
+	p.t.tell(Note{p.id, Exited})
+}
+
+// discard ends and frees a process that cannot be watched.
+func (p *portableProcess) discard() {
+	p.process.Kill()
+	p.process.Wait()
+	p.free()
+}
+
+func (p *portableProcess) free() {
+	p.process.Release()
+	p.closeControl()
+	delete(p.t.procs, p)
+	p.t.spawner.release(p.tied)
+	p.tied = false
+}
+
+func (p *portableProcess) closeControl() {
+	if p.control != nil {
+		p.control.stop()
+		p.control.file.Close()
+		p.control = nil
+	}
+}
+
+// A portableControl is the manager's end of a control socket: the owner's, but for watch.
+type portableControl struct {
+	file    *os.File
+	conn    syscall.RawConn
+	stopped bool
+
+	noted atomic.Bool   // watch has sent a note and waits for rearm
+	rearm chan struct{} // closed when no more notes are wanted
+}
+
+// newPortableControl takes fd over, also when it fails.
+func newPortableControl(fd int) (*portableControl, error) {
+	c := &portableControl{file: os.NewFile(uintptr(fd), "control"), rearm: make(chan struct{}, 1)}
+	var err error
+	if c.conn, err = c.file.SyscallConn(); err == nil {
+		err = c.file.SetReadDeadline(time.Time{}) // fails where the runtime's poller did not take the descriptor
+	}
+	if err != nil {
+		c.file.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// watch calls note whenever the socket has become readable, until it is stopped.
+func (c *portableControl) watch(note func()) {
+	var peek [1]byte
+	for {
+		err := c.conn.Read(func(fd uintptr) bool {
+			_, _, err := unix.Recvfrom(int(fd), peek[:], unix.MSG_PEEK)
+			return err != unix.EAGAIN && err != unix.EINTR
+		})
+		if err != nil {
+			return
+		}
+		c.noted.Store(true)
+		note()
+		if _, ok := <-c.rearm; !ok {
+			return
+		}
+	}
+}
+
+// read uses RawConn.Control, because RawConn.Read would wait for watch.
+func (c *portableControl) read(b []byte) (n int, err error) {
+	if cerr := c.conn.Control(func(fd uintptr) { n, err = readControl(int(fd), b) }); cerr != nil {
+		return 0, cerr
+	}
+	if err == ErrWouldBlock && !c.stopped && c.noted.CompareAndSwap(true, false) {
+		c.rearm <- struct{}{} // has room: one is sent for each note
+	}
+	return n, err
+}
+
+func (c *portableControl) write(b []byte) (n int, err error) {
+	if cerr := c.conn.Control(func(fd uintptr) { n, err = writeControl(int(fd), b) }); cerr != nil {
+		return 0, cerr
+	}
+	return n, err
+}
+
+// stop ends watch, wherever it waits.
+func (c *portableControl) stop() {
+	if !c.stopped {
+		c.stopped = true
+		close(c.rearm)
+		c.file.SetReadDeadline(time.Unix(1, 0))
+	}
+}

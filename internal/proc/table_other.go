@@ -1,0 +1,22 @@
+//go:build !unix
+
+package proc
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+)
+
+// New returns a Table that starts no process: this system has none of what the Manager needs.
+func New(func(Note)) Table { return unsupported{} }
+
+type unsupported struct{}
+
+func (unsupported) Start(uint64, Spec) (Process, error) {
+	return nil, fmt.Errorf("start a worker on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+}
+
+func (unsupported) Close() error { return nil }
+
+func (unsupported) Name() string { return "unsupported" }

@@ -1,0 +1,93 @@
+package preforkhttp
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"testing"
+	"time"
+)
+
+// TestExpireLeavesWhatHasCome: a request that lies in the socket is still read, and the end after it.
+func TestExpireLeavesWhatHasCome(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("the system may drop it")
+	}
+	for _, network := range []string{"tcp", "unix"} {
+		ln := bind(t, network).listener(t)
+		defer ln.Close()
+		client, err := net.Dial(network, ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		nc, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer nc.Close()
+		c := newConns()
+		c.setState(nc, http.StateNew)
+		io.WriteString(client, "request")
+		time.Sleep(10 * time.Millisecond) // loopback delivers at once
+		c.expire(false)
+		nc.SetReadDeadline(time.Now().Add(long))
+		if got, err := io.ReadAll(nc); err != nil || string(got) != "request" {
+			t.Errorf("%s: read %q, %v", network, got, err)
+		}
+		if c.settled() {
+			t.Errorf("%s: settled before the connection is closed", network)
+		}
+		c.setState(nc, http.StateClosed)
+		if !c.settled() || !c.none() {
+			t.Errorf("%s: not settled after it", network)
+		}
+	}
+}
+
+// TestExpireSparesActive: a request under way is not cut.
+func TestExpireSparesActive(t *testing.T) {
+	here, there := net.Pipe()
+	defer there.Close()
+	c := newConns()
+	c.setState(here, http.StateNew)
+	c.setState(here, http.StateActive)
+	c.expire(false)
+	if err := here.SetDeadline(time.Now()); err != nil || !c.settled() {
+		t.Errorf("expired: %v", err)
+	}
+	c.setState(here, http.StateIdle)
+	c.expire(false)
+	if _, err := here.Write(nil); !errors.Is(err, io.ErrClosedPipe) {
+		t.Errorf("not expired when idle: %v", err)
+	}
+}
+
+// TestHookAllocatesNothing: what a request adds to the cost of net/http is a lock and the time.
+func TestHookAllocatesNothing(t *testing.T) {
+	c, nc := newConns(), net.Conn(new(net.TCPConn))
+	c.setState(nc, http.StateNew)
+	if n := testing.AllocsPerRun(100, func() {
+		c.setState(nc, http.StateActive)
+		c.setState(nc, http.StateIdle)
+	}); n > 0 {
+		t.Errorf("%v allocations for a request", n)
+	}
+}
+
+// BenchmarkHook is what the hook costs a request, with 10,000 connections open.
+func BenchmarkHook(b *testing.B) {
+	c := newConns()
+	var nc net.Conn
+	for range 10_000 {
+		nc = new(net.TCPConn)
+		c.setState(nc, http.StateNew)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		c.setState(nc, http.StateActive)
+		c.setState(nc, http.StateIdle)
+	}
+}

@@ -1,0 +1,109 @@
+package preforkhttp
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// errTwice: the server's hooks are those of another call already.
+var errTwice = errors.New("preforkhttp: Serve was called twice with one http.Server; use one for each listener, with the same Handler")
+
+// serve is Serve without a Worker: it drains when ctx ends.
+func serve(ctx context.Context, limit time.Duration, ln net.Listener, srv *http.Server) error {
+	if _, ok := srv.Handler.(*drainer); ok {
+		return errTwice
+	}
+	d := hook(srv)
+	// Closing the listener is the only way to end srv.Serve that leaves no mark on srv: once Shutdown has been called,
+	// net/http throws away every request that it reads.
+	stop := context.AfterFunc(ctx, func() {
+		d.draining.Store(true)
+		ln.Close()
+	})
+	err := srv.Serve(ln)
+	if !stop() {
+		return d.drain(limit)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		d.wait(d.conns.none)
+		return nil
+	}
+	return err
+}
+
+// drainer stands in front of a server's Handler.
+type drainer struct {
+	srv   *http.Server
+	next  http.Handler // the program's
+	conns *conns
+
+	draining atomic.Bool // tell clients to close
+	ending   atomic.Bool // connections are being expired
+}
+
+// hook puts a drainer in front of the program's Handler and ConnState.
+func hook(srv *http.Server) *drainer {
+	d := &drainer{srv: srv, next: srv.Handler, conns: newConns()}
+	if d.next == nil {
+		d.next = http.DefaultServeMux
+	}
+	srv.Handler = d
+
+	user := srv.ConnState
+	srv.ConnState = func(nc net.Conn, state http.ConnState) {
+		if user != nil {
+			user(nc, state) // first: when serve returns, the program has been told everything
+		}
+		d.conns.setState(nc, state)
+	}
+	return d
+}
+
+// ServeHTTP says "Connection: close" before the program's Handler runs. A request that is already in its Handler when
+// the drain begins is answered as if nothing had happened, and the next one on its connection is told to close:
+// reaching the first would need a wrapper around the ResponseWriter, which hides what programs look
+// for in it (Flusher, Hijacker, ReaderFrom), and would win nothing but that one request.
+func (d *drainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	// A response to an Upgrade may copy its header as it stands (httputil.ReverseProxy does), and "close" ahead of
+	// "Upgrade" would break the handshake.
+	if d.draining.Load() && r.Header.Get("Upgrade") == "" {
+		w.Header().Set("Connection", "close")
+	}
+	// On an expired connection net/http sees the end of the stream behind the request, takes it for a client that has
+	// gone, and cancels the context of a request that is to be answered.
+	if d.ending.Load() && r.ProtoMajor == 1 {
+		r = r.WithContext(context.WithoutCancel(r.Context()))
+	}
+	d.next.ServeHTTP(w, r)
+}
+
+// drain returns when nothing is open any more. The listener is closed, and srv.Serve has returned: no connection is added.
+func (d *drainer) drain(limit time.Duration) error {
+	d.draining.Store(true) // the AfterFunc may be late
+	for {
+		quiet, again := d.conns.quiet(limit)
+		if quiet {
+			break
+		}
+		select {
+		case <-d.conns.changed:
+		case <-time.After(again):
+		}
+	}
+	d.ending.Store(true)
+	d.conns.expire(d.srv.Protocols != nil && d.srv.Protocols.UnencryptedHTTP2())
+	d.wait(d.conns.settled)
+	// What is left are HTTP/2 connections. Shutdown sends them GOAWAY, by which that protocol loses no request.
+	return d.srv.Shutdown(context.Background())
+}
+
+// wait returns when done, which a change of the connections can make true.
+func (d *drainer) wait(done func() bool) {
+	for !done() {
+		<-d.conns.changed
+	}
+}

@@ -1,0 +1,311 @@
+package preforkhttp
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestOpenConnectionsAreToldToClose(t *testing.T) {
+	s := start(t, nil, 0, &http.Server{Handler: hello})
+	used, fresh := s.dial(), s.dial()
+	used.get(false)
+	probe := s.dial() // accepted after fresh, so fresh is accepted when it is answered
+	probe.get(false)
+	s.cancel()
+	<-s.closed
+	s.running()
+	probe.get(true)
+	fresh.get(true)
+	s.running() // used is open
+	used.get(true)
+	used.ended()
+	s.drained()
+}
+
+// TestQueuedConnectionsGoToOthers: what nobody has accepted is not reset by a worker that leaves.
+func TestQueuedConnectionsGoToOthers(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		sock := bind(t, network)
+		old := start(t, sock.listener(t), 0, &http.Server{Handler: hello})
+		old.cancel()
+		old.drained()
+		queued := old.dial()
+		queued.send("GET /")
+		next := start(t, sock.listener(t), 0, &http.Server{Handler: hello})
+		if resp, _ := queued.receive(); resp.StatusCode != http.StatusOK {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+		queued.nc.Close()
+		next.cancel()
+		next.drained()
+	}
+}
+
+// TestRequestUnderWay: it is not cut, and the next one on its connection is told to close.
+func TestRequestUnderWay(t *testing.T) {
+	begun, finish := make(chan bool), make(chan bool)
+	s := start(t, nil, time.Millisecond, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			begun <- true
+			<-finish
+		}
+		fmt.Fprint(w, "hello")
+	})})
+	c := s.dial()
+	c.send("GET /slow")
+	<-begun
+	s.cancel()
+	s.running() // for many times the limit
+	c.send("GET /")
+	close(finish)
+	c.receive()
+	if resp, body := c.receive(); !resp.Close || body != "hello" {
+		t.Errorf("close %v, body %q", resp.Close, body)
+	}
+	s.drained()
+}
+
+func TestContextEndedBefore(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	ln := bind(t, "tcp").listener(t)
+	if err := serve(ctx, time.Hour, ln, &http.Server{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept: %v, want a closed listener", err)
+	}
+}
+
+func init() {
+	http.HandleFunc("/preforkhttp", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "default mux") })
+}
+
+func TestHandlersOfTheServer(t *testing.T) {
+	var states [http.StateClosed + 1]atomic.Int32
+	s := start(t, nil, 0, &http.Server{ConnState: func(nc net.Conn, state http.ConnState) { states[state].Add(1) }})
+	c := s.dial()
+	c.send("GET /preforkhttp")
+	if _, body := c.receive(); body != "default mux" {
+		t.Errorf("body %q", body)
+	}
+	c.send("OPTIONS *") // answered by net/http itself, so not told to close
+	if resp, _ := c.receive(); resp.StatusCode != http.StatusOK || resp.ContentLength != 0 {
+		t.Errorf("OPTIONS *: status %d, length %d", resp.StatusCode, resp.ContentLength)
+	}
+	s.cancel()
+	<-s.closed
+	c.send("GET /preforkhttp")
+	if resp, _ := c.receive(); !resp.Close {
+		t.Error("not told to close")
+	}
+	s.drained()
+	if n, a, i, e := states[http.StateNew].Load(), states[http.StateActive].Load(), states[http.StateIdle].Load(), states[http.StateClosed].Load(); n != e || a < 3 || i < 2 {
+		t.Errorf("the program's ConnState: new %d, active %d, idle %d, closed %d", n, a, i, e)
+	}
+}
+
+func TestHijackedIsNotWaitedFor(t *testing.T) {
+	hijacked := make(chan net.Conn, 1)
+	s := start(t, nil, 0, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		nc, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+		}
+		hijacked <- nc
+	})})
+	c := s.dial()
+	c.send("GET /")
+	nc := <-hijacked
+	s.cancel()
+	s.drained()
+	fmt.Fprint(nc, "still here")
+	nc.Close()
+	if b, _ := io.ReadAll(c.br); string(b) != "still here" {
+		t.Errorf("read %q", b)
+	}
+}
+
+// TestHeaderInDrain: an upgrade is left alone, and the header is set before the Handler, which may see and change it.
+func TestHeaderInDrain(t *testing.T) {
+	var seen string
+	d := hook(&http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { seen = w.Header().Get("Connection") })})
+	for _, c := range []struct {
+		draining bool
+		upgrade  string
+		want     string
+	}{{false, "", ""}, {true, "", "close"}, {true, "websocket", ""}} {
+		d.draining.Store(c.draining)
+		r := httptest.NewRequest("GET", "/", nil)
+		if c.upgrade != "" {
+			r.Header.Set("Upgrade", c.upgrade)
+		}
+		d.ServeHTTP(httptest.NewRecorder(), r)
+		if seen != c.want {
+			t.Errorf("draining %v, upgrade %q: Connection %q, want %q", c.draining, c.upgrade, seen, c.want)
+		}
+	}
+}
+
+func TestPanicInHandler(t *testing.T) {
+	begun, finish := make(chan bool), make(chan bool)
+	s := start(t, nil, 0, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begun <- true
+		<-finish
+		panic("of the handler")
+	})})
+	c := s.dial()
+	c.send("GET /")
+	<-begun
+	s.cancel()
+	close(finish)
+	c.ended()
+	s.drained()
+}
+
+// TestShutdownByProgram: serve returns when what Shutdown waits for has ended, not when it begins.
+func TestShutdownByProgram(t *testing.T) {
+	for name, end := range map[string]func(*http.Server){
+		"Shutdown": func(srv *http.Server) { go srv.Shutdown(context.Background()) },
+		"Close":    func(srv *http.Server) { srv.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			begun, finish := make(chan bool), make(chan bool)
+			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				begun <- true
+				<-finish
+			})}
+			s := start(t, nil, 0, srv)
+			c := s.dial()
+			c.send("GET /")
+			<-begun
+			end(srv)
+			s.running()
+			close(finish)
+			s.drained()
+			if name == "Shutdown" {
+				c.receive()
+			}
+			c.ended()
+		})
+	}
+}
+
+// scripted is a listener whose Accept fails in turn with each of errs.
+type scripted struct {
+	net.Listener
+	errs []error
+}
+
+func (l *scripted) Accept() (net.Conn, error) {
+	if len(l.errs) > 0 {
+		err := l.errs[0]
+		l.errs = l.errs[1:]
+		return nil, err
+	}
+	return l.Listener.Accept()
+}
+
+func TestAcceptErrors(t *testing.T) {
+	broken := errors.New("broken")
+	s := start(t, &scripted{bind(t, "tcp").listener(t), []error{broken}}, 0, &http.Server{})
+	if err := s.wait(); !errors.Is(err, broken) {
+		t.Errorf("serve: %v, want %v", err, broken)
+	}
+	s = start(t, &scripted{bind(t, "tcp").listener(t), []error{syscall.EMFILE, syscall.EMFILE}}, 0, &http.Server{Handler: hello})
+	s.dial().get(false)
+	s.cancel()
+}
+
+func TestServerUsedTwice(t *testing.T) {
+	srv := &http.Server{}
+	s := start(t, nil, 0, srv)
+	s.cancel()
+	s.drained()
+	if err := serve(t.Context(), 0, bind(t, "tcp").listener(t), srv); !errors.Is(err, errTwice) {
+		t.Errorf("second serve: %v", err)
+	}
+}
+
+// TestReturnsPromptly: the end of the last connection ends serve, without a look at the clock in between.
+func TestReturnsPromptly(t *testing.T) {
+	var slowest time.Duration
+	for range 20 {
+		s := start(t, nil, 0, &http.Server{Handler: hello})
+		c := s.dial()
+		c.get(false)
+		s.cancel()
+		s.running()
+		begin := time.Now()
+		c.nc.Close()
+		s.drained()
+		slowest = max(slowest, time.Since(begin))
+	}
+	t.Log("slowest return:", slowest)
+	if slowest > time.Second {
+		t.Errorf("serve returned %v after the last connection", slowest)
+	}
+}
+
+// TestRequestReadAndNotBegun is about the moment in which Shutdown loses requests: net/http has read one and has
+// not yet said so. Here the program's hook holds it there until the limit has passed.
+func TestRequestReadAndNotBegun(t *testing.T) {
+	var hold atomic.Bool
+	held, proceed := make(chan bool), make(chan bool)
+	s := start(t, nil, time.Millisecond, &http.Server{
+		ConnState: func(nc net.Conn, state http.ConnState) {
+			if state == http.StateActive && hold.Load() {
+				held <- true
+				<-proceed
+			}
+		},
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if hold.Load() {
+				select {
+				case <-r.Context().Done():
+					t.Error("the request was cancelled")
+				case <-time.After(20 * time.Millisecond):
+				}
+			}
+			fmt.Fprint(w, "hello")
+		}),
+	})
+	c := s.dial()
+	c.get(false)
+	hold.Store(true)
+	c.send("GET /")
+	<-held
+	s.cancel()
+	s.running()
+	close(proceed)
+	if resp, body := c.receive(); !resp.Close || body != "hello" {
+		t.Errorf("close %v, body %q", resp.Close, body)
+	}
+	s.drained()
+}
+
+// TestHandshakeThatNeverComes: a TLS connection on which the client says nothing does not hold up the end.
+func TestHandshakeThatNeverComes(t *testing.T) {
+	ln := tls.NewListener(bind(t, "tcp").listener(t), &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+	accepted := make(chan bool, 1)
+	s := start(t, ln, time.Millisecond, &http.Server{ConnState: func(nc net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			accepted <- true
+		}
+	}})
+	c := s.dial()
+	<-accepted
+	s.cancel()
+	s.drained()
+	c.ended()
+}

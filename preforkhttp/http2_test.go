@@ -1,0 +1,223 @@
+package preforkhttp
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// certificate returns a self-signed one for 127.0.0.1.
+func certificate(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotAfter:     time.Now().Add(time.Hour),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// proto answers with the protocol of the request.
+var proto = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) })
+
+// transport returns one that does not check certificates, and counts its connections.
+func transport(t *testing.T, protocols *http.Protocols) (tr *http.Transport, dialed func() int) {
+	var mu sync.Mutex
+	n := 0
+	tr = &http.Transport{
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		Protocols:       protocols,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			mu.Lock()
+			n++
+			mu.Unlock()
+			return new(net.Dialer).DialContext(ctx, network, address)
+		},
+	}
+	t.Cleanup(tr.CloseIdleConnections)
+	return tr, func() int { mu.Lock(); defer mu.Unlock(); return n }
+}
+
+func protocols(set func(*http.Protocols)) *http.Protocols {
+	p := new(http.Protocols)
+	set(p)
+	return p
+}
+
+// get makes a request and wants to be answered over the protocol want. RoundTrip repeats a request only where that is
+// sound: over HTTP/2, one that the server's GOAWAY says it has not looked at.
+func get(t *testing.T, tr *http.Transport, url, want string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer resp.Body.Close()
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != want {
+		t.Errorf("%q, %v; want %q", body, err, want)
+	}
+}
+
+// flavour is a way to HTTP/2.
+type flavour struct {
+	name, scheme string
+	listener     func(net.Listener) net.Listener
+	server       func() *http.Server
+	client       *http.Protocols
+}
+
+func flavours(t *testing.T) []flavour {
+	config := &tls.Config{Certificates: []tls.Certificate{certificate(t)}, NextProtos: []string{"h2", "http/1.1"}}
+	overTLS := func(ln net.Listener) net.Listener { return tls.NewListener(ln, config) }
+	h2 := protocols(func(p *http.Protocols) { p.SetHTTP2(true) })
+	return []flavour{
+		{"TLS", "https", overTLS, func() *http.Server { return &http.Server{} }, h2},
+		{"TLS, the config in the server too", "https", overTLS, func() *http.Server { return &http.Server{TLSConfig: config.Clone()} }, h2},
+		{"unencrypted", "http", func(ln net.Listener) net.Listener { return ln },
+			func() *http.Server {
+				return &http.Server{Protocols: protocols(func(p *http.Protocols) { p.SetHTTP1(true); p.SetUnencryptedHTTP2(true) })}
+			}, protocols(func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) })},
+	}
+}
+
+// TestHTTP2ToldToClose: "Connection: close" becomes GOAWAY: the next request takes another connection, and the first
+// is closed when its streams have ended.
+func TestHTTP2ToldToClose(t *testing.T) {
+	for _, f := range flavours(t) {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel() // net/http gives every client a second for its GOAWAY
+			begun, finish := make(chan bool), make(chan bool)
+			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/slow" {
+					begun <- true
+					<-finish
+				}
+				fmt.Fprint(w, r.Proto)
+			})
+			sock := bind(t, "tcp")
+			srv := f.server()
+			srv.Handler = handler
+			s := start(t, f.listener(sock.listener(t)), 0, srv)
+			tr, dialed := transport(t, f.client)
+			url := f.scheme + "://" + s.addr.String()
+
+			get(t, tr, url, "HTTP/2.0")
+			slow := make(chan bool)
+			go func() { get(t, tr, url+"/slow", "HTTP/2.0"); close(slow) }()
+			<-begun
+			s.cancel()
+			s.running()
+			get(t, tr, url, "HTTP/2.0")
+			if n := dialed(); n != 1 {
+				t.Errorf("%d connections before GOAWAY, want 1", n)
+			}
+			srv = f.server()
+			srv.Handler = handler
+			next := start(t, f.listener(sock.listener(t)), time.Millisecond, srv)
+			for end := time.Now().Add(long); dialed() == 1 && time.Now().Before(end); {
+				get(t, tr, url, "HTTP/2.0") // GOAWAY is on its way
+			}
+			s.running()
+			close(finish)
+			<-slow
+			s.drained()
+			next.cancel()
+			next.drained()
+		})
+	}
+}
+
+// TestHTTP2Idle: the limit holds, and ends in GOAWAY.
+func TestHTTP2Idle(t *testing.T) {
+	for _, f := range flavours(t) {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel() // net/http gives every client a second for its GOAWAY
+			srv := f.server()
+			srv.Handler = proto
+			s := start(t, f.listener(bind(t, "tcp").listener(t)), time.Millisecond, srv)
+			tr, _ := transport(t, f.client)
+			get(t, tr, f.scheme+"://"+s.addr.String(), "HTTP/2.0")
+			s.cancel()
+			s.drained()
+		})
+	}
+}
+
+// TestHTTP2Reload: streams by the thousand over replaced workers.
+func TestHTTP2Reload(t *testing.T) {
+	f := flavours(t)[0]
+	sock := bind(t, "tcp")
+	begin := func() *server {
+		return start(t, f.listener(sock.listener(t)), 5*time.Second, &http.Server{Handler: proto})
+	}
+	s := begin()
+	tr, _ := transport(t, f.client)
+	url := f.scheme + "://" + s.addr.String()
+	var wg sync.WaitGroup
+	stop := make(chan bool)
+	var total atomic.Int64
+	for range 8 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					get(t, tr, url, "HTTP/2.0")
+					total.Add(1)
+				}
+			}
+		})
+	}
+	for range 20 {
+		for seen := total.Load(); total.Load() < seen+50 && !t.Failed(); {
+			time.Sleep(time.Millisecond)
+		}
+		next := begin()
+		s.cancel()
+		s.drained()
+		s = next
+	}
+	close(stop)
+	wg.Wait()
+	t.Log("requests:", total.Load())
+	s.cancel()
+	tr.CloseIdleConnections()
+	s.drained()
+}
+
+// TestTLSHTTP1: the limit closes TLS connections too, and a request in time is answered.
+func TestTLSHTTP1(t *testing.T) {
+	ln := tls.NewListener(bind(t, "tcp").listener(t), &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+	s := start(t, ln, 100*time.Millisecond, &http.Server{Handler: proto})
+	tr, _ := transport(t, protocols(func(p *http.Protocols) { p.SetHTTP1(true) }))
+	get(t, tr, "https://"+s.addr.String(), "HTTP/1.1")
+	s.cancel()
+	s.drained()
+}

@@ -1,0 +1,40 @@
+package preforkhttp
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMain fails where a test has left a server or a connection behind.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+	for end := time.Now().Add(10 * time.Second); code == 0; time.Sleep(10 * time.Millisecond) {
+		left := leaked()
+		if left == "" {
+			break
+		}
+		if time.Now().After(end) {
+			fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", left)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// leaked returns the stacks of goroutines that are at work on HTTP.
+func leaked() string {
+	buf := make([]byte, 1<<20)
+	var left []string
+	for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		if strings.Contains(g, "net/http.") && !strings.Contains(g, "TestMain") {
+			left = append(left, g)
+		}
+	}
+	return strings.Join(left, "\n\n")
+}

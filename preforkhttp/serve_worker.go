@@ -1,0 +1,47 @@
+// Package preforkhttp serves HTTP in a worker and stops without losing a request.
+package preforkhttp
+
+import (
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prefork-go/prefork"
+)
+
+// idleLimit is how long a connection must have been quiet before a drain closes it. Config.StopTimeout should be well
+// above it: a worker that is killed in its drain cuts what is open.
+const idleLimit = 5 * time.Second
+
+// Serve serves srv on ln until w's Context ends, then drains what is open, and returns nil. Worker only.
+//
+// The drain. Serve closes this worker's copy of ln; the socket lives on in the manager, and
+// connections that nobody has accepted yet are left to the other workers. From then on every response says
+// "Connection: close" (over HTTP/2: GOAWAY), so that clients move over to other workers as they send requests. This
+// goes on until no connection is open, or no request is under way and nothing has happened on any connection for
+// 5 seconds; the time before the drain counts too, so a worker whose connections have long been idle ends
+// at once. Those are closed then, and srv.Shutdown is called last. A request that is under way is never
+// cut by Serve, however long it takes; the manager's StopTimeout is what ends a worker whose requests do not end.
+//
+// http.Server.Shutdown alone, and SetKeepAlivesEnabled(false) alike, would drop requests that net/http
+// has read and not yet begun, and those that arrive while it closes a connection.
+//
+// What to know:
+//
+//   - Serve sets srv.Handler and srv.ConnState to functions that call the program's own (http.DefaultServeMux for no
+//     Handler). One Server is for one call; for two listeners use two Servers with one Handler. A second call
+//     with the same Server returns an error.
+//   - A handler that replaces or deletes the header "Connection" undoes the above: its clients stay until they are quiet.
+//     Requests with an Upgrade header are left alone. Hijacked connections (WebSocket) are the program's, as
+//     with Shutdown: Serve does not wait for them. They can end on w.Context.
+//   - A BaseContext made from w.Context would cancel all requests under way when the drain begins.
+//   - For TLS pass tls.NewListener(ln, config); HTTP/2 needs "h2" in config.NextProtos. As with http.Server.Serve, srv.TLSConfig
+//     makes no TLS by itself; if it is set, HTTP/2 needs "h2" in its NextProtos as well.
+//   - If the program calls srv.Shutdown or srv.Close itself, Serve returns nil once no connection is open: in a worker its
+//     return usually ends the process, and Shutdown may still be waiting for requests. After Close that
+//     means once the handlers have returned.
+//   - If serving ends for any other reason, such as a listener that the program closed, Serve returns the error at
+//     once and has shut nothing down.
+func Serve(w *prefork.Worker, ln net.Listener, srv *http.Server) error {
+	return serve(w.Context(), idleLimit, ln, srv)
+}

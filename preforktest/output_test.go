@@ -1,0 +1,113 @@
+package preforktest
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// The program "talk" writes its arguments, in turn to stdout and stderr, and ends with status 7.
+var _ = register("talk", func() {
+	for i, arg := range os.Args[1:] {
+		fmt.Fprint([]*os.File{os.Stdout, os.Stderr}[i%2], arg)
+	}
+	os.Exit(7)
+})
+
+func TestOutputIsInOrder(t *testing.T) {
+	t.Parallel()
+	p := Start(t, "talk", "one\n", "two\n", "thr", "ee\n", "\n", "four\r\n", strings.Repeat("x", 100_000)+"\n", "last")
+	if got := p.NextLine(); got != "one" {
+		t.Errorf("first line %q", got)
+	}
+	if got := p.Expect(`^t(h)(re)e`); !slices.Equal(got, []string{"three", "h", "re"}) {
+		t.Errorf("submatches %q", got)
+	}
+	if got := p.NextLine(); got != "" {
+		t.Errorf("line %q, want an empty one", got)
+	}
+	if code := p.Wait().ExitCode(); code != 7 {
+		t.Errorf("exit code %d", code)
+	}
+	p.WaitGone()
+	want := []string{"one", "two", "three", "", "four", strings.Repeat("x", 100_000), "last"}
+	if got := p.Lines(); !slices.Equal(got, want) {
+		t.Errorf("lines %.80q", got)
+	}
+	p.Expect("^last$") // what was read before it is asked for is there as well
+}
+
+func TestExpectFails(t *testing.T) {
+	t.Parallel()
+	for want, expect := range map[string]func(*Program){
+		`exit status 7): line 2 of 2 that matches "l": the output has ended`: func(p *Program) {
+			p.ExpectN(2, "l")
+		},
+		`next line: the output has ended`: func(p *Program) {
+			p.ExpectN(2, "")
+			p.NextLine()
+		},
+		`error parsing regexp`: func(p *Program) {
+			p.Expect("(")
+		},
+	} {
+		ft := &fakeT{}
+		ft.run(func() { expect(Start(ft, "talk", "hello\n", "you\n")) })
+		ft.wantErrors(t, want)
+		if !ft.fatal {
+			t.Errorf("%s: not fatal", want)
+		}
+	}
+	ft := &fakeT{}
+	ft.run(func() {
+		p := Start(ft, "pool")
+		p.Expect("^ready$")
+		ft.deadline = time.Now().Add(10 * time.Millisecond)
+		p.Expect("^never$")
+	})
+	ft.wantErrors(t, "running): line 1 of 1 that matches \"^never$\": it has not come")
+}
+
+func TestTranscript(t *testing.T) {
+	t.Parallel()
+	o := output{changed: make(chan struct{})}
+	if got := o.transcript(); got != "no output" {
+		t.Errorf("%q", got)
+	}
+	for i := range shownLines + 2 {
+		o.add(fmt.Sprint("line ", i))
+	}
+	o.next = shownLines + 1
+	got := o.transcript()
+	if !strings.Contains(got, "\n  (2 lines)\n") || strings.Contains(got, "line 1\n") || !strings.Contains(got, " line 2\n") {
+		t.Errorf("not the last %d lines: %s", shownLines, got)
+	}
+	if marks := strings.Count(got, "\n>"); marks != 1 {
+		t.Errorf("%d lines marked, want the one not consumed", marks)
+	}
+}
+
+var _ = register("environ", func() {
+	wd, _ := os.Getwd()
+	fmt.Println(os.Getenv("GORACE"), os.Getenv("MINE"), wd, os.Args[1:])
+})
+
+// Cmd is the place for everything else.
+func TestCmdMayBeChanged(t *testing.T) {
+	t.Parallel()
+	p := New(t, "environ", "-a", "b")
+	p.Cmd.Env = append(p.Cmd.Env, "MINE=1", "GORACE=halt_on_error=1")
+	p.Cmd.Dir = "/"
+	p.Start().Expect(`^halt_on_error=1 atexit_sleep_ms=0 1 / \[-a b\]$`)
+
+	p = New(t, "environ")
+	if _, err := exec.LookPath("env"); err != nil {
+		t.Skip(err)
+	}
+	p.Cmd = exec.Command("env", "MINE=through env", p.Cmd.Path, "c")
+	p.Start().Expect(` through env .* \[c\]$`)
+}

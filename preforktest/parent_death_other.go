@@ -1,0 +1,7 @@
+//go:build !linux && !freebsd
+
+package preforktest
+
+import "os/exec"
+
+func dieWithParent(*exec.Cmd) {}

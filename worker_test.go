@@ -1,0 +1,367 @@
+//go:build unix
+
+package prefork_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+// ends is a program whose one worker ends in the way that the argument names; the manager says how it saw that.
+func ends() {
+	defer say("deferred call of main in the worker") // must not be seen: the manager leaves by os.Exit below
+	pm := must(prefork.Config{MaxWorkers: 1, OnChildReap: func(m *prefork.Manager, e prefork.Exit) {
+		say("reaped: %v, %v", e.Status, e.Reason)
+		m.Deliver(term)
+	}})
+	work := func(w *prefork.Worker) error {
+		switch os.Args[1] {
+		case "error":
+			return errors.New("the reason")
+		case "panic":
+			panic("at the disco")
+		case "finish":
+			pm.Finish(7)
+		}
+		return nil
+	}
+	if len(os.Args) > 2 {
+		pm.Run(context.Background(), work)
+	} else {
+		untilTerm(pm, work)
+	}
+	os.Exit(0)
+}
+
+// "In a worker, Run and StartFunc never return: nil → exit 0; an error → logged, exit 1; a panic → as Go does."
+func TestEndOfAWorker(t *testing.T) {
+	for _, run := range [][]string{nil, {"run"}} {
+		for how, want := range map[string][]string{
+			"nil":    {`reaped: exit code 0, finished`},
+			"error":  {`worker failed.* slot=0 gen=1 pid=\d+ err="the reason"`, `reaped: exit code 1, crashed`},
+			"panic":  {`panic: at the disco`, `reaped: exit code 2, crashed`},
+			"finish": {`reaped: exit code 7, crashed`},
+		} {
+			t.Run(strings.Join(append(run, how), " "), func(t *testing.T) {
+				p := preforktest.Start(t, "ends", append([]string{how}, run...)...)
+				for _, pattern := range want {
+					p.Expect(pattern)
+				}
+				wantSuccess(t, p)
+				for _, line := range p.Lines() {
+					if strings.HasPrefix(line, "deferred") {
+						t.Error(line)
+					}
+				}
+			})
+		}
+	}
+}
+
+// inert says what the Manager's methods do in a worker.
+func inert() {
+	pm := must(prefork.Config{MaxWorkers: 3, ShutdownSignal: syscall.SIGUSR2})
+	if prefork.IsWorker() {
+		say("before Start: worker %t, received %v", pm.Worker() != nil, pm.SignalReceived())
+	}
+	pm.Pass([]byte("from the manager"))
+	for pm.SignalReceived() != term {
+		if pm.Start() {
+			continue
+		}
+		if pm.Worker().Slot() > 0 {
+			<-pm.Worker().Context().Done()
+			pm.Finish(0)
+		}
+		pm.Deliver(term)
+		pm.SetMaxWorkers(99)
+		pm.SignalAllChildren(syscall.SIGKILL)
+		pm.Pass([]byte("from the worker"))
+		s := pm.Snapshot()
+		say("manager %t workers %d max %d active generation %d snapshot %d passed %q received %v",
+			pm.ManagerPID() == os.Getppid() && s.PID == os.Getppid(), pm.NumWorkers(), pm.MaxWorkers(), pm.Generation(), len(s.Workers), pm.Worker().Passed(), pm.SignalReceived())
+		say("wait: %v", recovered(func() { pm.WaitAllChildren(context.Background()) }))
+		say("start: %v", recovered(func() { pm.Start() }))
+		tell(pm.Worker(), term)
+		<-pm.Worker().Context().Done()
+		say("cause: %v", context.Cause(pm.Worker().Context()))
+		pm.Finish(0)
+	}
+	pm.WaitAllChildren(context.Background())
+}
+
+func recovered(f func()) (v any) {
+	defer func() { v = recover() }()
+	f()
+	return nil
+}
+
+// "Deliver, SetMaxWorkers, SignalAllChildren and Pass do nothing there, NumWorkers is 0, WaitAllChildren panics; Worker is
+// nil before Start." Start twice in a worker panics.
+func TestManagerInAWorker(t *testing.T) {
+	p := preforktest.Start(t, "inert")
+	p.Expect(`^before Start: worker false, received <nil>$`)
+	p.Expect(`^manager true workers 0 max 3 active generation 1 snapshot 0 passed "from the manager" received <nil>$`)
+	p.Expect(`^wait: prefork: WaitAllChildren called in a worker, .*leave the loop only in the manager`)
+	p.Expect(`^start: prefork: Start called twice in a worker; .*Finish`)
+	p.Expect(`^cause: prefork: told to stop by SIGTERM$`)
+	wantSuccess(t, p)
+}
+
+// birds shows a worker's surroundings: what it starts, its name and group, and the manager's own commands.
+func birds() {
+	pm := must(prefork.Config{MaxWorkers: 2})
+	if _, err := pm.Listen("tcp", "127.0.0.1:0"); err != nil {
+		log.Fatal(err)
+	}
+	pm.Pass(make([]byte, 1<<20))
+	untilTerm(pm, func(w *prefork.Worker) error {
+		ctx := w.Context()
+		if w.Slot() == 0 {
+			out, err := exec.Command("/bin/sh", "-c", `env | grep -i -e prefork_ -e listen_ -e server_starter; echo "descriptors:"; ls -l /proc/self/fd | sed -n 's/.* \([0-9]* -> .*\)/\1/p'`).CombinedOutput()
+			say("begin %d\n%send %v", os.Getpid(), out, err)
+		}
+		<-ctx.Done()
+		return nil
+	})
+}
+
+// What a worker starts sees none of the library's environment or descriptors; a worker is in a process group of its own;
+// ps and top show the program's name and arguments.
+func TestSurroundingsOfAWorker(t *testing.T) {
+	p := preforktest.New(t, "birds", "an argument", "")
+	p.Cmd.Env = append(p.Cmd.Env, "LISTEN_PID=1", "LISTEN_FDS=3", "LISTEN_FDNAMES=a:b:c", "SERVER_STARTER_PORT=80=3")
+	p.Start()
+	begin := p.Expect(`^begin (\d+)$`)
+	for {
+		line := p.NextLine()
+		if strings.HasPrefix(line, "end ") {
+			break
+		}
+		// ls itself has the directory open; 0, 1 and 2 are the standard streams.
+		if strings.Contains(line, "prefork") && !strings.Contains(line, "PREFORKTEST_") || strings.Contains(line, "socket:") ||
+			strings.Contains(line, "memfd") || strings.Contains(line, "eventpoll") || strings.HasPrefix(line, "LISTEN") || strings.HasPrefix(line, "SERVER") {
+			t.Errorf("a process that a worker started sees %q", line)
+		}
+	}
+	pid := begin[1]
+	var numeric int
+	fmt.Sscan(pid, &numeric)
+	if group, err := syscall.Getpgid(numeric); err != nil || group != numeric {
+		t.Errorf("the worker's process group is %d (%v), want its own, %s", group, err, pid)
+	}
+	if cmdline, err := os.ReadFile("/proc/" + pid + "/cmdline"); err == nil {
+		comm, _ := os.ReadFile("/proc/" + pid + "/comm")
+		want := strings.Join([]string{p.Cmd.Args[0], "an argument", "", ""}, "\x00")
+		if string(cmdline) != want {
+			t.Errorf("cmdline %q, want %q", cmdline, want)
+		}
+		if got, want := strings.TrimSpace(string(comm)), filepath.Base(p.Cmd.Args[0]); got != want[:min(15, len(want))] {
+			t.Errorf("comm %q, want that of %q", got, want)
+		}
+	}
+	p.Signal(term)
+	wantSuccess(t, p)
+}
+
+// reload is a program whose configuration is a file, handed on by Run.
+func reload() {
+	file := os.Args[1]
+	pm := must(prefork.Config{
+		MaxWorkers: 2, ErrRespawnInterval: -1, TrapSignals: prefork.Signals{term: {Signal: term}, hup: {Signal: term}},
+		Reload: func() ([]byte, error) {
+			data, err := os.ReadFile(file)
+			if err == nil && !bytes.HasPrefix(data, []byte("good")) {
+				err = fmt.Errorf("%s: want good things", file)
+			}
+			return data, err
+		},
+	})
+	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
+		ctx := w.Context()
+		say("worker %d of generation %d got %d bytes: %x", os.Getpid(), w.Generation(), len(w.Passed()), sha256.Sum256(w.Passed()))
+		<-ctx.Done()
+		return nil
+	}); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A configuration of 1 MB is passed on; when the file is broken the old workers go on, and a respawned one gets the last
+// good bytes.
+func TestConfigurationOfAMegabyte(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config")
+	write := func(data []byte) string {
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("got %d bytes: %x$", len(data), sha256.Sum256(data))
+	}
+	first := write(append([]byte("good"), bytes.Repeat([]byte("1234567890abcdef"), 1<<16)...))
+	p := preforktest.Start(t, "reload", file)
+	got := p.ExpectN(2, `^worker (\d+) of generation 1 `+first)
+
+	write([]byte("bad"))
+	p.Signal(hup)
+	p.Expect(`reload failed.*want good things`)
+	killByPID(t, got[0][1])
+	p.Expect(`^worker \d+ of generation 1 ` + first)
+
+	second := write([]byte("good again"))
+	p.Signal(hup)
+	p.ExpectN(2, `^worker \d+ of generation 2 `+second)
+	p.Signal(term)
+	wantSuccess(t, p)
+
+	write([]byte("bad"))
+	p = preforktest.Start(t, "reload", file)
+	p.Expect(`prefork: Reload: .*want good things`)
+	if state := p.Wait(); state.Success() {
+		t.Error("a program whose first configuration is bad goes on")
+	}
+}
+
+func killByPID(t *testing.T, pid string) {
+	t.Helper()
+	var n int
+	fmt.Sscan(pid, &n)
+	if err := syscall.Kill(n, syscall.SIGKILL); err != nil {
+		t.Fatalf("kill %s: %v", pid, err)
+	}
+}
+
+// cleanEnds is a program whose workers find nothing to do.
+func cleanEnds() {
+	n, began := 0, time.Now()
+	pm := must(prefork.Config{
+		MaxWorkers: 2, ErrRespawnInterval: 300 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+		AfterSpawn: func(m *prefork.Manager, _ int) {
+			if n++; n == 16 {
+				m.Deliver(term)
+			}
+		},
+	})
+	untilTerm(pm, noWork)
+	say("%d spawns in %v", n, time.Since(began))
+}
+
+func noWork(*prefork.Worker) error { return nil }
+
+// Workers that end cleanly at once: each slot has three spawns for nothing and then one each ErrRespawnInterval. So 16
+// spawns of two slots take five intervals, and not less.
+func TestRateOfCleanEnds(t *testing.T) {
+	p := preforktest.Start(t, "clean")
+	got := p.Expect(`^16 spawns in (.*)$`)
+	wantSuccess(t, p)
+	took, err := time.ParseDuration(got[1])
+	t.Logf("%s: %.1f a second in two slots with ErrRespawnInterval 300ms", got[0], 16/took.Seconds())
+	if err != nil || took < 4*300*time.Millisecond {
+		t.Errorf("%s, want at least four intervals of 300ms", got[0])
+	}
+}
+
+// broke runs commands of its own beside its workers, which live about as long.
+func broke() {
+	ours := make(map[int]bool) // by pid: true while it lives
+	spawned, reaped := 0, 0
+	pm := must(prefork.Config{
+		MaxWorkers: 4, ErrRespawnInterval: -1, Logger: slog.New(slog.DiscardHandler),
+		AfterSpawn: func(_ *prefork.Manager, pid int) {
+			ours[pid] = true
+			spawned++
+		},
+		OnChildReap: func(_ *prefork.Manager, e prefork.Exit) {
+			if !ours[e.PID] {
+				say("wrong: hook called for a stranger, %v", e)
+			}
+			ours[e.PID] = false
+			reaped++
+		},
+	})
+	wrong := make(chan string, 200)
+	if !prefork.IsWorker() {
+		go func() {
+			defer pm.Deliver(term)
+			defer close(wrong)
+			for i := range 200 {
+				err := exec.Command("/bin/sh", "-c", fmt.Sprintf("exit %d", i)).Run()
+				var exit *exec.ExitError
+				if i == 0 && err != nil || i > 0 && (!errors.As(err, &exit) || exit.ExitCode() != i) {
+					wrong <- fmt.Sprintf("wrong: command %d: %v", i, err)
+				}
+			}
+		}()
+	}
+	untilTerm(pm, noWork)
+	for text := range wrong {
+		say("%s", text)
+	}
+	say("spawned %d, reaped %d", spawned, reaped)
+}
+
+// D9: 200 commands that the manager runs by os/exec meanwhile: every exit status right, no hook called for them.
+func TestD9CommandsOfTheManager(t *testing.T) {
+	p := preforktest.Start(t, "broke")
+	got := p.Expect(`^spawned (\d+), reaped (\d+)$`)
+	if got[1] != got[2] {
+		t.Error(got[0])
+	}
+	wantSuccess(t, p)
+	for _, line := range p.Lines() {
+		if strings.HasPrefix(line, "wrong") {
+			t.Error(line)
+		}
+	}
+}
+
+// vanish is a program that is deleted while it runs.
+func vanish() {
+	pm := must(prefork.Config{MaxWorkers: 1, ErrRespawnInterval: -1})
+	untilTerm(pm, func(w *prefork.Worker) error {
+		ctx := w.Context()
+		say("worker %d", os.Getpid())
+		<-ctx.Done()
+		return nil
+	})
+}
+
+// "Workers run the executable that the manager itself runs, also when the file on disk was replaced or deleted."
+func TestDeletedProgram(t *testing.T) {
+	if _, err := os.Stat("/proc/self/exe"); err != nil {
+		t.Skip("this system has no /proc/self/exe: a deleted program cannot be run again")
+	}
+	p := preforktest.New(t, "vanish")
+	data, err := os.ReadFile(p.Cmd.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copied := filepath.Join(t.TempDir(), "copy")
+	if err := os.WriteFile(copied, data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p.Cmd.Path = copied
+	p.Start()
+	got := p.Expect(`^worker (\d+)$`)
+	if err := os.Remove(copied); err != nil {
+		t.Fatal(err)
+	}
+	killByPID(t, got[1])
+	p.Expect(`^worker (\d+)$`)
+	p.Signal(term)
+	wantSuccess(t, p)
+}

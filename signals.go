@@ -137,9 +137,9 @@ func (m *Manager) trapInterrupt() (release func()) {
 		return func() {}
 	}
 	m.interrupts.Add(1)
-	release = m.trap(os.Interrupt)
+	stop := m.trap(os.Interrupt)
 	return func() {
-		release()
+		stop()
 		m.interrupts.Add(-1)
 	}
 }

@@ -9,14 +9,13 @@ import (
 
 // simSlot restates, for one slot, what is promised about pacing, in other words than pacing.go.
 type simSlot struct {
-	spawnedAt  Time
-	crashes    int  // young abnormal ends since the delay was last reset
-	leaves     int  // young clean ends in a row
-	first      Time // its next spawn comes not before this
-	last       Time // nor is it held back by its own pace after this
-	crashed    bool // so SpawnInterval does not hold it back
-	worker     int  // 0 if empty
-	generation int
+	spawnedAt Time
+	crashes   int  // young abnormal ends since the delay was last reset
+	leaves    int  // young clean ends in a row
+	first     Time // its next spawn comes not before this
+	last      Time // nor is it held back by its own pace after this
+	crashed   bool // so SpawnInterval does not hold it back
+	worker    int  // 0 if empty
 }
 
 // stops says whether StopTimeout ever comes.
@@ -140,7 +139,7 @@ func (s *sim) checkSpawn(st Step) {
 	}
 }
 
-func (s *sim) spawned(slot int, ev Event) {
+func (s *sim) spawned(slot int) {
 	id := len(s.spawns) + 1
 	s.spawns = append(s.spawns, simSpawn{s.now, slot, id})
 	s.workers[id] = &simWorker{

@@ -31,6 +31,7 @@ type sim struct {
 	leaving   bool // the next spawn that is asked for is left for later
 	left      bool // one was left
 	wake      Time // of the last step
+	asked     int  // the slot to be spawned, of the last step
 	failures  int  // spawns in a row that failed
 	failedTil Time
 	paced     Time // the last spawn that SpawnInterval counts
@@ -113,16 +114,16 @@ func (s *sim) settle(st Step) {
 func (s *sim) step(ev Event) Step {
 	s.t.Helper()
 	early := ev.Kind == Tick && !s.left && (s.wake == Never || s.now < s.wake)
-	asked := s.p.asked
+	asked := s.asked
 	s.note(ev)
 	st := s.p.Handle(s.now, ev)
 	if early && (len(st.Effects) > 0 || st.Spawn >= 0) {
 		s.t.Fatalf("%v: had something to do before its Wake at %v: %+v", s.now, s.wake, st)
 	}
 	if ev.Kind == Spawned {
-		s.spawned(asked.index, ev)
+		s.spawned(asked)
 	}
-	s.wake = st.Wake
+	s.wake, s.asked = st.Wake, st.Spawn
 	s.effects = append(s.effects, st.Effects...)
 	for i, e := range st.Effects {
 		s.apply(ev, i, st.Effects)

@@ -215,7 +215,7 @@ var familyProgram = program("family", func(args []string) {
 		}
 	}
 	fmt.Println("thread ended")
-	time.Sleep(time.Hour) // and not select, which is a deadlock once the process has ended
+	time.Sleep(2 * limit) // and not select, which is a deadlock once the process has ended
 })
 
 func TestDieWithParent(t *testing.T) {
@@ -239,6 +239,10 @@ func testDieWithParent(t *testing.T, name string, die bool) {
 	if err := parent.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		parent.Process.Kill()
+		parent.Wait()
+	})
 	inR.Close()
 	outW.Close()
 

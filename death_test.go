@@ -5,7 +5,6 @@ package prefork_test
 import (
 	"context"
 	"fmt"
-	"log"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -343,7 +342,4 @@ func respawn() {
 		<-w.Context().Done()
 		return nil
 	})
-	if err := log.Output(2, "end"); err != nil {
-		os.Exit(1)
-	}
 }

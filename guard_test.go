@@ -401,29 +401,6 @@ func talk(t *testing.T, network, address string) string {
 	return b.String()
 }
 
-// A manager never removes the socket file of another that took its place.
-func TestListenRemovesOnlyItsOwnFile(t *testing.T) {
-	path := filepath.Join(preforktest.TempDir(t), "s")
-	pm, err := prefork.New(prefork.Config{Name: t.Name(), TrapSignals: prefork.Signals{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln, err := pm.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	os.Remove(path)
-	other, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	ln.Close()
-	if _, err := os.Lstat(path); err != nil {
-		t.Errorf("the other's file: %v", err)
-	}
-}
-
 // pools is a program with two Managers.
 func pools() {
 	table := prefork.Signals{term: {Signal: term}}

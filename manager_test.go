@@ -90,6 +90,9 @@ func newRig(t *testing.T, cfg Config, onStart func(*proc.FakeProcess), onSignal 
 	t.Cleanup(func() {
 		self.unregister(cfg.Name)
 		m.current.close()
+		for _, s := range m.sockets {
+			syscall.Close(s.fd)
+		}
 	})
 	r.Manager = m
 	return r

@@ -6,6 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +17,7 @@ import (
 
 	"github.com/prefork-go/prefork/internal/inherit"
 	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/preforktest"
 )
 
 func noWork(*Worker) error { return nil }
@@ -244,5 +248,25 @@ func TestDefaults(t *testing.T) {
 	}
 	if cfg, err := (Config{TrapSignals: Signals{}}).withDefaults(); err != nil || len(cfg.TrapSignals) != 0 || cfg.stopSignal() != term {
 		t.Errorf("an empty table: %+v, %v", cfg.TrapSignals, err)
+	}
+}
+
+// A manager never removes the socket file of another that took its place.
+func TestListenRemovesOnlyItsOwnFile(t *testing.T) {
+	path := filepath.Join(preforktest.TempDir(t), "s")
+	r := newRig(t, Config{}, nil, nil)
+	ln, err := r.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Remove(path)
+	other, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	ln.Close()
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("the other's file: %v", err)
 	}
 }

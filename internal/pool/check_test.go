@@ -68,6 +68,10 @@ func (s *sim) note(ev Event) {
 	case Begin:
 		s.gen++
 		s.running = true
+		if s.failures > 0 {
+			s.failures = 0
+			s.failedTil = min(s.failedTil, s.failed[len(s.failed)-1]+s.failurePause(1))
+		}
 		for _, sl := range s.slots {
 			if sl.crashes+sl.leaves > 0 {
 				sl.crashes, sl.leaves = 0, 0
@@ -92,12 +96,7 @@ func (s *sim) note(ev Event) {
 	case SpawnFailed:
 		s.failures++
 		s.failed = append(s.failed, s.now)
-		base, longest := s.cfg.ErrRespawn, max(time.Minute, s.cfg.ErrRespawn)
-		if base <= 0 {
-			base, longest = 100*ms, sec
-		}
-		d := float64(base) * math.Pow(2, float64(s.failures-1))
-		s.failedTil = s.now + time.Duration(min(d, float64(longest)))
+		s.failedTil = s.now + s.failurePause(s.failures)
 	case Lost:
 		if w != nil && !w.reached && w.lostAt == Never && w.state < Stopping {
 			w.lostAt = s.now
@@ -115,6 +114,15 @@ func (s *sim) note(ev Event) {
 	case Forward:
 		s.forwarded = s.forwarded || ev.Sig == syscall.SIGKILL
 	}
+}
+
+// failurePause is how long all spawns wait after n in a row that failed.
+func (s *sim) failurePause(n int) time.Duration {
+	base, longest := s.cfg.ErrRespawn, max(time.Minute, s.cfg.ErrRespawn)
+	if base <= 0 {
+		base, longest = 100*ms, sec
+	}
+	return time.Duration(min(float64(base)*math.Pow(2, float64(n-1)), float64(longest)))
 }
 
 // checkSpawn: a spawn is asked for only while a generation runs, of an empty slot below Max, and when its pace allows.

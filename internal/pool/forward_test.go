@@ -182,10 +182,28 @@ func TestANewScheduleForTheSameSignalTakesTheOldOnesPlace(t *testing.T) {
 	s.pass(2 * sec)
 	wantAll(t, "the old one reached", s.sent(usr1), 2)
 	s.do(Event{Kind: Forward, Sig: usr2, For: hup, Interval: sec})
-	wantAll(t, "the new one begins with", s.sent(usr2), 1)
+	wantAll(t, "the pace of the old one goes on", s.sent(usr2))
+	s.pass(2 * sec)
+	wantAll(t, "then comes", s.sent(usr2), 1)
 	s.pass(10 * sec)
 	wantAll(t, "of the old one comes", s.sent(usr1))
 	wantAll(t, "of the new one", s.sent(usr2), 2, 3)
+	s.do(Event{Kind: Forward, Sig: usr1, For: hup, Interval: sec})
+	wantAll(t, "long after, the first at once", s.sent(usr1), 1)
+}
+
+func TestP24ReloadsInARowTakeOneWorkerAtATime(t *testing.T) {
+	s := begun(t, usual(3))
+	s.do(Event{Kind: Forward, Sig: term, For: hup, Interval: sec})
+	wantAll(t, "the first takes", s.sent(term), 1)
+	for range 2 {
+		s.do(Event{Kind: Forward, Sig: term, For: hup, Interval: sec})
+		wantAll(t, "one more at the same moment takes", s.sent(term))
+	}
+	s.pass(sec - 1)
+	wantAll(t, "before the pause is over", s.sent(term))
+	s.pass(1)
+	wantAll(t, "then", s.sent(term), 2)
 }
 
 func TestD15AStaggeredStopForwardedAgainReachesThoseAlreadyTold(t *testing.T) {

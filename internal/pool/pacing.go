@@ -52,14 +52,14 @@ func (p *Pool) pace(now Time, s *slot, life time.Duration, clean bool) {
 	s.due = max(now, after(s.spawnedAt, wait))
 }
 
-// failureDelay is how long all spawns wait after one that failed: it is the system that fails then, or the program's
+// failureDelay is how long all spawns wait after so many in a row that failed: it is the system that fails then, or the program's
 // file, and neither is the fault of a slot.
-func (p *Pool) failureDelay() time.Duration {
+func (p *Pool) failureDelay(failures int) time.Duration {
 	e, longest := p.cfg.ErrRespawn, max(longestDelay, p.cfg.ErrRespawn)
 	if e <= 0 {
 		e, longest = unpacedFailure, unpacedFailureLongest
 	}
-	return grown(e, p.failures-1, longest)
+	return grown(e, failures-1, longest)
 }
 
 // after is the moment d after t. A duration may mean for ever: then it is the end of all time, not one long past.

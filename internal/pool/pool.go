@@ -150,6 +150,7 @@ type Pool struct {
 
 	lastPaced   Time // the last spawn from vacant, from which SpawnInterval counts; Never before the first
 	failures    int  // spawns in a row that failed
+	failedAt    Time // the last of them
 	failedUntil Time
 
 	asked *slot // for which the last Step asked for a spawn
@@ -211,7 +212,7 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 		p.spawned(now, ev)
 	case SpawnFailed:
 		p.failures++
-		p.failedUntil = after(now, p.failureDelay())
+		p.failedAt, p.failedUntil = now, after(now, p.failureDelay(p.failures))
 	case Reached:
 		if w := p.workers[ev.ID]; w != nil {
 			p.reached(w)
@@ -256,7 +257,9 @@ func (p *Pool) step(now Time) Step {
 		s.Wake = sooner(s.Wake, p.deadlines[0].deadline)
 	}
 	for i := range p.schedules {
-		s.Wake = sooner(s.Wake, p.schedules[i].next)
+		if len(p.schedules[i].left) > 0 {
+			s.Wake = sooner(s.Wake, p.schedules[i].next)
+		}
 	}
 	s.Effects, s.Retry = p.out, max(0, p.failedUntil-now)
 	return s
@@ -276,6 +279,10 @@ func (p *Pool) transition(w *worker, to State) {
 func (p *Pool) begin(now Time) {
 	p.gen++
 	p.running = true
+	if p.failures > 0 {
+		p.failures = 0
+		p.failedUntil = min(p.failedUntil, after(p.failedAt, p.failureDelay(1)))
+	}
 	for _, s := range p.slots {
 		if s.bad == 0 && s.clean == 0 {
 			continue

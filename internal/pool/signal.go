@@ -70,7 +70,8 @@ func (p *Pool) kill(w *worker, why Reason) {
 }
 
 // schedule begins to forward a signal, staggered. What is left of an older one for the same received signal is
-// dropped, since the new one reaches those workers too; one for another received signal goes on beside it.
+// dropped, since the new one reaches those workers too, and its pace goes on: three reloads in a row do not take three
+// workers at once. One for another received signal goes on beside it.
 func (p *Pool) schedule(now Time, ev Event) {
 	s := schedule{
 		sig: ev.Sig, now: ev.Now, again: ev.Again, received: ev.For,
@@ -79,7 +80,12 @@ func (p *Pool) schedule(now Time, ev Event) {
 	for w := p.oldest; w != nil; w = w.next {
 		s.left = append(s.left, w.id)
 	}
-	p.schedules = slices.DeleteFunc(p.schedules, func(old schedule) bool { return old.received == ev.For })
+	p.schedules = slices.DeleteFunc(p.schedules, func(old schedule) bool {
+		if old.received == ev.For {
+			s.next = max(s.next, old.next)
+		}
+		return old.received == ev.For
+	})
 	p.schedules = append(p.schedules, s)
 }
 
@@ -103,8 +109,8 @@ func (p *Pool) runSchedules(now Time) {
 			}
 		}
 	}
-	// A schedule that has nobody left to reach makes no wake-up.
-	p.schedules = slices.DeleteFunc(p.schedules, func(s schedule) bool { return len(s.left) == 0 })
+	// One that has nobody left to reach is kept until its last pause is over, for the pace, and makes no wake-up.
+	p.schedules = slices.DeleteFunc(p.schedules, func(s schedule) bool { return len(s.left) == 0 && s.next <= now })
 }
 
 // runDeadlines kills the lost, and the workers that were told to stop StopTimeout ago, each on its own clock: a staggered stop is not

@@ -4,6 +4,9 @@ go 1.26.0
 
 require github.com/prefork-go/prefork v0.0.0
 
-require golang.org/x/sys v0.49.0 // indirect
+require (
+	github.com/lestrrat-go/server-starter v0.0.0-20210101230921-50cd1900b5bc // indirect
+	golang.org/x/sys v0.49.0 // indirect
+)
 
 replace github.com/prefork-go/prefork => ../

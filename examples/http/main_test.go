@@ -1,0 +1,138 @@
+//go:build unix
+
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"http": main}) }
+
+var long = flag.Bool("long", false, "100 reloads, not 10")
+
+// start runs the example with a configuration of its own, on a port that is free.
+func start(t *testing.T, workers int) (p *preforktest.Program, address, config string) {
+	config = filepath.Join(t.TempDir(), "config.json")
+	write(t, config, `{"Greeting": "good morning"}`)
+	p = preforktest.Start(t, "http", "-listen", "127.0.0.1:0", "-workers", fmt.Sprint(workers), "-config", config)
+	got := p.Expect(`^serving on http://(\S+) with \d+ workers; the manager's pid is (\d+)$`)
+	if got[2] != fmt.Sprint(p.PID()) {
+		t.Errorf("it says that its pid is %s, and has %d", got[2], p.PID())
+	}
+	p.ExpectN(workers, `worker ready`)
+	return p, got[1], config
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", url, resp.Status, err)
+	}
+	return string(body)
+}
+
+// A user's first minutes: it serves, takes a new configuration, refuses a broken one, finishes what is under way.
+func TestReloadAndStop(t *testing.T) {
+	p, address, config := start(t, 2)
+	if got := get(t, "http://"+address); !strings.HasPrefix(got, "good morning from worker ") || !strings.Contains(got, " of generation 1,") {
+		t.Errorf("it says %q", got)
+	}
+	write(t, config, `{"Greeting": "good night"}`)
+	p.Signal(syscall.SIGHUP)
+	p.ExpectN(2, `worker ready.* gen=2`)
+	if got := get(t, "http://"+address); !strings.HasPrefix(got, "good night ") {
+		t.Errorf("after HUP it says %q", got)
+	}
+	write(t, config, `{"Greeting": oops`)
+	p.Signal(syscall.SIGHUP)
+	p.Expect(`reload failed, the workers go on as they are.*invalid character 'o'`)
+	if got := get(t, "http://"+address); !strings.HasPrefix(got, "good night ") {
+		t.Errorf("after a broken configuration it says %q", got)
+	}
+	slow := make(chan string)
+	go func() { slow <- get(t, "http://"+address+"/slow") }()
+	waitForConnections(t, p)
+	p.Signal(syscall.SIGTERM)
+	if got := <-slow; got != "slow, and not cut off\n" {
+		t.Errorf("the request under way was answered %q", got)
+	}
+	if state := p.Wait(); !state.Success() {
+		t.Errorf("it ended with %v", state)
+	}
+}
+
+// waitForConnections waits until a worker has a connection, which is when the slow request has been accepted.
+func waitForConnections(t *testing.T, p *preforktest.Program) {
+	preforktest.WaitFor(t, "a worker with a connection", func() bool {
+		workers, err := preforktest.Children(p.PID())
+		if err != nil {
+			t.Skipf("connections cannot be counted here: %v", err)
+		}
+		for _, w := range workers {
+			// A worker that serves nobody has two sockets: to its manager, and the one it listens on.
+			fds, _ := preforktest.Descriptors(w.PID)
+			n := 0
+			for _, what := range fds {
+				if strings.HasPrefix(what, "socket:") {
+					n++
+				}
+			}
+			if n > 2 {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// Under load from clients that never retry, on new connections and on kept ones, reload after reload loses no request.
+func TestReloadsUnderLoad(t *testing.T) {
+	reloads := 10
+	if *long {
+		reloads = 100
+	}
+	p, address, _ := start(t, 3)
+	began := time.Now()
+	clients := load.Start(load.Config{Network: "tcp", Address: address, KeepAlive: 6, Fresh: 3, MaxTime: 5 * time.Minute})
+	for range reloads {
+		p.Signal(syscall.SIGHUP)
+		p.ExpectN(3, `worker ready`)
+		served := clients.Result().OK
+		preforktest.WaitFor(t, "100 requests served by the new workers", func() bool { return clients.Result().OK >= served+100 })
+	}
+	result := clients.Stop()
+	p.Signal(syscall.SIGTERM)
+	if state := p.Wait(); !state.Success() {
+		t.Errorf("it ended with %v", state)
+	}
+	t.Logf("%d reloads in %v: %v", reloads, time.Since(began).Round(time.Millisecond), result)
+	if result.Failed > 0 || result.OK < 100*reloads {
+		t.Errorf("%d of %d requests failed: %v", result.Failed, result.OK+result.Failed, result.Errors)
+	}
+}

@@ -20,9 +20,13 @@ func serve(ctx context.Context, limit time.Duration, ln net.Listener, srv *http.
 	d := hook(srv)
 	// Closing the listener is the only way to end srv.Serve that leaves no mark on srv: once Shutdown has been called,
 	// net/http throws away every request that it reads.
+	end := func() { ln.Close() }
+	if l, ok := newLastCall(ln); ok {
+		ln, end = l, l.end
+	}
 	stop := context.AfterFunc(ctx, func() {
 		d.draining.Store(true)
-		ln.Close()
+		end()
 	})
 	err := srv.Serve(ln)
 	if !stop() {

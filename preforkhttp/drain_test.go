@@ -1,3 +1,5 @@
+//go:build unix
+
 package preforkhttp
 
 import (
@@ -9,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -49,6 +52,42 @@ func TestQueuedConnectionsGoToOthers(t *testing.T) {
 		next.cancel()
 		next.drained()
 	}
+}
+
+// gate is a listener that accepts nothing before the drain begins.
+type gate struct {
+	*net.TCPListener
+	open chan bool
+	once sync.Once
+}
+
+func (g *gate) Accept() (net.Conn, error) {
+	<-g.open
+	return g.TCPListener.Accept()
+}
+
+func (g *gate) SetDeadline(t time.Time) error {
+	g.once.Do(func() { close(g.open) })
+	return g.TCPListener.SetDeadline(t)
+}
+
+// TestQueuedConnectionsAreServed: when the program ends there are no others, and what is in the queue would be reset.
+func TestQueuedConnectionsAreServed(t *testing.T) {
+	g := &gate{TCPListener: bind(t, "tcp").listener(t).(*net.TCPListener), open: make(chan bool)}
+	s := start(t, g, time.Minute, &http.Server{Handler: hello})
+	var queued []*client
+	for range 5 {
+		c := s.dial()
+		c.send("GET /")
+		queued = append(queued, c)
+	}
+	s.cancel()
+	for i, c := range queued {
+		if resp, body := c.receive(); !resp.Close || body != "hello" {
+			t.Errorf("queued connection %d: close %v, body %q", i, resp.Close, body)
+		}
+	}
+	s.drained()
 }
 
 // TestRequestUnderWay: it is not cut, and the next one on its connection is told to close.

@@ -15,8 +15,8 @@ const idleLimit = 5 * time.Second
 
 // Serve serves srv on ln until w's Context ends, then drains what is open, and returns nil. Worker only.
 //
-// The drain. Serve closes this worker's copy of ln; the socket lives on in the manager, and
-// connections that nobody has accepted yet are left to the other workers. From then on every response says
+// The drain. Serve accepts what has queued on ln (for a second at the most) and closes this worker's copy of it; the
+// socket lives on in the manager, for the other workers. Every response from then on says
 // "Connection: close" (over HTTP/2: GOAWAY), so that clients move over to other workers as they send requests. This
 // goes on until no connection is open, or no request is under way and nothing has happened on any connection for
 // 5 seconds; the time before the drain counts too, so a worker whose connections have long been idle ends

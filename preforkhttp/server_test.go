@@ -1,3 +1,5 @@
+//go:build unix
+
 package preforkhttp
 
 import (
@@ -39,6 +41,12 @@ func (l *closeTeller) Close() error {
 	return l.Listener.Close()
 }
 
+// deadlineTeller is one with what the last call needs.
+type deadlineTeller struct {
+	*closeTeller
+	deadliner
+}
+
 // start serves on ln, or, if that is nil, on a TCP socket of its own, with a limit that is never reached unless it is set.
 func start(t *testing.T, ln net.Listener, limit time.Duration, srv *http.Server) *server {
 	t.Helper()
@@ -53,7 +61,12 @@ func start(t *testing.T, ln net.Listener, limit time.Duration, srv *http.Server)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &server{t, ln.Addr(), cancel, make(chan struct{}), make(chan error, 1)}
-	go func() { s.done <- serve(ctx, limit, &closeTeller{Listener: ln, closed: s.closed}, srv) }()
+	teller := &closeTeller{Listener: ln, closed: s.closed}
+	ln = teller
+	if d, ok := teller.Listener.(deadliner); ok {
+		ln = deadlineTeller{teller, d}
+	}
+	go func() { s.done <- serve(ctx, limit, ln, srv) }()
 	t.Cleanup(func() { cancel(); srv.Close() })
 	return s
 }

@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package load puts an HTTP/1.1 server under load, for tests: many clients, on connections that are kept alive
 // and on new ones alike, none of which ever repeats a request. What a retrying client (a browser, http.Transport)
 // would paper over is counted here, which is the point: a server that replaces its workers is to lose nothing.

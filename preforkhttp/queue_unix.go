@@ -1,0 +1,18 @@
+//go:build unix
+
+package preforkhttp
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// queued tells whether a connection waits to be accepted.
+func queued(conn syscall.RawConn) (yes bool) {
+	conn.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		yes = err == nil && n > 0
+	})
+	return yes
+}

@@ -54,7 +54,7 @@ func orphans() {
 	})
 }
 
-// D14, and issue 2, 4: SIGKILL of a manager with 50 workers. Those that heed Context are gone in a median of at most
+// D14: SIGKILL of a manager with 50 workers. Those that heed Context are gone in a median of at most
 // 100 ms; those that ignore every signal and Context by OrphanTimeout plus 0.5 s; those that never called Context at once.
 func TestD14DeathOfTheManager(t *testing.T) {
 	for _, tt := range []struct {

@@ -161,6 +161,49 @@ func TestLostMarker(t *testing.T) {
 	p.WaitGone()
 }
 
+// relapse is a program whose every worker replaces itself by the program, before its work or in it, and takes itself for
+// a manager then. Nothing of its own stops it.
+func relapse() {
+	anew := func() { log.Fatal(syscall.Exec("/proc/self/exe", os.Args, os.Environ())) }
+	if prefork.IsWorker() && os.Args[1] == "prelude" {
+		anew()
+	}
+	n := 0
+	pm, err := prefork.New(prefork.Config{MaxWorkers: 4, ErrRespawnInterval: 10 * time.Millisecond, OnChildReap: func(m *prefork.Manager, e prefork.Exit) {
+		if n++; n == 20 {
+			m.Deliver(term)
+		}
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	untilTerm(pm, func(w *prefork.Worker) error {
+		anew()
+		return nil
+	})
+	say("pid %d ends", os.Getpid())
+}
+
+// The same without anything that would stop it: the manager ends in order, and nothing lives on.
+func TestRelapse(t *testing.T) {
+	if _, err := os.Stat("/proc/self/exe"); err != nil {
+		t.Skip("this system has no /proc/self/exe")
+	}
+	for _, when := range []string{"prelude", "work"} {
+		t.Run(when, func(t *testing.T) {
+			p := preforktest.Start(t, "relapse", when)
+			p.Expect(fmt.Sprintf("^pid %d ends$", p.PID()))
+			wantSuccess(t, p)
+			p.WaitGone()
+			n := strings.Count(strings.Join(p.Lines(), "\n"), "generation begins")
+			t.Logf("%d managers for 20 lives of 4 workers", n)
+			if n > 10 {
+				t.Errorf("%d managers were made", n)
+			}
+		})
+	}
+}
+
 // nest is a program that runs itself as a command from its worker, and again, and again.
 func nest() {
 	pm, err := prefork.New(prefork.Config{MaxWorkers: 1, Logger: slog.New(slog.DiscardHandler), OnChildReap: func(m *prefork.Manager, _ prefork.Exit) { m.Deliver(term) }})
@@ -262,8 +305,8 @@ func TestSpawnOfWhatIsNotThere(t *testing.T) {
 	wantSuccess(t, p)
 }
 
-// looks is a manager at its limit of descriptors.
-func looks() {
+// limited is a manager at its limit of descriptors.
+func limited() {
 	var limit syscall.Rlimit
 	if prefork.IsWorker() {
 		say("worker")
@@ -275,15 +318,13 @@ func looks() {
 	}})
 	if !prefork.IsWorker() {
 		syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit)
-		low := limit
-		var next [1]int
 		f, err := os.Open(os.DevNull)
 		if err != nil {
 			log.Fatal(err)
 		}
-		next[0] = int(f.Fd())
+		low := limit
+		set(&low.Cur, int(f.Fd()))
 		f.Close()
-		low.Cur = uint64(next[0])
 		syscall.Setrlimit(syscall.RLIMIT_NOFILE, &low)
 		go func() {
 			var b bytes.Buffer
@@ -297,9 +338,12 @@ func looks() {
 	})
 }
 
+// set sets a number whose type differs from system to system.
+func set[T int64 | uint64](dst *T, n int) { *dst = T(n) }
+
 // A manager at its limit of descriptors goes on trying, and recovers when the limit is lifted.
 func TestSpawnWithoutDescriptors(t *testing.T) {
-	p := preforktest.New(t, "looks")
+	p := preforktest.New(t, "limited")
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/inherit"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/wire"
@@ -176,6 +177,7 @@ func (m *Manager) listen(c *child) {
 			if derr != nil {
 				m.log.Error("worker does not speak the protocol; nothing it says is heeded any more", c.attrs("err", derr)...)
 				c.unread = nil
+				m.handle(pool.Event{Kind: pool.Lost, ID: c.Ordinal})
 				break
 			}
 			c.unread = c.unread[n:]
@@ -189,10 +191,19 @@ func (m *Manager) listen(c *child) {
 			return
 		case err == io.EOF || err != nil:
 			c.unread = nil
-			m.handle(pool.Event{Kind: pool.Lost, ID: c.Ordinal})
+			m.hungUp(c)
 			return
 		}
 	}
+}
+
+// hungUp handles the end of a worker's socket: it is about to end, or it lives on as something else.
+func (m *Manager) hungUp(c *child) {
+	anew := inherit.Restarted(c.PID)
+	if anew {
+		m.log.Error("worker has replaced itself by this program without its marker; it is killed, since it would be a manager", c.attrs()...)
+	}
+	m.handle(pool.Event{Kind: pool.Lost, ID: c.Ordinal, Now: anew})
 }
 
 // handle asks the policy and does what it says. It is the only caller of the policy.

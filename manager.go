@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -40,16 +41,16 @@ type Manager struct {
 	procs        proc.Table
 	timer        *time.Timer
 	inRun        bool
-	shuttingDown bool // the shutdown signal was forwarded, and no generation began since
-	interrupted  bool // an interrupt was
+	shuttingDown bool      // the shutdown signal was forwarded, and no generation began since
+	interrupted  bool      // an interrupt was
+	current      *handover // what the running generation gets
 
-	// mu guards what other goroutines read: the loop alone changes children, generation and current.
+	// mu guards what other goroutines read: the loop alone changes children and generation.
 	mu         sync.Mutex
 	children   map[int]*child // by ordinal
 	generation int
 	max        int
 	passed     *handover // what Pass was last given
-	current    *handover // what the running generation gets
 	sockets    []*socket // in order of Listen
 
 	worker  *Worker // in a worker, from Start on
@@ -127,6 +128,9 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 	m.procs = table(func(n proc.Note) {
 		m.inbox.put(func(in *inbox) { in.notes = append(in.notes, n) })
 	})
+	if name := m.procs.Name(); strings.HasPrefix(name, "portable (") {
+		m.log.Warn("this system refuses pidfds; workers are watched by a thread each", "why", name)
+	}
 	m.pool = pool.New(pool.Config{
 		Max:           m.cfg.MaxWorkers,
 		SpawnInterval: m.cfg.SpawnInterval,
@@ -184,6 +188,7 @@ func (m *Manager) Run(ctx context.Context, work func(*Worker) error) error {
 	m.inRun = true
 	defer func() { m.inRun = false }()
 	if err := m.reload(); err != nil {
+		m.removeSocketFiles()
 		return fmt.Errorf("prefork: Reload: %w", err)
 	}
 	defer context.AfterFunc(ctx, func() { m.Deliver(m.cfg.ShutdownSignal) })()

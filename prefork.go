@@ -57,7 +57,8 @@ type Config struct {
 	MaxWorkers int
 
 	// SpawnInterval is the pause between two spawns, so that many workers do not start at one moment; 0 means none. A
-	// worker that takes the place of one that ended badly does not wait for it, but for ErrRespawnInterval.
+	// worker that takes the place of one that ended badly in the running generation does not wait for it, but as
+	// ErrRespawnInterval says: not at all where pacing is off.
 	SpawnInterval time.Duration
 
 	// ErrRespawnInterval spaces the spawns of a slot whose workers end badly soon after their start: the next spawn

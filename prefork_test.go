@@ -24,9 +24,9 @@ var programs = map[string]func(){
 	"original01": original01, "original02": original02, "original04": original04,
 	"original05": original05, "original06": original06, "original07": original07,
 	"ends": ends, "inert": inert, "run": runProgram, "storm": storm, "ctrlc": ctrlC,
-	"orphans": orphans, "idle": idle, "birds": birds, "reload": reload, "clean": cleanEnds, "respawn": respawn, "hello": hello,
+	"orphans": orphans, "idle": idle, "surroundings": surroundings, "reload": reload, "clean": cleanEnds, "respawn": respawn, "hello": hello,
 	"marker": marker, "amnesia": amnesia, "nest": nest, "sockets": sockets, "command": command, "pools": pools,
-	"broke": broke, "vanish": vanish, "looks": looks,
+	"busy": busy, "vanish": vanish, "limited": limited, "relapse": relapse,
 }
 
 func TestMain(m *testing.M) { preforktest.Main(m, programs) }

@@ -47,9 +47,10 @@ func (m *Manager) Pass(data []byte) {
 	if self.role == inherit.Worker {
 		return
 	}
+	h := &handover{data: append(make([]byte, 0, len(data)), data...), fd: -1}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.passed = &handover{data: append(make([]byte, 0, len(data)), data...), fd: -1}
+	m.passed = h
 }
 
 // spawn tries to start the worker that the policy asks for, and tells it how that went.
@@ -114,7 +115,8 @@ func (m *Manager) start(sp *Spawn) (proc.Process, error) {
 // hand lays out the descriptors of a worker, and writes down in its marker where they are.
 func (m *Manager) hand(sp *Spawn, spec *proc.Spec) (inherit.Marker, error) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
+	sockets := m.sockets[:len(m.sockets):len(m.sockets)]
+	m.mu.Unlock()
 	marker := inherit.Marker{
 		Manager: os.Getpid(), Name: m.cfg.Name, Slot: sp.Slot, Generation: sp.Generation, Ordinal: sp.Ordinal,
 		Stop: m.stop, Orphan: m.cfg.OrphanTimeout,
@@ -132,7 +134,7 @@ func (m *Manager) hand(sp *Spawn, spec *proc.Spec) (inherit.Marker, error) {
 	if blob != 0 {
 		marker.Passed = next(uintptr(blob))
 	}
-	for _, s := range m.sockets {
+	for _, s := range sockets {
 		marker.Sockets = append(marker.Sockets, inherit.Socket{FD: next(uintptr(s.fd)), Network: s.network, Address: s.address})
 	}
 	return marker, nil

@@ -32,8 +32,8 @@ type process struct {
 	names map[string]bool // of the Managers in this process
 }
 
-// inheritSelf runs before main, so that the marker is gone before any code of the program reads or copies the
-// environment, and the manager is watched however early it dies.
+// inheritSelf runs before main, so that the marker is gone before main reads or copies the environment, and the manager
+// is watched however early it dies.
 func inheritSelf() *process {
 	p := &process{names: make(map[string]bool)}
 	p.marker, p.role, p.err = inherit.Take()
@@ -103,14 +103,16 @@ func (m *Manager) startWorker() {
 	if m.foreign {
 		select {} // this worker belongs to another Manager, whose Start another goroutine calls
 	}
-	w := &Worker{m: m, passed: sync.OnceValue(readPassed)}
 	m.mu.Lock()
 	started := m.worker != nil
-	m.worker = w
+	if !started {
+		m.worker = &Worker{m: m, passed: sync.OnceValue(readPassed)}
+	}
 	m.mu.Unlock()
 	if started {
 		misuse("Start called twice in a worker; after its work a worker ends by Finish, or by returning from the function of StartFunc or Run")
 	}
+	inherit.HideDepth()
 	self.control.Write(wire.Append(nil, wire.Reached{})) // fails only when the manager is gone, which watch sees
 }
 

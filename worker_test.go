@@ -124,8 +124,8 @@ func TestManagerInAWorker(t *testing.T) {
 	wantSuccess(t, p)
 }
 
-// birds shows a worker's surroundings: what it starts, its name and group, and the manager's own commands.
-func birds() {
+// surroundings shows a worker's surroundings: what it starts, its name and group, and the manager's own commands.
+func surroundings() {
 	pm := must(prefork.Config{MaxWorkers: 2})
 	if _, err := pm.Listen("tcp", "127.0.0.1:0"); err != nil {
 		log.Fatal(err)
@@ -145,7 +145,7 @@ func birds() {
 // What a worker starts sees none of the library's environment or descriptors; a worker is in a process group of its own;
 // ps and top show the program's name and arguments.
 func TestSurroundingsOfAWorker(t *testing.T) {
-	p := preforktest.New(t, "birds", "an argument", "")
+	p := preforktest.New(t, "surroundings", "an argument", "")
 	p.Cmd.Env = append(p.Cmd.Env, "LISTEN_PID=1", "LISTEN_FDS=3", "LISTEN_FDNAMES=a:b:c", "SERVER_STARTER_PORT=80=3")
 	p.Start()
 	begin := p.Expect(`^begin (\d+)$`)
@@ -276,8 +276,8 @@ func TestRateOfCleanEnds(t *testing.T) {
 	}
 }
 
-// broke runs commands of its own beside its workers, which live about as long.
-func broke() {
+// busy runs commands of its own beside its workers, which live about as long.
+func busy() {
 	ours := make(map[int]bool) // by pid: true while it lives
 	spawned, reaped := 0, 0
 	pm := must(prefork.Config{
@@ -317,7 +317,7 @@ func broke() {
 
 // D9: 200 commands that the manager runs by os/exec meanwhile: every exit status right, no hook called for them.
 func TestD9CommandsOfTheManager(t *testing.T) {
-	p := preforktest.Start(t, "broke")
+	p := preforktest.Start(t, "busy")
 	got := p.Expect(`^spawned (\d+), reaped (\d+)$`)
 	if got[1] != got[2] {
 		t.Error(got[0])

@@ -16,8 +16,11 @@ func setName(string) {}
 // Executable is a path by which the program that runs here can be run again.
 func Executable() (string, error) { return os.Executable() }
 
-// hideDepth leaves the variable where it is: here the environment of an ancestor cannot be read.
-func hideDepth() {}
+// HideDepth leaves the variable where it is: here the environment of an ancestor cannot be read.
+func HideDepth() {}
+
+// Restarted cannot be told here.
+func Restarted(int) bool { return false }
 
 // Depth is how many managers there are above this process.
 func Depth() (int, error) {

@@ -56,9 +56,22 @@ func Executable() (string, error) {
 	return os.Executable()
 }
 
-// hideDepth removes the depth from the environment of a worker: Depth finds it among the ancestors, where it still
-// stands in the environment that they were started with.
-func hideDepth() { os.Unsetenv(DepthEnv) }
+// HideDepth removes the depth from the environment of a worker that has reached its work, so that nothing of ours is left
+// there: Depth finds it among the ancestors, where it still stands in the environment that they were started with. Until
+// then it stays, since a program that replaces itself in main's prelude has its own old environment for an ancestor.
+func HideDepth() { os.Unsetenv(DepthEnv) }
+
+// Restarted tells whether the process runs this very program, and was not given a marker when it began to: a worker that
+// has replaced itself by itself, and now takes itself for a manager.
+func Restarted(pid int) bool {
+	ours, err1 := os.Stat("/proc/self/exe")
+	theirs, err2 := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+	if err1 != nil || err2 != nil || !os.SameFile(ours, theirs) {
+		return false // another program, or a process that is about to end
+	}
+	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	return err == nil && len(environ) > 0 && !bytes.Contains(environ, []byte(Env+"="))
+}
 
 // Depth is how many managers there are above this process.
 func Depth() (int, error) {

@@ -14,6 +14,8 @@ import (
 func Take() (Marker, Role, error)                  { return Marker{}, Ordinary, nil }
 func Depth() (int, error)                          { return 0, errors.ErrUnsupported }
 func Executable() (string, error)                  { return os.Executable() }
+func HideDepth()                                   {}
+func Restarted(int) bool                           { return false }
 func SetName(string)                               {}
 func NewBlob([]byte) (int, error)                  { return -1, errors.ErrUnsupported }
 func ReadBlob(int) ([]byte, error)                 { return nil, errors.ErrUnsupported }

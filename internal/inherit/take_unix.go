@@ -31,7 +31,6 @@ func Take() (Marker, Role, error) {
 		return Marker{}, Damaged, fmt.Errorf("%s names manager %d, which is not the parent of this process: %w; unset %s to start the program by itself",
 			Env, m.Manager, Gone, Env)
 	}
-	hideDepth()
 	for _, fd := range m.FDs() {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 			return Marker{}, Damaged, fmt.Errorf("%s names descriptor %d, which is not open: %w", Env, fd, err)
@@ -64,7 +63,7 @@ func parentage(m Marker) relation {
 	return orphaned
 }
 
-// ReadBlob reads what Blob made. It reads with pread, since all workers of a generation share one file offset.
+// ReadBlob reads what NewBlob made. It reads with pread, since all workers of a generation share one file offset.
 func ReadBlob(fd int) ([]byte, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

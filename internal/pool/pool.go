@@ -76,7 +76,7 @@ const (
 	Spawned                 // the spawn that the last Step asked for succeeded; its worker is ID
 	SpawnFailed             // it failed
 	Reached                 // worker ID has reached Start
-	Lost                    // worker ID let go of its control socket before it reached Start
+	Lost                    // worker ID let go of its control socket
 	Exited                  // worker ID was reaped
 	Signal                  // Sig goes to every worker
 	Forward                 // as Signal, but to one worker now and to one more each Interval
@@ -93,7 +93,7 @@ type Event struct {
 	Clean    bool           // Exited: exit code 0
 	Killed   bool           // Exited: by SIGKILL
 	Sig      syscall.Signal // Signal, Forward
-	Now      bool           // Signal, Forward: also to a worker that is starting (SIGKILL, SIGSTOP, SIGCONT cannot be caught anyway)
+	Now      bool           // Lost: it is not about to end. Signal, Forward: also to a worker that is starting (SIGKILL, SIGSTOP, SIGCONT cannot be caught anyway)
 	Interval time.Duration  // Forward
 	For      syscall.Signal // Forward: the signal that was received; a new one for the same takes the old one's place
 	Again    bool           // Forward: also to workers that have been told to stop
@@ -219,7 +219,7 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 		}
 	case Lost:
 		if w := p.workers[ev.ID]; w != nil {
-			p.lose(now, w)
+			p.lose(now, w, ev.Now)
 		}
 	case Exited:
 		if w := p.workers[ev.ID]; w != nil {
@@ -385,10 +385,14 @@ func classify(w *worker, ev Event) (reason Reason, own bool) {
 	return Crashed, true
 }
 
-// lose notes that a worker let go of its control socket before it reached Start. Nearly always it is about to end, and
-// its end is told a moment later. One that lives on has replaced itself by another program, or by the same without its
-// marker; it would be taken for a manager, so it is killed.
-func (p *Pool) lose(now Time, w *worker) {
+// lose notes that a worker let go of its control socket. Nearly always it is about to end, and its end is told a moment
+// later. One that lives on without having reached Start has replaced itself by another program, or by the same without
+// its marker; that would take itself for a manager, so it is killed: at once where the caller knows, also later.
+func (p *Pool) lose(now Time, w *worker, lives bool) {
+	if lives {
+		p.kill(w, NeverReady)
+		return
+	}
 	if w.reached || w.lost || w.state >= Stopping {
 		return
 	}

@@ -77,9 +77,16 @@ func (p *Pool) schedule(now Time, ev Event) {
 		sig: ev.Sig, now: ev.Now, again: ev.Again, received: ev.For,
 		interval: ev.Interval, next: now,
 	}
+	// Those that have been told to stop come last: a repeated stop must not keep the others from hearing the first.
+	var told []int
 	for w := p.oldest; w != nil; w = w.next {
-		s.left = append(s.left, w.id)
+		if w.state == Stopping {
+			told = append(told, w.id)
+		} else {
+			s.left = append(s.left, w.id)
+		}
 	}
+	s.left = append(s.left, told...)
 	p.schedules = slices.DeleteFunc(p.schedules, func(old schedule) bool {
 		if old.received == ev.For {
 			s.next = max(s.next, old.next)

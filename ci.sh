@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# The checks, the same on a developer's machine and in CI. Each step prints its time. Run it inside a pids cgroup
+# (.ci/run makes one): the tests start programs that start themselves.
+set -eu
+cd "$(dirname "$0")"
+export GORACE=atexit_sleep_ms=0 # race-built helper processes sleep a second at exit otherwise
+
+began=$SECONDS
+step() {
+	local name=$1 from=$SECONDS
+	shift
+	echo "== $name"
+	"$@"
+	echo "-- $name: $((SECONDS - from)) s"
+}
+
+formatted() {
+	local bad
+	bad=$(gofmt -l .)
+	[ -z "$bad" ] || { echo "not formatted by gofmt:"; echo "$bad"; return 1; }
+}
+
+vet() {
+	go vet work
+	local os
+	for os in darwin freebsd openbsd netbsd windows; do
+		echo "vet for $os"
+		GOOS=$os go vet . ./internal/... ./preforkhttp ./preforktest
+	done
+	GOARCH=386 go vet . ./internal/...
+}
+
+tidy() {
+	local dir
+	for dir in . examples tools; do
+		(cd "$dir" && GOWORK=off go mod tidy -diff)
+	done
+}
+
+fuzz() {
+	local target
+	go test -run '^$' -fuzz '^FuzzPool$' -fuzztime 10s ./internal/pool
+	for target in inherit:FuzzParse wire:FuzzDecode; do
+		go test -run '^$' -fuzz "^${target#*:}\$" -fuzztime 10s "./internal/${target%%:*}"
+	done
+}
+
+step "gofmt" formatted
+step "vet" vet
+step "staticcheck" go tool staticcheck -checks all,-ST1003 work
+step "go mod tidy" tidy
+# The command that README.md names; -v would hide a failure in noise.
+step "tests of all modules" go test -race -shuffle=on work
+step "tests as users get the module" env GOWORK=off go test -short ./...
+step "tests without cgo" env CGO_ENABLED=0 go test -run 'Original|Surroundings|Death|Guard|Marker' .
+step "process tests, repeated" go test -race -shuffle=on -count=5 -run 'Original0[1256]|Storm|Interrupt|Marker|Listen|Command|EndOfAWorker|TwoPools' .
+step "processes, repeated" go test -race -shuffle=on -count=5 ./internal/proc
+step "fuzzing" fuzz
+step "figures" go test -run '^$' -bench Respawn -benchtime 100x .
+echo "all passed in $((SECONDS - began)) s"

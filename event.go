@@ -38,7 +38,7 @@ const (
 	ReasonRetired     = Reason(pool.Retired)     // was recycled
 	ReasonOverdue     = Reason(pool.Overdue)     // was told to stop, did not within StopTimeout (or by the second interrupt), and was killed
 	ReasonStuck       = Reason(pool.Stuck)       // was busy for too long without a sign of life, and was killed
-	ReasonNeverReady  = Reason(pool.NeverReady)  // did not reach Start, and was killed
+	ReasonNeverReady  = Reason(pool.NeverReady)  // was killed, because it did not reach Start or replaced itself by this program
 	ReasonOutOfMemory = Reason(pool.OutOfMemory) // was killed by the kernel for want of memory
 )
 

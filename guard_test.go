@@ -121,10 +121,10 @@ func TestDoubledMarker(t *testing.T) {
 func TestSpawnerReplacesItsVariables(t *testing.T) {
 	env := inherit.Alter(
 		[]string{"A=1", inherit.Env + "=old", inherit.DepthEnv + "=7", "LISTEN_FDS=1", "B=1"},
-		[]string{"B=2", inherit.Env + "=of a hook", "C=3", "no equals sign", "NUL=\x00"},
+		[]string{"B=2", inherit.Env + "=of a hook", "C=3", "LISTEN_FDS=2", "no equals sign", "NUL=\x00"},
 		inherit.Env+"=new",
 	)
-	if got, want := strings.Join(env, " "), "A=1 B=2 C=3 "+inherit.Env+"=new"; got != want {
+	if got, want := strings.Join(env, " "), "A=1 B=2 C=3 LISTEN_FDS=2 "+inherit.Env+"=new"; got != want {
 		t.Errorf("environment %q, want %q", got, want)
 	}
 }
@@ -227,7 +227,7 @@ func TestDepth(t *testing.T) {
 	if _, err := os.Stat("/proc/self/environ"); err != nil {
 		t.Skip("this system does not show the environment of an ancestor")
 	}
-	p := preforktest.Start(t, "nest")
+	p := copied(preforktest.New(t, "nest"), t).Start()
 	p.ExpectN(3, `^manager$`)
 	p.Expect(`^refused: prefork: this would be manager number 4 above one another: the program starts itself, most likely by mistake`)
 	wantSuccess(t, p)
@@ -237,7 +237,7 @@ func TestDepth(t *testing.T) {
 func command() {
 	pm := must(prefork.Config{MaxWorkers: 2, Command: os.Args[1:], ErrRespawnInterval: 50 * time.Millisecond,
 		BeforeSpawn: func(_ *prefork.Manager, s *prefork.Spawn) {
-			s.Env = []string{"SLOT=" + strconv.Itoa(s.Slot), "HOME=twice", "HOME=once"}
+			s.Env = []string{"LISTEN_FDS=0", "SLOT=" + strconv.Itoa(s.Slot), "HOME=twice", "HOME=once"}
 		},
 		Observe: func(ev prefork.Event) {
 			if ev, ok := ev.(prefork.SpawnFailedEvent); ok {
@@ -258,7 +258,7 @@ func TestProgramAsItsOwnCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	// command(command(command(command(sh)))): the fourth manager is refused.
-	p := preforktest.Start(t, "command", path, path, path, "/bin/sh", "-c", "echo never; sleep 60")
+	p := copied(preforktest.New(t, "command", path, path, path, "/bin/sh", "-c", "echo never; sleep 60"), t).Start()
 	p.Expect(`this would be manager number 4 above one another`)
 	p.Signal(term)
 	wantSuccess(t, p)
@@ -268,12 +268,37 @@ func TestProgramAsItsOwnCommand(t *testing.T) {
 	p.WaitGone()
 }
 
+// clone is a program that is its own Command, by way of a wrapper that empties the environment.
+func clone() {
+	pm, err := prefork.New(prefork.Config{
+		MaxWorkers: 2, Command: []string{"env", "-i", "PATH=" + os.Getenv("PATH"), "PREFORKTEST_PROGRAM=clone", os.Args[0]},
+		OnChildReap: func(m *prefork.Manager, _ prefork.Exit) { m.Deliver(term) },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	untilTerm(pm, nil)
+	say("pid %d ends", os.Getpid())
+}
+
+// "An emptied environment": nothing that a manager wrote is left, and still the program does not go on for ever.
+func TestEmptiedEnvironment(t *testing.T) {
+	if _, err := os.Stat("/proc/self/environ"); err != nil {
+		t.Skip("this system does not show what its ancestors run")
+	}
+	p := preforktest.Start(t, "clone")
+	p.Expect(`this would be manager number 4 above one another`)
+	p.Expect(fmt.Sprintf(`^pid %d ends$`, p.PID()))
+	wantSuccess(t, p)
+	p.WaitGone()
+}
+
 // A Command is run as it is: the environment of the manager and what BeforeSpawn adds, the standard streams and nothing
 // else, in a process group of its own; it is told to stop by the stop signal.
 func TestCommand(t *testing.T) {
 	p := preforktest.Start(t, "command", "/bin/sh", "-c",
-		`trap 'echo stopped $SLOT; exit 0' TERM; env | grep -i 'prefork_worker'; echo up $SLOT $HOME; ls -l /proc/self/fd | grep socket:; while :; do sleep 0.05; done`)
-	p.ExpectN(2, `^up [01] once$`)
+		`trap 'echo stopped $SLOT; exit 0' TERM; env | grep -i 'prefork_worker'; echo up $SLOT $HOME $LISTEN_FDS; ls -l /proc/self/fd | grep socket:; while :; do sleep 0.05; done`)
+	p.ExpectN(2, `^up [01] once 0$`)
 	p.Signal(term)
 	p.ExpectN(2, `^stopped [01]$`)
 	wantSuccess(t, p)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -53,7 +54,7 @@ func (m *Manager) Listen(network, address string) (net.Listener, error) {
 		ln.Close()
 		return nil, fmt.Errorf("prefork: Listen(%q, %q): %w", network, address, err)
 	}
-	if u, ok := ln.(*net.UnixListener); ok && !strings.HasPrefix(address, "@") {
+	if u, ok := ln.(*net.UnixListener); ok && address != "" && address[0] != '@' {
 		u.SetUnlinkOnClose(false)
 		if s.file, err = statSocket(address); err != nil {
 			m.log.Warn("the file of a socket is gone already; it will not be removed", "path", address, "err", err)
@@ -123,6 +124,10 @@ func (m *Manager) removeSocketFile(s *socket) {
 }
 
 func statSocket(path string) (*socketFile, error) {
+	path, err := filepath.Abs(path) // the program may change its directory
+	if err != nil {
+		return nil, err
+	}
 	info, err := os.Lstat(path)
 	if err != nil {
 		return nil, err

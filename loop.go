@@ -2,7 +2,6 @@ package prefork
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -88,11 +87,15 @@ func (m *Manager) drain(ctx context.Context) (left int, err error) {
 	for {
 		step := m.turn()
 		if a, ok := m.takeSignal(); ok {
+			// The program's loop must see a shutdown that comes while it waits, and no later signal may hide it.
+			if m.SignalReceived() != m.cfg.ShutdownSignal {
+				m.received.Store(a)
+			}
 			m.forward(a)
 			continue
 		}
 		if m.pool.Len() == 0 {
-			if m.shuttingDown {
+			if m.stopping.begun {
 				m.removeSocketFiles()
 			}
 			return 0, nil
@@ -105,21 +108,22 @@ func (m *Manager) drain(ctx context.Context) (left int, err error) {
 }
 
 func (m *Manager) begin() {
-	m.shuttingDown, m.interrupted = false, false
+	m.stopping = stopping{}
+	m.resize()
 	m.mu.Lock()
 	m.generation++
 	if m.current != m.passed {
 		m.current.close()
 		m.current = m.passed
 	}
-	ev := GenerationEvent{Generation: m.generation, MaxWorkers: m.max}
 	m.mu.Unlock()
-	m.changed(ev)
+	m.changed(GenerationEvent{Generation: m.generation, MaxWorkers: m.pool.Max()})
 	m.handle(pool.Event{Kind: pool.Begin})
 }
 
 // turn handles all that has happened since the last.
 func (m *Manager) turn() pool.Step {
+	m.resize()
 	notes, commands := m.inbox.take()
 	for _, n := range notes {
 		m.note(n)
@@ -128,6 +132,14 @@ func (m *Manager) turn() pool.Step {
 		m.handle(ev)
 	}
 	return m.handle(pool.Event{Kind: pool.Tick})
+}
+
+// resize brings what SetMaxWorkers was last given to the policy.
+func (m *Manager) resize() {
+	if from, to := m.pool.Max(), m.MaxWorkers(); from != to {
+		m.changed(ResizeEvent{From: from, To: to})
+		m.handle(pool.Event{Kind: pool.Resize, N: to})
+	}
 }
 
 // sleep waits until something happens, or wake comes, or done is closed.
@@ -162,37 +174,40 @@ func (m *Manager) note(n proc.Note) {
 	m.handle(pool.Event{Kind: pool.Exited, ID: c.Ordinal, Clean: status.Clean(), Killed: int(status.Signal) == signum(os.Kill)})
 }
 
-// listen reads what a worker has written. A worker that does not speak the protocol has lost its say, and nothing else:
-// whatever it writes is a fault of its own.
+// listen reads what a worker has written.
 func (m *Manager) listen(c *child) {
 	var buf [wire.MaxSize]byte
 	for c.unread != nil {
 		n, err := c.proc.Read(buf[:])
 		c.unread = append(c.unread, buf[:n]...)
-		for c.unread != nil {
-			msg, n, derr := wire.Decode(c.unread)
-			if derr == wire.ErrShort {
-				break
-			}
-			if derr != nil {
-				m.log.Error("worker does not speak the protocol; nothing it says is heeded any more", c.attrs("err", derr)...)
-				c.unread = nil
-				m.handle(pool.Event{Kind: pool.Lost, ID: c.Ordinal})
-				break
-			}
-			c.unread = c.unread[n:]
-			switch msg.(type) {
-			case wire.Reached:
-				m.handle(pool.Event{Kind: pool.Reached, ID: c.Ordinal})
-			}
-		}
+		m.decode(c)
 		switch {
-		case err == proc.ErrWouldBlock:
+		case c.unread == nil || err == proc.ErrWouldBlock:
 			return
-		case err == io.EOF || err != nil:
+		case err != nil: // as a rule io.EOF
 			c.unread = nil
 			m.hungUp(c)
+		}
+	}
+}
+
+// decode handles the messages that are complete. A worker that does not speak the protocol has lost its say, and nothing
+// else if it has reached Start: whatever it writes is a fault of its own.
+func (m *Manager) decode(c *child) {
+	for {
+		msg, n, err := wire.Decode(c.unread)
+		switch {
+		case err == wire.ErrShort:
 			return
+		case err != nil:
+			m.log.Error("worker does not speak the protocol; nothing it says is heeded any more", c.attrs("err", err)...)
+			c.unread = nil
+			m.handle(pool.Event{Kind: pool.Lost, ID: c.Ordinal})
+			return
+		}
+		c.unread = c.unread[n:]
+		if _, ok := msg.(wire.Reached); ok {
+			m.handle(pool.Event{Kind: pool.Reached, ID: c.Ordinal})
 		}
 	}
 }
@@ -203,14 +218,11 @@ func (m *Manager) hungUp(c *child) {
 	if anew {
 		m.log.Error("worker has replaced itself by this program without its marker; it is killed, since it would be a manager", c.attrs()...)
 	}
-	m.handle(pool.Event{Kind: pool.Lost, ID: c.Ordinal, Now: anew})
+	m.handle(pool.Event{Kind: pool.Lost, ID: c.Ordinal, Lives: anew})
 }
 
 // handle asks the policy and does what it says. It is the only caller of the policy.
 func (m *Manager) handle(ev pool.Event) pool.Step {
-	if ev.Kind == pool.Resize && ev.N != m.pool.Max() {
-		m.changed(ResizeEvent{From: m.pool.Max(), To: ev.N})
-	}
 	step := m.pool.Handle(m.now(), ev)
 	for _, e := range step.Effects {
 		switch e.Kind {
@@ -226,6 +238,10 @@ func (m *Manager) handle(ev pool.Event) pool.Step {
 }
 
 func (m *Manager) send(c *child, e pool.Effect) {
+	if e.Sig == m.stop && c.unread != nil {
+		// A full socket is that of a worker that reads nothing; for that the signal must do.
+		c.proc.Write(wire.Append(nil, wire.Stop{}))
+	}
 	if err := c.proc.Signal(e.Sig); err != nil {
 		m.log.Error("cannot signal worker", c.attrs("signal", signalName(e.Sig), "err", err)...)
 	}

@@ -37,13 +37,12 @@ type Manager struct {
 	interrupts atomic.Int32 // > 0: an interrupt counts as the shutdown signal
 
 	// What follows belongs to the loop, the goroutine inside a blocking call.
-	pool         *pool.Pool
-	procs        proc.Table
-	timer        *time.Timer
-	inRun        bool
-	shuttingDown bool      // the shutdown signal was forwarded, and no generation began since
-	interrupted  bool      // an interrupt was
-	current      *handover // what the running generation gets
+	pool     *pool.Pool
+	procs    proc.Table
+	timer    *time.Timer
+	inRun    bool
+	stopping stopping
+	current  *handover // what the running generation gets
 
 	// mu guards what other goroutines read: the loop alone changes children and generation.
 	mu         sync.Mutex
@@ -110,17 +109,16 @@ func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, e
 
 // prepare makes a manager of what is not a worker.
 func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
-	if runtime.GOOS == "windows" || runtime.GOOS == "plan9" || runtime.GOOS == "js" || runtime.GOOS == "wasip1" {
-		return fmt.Errorf("prefork: %s has neither signals nor sockets that a process could inherit: %w", runtime.GOOS, errors.ErrUnsupported)
-	}
-	if m.depth, err = inherit.Depth(); err != nil {
+	if m.depth, err = inherit.Depth(); errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("prefork: %s has no signals and no sockets that a process could inherit: %w", runtime.GOOS, err)
+	} else if err != nil {
 		return fmt.Errorf("prefork: %w", err)
 	}
 	if m.depth >= inherit.MaxDepth {
 		return fmt.Errorf("prefork: this would be manager number %d above one another: the program starts itself, most likely by mistake (is it its own Command? did a wrapper drop %s from its environment?)", m.depth+1, inherit.Env)
 	}
 	if m.exe, err = inherit.Executable(); err != nil {
-		return fmt.Errorf("prefork: where is the program that runs? %w", err)
+		return fmt.Errorf("prefork: the file of the program that runs is not found (is /proc mounted?): %w", err)
 	}
 	m.origin = time.Now()
 	m.inbox.wake = make(chan struct{}, 1)
@@ -173,7 +171,7 @@ func (m *Manager) StartFunc(work func(*Worker) error) {
 // ends, sends the workers what the table says (or SIGTERM where it says nothing), waits until all are reaped, and
 // returns nil. It traps ShutdownSignal and SIGINT in addition to the table while it runs. A signal that replaces the
 // workers (one for which the table sends the stop signal) begins a new generation, with what Reload returns then; any
-// other is forwarded within the generation.
+// other is forwarded within the generation. The table stays trapped when it has returned.
 //
 // Files of unix sockets that this Manager made are removed at its end. In a worker it does not return, as StartFunc. It
 // blocks.
@@ -191,11 +189,24 @@ func (m *Manager) Run(ctx context.Context, work func(*Worker) error) error {
 		m.removeSocketFiles()
 		return fmt.Errorf("prefork: Reload: %w", err)
 	}
-	defer context.AfterFunc(ctx, func() { m.Deliver(m.cfg.ShutdownSignal) })()
+	defer m.stopWith(ctx)()
 	for m.generate(m.acceptInRun) != m.cfg.ShutdownSignal {
 	}
 	_, err := m.drain(context.Background())
 	return err
+}
+
+// stopWith has the end of ctx count as the shutdown signal.
+func (m *Manager) stopWith(ctx context.Context) (release func()) {
+	deliver := func() {
+		m.inbox.put(func(in *inbox) { in.signals.add(arrival{sig: m.cfg.ShutdownSignal, ctx: true}) })
+	}
+	if ctx.Err() != nil {
+		deliver() // before anything is spawned
+		return func() {}
+	}
+	stop := context.AfterFunc(ctx, deliver)
+	return func() { stop() }
 }
 
 // acceptInRun says whether a signal ends the generation that runs.
@@ -257,8 +268,9 @@ func (m *Manager) Worker() *Worker {
 	return m.worker
 }
 
-// SignalReceived is the trapped signal that ended the last Start or Run; nil before there was one, and in a worker.
-// An interrupt that counts as ShutdownSignal is reported as that.
+// SignalReceived is the trapped signal that ended the last Start or Run, or arrived last during a WaitAllChildren since
+// (ShutdownSignal stays what it is until the next Start); nil before there was one, and in a worker. An interrupt
+// that counts as ShutdownSignal is reported as that.
 func (m *Manager) SignalReceived() os.Signal {
 	a, _ := m.received.Load().(arrival)
 	return a.sig
@@ -316,7 +328,7 @@ func (m *Manager) SetMaxWorkers(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.max = n
-	m.command(pool.Event{Kind: pool.Resize, N: n})
+	m.inbox.put(func(*inbox) {})
 }
 
 // ManagerPID is the pid of the manager, in the manager and in its workers alike. Any goroutine; it does not block.
@@ -364,8 +376,10 @@ func (m *Manager) mustWork(call string, work func(*Worker) error) {
 
 // enter marks a blocking call as under way, and panics where one is already.
 func (m *Manager) enter(call string) (leave func()) {
-	if !m.busy.CompareAndSwap(nil, &call) {
-		misuse("%s called while %s runs: one blocking call at a time, and none in a hook; from there use Deliver, SignalAllChildren or SetMaxWorkers", call, *m.busy.Load())
+	for !m.busy.CompareAndSwap(nil, &call) {
+		if other := m.busy.Load(); other != nil {
+			misuse("%s called while %s runs: one blocking call at a time, and none in a hook; from there use Deliver, SignalAllChildren or SetMaxWorkers", call, *other)
+		}
 	}
 	return func() { m.busy.Store(nil) }
 }

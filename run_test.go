@@ -270,3 +270,78 @@ func TestListenRemovesOnlyItsOwnFile(t *testing.T) {
 		t.Errorf("the other's file: %v", err)
 	}
 }
+
+// The path of a unix socket may be relative, and the program change its directory.
+func TestListenByRelativePath(t *testing.T) {
+	dir := preforktest.TempDir(t)
+	t.Chdir(dir)
+	r := newRig(t, Config{}, nil, nil)
+	ln, err := r.Listen("unix", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir("/")
+	ln.Close()
+	if _, err := os.Lstat(filepath.Join(dir, "s")); !os.IsNotExist(err) {
+		t.Errorf("the file of the socket is left: %v", err)
+	}
+}
+
+// A shutdown that comes while the program waits, for a full stop between two generations say, is not lost to its loop.
+func TestD1TermDuringWaitAllChildren(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{MaxWorkers: 1, TrapSignals: hupAndTerm}, nil, func(p *proc.FakeProcess, sig syscall.Signal) {
+			time.AfterFunc(10*time.Second, func() { p.Exit(proc.Status{}) })
+		})
+		loops := 0
+		for _, sig := range []syscall.Signal{hup, term, hup} {
+			time.AfterFunc(time.Duration(loops+1)*time.Second, func() { r.Deliver(sig) })
+			loops++
+		}
+		for loops = 0; r.SignalReceived() != term; loops++ {
+			r.Start()
+			r.WaitAllChildren(context.Background())
+		}
+		if loops != 1 || len(r.fake.Started()) != 1 {
+			t.Errorf("%d generations, %d spawns; want 1 of each", loops, len(r.fake.Started()))
+		}
+	})
+}
+
+// One TERM that also ends Run's context (signal.NotifyContext) reaches the workers once; a second one does so again.
+func TestRunContextAndSignalAreOne(t *testing.T) {
+	for _, first := range []string{"context", "signal"} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, Config{MaxWorkers: 1}, nil, func(*proc.FakeProcess, syscall.Signal) {})
+			ctx, cancel := context.WithCancel(context.Background())
+			done := r.startRun(ctx)
+			time.Sleep(time.Second)
+			if first == "context" {
+				cancel()
+				synctest.Wait()
+				r.Deliver(term)
+			} else {
+				r.Deliver(term)
+				synctest.Wait()
+				cancel()
+			}
+			r.wantSignals(1, term)
+			r.Deliver(term)
+			r.wantSignals(1, term, term)
+			r.process(1).Exit(proc.Status{})
+			<-done
+		})
+	}
+}
+
+// A Run whose context is at its end already spawns nobody.
+func TestRunWithEndedContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{}, nil, nil)
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := r.Run(ctx, noWork); err != nil || len(r.fake.Started()) != 0 {
+			t.Errorf("Run = %v after %d spawns", err, len(r.fake.Started()))
+		}
+	})
+}

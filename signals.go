@@ -78,6 +78,14 @@ func checkTrap(field string, sig os.Signal) error {
 type arrival struct {
 	sig       os.Signal
 	interrupt bool // it was an interrupt, and counts as sig
+	ctx       bool // it was the end of Run's context, and counts as sig
+}
+
+// stopping is how far a shutdown has come since the last generation began.
+type stopping struct {
+	begun       bool // the shutdown signal was forwarded
+	interrupted bool // an interrupt was
+	byContext   bool // the end of Run's context began it
 }
 
 // pending are the signals that have arrived and wait for the loop: one of each, the shutdown signal before all others,
@@ -168,24 +176,29 @@ func (m *Manager) arrive(sig os.Signal) {
 // forward sends what the table says for a signal.
 func (m *Manager) forward(a arrival) {
 	f := m.cfg.TrapSignals[a.sig]
-	again := false
+	received, again := a.sig, false
+	if a.interrupt {
+		received = os.Interrupt
+	}
 	if a.sig == m.cfg.ShutdownSignal {
 		if m.inRun && f.Signal == nil {
 			f.Signal = syscall.SIGTERM
 		}
-		again, m.shuttingDown = m.shuttingDown, true
-	}
-	if a.interrupt {
-		if m.interrupted {
-			m.changed(SignalEvent{Received: os.Interrupt, Sent: os.Kill})
+		before := m.stopping
+		m.stopping.begun = true
+		m.stopping.interrupted = before.interrupted || a.interrupt
+		m.stopping.byContext = a.ctx && !before.begun
+		switch {
+		case before.interrupted && a.interrupt:
+			m.changed(SignalEvent{Received: received, Sent: os.Kill})
 			m.handle(pool.Event{Kind: pool.KillAll})
 			return
+		case before.begun && (a.ctx || before.byContext):
+			return // one signal, told twice: to the Manager and, by signal.NotifyContext, through Run's context
 		}
-		m.interrupted = true
-		m.changed(SignalEvent{Received: os.Interrupt, Sent: f.Signal, Interval: f.Interval})
-	} else {
-		m.changed(SignalEvent{Received: a.sig, Sent: f.Signal, Interval: f.Interval})
+		again = before.begun
 	}
+	m.changed(SignalEvent{Received: received, Sent: f.Signal, Interval: f.Interval})
 	if f.Signal == nil {
 		return
 	}

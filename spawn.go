@@ -83,9 +83,22 @@ func (m *Manager) spawn(step pool.Step) {
 	}
 }
 
-// start makes the process of a worker.
+// start makes the process of a worker. It gets the standard streams of this process, as far as there are any.
 func (m *Manager) start(sp *Spawn) (proc.Process, error) {
-	spec := proc.Spec{Path: m.exe, Args: os.Args, Attr: sp.Attr, Files: []uintptr{0, 1, 2}}
+	spec := proc.Spec{Path: m.exe, Args: self.args, Attr: sp.Attr, Files: []uintptr{0, 1, 2}}
+	for i, fd := range spec.Files {
+		if inherit.IsStream(fd) {
+			continue
+		}
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			return nil, err
+		}
+		defer null.Close()
+		if spec.Files[i], err = rawFD(null); err != nil {
+			return nil, err
+		}
+	}
 	for _, f := range sp.Files {
 		fd, err := rawFD(f)
 		if err != nil {

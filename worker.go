@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,7 @@ type process struct {
 	err     error // why it is damaged
 	marker  inherit.Marker
 	control *os.File
+	args    []string // of this process, before the program may have changed them
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -35,9 +37,9 @@ type process struct {
 // inheritSelf runs before main, so that the marker is gone before main reads or copies the environment, and the manager
 // is watched however early it dies.
 func inheritSelf() *process {
-	p := &process{names: make(map[string]bool)}
+	p := &process{names: make(map[string]bool), args: slices.Clone(os.Args)}
 	p.marker, p.role, p.err = inherit.Take()
-	if errors.Is(p.err, inherit.Gone) {
+	if errors.Is(p.err, inherit.ErrGone) {
 		fmt.Fprintln(os.Stderr, "prefork:", p.err)
 		inherit.Exit(1)
 	}
@@ -55,11 +57,13 @@ func inheritSelf() *process {
 // where the parent's pid says nothing, as in a container whose first process the manager is. This goroutine also keeps
 // a worker that waits for nothing else (select {}) from dying of "all goroutines are asleep".
 func (p *process) watch() {
-	var buf [wire.MaxSize]byte
+	buf := make([]byte, 0, wire.MaxSize)
 	for {
-		if _, err := p.control.Read(buf[:]); err != nil {
+		n, err := p.control.Read(buf[len(buf):cap(buf)])
+		if err != nil {
 			break
 		}
+		buf = p.hear(buf[:len(buf)+n])
 	}
 	if p.heeds.Load() {
 		p.cancel(errManagerGone)
@@ -68,7 +72,30 @@ func (p *process) watch() {
 	inherit.Exit(1)
 }
 
-// The causes of the end of a worker's Context, for context.Cause.
+// hear handles the messages in buf and returns what is left of it. What it does not know comes from a fault of the
+// manager's, and is left alone: the end of the socket still tells what matters most.
+func (p *process) hear(buf []byte) []byte {
+	rest := buf
+	for {
+		msg, n, err := wire.Decode(rest)
+		if err != nil {
+			if err != wire.ErrShort {
+				rest = nil
+			}
+			return append(buf[:0], rest...)
+		}
+		rest = rest[n:]
+		if _, ok := msg.(wire.Stop); ok {
+			p.cancel(p.told())
+		}
+	}
+}
+
+// told is the cause of a Context that ended by the stop signal.
+func (p *process) told() error {
+	return fmt.Errorf("prefork: told to stop by %s", signalName(p.marker.Stop))
+}
+
 var errManagerGone = errors.New("prefork: the manager is gone")
 
 func (p *process) register(name string) error {
@@ -93,7 +120,6 @@ func IsWorker() bool { return self.role != inherit.Ordinary }
 // Worker is what a worker knows of itself, and how it hears from its manager. There is one in a worker, from Start on;
 // its methods may be called from any goroutine and do not block.
 type Worker struct {
-	m       *Manager
 	context sync.Once
 	passed  func() []byte
 }
@@ -101,12 +127,13 @@ type Worker struct {
 // startWorker is Start in a worker.
 func (m *Manager) startWorker() {
 	if m.foreign {
+		m.log.Debug("this worker belongs to another Manager; here Start does not return", "worker of", self.marker.Name, "Start of", m.cfg.Name)
 		select {} // this worker belongs to another Manager, whose Start another goroutine calls
 	}
 	m.mu.Lock()
 	started := m.worker != nil
 	if !started {
-		m.worker = &Worker{m: m, passed: sync.OnceValue(readPassed)}
+		m.worker = &Worker{passed: sync.OnceValue(readPassed)}
 	}
 	m.mu.Unlock()
 	if started {
@@ -127,15 +154,17 @@ func (m *Manager) work(work func(*Worker) error) {
 }
 
 // Context ends when the worker should: on the stop signal and on the manager's death; context.Cause says which. Until
-// its first call the stop signal keeps its default effect, which ends the process.
+// its first call the stop signal keeps its default effect, which as a rule ends the process. Where it does not (the
+// program listens for that signal itself, or was started with it ignored), Context is at its end when it is called: the
+// manager also says it through the socket between the two.
 func (w *Worker) Context() context.Context {
 	w.context.Do(func() {
 		self.heeds.Store(true)
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, self.marker.Stop)
 		go func() {
-			sig := <-c
-			self.cancel(fmt.Errorf("prefork: told to stop by %s", signalName(sig)))
+			<-c
+			self.cancel(self.told())
 		}()
 	})
 	return self.ctx

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -330,6 +331,20 @@ func TestD9CommandsOfTheManager(t *testing.T) {
 	}
 }
 
+// copied has a program run from a file of its own, which is not that of the process that starts it.
+func copied(p *preforktest.Program, t *testing.T) *preforktest.Program {
+	t.Helper()
+	data, err := os.ReadFile(p.Cmd.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Cmd.Path = filepath.Join(t.TempDir(), "copy")
+	if err := os.WriteFile(p.Cmd.Path, data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 // vanish is a program that is deleted while it runs.
 func vanish() {
 	pm := must(prefork.Config{MaxWorkers: 1, ErrRespawnInterval: -1})
@@ -346,23 +361,69 @@ func TestDeletedProgram(t *testing.T) {
 	if _, err := os.Stat("/proc/self/exe"); err != nil {
 		t.Skip("this system has no /proc/self/exe: a deleted program cannot be run again")
 	}
-	p := preforktest.New(t, "vanish")
-	data, err := os.ReadFile(p.Cmd.Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	copied := filepath.Join(t.TempDir(), "copy")
-	if err := os.WriteFile(copied, data, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	p.Cmd.Path = copied
-	p.Start()
+	p := copied(preforktest.New(t, "vanish"), t).Start()
 	got := p.Expect(`^worker (\d+)$`)
-	if err := os.Remove(copied); err != nil {
+	if err := os.Remove(p.Cmd.Path); err != nil {
 		t.Fatal(err)
 	}
 	killByPID(t, got[1])
 	p.Expect(`^worker (\d+)$`)
 	p.Signal(term)
+	wantSuccess(t, p)
+}
+
+// shifted is a program that changes its arguments before it makes its Manager, as programs with sub-commands do, and
+// closes its standard input.
+func shifted() {
+	say("arguments %q", os.Args[1:])
+	os.Args = append(os.Args[:1], os.Args[2:]...)
+	if !prefork.IsWorker() {
+		os.Stdin.Close()
+	}
+	pm := must(prefork.Config{MaxWorkers: 1})
+	if _, err := pm.Listen("tcp", "127.0.0.1:0"); err != nil {
+		log.Fatal(err)
+	}
+	untilTerm(pm, func(w *prefork.Worker) error {
+		stdin, err := os.Readlink("/proc/self/fd/0")
+		say("stdin %s %v", stdin, err)
+		tell(w, term)
+		return nil
+	})
+}
+
+// A worker is started with the arguments that the manager was started with, and never with a descriptor of the library's
+// for a standard stream that the program has closed.
+func TestArgumentsAndStreams(t *testing.T) {
+	p := preforktest.Start(t, "shifted", "serve", "-v")
+	p.ExpectN(2, `^arguments \["serve" "-v"\]$`)
+	if _, err := os.Stat("/proc/self/fd/0"); err == nil {
+		p.Expect(`^stdin /dev/null <nil>$`)
+	}
+	wantSuccess(t, p)
+}
+
+// early is a program that listens for TERM itself before it starts workers, as signal.NotifyContext makes it.
+func early() {
+	c := make(chan os.Signal, 1)
+	if prefork.IsWorker() {
+		signal.Notify(c, term)
+		say("prelude")
+		<-c
+	}
+	pm := must(prefork.Config{MaxWorkers: 2})
+	untilTerm(pm, func(w *prefork.Worker) error {
+		<-w.Context().Done()
+		say("cause: %v", context.Cause(w.Context()))
+		return nil
+	})
+}
+
+// The stop signal is not lost on a worker whose main swallows it: its Context is at its end when it is asked for.
+func TestStopSignalInThePrelude(t *testing.T) {
+	p := preforktest.Start(t, "early")
+	p.ExpectN(2, `^prelude$`)
+	p.Signal(term)
+	p.ExpectN(2, `^cause: prefork: told to stop by SIGTERM$`)
 	wantSuccess(t, p)
 }

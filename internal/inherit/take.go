@@ -11,9 +11,9 @@ const (
 	Damaged              // a worker by a marker that cannot be used
 )
 
-// Gone is the error of Take for a process that carries the marker of a manager that is no more. Such a process must
+// ErrGone is the error of Take for a process that carries the marker of a manager that is no more. Such a process must
 // end: it was meant to be a worker, and as a manager it would breed.
-var Gone = errors.New("the manager is gone")
+var ErrGone = errors.New("the manager is gone")
 
 // DepthEnv is the name of the variable that says how many managers there are above a process.
 const DepthEnv = "PREFORK_DEPTH"

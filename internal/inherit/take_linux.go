@@ -64,36 +64,61 @@ func HideDepth() { os.Unsetenv(DepthEnv) }
 // Restarted tells whether the process runs this very program, and was not given a marker when it began to: a worker that
 // has replaced itself by itself, and now takes itself for a manager.
 func Restarted(pid int) bool {
-	ours, err1 := os.Stat("/proc/self/exe")
-	theirs, err2 := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
-	if err1 != nil || err2 != nil || !os.SameFile(ours, theirs) {
-		return false // another program, or a process that is about to end
+	if !runsThisProgram(pid) {
+		return false
 	}
 	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	return err == nil && len(environ) > 0 && !bytes.Contains(environ, []byte(Env+"="))
+	if err != nil {
+		return false
+	}
+	_, worker := lookup(environ, Env)
+	return !worker
 }
 
-// Depth is how many managers there are above this process.
+// Depth is how many managers there are above this process: the larger of what the variable says and of what can be seen.
+//
+// A worker's environment is clean, so what it starts has no variable; but the kernel keeps the environment that each
+// ancestor was started with. And where a wrapper emptied that too (env -i), there are still the ancestors that run this
+// very program and are no workers. What cannot be read (another user's process) is passed over.
 func Depth() (int, error) {
-	if value, ok := os.LookupEnv(DepthEnv); ok {
-		return parseDepth(value)
-	}
-	// A worker's environment is clean, so what it starts has no variable; but the kernel keeps the environment that
-	// each ancestor was started with. What cannot be read (another user's process) is passed over.
+	value, found := os.LookupEnv(DepthEnv)
+	seen := 0
 	for pid, hops := os.Getppid(), 0; pid > 0 && hops < 64; hops++ {
 		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		if err == nil {
-			for kv := range bytes.SplitSeq(environ, []byte{0}) {
-				if value, ok := bytes.CutPrefix(kv, []byte(DepthEnv+"=")); ok {
-					return parseDepth(string(value))
-				}
+			if _, worker := lookup(environ, Env); !worker && runsThisProgram(pid) {
+				seen++
+			}
+			if !found {
+				value, found = lookup(environ, DepthEnv)
 			}
 		}
 		if pid, err = parentOf(pid); err != nil {
-			return 0, nil
+			break
 		}
 	}
-	return 0, nil
+	if !found {
+		return seen, nil
+	}
+	depth, err := parseDepth(value)
+	return max(depth, seen), err
+}
+
+// lookup finds a variable in an environment as the kernel keeps it.
+func lookup(environ []byte, name string) (value string, ok bool) {
+	for kv := range bytes.SplitSeq(environ, []byte{0}) {
+		if value, ok := bytes.CutPrefix(kv, []byte(name+"=")); ok {
+			return string(value), true
+		}
+	}
+	return "", false
+}
+
+// runsThisProgram says no of a process that is about to end: it has no program any more.
+func runsThisProgram(pid int) bool {
+	ours, err1 := os.Stat("/proc/self/exe")
+	theirs, err2 := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+	return err1 == nil && err2 == nil && os.SameFile(ours, theirs)
 }
 
 func parentOf(pid int) (int, error) {

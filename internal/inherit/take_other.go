@@ -19,6 +19,7 @@ func Restarted(int) bool                           { return false }
 func SetName(string)                               {}
 func NewBlob([]byte) (int, error)                  { return -1, errors.ErrUnsupported }
 func ReadBlob(int) ([]byte, error)                 { return nil, errors.ErrUnsupported }
+func IsStream(uintptr) bool                        { return false }
 func CloseBlob(int)                                {}
 func DupCloseOnExec(uintptr) (int, error)          { return -1, errors.ErrUnsupported }
 func Alter(base, _ []string, _ ...string) []string { return base }

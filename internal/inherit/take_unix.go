@@ -29,7 +29,7 @@ func Take() (Marker, Role, error) {
 		return Marker{}, Ordinary, nil
 	case orphaned:
 		return Marker{}, Damaged, fmt.Errorf("%s names manager %d, which is not the parent of this process: %w; unset %s to start the program by itself",
-			Env, m.Manager, Gone, Env)
+			Env, m.Manager, ErrGone, Env)
 	}
 	for _, fd := range m.FDs() {
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
@@ -136,20 +136,24 @@ func SetName(arg0 string) {
 }
 
 // Alter makes the environment of a new process: base with extra added, the later of two equal names in force, without
-// what speaks of descriptors that the new process does not get, and no variable of this package's own but those given
-// last.
+// what base says of descriptors that the new process does not get, and no variable of this package's own but those
+// given last.
 func Alter(base, extra []string, own ...string) []string {
 	env := make([]string, 0, len(base)+len(extra)+len(own))
 	at := make(map[string]int, cap(env))
-	for _, list := range [][]string{base, extra} {
+	for i, list := range [][]string{base, extra} {
 		for _, kv := range list {
 			name, _, ok := strings.Cut(kv, "=")
 			if !ok || strings.IndexByte(kv, 0) >= 0 {
 				continue
 			}
 			switch name {
-			case Env, DepthEnv, starter.ServerStarterEnvVarName, "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES":
-				continue // what the manager was given by such names, a worker would look for among its own descriptors
+			case Env, DepthEnv:
+				continue
+			case starter.ServerStarterEnvVarName, "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES":
+				if i == 0 {
+					continue // a worker would look for the manager's descriptors among its own
+				}
 			}
 			if i, ok := at[name]; ok {
 				env[i] = kv
@@ -160,6 +164,13 @@ func Alter(base, extra []string, own ...string) []string {
 		}
 	}
 	return append(env, own...)
+}
+
+// IsStream tells whether a standard stream is open: one that was closed may have given its number to a file of the
+// program's or of ours, and those are close-on-exec, as a stream never is.
+func IsStream(fd uintptr) bool {
+	flags, err := unix.FcntlInt(fd, unix.F_GETFD, 0)
+	return err == nil && flags&unix.FD_CLOEXEC == 0
 }
 
 // DupCloseOnExec duplicates a descriptor.

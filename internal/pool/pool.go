@@ -93,7 +93,8 @@ type Event struct {
 	Clean    bool           // Exited: exit code 0
 	Killed   bool           // Exited: by SIGKILL
 	Sig      syscall.Signal // Signal, Forward
-	Now      bool           // Lost: it is not about to end. Signal, Forward: also to a worker that is starting (SIGKILL, SIGSTOP, SIGCONT cannot be caught anyway)
+	Lives    bool           // Lost: the worker is known not to be about to end
+	Now      bool           // Signal, Forward: also to a worker that is starting (SIGKILL, SIGSTOP, SIGCONT cannot be caught anyway)
 	Interval time.Duration  // Forward
 	For      syscall.Signal // Forward: the signal that was received; a new one for the same takes the old one's place
 	Again    bool           // Forward: also to workers that have been told to stop
@@ -219,7 +220,7 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 		}
 	case Lost:
 		if w := p.workers[ev.ID]; w != nil {
-			p.lose(now, w, ev.Now)
+			p.lose(now, w, ev.Lives)
 		}
 	case Exited:
 		if w := p.workers[ev.ID]; w != nil {

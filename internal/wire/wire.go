@@ -19,8 +19,14 @@ type Message interface {
 // Reached goes up, from worker to manager: main has arrived at Start.
 type Reached struct{}
 
+// Stop goes down, from manager to worker, beside the stop signal: a signal can be lost on a program that has not begun
+// to listen for it, or listens for it elsewhere; this cannot.
+type Stop struct{}
+
 func (Reached) kind() byte   { return 'R' }
 func (Reached) body() []byte { return nil }
+func (Stop) kind() byte      { return 'S' }
+func (Stop) body() []byte    { return nil }
 
 // MaxSize is the size of the longest message.
 const MaxSize = 2 + 255
@@ -41,7 +47,13 @@ func Decode(buf []byte) (Message, int, error) {
 	if len(buf) == 0 {
 		return nil, 0, ErrShort
 	}
-	if buf[0] != 'R' {
+	var msg Message
+	switch buf[0] {
+	case 'R':
+		msg = Reached{}
+	case 'S':
+		msg = Stop{}
+	default:
 		return nil, 0, fmt.Errorf("unknown message %q", buf[0])
 	}
 	if len(buf) < 2 {
@@ -50,5 +62,5 @@ func Decode(buf []byte) (Message, int, error) {
 	if buf[1] != 0 {
 		return nil, 0, fmt.Errorf("message %q with %d bytes of content, which has none", buf[0], buf[1])
 	}
-	return Reached{}, 2, nil
+	return msg, 2, nil
 }

@@ -7,11 +7,15 @@ import (
 )
 
 func TestRoundTrip(t *testing.T) {
-	buf := Append(Append(nil, Reached{}), Reached{})
-	for range 2 {
+	all := []Message{Reached{}, Stop{}, Reached{}}
+	var buf []byte
+	for _, msg := range all {
+		buf = Append(buf, msg)
+	}
+	for _, want := range all {
 		msg, n, err := Decode(buf)
-		if err != nil || msg != (Reached{}) {
-			t.Fatalf("Decode(%q) = %v, %v", buf, msg, err)
+		if err != nil || msg != want {
+			t.Fatalf("Decode(%q) = %#v, %v, want %#v", buf, msg, err, want)
 		}
 		buf = buf[n:]
 	}
@@ -31,7 +35,7 @@ func TestDecodeRefusesWhatItDoesNotKnow(t *testing.T) {
 // Whatever a worker writes, decoding ends, takes no more than there is, and what it accepts is encoded to the same bytes.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("R\x00"))
-	f.Add([]byte("R\x00R"))
+	f.Add([]byte("R\x00S\x00R"))
 	f.Add([]byte("R\xff"))
 	f.Fuzz(func(t *testing.T, buf []byte) {
 		for {

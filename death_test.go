@@ -22,7 +22,10 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-const diesWithParent = runtime.GOOS == "linux" || runtime.GOOS == "freebsd"
+const (
+	diesWithParent  = runtime.GOOS == "linux" || runtime.GOOS == "freebsd"
+	abstractSockets = runtime.GOOS == "linux"
+)
 
 // orphans is a manager of many workers, which heed the manager's death, or nothing at all.
 func orphans() {
@@ -42,12 +45,7 @@ func orphans() {
 			w.Context()
 			signal.Ignore(hup, syscall.SIGINT, term, syscall.SIGQUIT)
 			say("up")
-			for { // and burns the processor
-				if time.Now().IsZero() {
-					return nil
-				}
-				time.Sleep(time.Millisecond)
-			}
+			select {}
 		}
 		say("up") // "one that never called Context is ended at once"
 		select {}

@@ -94,8 +94,12 @@ type Config struct {
 
 	// Command is a program with its arguments that is run as the worker, instead of this one: in any language, and not
 	// knowing of the library. It is looked up in PATH when it is spawned. The functions of Run and StartFunc may then
-	// be nil, and are not called.
+	// be nil, and are not called. It inherits the Manager's sockets, and is told of them by SERVER_STARTER_PORT, and of
+	// its generation by SERVER_STARTER_GENERATION, so that programs written for Server::Starter run as they are.
 	Command []string
+	// ListenFDs tells a Command of its sockets by LISTEN_FDS and LISTEN_PID, too, as systemd does. It is then started by
+	// way of a second start of this program, which knows its own pid: some milliseconds.
+	ListenFDs bool
 
 	// The hooks run in the manager, in the goroutine of the blocking call, one at a time. They may call every method
 	// of the Manager that does not block. A panic in a hook ends the manager as any panic does.
@@ -157,6 +161,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Command != nil && (len(c.Command) == 0 || c.Command[0] == "") {
 		return c, configError("Command", "it names no program; leave it nil to run this program as the worker")
+	}
+	if c.ListenFDs && c.Command == nil {
+		return c, configError("ListenFDs", "it is for a Command; workers of this program get their sockets from Listen")
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -266,6 +266,7 @@ func TestListenRemovesOnlyItsOwnFile(t *testing.T) {
 	}
 	defer other.Close()
 	ln.Close()
+	r.removeSocketFiles()
 	if _, err := os.Lstat(path); err != nil {
 		t.Errorf("the other's file: %v", err)
 	}
@@ -280,8 +281,9 @@ func TestListenByRelativePath(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer ln.Close()
 	t.Chdir("/")
-	ln.Close()
+	r.removeSocketFiles()
 	if _, err := os.Lstat(filepath.Join(dir, "s")); !os.IsNotExist(err) {
 		t.Errorf("the file of the socket is left: %v", err)
 	}

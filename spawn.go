@@ -114,7 +114,16 @@ func (m *Manager) start(sp *Spawn) (proc.Process, error) {
 			return nil, err
 		}
 		spec.Path, spec.Args, spec.DieWithParent = path, m.cfg.Command, true
-		spec.Env = inherit.Alter(os.Environ(), sp.Env, depth)
+		env, err := m.handToCommand(sp, &spec)
+		if err != nil {
+			return nil, err
+		}
+		own := []string{depth}
+		if m.cfg.ListenFDs {
+			own = append(own, inherit.CommandEnv+"="+path)
+			spec.Path = m.exe
+		}
+		spec.Env = inherit.Alter(os.Environ(), append(env, sp.Env...), own...)
 		return m.procs.Start(uint64(sp.Ordinal), spec)
 	}
 	marker, err := m.hand(sp, &spec)
@@ -151,6 +160,27 @@ func (m *Manager) hand(sp *Spawn, spec *proc.Spec) (inherit.Marker, error) {
 		marker.Sockets = append(marker.Sockets, inherit.Socket{FD: next(uintptr(s.fd)), Network: s.network, Address: s.address})
 	}
 	return marker, nil
+}
+
+// handToCommand gives a Command the sockets, by the variables that say where they are.
+func (m *Manager) handToCommand(sp *Spawn, spec *proc.Spec) (env []string, err error) {
+	m.mu.Lock()
+	sockets := m.sockets[:len(m.sockets):len(m.sockets)]
+	m.mu.Unlock()
+	var ours, theirs []int
+	for _, s := range sockets {
+		ours, theirs = append(ours, s.fd), append(theirs, len(spec.Files))
+		spec.Files = append(spec.Files, uintptr(s.fd))
+	}
+	port, err := inherit.StarterPort(ours, theirs)
+	if err != nil {
+		return nil, err
+	}
+	env = []string{inherit.StarterEnv + "=" + port, inherit.StarterGenerationEnv + "=" + strconv.Itoa(sp.Generation)}
+	if m.cfg.ListenFDs {
+		env = append(env, inherit.ListenFDsEnv+"="+strconv.Itoa(len(spec.Files)-3)) // it counts from 3, Spawn.Files too
+	}
+	return env, nil
 }
 
 // rawFD is the number of a file's descriptor. File.Fd would put the file into blocking mode, for all who share it.

@@ -30,8 +30,11 @@ type process struct {
 	cancel context.CancelCauseFunc
 	heeds  atomic.Bool // Context was called
 
-	mu    sync.Mutex
-	names map[string]bool // of the Managers in this process
+	mu         sync.Mutex
+	names      map[string]bool  // of the Managers in this process
+	asked      bool             // outside was looked for
+	outside    []*inherit.Given // sockets from start_server or systemd; FD is -1 for those that were taken
+	outsideErr error
 }
 
 // inheritSelf runs before main, so that the marker is gone before main reads or copies the environment, and the manager

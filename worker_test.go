@@ -147,7 +147,7 @@ func surroundings() {
 // ps and top show the program's name and arguments.
 func TestSurroundingsOfAWorker(t *testing.T) {
 	p := preforktest.New(t, "surroundings", "an argument", "")
-	p.Cmd.Env = append(p.Cmd.Env, "LISTEN_PID=1", "LISTEN_FDS=3", "LISTEN_FDNAMES=a:b:c", "SERVER_STARTER_PORT=80=3")
+	p.Cmd.Env = append(p.Cmd.Env, "LISTEN_PID=1", "LISTEN_FDS=3", "LISTEN_FDNAMES=a:b:c")
 	p.Start()
 	begin := p.Expect(`^begin (\d+)$`)
 	for {

@@ -23,4 +23,13 @@ func IsStream(uintptr) bool                        { return false }
 func CloseBlob(int)                                {}
 func DupCloseOnExec(uintptr) (int, error)          { return -1, errors.ErrUnsupported }
 func Alter(base, _ []string, _ ...string) []string { return base }
+func AllGiven() ([]Given, error)                   { return nil, nil }
+func Fit([]*Given, string, string) *Given          { return nil }
+func StarterPort(_, _ []int) (string, error)       { return "", errors.ErrUnsupported }
 func Exit(code int)                                { syscall.Exit(code) }
+
+const CommandEnv = "PREFORK_COMMAND"
+
+type Given struct{ FD int }
+
+func (Given) String() string { return "" }

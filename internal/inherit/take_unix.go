@@ -5,16 +5,17 @@ package inherit
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 
-	starter "github.com/lestrrat-go/server-starter/listener"
 	"golang.org/x/sys/unix"
 )
 
 // Take reads, verifies and removes the marker of this process, and makes what it names close-on-exec, so that nothing
 // that the process starts sees any of it. It is called once, at the start of the process.
 func Take() (Marker, Role, error) {
+	becomeCommand()
 	value, ok := os.LookupEnv(Env)
 	if !ok {
 		return Marker{}, Ordinary, nil
@@ -148,9 +149,9 @@ func Alter(base, extra []string, own ...string) []string {
 				continue
 			}
 			switch name {
-			case Env, DepthEnv:
+			case Env, DepthEnv, CommandEnv:
 				continue
-			case starter.ServerStarterEnvVarName, "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES":
+			case StarterEnv, StarterGenerationEnv, ListenPIDEnv, ListenFDsEnv, ListenFDNamesEnv:
 				if i == 0 {
 					continue // a worker would look for the manager's descriptors among its own
 				}
@@ -173,9 +174,9 @@ func IsStream(fd uintptr) bool {
 	return err == nil && flags&unix.FD_CLOEXEC == 0
 }
 
-// DupCloseOnExec duplicates a descriptor.
+// DupCloseOnExec duplicates a descriptor, to one that is no standard stream.
 func DupCloseOnExec(fd uintptr) (int, error) {
-	n, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	n, err := unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, firstFD)
 	if err != nil {
 		return -1, os.NewSyscallError("fcntl", err)
 	}
@@ -190,3 +191,22 @@ func Exit(code int) {
 
 // CloseBlob closes what NewBlob made; workers that have it keep it.
 func CloseBlob(fd int) { unix.Close(fd) }
+
+// CommandEnv names the program that a process is to become once it has put its own pid into LISTEN_PID, which the spawner
+// cannot know. It is the step that a Command with Config.ListenFDs is started through.
+const CommandEnv = "PREFORK_COMMAND"
+
+// becomeCommand replaces this process by the Command, if it was started for that.
+func becomeCommand() {
+	path, ok := os.LookupEnv(CommandEnv)
+	if !ok {
+		return
+	}
+	env := Alter(os.Environ(), []string{
+		ListenPIDEnv + "=" + strconv.Itoa(os.Getpid()), ListenFDsEnv + "=" + os.Getenv(ListenFDsEnv),
+		StarterEnv + "=" + os.Getenv(StarterEnv), StarterGenerationEnv + "=" + os.Getenv(StarterGenerationEnv),
+	}, DepthEnv+"="+os.Getenv(DepthEnv))
+	err := syscall.Exec(path, os.Args, env)
+	fmt.Fprintf(os.Stderr, "prefork: cannot run the command %s: %v\n", path, err)
+	syscall.Exit(127)
+}

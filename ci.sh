@@ -40,7 +40,7 @@ tidy() {
 fuzz() {
 	local target
 	go test -run '^$' -fuzz '^FuzzPool$' -fuzztime 10s ./internal/pool
-	for target in inherit:FuzzParse wire:FuzzDecode; do
+	for target in inherit:FuzzParse inherit:FuzzGiven wire:FuzzDecode; do
 		go test -run '^$' -fuzz "^${target#*:}\$" -fuzztime 10s "./internal/${target%%:*}"
 	done
 }

@@ -17,9 +17,10 @@ import (
 // must have the same path. Where none fits, the error is ErrNotInherited and lists what there is: such a program
 // is not to bind sockets of its own.
 //
-// In the manager the listener is not for accepting, and closing it takes nothing from the workers. The file of a unix
+// In the manager the listener is not for accepting (where there is a Command it blocks a thread then), and closing it
+// takes nothing from the workers. The file of a unix
 // socket that the Manager bound is removed when Run ends, and when WaitAllChildren has reaped the last worker after the
-// shutdown signal; a worker never removes it. One that a dead manager left behind is replaced; one on which somebody
+// shutdown signal (to Start again after that, Listen has to be called by a new process); a worker never removes it. One that a dead manager left behind is replaced; one on which somebody
 // answers is an error. What workers start does not inherit sockets; a Command does, see Config.Command.
 //
 // In a worker the error is ErrNotInherited when the manager made no such call before it spawned the worker. Either
@@ -79,21 +80,47 @@ func obtain[T closer](m *Manager, network, address string, bind func(network, ad
 	if err != nil {
 		return s, err
 	}
-	sock := &socket{network: network, address: address}
+	sock := &socket{fd: -1, network: network, address: address}
 	if given {
-		if sock.fd, err = inherit.DupCloseOnExec(uintptr(fd)); err != nil {
-			return s, err
-		}
-		if s, err = wrapFD(fd, network+" "+address, wrap); err != nil {
-			return s, err
-		}
-	} else if s, err = bindSocket(m, sock, bind); err != nil {
+		s, err = wrapFD(fd, network+" "+address, wrap)
+	} else {
+		s, err = bindSocket(m, sock, bind)
+	}
+	if err != nil {
 		return s, err
+	}
+	if err = m.keep(sock, s); err != nil {
+		s.Close()
+		return s, err
+	}
+	return s, nil
+}
+
+// keep makes a socket of the manager's one that workers inherit.
+func (m *Manager) keep(sock *socket, s any) (err error) {
+	if sock.fd, err = dupSocket(s); err != nil {
+		return err
+	}
+	if m.cfg.Command != nil {
+		path := ""
+		if sock.file != nil {
+			path = sock.file.path
+		}
+		if sock.name, err = inherit.StarterName(sock.fd, path); err == nil {
+			// Who starts a program for start_server hands it sockets that block; Go's do not, and that is a property
+			// which all share. Starlet would spin on one, Python's accept fail.
+			err = inherit.SetBlocking(sock.fd)
+		}
+		if err != nil {
+			inherit.CloseBlob(sock.fd)
+			m.removeFile(sock)
+			return err
+		}
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sockets = append(m.sockets, sock)
-	return s, nil
+	return nil
 }
 
 // wrapFD makes a listener or connection of a descriptor, which it takes over.

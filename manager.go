@@ -120,6 +120,7 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 	if m.exe, err = inherit.Executable(); err != nil {
 		return fmt.Errorf("prefork: the file of the program that runs is not found (is /proc mounted?): %w", err)
 	}
+	self.lookOutside() // now, so that what the program starts does not get them
 	m.origin = time.Now()
 	m.inbox.wake = make(chan struct{}, 1)
 	m.timer = time.NewTimer(0)

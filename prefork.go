@@ -84,7 +84,7 @@ type Config struct {
 
 	// OrphanTimeout is how long a worker lives after its manager died: its Context ends at once, and what has not ended
 	// after this time is ended. 0 means 1 s. A worker that never called Context is ended at once. Programs that are
-	// run by Command are killed by the kernel, where it can (Linux, FreeBSD).
+	// run by Command are killed by the kernel, where it can (Linux, FreeBSD; not setuid programs).
 	OrphanTimeout time.Duration
 
 	// Reload is called by Run, in the manager, before the first generation and when a signal comes that replaces the
@@ -98,7 +98,8 @@ type Config struct {
 	// its generation by SERVER_STARTER_GENERATION, so that programs written for Server::Starter run as they are.
 	Command []string
 	// ListenFDs tells a Command of its sockets by LISTEN_FDS and LISTEN_PID, too, as systemd does. It is then started by
-	// way of a second start of this program, which knows its own pid: some milliseconds.
+	// way of a second start of this program, which knows its own pid: some milliseconds, in which a stop signal finds
+	// that program. LISTEN_FDS counts Spawn.Files, too, which come first.
 	ListenFDs bool
 
 	// The hooks run in the manager, in the goroutine of the blocking call, one at a time. They may call every method

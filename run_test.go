@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -180,7 +182,7 @@ func TestPass(t *testing.T) {
 func TestSecondInterruptKills(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Config{MaxWorkers: 2}, nil, func(*proc.FakeProcess, syscall.Signal) {})
-		r.interrupts.Store(1) // as trapInterrupt does; the real thing is in signals_test.go
+		r.interrupts.Store(1) // as trapInterrupt does; the real thing is in TestInterrupt
 		done := r.startAgain()
 		time.Sleep(time.Second)
 		r.Deliver(syscall.SIGINT)
@@ -346,4 +348,81 @@ func TestRunWithEndedContext(t *testing.T) {
 			t.Errorf("Run = %v after %d spawns", err, len(r.fake.Started()))
 		}
 	})
+}
+
+// Managers that find one stale socket file at one moment: one has it in the end, and nobody else believes so.
+func TestStaleFileFoundByMany(t *testing.T) {
+	dir := preforktest.TempDir(t)
+	var rigs []*rig
+	for i := range 4 {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			rigs = append(rigs, newRig(t, Config{}, nil, nil))
+		})
+	}
+	for _, network := range []string{"unix", "unixgram"} {
+		for round := range 50 {
+			path := filepath.Join(dir, fmt.Sprint(network, round))
+			leaveStale(t, network, path)
+			var wg sync.WaitGroup
+			var believe atomic.Int32
+			var closers [4]interface{ Close() error }
+			for i, r := range rigs {
+				wg.Go(func() {
+					var err error
+					if network == "unix" {
+						closers[i], err = r.Listen(network, path)
+					} else {
+						closers[i], err = r.ListenPacket(network, path)
+					}
+					if err == nil {
+						believe.Add(1)
+					} else if closers[i] = nil; !errors.Is(err, syscall.EADDRINUSE) {
+						t.Errorf("%v, want EADDRINUSE", err)
+					}
+				})
+			}
+			wg.Wait()
+			conn, err := net.Dial(network, path)
+			if err != nil || believe.Load() != 1 {
+				t.Errorf("%s: %d Managers believe that they listen; dialling gives %v", path, believe.Load(), err)
+			} else {
+				conn.Close()
+			}
+			for _, c := range closers {
+				if c != nil {
+					c.Close()
+				}
+			}
+			for _, r := range rigs {
+				r.removeSocketFiles()
+				for _, s := range r.sockets {
+					syscall.Close(s.fd)
+				}
+				r.sockets = nil
+			}
+		}
+	}
+}
+
+// leaveStale makes what a manager that was killed leaves behind.
+func leaveStale(t *testing.T, network, path string) {
+	t.Helper()
+	var c interface{ Close() error }
+	var err error
+	if network == "unix" {
+		var ln *net.UnixListener
+		if ln, err = net.ListenUnix(network, &net.UnixAddr{Name: path, Net: network}); err == nil {
+			ln.SetUnlinkOnClose(false)
+			c = ln
+		}
+	} else {
+		c, err = net.ListenUnixgram(network, &net.UnixAddr{Name: path, Net: network})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if _, err := os.Lstat(path); err != nil {
+		t.Fatalf("nothing was left behind: %v", err)
+	}
 }

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +22,7 @@ type socket struct {
 	fd               int // a duplicate of our own, so that closing the listener takes nothing from the workers
 	network, address string
 	file             *socketFile // of a unix socket that this Manager bound; nil for others
+	name             string      // in SERVER_STARTER_PORT, for a Command
 }
 
 // socketFile is the file of a unix socket, by what tells it from another of the same name.
@@ -28,19 +31,27 @@ type socketFile struct {
 	info os.FileInfo
 }
 
-// bindSocket makes a socket in the manager.
+// bindSocket makes a socket in the manager. That of a unix socket's file is made under a lock on its directory: from
+// finding that nobody answers on an old file to answering on the new one nobody else may come to the same conclusion.
 func bindSocket[T closer](m *Manager, sock *socket, bind func(network, address string) (T, error)) (s T, err error) {
-	path := ""
-	if strings.HasPrefix(sock.network, "unix") && sock.address != "" && sock.address[0] != '@' {
-		path = sock.address
+	path := sock.address
+	if !strings.HasPrefix(sock.network, "unix") || path == "" || path[0] == '@' {
+		return bind(sock.network, sock.address)
 	}
-	if path != "" && m.cfg.Command != nil && strings.ContainsAny(path, ";=") {
-		return s, fmt.Errorf("a path with %q cannot be written into %s for Config.Command", ";=", inherit.StarterEnv)
+	unlock, lockErr := inherit.LockDir(path)
+	if lockErr == nil {
+		defer unlock()
 	}
-	s, err = bind(sock.network, sock.address)
-	if path != "" && errors.Is(err, syscall.EADDRINUSE) {
+	s, err = bind(sock.network, path)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		if m.bound(path) {
+			return s, fmt.Errorf("this Manager listens on it already: %w", syscall.EADDRINUSE)
+		}
+		if lockErr != nil {
+			return s, fmt.Errorf("the file exists, and whether it is in use cannot be told safely (%v): %w", lockErr, syscall.EADDRINUSE)
+		}
 		if err = removeStale(sock.network, path); err == nil {
-			s, err = bind(sock.network, sock.address)
+			s, err = bind(sock.network, path)
 		}
 	}
 	if err != nil {
@@ -49,16 +60,18 @@ func bindSocket[T closer](m *Manager, sock *socket, bind func(network, address s
 	if u, ok := any(s).(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false) // it would remove whatever has this name by then
 	}
-	if sock.fd, err = dupSocket(s); err != nil {
+	if sock.file, err = statSocket(path); err != nil {
 		s.Close()
-		return s, err
 	}
-	if path != "" {
-		if sock.file, err = statSocket(path); err != nil {
-			m.log.Warn("the file of a socket is gone already; it will not be removed", "path", path, "err", err)
-		}
-	}
-	return s, nil
+	return s, err
+}
+
+// bound tells whether a path is that of a socket of this Manager.
+func (m *Manager) bound(path string) bool {
+	abs, err := filepath.Abs(path)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return err == nil && slices.ContainsFunc(m.sockets, func(s *socket) bool { return s.file != nil && s.file.path == abs })
 }
 
 // removeStale removes the file of a unix socket on which nobody answers any more.
@@ -108,26 +121,35 @@ func dupSocket(s any) (fd int, err error) {
 	return fd, err
 }
 
-// removeSocketFiles removes the files of the unix sockets that this Manager bound, once, where they are still its own.
+// removeSocketFiles removes the files of the unix sockets that this Manager bound.
 func (m *Manager) removeSocketFiles() {
-	m.mu.Lock()
-	sockets := slices.Clone(m.sockets)
-	m.mu.Unlock()
-	for _, s := range sockets {
-		m.mu.Lock()
-		file := s.file
-		s.file = nil
-		m.mu.Unlock()
-		if file == nil {
-			continue
-		}
-		if now, err := os.Lstat(file.path); err != nil || !os.SameFile(now, file.info) {
-			continue
-		}
-		if err := os.Remove(file.path); err != nil {
-			m.log.Error("cannot remove the file of a socket", "path", file.path, "err", err)
-		}
+	for _, s := range m.allSockets() {
+		m.removeFile(s)
 	}
+}
+
+// removeFile removes the file of a socket, once, where it is still the one that was bound.
+func (m *Manager) removeFile(s *socket) {
+	m.mu.Lock()
+	file := s.file
+	s.file = nil
+	m.mu.Unlock()
+	if file == nil {
+		return
+	}
+	if now, err := os.Lstat(file.path); err != nil || !os.SameFile(now, file.info) {
+		return
+	}
+	if err := os.Remove(file.path); err != nil {
+		m.log.Error("cannot remove the file of a socket", "path", file.path, "err", err)
+	}
+}
+
+// allSockets are those of the calls of Listen so far, in their order.
+func (m *Manager) allSockets() []*socket {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.sockets)
 }
 
 // inherited takes a worker's socket: the first with these words that no call has taken yet.
@@ -141,34 +163,50 @@ func (p *process) inherited(network, address string) (fd int, err error) {
 			fd, s.FD = s.FD, -1
 			return fd, nil
 		}
-		there = append(there, s.Network+" "+s.Address)
+		taken := ""
+		if s.FD < 0 {
+			taken = " (taken)"
+		}
+		there = append(there, s.Network+" "+s.Address+taken)
 	}
 	return -1, fmt.Errorf("%w (%s): a worker gets the sockets that the manager asked for by the same words before Start",
 		ErrNotInherited, oneOf(there))
 }
 
-// given takes a socket that this process was handed by start_server or systemd; false if it was handed none at all.
+// lookOutside finds the sockets that this process was handed by start_server or systemd, once.
+func (p *process) lookOutside() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.looked {
+		return
+	}
+	p.looked = true
+	all, err := inherit.AllGiven()
+	p.outsideErr = err
+	for i := range all {
+		p.outside = append(p.outside, &all[i])
+	}
+	p.wasGiven = len(all) > 0
+}
+
+// given takes a socket that this process was handed; false if it was handed none at all.
 func (p *process) given(network, address string) (fd int, ok bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.asked {
-		p.asked = true
-		all, err := inherit.AllGiven()
-		p.outsideErr = err
-		for i := range all {
-			p.outside = append(p.outside, &all[i])
-		}
-	}
-	if p.outsideErr != nil || p.outside == nil {
+	if p.outsideErr != nil || !p.wasGiven {
 		return -1, false, p.outsideErr
 	}
-	free := slices.DeleteFunc(slices.Clone(p.outside), func(g *inherit.Given) bool { return g.FD < 0 })
-	if g := inherit.Fit(free, network, address); g != nil {
-		fd, g.FD = g.FD, -1
-		return fd, true, nil
+	g, err := inherit.Fit(p.outside, network, address)
+	if err != nil {
+		return -1, false, err
+	}
+	if g != nil {
+		p.outside = slices.DeleteFunc(p.outside, func(other *inherit.Given) bool { return other == g })
+		inherit.ForgetGiven()
+		return g.FD, true, nil
 	}
 	var there []string
-	for _, g := range free {
+	for _, g := range p.outside {
 		there = append(there, g.String())
 	}
 	return -1, false, fmt.Errorf("%w (%s): start the program with such a socket, or ask for one of these", ErrNotInherited, oneOf(there))
@@ -183,20 +221,28 @@ func oneOf(there []string) string {
 
 // idle is what a worker has of a socket of another Manager of the program: nothing comes on it.
 type idle struct {
-	network, address string
-	closed           chan struct{}
-	once             sync.Once
+	addr   net.Addr
+	closed chan struct{}
+	once   sync.Once
 }
 
+// newIdle gives the address that was asked for, in the type that programs look for.
 func newIdle(network, address string) *idle {
-	return &idle{network: network, address: address, closed: make(chan struct{})}
+	s := &idle{addr: &net.UnixAddr{Net: network, Name: address}, closed: make(chan struct{})}
+	host, port, _ := net.SplitHostPort(address)
+	ip, _ := netip.ParseAddr(host)
+	n, _ := strconv.Atoi(port)
+	switch network[:3] {
+	case "tcp":
+		s.addr = &net.TCPAddr{IP: ip.AsSlice(), Port: n, Zone: ip.Zone()}
+	case "udp":
+		s.addr = &net.UDPAddr{IP: ip.AsSlice(), Port: n, Zone: ip.Zone()}
+	}
+	return s
 }
 
-func (s *idle) Network() string { return s.network }
-func (s *idle) String() string  { return s.address }
-
-func (s *idle) Addr() net.Addr      { return s }
-func (s *idle) LocalAddr() net.Addr { return s }
+func (s *idle) Addr() net.Addr      { return s.addr }
+func (s *idle) LocalAddr() net.Addr { return s.addr }
 
 func (s *idle) Accept() (net.Conn, error) {
 	<-s.closed

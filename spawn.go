@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prefork-go/prefork/internal/inherit"
@@ -114,13 +115,10 @@ func (m *Manager) start(sp *Spawn) (proc.Process, error) {
 			return nil, err
 		}
 		spec.Path, spec.Args, spec.DieWithParent = path, m.cfg.Command, true
-		env, err := m.handToCommand(sp, &spec)
-		if err != nil {
-			return nil, err
-		}
+		env := m.handToCommand(sp, &spec)
 		own := []string{depth}
 		if m.cfg.ListenFDs {
-			own = append(own, inherit.CommandEnv+"="+path)
+			own = append(own, inherit.CommandEnv+"="+strconv.Itoa(os.Getpid())+":"+path)
 			spec.Path = m.exe
 		}
 		spec.Env = inherit.Alter(os.Environ(), append(env, sp.Env...), own...)
@@ -136,9 +134,6 @@ func (m *Manager) start(sp *Spawn) (proc.Process, error) {
 
 // hand lays out the descriptors of a worker, and writes down in its marker where they are.
 func (m *Manager) hand(sp *Spawn, spec *proc.Spec) (inherit.Marker, error) {
-	m.mu.Lock()
-	sockets := m.sockets[:len(m.sockets):len(m.sockets)]
-	m.mu.Unlock()
 	marker := inherit.Marker{
 		Manager: os.Getpid(), Name: m.cfg.Name, Slot: sp.Slot, Generation: sp.Generation, Ordinal: sp.Ordinal,
 		Stop: m.stop, Orphan: m.cfg.OrphanTimeout,
@@ -156,31 +151,24 @@ func (m *Manager) hand(sp *Spawn, spec *proc.Spec) (inherit.Marker, error) {
 	if blob != 0 {
 		marker.Passed = next(uintptr(blob))
 	}
-	for _, s := range sockets {
+	for _, s := range m.allSockets() {
 		marker.Sockets = append(marker.Sockets, inherit.Socket{FD: next(uintptr(s.fd)), Network: s.network, Address: s.address})
 	}
 	return marker, nil
 }
 
 // handToCommand gives a Command the sockets, by the variables that say where they are.
-func (m *Manager) handToCommand(sp *Spawn, spec *proc.Spec) (env []string, err error) {
-	m.mu.Lock()
-	sockets := m.sockets[:len(m.sockets):len(m.sockets)]
-	m.mu.Unlock()
-	var ours, theirs []int
-	for _, s := range sockets {
-		ours, theirs = append(ours, s.fd), append(theirs, len(spec.Files))
+func (m *Manager) handToCommand(sp *Spawn, spec *proc.Spec) (env []string) {
+	var ports []string
+	for _, s := range m.allSockets() {
+		ports = append(ports, s.name+"="+strconv.Itoa(len(spec.Files)))
 		spec.Files = append(spec.Files, uintptr(s.fd))
 	}
-	port, err := inherit.StarterPort(ours, theirs)
-	if err != nil {
-		return nil, err
-	}
-	env = []string{inherit.StarterEnv + "=" + port, inherit.StarterGenerationEnv + "=" + strconv.Itoa(sp.Generation)}
+	env = []string{inherit.StarterEnv + "=" + strings.Join(ports, ";"), inherit.StarterGenerationEnv + "=" + strconv.Itoa(sp.Generation)}
 	if m.cfg.ListenFDs {
 		env = append(env, inherit.ListenFDsEnv+"="+strconv.Itoa(len(spec.Files)-3)) // it counts from 3, Spawn.Files too
 	}
-	return env, nil
+	return env
 }
 
 // rawFD is the number of a file's descriptor. File.Fd would put the file into blocking mode, for all who share it.

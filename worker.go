@@ -32,8 +32,9 @@ type process struct {
 
 	mu         sync.Mutex
 	names      map[string]bool  // of the Managers in this process
-	asked      bool             // outside was looked for
-	outside    []*inherit.Given // sockets from start_server or systemd; FD is -1 for those that were taken
+	looked     bool             // outside was looked for
+	wasGiven   bool             // something was found there
+	outside    []*inherit.Given // sockets from start_server or systemd that nobody took yet
 	outsideErr error
 }
 

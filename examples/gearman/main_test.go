@@ -25,11 +25,12 @@ func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"gearman": m
 
 var long = flag.Bool("long", false, "20,000 jobs, not 2,000")
 
-func jobs() int {
+// size is how many jobs a test submits, and how much work each is: a sixth of a millisecond, or a tenth of that.
+func size() (jobs, rounds int) {
 	if *long {
-		return 20_000
+		return 20_000, 20_000
 	}
-	return 2_000
+	return 2_000, 2_000
 }
 
 // gearmand starts a job server and returns its address.
@@ -148,17 +149,18 @@ func killOne(t *testing.T, p *preforktest.Program) (killed bool) {
 // Workers are killed at random and replaced by HUP, and every job is answered.
 func TestKillsAndReloads(t *testing.T) {
 	server := gearmand(t)
-	p, config := pool(t, server, 4, 20_000)
-	submit := submitJobs(t, server, jobs())
+	jobs, rounds := size()
+	p, config := pool(t, server, 4, rounds)
+	submit := submitJobs(t, server, jobs)
 	kills := 0
 	for tick := range 19 { // each is a twentieth of the jobs
 		submit.Expect(` answered$`)
 		switch tick {
 		case 5:
-			configure(t, config, "two", 20_000)
+			configure(t, config, "two", rounds)
 			p.Signal(syscall.SIGHUP)
 		case 12:
-			configure(t, config, "three", 20_000)
+			configure(t, config, "three", rounds)
 			p.Signal(syscall.SIGHUP)
 		default:
 			if killOne(t, p) {
@@ -169,8 +171,8 @@ func TestKillsAndReloads(t *testing.T) {
 	speed, by := answered(t, submit)
 	done := stop(t, p)
 	t.Logf("%d workers killed: %s, by configuration %v", kills, speed, by)
-	if by["one"]+by["two"]+by["three"] != jobs() || len(by) != 3 {
-		t.Errorf("%d jobs, answered by configuration %v", jobs(), by)
+	if by["one"]+by["two"]+by["three"] != jobs || len(by) != 3 {
+		t.Errorf("%d jobs, answered by configuration %v", jobs, by)
 	}
 	if kills == 0 || done == 0 {
 		t.Errorf("%d workers were killed, the others did %d jobs", kills, done)
@@ -181,34 +183,39 @@ func TestKillsAndReloads(t *testing.T) {
 // answer.
 func TestReloads(t *testing.T) {
 	server := gearmand(t)
-	p, _ := pool(t, server, 4, 20_000)
-	submit := submitJobs(t, server, jobs())
+	jobs, rounds := size()
+	p, _ := pool(t, server, 4, rounds)
+	submit := submitJobs(t, server, jobs)
 	for range 19 {
 		submit.Expect(` answered$`)
 		p.Signal(syscall.SIGHUP)
 	}
 	speed, _ := answered(t, submit)
-	if done := stop(t, p); done != jobs() {
-		t.Errorf("%d jobs were done %d times", jobs(), done)
+	if done := stop(t, p); done != jobs {
+		t.Errorf("%d jobs were done %d times", jobs, done)
 	}
 	t.Logf("19 reloads: %s", speed)
 }
 
-// What the processes are for.
+// Several workers beside one process.
 func TestSpeed(t *testing.T) {
 	server := gearmand(t)
+	jobs, rounds := size()
 	for _, workers := range []int{1, 2, 4} {
-		p, _ := pool(t, server, workers, 20_000)
-		speed, _ := answered(t, submitJobs(t, server, jobs()))
+		p, _ := pool(t, server, workers, rounds)
+		speed, by := answered(t, submitJobs(t, server, jobs))
+		if by["one"] != jobs {
+			t.Errorf("%d jobs, answered by configuration %v", jobs, by)
+		}
 		stop(t, p)
-		t.Logf("%d workers: %s", workers, speed)
+		t.Logf("workers=%d: %s", workers, speed)
 	}
 }
 
 // A worker that is told to stop finishes its job.
 func TestFinishes(t *testing.T) {
 	server := gearmand(t)
-	p, _ := pool(t, server, 1, 20_000_000)
+	p, _ := pool(t, server, 1, 5_000_000)
 	submit := submitJobs(t, server, 1)
 	waitForJob(t, server)
 	if done := stop(t, p); done != 1 {

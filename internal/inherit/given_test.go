@@ -104,6 +104,8 @@ func TestFit(t *testing.T) {
 	udp := &Given{Network: "udp4", Addr: netip.MustParseAddrPort("0.0.0.0:53")}
 	path, gram, abstract := &Given{Network: "unix", Path: "/run/s"}, &Given{Network: "unixgram", Path: "/run/s"}, &Given{Network: "unix", Path: "@s"}
 	nothing := &Given{}
+	both := &Given{Network: "tcp6", Addr: netip.MustParseAddrPort("[::]:80"), Both: true}
+	zone := tcp("[fe80::1%eth0]:80")
 	for _, tt := range []struct {
 		network, address string
 		among            []*Given
@@ -116,12 +118,16 @@ func TestFit(t *testing.T) {
 		{"tcp", "127.0.0.1:80", []*Given{all, loop6, loop}, loop},
 		{"tcp", "127.0.0.1:80", []*Given{all}, nil}, // it would serve more people than was wished for
 		{"tcp", "0.0.0.0:80", []*Given{loop, all}, all},
-		{"tcp", "0.0.0.0:80", []*Given{all6}, all6},
+		{"tcp", "0.0.0.0:80", []*Given{all6}, nil}, // it takes IPv6 alone
+		{"tcp", "0.0.0.0:80", []*Given{both}, both},
+		{"tcp", "[::]:80", []*Given{all, both}, both},
+		{"tcp", "", []*Given{loop}, loop},
+		{"tcp", "[fe80::1%eth0]:80", []*Given{zone}, zone},
+		{"tcp", "[fe80::1%eth1]:80", []*Given{zone}, nil},
 		{"tcp", "localhost:80", []*Given{loop6}, loop6},
 		{"tcp4", ":80", []*Given{all6, all}, all},
 		{"tcp6", ":80", []*Given{all, all6}, all6},
 		{"tcp", ":82", []*Given{loop, all, other}, nil},
-		{"tcp", "nonsense", []*Given{loop}, nil},
 		{"udp", ":53", []*Given{loop, udp}, udp},
 		{"udp", ":80", []*Given{all, udp}, nil},
 		{"unix", "/run/s", []*Given{gram, path}, path},
@@ -129,10 +135,14 @@ func TestFit(t *testing.T) {
 		{"unix", "/run/../run/s", []*Given{path}, path},
 		{"unix", "@s", []*Given{path, abstract}, abstract},
 		{"unix", "/run/t", []*Given{path}, nil},
-		{"tcp", "/run/s", []*Given{path}, nil},
 	} {
-		if got := Fit(tt.among, tt.network, tt.address); got != tt.want {
-			t.Errorf("%s %s among %v: %v, want %v", tt.network, tt.address, tt.among, got, tt.want)
+		if got, err := Fit(tt.among, tt.network, tt.address); got != tt.want || err != nil {
+			t.Errorf("%s %s among %v: %v, %v; want %v", tt.network, tt.address, tt.among, got, err, tt.want)
+		}
+	}
+	for _, address := range []string{"nonsense", "localhost:nosuch"} {
+		if got, err := Fit([]*Given{loop}, "tcp", address); got != nil || err == nil {
+			t.Errorf("tcp %s: %v, %v; want an error", address, got, err)
 		}
 	}
 }

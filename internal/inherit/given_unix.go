@@ -17,22 +17,26 @@ import (
 // Given is a socket that this process got from what started it.
 type Given struct {
 	FD   int
-	From string // the variable that names it
 	Name string // what the giver calls it
 
 	Network string // as for net.Listen: "tcp4", "tcp6", "udp4", "udp6", "unix", "unixgram"; "" for what is no such socket
 	Addr    netip.AddrPort
+	Both    bool   // it takes IPv4 too, on an IPv6 address
 	Path    string // of a unix socket
 }
 
 func (g Given) String() string {
+	called := ""
+	if g.Name != "" {
+		called = fmt.Sprintf(" (given as %q)", g.Name)
+	}
 	switch {
 	case g.Network == "":
-		return fmt.Sprintf("descriptor %d, no socket to serve on", g.FD)
+		return fmt.Sprintf("descriptor %d, no socket to serve on%s", g.FD, called)
 	case strings.HasPrefix(g.Network, "unix"):
-		return g.Network + " " + g.Path
+		return g.Network + " " + g.Path + called
 	}
-	return g.Network + " " + g.Addr.String()
+	return g.Network + " " + g.Addr.String() + called
 }
 
 // AllGiven lists the sockets that start_server or systemd handed to this process, and makes them close-on-exec: it
@@ -54,7 +58,7 @@ func AllGiven() ([]Given, error) {
 		if _, err := unix.FcntlInt(uintptr(n.FD), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 			return nil, fmt.Errorf("%s names descriptor %d, which is not open: %w", from, n.FD, err)
 		}
-		g := Given{FD: n.FD, From: from, Name: n.Name}
+		g := Given{FD: n.FD, Name: n.Name}
 		g.look()
 		all = append(all, g)
 	}
@@ -109,74 +113,102 @@ func (g *Given) look() {
 	case *unix.SockaddrInet4:
 		g.Network, g.Addr = name("tcp4", "udp4"), netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
 	case *unix.SockaddrInet6:
-		g.Network, g.Addr = name("tcp6", "udp6"), netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
+		ip := netip.AddrFrom16(sa.Addr)
+		if ifi, err := net.InterfaceByIndex(int(sa.ZoneId)); sa.ZoneId != 0 && err == nil {
+			ip = ip.WithZone(ifi.Name)
+		}
+		g.Network, g.Addr = name("tcp6", "udp6"), netip.AddrPortFrom(ip, uint16(sa.Port))
+		only, err := unix.GetsockoptInt(g.FD, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
+		g.Both = err == nil && only == 0
 	case *unix.SockaddrUnix:
 		g.Network, g.Path = name("unix", "unixgram"), sa.Name
 	}
 }
 
-// Fit finds the given socket that a wish for network and address means, among those not taken, and how: nil if none does.
-func Fit(all []*Given, network, address string) (best *Given) {
-	most := 0
-	for _, g := range all {
-		if n := g.fits(network, address); n > most {
-			best, most = g, n
-		}
-	}
-	return best
-}
-
-// fits is 0 where the socket is not what is wished for, else larger the closer it is.
+// Fit finds the given socket that a wish for network and address means; nil if none does.
 //
 //   - the port must be the same, and port 0 is any;
 //   - no host is any host, best all of them: who started the program knows on which to serve;
-//   - a host is that host: a socket on all of them serves more people than the program wishes for.
-func (g *Given) fits(network, address string) int {
-	if strings.HasPrefix(network, "unix") {
-		if g.Network == network && samePath(g.Path, address) {
+//   - a host is that host: a socket on all of them serves more people than the program wishes for;
+//   - all hosts of a family are that, or a socket on all hosts of both.
+func Fit(all []*Given, network, address string) (best *Given, err error) {
+	w := wish{network: network, path: address}
+	if !strings.HasPrefix(network, "unix") {
+		if w, err = parseWish(network, address); err != nil {
+			return nil, err
+		}
+	}
+	most := 0
+	for _, g := range all {
+		if n := g.fits(w); n > most {
+			best, most = g, n
+		}
+	}
+	return best, nil
+}
+
+// wish is what a program asks for.
+type wish struct {
+	network string
+	host    string // as it was written
+	addr    netip.AddrPort
+	path    string // of a unix socket
+}
+
+func parseWish(network, address string) (wish, error) {
+	if address == "" {
+		address = ":0"
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return wish{}, err
+	}
+	w := wish{network: network, host: host}
+	if strings.HasPrefix(network, "tcp") {
+		a, err := net.ResolveTCPAddr(network, address)
+		if err != nil {
+			return wish{}, err
+		}
+		w.addr = a.AddrPort()
+	} else {
+		a, err := net.ResolveUDPAddr(network, address)
+		if err != nil {
+			return wish{}, err
+		}
+		w.addr = a.AddrPort()
+	}
+	w.addr = netip.AddrPortFrom(w.addr.Addr().Unmap(), w.addr.Port())
+	return w, nil
+}
+
+// fits is 0 where the socket is not what is wished for, else larger the closer it is.
+func (g *Given) fits(w wish) int {
+	if strings.HasPrefix(w.network, "unix") {
+		if g.Network == w.network && samePath(g.Path, w.path) {
 			return 1
 		}
 		return 0
 	}
-	if g.Network == "" || strings.HasPrefix(g.Network, "unix") || g.Network != network && strings.TrimRight(g.Network, "46") != network {
+	if g.Network == "" || g.Network != w.network && strings.TrimRight(g.Network, "46") != w.network {
 		return 0
 	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
+	if w.addr.Port() != 0 && w.addr.Port() != g.Addr.Port() {
 		return 0
 	}
-	wish, err := resolve(network, address)
-	if err != nil || wish.Port() != 0 && wish.Port() != g.Addr.Port() {
-		return 0
+	ip, wished := g.Addr.Addr(), w.addr.Addr()
+	if ip.Zone() == "" || wished.Zone() == "" {
+		ip, wished = ip.WithZone(""), wished.WithZone("")
 	}
-	ip, all := g.Addr.Addr().Unmap(), g.Addr.Addr().IsUnspecified()
 	switch {
-	case host == "" && all, host != "" && ip == wish.Addr():
+	case w.host == "" && ip.IsUnspecified(), w.host != "" && ip == wished:
 		return 3
-	case host != "" && wish.Addr().IsUnspecified() && all, host == "localhost" && ip.IsLoopback():
+	case w.host != "" && wished.IsUnspecified() && ip.IsUnspecified() && g.Both, w.host == "localhost" && ip.IsLoopback():
 		return 2
-	case host == "":
+	case w.host == "":
 		return 1
 	}
 	return 0
 }
-
-func resolve(network, address string) (netip.AddrPort, error) {
-	if strings.HasPrefix(network, "tcp") {
-		a, err := net.ResolveTCPAddr(network, address)
-		if err != nil {
-			return netip.AddrPort{}, err
-		}
-		return unmap(a.AddrPort()), nil
-	}
-	a, err := net.ResolveUDPAddr(network, address)
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
-	return unmap(a.AddrPort()), nil
-}
-
-func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
 func samePath(a, b string) bool {
 	if a == b || a == "" || b == "" {
@@ -195,25 +227,32 @@ func samePath(a, b string) bool {
 	return err1 == nil && err2 == nil && os.SameFile(infoA, infoB)
 }
 
-// StarterPort writes the value of SERVER_STARTER_PORT, in the form that the programs of all languages read. The module
-// cannot: descriptors of its types cannot be set.
-// The sockets are described from what they are here, ours, and numbered as they will be in the new process, theirs.
-func StarterPort(ours, theirs []int) (string, error) {
-	elements := make([]string, len(ours))
-	for i, fd := range ours {
-		g := Given{FD: fd}
-		g.look()
-		target := g.Path
-		if g.Addr.IsValid() {
-			target = g.Addr.String()
-		}
-		if target == "" || strings.ContainsAny(target, ";=") {
-			return "", fmt.Errorf("socket %v cannot be named in %s", g, StarterEnv)
-		}
-		if g.Network == "udp4" || g.Network == "udp6" {
-			target = "u" + target
-		}
-		elements[i] = fmt.Sprintf("%s=%d", target, theirs[i])
+// StarterName is how a socket is called in SERVER_STARTER_PORT, in the form that the programs of all languages read. The
+// module cannot write it: descriptors of its types cannot be set. path is that of a unix socket, absolute; a relative one
+// would be taken for a port.
+func StarterName(fd int, path string) (string, error) {
+	g := Given{FD: fd}
+	g.look()
+	name := g.Path
+	if name != "" && name[0] != '@' && path != "" {
+		name = path
 	}
-	return strings.Join(elements, ";"), nil
+	if g.Addr.IsValid() {
+		name = g.Addr.String()
+	}
+	if name == "" || strings.ContainsAny(name, ";=") {
+		return "", fmt.Errorf("%v cannot be named in %s, which a Command reads: choose an address without %q", g, StarterEnv, ";=")
+	}
+	if strings.HasPrefix(g.Network, "udp") {
+		name = "u" + name
+	}
+	return name, nil
+}
+
+// ForgetGiven removes the variables from the environment, once their sockets were taken: what this process starts would
+// look for them among its own descriptors.
+func ForgetGiven() {
+	for _, name := range []string{StarterEnv, ListenPIDEnv, ListenFDsEnv, ListenFDNamesEnv} {
+		os.Unsetenv(name)
+	}
 }

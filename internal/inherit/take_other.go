@@ -24,9 +24,13 @@ func CloseBlob(int)                                {}
 func DupCloseOnExec(uintptr) (int, error)          { return -1, errors.ErrUnsupported }
 func Alter(base, _ []string, _ ...string) []string { return base }
 func AllGiven() ([]Given, error)                   { return nil, nil }
-func Fit([]*Given, string, string) *Given          { return nil }
-func StarterPort(_, _ []int) (string, error)       { return "", errors.ErrUnsupported }
+func Fit([]*Given, string, string) (*Given, error) { return nil, nil }
 func Exit(code int)                                { syscall.Exit(code) }
+
+func LockDir(string) (func(), error)          { return nil, errors.ErrUnsupported }
+func SetBlocking(int) error                   { return errors.ErrUnsupported }
+func StarterName(int, string) (string, error) { return "", errors.ErrUnsupported }
+func ForgetGiven()                            {}
 
 const CommandEnv = "PREFORK_COMMAND"
 

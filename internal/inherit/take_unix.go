@@ -5,6 +5,7 @@ package inherit
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -193,20 +194,46 @@ func Exit(code int) {
 func CloseBlob(fd int) { unix.Close(fd) }
 
 // CommandEnv names the program that a process is to become once it has put its own pid into LISTEN_PID, which the spawner
-// cannot know. It is the step that a Command with Config.ListenFDs is started through.
+// cannot know: the pid of the spawner, a colon, a path. It is the step that a Command with Config.ListenFDs is started
+// through.
 const CommandEnv = "PREFORK_COMMAND"
 
-// becomeCommand replaces this process by the Command, if it was started for that.
+// becomeCommand replaces this process by the Command, if its parent started it for that. From anybody else the variable
+// is ignored, and in a process with another's privileges always.
 func becomeCommand() {
-	path, ok := os.LookupEnv(CommandEnv)
+	value, ok := os.LookupEnv(CommandEnv)
 	if !ok {
 		return
 	}
-	env := Alter(os.Environ(), []string{
-		ListenPIDEnv + "=" + strconv.Itoa(os.Getpid()), ListenFDsEnv + "=" + os.Getenv(ListenFDsEnv),
-		StarterEnv + "=" + os.Getenv(StarterEnv), StarterGenerationEnv + "=" + os.Getenv(StarterGenerationEnv),
-	}, DepthEnv+"="+os.Getenv(DepthEnv))
-	err := syscall.Exec(path, os.Args, env)
+	os.Unsetenv(CommandEnv)
+	pid, path, ok := strings.Cut(value, ":")
+	if !ok || pid != strconv.Itoa(os.Getppid()) || os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
+		return
+	}
+	os.Setenv(ListenPIDEnv, strconv.Itoa(os.Getpid()))
+	err := syscall.Exec(path, os.Args, os.Environ())
 	fmt.Fprintf(os.Stderr, "prefork: cannot run the command %s: %v\n", path, err)
 	syscall.Exit(127)
 }
+
+// LockDir holds a lock on the directory of a path until unlock is called, against others who do so. It leaves nothing
+// behind, and waits while another holds it.
+func LockDir(path string) (unlock func(), err error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	for {
+		switch err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err {
+		case nil:
+			return func() { dir.Close() }, nil
+		case unix.EINTR:
+		default:
+			dir.Close()
+			return nil, os.NewSyscallError("flock", err)
+		}
+	}
+}
+
+// SetBlocking puts a socket into blocking mode, for all who share it.
+func SetBlocking(fd int) error { return os.NewSyscallError("fcntl", unix.SetNonblock(fd, false)) }

@@ -226,3 +226,14 @@ func TestDepth(t *testing.T) {
 	p.Expect(`^refused: prefork: this would be manager number 4 above one another: the program starts itself, most likely by mistake`)
 	wantSuccess(t, p)
 }
+
+// The variable of the step to a Command means something from the parent alone.
+func TestStrangersCommand(t *testing.T) {
+	for _, value := range []string{"", "/bin/echo", "1:/bin/echo", ":", "x:y"} {
+		p := preforktest.New(t, "marker", "an argument")
+		p.Cmd.Env = append(p.Cmd.Env, inherit.CommandEnv+"="+value)
+		p.Start()
+		p.Expect(`^worker false, .*New: <nil>$`)
+		wantSuccess(t, p)
+	}
+}

@@ -14,6 +14,11 @@ var errTwice = errors.New("preforkhttp: Serve was called twice with one http.Ser
 
 // serve is Serve without a Worker: it drains when ctx ends.
 func serve(ctx context.Context, limit time.Duration, ln net.Listener, srv *http.Server) error {
+	return serveBy(ctx, limit, ln, srv, srv.Serve)
+}
+
+// serveBy is serve with one of srv's methods that serve.
+func serveBy(ctx context.Context, limit time.Duration, ln net.Listener, srv *http.Server, by func(net.Listener) error) error {
 	if _, ok := srv.Handler.(*drainer); ok {
 		return errTwice
 	}
@@ -28,7 +33,7 @@ func serve(ctx context.Context, limit time.Duration, ln net.Listener, srv *http.
 		d.draining.Store(true)
 		end()
 	})
-	err := srv.Serve(ln)
+	err := by(ln)
 	if !stop() {
 		return d.drain(limit)
 	}

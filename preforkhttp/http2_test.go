@@ -3,6 +3,7 @@
 package preforkhttp
 
 import (
+	"bufio"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -254,4 +255,32 @@ func TestTLSHTTP1(t *testing.T) {
 	get(t, tr, "https://"+s.addr.String(), "HTTP/1.1")
 	s.cancel()
 	s.drained()
+}
+
+// TestTLSQueuedConnectionsAreServed: ServeTLS empties the queue as Serve does.
+func TestTLSQueuedConnectionsAreServed(t *testing.T) {
+	g := &gate{TCPListener: bind(t, "tcp").listener(t).(*net.TCPListener), open: make(chan bool)}
+	srv := &http.Server{Handler: hello, TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate(t)}}}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- serveBy(ctx, time.Minute, g, srv, func(ln net.Listener) error { return srv.ServeTLS(ln, "", "") })
+	}()
+	nc, err := net.Dial("tcp", g.Addr().String()) // it is in the queue now
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	cancel()
+	nc.SetDeadline(time.Now().Add(long))
+	conn := tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
+	fmt.Fprintf(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil || resp.StatusCode != http.StatusOK || !resp.Close {
+		t.Errorf("response %v, %v", resp, err)
+	}
+	conn.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }

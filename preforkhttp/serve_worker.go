@@ -35,8 +35,9 @@ const idleLimit = 5 * time.Second
 //     Requests with an Upgrade header are left alone. Hijacked connections (WebSocket) are the program's, as
 //     with Shutdown: Serve does not wait for them. They can end on w.Context.
 //   - A BaseContext made from w.Context would cancel all requests under way when the drain begins.
-//   - For TLS pass tls.NewListener(ln, config); HTTP/2 needs "h2" in config.NextProtos. As with http.Server.Serve, srv.TLSConfig
-//     makes no TLS by itself; if it is set, HTTP/2 needs "h2" in its NextProtos as well.
+//   - For TLS there is ServeTLS. A tls.NewListener(ln, config) works too, with "h2" in config.NextProtos for HTTP/2, and in
+//     srv.TLSConfig, if that is set; but what has queued on a listener that is wrapped, by that or another package, is not
+//     accepted before it is closed: when the program ends, it is reset.
 //   - If the program calls srv.Shutdown or srv.Close itself, Serve returns nil once no connection is open: in a worker its
 //     return usually ends the process, and Shutdown may still be waiting for requests. After Close that
 //     means once the handlers have returned.
@@ -44,4 +45,10 @@ const idleLimit = 5 * time.Second
 //     once and has shut nothing down.
 func Serve(w *prefork.Worker, ln net.Listener, srv *http.Server) error {
 	return serve(w.Context(), idleLimit, ln, srv)
+}
+
+// ServeTLS is Serve over TLS, as http.Server.ServeTLS: certificate and key come from the files, or from srv.TLSConfig where
+// their names are empty, and HTTP/2 is offered.
+func ServeTLS(w *prefork.Worker, ln net.Listener, srv *http.Server, certFile, keyFile string) error {
+	return serveBy(w.Context(), idleLimit, ln, srv, func(ln net.Listener) error { return srv.ServeTLS(ln, certFile, keyFile) })
 }

@@ -33,6 +33,16 @@ func size() (jobs, rounds int) {
 	return 2_000, 2_000
 }
 
+// freeAddress is one that nobody listens on.
+func freeAddress(t *testing.T) string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
 // gearmand starts a job server and returns its address.
 func gearmand(t *testing.T) string {
 	path, err := exec.LookPath("gearmand")
@@ -45,12 +55,7 @@ func gearmand(t *testing.T) string {
 		}
 		t.Skip("gearmand is missing; to run this test, install gearman-job-server")
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0") // gearmand cannot choose a port and say which
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := ln.Addr().String()
-	ln.Close()
+	address := freeAddress(t) // gearmand cannot choose a port and say which
 	_, port, _ := net.SplitHostPort(address)
 	p := preforktest.Command(t, exec.Command(path, "--listen=127.0.0.1", "--port="+port, "--log-file=stderr", "--verbose=INFO",
 		"--pid-file="+filepath.Join(t.TempDir(), "pid")))
@@ -291,5 +296,22 @@ func TestBadJob(t *testing.T) {
 	answered(t, submitJobs(t, server, 10))
 	if done := stop(t, p); done != 11 {
 		t.Errorf("its workers did %d jobs, want the bad one and 10", done)
+	}
+}
+
+// Without gearmand the workers fail, are started again after a pause, and can be stopped; submit says so and ends.
+func TestNoServer(t *testing.T) {
+	server := freeAddress(t)
+	p, _ := pool(t, server, 1, 1)
+	p.Expect(`worker failed.*connection refused`)
+	p.Expect(`slot waits before its next spawn`)
+	p.Signal(syscall.SIGTERM)
+	if state := p.Wait(); !state.Success() {
+		t.Errorf("it ended with %v", state)
+	}
+	submit := submitJobs(t, server, 1)
+	submit.Expect(`connection refused`)
+	if state := submit.Wait(); state.ExitCode() != 1 {
+		t.Errorf("submit ended with %v", state)
 	}
 }

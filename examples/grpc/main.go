@@ -77,9 +77,9 @@ func main() {
 	}
 }
 
-// listener knows when the server has taken what was accepted. GracefulStop alone closes connections that were accepted a
-// moment before, and their clients see their calls fail (observed: in one reload of ten, when clients connect all the
-// time).
+// listener knows when the server has taken what was accepted. GracefulStop alone closes a connection that was accepted a
+// moment before, and its client fails all calls for the second that it waits before it connects again, unless they are
+// made with WaitForReady. Observed under load, in three times ten reloads: 1, 4 and 53,390 calls; none this way.
 type listener struct {
 	net.Listener
 	taken sync.WaitGroup

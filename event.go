@@ -16,7 +16,7 @@ type State uint8
 
 const (
 	StateNone     = State(pool.None)     // not spawned yet
-	StateStarting = State(pool.Starting) // its process runs, and has not reached Start
+	StateStarting = State(pool.Starting) // its process runs, and is not ready
 	StateStandby  = State(pool.Standby)  // started ahead, parked without a slot
 	StateReady    = State(pool.Ready)    // at work
 	StateStopping = State(pool.Stopping) // told to stop
@@ -38,7 +38,7 @@ const (
 	ReasonRetired     = Reason(pool.Retired)     // was recycled
 	ReasonOverdue     = Reason(pool.Overdue)     // was told to stop, did not within StopTimeout (or by the second interrupt), and was killed
 	ReasonStuck       = Reason(pool.Stuck)       // was busy for too long without a sign of life, and was killed
-	ReasonNeverReady  = Reason(pool.NeverReady)  // was killed, because it did not reach Start or replaced itself by this program
+	ReasonNeverReady  = Reason(pool.NeverReady)  // was killed, because it was not ready in time or replaced itself by this program
 	ReasonOutOfMemory = Reason(pool.OutOfMemory) // was killed by the kernel for want of memory
 )
 
@@ -103,7 +103,7 @@ func (w WorkerInfo) String() string {
 // Event is a change of state. It is one of
 //
 //	GenerationEvent   a generation of workers begins
-//	StateEvent        a worker was spawned, reached Start, was told to stop, was killed
+//	StateEvent        a worker was spawned, was ready, was told to stop, was killed
 //	ExitEvent         a worker was reaped
 //	DelayEvent        a slot waits before its next spawn
 //	SpawnFailedEvent  a worker could not be spawned

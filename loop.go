@@ -192,7 +192,7 @@ func (m *Manager) listen(c *child) {
 }
 
 // decode handles the messages that are complete. A worker that does not speak the protocol has lost its say, and nothing
-// else if it has reached Start: whatever it writes is a fault of its own.
+// else if it is ready: whatever it writes is a fault of its own.
 func (m *Manager) decode(c *child) {
 	for {
 		msg, n, err := wire.Decode(c.unread)

@@ -135,6 +135,7 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 		SpawnInterval: m.cfg.SpawnInterval,
 		ErrRespawn:    m.cfg.ErrRespawnInterval,
 		StopTimeout:   m.cfg.StopTimeout,
+		ReadyTimeout:  m.cfg.Readiness.Timeout,
 		Stop:          m.stop,
 		Jitter:        jitter,
 	})
@@ -289,7 +290,7 @@ func (m *Manager) Deliver(sig os.Signal) {
 }
 
 // SignalAllChildren sends sig to every worker at the loop's next turn: at once while a blocking call is under way, else
-// when the next begins. Workers that are starting get it when they have reached Start, save for the stop signal. One
+// when the next begins. Workers that are starting get it when they are ready, save for the stop signal. One
 // that is sent the stop signal has been told to stop. Calling it again sends it again and does no more than that. In a
 // worker it does nothing. Any goroutine; it does not block. It panics with what is no signal of the system.
 func (m *Manager) SignalAllChildren(sig os.Signal) {

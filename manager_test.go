@@ -285,7 +285,7 @@ func TestWorkerThatWritesNonsense(t *testing.T) {
 	})
 }
 
-// A worker that let go of its socket before it reached Start and lives on (it replaced itself by another program, or by
+// A worker that let go of its socket before it was ready and lives on (it replaced itself by another program, or by
 // the same without its marker) is killed; one that is just ending is not.
 func TestLostWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -383,4 +383,27 @@ func TestMethodsFromAnyGoroutine(t *testing.T) {
 	if r.NumWorkers() != 0 {
 		t.Errorf("%d workers left", r.NumWorkers())
 	}
+}
+
+// A worker that is not ready in time has failed, with that reason, and its slot is paced for it.
+func TestReadinessTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{MaxWorkers: 1, Readiness: Readiness{Timeout: 10 * time.Second}}, func(p *proc.FakeProcess) {
+			if p.ID > 1 {
+				reachStart(p)
+			}
+		}, nil)
+		done := r.startAgain()
+		time.Sleep(10*time.Second - 1)
+		r.wantSignals(1)
+		time.Sleep(1)
+		r.wantSignals(1, kill)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if e := r.exits[0]; e.Reason != ReasonNeverReady || e.Uptime != 10*time.Second || len(r.fake.Started()) != 2 {
+			t.Errorf("%v, then %d spawns", e, len(r.fake.Started()))
+		}
+		r.Deliver(term)
+		<-done
+	})
 }

@@ -82,6 +82,9 @@ type Config struct {
 	// clock. 0 means 30 s, negative means for ever.
 	StopTimeout time.Duration
 
+	// Readiness says when a worker counts as ready, and how long that may take.
+	Readiness Readiness
+
 	// OrphanTimeout is how long a worker lives after its manager died: its Context ends at once, and what has not ended
 	// after this time is ended. 0 means 1 s. A worker that never called Context is ended at once. Programs that are
 	// run by Command are killed by the kernel, where it can (Linux, FreeBSD; not setuid programs).
@@ -118,8 +121,16 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// Readiness says when a worker counts as ready: when it reaches Start, or, if Explicit, when it calls Worker.Ready. One
+// that is not ready within Timeout is killed, and counts as one that ended badly. A Command is ready at once.
+type Readiness struct {
+	Explicit bool
+	Timeout  time.Duration // 0 means 60s, negative means never
+}
+
 const (
 	defaultMaxWorkers    = 10
+	defaultReadyTimeout  = time.Minute
 	defaultErrRespawn    = time.Second
 	defaultStopTimeout   = 30 * time.Second
 	defaultOrphanTimeout = time.Second
@@ -141,6 +152,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.StopTimeout == 0 {
 		c.StopTimeout = defaultStopTimeout
+	}
+	if c.Readiness.Timeout == 0 {
+		c.Readiness.Timeout = defaultReadyTimeout
 	}
 	if c.OrphanTimeout < 0 {
 		return c, configError("OrphanTimeout", "%v is negative; 0 means %v", c.OrphanTimeout, defaultOrphanTimeout)

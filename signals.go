@@ -17,7 +17,7 @@ type Signals map[os.Signal]Forward
 
 // Forward says what is sent to the workers for a signal. The zero Forward sends nothing: Start still returns.
 //
-// A signal other than the stop signal is held for a worker that is still starting, and sent when it has reached Start:
+// A signal other than the stop signal is held for a worker that is still starting, and sent when it is ready:
 // earlier it would kill it or be lost on it. So a worker that handles such a signal listens for it (signal.Notify)
 // before Start, behind IsWorker.
 type Forward struct {

@@ -125,6 +125,7 @@ func IsWorker() bool { return self.role != inherit.Ordinary }
 // its methods may be called from any goroutine and do not block.
 type Worker struct {
 	context sync.Once
+	ready   sync.Once
 	passed  func() []byte
 }
 
@@ -144,7 +145,9 @@ func (m *Manager) startWorker() {
 		misuse("Start called twice in a worker; after its work a worker ends by Finish, or by returning from the function of StartFunc or Run")
 	}
 	inherit.HideDepth()
-	self.control.Write(wire.Append(nil, wire.Reached{})) // fails only when the manager is gone, which watch sees
+	if !m.cfg.Readiness.Explicit {
+		m.worker.Ready()
+	}
 }
 
 // work runs a worker's function and ends the process by what it returns.
@@ -172,6 +175,14 @@ func (w *Worker) Context() context.Context {
 		}()
 	})
 	return self.ctx
+}
+
+// Ready tells the manager that this worker is ready, where Config.Readiness asks for it; else it was said by Start. Calling
+// it again does nothing.
+func (w *Worker) Ready() {
+	w.ready.Do(func() {
+		self.control.Write(wire.Append(nil, wire.Reached{})) // fails only when the manager is gone, which watch sees
+	})
 }
 
 // Passed is what Manager.Pass was given before this worker's generation began; nil if it was not called. The bytes are

@@ -3,6 +3,7 @@
 package prefork_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -426,4 +427,62 @@ func TestStopSignalInThePrelude(t *testing.T) {
 	p.Signal(term)
 	p.ExpectN(2, `^cause: prefork: told to stop by SIGTERM$`)
 	wantSuccess(t, p)
+}
+
+// slow is a program whose workers say themselves when they are ready.
+func slow() {
+	pm := must(prefork.Config{MaxWorkers: 1, Readiness: prefork.Readiness{Explicit: true}, TrapSignals: prefork.Signals{
+		term: {Signal: term}, usr1: {Signal: usr1},
+	}})
+	c := make(chan os.Signal, 1)
+	if prefork.IsWorker() {
+		signal.Notify(c, usr1)
+	}
+	untilTerm(pm, func(w *prefork.Worker) error {
+		ctx := w.Context()
+		say("in Start")
+		bufio.NewReader(os.Stdin).ReadString('\n') // the test has sent a signal
+		select {
+		case <-c:
+			say("wrong: the signal came before Ready")
+		default:
+		}
+		w.Ready()
+		w.Ready()
+		say("got %v", <-c)
+		<-ctx.Done()
+		return nil
+	})
+}
+
+// With Readiness.Explicit a worker is ready when it calls Ready, and has the signals that were held for it then.
+func TestExplicitReadiness(t *testing.T) {
+	p := preforktest.New(t, "slow")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	p.Cmd.Stdin = r
+	p.Start()
+	r.Close()
+	p.Expect(`^in Start$`)
+	p.Signal(usr1)
+	p.Expect(`signal received signal=SIGUSR1`)
+	fmt.Fprintln(w, "go on")
+	p.Expect(`^got user defined signal 1$`)
+	p.Signal(term)
+	wantSuccess(t, p)
+	ready := 0
+	for _, line := range p.Lines() {
+		if strings.HasPrefix(line, "wrong") {
+			t.Error(line)
+		}
+		if strings.Contains(line, "worker ready") {
+			ready++
+		}
+	}
+	if ready != 1 {
+		t.Errorf("%d times ready, want once", ready)
+	}
 }

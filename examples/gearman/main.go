@@ -1,7 +1,7 @@
 // Gearman is a pool of workers on a Gearman job server. A worker that is told to stop finishes its job first; the job of
 // one that dies is done by another; HUP replaces the workers with those of the new configuration.
 //
-//	gearmand --listen 127.0.0.1 --log-file stderr --pid-file /tmp/gearmand.pid
+//	gearmand --listen 127.0.0.1 --log-file stderr --pid-file gearmand.pid
 //	go run ./examples/gearman worker
 //	go run ./examples/gearman submit -n 1000
 //

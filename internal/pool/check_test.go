@@ -178,6 +178,9 @@ func (s *sim) checkWake() {
 		if w.lostAt != Never {
 			deadline = min(deadline, w.lostAt+lostGrace)
 		}
+		if s.cfg.ReadyTimeout > 0 && w.state == Starting {
+			deadline = min(deadline, w.spawnedAt+s.cfg.ReadyTimeout)
+		}
 		if w.state < Killed && deadline < math.MaxInt64 && (s.wake == Never || s.wake > deadline) {
 			s.t.Fatalf("%v: worker %d is to be killed at %v, but Wake is %v", s.now, w.id, deadline, s.wake)
 		}
@@ -239,6 +242,11 @@ func (s *sim) apply(ev Event, i int, all []Effect) {
 	}
 }
 
+// tooSlow tells whether a worker has had its time to become ready.
+func (s *sim) tooSlow(w *simWorker) bool {
+	return s.cfg.ReadyTimeout > 0 && !w.reached && w.toldAt == Never && s.now-w.spawnedAt >= s.cfg.ReadyTimeout
+}
+
 // checkKill: a worker is killed when someone said so, or when its time is over, not before (D8).
 func (s *sim) checkKill(ev Event, w *simWorker) {
 	s.t.Helper()
@@ -246,7 +254,7 @@ func (s *sim) checkKill(ev Event, w *simWorker) {
 	lost := w.lostAt != Never && s.now-w.lostAt >= lostGrace
 	byHand := ev.Kind == KillAll || ev.Kind == Signal && ev.Sig == syscall.SIGKILL || s.forwarded
 	// A stop signal and its timeout of zero fall together: the change comes before the kill in the same step.
-	if !late && !lost && !byHand && s.cfg.StopTimeout != 0 {
+	if !late && !lost && !byHand && !s.tooSlow(w) && s.cfg.StopTimeout != 0 {
 		s.t.Fatalf("%v: worker %d was killed early (told at %v, lost at %v)", s.now, w.id, w.toldAt, w.lostAt)
 	}
 	if w.why == NeverReady && (w.reached || w.toldAt != Never) {
@@ -282,7 +290,7 @@ func (s *sim) check(ev Event, st Step) {
 		}
 		timeout := s.stops() && w.toldAt != Never && s.now-w.toldAt >= s.cfg.StopTimeout
 		grace := w.lostAt != Never && s.now-w.lostAt >= lostGrace
-		if w.state < Killed && (timeout || grace) {
+		if w.state < Killed && (timeout || grace || s.tooSlow(w)) {
 			s.t.Fatalf("%v: worker %d should have been killed (told %v, lost %v)", s.now, w.id, w.toldAt, w.lostAt)
 		}
 	}
@@ -292,7 +300,7 @@ func (s *sim) check(ev Event, st Step) {
 	s.checkHeard(ev, st)
 }
 
-// checkHeard: a signal to all reaches each worker that has reached Start at once, and the others when they do.
+// checkHeard: a signal to all reaches each worker that is ready at once, and the others when they do.
 func (s *sim) checkHeard(ev Event, st Step) {
 	s.t.Helper()
 	heard := func(id int, sig syscall.Signal) bool {

@@ -26,7 +26,7 @@ type Time = time.Duration
 // Never is the time of what will not happen.
 const Never Time = -1
 
-// lostGrace is how long a worker may live after it let go of its control socket before it reached Start.
+// lostGrace is how long a worker may live after it let go of its control socket before it was ready.
 const lostGrace = 100 * time.Millisecond
 
 // State of a worker. A worker only ever moves on to a later state.
@@ -34,7 +34,7 @@ type State uint8
 
 const (
 	None     State = iota // not spawned yet
-	Starting              // its process runs, and has not reached Start
+	Starting              // its process runs, and is not ready
 	Standby               // started ahead, parked without a slot
 	Ready                 // at work
 	Stopping              // told to stop
@@ -52,7 +52,7 @@ const (
 	Retired                       // was recycled
 	Overdue                       // was told to stop, did not, and was killed
 	Stuck                         // was busy without a beat for too long
-	NeverReady                    // never reached Start
+	NeverReady                    // was not ready in time
 	OutOfMemory                   // was killed by the kernel for memory
 )
 
@@ -62,6 +62,7 @@ type Config struct {
 	SpawnInterval time.Duration
 	ErrRespawn    time.Duration  // negative: no pacing
 	StopTimeout   time.Duration  // negative: never
+	ReadyTimeout  time.Duration  // 0 or negative: never
 	Stop          syscall.Signal // the stop signal
 	Jitter        func() float64 // from [0, 1)
 }
@@ -75,7 +76,7 @@ const (
 	Halt                    // the generation ends: nothing is spawned any more
 	Spawned                 // the spawn that the last Step asked for succeeded; its worker is ID
 	SpawnFailed             // it failed
-	Reached                 // worker ID has reached Start
+	Reached                 // worker ID is ready
 	Lost                    // worker ID let go of its control socket
 	Exited                  // worker ID was reaped
 	Signal                  // Sig goes to every worker
@@ -319,6 +320,8 @@ func (p *Pool) spawned(now Time, ev Event) {
 	p.transition(w, Starting)
 	if ev.Ready {
 		p.reached(w)
+	} else if p.cfg.ReadyTimeout > 0 {
+		p.killAt(w, after(now, p.cfg.ReadyTimeout))
 	}
 }
 
@@ -328,6 +331,7 @@ func (p *Pool) reached(w *worker) {
 		return
 	}
 	w.reached = true
+	p.endStart(w)
 	p.transition(w, Ready)
 	for _, sig := range w.held {
 		if w.state < Killed {
@@ -387,7 +391,7 @@ func classify(w *worker, ev Event) (reason Reason, own bool) {
 }
 
 // lose notes that a worker let go of its control socket. Nearly always it is about to end, and its end is told a moment
-// later. One that lives on without having reached Start has replaced itself by another program, or by the same without
+// later. One that lives on without having been ready has replaced itself by another program, or by the same without
 // its marker; that would take itself for a manager, so it is killed: at once where the caller knows, also later.
 func (p *Pool) lose(now Time, w *worker, lives bool) {
 	if lives {

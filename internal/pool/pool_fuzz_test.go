@@ -15,6 +15,7 @@ var (
 	}
 	fuzzSpawnIntervals = []time.Duration{0, 0, 100 * ms, sec, 7 * sec}
 	fuzzErrRespawns    = []time.Duration{sec, sec, ms, 5 * sec, 55 * sec, 2 * time.Minute, -1}
+	fuzzReadyTimeouts  = []time.Duration{0, 60 * sec, sec, 10 * ms}
 	fuzzStopTimeouts   = []time.Duration{30 * sec, sec, 50 * ms, 0, -1}
 	fuzzSignals        = []syscall.Signal{
 		syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGKILL, syscall.SIGCONT,
@@ -62,6 +63,7 @@ func FuzzPool(f *testing.F) {
 			SpawnInterval: pick(fuzzSpawnIntervals, data[1]),
 			ErrRespawn:    pick(fuzzErrRespawns, data[2]),
 			StopTimeout:   pick(fuzzStopTimeouts, data[3]),
+			ReadyTimeout:  pick(fuzzReadyTimeouts, data[3]/8),
 			Jitter:        func() float64 { n++; return jitters[n%len(jitters)] },
 		})
 		for data = data[5:]; len(data) >= 2; data = data[2:] {

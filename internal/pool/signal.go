@@ -18,14 +18,15 @@ type schedule struct {
 	left     []int // the ordinals of those that have not had it
 }
 
-// signal sends sig to one worker, or holds it until the worker has reached Start. The stop signal is never held: a
-// worker that has not reached Start yet simply ends by it.
+// signal sends sig to one worker, or holds it until the worker is ready. The stop signal is never held: a
+// worker that is not ready yet simply ends by it.
 func (p *Pool) signal(now Time, w *worker, sig syscall.Signal, immediate bool) {
 	switch {
 	case w.state >= Killed:
 	case sig == syscall.SIGKILL:
 		p.kill(w, Stopped)
 	case sig == p.cfg.Stop:
+		p.endStart(w)
 		p.transition(w, Stopping)
 		if p.cfg.StopTimeout >= 0 {
 			p.killAt(w, after(now, p.cfg.StopTimeout))
@@ -49,6 +50,13 @@ func (p *Pool) killAt(w *worker, t Time) {
 	case t < w.deadline:
 		w.deadline = t
 		heap.Fix(&p.deadlines, w.at)
+	}
+}
+
+// endStart ends the time that a worker has to become ready. One that is lost keeps its time to end.
+func (p *Pool) endStart(w *worker) {
+	if w.state == Starting && w.at >= 0 && !w.lost {
+		heap.Remove(&p.deadlines, w.at)
 	}
 }
 
@@ -120,7 +128,7 @@ func (p *Pool) runSchedules(now Time) {
 	p.schedules = slices.DeleteFunc(p.schedules, func(s schedule) bool { return len(s.left) == 0 && s.next <= now })
 }
 
-// runDeadlines kills the lost, and the workers that were told to stop StopTimeout ago, each on its own clock: a staggered stop is not
+// runDeadlines kills the lost, those that did not become ready in time, and the workers that were told to stop StopTimeout ago, each on its own clock: a staggered stop is not
 // cut short for those that were told last (D8).
 func (p *Pool) runDeadlines(now Time) {
 	for len(p.deadlines) > 0 && p.deadlines[0].deadline <= now {

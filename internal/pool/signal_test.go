@@ -31,7 +31,7 @@ func TestSignalsAreHeldForAWorkerUntilItHasReachedStart(t *testing.T) {
 		name   string
 		before []Event
 		now    []syscall.Signal // what the worker gets at once
-		later  []syscall.Signal // when it has reached Start
+		later  []syscall.Signal // when it is ready
 	}{
 		{"in order, one of each", []Event{
 			{Kind: Signal, Sig: usr1}, {Kind: Signal, Sig: hup}, {Kind: Signal, Sig: usr1},

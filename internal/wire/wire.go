@@ -16,7 +16,7 @@ type Message interface {
 	body() []byte
 }
 
-// Reached goes up, from worker to manager: main has arrived at Start.
+// Reached goes up, from worker to manager: the worker is ready, as Config.Readiness means it.
 type Reached struct{}
 
 // Stop goes down, from manager to worker, beside the stop signal: a signal can be lost on a program that has not begun

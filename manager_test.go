@@ -396,7 +396,7 @@ func TestReadinessTimeout(t *testing.T) {
 		done := r.startAgain()
 		time.Sleep(10*time.Second - 1)
 		r.wantSignals(1)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		r.wantSignals(1, kill)
 		time.Sleep(time.Hour)
 		synctest.Wait()

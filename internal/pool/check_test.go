@@ -178,7 +178,7 @@ func (s *sim) checkWake() {
 		if w.lostAt != Never {
 			deadline = min(deadline, w.lostAt+lostGrace)
 		}
-		if s.cfg.ReadyTimeout > 0 && w.state == Starting {
+		if s.cfg.ReadyTimeout > 0 && w.state == Starting && w.lostAt == Never {
 			deadline = min(deadline, w.spawnedAt+s.cfg.ReadyTimeout)
 		}
 		if w.state < Killed && deadline < math.MaxInt64 && (s.wake == Never || s.wake > deadline) {
@@ -244,7 +244,7 @@ func (s *sim) apply(ev Event, i int, all []Effect) {
 
 // tooSlow tells whether a worker has had its time to become ready.
 func (s *sim) tooSlow(w *simWorker) bool {
-	return s.cfg.ReadyTimeout > 0 && !w.reached && w.toldAt == Never && s.now-w.spawnedAt >= s.cfg.ReadyTimeout
+	return s.cfg.ReadyTimeout > 0 && !w.reached && w.toldAt == Never && w.lostAt == Never && s.now-w.spawnedAt >= s.cfg.ReadyTimeout
 }
 
 // checkKill: a worker is killed when someone said so, or when its time is over, not before (D8).

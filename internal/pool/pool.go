@@ -401,6 +401,7 @@ func (p *Pool) lose(now Time, w *worker, lives bool) {
 	if w.reached || w.lost || w.state >= Stopping {
 		return
 	}
+	p.endStart(w)
 	w.lost = true
 	p.killAt(w, now+lostGrace)
 }

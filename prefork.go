@@ -105,10 +105,11 @@ type Config struct {
 	// that program. LISTEN_FDS counts Spawn.Files, too, which come first.
 	ListenFDs bool
 
-	// The hooks run in the manager, in the goroutine of the blocking call, one at a time. They may call every method
-	// of the Manager that does not block. A panic in a hook ends the manager as any panic does.
-
-	// BeforeSpawn is called before every attempt to spawn, also one that then fails.
+	// BeforeSpawn is called before every attempt to spawn, also one that then fails. This and the three below are hooks:
+	// they run in the manager, in the goroutine of the blocking call, one at a time, so what they write can be read when
+	// that call has returned. They may call every method of the Manager that does not block. While one runs, nothing else
+	// of the pool moves. A panic in a hook ends the manager as any panic does; a program that recovers it may lose sight
+	// of workers.
 	BeforeSpawn func(*Manager, *Spawn)
 	// AfterSpawn is called after every spawn that succeeded, with the worker's pid; the worker is already counted.
 	AfterSpawn func(*Manager, int)

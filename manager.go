@@ -203,12 +203,18 @@ func (m *Manager) stopWith(ctx context.Context) (release func()) {
 	deliver := func() {
 		m.inbox.put(func(in *inbox) { in.signals.add(arrival{sig: m.cfg.ShutdownSignal, ctx: true}) })
 	}
+	stop := func() bool { return false }
 	if ctx.Err() != nil {
 		deliver() // before anything is spawned
-		return func() {}
+	} else {
+		stop = context.AfterFunc(ctx, deliver)
 	}
-	stop := context.AfterFunc(ctx, deliver)
-	return func() { stop() }
+	return func() {
+		stop()
+		m.inbox.put(func(in *inbox) { // it is not to end a later Start
+			in.signals = slices.DeleteFunc(in.signals, func(a arrival) bool { return a.ctx })
+		})
+	}
 }
 
 // acceptInRun says whether a signal ends the generation that runs.

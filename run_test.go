@@ -305,3 +305,14 @@ func TestRunWithEndedContext(t *testing.T) {
 		}
 	})
 }
+
+// What Run's context said is over when Run is: it ends no later Start.
+func TestRunLeavesNothingOfItsContext(t *testing.T) {
+	r := newRig(t, Config{}, nil, nil)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	r.stopWith(ctx)()
+	if a, ok := r.takeSignal(); ok {
+		t.Errorf("%v waits for the next Start", a)
+	}
+}

@@ -140,7 +140,7 @@ func (m *Manager) trapTable() {
 	}
 }
 
-// trapInterrupt has Ctrl-C count as the shutdown signal, and says whether it does.
+// trapInterrupt has Ctrl-C count as the shutdown signal, until the returned function is called.
 func (m *Manager) trapInterrupt() (release func()) {
 	if _, named := m.cfg.TrapSignals[os.Interrupt]; named || m.cfg.ShutdownSignal == os.Interrupt || signal.Ignored(os.Interrupt) {
 		return func() {}

@@ -210,7 +210,10 @@ func holdsPipe(pid int, pipe string) bool {
 		// The link's permissions are the mode in which the descriptor was opened.
 		info, err := os.Lstat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
 		if err == nil && info.Mode().Perm()&0o200 != 0 {
-			return true
+			// A child of our own that was forked a moment ago still has all that we have open, this pipe perhaps, until it
+			// runs its program: that of another test, which is not to be killed.
+			process, err := readProc(pid)
+			return err == nil && process.PPID != os.Getpid()
 		}
 	}
 	return false

@@ -1,7 +1,9 @@
 package preforktest
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"reflect"
 	"syscall"
 	"testing"
@@ -57,4 +59,28 @@ func TestProcessNumbers(t *testing.T) {
 		now, err := ContextSwitches(p.PID())
 		return now > before && err == nil
 	})
+}
+
+// A child of the test binary itself is no descendant of a program, though it has the program's output open: until it runs
+// its own program, each child has everything open that the test binary had when it was forked. Killing it would be
+// killing the program of another test.
+func TestChildOfTheTestIsNoDescendant(t *testing.T) {
+	p := Start(t, "pool")
+	p.Expect("^ready$")
+	out, err := os.OpenFile(fmt.Sprintf("/proc/%d/fd/1", p.PID()), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sleep", "1000")
+	cmd.ExtraFiles = []*os.File{out}
+	err = cmd.Start()
+	out.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	if left, err := p.Descendants(); len(left) > 0 || err != nil {
+		t.Errorf("descendants: %v, %v; want none", left, err)
+	}
 }

@@ -207,7 +207,8 @@ func becomeCommand() {
 	}
 	os.Unsetenv(CommandEnv)
 	pid, path, ok := strings.Cut(value, ":")
-	if !ok || pid != strconv.Itoa(os.Getppid()) || os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
+	parent := os.Getppid() // 0 in a PID namespace of its own, which a hook may ask for
+	if !ok || parent != 0 && pid != strconv.Itoa(parent) || os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
 		return
 	}
 	os.Setenv(ListenPIDEnv, strconv.Itoa(os.Getpid()))

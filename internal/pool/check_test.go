@@ -83,6 +83,8 @@ func (s *sim) note(ev Event) {
 		}
 	case Halt:
 		s.running = false
+	case Roll:
+		s.rolls = true
 	case Resize:
 		s.max = ev.N
 		for i := range ev.N {
@@ -96,6 +98,9 @@ func (s *sim) note(ev Event) {
 			}
 		}
 	case SpawnFailed:
+		if s.p.roll.way == forward && s.p.askedGen >= s.p.roll.fresh {
+			return // it is the new generation that is blamed
+		}
 		s.failures++
 		s.failed = append(s.failed, s.now)
 		s.failedTil = s.now + s.failurePause(s.failures)
@@ -131,7 +136,13 @@ func (s *sim) failurePause(n int) time.Duration {
 func (s *sim) checkSpawn(st Step) {
 	s.t.Helper()
 	sl := s.slots[st.Spawn]
+	if s.rolls {
+		s.checkRollingSpawn(st)
+		return
+	}
 	switch {
+	case st.Gen != s.gen:
+		s.t.Fatalf("%v: a spawn of generation %d in generation %d", s.now, st.Gen, s.gen)
 	case !s.running:
 		s.t.Fatalf("%v: a spawn while no generation runs", s.now)
 	case st.Spawn >= s.max:
@@ -149,11 +160,11 @@ func (s *sim) checkSpawn(st Step) {
 	}
 }
 
-func (s *sim) spawned(slot int) {
+func (s *sim) spawned(slot, gen int) {
 	id := len(s.spawns) + 1
 	s.spawns = append(s.spawns, simSpawn{s.now, slot, id})
 	s.workers[id] = &simWorker{
-		id: id, slot: slot, gen: s.gen, spawnedAt: s.now, toldAt: Never, lostAt: Never,
+		id: id, slot: slot, gen: gen, spawnedAt: s.now, toldAt: Never, lostAt: Never,
 	}
 	sl := s.slots[slot]
 	sl.worker, sl.spawnedAt = id, s.now
@@ -185,7 +196,7 @@ func (s *sim) checkWake() {
 			s.t.Fatalf("%v: worker %d is to be killed at %v, but Wake is %v", s.now, w.id, deadline, s.wake)
 		}
 	}
-	for i := 0; s.running && i < s.max; i++ {
+	for i := 0; s.running && i < s.max && !s.rolls; i++ {
 		sl := s.slots[i]
 		if sl.worker != 0 {
 			continue
@@ -205,6 +216,10 @@ func (s *sim) apply(ev Event, i int, all []Effect) {
 	s.t.Helper()
 	e := all[i]
 	w := s.workers[e.ID]
+	if e.Kind == Rolled || e.Kind == GaveUp {
+		s.rolled(e)
+		return
+	}
 	if w == nil && e.Kind == Delay && i > 0 && all[i-1].To == Gone && all[i-1].ID == e.ID {
 		return
 	}
@@ -216,12 +231,13 @@ func (s *sim) apply(ev Event, i int, all []Effect) {
 		if w.state == Killed && (e.Sig != syscall.SIGKILL || slices.Contains(w.got, e.Sig)) {
 			s.t.Fatalf("%v: worker %d was killed and is sent %v", s.now, w.id, e.Sig)
 		}
-		harmless := e.Sig == s.cfg.Stop || e.Sig == syscall.SIGKILL || ev.Now || e.Sig == syscall.SIGCONT
+		harmless := e.Sig == s.cfg.Stop || e.Sig == rollSig || e.Sig == syscall.SIGKILL || ev.Now || e.Sig == syscall.SIGCONT
 		if !w.reached && w.state < Ready && !harmless {
 			s.t.Fatalf("%v: worker %d is starting and is sent %v", s.now, w.id, e.Sig)
 		}
-		if e.Sig == s.cfg.Stop && w.toldAt == Never {
+		if (e.Sig == s.cfg.Stop || e.Sig == rollSig && s.rolls) && w.toldAt == Never {
 			w.toldAt = s.now
+			s.checkTold(ev, w)
 		}
 		w.got = append(w.got, e.Sig)
 	case Change:
@@ -275,7 +291,7 @@ func (s *sim) check(ev Event, st Step) {
 	serving := 0
 	slots := map[int]int{}
 	for _, w := range s.workers {
-		if other, ok := slots[w.slot]; ok {
+		if other, ok := slots[w.slot]; ok && !s.rolls {
 			s.t.Fatalf("%v: workers %d and %d are both in slot %d", s.now, w.id, other, w.slot)
 		}
 		slots[w.slot] = w.id
@@ -294,8 +310,15 @@ func (s *sim) check(ev Event, st Step) {
 			s.t.Fatalf("%v: worker %d should have been killed (told %v, lost %v)", s.now, w.id, w.toldAt, w.lostAt)
 		}
 	}
-	if serving > s.max {
-		s.t.Fatalf("%v: %d workers serve, Max is %d", s.now, serving, s.max)
+	most := s.max
+	if s.rolls {
+		most += s.cfg.Surge
+	}
+	if serving > most {
+		s.t.Fatalf("%v: %d workers serve, at most %d may", s.now, serving, most)
+	}
+	if s.rolls {
+		s.checkRolls()
 	}
 	s.checkHeard(ev, st)
 }

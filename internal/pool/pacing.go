@@ -87,10 +87,7 @@ func (p *Pool) nextSpawn(now Time) (Time, *slot) {
 	at, next := Never, (*slot)(nil)
 	if len(p.vacant) > 0 {
 		next = p.vacant[0]
-		at = next.due
-		if p.lastPaced != Never {
-			at = max(at, after(p.lastPaced, p.cfg.SpawnInterval))
-		}
+		at = p.paced(next)
 	}
 	// What crashed is not held back by SpawnInterval, which spaces the starts of many: its own pace is enough (P17). Nor
 	// does it hold back those that are, or one slot that crashes again and again would keep the others empty (D4).
@@ -98,10 +95,34 @@ func (p *Pool) nextSpawn(now Time) (Time, *slot) {
 		next = p.urgent[0]
 		at = next.due
 	}
+	// A replacement can wait for what is missing.
+	if p.mayReplace() && (next == nil || at > now) {
+		if t := p.paced(p.rolls[0]); next == nil || t < at {
+			at, next = t, p.rolls[0]
+		}
+	}
 	if next == nil {
 		return Never, nil
 	}
 	return max(at, p.failedUntil), next
+}
+
+// paced is when a slot is due that SpawnInterval holds back.
+func (p *Pool) paced(s *slot) Time {
+	if p.lastPaced == Never {
+		return s.due
+	}
+	return max(s.due, after(p.lastPaced, p.cfg.SpawnInterval))
+}
+
+// spawnFailed makes all spawns wait. What fails for a new generation, and has not for the one before, is its own fault.
+func (p *Pool) spawnFailed(now Time) {
+	if p.roll.way == forward && p.askedGen >= p.roll.fresh {
+		p.giveUp(now, 0, p.askedGen, 0)
+		return
+	}
+	p.failures++
+	p.failedAt, p.failedUntil = now, after(now, p.failureDelay(p.failures))
 }
 
 // wait puts an empty slot among those that wait for a worker.
@@ -126,11 +147,14 @@ func (p *Pool) resize(now Time, n int) {
 		}
 	}
 	for i := n; i < old; i++ {
-		switch s := p.slots[i]; {
-		case s.heap != nil:
+		s := p.slots[i]
+		if s.heap != nil {
 			heap.Remove(s.heap, s.at)
-		case s.worker != nil && s.worker.state < Stopping:
-			p.signal(now, s.worker, p.cfg.Stop, true)
+		}
+		for _, w := range []*worker{s.next, s.worker} {
+			if w != nil && w.state < Stopping {
+				p.tell(now, w, p.cfg.Stop)
+			}
 		}
 	}
 }

@@ -4,8 +4,9 @@
 // the time at which it happens; what is to be done is the Step that Handle returns. So a pause of 30 s is tested in no
 // time, and a fuzzer can feed it any sequence of events and check what must hold after each (pool_fuzz_test.go):
 //
-//   - in a slot there is at most one worker;
-//   - workers starting or ready are never more than Max, once those that a smaller Max told to stop are not counted;
+//   - in a slot there is at most one worker that has not been told to stop, and at most one replacement of it;
+//   - workers starting or ready are never more than Max, while workers are being replaced than Max plus Surge;
+//   - a replacement takes no ready worker away before it is ready itself;
 //   - nothing is sent to a worker that is gone, and a worker's state only ever moves towards gone;
 //   - a worker is spawned only while a generation runs, and not before its slot's pace allows;
 //   - told to stop, all workers are gone or killed when StopTimeout has passed.
@@ -59,11 +60,13 @@ const (
 // Config is what a Pool is made from; all fields are set (defaults are the caller's business).
 type Config struct {
 	Max           int
+	Surge         int // replacements that may be starting beside Max workers
 	SpawnInterval time.Duration
 	ErrRespawn    time.Duration  // negative: no pacing
 	StopTimeout   time.Duration  // negative: never
 	ReadyTimeout  time.Duration  // 0 or negative: never
 	Stop          syscall.Signal // the stop signal
+	Continue      syscall.Signal // follows each stop signal, so that a suspended worker hears it; 0 for none
 	Jitter        func() float64 // from [0, 1)
 }
 
@@ -81,6 +84,7 @@ const (
 	Exited                  // worker ID was reaped
 	Signal                  // Sig goes to every worker
 	Forward                 // as Signal, but to one worker now and to one more each Interval
+	Roll                    // the next generation to begin replaces the workers there are, each when its replacement is ready; they are told by Sig
 	KillAll                 // every worker is killed at once
 	Resize                  // Max becomes N
 )
@@ -93,7 +97,7 @@ type Event struct {
 	Ready    bool           // Spawned: the worker is ready at once (a command, which knows nothing of Start)
 	Clean    bool           // Exited: exit code 0
 	Killed   bool           // Exited: by SIGKILL
-	Sig      syscall.Signal // Signal, Forward
+	Sig      syscall.Signal // Signal, Forward, Roll
 	Lives    bool           // Lost: the worker is known not to be about to end
 	Now      bool           // Signal, Forward: also to a worker that is starting (SIGKILL, SIGSTOP, SIGCONT cannot be caught anyway)
 	Interval time.Duration  // Forward
@@ -108,6 +112,8 @@ const (
 	Send   EffectKind = iota + 1 // send Sig to worker ID
 	Change                       // worker ID went from From to To
 	Delay                        // the slot of a worker that ended waits for For before its next spawn
+	Rolled                       // all workers are of generation Gen or a later one: those before it have been told to stop
+	GaveUp                       // generation Gen is given up, Back goes on: worker ID failed, or a spawn did where that is 0
 )
 
 // Effect is one thing to be done, or to be told.
@@ -119,15 +125,18 @@ type Effect struct {
 	From, To State
 	Reason   Reason        // Change to Killed or Gone
 	For      time.Duration // Delay
+	Gen      int           // Rolled, GaveUp
+	Back     int           // GaveUp
 }
 
 // Step is the answer to an Event. Effects are to be applied in order and are valid until the next call of Handle.
-// Spawn is the slot that should get a worker now, or -1; the caller spawns and answers Spawned or SpawnFailed, or
-// leaves it and is asked again. Wake is when Handle wants to be called next if nothing happens, or Never.
+// Spawn is the slot that should get a worker of generation Gen now, or -1; the caller spawns and answers Spawned or
+// SpawnFailed, or leaves it and is asked again. Wake is when Handle wants to be called next if nothing happens, or Never.
 type Step struct {
 	Effects []Effect
 	Spawn   int
-	Ordinal int // of the worker to be spawned
+	Gen     int // of the worker to be spawned
+	Ordinal int
 	Wake    Time
 	Retry   time.Duration // after SpawnFailed: no spawn is asked for before this has passed
 }
@@ -136,9 +145,11 @@ type Step struct {
 type Pool struct {
 	cfg     Config
 	max     int
-	gen     int
+	gen     int // the newest
+	good    int // what empty slots get while nothing is being replaced
 	running bool
 	ordinal int // of the last worker spawned
+	roll    roll
 
 	slots   []*slot // by index; never shrinks, so that a slot remembers its pace
 	workers map[int]*worker
@@ -147,6 +158,7 @@ type Pool struct {
 
 	vacant    slotHeap // empty slots below max that SpawnInterval holds back, by due time
 	urgent    slotHeap // those that it does not: after an abnormal end
+	rolls     slotHeap // those whose worker is to be replaced, and has no replacement yet
 	deadlines workerHeap
 	schedules []schedule
 
@@ -155,14 +167,16 @@ type Pool struct {
 	failedAt    Time // the last of them
 	failedUntil Time
 
-	asked *slot // for which the last Step asked for a spawn
-	out   []Effect
+	asked    *slot // for which the last Step asked for a spawn
+	askedGen int
+	out      []Effect
 }
 
 type slot struct {
 	index     int
-	worker    *worker
-	due       Time // no spawn before
+	worker    *worker // who holds it, also when told to stop; not one that a replacement has taken over from
+	next      *worker // the replacement, until it is ready
+	due       Time    // no spawn before
 	spawnedAt Time
 	bad       int // young abnormal ends that count towards the next delay
 	clean     int // young clean ends in a row
@@ -178,6 +192,7 @@ type worker struct {
 	spawnedAt  Time
 	reached    bool
 	lost       bool
+	probe      bool   // starting, and of the generation that a roll brings
 	killed     Reason // why, once it is in state Killed
 	held       []syscall.Signal
 	deadline   Time
@@ -201,6 +216,9 @@ func (p *Pool) Len() int { return len(p.workers) }
 // Generation is the number of Begin events so far.
 func (p *Pool) Generation() int { return p.gen }
 
+// Good is the generation that goes on if the newest fails: the newest itself, unless it is replacing the workers now.
+func (p *Pool) Good() int { return p.good }
+
 // Handle takes in what happened at now. It is called in order of time.
 func (p *Pool) Handle(now Time, ev Event) Step {
 	p.out = p.out[:0]
@@ -213,11 +231,10 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 	case Spawned:
 		p.spawned(now, ev)
 	case SpawnFailed:
-		p.failures++
-		p.failedAt, p.failedUntil = now, after(now, p.failureDelay(p.failures))
+		p.spawnFailed(now)
 	case Reached:
 		if w := p.workers[ev.ID]; w != nil {
-			p.reached(w)
+			p.reached(now, w)
 		}
 	case Lost:
 		if w := p.workers[ev.ID]; w != nil {
@@ -237,11 +254,14 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 		for w := p.oldest; w != nil; w = w.next {
 			p.kill(w, Overdue)
 		}
+	case Roll:
+		p.roll.marked, p.roll.sig = true, ev.Sig
 	case Resize:
 		p.resize(now, ev.N)
 	}
 	p.runSchedules(now)
 	p.runDeadlines(now)
+	p.endRoll()
 	return p.step(now)
 }
 
@@ -250,7 +270,8 @@ func (p *Pool) step(now Time) Step {
 	p.asked = nil
 	if at, slot := p.nextSpawn(now); slot != nil {
 		if at <= now {
-			p.asked, s.Spawn = slot, slot.index
+			p.asked, p.askedGen = slot, p.genFor(slot)
+			s.Spawn, s.Gen = slot.index, p.askedGen
 		} else {
 			s.Wake = at
 		}
@@ -271,6 +292,9 @@ func (p *Pool) step(now Time) Step {
 func (p *Pool) transition(w *worker, to State) {
 	if to <= w.state {
 		return
+	}
+	if w.state < Stopping && to >= Stopping {
+		p.withdraw(w, to)
 	}
 	p.out = append(p.out, Effect{Kind: Change, ID: w.id, Slot: w.slot.index, From: w.state, To: to})
 	w.state = to
@@ -295,6 +319,7 @@ func (p *Pool) begin(now Time) {
 			heap.Fix(s.heap, s.at)
 		}
 	}
+	p.beginRoll(now)
 }
 
 func (p *Pool) spawned(now Time, ev Event) {
@@ -302,12 +327,13 @@ func (p *Pool) spawned(now Time, ev Event) {
 	if s == nil {
 		panic("pool: Spawned, but no spawn was asked for")
 	}
-	if s.heap == &p.vacant {
+	if s.heap != &p.urgent {
 		p.lastPaced = now
 	}
+	replaces := s.heap == &p.rolls
 	heap.Remove(s.heap, s.at)
 	p.ordinal++
-	w := &worker{id: p.ordinal, gen: p.gen, slot: s, spawnedAt: now, at: -1, prev: p.newest}
+	w := &worker{id: p.ordinal, gen: p.askedGen, slot: s, spawnedAt: now, at: -1, prev: p.newest}
 	if p.newest != nil {
 		p.newest.next = w
 	} else {
@@ -315,24 +341,32 @@ func (p *Pool) spawned(now Time, ev Event) {
 	}
 	p.newest = w
 	p.workers[w.id] = w
-	s.worker, s.spawnedAt = w, now
+	s.spawnedAt = now
+	if replaces {
+		s.next = w
+		p.roll.surging++
+	} else {
+		s.worker = w
+	}
 	p.failures, p.failedUntil = 0, 0
 	p.transition(w, Starting)
+	p.joinRoll(w)
 	if ev.Ready {
-		p.reached(w)
+		p.reached(now, w)
 	} else if p.cfg.ReadyTimeout > 0 {
 		p.killAt(w, after(now, p.cfg.ReadyTimeout))
 	}
 }
 
 // reached lets a worker have the signals that were held for it: earlier they would have killed it or been lost on it.
-func (p *Pool) reached(w *worker) {
+func (p *Pool) reached(now Time, w *worker) {
 	if w.reached || w.lost {
 		return
 	}
 	w.reached = true
 	p.endStart(w)
 	p.transition(w, Ready)
+	p.takeOver(now, w)
 	for _, sig := range w.held {
 		if w.state < Killed {
 			p.send(w, sig)
@@ -342,6 +376,43 @@ func (p *Pool) reached(w *worker) {
 }
 
 func (p *Pool) exited(now Time, w *worker, ev Event) {
+	p.remove(w)
+	s := w.slot
+	holder := s.worker == w
+	reason, own := classify(w, ev)
+	// Only what a worker does by itself says anything about the next one, and one that was replaced has no next one.
+	urgent, fails := false, false
+	if holder || s.next == w {
+		s.due = now
+		if own && p.running && p.counts(w.gen) {
+			urgent = !ev.Clean
+			p.pace(now, s, now-w.spawnedAt, ev.Clean)
+			fails = p.fails(w, now-w.spawnedAt, ev.Clean)
+		}
+		if fails { // the slot goes back to the generation before, which is not to blame
+			s.bad, s.clean, s.delay, s.due = 0, 0, 0, now
+		}
+	}
+	p.withdraw(w, Gone)
+	if holder {
+		s.worker = nil
+	}
+	if fails {
+		p.giveUp(now, w.id, w.gen, reason)
+	}
+	p.out = append(p.out, Effect{Kind: Change, ID: w.id, Slot: s.index, From: w.state, To: Gone, Reason: reason})
+	w.state = Gone
+	if !holder {
+		return
+	}
+	if s.due > now {
+		p.out = append(p.out, Effect{Kind: Delay, ID: w.id, Slot: s.index, For: s.due - now})
+	}
+	p.vacate(s, urgent)
+}
+
+// remove takes a worker out of all lists but its slot.
+func (p *Pool) remove(w *worker) {
 	if w.at >= 0 {
 		heap.Remove(&p.deadlines, w.at)
 	}
@@ -356,25 +427,6 @@ func (p *Pool) exited(now Time, w *worker, ev Event) {
 		p.newest = w.prev
 	}
 	delete(p.workers, w.id)
-	s := w.slot
-	s.worker = nil
-
-	reason, own := classify(w, ev)
-	p.out = append(p.out, Effect{Kind: Change, ID: w.id, Slot: s.index, From: w.state, To: Gone, Reason: reason})
-	w.state = Gone
-	s.due = now
-	urgent := false
-	// Only what a worker of the running generation does by itself says anything about the next one (R5, P19).
-	if own && p.running && w.gen == p.gen {
-		urgent = !ev.Clean
-		p.pace(now, s, now-w.spawnedAt, ev.Clean)
-		if s.due > now {
-			p.out = append(p.out, Effect{Kind: Delay, ID: w.id, Slot: s.index, For: s.due - now})
-		}
-	}
-	if s.index < p.max {
-		p.wait(s, urgent)
-	}
 }
 
 // classify says why a worker ended, and whether that was the worker's own doing.

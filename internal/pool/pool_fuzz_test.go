@@ -45,6 +45,7 @@ const (
 	fuzzLeaving
 	fuzzCommand
 	fuzzObey
+	fuzzRoll
 	fuzzKinds
 )
 
@@ -60,6 +61,8 @@ func FuzzPool(f *testing.F) {
 		jitters, n := []float64{0, 0.5, 0.999, 0.25}, int(data[4])
 		s := newSim(t, Config{
 			Max:           int(data[0]) % 12,
+			Surge:         1 + int(data[0])/12%4,
+			Continue:      pick([]syscall.Signal{0, syscall.SIGCONT}, data[0]/64),
 			SpawnInterval: pick(fuzzSpawnIntervals, data[1]),
 			ErrRespawn:    pick(fuzzErrRespawns, data[2]),
 			StopTimeout:   pick(fuzzStopTimeouts, data[3]),
@@ -117,6 +120,8 @@ func (s *sim) fuzz(kind, arg byte) {
 		s.command = !s.command
 	case fuzzObey:
 		s.obey()
+	case fuzzRoll:
+		s.do(Event{Kind: Roll, Sig: rollSig})
 	}
 }
 

@@ -26,17 +26,25 @@ func (p *Pool) signal(now Time, w *worker, sig syscall.Signal, immediate bool) {
 	case sig == syscall.SIGKILL:
 		p.kill(w, Stopped)
 	case sig == p.cfg.Stop:
-		p.endStart(w)
-		p.transition(w, Stopping)
-		if p.cfg.StopTimeout >= 0 {
-			p.killAt(w, after(now, p.cfg.StopTimeout))
-		}
-		w.held = nil
-		p.send(w, sig)
+		p.tell(now, w, sig)
 	case w.reached || immediate:
 		p.send(w, sig)
 	case w.state == Starting && !slices.Contains(w.held, sig):
 		w.held = append(w.held, sig)
+	}
+}
+
+// tell tells a worker to stop, by sig.
+func (p *Pool) tell(now Time, w *worker, sig syscall.Signal) {
+	p.endStart(w)
+	p.transition(w, Stopping)
+	if p.cfg.StopTimeout >= 0 {
+		p.killAt(w, after(now, p.cfg.StopTimeout))
+	}
+	w.held = nil
+	p.send(w, sig)
+	if p.cfg.Continue != 0 {
+		p.send(w, p.cfg.Continue)
 	}
 }
 

@@ -34,10 +34,14 @@ type sim struct {
 	left      bool // one was left
 	wake      Time // of the last step
 	asked     int  // the slot to be spawned, of the last step
-	failures  int  // spawns in a row that failed
+	askedGen  int
+	failures  int // spawns in a row that failed
 	failedTil Time
 	paced     Time // the last spawn that SpawnInterval counts
 	forwarded bool // SIGKILL was forwarded, staggered
+	rolls     bool // a Roll has come: what check_test.go restates of pacing does not know of it
+	done      int  // rolls that came to their end
+	gaveUp    int  // and that did not
 }
 
 type simWorker struct {
@@ -93,7 +97,7 @@ func (s *sim) do(ev Event) []Effect {
 func (s *sim) settle(st Step) {
 	s.t.Helper()
 	for n := 0; st.Spawn >= 0; n++ {
-		if n > s.max+1 {
+		if n > 2*(s.max+s.cfg.Surge)+1 {
 			s.t.Fatalf("%v: asked for more than %d spawns at one time", s.now, n)
 		}
 		s.checkSpawn(st)
@@ -116,16 +120,16 @@ func (s *sim) settle(st Step) {
 func (s *sim) step(ev Event) Step {
 	s.t.Helper()
 	early := ev.Kind == Tick && !s.left && (s.wake == Never || s.now < s.wake)
-	asked := s.asked
+	asked, gen := s.asked, s.askedGen
 	s.note(ev)
 	st := s.p.Handle(s.now, ev)
 	if early && (len(st.Effects) > 0 || st.Spawn >= 0) {
 		s.t.Fatalf("%v: had something to do before its Wake at %v: %+v", s.now, s.wake, st)
 	}
 	if ev.Kind == Spawned {
-		s.spawned(asked)
+		s.spawned(asked, gen)
 	}
-	s.wake, s.asked = st.Wake, st.Spawn
+	s.wake, s.asked, s.askedGen = st.Wake, st.Spawn, st.Gen
 	s.effects = append(s.effects, st.Effects...)
 	for i, e := range st.Effects {
 		s.apply(ev, i, st.Effects)

@@ -37,7 +37,7 @@ func TestOriginal04Interval(t *testing.T) {
 func TestOriginal06WaitTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Config{MaxWorkers: 30}, nil, func(p *proc.FakeProcess, _ syscall.Signal) {
-			if len(p.Signals()) == (int(p.ID)+9)/10 { // worker k ends after ceil(k/10) TERMs
+			if len(signalsOf(p)) == (int(p.ID)+9)/10 { // worker k ends after ceil(k/10) TERMs
 				p.Exit(proc.Status{})
 			}
 		})
@@ -309,7 +309,7 @@ func TestD11Resize(t *testing.T) {
 func TestD15SecondTerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Config{MaxWorkers: 2}, nil, func(p *proc.FakeProcess, _ syscall.Signal) {
-			if len(p.Signals()) == 2 {
+			if len(signalsOf(p)) == 2 {
 				p.Exit(proc.Status{})
 			}
 		})

@@ -110,6 +110,11 @@ func (w WorkerInfo) String() string {
 //	SignalEvent       a signal was received, and forwarded as the table says
 //	ResizeEvent       MaxWorkers was changed
 //	ReloadFailedEvent Config.Reload failed, and the workers go on
+//	RolledEvent       a rolling replacement has come to its end
+//	RollFailedEvent   one was given up
+//	UpgradeEvent      an heir was started
+//	UpgradedEvent     it has taken over
+//	UpgradeFailedEvent it has not, or could not be started
 //
 // and no other type. String says it in a line.
 type Event interface {
@@ -150,6 +155,7 @@ type (
 	SignalEvent struct {
 		Received, Sent os.Signal
 		Interval       time.Duration
+		Rolling        bool
 	}
 
 	// ResizeEvent says that MaxWorkers was changed.
@@ -157,16 +163,44 @@ type (
 
 	// ReloadFailedEvent says that Config.Reload failed.
 	ReloadFailedEvent struct{ Err error }
+
+	// RolledEvent says that all workers are of Generation, or of a later one, but for those that were told to stop.
+	RolledEvent struct{ Generation int }
+
+	// RollFailedEvent says that a generation was given up, and which one goes on. Err is a *SpawnError where a worker of
+	// it could not be spawned.
+	RollFailedEvent struct {
+		Generation, Kept int
+		Err              error
+	}
+
+	// UpgradeEvent says that a new manager was started, as a process with the pid Heir.
+	UpgradeEvent struct{ Heir int }
+
+	// UpgradedEvent says that it has taken over. The shutdown signal follows.
+	UpgradedEvent struct{ Heir int }
+
+	// UpgradeFailedEvent says that it has not, and has ended or, where a shutdown came meanwhile, been told to. Heir is 0 where
+	// none was started.
+	UpgradeFailedEvent struct {
+		Heir int
+		Err  error
+	}
 )
 
-func (GenerationEvent) event()   {}
-func (StateEvent) event()        {}
-func (ExitEvent) event()         {}
-func (DelayEvent) event()        {}
-func (SpawnFailedEvent) event()  {}
-func (SignalEvent) event()       {}
-func (ResizeEvent) event()       {}
-func (ReloadFailedEvent) event() {}
+func (GenerationEvent) event()    {}
+func (StateEvent) event()         {}
+func (ExitEvent) event()          {}
+func (DelayEvent) event()         {}
+func (SpawnFailedEvent) event()   {}
+func (SignalEvent) event()        {}
+func (ResizeEvent) event()        {}
+func (ReloadFailedEvent) event()  {}
+func (RolledEvent) event()        {}
+func (RollFailedEvent) event()    {}
+func (UpgradeEvent) event()       {}
+func (UpgradedEvent) event()      {}
+func (UpgradeFailedEvent) event() {}
 
 func (e GenerationEvent) String() string {
 	return fmt.Sprintf("generation %d of %d workers begins", e.Generation, e.MaxWorkers)
@@ -186,10 +220,16 @@ func (e DelayEvent) String() string {
 }
 
 func (e SpawnFailedEvent) String() string {
+	if e.Retry == 0 {
+		return e.Err.Error()
+	}
 	return fmt.Sprintf("%v; next try in %v", e.Err, e.Retry.Round(time.Millisecond))
 }
 
 func (e SignalEvent) String() string {
+	if e.Rolling {
+		return fmt.Sprintf("%s received, each worker will be sent %s when its replacement is ready", signalName(e.Received), signalName(e.Sent))
+	}
 	if e.Interval > 0 {
 		return fmt.Sprintf("%s received, %s sent to one worker each %v", signalName(e.Received), signalName(e.Sent), e.Interval)
 	}
@@ -200,6 +240,22 @@ func (e ResizeEvent) String() string { return fmt.Sprintf("from %d to %d workers
 
 func (e ReloadFailedEvent) String() string {
 	return fmt.Sprintf("reload failed, the workers go on as they are: %v", e.Err)
+}
+
+func (e RolledEvent) String() string {
+	return fmt.Sprintf("all workers are of generation %d", e.Generation)
+}
+
+func (e RollFailedEvent) String() string {
+	return fmt.Sprintf("generation %d given up, generation %d goes on: %v", e.Generation, e.Kept, e.Err)
+}
+
+func (e UpgradeEvent) String() string { return fmt.Sprintf("heir %d was started", e.Heir) }
+
+func (e UpgradedEvent) String() string { return fmt.Sprintf("heir %d has taken over", e.Heir) }
+
+func (e UpgradeFailedEvent) String() string {
+	return fmt.Sprintf("upgrade failed, this manager goes on: %v", e.Err)
 }
 
 // Snapshot is a consistent copy of a Manager's state.

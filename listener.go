@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 
 	"github.com/prefork-go/prefork/internal/inherit"
 )
@@ -70,17 +71,26 @@ type closer interface{ Close() error }
 // binds one if it was given none.
 func obtain[T closer](m *Manager, network, address string, bind func(network, address string) (T, error), wrap func(*os.File) (T, error)) (s T, err error) {
 	if self.role == inherit.Worker {
-		fd, err := self.inherited(network, address)
+		got, err := self.inherited(network, address)
 		if err != nil {
 			return s, err
 		}
-		return wrapFD(fd, network+" "+address, wrap)
+		return wrapFD(got.FD, network+" "+address, wrap)
 	}
 	fd, given, err := self.given(network, address)
 	if err != nil {
 		return s, err
 	}
 	sock := &socket{fd: -1, network: network, address: address}
+	if !given && self.role == inherit.Heir {
+		// What the manager before this one did not have is new in this version of the program.
+		if got, err := self.inherited(network, address); err == nil {
+			fd, given = got.FD, true
+			if got.Own {
+				sock.bequeathed, _ = filepath.Abs(address)
+			}
+		}
+	}
 	if given {
 		s, err = wrapFD(fd, network+" "+address, wrap)
 	} else {

@@ -2,6 +2,7 @@ package prefork
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -58,18 +59,21 @@ func (m *Manager) now() pool.Time { return time.Since(m.origin) }
 
 func jitter() float64 { return rand.Float64() }
 
-// generate is the loop of Start: a generation begins, and ends with a signal that accept agrees to.
-func (m *Manager) generate(accept func(arrival) bool) os.Signal {
+// generate is the loop of Start: a generation begins, and ends with a signal.
+func (m *Manager) generate() os.Signal {
 	m.begin()
 	for {
 		step := m.turn()
 		if a, ok := m.takeSignal(); ok {
-			if !accept(a) {
+			ends, sends := m.accept(a)
+			if !ends {
 				continue
 			}
 			m.handle(pool.Event{Kind: pool.Halt})
 			m.received.Store(a)
-			m.forward(a)
+			if sends {
+				m.forward(a)
+			}
 			return a.sig
 		}
 		// One spawn a turn: a signal that comes while hundreds of workers start is not kept waiting for the last.
@@ -94,7 +98,7 @@ func (m *Manager) drain(ctx context.Context) (left int, err error) {
 			m.forward(a)
 			continue
 		}
-		if m.pool.Len() == 0 {
+		if m.pool.Len() == 0 && (m.heir == nil || m.heir.took) {
 			if m.stopping.begun {
 				m.removeSocketFiles()
 			}
@@ -112,13 +116,12 @@ func (m *Manager) begin() {
 	m.resize()
 	m.mu.Lock()
 	m.generation++
-	if m.current != m.passed {
-		m.current.close()
-		m.current = m.passed
-	}
+	m.generations[m.generation] = generation{passed: m.passed, exe: m.fetched}
 	m.mu.Unlock()
 	m.changed(GenerationEvent{Generation: m.generation, MaxWorkers: m.pool.Max()})
 	m.handle(pool.Event{Kind: pool.Begin})
+	m.forget()
+	m.tellReady()
 }
 
 // turn handles all that has happened since the last.
@@ -126,12 +129,19 @@ func (m *Manager) turn() pool.Step {
 	m.resize()
 	notes, commands := m.inbox.take()
 	for _, n := range notes {
+		if m.heir != nil && n.ID == m.heir.id {
+			m.noteHeir(m.heir, n)
+			continue
+		}
 		m.note(n)
 	}
 	for _, ev := range commands {
 		m.handle(ev)
 	}
-	return m.handle(pool.Event{Kind: pool.Tick})
+	due := m.tickHeir()
+	step := m.handle(pool.Event{Kind: pool.Tick})
+	step.Wake = pool.Sooner(step.Wake, due)
+	return step
 }
 
 // resize brings what SetMaxWorkers was last given to the policy.
@@ -214,7 +224,7 @@ func (m *Manager) decode(c *child) {
 
 // hungUp handles the end of a worker's socket: it is about to end, or it lives on as something else.
 func (m *Manager) hungUp(c *child) {
-	anew := inherit.Restarted(c.PID)
+	anew := inherit.Restarted(c.PID, c.exe)
 	if anew {
 		m.log.Error("worker has replaced itself by this program without its marker; it is killed, since it would be a manager", c.attrs()...)
 	}
@@ -232,9 +242,23 @@ func (m *Manager) handle(ev pool.Event) pool.Step {
 			m.transition(m.children[e.ID], e)
 		case pool.Delay:
 			m.changed(DelayEvent{Slot: e.Slot, For: e.For})
+		case pool.Rolled:
+			m.changed(RolledEvent{Generation: e.Gen})
+			m.forget()
+		case pool.GaveUp:
+			m.changed(RollFailedEvent{Generation: e.Gen, Kept: e.Back, Err: m.failure(e)})
 		}
 	}
 	return step
+}
+
+// failure says why a generation was given up.
+func (m *Manager) failure(e pool.Effect) error {
+	if e.ID == 0 {
+		return m.notSpawned
+	}
+	c := m.children[e.ID]
+	return fmt.Errorf("worker %d (slot %d) %v: %v after %v", c.PID, c.Slot, Reason(e.Reason), exitStatus(c.status), (m.now() - c.spawned).Round(time.Millisecond))
 }
 
 func (m *Manager) send(c *child, e pool.Effect) {
@@ -256,6 +280,13 @@ func (m *Manager) transition(c *child, e pool.Effect) {
 	}
 	info := c.WorkerInfo
 	m.mu.Unlock()
+	if e.From == pool.Ready {
+		m.ready--
+	}
+	if e.To == pool.Ready {
+		m.ready++
+		m.tellReady()
+	}
 	if e.To != pool.Gone {
 		m.changed(StateEvent{Worker: info, From: State(e.From), Reason: Reason(e.Reason)})
 		return
@@ -265,6 +296,9 @@ func (m *Manager) transition(c *child, e pool.Effect) {
 		Status: exitStatus(c.status), Reason: Reason(e.Reason), Uptime: m.now() - c.spawned, Usage: c.usage,
 	}
 	m.changed(ExitEvent{Exit: exit, From: State(e.From)})
+	if e.From < pool.Stopping && (e.From == pool.Starting || !c.status.Clean()) || exit.Reason == ReasonNeverReady {
+		m.tellFailed(exit.String())
+	}
 	if m.cfg.OnChildReap != nil {
 		m.cfg.OnChildReap(m, exit)
 	}
@@ -307,6 +341,9 @@ func describe(ev Event) (slog.Level, string, []slog.Attr) {
 			slog.Any("err", ev.Err.Err), slog.Duration("retry", ev.Retry)}
 	case SignalEvent:
 		attrs := []slog.Attr{slog.String("signal", signalName(ev.Received)), slog.String("forward", signalName(ev.Sent))}
+		if ev.Rolling {
+			attrs = append(attrs, slog.Bool("rolling", true))
+		}
 		if ev.Interval > 0 {
 			attrs = append(attrs, slog.Duration("interval", ev.Interval))
 		}
@@ -315,6 +352,17 @@ func describe(ev Event) (slog.Level, string, []slog.Attr) {
 		return slog.LevelInfo, "number of workers changed", []slog.Attr{slog.Int("from", ev.From), slog.Int("to", ev.To)}
 	case ReloadFailedEvent:
 		return slog.LevelError, "reload failed, the workers go on as they are", []slog.Attr{slog.Any("err", ev.Err)}
+	case UpgradeEvent:
+		return slog.LevelInfo, "upgrade begins", []slog.Attr{slog.Int("heir", ev.Heir)}
+	case UpgradedEvent:
+		return slog.LevelInfo, "heir has taken over, this manager ends", []slog.Attr{slog.Int("heir", ev.Heir)}
+	case UpgradeFailedEvent:
+		return slog.LevelError, "upgrade failed, this manager goes on", []slog.Attr{slog.Any("err", ev.Err)}
+	case RolledEvent:
+		return slog.LevelInfo, "workers replaced", []slog.Attr{slog.Int("gen", ev.Generation)}
+	case RollFailedEvent:
+		return slog.LevelError, "generation given up, the workers before it go on", []slog.Attr{slog.Int("gen", ev.Generation),
+			slog.Int("kept", ev.Kept), slog.Any("err", ev.Err)}
 	}
 	return slog.LevelInfo, ev.String(), nil
 }

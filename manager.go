@@ -28,7 +28,9 @@ type Manager struct {
 	stop     syscall.Signal
 	log      *slog.Logger
 	origin   time.Time
-	exe      string
+	exe      string // by which the program that runs here is started again
+	onDisk   string // where its file is found, or what has taken its name
+	dir      string // in which it was started
 	depth    int
 	busy     atomic.Pointer[string] // the blocking call that is under way
 	inbox    inbox
@@ -37,12 +39,18 @@ type Manager struct {
 	interrupts atomic.Int32 // > 0: an interrupt counts as the shutdown signal
 
 	// What follows belongs to the loop, the goroutine inside a blocking call.
-	pool     *pool.Pool
-	procs    proc.Table
-	timer    *time.Timer
-	inRun    bool
-	stopping stopping
-	current  *handover // what the running generation gets
+	pool        *pool.Pool
+	procs       proc.Table
+	timer       *time.Timer
+	inRun       bool
+	stopping    stopping
+	generations map[int]generation // that may still be spawned, by number
+	fetched     *inherit.Binary    // what the next generation is started from; nil: the file that this process runs
+	notSpawned  *SpawnError        // the last spawn that failed
+	ready       int                // workers in state ready
+	heir        *heir              // that is on its way, or has taken over
+	heirs       uint64             // that were started so far
+	succeeds    bool               // this Manager is an heir, and has not told yet how it came out
 
 	// mu guards what other goroutines read: the loop alone changes children and generation.
 	mu         sync.Mutex
@@ -61,6 +69,7 @@ type child struct {
 	WorkerInfo
 	proc    proc.Process
 	unread  []byte // the beginning of a message
+	exe     *inherit.Binary
 	spawned pool.Time
 	status  proc.Status
 	usage   *syscall.Rusage
@@ -82,14 +91,14 @@ func New(cfg Config) (*Manager, error) {
 
 func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, error) {
 	if self.role == inherit.Damaged {
-		return nil, fmt.Errorf("prefork: this process was started as a worker, but cannot be one: %w", self.err)
+		return nil, fmt.Errorf("prefork: this process was started by a manager, but cannot be what it should: %w", self.err)
 	}
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	cfg.TrapSignals, cfg.Command = maps.Clone(cfg.TrapSignals), slices.Clone(cfg.Command)
-	m := &Manager{cfg: cfg, stop: cfg.stopSignal(), log: cfg.Logger, max: cfg.MaxWorkers, children: make(map[int]*child)}
+	m := &Manager{cfg: cfg, stop: cfg.stopSignal(), log: cfg.Logger, max: cfg.MaxWorkers, children: make(map[int]*child), generations: make(map[int]generation)}
 	if cfg.Name != "" {
 		m.log = m.log.With("pool", cfg.Name)
 	}
@@ -103,6 +112,9 @@ func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, e
 	if err := m.prepare(table); err != nil {
 		self.unregister(cfg.Name)
 		return nil, err
+	}
+	if self.role == inherit.Heir && cfg.Name == self.marker.Name {
+		m.succeed()
 	}
 	return m, nil
 }
@@ -120,6 +132,12 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 	if m.exe, err = inherit.Executable(); err != nil {
 		return fmt.Errorf("prefork: the file of the program that runs is not found (is /proc mounted?): %w", err)
 	}
+	if m.dir, err = os.Getwd(); err == nil { // now, since the program may change it
+		m.onDisk, _ = inherit.OnDisk(self.args[0], m.dir)
+	}
+	if self.role == inherit.Heir {
+		m.onDisk = self.marker.Path // a symbolic link may be another by now
+	}
 	self.lookOutside() // now, so that what the program starts does not get them
 	m.origin = time.Now()
 	m.inbox.wake = make(chan struct{}, 1)
@@ -132,11 +150,13 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 	}
 	m.pool = pool.New(pool.Config{
 		Max:           m.cfg.MaxWorkers,
+		Surge:         m.cfg.MaxSurge,
 		SpawnInterval: m.cfg.SpawnInterval,
 		ErrRespawn:    m.cfg.ErrRespawnInterval,
 		StopTimeout:   m.cfg.StopTimeout,
 		ReadyTimeout:  m.cfg.Readiness.Timeout,
 		Stop:          m.stop,
+		Continue:      continueSignal,
 		Jitter:        jitter,
 	})
 	return nil
@@ -155,7 +175,7 @@ func (m *Manager) Start() (manager bool) {
 		return false
 	}
 	defer m.enter("Start")()
-	m.generate(func(arrival) bool { return true })
+	m.generate()
 	return true
 }
 
@@ -192,7 +212,7 @@ func (m *Manager) Run(ctx context.Context, work func(*Worker) error) error {
 		return fmt.Errorf("prefork: Reload: %w", err)
 	}
 	defer m.stopWith(ctx)()
-	for m.generate(m.acceptInRun) != m.cfg.ShutdownSignal {
+	for m.generate() != m.cfg.ShutdownSignal {
 	}
 	_, err := m.drain(context.Background())
 	return err
@@ -217,20 +237,55 @@ func (m *Manager) stopWith(ctx context.Context) (release func()) {
 	}
 }
 
-// acceptInRun says whether a signal ends the generation that runs.
-func (m *Manager) acceptInRun(a arrival) bool {
+// accept says whether a signal ends the generation that runs, and whether anything is sent for it.
+func (m *Manager) accept(a arrival) (ends, sends bool) {
 	switch {
 	case a.sig == m.cfg.ShutdownSignal:
-		return true
+		return true, true
+	case m.cfg.TrapSignals[a.sig].Upgrade:
+		m.changed(SignalEvent{Received: a.sig})
+		m.upgrade(context.Background()) // its events say how it came out
+		return !m.inRun, false
 	case !m.replaces(a.sig):
-		m.forward(a)
-		return false
+		if m.inRun {
+			m.forward(a)
+		}
+		return !m.inRun, true
 	}
-	if err := m.reload(); err != nil {
+	exe, err := m.fetch()
+	if err == nil && m.inRun {
+		err = m.reload()
+	}
+	if err != nil {
+		if exe != nil && exe != m.fetched {
+			exe.Close()
+		}
 		m.changed(ReloadFailedEvent{Err: err})
-		return false
+		return !m.inRun, false
 	}
-	return true
+	m.fetched = exe
+	return true, true
+}
+
+// fetch is the file that the next generation is to be started from. It is looked at before anybody is told to stop.
+func (m *Manager) fetch() (*inherit.Binary, error) {
+	if !m.cfg.FromDisk {
+		return nil, nil
+	}
+	exe, err := m.openOnDisk()
+	if err == nil && exe.Same(m.fetched) {
+		exe.Close()
+		return m.fetched, nil
+	}
+	return exe, err
+}
+
+// openOnDisk opens what is now the program's file.
+func (m *Manager) openOnDisk() (*inherit.Binary, error) {
+	if m.onDisk == "" {
+		return nil, errors.New("where the program's file is found cannot be told: start it by a path")
+	}
+	return inherit.OpenBinary(m.onDisk)
 }
 
 func (m *Manager) reload() error {

@@ -85,6 +85,21 @@ type Config struct {
 	// Readiness says when a worker counts as ready, and how long that may take.
 	Readiness Readiness
 
+	// MaxSurge is how many workers may be starting or ready above MaxWorkers while a signal with Forward.Rolling replaces
+	// them: how many are replaced at a time. 0 means 1.
+	MaxSurge int
+
+	// FromDisk has the workers of each generation but the first run the program's file as it is on disk when the generation
+	// begins, so that a deploy needs no new manager; else they run the file that the manager runs, also where another has
+	// taken its name. The file is looked at before anybody is told to stop: if it is missing, cut short or cannot be
+	// run, ReloadFailedEvent says so and the workers go on. It stays open: a worker that is respawned runs what
+	// its generation ran, whatever became of the file. Manager.Upgrade replaces the manager, too.
+	FromDisk bool
+
+	// UpgradeTimeout is how long an heir may take until all its workers are ready; see Manager.Upgrade. 0 means 60 s,
+	// negative means for ever.
+	UpgradeTimeout time.Duration
+
 	// OrphanTimeout is how long a worker lives after its manager died: its Context ends at once, and what has not ended
 	// after this time is ended. 0 means 1 s. A worker that never called Context is ended at once. Programs that are
 	// run by Command are killed by the kernel, where it can (Linux, FreeBSD; not setuid programs).
@@ -130,11 +145,13 @@ type Readiness struct {
 }
 
 const (
-	defaultMaxWorkers    = 10
-	defaultReadyTimeout  = time.Minute
-	defaultErrRespawn    = time.Second
-	defaultStopTimeout   = 30 * time.Second
-	defaultOrphanTimeout = time.Second
+	defaultMaxWorkers     = 10
+	defaultReadyTimeout   = time.Minute
+	defaultErrRespawn     = time.Second
+	defaultMaxSurge       = 1
+	defaultUpgradeTimeout = time.Minute
+	defaultStopTimeout    = 30 * time.Second
+	defaultOrphanTimeout  = time.Second
 )
 
 // withDefaults checks a Config and fills in what was left out.
@@ -157,6 +174,15 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Readiness.Timeout == 0 {
 		c.Readiness.Timeout = defaultReadyTimeout
 	}
+	if c.MaxSurge < 0 {
+		return c, configError("MaxSurge", "%d is negative; 0 means %d", c.MaxSurge, defaultMaxSurge)
+	}
+	if c.MaxSurge == 0 {
+		c.MaxSurge = defaultMaxSurge
+	}
+	if c.UpgradeTimeout == 0 {
+		c.UpgradeTimeout = defaultUpgradeTimeout
+	}
 	if c.OrphanTimeout < 0 {
 		return c, configError("OrphanTimeout", "%v is negative; 0 means %v", c.OrphanTimeout, defaultOrphanTimeout)
 	}
@@ -175,11 +201,17 @@ func (c Config) withDefaults() (Config, error) {
 	if err := c.TrapSignals.check(); err != nil {
 		return c, err
 	}
+	if f := c.TrapSignals[c.ShutdownSignal]; f.Rolling || f.Upgrade {
+		return c, configError("TrapSignals", "%v is ShutdownSignal, and Rolling or Upgrade: a shutdown starts nothing", c.ShutdownSignal)
+	}
 	if c.Command != nil && (len(c.Command) == 0 || c.Command[0] == "") {
 		return c, configError("Command", "it names no program; leave it nil to run this program as the worker")
 	}
 	if c.ListenFDs && c.Command == nil {
 		return c, configError("ListenFDs", "it is for a Command; workers of this program get their sockets from Listen")
+	}
+	if c.FromDisk && c.Command != nil {
+		return c, configError("FromDisk", "it is for workers of this program; a Command is looked up whenever it is spawned")
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -27,6 +27,20 @@ type Forward struct {
 	// the next Start or in WaitAllChildren. 0 means all at once. Workers that have ended meanwhile, and in a reload
 	// those that were told to stop already, are passed over.
 	Interval time.Duration
+	// Rolling replaces the workers without taking one away before its replacement is ready: from the next Start on (in
+	// Run at once) each worker is told to stop, by Signal or, where that is nil, by the stop signal, only when a worker of
+	// the new generation is ready in its slot. At most Config.MaxSurge replacements start at a time. It cannot be combined with
+	// Interval.
+	//
+	// If a worker of the new generation fails (it cannot be spawned, is not ready in time, or ends badly before it is
+	// ready or soon after), the generation is given up: RollFailedEvent says why, its workers are stopped, those that
+	// were ready already being replaced in the same way, and the workers before it go on, with what was passed to them. The next
+	// signal tries again. One that comes while workers are being replaced goes on to the newest generation.
+	Rolling bool
+	// Upgrade has the Manager upgrade itself, as Manager.Upgrade does; nothing is sent to the workers. Start returns when
+	// it has come out, either way, and after a success the next Start returns at once with ShutdownSignal; Run goes on
+	// until then. In WaitAllChildren nothing is done for it.
+	Upgrade bool
 }
 
 // check refuses what could not work.
@@ -40,6 +54,12 @@ func (s Signals) check() error {
 			if err := checkSignal("TrapSignals", f.Signal); err != nil {
 				return err
 			}
+		}
+		if f.Upgrade && f != (Forward{Upgrade: true}) {
+			return configError("TrapSignals", "%v: Upgrade replaces the manager, and sends the workers nothing: leave the rest of its Forward empty", received)
+		}
+		if f.Rolling && f.Interval != 0 {
+			return configError("TrapSignals", "%v: Rolling has no Interval; each worker is told to stop when its replacement is ready, and MaxSurge says how many at a time", received)
 		}
 		if f.Interval < 0 {
 			return configError("TrapSignals", "%v: Interval %v is negative; 0 means all workers at once", received, f.Interval)
@@ -98,6 +118,10 @@ func (p *pending) add(a arrival) {
 	if !slices.Contains(*p, a) {
 		*p = append(*p, a)
 	}
+}
+
+func (p pending) has(sig os.Signal) bool {
+	return slices.ContainsFunc(p, func(a arrival) bool { return a.sig == sig })
 }
 
 func (p *pending) take(shutdown os.Signal) (arrival, bool) {
@@ -199,6 +223,14 @@ func (m *Manager) forward(a arrival) {
 		}
 		again = before.begun
 	}
+	if f.Rolling {
+		if f.Signal == nil {
+			f.Signal = m.stop
+		}
+		m.changed(SignalEvent{Received: received, Sent: f.Signal, Rolling: true})
+		m.handle(pool.Event{Kind: pool.Roll, Sig: f.Signal.(syscall.Signal)})
+		return
+	}
 	m.changed(SignalEvent{Received: received, Sent: f.Signal, Interval: f.Interval})
 	if f.Signal == nil {
 		return
@@ -218,7 +250,8 @@ func sendEvent(sig syscall.Signal) pool.Event {
 
 // replaces tells whether a signal has the workers replaced by a new generation.
 func (m *Manager) replaces(sig os.Signal) bool {
-	return m.cfg.TrapSignals[sig].Signal == os.Signal(m.stop)
+	f := m.cfg.TrapSignals[sig]
+	return f.Rolling || f.Signal == os.Signal(m.stop)
 }
 
 // signalName is the name by which people know a signal.

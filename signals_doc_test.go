@@ -313,7 +313,7 @@ func managerDoes(t *testing.T, table Signals, state string, sig os.Signal) strin
 	}
 	sent := func() (all []syscall.Signal) {
 		if len(r.fake.Started()) > 0 {
-			all = r.process(1).Signals()
+			all = signalsOf(r.process(1))
 		}
 		return all
 	}

@@ -23,6 +23,7 @@ type socket struct {
 	network, address string
 	file             *socketFile // of a unix socket that this Manager bound; nil for others
 	name             string      // in SERVER_STARTER_PORT, for a Command
+	bequeathed       string      // the path of the file that the manager before this one still owns
 }
 
 // socketFile is the file of a unix socket, by what tells it from another of the same name.
@@ -152,16 +153,17 @@ func (m *Manager) allSockets() []*socket {
 	return slices.Clone(m.sockets)
 }
 
-// inherited takes a worker's socket: the first with these words that no call has taken yet.
-func (p *process) inherited(network, address string) (fd int, err error) {
+// inherited takes a socket of a worker or an heir: the first with these words that no call has taken yet.
+func (p *process) inherited(network, address string) (s inherit.Socket, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var there []string
 	for i := range p.marker.Sockets {
 		s := &p.marker.Sockets[i]
 		if s.Network == network && s.Address == address && s.FD >= 0 {
-			fd, s.FD = s.FD, -1
-			return fd, nil
+			got := *s
+			s.FD = -1
+			return got, nil
 		}
 		taken := ""
 		if s.FD < 0 {
@@ -169,7 +171,7 @@ func (p *process) inherited(network, address string) (fd int, err error) {
 		}
 		there = append(there, s.Network+" "+s.Address+taken)
 	}
-	return -1, fmt.Errorf("%w (%s): a worker gets the sockets that the manager asked for by the same words before Start",
+	return s, fmt.Errorf("%w (%s): a worker gets the sockets that the manager asked for by the same words before Start",
 		ErrNotInherited, oneOf(there))
 }
 
@@ -181,6 +183,7 @@ func (p *process) lookOutside() {
 		return
 	}
 	p.looked = true
+	p.byStarter = os.Getenv(inherit.StarterEnv) != ""
 	all, err := inherit.AllGiven()
 	p.outsideErr = err
 	for i := range all {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +13,29 @@ import (
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
 )
+
+// generation is what the workers of one generation are started with.
+type generation struct {
+	passed *handover
+	exe    *inherit.Binary // nil: the file that the manager runs
+}
+
+// forget lets go of the generations that are not spawned any more: all but the newest, and the one that goes on if that fails.
+func (m *Manager) forget() {
+	kept := []generation{m.generations[m.generation], m.generations[m.pool.Good()]}
+	for n, g := range m.generations {
+		if n == m.generation || n == m.pool.Good() {
+			continue
+		}
+		delete(m.generations, n)
+		if !slices.ContainsFunc(kept, func(k generation) bool { return k.passed == g.passed }) {
+			g.passed.close()
+		}
+		if g.exe != nil && !slices.ContainsFunc(kept, func(k generation) bool { return k.exe == g.exe }) {
+			g.exe.Close()
+		}
+	}
+}
 
 // handover is what Pass was given, for the generations that get it.
 type handover struct {
@@ -56,21 +80,21 @@ func (m *Manager) Pass(data []byte) {
 
 // spawn tries to start the worker that the policy asks for, and tells it how that went.
 func (m *Manager) spawn(step pool.Step) {
-	sp := &Spawn{Slot: step.Spawn, Generation: m.generation, Ordinal: step.Ordinal}
+	sp := &Spawn{Slot: step.Spawn, Generation: step.Gen, Ordinal: step.Ordinal}
 	if m.cfg.BeforeSpawn != nil {
 		m.cfg.BeforeSpawn(m, sp)
-		sp.Slot, sp.Generation, sp.Ordinal = step.Spawn, m.generation, step.Ordinal
+		sp.Slot, sp.Generation, sp.Ordinal = step.Spawn, step.Gen, step.Ordinal
 	}
 	p, err := m.start(sp)
 	if err != nil {
-		failed := &SpawnError{Slot: sp.Slot, Generation: sp.Generation, Err: err}
+		m.notSpawned = &SpawnError{Slot: sp.Slot, Generation: sp.Generation, Err: err}
 		step := m.handle(pool.Event{Kind: pool.SpawnFailed})
-		m.changed(SpawnFailedEvent{Err: failed, Retry: step.Retry})
+		m.changed(SpawnFailedEvent{Err: m.notSpawned, Retry: step.Retry})
 		return
 	}
 	c := &child{
 		WorkerInfo: WorkerInfo{Slot: sp.Slot, Generation: sp.Generation, Ordinal: sp.Ordinal, PID: p.Pid(), Started: time.Now()},
-		proc:       p, spawned: m.now(),
+		proc:       p, spawned: m.now(), exe: m.generations[sp.Generation].exe,
 	}
 	if m.cfg.Command == nil {
 		c.unread = []byte{}
@@ -84,22 +108,14 @@ func (m *Manager) spawn(step pool.Step) {
 	}
 }
 
-// start makes the process of a worker. It gets the standard streams of this process, as far as there are any.
+// start makes the process of a worker.
 func (m *Manager) start(sp *Spawn) (proc.Process, error) {
-	spec := proc.Spec{Path: m.exe, Args: self.args, Attr: sp.Attr, Files: []uintptr{0, 1, 2}}
-	for i, fd := range spec.Files {
-		if inherit.IsStream(fd) {
-			continue
-		}
-		null, err := os.Open(os.DevNull)
-		if err != nil {
-			return nil, err
-		}
-		defer null.Close()
-		if spec.Files[i], err = rawFD(null); err != nil {
-			return nil, err
-		}
+	spec := proc.Spec{Path: m.exe, Args: self.args, Attr: sp.Attr}
+	release, err := addStreams(&spec)
+	if err != nil {
+		return nil, err
 	}
+	defer release()
 	for _, f := range sp.Files {
 		fd, err := rawFD(f)
 		if err != nil {
@@ -124,37 +140,67 @@ func (m *Manager) start(sp *Spawn) (proc.Process, error) {
 		spec.Env = inherit.Alter(os.Environ(), append(env, sp.Env...), own...)
 		return m.procs.Start(uint64(sp.Ordinal), spec)
 	}
-	marker, err := m.hand(sp, &spec)
+	g := m.generations[sp.Generation]
+	blob, err := g.passed.file()
 	if err != nil {
 		return nil, err
 	}
+	marker := m.marker()
+	marker.Slot, marker.Generation, marker.Ordinal = sp.Slot, sp.Generation, sp.Ordinal
+	layOut(&spec, &marker, blob, g.exe, m.allSockets())
 	spec.Env = inherit.Alter(os.Environ(), sp.Env, depth, inherit.Env+"="+marker.String())
 	return m.procs.Start(uint64(sp.Ordinal), spec)
 }
 
-// hand lays out the descriptors of a worker, and writes down in its marker where they are.
-func (m *Manager) hand(sp *Spawn, spec *proc.Spec) (inherit.Marker, error) {
-	marker := inherit.Marker{
-		Manager: os.Getpid(), Name: m.cfg.Name, Slot: sp.Slot, Generation: sp.Generation, Ordinal: sp.Ordinal,
-		Stop: m.stop, Orphan: m.cfg.OrphanTimeout,
+// addStreams gives a process the standard streams of this one: the null device for those that there are not.
+func addStreams(spec *proc.Spec) (release func(), err error) {
+	spec.Files = []uintptr{0, 1, 2}
+	var null *os.File
+	release = func() { null.Close() } // of nil it does nothing
+	for i, fd := range spec.Files {
+		if inherit.IsStream(fd) {
+			continue
+		}
+		if null == nil {
+			if null, err = os.Open(os.DevNull); err != nil {
+				return nil, err
+			}
+		}
+		if spec.Files[i], err = rawFD(null); err != nil {
+			release()
+			return nil, err
+		}
 	}
-	next := func(fd uintptr) int {
-		spec.Files = append(spec.Files, fd)
+	return release, nil
+}
+
+// marker is what all markers of this Manager say.
+func (m *Manager) marker() inherit.Marker {
+	return inherit.Marker{
+		Manager: os.Getpid(), Name: m.cfg.Name, Generation: 1, Ordinal: 1, Stop: m.stop, Orphan: m.cfg.OrphanTimeout,
+	}
+}
+
+// layOut lays out the descriptors of a process that runs this library, and writes down in its marker where they are: the
+// control socket, what was passed to it (0 for nothing), the sockets, and the file that it is started from (nil for that of this
+// process).
+func layOut(spec *proc.Spec, marker *inherit.Marker, blob int, exe *inherit.Binary, sockets []*socket) {
+	next := func(fd int) int {
+		spec.Files = append(spec.Files, uintptr(fd))
 		return len(spec.Files) - 1
 	}
 	spec.Control = next(0)
 	marker.Control = spec.Control
-	blob, err := m.current.file()
-	if err != nil {
-		return marker, err
-	}
 	if blob != 0 {
-		marker.Passed = next(uintptr(blob))
+		marker.Passed = next(blob)
 	}
-	for _, s := range m.allSockets() {
-		marker.Sockets = append(marker.Sockets, inherit.Socket{FD: next(uintptr(s.fd)), Network: s.network, Address: s.address})
+	for _, s := range sockets {
+		marker.Sockets = append(marker.Sockets, inherit.Socket{FD: next(s.fd), Network: s.network, Address: s.address, Slot: inherit.Shared, Own: s.file != nil})
 	}
-	return marker, nil
+	if exe != nil {
+		marker.Exe = next(exe.FD())
+		spec.Path = exe.StartPath(marker.Exe)
+	}
 }
 
 // handToCommand gives a Command the sockets, by the variables that say where they are.

@@ -23,12 +23,15 @@ type process struct {
 	role    inherit.Role
 	err     error // why it is damaged
 	marker  inherit.Marker
-	control *os.File
+	control *os.File // of a worker and of an heir
 	args    []string // of this process, before the program may have changed them
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	heeds  atomic.Bool // Context was called
+
+	tookOver  chan struct{} // in an heir: closed when the manager before it has let go
+	byStarter bool          // this process was started by start_server
 
 	mu         sync.Mutex
 	names      map[string]bool  // of the Managers in this process
@@ -47,7 +50,14 @@ func inheritSelf() *process {
 		fmt.Fprintln(os.Stderr, "prefork:", p.err)
 		inherit.Exit(1)
 	}
-	if p.role != inherit.Worker {
+	switch p.role {
+	case inherit.Heir:
+		inherit.SetName(os.Args[0])
+		p.control = os.NewFile(uintptr(p.marker.Control), "prefork control socket")
+		p.tookOver = make(chan struct{})
+		go p.watchPredecessor()
+		return p
+	case inherit.Ordinary, inherit.Damaged:
 		return p
 	}
 	inherit.SetName(os.Args[0])
@@ -119,7 +129,7 @@ func (p *process) unregister(name string) {
 }
 
 // IsWorker reports whether this process was started as a worker by a Manager. Any goroutine, also before New.
-func IsWorker() bool { return self.role != inherit.Ordinary }
+func IsWorker() bool { return self.role == inherit.Worker || self.role == inherit.Damaged }
 
 // Worker is what a worker knows of itself, and how it hears from its manager. There is one in a worker, from Start on;
 // its methods may be called from any goroutine and do not block.

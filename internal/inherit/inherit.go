@@ -1,5 +1,6 @@
-// Package inherit is the value by which a manager tells a worker, in its environment, who it is and which descriptors
-// it was given. It is written by one side and read by the other in the same order, and nothing else reads it.
+// Package inherit is the value by which a manager tells a worker or its heir, in its environment, who it is and which
+// descriptors it was given. It is written by one side and read by the other in the same order, and nothing else reads it.
+// Beside it stands what else the two sides of a new process must agree on: its program, its environment, its depth.
 package inherit
 
 import (
@@ -12,14 +13,18 @@ import (
 	"time"
 )
 
-// Env is the name of the environment variable. It is removed as soon as it is read, so that no process that the worker
-// starts takes itself for a worker.
+// Env is the name of the environment variable of a worker. It is removed as soon as it is read, so that no process that
+// the worker starts takes itself for a worker.
 const Env = "PREFORK_WORKER"
 
-// version changes with every change of the format.
-const version = "1"
+// HeirEnv is the name of the variable of an heir: a manager that a manager has started to take its place. Its value is a
+// Marker too, in which Slot is 0, Generation and Ordinal are 1. It is removed as Env is.
+const HeirEnv = "PREFORK_HEIR"
 
-// Marker is what a worker inherits.
+// version changes with every change of the format.
+const version = "2"
+
+// Marker is what a worker or an heir inherits.
 type Marker struct {
 	Manager    int    // the manager's pid, as the manager sees itself
 	Name       string // of the pool
@@ -30,6 +35,8 @@ type Marker struct {
 	Orphan     time.Duration  // OrphanTimeout
 	Control    int            // descriptor of the socket to the manager
 	Passed     int            // descriptor of what Pass handed on; 0 for none
+	Exe        int            // descriptor of the file that the process was started from, see Binary; 0 for none. Take closes it
+	Path       string         // of an heir: where the program's file is found, as the manager before it has been told
 	Sockets    []Socket
 }
 
@@ -37,7 +44,15 @@ type Marker struct {
 type Socket struct {
 	FD               int
 	Network, Address string
+	Slot             int  // whose it is: Shared, FellBack, or a slot
+	Own              bool // the manager has bound it, and removes its file in the end, if it has one
 }
+
+// What Socket.Slot says of a socket that all workers share.
+const (
+	Shared   = -1 // it was asked for so
+	FellBack = -2 // one for each worker was asked for, and is not to be had
+)
 
 // firstFD is the lowest descriptor that can be inherited: those below are the standard streams.
 const firstFD = 3
@@ -58,28 +73,50 @@ func (m Marker) String() string {
 	}{
 		{"slot", int64(m.Slot)}, {"gen", int64(m.Generation)}, {"ord", int64(m.Ordinal)}, {"stop", int64(m.Stop)},
 		{"orphan", int64(m.Orphan)}, {"ctl", int64(m.Control)}, {"pass", int64(m.Passed)},
+		{"exe", int64(m.Exe)},
 	} {
 		b = append(append(append(b, ';'), f.key...), '=')
 		b = strconv.AppendInt(b, f.n, 10)
 	}
+	b = append(append(b, ";path="...), escape(m.Path)...)
 	for _, s := range m.Sockets {
 		b = append(b, ";sock="...)
 		b = strconv.AppendInt(b, int64(s.FD), 10)
 		b = append(append(b, ','), escape(s.Network)...)
 		b = append(append(b, ','), escape(s.Address)...)
+		b = strconv.AppendInt(append(b, ','), int64(s.Slot), 10)
+		own := int64(0)
+		if s.Own {
+			own = 1
+		}
+		b = strconv.AppendInt(append(b, ','), own, 10)
 	}
 	return fmt.Sprintf("v%s;%08x;%s", version, checksum(string(b)), b)
 }
 
-// Parse decodes a marker. It accepts what String writes and nothing else: a value that was cut, altered or written by
-// another version is an error that says which.
-func Parse(value string) (Marker, error) {
+// Parse decodes the marker of a worker. It accepts what String writes and nothing else: a value that was cut, altered or
+// written by another version is an error that says which.
+func Parse(value string) (Marker, error) { return parseVar(Env, value) }
+
+// ParseHeir is Parse for an heir.
+func ParseHeir(value string) (Marker, error) { return parseVar(HeirEnv, value) }
+
+func parseVar(name, value string) (Marker, error) {
 	m, err := parse(value)
-	if err != nil {
-		return Marker{}, fmt.Errorf("%s=%s: %w", Env, strconv.Quote(short(value)), err)
+	if err == nil {
+		return m, nil
 	}
-	return m, nil
+	switch {
+	case !errors.Is(err, errVersion):
+	case name == HeirEnv:
+		err = fmt.Errorf("%w: its manager cannot be upgraded; stop it and start the program anew", err)
+	default:
+		err = fmt.Errorf("%w: manager and worker must be the same program", err)
+	}
+	return Marker{}, fmt.Errorf("%s=%s: %w", name, strconv.Quote(short(value)), err)
 }
+
+var errVersion = errors.New("written by another version of the library")
 
 func parse(value string) (m Marker, err error) {
 	v, rest, ok := strings.Cut(value, ";")
@@ -87,7 +124,7 @@ func parse(value string) (m Marker, err error) {
 		return m, errors.New("not the value that a manager writes")
 	}
 	if v[1:] != version {
-		return m, fmt.Errorf("written by another version of the library (%s, this one is v%s): manager and worker must be the same program", v, version)
+		return m, fmt.Errorf("%w (%s, this one is v%s)", errVersion, short(v), version)
 	}
 	sum, rest, ok := strings.Cut(rest, ";")
 	if !ok || sum != fmt.Sprintf("%08x", checksum(rest)) {
@@ -104,6 +141,7 @@ func parse(value string) (m Marker, err error) {
 		{"pid", &m.Manager, 1, 1 << 31}, {"name", &m.Name, 0, 0}, {"slot", &m.Slot, 0, 1 << 31},
 		{"gen", &m.Generation, 1, 1 << 62}, {"ord", &m.Ordinal, 1, 1 << 62}, {"stop", &stop, 1, 128},
 		{"orphan", &orphan, 0, 1 << 62}, {"ctl", &m.Control, firstFD, maxFD}, {"pass", &m.Passed, 0, maxFD},
+		{"exe", &m.Exe, 0, maxFD}, {"path", &m.Path, 0, 0},
 	} {
 		if len(fields) == 0 {
 			return m, fmt.Errorf("%s is missing", f.key)
@@ -131,7 +169,7 @@ func parse(value string) (m Marker, err error) {
 func parseSocket(field string) (s Socket, err error) {
 	text, ok := strings.CutPrefix(field, "sock=")
 	parts := strings.Split(text, ",")
-	if !ok || len(parts) != 3 {
+	if !ok || len(parts) != 5 {
 		return s, fmt.Errorf("field %q is not a socket", short(field))
 	}
 	if err := set(&s.FD, parts[0], firstFD, maxFD); err != nil {
@@ -140,7 +178,18 @@ func parseSocket(field string) (s Socket, err error) {
 	if err := set(&s.Network, parts[1], 0, 0); err != nil {
 		return s, fmt.Errorf("sock: %w", err)
 	}
-	return s, set(&s.Address, parts[2], 0, 0)
+	if err := set(&s.Address, parts[2], 0, 0); err != nil {
+		return s, fmt.Errorf("sock: %w", err)
+	}
+	if err := set(&s.Slot, parts[3], FellBack, 1<<31); err != nil {
+		return s, fmt.Errorf("sock: slot: %w", err)
+	}
+	var own int
+	if err := set(&own, parts[4], 0, 1); err != nil {
+		return s, fmt.Errorf("sock: own: %w", err)
+	}
+	s.Own = own == 1
+	return s, nil
 }
 
 // checkFDs refuses a descriptor that two things claim.
@@ -161,8 +210,10 @@ func (m Marker) checkFDs() error {
 // FDs are all the descriptors that a marker names.
 func (m Marker) FDs() []int {
 	fds := []int{m.Control}
-	if m.Passed != 0 {
-		fds = append(fds, m.Passed)
+	for _, fd := range []int{m.Passed, m.Exe} {
+		if fd != 0 {
+			fds = append(fds, fd)
+		}
 	}
 	for _, s := range m.Sockets {
 		fds = append(fds, s.FD)

@@ -9,7 +9,8 @@ import (
 
 var full = Marker{
 	Manager: 4711, Name: "web; a=b,%", Slot: 3, Generation: 7, Ordinal: 42, Stop: 15, Orphan: 1500 * time.Millisecond,
-	Control: 3, Passed: 4, Sockets: []Socket{{5, "tcp", "[::1]:8080"}, {6, "unix", "/run/a b;c=d.sock"}, {7, "tcp", ""}},
+	Control: 3, Passed: 4, Exe: 9, Path: "/srv/a;b/current",
+	Sockets: []Socket{{5, "tcp", "[::1]:8080", Shared, true}, {6, "unix", "/run/a b;c=d.sock", FellBack, true}, {7, "tcp", "", 0, false}, {8, "tcp", "", 12, false}},
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -51,23 +52,29 @@ func hex8(n uint32) string {
 }
 
 func TestWhatNoManagerWrites(t *testing.T) {
-	const good = "pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0"
+	const good = "pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0;exe=0;path="
 	if _, err := Parse(sum(good)); err != nil {
 		t.Fatalf("the good one: %v", err)
 	}
 	for _, tt := range []struct{ name, value, want string }{
 		{"empty", "", "not the value"},
 		{"a flag", "1", "not the value"},
-		{"another version", "v2;00000000;x", "another version"},
+		{"another version", "v1;00000000;x", "manager and worker must be the same program"},
 		{"control is a standard stream", sum(strings.Replace(good, "ctl=3", "ctl=2", 1)), "out of range"},
 		{"passed is a standard stream", sum(strings.Replace(good, "pass=0", "pass=1", 1)), "standard stream"},
 		{"pid 0", sum(strings.Replace(good, "pid=1", "pid=0", 1)), "out of range"},
 		{"a sign", sum(strings.Replace(good, "slot=0", "slot=+0", 1)), "not a number"},
-		{"fields swapped", sum("name=;pid=1;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0"), "pid is missing"},
+		{"fields swapped", sum("name=;pid=1;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0;exe=0"), "pid is missing"},
 		{"cut", sum("pid=1;name=;slot=0"), "gen is missing"},
 		{"a field too many", sum(good + ";x=1"), "not a socket"},
-		{"a descriptor twice", sum(good + ";sock=3,tcp,x"), "named twice"},
-		{"a huge descriptor", sum(good + ";sock=99999999999,tcp,x"), "out of range"},
+		{"the binary is a standard stream", sum(strings.Replace(good, "exe=0", "exe=1", 1)), "standard stream"},
+		{"the binary is the control socket", sum(strings.Replace(good, "exe=0", "exe=3", 1)), "named twice"},
+		{"no binary", sum(strings.Replace(good, ";exe=0", "", 1)), "exe is missing"},
+		{"a descriptor twice", sum(good + ";sock=3,tcp,x,-1,0"), "named twice"},
+		{"a huge descriptor", sum(good + ";sock=99999999999,tcp,x,-1,0"), "out of range"},
+		{"a socket without all its parts", sum(good + ";sock=4,tcp,x,-1"), "not a socket"},
+		{"a socket with an empty slot", sum(good + ";sock=4,tcp,x,,0"), "slot"},
+		{"a socket of no slot", sum(good + ";sock=4,tcp,x,-3,0"), "out of range"},
 		{"escaped without need", sum(strings.Replace(good, "name=", "name=%61", 1)), "not as a manager writes it"},
 	} {
 		if _, err := Parse(tt.value); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -76,11 +83,24 @@ func TestWhatNoManagerWrites(t *testing.T) {
 	}
 }
 
+// The same value is refused for an heir with the name of its variable, and with what to do there.
+func TestParseHeir(t *testing.T) {
+	if m, err := ParseHeir(full.String()); err != nil || !reflect.DeepEqual(m, full) {
+		t.Errorf("%+v, %v", m, err)
+	}
+	for value, want := range map[string]string{"1": "not the value", "v1;00000000;x": "cannot be upgraded; stop it"} {
+		if _, err := ParseHeir(value); err == nil || !strings.HasPrefix(err.Error(), HeirEnv+"=") || !strings.Contains(err.Error(), want) {
+			t.Errorf("ParseHeir(%q) says %v, want something with %q", value, err, want)
+		}
+	}
+}
+
 // Whatever the environment holds, reading it ends without a panic, and what is accepted is what String writes.
 func FuzzParse(f *testing.F) {
 	f.Add(full.String())
-	f.Add("v1;00000000;pid=1")
-	f.Add(sum("pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0;sock=4,tcp,:80"))
+	f.Add("v2;00000000;pid=1")
+	f.Add(full.String()[len("v2;00000000;"):]) // what stands behind the checksum
+	f.Add(sum("pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0;exe=0;path=;sock=4,tcp,:80,-1,1"))
 	f.Fuzz(func(t *testing.T, value string) {
 		// Half of the search goes behind the checksum, which a fuzzer cannot guess.
 		for _, v := range []string{value, sum(value)} {

@@ -16,11 +16,15 @@ func setName(string) {}
 // Executable is a path by which the program that runs here can be run again.
 func Executable() (string, error) { return os.Executable() }
 
+// StartPath is the path of the file: here a process cannot be started from a descriptor, and another that has taken the
+// file's name is started in its place.
+func (b *Binary) StartPath(int) string { return b.path }
+
 // HideDepth leaves the variable where it is: here the environment of an ancestor cannot be read.
 func HideDepth() {}
 
 // Restarted cannot be told here.
-func Restarted(int) bool { return false }
+func Restarted(int, *Binary) bool { return false }
 
 // Depth is how many managers there are above this process.
 func Depth() (int, error) {

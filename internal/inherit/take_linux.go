@@ -1,11 +1,9 @@
 package inherit
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -56,15 +54,27 @@ func Executable() (string, error) {
 	return os.Executable()
 }
 
+// StartPath is the path by which the file is started in a new process that has it at descriptor childFD. The process is
+// called by that number in ps until it has named itself, and a script finds it in $0.
+func (b *Binary) StartPath(childFD int) string {
+	path := "/proc/self/fd/" + strconv.Itoa(childFD)
+	if _, err := os.Stat("/proc/self/fd"); err != nil {
+		return b.path
+	}
+	return path
+}
+
 // HideDepth removes the depth from the environment of a worker that has reached its work, so that nothing of ours is left
 // there: Depth finds it among the ancestors, where it still stands in the environment that they were started with. Until
 // then it stays, since a program that replaces itself in main's prelude has its own old environment for an ancestor.
 func HideDepth() { os.Unsetenv(DepthEnv) }
 
-// Restarted tells whether the process runs this very program, and was not given a marker when it began to: a worker that
-// has replaced itself by itself, and now takes itself for a manager.
-func Restarted(pid int) bool {
-	if !runsThisProgram(pid) {
+// Restarted tells whether the process runs this very program, or the file that it was started from where that is another
+// (nil where it is not), and was not given a marker when it began to: a worker that has replaced itself by itself, and now
+// takes itself for a manager.
+func Restarted(pid int, startedFrom *Binary) bool {
+	theirs, err := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil || !isThisProgram(theirs) && (startedFrom == nil || !os.SameFile(theirs, startedFrom.info)) {
 		return false
 	}
 	environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
@@ -75,61 +85,8 @@ func Restarted(pid int) bool {
 	return !worker
 }
 
-// Depth is how many managers there are above this process: the larger of what the variable says and of what can be seen.
-//
-// A worker's environment is clean, so what it starts has no variable; but the kernel keeps the environment that each
-// ancestor was started with. And where a wrapper emptied that too (env -i), there are still the ancestors that run this
-// very program and are no workers. What cannot be read (another user's process) is passed over.
-func Depth() (int, error) {
-	value, found := os.LookupEnv(DepthEnv)
-	seen := 0
-	for pid, hops := os.Getppid(), 0; pid > 0 && hops < 64; hops++ {
-		environ, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		if err == nil {
-			if _, worker := lookup(environ, Env); !worker && runsThisProgram(pid) {
-				seen++
-			}
-			if !found {
-				value, found = lookup(environ, DepthEnv)
-			}
-		}
-		if pid, err = parentOf(pid); err != nil {
-			break
-		}
-	}
-	if !found {
-		return seen, nil
-	}
-	depth, err := parseDepth(value)
-	return max(depth, seen), err
-}
-
-// lookup finds a variable in an environment as the kernel keeps it.
-func lookup(environ []byte, name string) (value string, ok bool) {
-	for kv := range bytes.SplitSeq(environ, []byte{0}) {
-		if value, ok := bytes.CutPrefix(kv, []byte(name+"=")); ok {
-			return string(value), true
-		}
-	}
-	return "", false
-}
-
-// runsThisProgram says no of a process that is about to end: it has no program any more.
-func runsThisProgram(pid int) bool {
-	ours, err1 := os.Stat("/proc/self/exe")
-	theirs, err2 := os.Stat(fmt.Sprintf("/proc/%d/exe", pid))
-	return err1 == nil && err2 == nil && os.SameFile(ours, theirs)
-}
-
-func parentOf(pid int) (int, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	// The second field is the name, in parentheses, and may itself hold anything.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 2 {
-		return 0, fmt.Errorf("/proc/%d/stat is not understood", pid)
-	}
-	return strconv.Atoi(fields[1])
+// isThisProgram compares with the file of a process's program; one that is about to end has none any more.
+func isThisProgram(theirs os.FileInfo) bool {
+	ours, err := os.Stat("/proc/self/exe")
+	return err == nil && os.SameFile(ours, theirs)
 }

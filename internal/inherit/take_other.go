@@ -15,7 +15,7 @@ func Take() (Marker, Role, error)                  { return Marker{}, Ordinary, 
 func Depth() (int, error)                          { return 0, errors.ErrUnsupported }
 func Executable() (string, error)                  { return os.Executable() }
 func HideDepth()                                   {}
-func Restarted(int) bool                           { return false }
+func Restarted(int, *Binary) bool                  { return false }
 func SetName(string)                               {}
 func NewBlob([]byte) (int, error)                  { return -1, errors.ErrUnsupported }
 func ReadBlob(int) ([]byte, error)                 { return nil, errors.ErrUnsupported }
@@ -37,3 +37,13 @@ const CommandEnv = "PREFORK_COMMAND"
 type Given struct{ FD int }
 
 func (Given) String() string { return "" }
+
+type Binary struct{}
+
+func OnDisk(string, string) (string, error) { return os.Executable() }
+func OpenBinary(string) (*Binary, error)    { return nil, errors.ErrUnsupported }
+func (*Binary) FD() int                     { return -1 }
+func (*Binary) Path() string                { return "" }
+func (*Binary) Close()                      {}
+func (*Binary) Same(*Binary) bool           { return false }
+func (*Binary) StartPath(int) string        { return "" }

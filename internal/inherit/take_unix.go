@@ -17,11 +17,27 @@ import (
 // that the process starts sees any of it. It is called once, at the start of the process.
 func Take() (Marker, Role, error) {
 	becomeCommand()
-	value, ok := os.LookupEnv(Env)
-	if !ok {
-		return Marker{}, Ordinary, nil
+	worker, isWorker := takeEnv(Env)
+	heir, isHeir := takeEnv(HeirEnv)
+	if isWorker { // first: whatever else the environment holds, who carries this one is no manager by mistake
+		if m, role, err := takeWorker(worker); role != Ordinary {
+			return m, role, err
+		}
 	}
-	os.Unsetenv(Env)
+	if isHeir {
+		return takeHeir(heir)
+	}
+	return Marker{}, Ordinary, nil
+}
+
+func takeEnv(name string) (value string, ok bool) {
+	if value, ok = os.LookupEnv(name); ok {
+		os.Unsetenv(name)
+	}
+	return value, ok
+}
+
+func takeWorker(value string) (Marker, Role, error) {
 	m, err := Parse(value)
 	if err != nil {
 		return Marker{}, Damaged, err
@@ -33,15 +49,42 @@ func Take() (Marker, Role, error) {
 		return Marker{}, Damaged, fmt.Errorf("%s names manager %d, which is not the parent of this process: %w; unset %s to start the program by itself",
 			Env, m.Manager, ErrGone, Env)
 	}
+	return adopt(m, Env, Worker)
+}
+
+// takeHeir leaves alone what another process's heir was meant to get: a manager by itself does no harm where one is meant
+// to run.
+func takeHeir(value string) (Marker, Role, error) {
+	m, err := ParseHeir(value)
+	if err != nil {
+		return Marker{}, Damaged, err
+	}
+	if !isParent(m) {
+		return Marker{}, Ordinary, nil
+	}
+	return adopt(m, HeirEnv, Heir)
+}
+
+// adopt makes the descriptors of a verified marker this process's own.
+func adopt(m Marker, name string, role Role) (Marker, Role, error) {
 	for _, fd := range m.FDs() {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
-			return Marker{}, Damaged, fmt.Errorf("%s names descriptor %d, which is not open: %w", Env, fd, err)
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err == nil && fd == m.Exe && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd) // close-on-exec it would not have been inherited: it would be one of Go's own
+			continue
+		}
+		if err == nil {
+			_, err = unix.FcntlInt(uintptr(fd), unix.F_SETFD, unix.FD_CLOEXEC)
+		}
+		if err != nil {
+			return Marker{}, Damaged, fmt.Errorf("%s names descriptor %d, which is not open: %w", name, fd, err)
 		}
 	}
+	m.Exe = 0
 	if err := unix.SetNonblock(m.Control, true); err != nil {
 		return Marker{}, Damaged, fmt.Errorf("control socket: %w", err)
 	}
-	return m, Worker, nil
+	return m, role, nil
 }
 
 // What the process behind the control socket is to this one.
@@ -150,7 +193,7 @@ func Alter(base, extra []string, own ...string) []string {
 				continue
 			}
 			switch name {
-			case Env, DepthEnv, CommandEnv:
+			case Env, HeirEnv, DepthEnv, CommandEnv:
 				continue
 			case StarterEnv, StarterGenerationEnv, ListenPIDEnv, ListenFDsEnv, ListenFDNamesEnv:
 				if i == 0 {

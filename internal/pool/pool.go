@@ -76,6 +76,7 @@ type Kind uint8
 const (
 	Tick        Kind = iota // nothing but time has passed
 	Begin                   // a generation begins: missing workers are spawned
+	Resume                  // the generation that a Halt ended goes on
 	Halt                    // the generation ends: nothing is spawned any more
 	Spawned                 // the spawn that the last Step asked for succeeded; its worker is ID
 	SpawnFailed             // it failed
@@ -226,6 +227,8 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 	case Tick:
 	case Begin:
 		p.begin(now)
+	case Resume:
+		p.running = p.gen > 0
 	case Halt:
 		p.running = false
 	case Spawned:
@@ -277,11 +280,11 @@ func (p *Pool) step(now Time) Step {
 		}
 	}
 	if len(p.deadlines) > 0 {
-		s.Wake = sooner(s.Wake, p.deadlines[0].deadline)
+		s.Wake = Sooner(s.Wake, p.deadlines[0].deadline)
 	}
 	for i := range p.schedules {
 		if len(p.schedules[i].left) > 0 {
-			s.Wake = sooner(s.Wake, p.schedules[i].next)
+			s.Wake = Sooner(s.Wake, p.schedules[i].next)
 		}
 	}
 	s.Effects, s.Retry = p.out, max(0, p.failedUntil-now)
@@ -458,7 +461,8 @@ func (p *Pool) lose(now Time, w *worker, lives bool) {
 	p.killAt(w, now+lostGrace)
 }
 
-func sooner(a, b Time) Time {
+// Sooner is the earlier of two times of which each may be Never.
+func Sooner(a, b Time) Time {
 	if a == Never || b != Never && b < a {
 		return b
 	}

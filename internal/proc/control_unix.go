@@ -3,6 +3,7 @@
 package proc
 
 import (
+	"fmt"
 	"io"
 	"os"
 
@@ -57,4 +58,28 @@ func writeControl(fd int, p []byte) (int, error) {
 		}
 	}
 	return written, nil
+}
+
+// writeControlFile writes p to a control socket with a descriptor. The kernel attaches it to the first byte. That no part
+// of p stays behind is the kernel's doing, too: Linux queues up to half of the socket's buffer as one, or nothing; the
+// BSDs write nothing while there is less room than their low-water mark of 2 KiB. If one wrote a part all the same, the
+// rest must follow at once, or else the process cannot make sense of what comes after it.
+func writeControlFile(fd int, p []byte, file int) error {
+	rights := unix.UnixRights(file)
+	for {
+		n, err := unix.SendmsgN(fd, p, rights, nil, unix.MSG_NOSIGNAL)
+		switch {
+		case n > 0 && n < len(p):
+			if _, err := writeControl(fd, p[n:]); err != nil {
+				return fmt.Errorf("a message was cut: %w", os.NewSyscallError("sendmsg", unix.EMSGSIZE))
+			}
+			return nil
+		case err == nil:
+			return nil
+		case err == unix.EAGAIN, err == unix.ENOBUFS, err == unix.ETOOMANYREFS: // more descriptors under way than this user may open
+			return ErrWouldBlock
+		case err != unix.EINTR:
+			return os.NewSyscallError("sendmsg", err)
+		}
+	}
 }

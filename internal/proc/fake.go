@@ -86,6 +86,7 @@ type FakeProcess struct {
 	signals []syscall.Signal
 	unread  []byte // what it said and the owner has not read
 	written []byte // what the owner wrote
+	files   []int  // the descriptors beside it
 	armed   bool   // a Readable note may be sent
 	hungUp  bool
 	ended   bool
@@ -128,6 +129,13 @@ func (p *FakeProcess) Written() []byte {
 	p.f.mu.Lock()
 	defer p.f.mu.Unlock()
 	return slices.Clone(p.written)
+}
+
+// Files returns the descriptors that the owner has written with WriteFile, as bare numbers: they may be closed by now.
+func (p *FakeProcess) Files() []int {
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	return slices.Clone(p.files)
 }
 
 // Pid returns a number that no kernel gives to a process, so that a signal sent past the Table hits nobody.
@@ -192,6 +200,16 @@ func (p *FakeProcess) Write(b []byte) (int, error) {
 	}
 	p.written = append(p.written, b...)
 	return len(b), nil
+}
+
+func (p *FakeProcess) WriteFile(b []byte, fd int) error {
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	if p.hungUp {
+		return syscall.EPIPE
+	}
+	p.written, p.files = append(p.written, b...), append(p.files, fd)
+	return nil
 }
 
 // change applies what happens to the process and sends the notes that follow from it, the lock released.

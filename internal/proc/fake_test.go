@@ -30,7 +30,7 @@ func TestFakeScript(t *testing.T) {
 			}
 		}
 		begin := time.Now()
-		p, err := f.Start(7, Spec{Path: "worker", Control: 3})
+		p, err := f.Start(7, Spec{Path: "worker", Control: 3, Dir: "/", SameGroup: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,7 +62,7 @@ func TestFakeScript(t *testing.T) {
 			t.Error(status, usage, ok)
 		}
 		started := f.Started()
-		if len(started) != 1 || started[0].ID != 7 || started[0].Spec.Path != "worker" {
+		if len(started) != 1 || started[0].ID != 7 || started[0].Spec.Path != "worker" || started[0].Spec.Dir != "/" || !started[0].Spec.SameGroup {
 			t.Errorf("%+v", started)
 		}
 		if got := started[0].Signals(); !reflect.DeepEqual(got, []syscall.Signal{syscall.SIGTERM}) {
@@ -102,6 +102,7 @@ func TestFakeNotes(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Write([]byte("down"))
+	p.WriteFile([]byte(", file"), 17)
 	fp.Hangup()
 	expect(Note{1, Readable})
 	for range 2 {
@@ -112,8 +113,11 @@ func TestFakeNotes(t *testing.T) {
 	if _, err := p.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
 		t.Error(err)
 	}
-	if got := string(fp.Written()); got != "down" {
-		t.Errorf("written %q", got)
+	if err := p.WriteFile([]byte("x"), 18); !errors.Is(err, syscall.EPIPE) {
+		t.Error(err)
+	}
+	if got := string(fp.Written()); got != "down, file" || !reflect.DeepEqual(fp.Files(), []int{17}) {
+		t.Errorf("written %q, with %v", got, fp.Files())
 	}
 	p.Signal(syscall.SIGKILL)
 	fp.Exit(Status{Code: 1})

@@ -43,6 +43,9 @@ type Spec struct {
 	Args []string
 	Env  []string
 
+	// Dir is the working directory of the process; "" is that of this one.
+	Dir string
+
 	// Files are the descriptors of the process, by number: Files[i] becomes descriptor i. They are bare numbers and not
 	// *os.File, because File.Fd can clear O_NONBLOCK on a socket that running processes share.
 	Files []uintptr
@@ -52,8 +55,12 @@ type Spec struct {
 	Control int
 
 	// Attr is what the caller wishes beside what the Table sets; it is not changed. The process gets a group of its
-	// own unless Attr says otherwise (Setsid, Setpgid, Foreground). The Table takes PidFD for itself.
+	// own unless SameGroup or Attr (Setsid, Setpgid, Foreground) says otherwise. The Table takes PidFD for itself.
 	Attr *syscall.SysProcAttr
+
+	// SameGroup leaves the process in the process group of this one, unless Attr says otherwise: what the terminal sends
+	// to the group, such as an interrupt, reaches both.
+	SameGroup bool
 
 	// DieWithParent has the kernel kill the process when the manager dies, by Attr.Pdeathsig or else SIGKILL. It works
 	// on Linux and FreeBSD and is ignored elsewhere. A process that changes its user afterwards is no longer killed.
@@ -104,6 +111,11 @@ type Process interface {
 	// process has let the socket fill up. No note tells that it has room again; who meets this has a process that does
 	// not read. EPIPE once the process has closed its end.
 	Write(p []byte) (int, error)
+
+	// WriteFile writes p to the control socket, and the descriptor fd with it: the process gets a duplicate, fd stays the
+	// caller's. It writes both or nothing, and then ErrWouldBlock says that the socket is full; any other error says that
+	// the process will not get it. p is not empty and has a few hundred bytes at most.
+	WriteFile(p []byte, fd int) error
 }
 
 // A Table starts processes and watches them. Its notify function is called from any goroutine and must not block, and

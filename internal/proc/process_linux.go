@@ -53,6 +53,13 @@ func (p *pidfdProcess) Write(b []byte) (int, error) {
 	return writeControl(p.control, b)
 }
 
+func (p *pidfdProcess) WriteFile(b []byte, fd int) error {
+	if p.control < 0 {
+		return os.NewSyscallError("sendmsg", unix.EPIPE)
+	}
+	return writeControlFile(p.control, b, fd)
+}
+
 func (p *pidfdProcess) Reap() (Status, *syscall.Rusage, bool) {
 	if p.pidfd < 0 {
 		return Status{Unknown: true}, nil, true

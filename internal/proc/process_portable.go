@@ -58,6 +58,13 @@ func (p *portableProcess) Write(b []byte) (int, error) {
 	return p.control.write(b)
 }
 
+func (p *portableProcess) WriteFile(b []byte, fd int) error {
+	if p.control == nil {
+		return os.NewSyscallError("sendmsg", unix.EPIPE)
+	}
+	return p.control.writeFile(b, fd)
+}
+
 func (p *portableProcess) Reap() (Status, *syscall.Rusage, bool) {
 	if !p.hasEnded() {
 		return Status{}, nil, false
@@ -176,6 +183,13 @@ func (c *portableControl) write(b []byte) (n int, err error) {
 		return 0, cerr
 	}
 	return n, err
+}
+
+func (c *portableControl) writeFile(b []byte, file int) (err error) {
+	if cerr := c.conn.Control(func(fd uintptr) { err = writeControlFile(int(fd), b, file) }); cerr != nil {
+		return cerr
+	}
+	return err
 }
 
 // stop ends watch, wherever it waits.

@@ -46,7 +46,7 @@ func (s *spawner) spawn(spec Spec, attr *syscall.SysProcAttr) (spawned, error) {
 
 	var err error
 	start := func() {
-		child.pid, _, err = syscall.StartProcess(spec.Path, spec.Args, &syscall.ProcAttr{Env: spec.Env, Files: files, Sys: attr})
+		child.pid, _, err = syscall.StartProcess(spec.Path, spec.Args, &syscall.ProcAttr{Dir: spec.Dir, Env: spec.Env, Files: files, Sys: attr})
 	}
 	if followsThread(attr) {
 		s.onThread(start)
@@ -58,12 +58,22 @@ func (s *spawner) spawn(spec Spec, attr *syscall.SysProcAttr) (spawned, error) {
 		if child.control >= 0 {
 			unix.Close(child.control)
 		}
-		return spawned{control: -1}, &os.PathError{Op: "fork/exec", Path: spec.Path, Err: err}
+		return spawned{control: -1}, startError(spec, err)
 	}
 	if child.tied {
 		s.tied++
 	}
 	return child, nil
+}
+
+// startError says of which file an error is: the kernel's errno can be that of the directory, too.
+func startError(spec Spec, err error) error {
+	if spec.Dir != "" {
+		if _, err := os.Stat(spec.Dir); err != nil {
+			return err
+		}
+	}
+	return &os.PathError{Op: "fork/exec", Path: spec.Path, Err: err}
 }
 
 // onThread runs start where the kernel takes the parent to be alive as long as the Table's processes live. Linux sends
@@ -116,7 +126,7 @@ func sysProcAttr(spec Spec) *syscall.SysProcAttr {
 	}
 	// A signal from the terminal is for the manager to forward. The leader of a session has a group already, and
 	// setpgid would fail for it; Foreground implies Setpgid.
-	if !attr.Setsid && !attr.Foreground {
+	if !spec.SameGroup && !attr.Setsid && !attr.Foreground {
 		attr.Setpgid = true
 	}
 	if spec.DieWithParent {

@@ -233,25 +233,32 @@ func TestNoControl(t *testing.T) {
 	})
 }
 
-// groups prints its process group and whether it leads it, and its session.
+// groups prints whether it leads its process group and its session, and whether its group is its parent's.
 var groupsProgram = program("groups", func([]string) {
 	pgid, err := unix.Getpgid(0)
 	check(err)
 	sid, err := unix.Getsid(0)
 	check(err)
-	fmt.Println(pgid == os.Getpid(), sid == os.Getpid())
+	parents, err := unix.Getpgid(os.Getppid())
+	check(err)
+	fmt.Println(pgid == os.Getpid(), sid == os.Getpid(), pgid == parents)
 })
 
 func TestProcessGroup(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		attr *syscall.SysProcAttr
+		same bool
 		want string
 	}{
-		{"default", nil, "true false"},
-		{"empty", &syscall.SysProcAttr{}, "true false"},
-		{"setpgid", &syscall.SysProcAttr{Setpgid: true}, "true false"},
-		{"setsid", &syscall.SysProcAttr{Setsid: true}, "true true"},
+		{"default", nil, false, "true false false"},
+		{"empty", &syscall.SysProcAttr{}, false, "true false false"},
+		{"setpgid", &syscall.SysProcAttr{Setpgid: true}, false, "true false false"},
+		{"setsid", &syscall.SysProcAttr{Setsid: true}, false, "true true false"},
+		{"same", nil, true, "false false true"},
+		{"same, empty", &syscall.SysProcAttr{}, true, "false false true"},
+		{"same, setpgid", &syscall.SysProcAttr{Setpgid: true}, true, "true false false"},
+		{"same, setsid", &syscall.SysProcAttr{Setsid: true}, true, "true true false"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			eachTable(t, func(t *testing.T, o *owner) {
@@ -259,7 +266,7 @@ func TestProcessGroup(t *testing.T) {
 				if test.attr != nil {
 					before = *test.attr
 				}
-				c := o.start(groupsProgram, nil, func(s *Spec) { s.Attr, s.DieWithParent = test.attr, true })
+				c := o.start(groupsProgram, nil, func(s *Spec) { s.Attr, s.SameGroup, s.DieWithParent = test.attr, test.same, true })
 				c.expect(test.want)
 				c.reap()
 				if test.attr != nil && !reflect.DeepEqual(*test.attr, before) {
@@ -268,6 +275,31 @@ func TestProcessGroup(t *testing.T) {
 			})
 		})
 	}
+}
+
+// where prints its working directory.
+var whereProgram = program("where", func([]string) {
+	dir, err := os.Getwd()
+	check(err)
+	fmt.Println(dir)
+})
+
+func TestDir(t *testing.T) {
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	there, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	eachTable(t, func(t *testing.T, o *owner) {
+		for dir, want := range map[string]string{"": here, there: there} {
+			c := o.start(whereProgram, nil, func(s *Spec) { s.Dir = dir })
+			c.expect(want)
+			c.reap()
+		}
+	})
 }
 
 func TestStartErrors(t *testing.T) {
@@ -286,6 +318,8 @@ func TestStartErrors(t *testing.T) {
 			{Spec{Path: "/nonexistent", Files: files, Control: 3, DieWithParent: true}, os.ErrNotExist, "fork/exec"},
 			{Spec{Path: notExecutable, Files: files, Control: 3}, syscall.EACCES, "fork/exec " + notExecutable},
 			{Spec{Path: "/bin/sh", Files: files, Control: 4}, syscall.EINVAL, "control socket"},
+			{Spec{Path: "/bin/sh", Files: files, Dir: "/nonexistent"}, syscall.ENOENT, "stat /nonexistent: no such file"},
+			{Spec{Path: "/nonexistent", Files: files, Dir: "/"}, syscall.ENOENT, "fork/exec /nonexistent: no such file"},
 		} {
 			p, err := o.Start(1, test.spec)
 			if p != nil || !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.text) {

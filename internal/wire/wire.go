@@ -1,13 +1,15 @@
-// Package wire is what a manager and its worker say to each other on the socket between them. The list of types below is
-// the whole protocol. The end of the socket says the rest: to the worker that its manager is gone, to the manager that
+// Package wire is what a manager and its worker, or its heir, say to each other on the socket between them. The list of
+// types below is the whole protocol. The end of the socket says the rest: to the worker that its manager is gone, to the manager that
 // the worker is.
 //
 // A message is one byte of type, one byte of length, and so many bytes of content.
 package wire
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 )
 
 // Message is one of the types below.
@@ -16,17 +18,55 @@ type Message interface {
 	body() []byte
 }
 
-// Reached goes up, from worker to manager: the worker is ready, as Config.Readiness means it.
+// Reached goes up, from worker to manager: the worker is ready, as Config.Readiness means it. From an heir: all its workers
+// are.
 type Reached struct{}
+
+// Failed goes up, from an heir: one of its workers has failed, and why.
+type Failed struct{ Why string }
+
+// TakeOver goes down, to an heir that has said Reached: everything is its own now.
+type TakeOver struct{}
 
 // Stop goes down, from manager to worker, beside the stop signal: a signal can be lost on a program that has not begun
 // to listen for it, or listens for it elsewhere; this cannot.
 type Stop struct{}
 
-func (Reached) kind() byte   { return 'R' }
-func (Reached) body() []byte { return nil }
-func (Stop) kind() byte      { return 'S' }
-func (Stop) body() []byte    { return nil }
+// Adopt goes down, with one descriptor beside it: the worker is to accept from that socket as well, until a Drop of the
+// same name or its end. Socket is the index of the listener among those that have a socket for each slot, in the order of
+// the calls that made them; Slot is the slot whose socket it is.
+type Adopt struct{ Socket, Slot int }
+
+// Drop goes down: the socket is served by another worker again.
+type Drop struct{ Socket, Slot int }
+
+func (Reached) kind() byte    { return 'R' }
+func (Reached) body() []byte  { return nil }
+func (Failed) kind() byte     { return 'F' }
+func (f Failed) body() []byte { return []byte(f.Why[:min(len(f.Why), 255)]) }
+func (TakeOver) kind() byte   { return 'T' }
+func (TakeOver) body() []byte { return nil }
+func (Stop) kind() byte       { return 'S' }
+func (Stop) body() []byte     { return nil }
+func (Adopt) kind() byte      { return 'A' }
+func (m Adopt) body() []byte  { return pair(m.Socket, m.Slot) }
+func (Drop) kind() byte       { return 'D' }
+func (m Drop) body() []byte   { return pair(m.Socket, m.Slot) }
+
+// pairSize is the size of two numbers, big-endian.
+const pairSize = 8
+
+func pair(a, b int) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, uint32(a)), uint32(b))
+}
+
+func unpair(body []byte) (a, b int, err error) {
+	m, n := binary.BigEndian.Uint32(body), binary.BigEndian.Uint32(body[4:])
+	if m > math.MaxInt32 || n > math.MaxInt32 {
+		return 0, 0, fmt.Errorf("numbers %d, %d are out of range", m, n)
+	}
+	return int(m), int(n), nil
+}
 
 // MaxSize is the size of the longest message.
 const MaxSize = 2 + 255
@@ -47,20 +87,51 @@ func Decode(buf []byte) (Message, int, error) {
 	if len(buf) == 0 {
 		return nil, 0, ErrShort
 	}
-	var msg Message
+	least, most := 0, 0 // bytes of content
 	switch buf[0] {
-	case 'R':
-		msg = Reached{}
-	case 'S':
-		msg = Stop{}
+	case 'R', 'S', 'T':
+	case 'F':
+		most = 255
+	case 'A', 'D':
+		least, most = pairSize, pairSize
 	default:
 		return nil, 0, fmt.Errorf("unknown message %q", buf[0])
 	}
 	if len(buf) < 2 {
 		return nil, 0, ErrShort
 	}
-	if buf[1] != 0 {
-		return nil, 0, fmt.Errorf("message %q with %d bytes of content, which has none", buf[0], buf[1])
+	size := int(buf[1])
+	if size < least || size > most {
+		return nil, 0, fmt.Errorf("message %q with %d bytes of content, which has %d to %d", buf[0], size, least, most)
 	}
-	return msg, 2, nil
+	if len(buf) < 2+size {
+		return nil, 0, ErrShort
+	}
+	msg, err := decode(buf[0], buf[2:2+size])
+	if err != nil {
+		return nil, 0, fmt.Errorf("message %q: %w", buf[0], err)
+	}
+	return msg, 2 + size, nil
+}
+
+// decode makes a message of a known kind of a content of the right size.
+func decode(kind byte, body []byte) (Message, error) {
+	switch kind {
+	case 'R':
+		return Reached{}, nil
+	case 'S':
+		return Stop{}, nil
+	case 'T':
+		return TakeOver{}, nil
+	case 'F':
+		return Failed{Why: string(body)}, nil
+	}
+	socket, slot, err := unpair(body)
+	if err != nil {
+		return nil, err
+	}
+	if kind == 'A' {
+		return Adopt{socket, slot}, nil
+	}
+	return Drop{socket, slot}, nil
 }

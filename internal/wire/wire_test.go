@@ -3,11 +3,15 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"math"
 	"testing"
 )
 
 func TestRoundTrip(t *testing.T) {
-	all := []Message{Reached{}, Stop{}, Reached{}}
+	all := []Message{
+		Reached{}, Stop{}, Failed{Why: "worker 7"}, TakeOver{}, Failed{}, Adopt{}, Adopt{1, 70_000}, Drop{2, math.MaxInt32},
+		Drop{math.MaxInt32, 0}, Reached{},
+	}
 	var buf []byte
 	for _, msg := range all {
 		buf = Append(buf, msg)
@@ -25,9 +29,27 @@ func TestRoundTrip(t *testing.T) {
 }
 
 func TestDecodeRefusesWhatItDoesNotKnow(t *testing.T) {
-	for _, in := range []string{"X\x00", "R\x01x", "\x00\x00"} {
+	for _, in := range []string{
+		"X\x00", "R\x01x", "\x00\x00", "A\x00", "D\x07", "A\x09", "D\xff",
+		"A\x08\x80\x00\x00\x00\x00\x00\x00\x00", "D\x08\x00\x00\x00\x00\xff\xff\xff\xff",
+	} {
 		if msg, n, err := Decode([]byte(in)); err == nil || errors.Is(err, ErrShort) || n != 0 {
 			t.Errorf("Decode(%q) = %v, %d, %v; want an error that is not ErrShort", in, msg, n, err)
+		}
+	}
+}
+
+// A message can come in pieces, cut anywhere.
+func TestDecodeInPieces(t *testing.T) {
+	for _, want := range []Message{Reached{}, Stop{}, TakeOver{}, Failed{"no room"}, Adopt{3, 4}, Drop{1 << 20, 9}} {
+		whole := Append(nil, want)
+		for cut := range whole {
+			if msg, n, err := Decode(whole[:cut]); msg != nil || n != 0 || !errors.Is(err, ErrShort) {
+				t.Errorf("%d bytes of %#v: %v, %d, %v, want ErrShort", cut, want, msg, n, err)
+			}
+		}
+		if msg, n, err := Decode(append(whole, 'R')); msg != want || n != len(whole) || err != nil {
+			t.Errorf("%#v and more: %v, %d, %v", want, msg, n, err)
 		}
 	}
 }
@@ -37,6 +59,9 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte("R\x00"))
 	f.Add([]byte("R\x00S\x00R"))
 	f.Add([]byte("R\xff"))
+	f.Add([]byte("A\x08\x00\x00\x00\x01\x00\x01\x00\x02S\x00D\x08\x00\x00\x00\x01\x00\x01\x00\x02"))
+	f.Add([]byte("D\x08\x7f\xff\xff\xff\x80\x00\x00\x00"))
+	f.Add([]byte("F\x02noT\x00"))
 	f.Fuzz(func(t *testing.T, buf []byte) {
 		for {
 			msg, n, err := Decode(buf)

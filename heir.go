@@ -1,0 +1,98 @@
+package prefork
+
+import (
+	"os"
+	"syscall"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/wire"
+)
+
+// The other side of an upgrade: what the heir does until the manager before it has gone.
+
+// watchPredecessor waits until everything is this process's own: because the manager before it says so, or because it is gone.
+func (p *process) watchPredecessor() {
+	defer close(p.tookOver)
+	buf := make([]byte, 0, wire.MaxSize)
+	for {
+		n, err := p.control.Read(buf[len(buf):cap(buf)])
+		if err != nil {
+			return
+		}
+		buf = buf[:len(buf)+n]
+		if msg, _, err := wire.Decode(buf); err != wire.ErrShort {
+			if _, ok := msg.(wire.TakeOver); ok {
+				return
+			}
+			buf = buf[:0] // a fault of the other's; its end will tell
+		}
+	}
+}
+
+// succeed makes an heir of a Manager: it tells the one before it when its workers are ready, and then becomes what that was.
+func (m *Manager) succeed() {
+	m.succeeds = true
+	go func() {
+		<-self.tookOver
+		m.ownFiles()
+	}()
+}
+
+// tellReady tells the manager before this one that all workers are ready.
+func (m *Manager) tellReady() {
+	if m.succeeds && m.ready >= m.pool.Max() {
+		m.succeeds = false
+		self.control.Write(wire.Append(nil, wire.Reached{})) // fails only where that is gone, and then this is in its place
+	}
+}
+
+// tellFailed tells it that this program does not work.
+func (m *Manager) tellFailed(why string) {
+	if m.succeeds {
+		m.succeeds = false
+		self.control.Write(wire.Append(nil, wire.Failed{Why: why}))
+	}
+}
+
+// ownFiles makes the files of the inherited unix sockets this Manager's to remove. What it did not listen on is closed.
+func (m *Manager) ownFiles() {
+	for _, s := range m.allSockets() {
+		if s.bequeathed == "" {
+			continue
+		}
+		file, err := statSocket(s.bequeathed)
+		if err != nil {
+			m.log.Error("the file of a socket is not there any more; nobody can connect to it", "path", s.bequeathed, "err", err)
+			continue
+		}
+		m.mu.Lock()
+		s.file, s.bequeathed = file, ""
+		m.mu.Unlock()
+	}
+	for _, s := range self.unclaimed() {
+		syscall.Close(s.FD)
+		if s.Own {
+			os.Remove(s.Address)
+		}
+	}
+}
+
+// unclaimed takes the sockets that no call of Listen has asked for.
+func (p *process) unclaimed() (left []inherit.Socket) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range p.marker.Sockets {
+		if s := &p.marker.Sockets[i]; s.FD >= 0 {
+			left = append(left, *s)
+			s.FD = -1
+		}
+	}
+	return left
+}
+
+// managers is how many Managers this program has.
+func (p *process) managers() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.names)
+}

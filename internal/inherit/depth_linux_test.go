@@ -1,0 +1,141 @@
+package inherit
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Who counts as a manager above the first in line.
+func TestManagersAbove(t *testing.T) {
+	manager := func(pid int) ancestor { return ancestor{pid: pid, ours: true} }
+	heir := func(pid, of int) ancestor { return ancestor{pid: pid, ours: true, predecessor: of} }
+	worker := func(pid int) ancestor { return ancestor{pid: pid, ours: true, worker: true} }
+	other := func(pid int) ancestor { return ancestor{pid: pid} }
+	upgrades := []ancestor{}
+	for pid := 100; pid > 1; pid-- {
+		upgrades = append(upgrades, heir(pid, pid-1))
+	}
+	for name, tt := range map[string]struct {
+		line []ancestor
+		want int
+	}{
+		"by itself":                          {[]ancestor{manager(9), other(1)}, 0},
+		"started by itself without a marker": {[]ancestor{manager(9), manager(8), manager(7), other(1)}, 2},
+		"in a worker":                        {[]ancestor{manager(9), worker(8), manager(7), other(1)}, 1},
+		"in the worker of a program of another file": {[]ancestor{manager(9), other(8), other(7), other(1)}, 0},
+		"heir":                       {[]ancestor{heir(9, 8), manager(8), other(1)}, 0},
+		"heir whose manager is gone": {[]ancestor{heir(9, 8), other(1)}, 0},
+		"heir whose manager is gone, and which another manager has adopted": {[]ancestor{heir(9, 8), manager(7), other(1)}, 1},
+		"heir with another between them":                                    {[]ancestor{heir(9, 8), other(10), manager(8), other(1)}, 1},
+		"upgrades in a row":                                                 {append(upgrades, manager(1)), 0},
+		"upgrades in a row of a manager in a worker":                        {append(upgrades[:50:50], manager(50), worker(40), manager(30)), 1},
+		"in a worker of an heir":                                            {[]ancestor{manager(9), worker(8), heir(7, 6), manager(6), other(1)}, 1},
+		"started by an heir without a marker":                               {[]ancestor{manager(9), heir(8, 7), heir(7, 6), manager(6), other(1)}, 1},
+		"heir of what an heir has started without a marker, and again": {
+			[]ancestor{heir(9, 8), manager(8), heir(7, 6), manager(6), heir(5, 4), manager(4), other(1)}, 2},
+	} {
+		if got := managersAbove(tt.line); got != tt.want {
+			t.Errorf("%s: %d, want %d", name, got, tt.want)
+		}
+	}
+}
+
+// chain starts itself as its argument says: h as its heir, w as its worker, n as neither, by mistake. The last of the
+// line tells how deep it is.
+var chainProgram = program("chain", func(args []string) {
+	_, role, err := Take()
+	if err != nil {
+		fmt.Println(err)
+	}
+	if args[0] == "" {
+		depth, err := Depth()
+		fmt.Println("role", role, "depth", depth, err)
+		return
+	}
+	fds, err := socketpair()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	marker := Marker{Manager: os.Getpid(), Generation: 1, Ordinal: 1, Stop: 15, Control: 3}.String()
+	own := map[byte][]string{'h': {HeirEnv + "=" + marker}, 'w': {Env + "=" + marker}, 'n': nil}[args[0][0]]
+	cmd := exec.Command("/proc/self/exe", args[0][1:])
+	cmd.Env = Alter(programEnv("chain"), nil, own...)
+	cmd.ExtraFiles = []*os.File{fds[1]}
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		fmt.Println(err)
+	}
+	fds[0].Close()
+})
+
+func socketpair() (files [2]*os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	for i, fd := range fds {
+		files[i] = os.NewFile(uintptr(fd), "socket "+strconv.Itoa(i))
+	}
+	return files, err
+}
+
+// What the processes themselves see, by no variable. This test's own process counts as a manager: it runs the program.
+func TestDepthOfProcesses(t *testing.T) {
+	for _, tt := range []struct {
+		line string
+		role Role
+		want int
+	}{
+		{"", Ordinary, 0},
+		{"n", Ordinary, 1},
+		{"nn", Ordinary, 2},
+		{"w", Worker, 1},
+		{"wn", Ordinary, 1},
+		{"h", Heir, 0},
+		{strings.Repeat("h", 20), Heir, 0},
+		{strings.Repeat("h", 10) + "wn", Ordinary, 1},
+		{"hnn", Ordinary, 2},
+		{"hnhn", Ordinary, 2},
+	} {
+		p := start(t, self(t), chainProgram, []string{tt.line}, nil)
+		if got, want := p.text(), fmt.Sprintf("role %d depth %d <nil>", tt.role, tt.want+1); got != want {
+			t.Errorf("%q: %s, want %s", tt.line, got, want)
+		}
+	}
+}
+
+// A worker that has become a program without a marker: which, depends on the file that it was started from.
+func TestRestarted(t *testing.T) {
+	another := copied(t)
+	b, err := OpenBinary(another)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	for _, tt := range []struct {
+		path, env string
+		from      *Binary
+		want      bool
+	}{
+		{self(t), "", nil, true},
+		{self(t), "", b, true}, // its manager's program, of which that one is the next
+		{self(t), Env + "=x", nil, false},
+		{another, "", nil, false},
+		{another, "", b, true},
+		{another, Env + "=x", b, false},
+	} {
+		p := start(t, tt.path, waitProgram, nil, []string{tt.env})
+		p.expect("up")
+		if got := Restarted(p.pid, tt.from); got != tt.want {
+			t.Errorf("%+v: %t", tt, got)
+		}
+		p.end()
+		if Restarted(p.pid, tt.from) {
+			t.Errorf("%+v: also when it has ended", tt)
+		}
+	}
+}

@@ -1,0 +1,141 @@
+//go:build unix
+
+package inherit
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// take tells what Take says, and how it leaves the environment and the descriptors that the marker may name.
+var takeProgram = program("take", func([]string) {
+	m, role, err := Take()
+	fmt.Printf("role %d, name %q, control %d, exe %d, sockets %v, error %v\n", role, m.Name, m.Control, m.Exe, m.Sockets, err)
+	_, worker := os.LookupEnv(Env)
+	_, heir := os.LookupEnv(HeirEnv)
+	fmt.Printf("variables %t %t\n", worker, heir)
+	for fd := 3; fd <= 5; fd++ {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		status, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if err != nil {
+			fmt.Printf("%d: %v\n", fd, err)
+			continue
+		}
+		fmt.Printf("%d: close-on-exec %t, non-blocking %t\n", fd, flags&unix.FD_CLOEXEC != 0, status&unix.O_NONBLOCK != 0)
+	}
+	io.Copy(io.Discard, os.Stdin)
+})
+
+// aMarker is that of a process which has its control socket at 3, a socket at 4, the file of its program at 5.
+func aMarker(manager int) Marker {
+	return Marker{Manager: manager, Name: "web", Generation: 1, Ordinal: 1, Stop: 15, Control: 3, Exe: 5, Sockets: []Socket{{4, "tcp", ":80", Shared, true}}}
+}
+
+const (
+	adopted = `3: close-on-exec true, non-blocking true
+4: close-on-exec true, non-blocking false
+5: bad file descriptor`
+	untouched = `3: close-on-exec false, non-blocking false
+4: close-on-exec false, non-blocking false
+5: close-on-exec false, non-blocking false`
+)
+
+func TestTake(t *testing.T) {
+	mine, another := aMarker(os.Getpid()).String(), aMarker(os.Getpid()+1).String()
+	const ordinary = `role 0, name "", control 0, exe 0, sockets [], error <nil>`
+	for _, tt := range []struct {
+		name  string
+		env   []string
+		gone  bool // the manager's end of the socket is closed
+		first string
+		then  string // of the descriptors
+	}{
+		{"none", nil, false, ordinary, untouched},
+		{"worker", []string{Env + "=" + mine}, false, `role 1, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
+		{"heir", []string{HeirEnv + "=" + mine}, false, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
+		{"heir whose manager is at its end", []string{HeirEnv + "=" + mine}, true, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
+		{"heir of another", []string{HeirEnv + "=" + another}, false, ordinary, untouched},
+		{"heir of another that is gone", []string{HeirEnv + "=" + another}, true, ordinary, untouched},
+		{"damaged heir", []string{HeirEnv + "=" + mine[:len(mine)-1]}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + HeirEnv + `="`, untouched},
+		{"heir in words", []string{HeirEnv + "=1"}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + HeirEnv + `="1": not the value`, untouched},
+		{"worker and heir", []string{HeirEnv + "=" + mine, Env + "=" + mine}, false, `role 1, `, adopted},
+		{"damaged worker and heir", []string{HeirEnv + "=" + mine, Env + "=1"}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + Env + "=", untouched},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ours, theirs := sockets(t)
+			if tt.gone {
+				unix.Shutdown(ours, unix.SHUT_RDWR)
+			}
+			_, other := sockets(t) // which does not share the mode of the first
+			p := start(t, self(t), takeProgram, nil, tt.env, theirs, other, other)
+			p.in.Close()
+			first, rest, _ := strings.Cut(p.text(), "\n")
+			if !strings.HasPrefix(first, tt.first) {
+				t.Errorf("%s, want %s", first, tt.first)
+			}
+			if want := "variables false false\n" + tt.then; rest != want {
+				t.Errorf("then\n%s\nwant\n%s", rest, want)
+			}
+		})
+	}
+}
+
+// A process between the two, as a shell or sudo would be, makes the marker another's.
+func TestHeirBehindAnother(t *testing.T) {
+	_, control := sockets(t)
+	_, other := sockets(t)
+	env := []string{HeirEnv + "=" + aMarker(os.Getpid()).String(), "PROGRAM=" + self(t)}
+	p := start(t, "/bin/sh", takeProgram, []string{"-c", `"$PROGRAM"; exit $?`}, env, control, other, other)
+	p.in.Close()
+	if got := p.text(); !strings.HasPrefix(got, "role 0, ") || !strings.HasSuffix(got, untouched) {
+		t.Errorf("%s", got)
+	}
+}
+
+// A descriptor that the marker names and that is not there makes it damaged, whatever it is for.
+func TestTakeMissing(t *testing.T) {
+	_, control := sockets(t)
+	m := aMarker(os.Getpid())
+	m.Exe = 50 // the next numbers may be those of descriptors of Go's own
+	for name, role := range map[string]string{Env: "worker", HeirEnv: "heir"} {
+		t.Run(role, func(t *testing.T) {
+			p := start(t, self(t), takeProgram, nil, []string{name + "=" + m.String()}, control, control)
+			p.in.Close()
+			if got, want := p.text(), "error "+name+" names descriptor 50, which is not open"; !strings.HasPrefix(got, "role 3, ") || !strings.Contains(got, want) {
+				t.Errorf("%s, want %s", got, want)
+			}
+		})
+	}
+}
+
+// What has the number of the program's file and was not inherited is not closed: the runtime's poller, say.
+func TestTakeWithoutBinary(t *testing.T) {
+	_, control := sockets(t)
+	_, other := sockets(t)
+	got, role, err := adopt(Marker{Control: control, Exe: other}, Env, Worker)
+	if got.Exe != 0 || role != Worker || err != nil {
+		t.Errorf("%+v, %v, %v", got, role, err)
+	}
+	if _, err := unix.FcntlInt(uintptr(other), unix.F_GETFD, 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// No variable of this package's own reaches a new process but those given last.
+func TestAlter(t *testing.T) {
+	var base []string
+	for _, name := range []string{Env, HeirEnv, DepthEnv, CommandEnv, StarterEnv, ListenPIDEnv, ListenFDsEnv, ListenFDNamesEnv, "A"} {
+		base = append(base, name+"=old")
+	}
+	for _, own := range []string{Env, HeirEnv} {
+		env := Alter(base, []string{HeirEnv + "=of a hook", Env + "=of a hook", "B=1"}, own+"=new")
+		if got, want := strings.Join(env, " "), "A=old B=1 "+own+"=new"; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

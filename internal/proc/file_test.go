@@ -1,0 +1,111 @@
+//go:build unix
+
+package proc
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// fetch reads messages of nine bytes from its control socket, prints each with what can be read from the descriptor that
+// came with it, and begins when its standard input says so.
+var fetchProgram = program("fetch", func([]string) {
+	os.Stdin.Read(make([]byte, 1))
+	for {
+		buf, oob := make([]byte, 9), make([]byte, unix.CmsgSpace(4))
+		n, oobn, _, _, err := unix.Recvmsg(3, buf, oob, 0)
+		check(err)
+		if n == 0 {
+			return
+		}
+		fmt.Print(string(buf[:n]))
+		messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+		check(err)
+		for _, m := range messages {
+			fds, err := unix.ParseUnixRights(&m)
+			check(err)
+			f := os.NewFile(uintptr(fds[0]), "file")
+			text, err := io.ReadAll(f)
+			check(err)
+			f.Close()
+			fmt.Printf(" %d %s", len(fds), text)
+		}
+		fmt.Println()
+	}
+})
+
+// note is a descriptor from which a text can be read, once.
+func note(t *testing.T, text string) *os.File {
+	t.Helper()
+	r, w := pipe(t)
+	w.WriteString(text)
+	w.Close()
+	return r
+}
+
+func TestWriteFile(t *testing.T) {
+	eachTable(t, func(t *testing.T, o *owner) {
+		c := o.start(fetchProgram, nil)
+		c.in.Write([]byte("x"))
+		for i := range 3 {
+			if n, err := c.Write([]byte("plain    ")); n != 9 || err != nil {
+				t.Fatal(n, err)
+			}
+			r := note(t, fmt.Sprint("text ", i))
+			if err := c.WriteFile(fmt.Appendf(nil, "message %d", i), int(r.Fd())); err != nil {
+				t.Fatal(err)
+			}
+			r.Close() // the process has its own
+			c.expect("plain    ")
+			c.expect(fmt.Sprintf("message %d 1 text %d", i, i))
+		}
+		if err := c.WriteFile([]byte("closed..."), 1<<20); !errors.Is(err, syscall.EBADF) {
+			t.Errorf("a descriptor that is not open: %v", err)
+		}
+		if n, err := c.Write([]byte("plain    ")); n != 9 || err != nil {
+			t.Fatal(n, err)
+		}
+		c.expect("plain    ")
+		c.Signal(syscall.SIGKILL)
+		c.reap()
+		if err := c.WriteFile([]byte("x"), 0); !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("once reaped: %v, want EPIPE", err)
+		}
+	})
+}
+
+// A process that does not read gets each message with its descriptor, or neither.
+func TestWriteFileFull(t *testing.T) {
+	eachTable(t, func(t *testing.T, o *owner) {
+		c := o.start(fetchProgram, nil)
+		r := note(t, "")
+		sent := 0
+		for {
+			err := c.WriteFile(fmt.Appendf(nil, "%9d", sent), int(r.Fd()))
+			if err == ErrWouldBlock {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if sent++; sent > 1_000_000 {
+				t.Fatal("it is never full")
+			}
+		}
+		if err := c.WriteFile(fmt.Appendf(nil, "%9d", sent), int(r.Fd())); err != ErrWouldBlock {
+			t.Errorf("to a full socket again: %v", err)
+		}
+		c.in.Write([]byte("x"))
+		for i := range sent {
+			c.expect(fmt.Sprintf("%9d 1 ", i))
+		}
+		c.Signal(syscall.SIGKILL)
+		c.reap()
+	})
+}

@@ -1,0 +1,282 @@
+package prefork
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/wire"
+)
+
+// heir is a new manager that this one has started to take its place. It belongs to the loop.
+type heir struct {
+	proc     proc.Process
+	id       uint64
+	unread   []byte
+	deadline pool.Time // it is told to stop, then killed; Never for neither
+	took     bool      // it has taken over
+	failed   error     // it is to end, or has ended, because of this
+}
+
+// firstHeir is where the ids of heirs begin, in the Table that they share with the workers, whose ordinals do not get there.
+const firstHeir = 1 << 62
+
+// Upgrade has a new manager take over: an heir, which is the program's file as it is on disk now, started with the
+// arguments, the environment and all the sockets of this one. When all its workers are ready, it has taken over; this
+// Manager then delivers itself ShutdownSignal, so that its workers end as they do at a shutdown, and stays until the last
+// is reaped. Until then nothing changes: the workers of the running generation are kept alive and serve.
+//
+// If the heir ends, or fails, or is not ready within Config.UpgradeTimeout, or ctx ends, or ShutdownSignal arrives, it is
+// told to stop (and killed after StopTimeout) and reaped, the error says why, and the Manager goes on as before.
+//
+// It is refused with an error while another is under way, before the first Start, in a program with several Managers, and where
+// the end of this process would end everything: as the first process of a container, under start_server, and as a
+// service of systemd that is not told of its new main process (Type=notify tells it).
+//
+// In a worker it does nothing and returns nil. It blocks, and runs the loop as Start does: hooks are called, signals are
+// kept for the next call.
+func (m *Manager) Upgrade(ctx context.Context) error {
+	if self.role == inherit.Worker {
+		return nil
+	}
+	defer m.enter("Upgrade")()
+	m.handle(pool.Event{Kind: pool.Resume})
+	defer m.handle(pool.Event{Kind: pool.Halt})
+	return m.upgrade(ctx)
+}
+
+// upgrade is Upgrade while a generation runs.
+func (m *Manager) upgrade(ctx context.Context) error {
+	err := m.startHeir()
+	if err != nil {
+		m.changed(UpgradeFailedEvent{Err: err})
+		return fmt.Errorf("prefork: Upgrade: %w", err)
+	}
+	h := m.heir
+	for !h.took && m.heir == h {
+		step := m.turn()
+		switch {
+		case h.took || m.heir != h:
+		case m.shutdownWaits():
+			// The workers are not to wait for the heir's end; it is reaped on the way.
+			m.endHeir(errors.New("a shutdown was asked for meanwhile"))
+			return m.upgradeFailed(h)
+		case ctx.Err() != nil && h.failed == nil:
+			m.endHeir(ctx.Err())
+		case step.Spawn >= 0:
+			m.spawn(step)
+		case h.failed != nil:
+			m.sleep(step.Wake, nil)
+		default:
+			m.sleep(step.Wake, ctx.Done())
+		}
+	}
+	if h.took {
+		return nil
+	}
+	return m.upgradeFailed(h)
+}
+
+func (m *Manager) upgradeFailed(h *heir) error {
+	m.changed(UpgradeFailedEvent{Heir: h.proc.Pid(), Err: h.failed})
+	return fmt.Errorf("prefork: Upgrade: %w", h.failed)
+}
+
+// shutdownWaits tells whether the shutdown signal has come and was not handled yet.
+func (m *Manager) shutdownWaits() bool {
+	m.inbox.mu.Lock()
+	defer m.inbox.mu.Unlock()
+	return m.inbox.signals.has(m.cfg.ShutdownSignal)
+}
+
+// mayUpgrade says what stands against an upgrade.
+func (m *Manager) mayUpgrade() error {
+	switch {
+	case m.heir != nil && m.heir.took:
+		return fmt.Errorf("manager %d has taken over already", m.heir.proc.Pid())
+	case m.heir != nil:
+		return fmt.Errorf("heir %d is under way: wait until it has taken over or was given up", m.heir.proc.Pid())
+	case m.generation == 0:
+		return errors.New("there is no generation of workers yet: call Start or Run first")
+	case self.managers() > 1:
+		return errors.New("this program has several Managers, and an heir could take the place of one alone: stop the program and start it anew")
+	}
+	return mayEnd(os.Getpid(), self.byStarter, os.Getenv)
+}
+
+// mayEnd refuses where others take the end of this process for the end of the service.
+func mayEnd(pid int, byStarter bool, getenv func(string) string) error {
+	switch {
+	case pid == 1:
+		return errors.New("this manager is process 1, whose end would end all others in its container: start another container, or reload with Config.FromDisk")
+	case byStarter:
+		return errors.New("this program runs under start_server, which would take an upgrade for a crash: send start_server a HUP instead")
+	case getenv("SYSTEMD_EXEC_PID") == strconv.Itoa(pid) && getenv(notifyEnv) == "":
+		return errors.New("systemd would take the end of this process for the end of the service: set Type=notify in the unit, or reload with Config.FromDisk")
+	}
+	return nil
+}
+
+// startHeir starts the program on disk as an heir.
+func (m *Manager) startHeir() error {
+	if err := m.mayUpgrade(); err != nil {
+		return err
+	}
+	exe, err := m.openOnDisk()
+	if err != nil {
+		return err
+	}
+	defer exe.Close()
+	spec := proc.Spec{Args: self.args, Dir: m.dir, SameGroup: true}
+	release, err := addStreams(&spec)
+	if err != nil {
+		return err
+	}
+	defer release()
+	marker := m.marker()
+	marker.Path = m.onDisk
+	layOut(&spec, &marker, 0, exe, m.allSockets())
+	spec.Env = inherit.Alter(os.Environ(), nil, inherit.DepthEnv+"="+strconv.Itoa(m.depth), inherit.HeirEnv+"="+marker.String())
+	m.heirs++
+	h := &heir{id: firstHeir + m.heirs, unread: []byte{}, deadline: pool.Never}
+	if h.proc, err = m.procs.Start(h.id, spec); err != nil {
+		return err
+	}
+	if m.cfg.UpgradeTimeout > 0 {
+		h.deadline = m.now() + m.cfg.UpgradeTimeout
+	}
+	m.heir = h
+	m.changed(UpgradeEvent{Heir: h.proc.Pid()})
+	return nil
+}
+
+// noteHeir handles what an heir has to say.
+func (m *Manager) noteHeir(h *heir, n proc.Note) {
+	m.listenHeir(h)
+	if n.Kind != proc.Exited {
+		return
+	}
+	status, _, ok := h.proc.Reap()
+	if !ok {
+		return
+	}
+	switch {
+	case h.took:
+		m.log.Error("the heir that has taken over is gone; start the program anew", "pid", h.proc.Pid(), "status", exitStatus(status).String())
+		return
+	case h.failed == nil:
+		h.failed = fmt.Errorf("heir %d ended before it was ready: %v", h.proc.Pid(), exitStatus(status))
+	}
+	m.heir = nil
+}
+
+// listenHeir reads what an heir has written. One that does not speak the protocol is not let take over.
+func (m *Manager) listenHeir(h *heir) {
+	var buf [wire.MaxSize]byte
+	for h.unread != nil {
+		n, err := h.proc.Read(buf[:])
+		h.unread = append(h.unread, buf[:n]...)
+		for h.unread != nil {
+			msg, n, err := wire.Decode(h.unread)
+			if err == wire.ErrShort {
+				break
+			}
+			if err != nil {
+				h.unread = nil
+				m.endHeir(fmt.Errorf("heir %d does not speak the protocol: %w", h.proc.Pid(), err))
+				break
+			}
+			h.unread = h.unread[n:]
+			switch msg := msg.(type) {
+			case wire.Reached:
+				m.handOver(h)
+			case wire.Failed:
+				m.endHeir(fmt.Errorf("heir %d: %s", h.proc.Pid(), msg.Why))
+			}
+		}
+		if err != nil {
+			if err != proc.ErrWouldBlock {
+				h.unread = nil
+			}
+			return
+		}
+	}
+}
+
+// handOver lets the heir take over. What has come for this Manager and was not handled goes to it, too.
+func (m *Manager) handOver(h *heir) {
+	if h.took || h.failed != nil {
+		return
+	}
+	h.took, h.deadline = true, pool.Never
+	m.mu.Lock()
+	for _, s := range m.sockets {
+		s.file = nil // the heir's
+	}
+	m.mu.Unlock()
+	h.proc.Write(wire.Append(nil, wire.TakeOver{}))
+	if err := announce(h.proc.Pid(), os.Getenv(notifyEnv)); err != nil {
+		m.log.Error("cannot tell systemd of the new main process", "pid", h.proc.Pid(), "err", err)
+	}
+	m.changed(UpgradedEvent{Heir: h.proc.Pid()})
+	m.Deliver(m.cfg.ShutdownSignal)
+}
+
+// endHeir tells an heir to stop that is not to take over.
+func (m *Manager) endHeir(why error) {
+	h := m.heir
+	if h == nil || h.took || h.failed != nil {
+		return
+	}
+	h.failed, h.deadline = why, pool.Never
+	if m.cfg.StopTimeout >= 0 {
+		h.deadline = m.now() + m.cfg.StopTimeout
+	}
+	h.proc.Signal(m.stop)
+	if continueSignal != 0 {
+		h.proc.Signal(continueSignal)
+	}
+}
+
+// tickHeir does what is due, and says when the next is.
+func (m *Manager) tickHeir() pool.Time {
+	h := m.heir
+	if h == nil || h.deadline == pool.Never {
+		return pool.Never
+	}
+	if h.deadline > m.now() {
+		return h.deadline
+	}
+	if h.failed == nil {
+		m.endHeir(fmt.Errorf("heir %d was not ready within %v (Config.UpgradeTimeout)", h.proc.Pid(), m.cfg.UpgradeTimeout))
+		return m.tickHeir()
+	}
+	h.deadline = pool.Never
+	h.proc.Signal(syscall.SIGKILL)
+	return pool.Never
+}
+
+// notifyEnv names the socket on which systemd listens to a service of Type=notify.
+const notifyEnv = "NOTIFY_SOCKET"
+
+// announce tells systemd which process is the service's main one. It must be the old one that says so: systemd heeds no
+// other, unless the unit has NotifyAccess=all.
+func announce(pid int, socket string) error {
+	if socket == "" {
+		return nil
+	}
+	conn, err := net.Dial("unixgram", socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = fmt.Fprintf(conn, "MAINPID=%d\n", pid)
+	return err
+}

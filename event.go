@@ -265,6 +265,21 @@ type Snapshot struct {
 	Generation int
 	MaxWorkers int
 	Workers    []WorkerInfo // in order of their spawn; those that were reaped are not among them
+	Sockets    []SocketInfo // in order of the calls of Listen
+}
+
+// SocketInfo is what the Manager listens on.
+type SocketInfo struct {
+	Network, Address string // the address is the one that is bound
+	PerWorker        bool   // each slot has a socket of its own
+}
+
+func (s SocketInfo) String() string {
+	how := "one socket"
+	if s.PerWorker {
+		how = "a socket for each worker"
+	}
+	return fmt.Sprintf("%s %s, %s", s.Network, s.Address, how)
 }
 
 func (s Snapshot) String() string {
@@ -274,6 +289,9 @@ func (s Snapshot) String() string {
 		fmt.Fprintf(&b, " of %s", s.Name)
 	}
 	fmt.Fprintf(&b, ": generation %d, %d of %d workers", s.Generation, len(s.Workers), s.MaxWorkers)
+	for _, l := range s.Sockets {
+		fmt.Fprintf(&b, "\n  %v", l)
+	}
 	for _, w := range s.Workers {
 		fmt.Fprintf(&b, "\n  %v", w)
 	}

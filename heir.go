@@ -31,7 +31,7 @@ func (p *process) watchPredecessor() {
 
 // succeed makes an heir of a Manager: it tells the one before it when its workers are ready, and then becomes what that was.
 func (m *Manager) succeed() {
-	m.succeeds = true
+	m.succeeds, m.steers = true, false
 	go func() {
 		<-self.tookOver
 		m.ownFiles()
@@ -69,6 +69,10 @@ func (m *Manager) ownFiles() {
 		s.file, s.bequeathed = file, ""
 		m.mu.Unlock()
 	}
+	m.mu.Lock()
+	m.steers = true
+	m.mu.Unlock()
+	m.inbox.put(func(*inbox) {}) // the loop steers from now on
 	for _, s := range self.unclaimed() {
 		syscall.Close(s.FD)
 		if s.Own {

@@ -35,7 +35,7 @@ func (m *Manager) Listen(network, address string) (net.Listener, error) {
 	if m.foreign {
 		return newIdle(network, address), nil
 	}
-	ln, err := obtain(m, network, address, net.Listen, net.FileListener)
+	ln, err := obtain(m, network, address, inherit.Shared, net.Listen, net.FileListener)
 	if err != nil {
 		return nil, listenError("Listen", network, address, err)
 	}
@@ -53,7 +53,7 @@ func (m *Manager) ListenPacket(network, address string) (net.PacketConn, error) 
 	if m.foreign {
 		return newIdle(network, address), nil
 	}
-	pc, err := obtain(m, network, address, net.ListenPacket, net.FilePacketConn)
+	pc, err := obtain(m, network, address, inherit.Shared, net.ListenPacket, net.FilePacketConn)
 	if err != nil {
 		return nil, listenError("ListenPacket", network, address, err)
 	}
@@ -69,9 +69,9 @@ type closer interface{ Close() error }
 
 // obtain inherits a socket in a worker; in the manager it takes one that fits from those that the process was given, or
 // binds one if it was given none.
-func obtain[T closer](m *Manager, network, address string, bind func(network, address string) (T, error), wrap func(*os.File) (T, error)) (s T, err error) {
+func obtain[T closer](m *Manager, network, address string, kind int, bind func(network, address string) (T, error), wrap func(*os.File) (T, error)) (s T, err error) {
 	if self.role == inherit.Worker {
-		got, err := self.inherited(network, address)
+		_, got, err := self.inherited(network, address, sharedAs(kind))
 		if err != nil {
 			return s, err
 		}
@@ -81,10 +81,10 @@ func obtain[T closer](m *Manager, network, address string, bind func(network, ad
 	if err != nil {
 		return s, err
 	}
-	sock := &socket{fd: -1, network: network, address: address}
+	sock := &socket{fd: -1, network: network, address: address, fellBack: kind == inherit.FellBack}
 	if !given && self.role == inherit.Heir {
 		// What the manager before this one did not have is new in this version of the program.
-		if got, err := self.inherited(network, address); err == nil {
+		if _, got, err := self.inherited(network, address, sharedAs(kind)); err == nil {
 			fd, given = got.FD, true
 			if got.Own {
 				sock.bequeathed, _ = filepath.Abs(address)
@@ -110,6 +110,12 @@ func obtain[T closer](m *Manager, network, address string, bind func(network, ad
 func (m *Manager) keep(sock *socket, s any) (err error) {
 	if sock.fd, err = dupSocket(s); err != nil {
 		return err
+	}
+	switch s := s.(type) {
+	case net.Listener:
+		sock.bound = s.Addr().String()
+	case net.PacketConn:
+		sock.bound = s.LocalAddr().String()
 	}
 	if m.cfg.Command != nil {
 		path := ""

@@ -249,6 +249,7 @@ func (m *Manager) handle(ev pool.Event) pool.Step {
 			m.changed(RollFailedEvent{Generation: e.Gen, Kept: e.Back, Err: m.failure(e)})
 		}
 	}
+	m.steer()
 	return step
 }
 
@@ -282,9 +283,11 @@ func (m *Manager) transition(c *child, e pool.Effect) {
 	m.mu.Unlock()
 	if e.From == pool.Ready {
 		m.ready--
+		m.steerDue = true
 	}
 	if e.To == pool.Ready {
 		m.ready++
+		m.steerDue = true
 		m.tellReady()
 	}
 	if e.To != pool.Gone {

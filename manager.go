@@ -48,6 +48,7 @@ type Manager struct {
 	fetched     *inherit.Binary    // what the next generation is started from; nil: the file that this process runs
 	notSpawned  *SpawnError        // the last spawn that failed
 	ready       int                // workers in state ready
+	steerDue    bool               // who is ready has changed
 	heir        *heir              // that is on its way, or has taken over
 	heirs       uint64             // that were started so far
 	succeeds    bool               // this Manager is an heir, and has not told yet how it came out
@@ -58,6 +59,7 @@ type Manager struct {
 	generation int
 	max        int
 	passed     *handover // what Pass was last given
+	steers     bool      // it is for this Manager to say which slots get new connections
 	sockets    []*socket // in order of Listen
 
 	worker  *Worker // in a worker, from Start on
@@ -98,7 +100,7 @@ func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, e
 		return nil, err
 	}
 	cfg.TrapSignals, cfg.Command = maps.Clone(cfg.TrapSignals), slices.Clone(cfg.Command)
-	m := &Manager{cfg: cfg, stop: cfg.stopSignal(), log: cfg.Logger, max: cfg.MaxWorkers, children: make(map[int]*child), generations: make(map[int]generation)}
+	m := &Manager{cfg: cfg, stop: cfg.stopSignal(), log: cfg.Logger, max: cfg.MaxWorkers, children: make(map[int]*child), steers: true, generations: make(map[int]generation)}
 	if cfg.Name != "" {
 		m.log = m.log.With("pool", cfg.Name)
 	}
@@ -425,6 +427,9 @@ func (m *Manager) Snapshot() Snapshot {
 	s.Workers = make([]WorkerInfo, 0, len(m.children))
 	for _, c := range m.children {
 		s.Workers = append(s.Workers, c.WorkerInfo)
+	}
+	for _, l := range m.sockets {
+		s.Sockets = append(s.Sockets, SocketInfo{Network: l.network, Address: l.bound, PerWorker: l.group != nil})
 	}
 	slices.SortFunc(s.Workers, func(a, b WorkerInfo) int { return cmp.Compare(a.Ordinal, b.Ordinal) })
 	return s

@@ -22,6 +22,9 @@ type socket struct {
 	fd               int // a duplicate of our own, so that closing the listener takes nothing from the workers
 	network, address string
 	file             *socketFile // of a unix socket that this Manager bound; nil for others
+	bound            string      // the address that it listens on
+	group            *group      // of a listener with a socket for each slot, of which fd is the first
+	fellBack         bool        // sockets for each worker were asked for
 	name             string      // in SERVER_STARTER_PORT, for a Command
 	bequeathed       string      // the path of the file that the manager before this one still owns
 }
@@ -154,16 +157,16 @@ func (m *Manager) allSockets() []*socket {
 }
 
 // inherited takes a socket of a worker or an heir: the first with these words that no call has taken yet.
-func (p *process) inherited(network, address string) (s inherit.Socket, err error) {
+func (p *process) inherited(network, address string, fits func(inherit.Socket) bool) (i int, got inherit.Socket, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var there []string
 	for i := range p.marker.Sockets {
 		s := &p.marker.Sockets[i]
-		if s.Network == network && s.Address == address && s.FD >= 0 {
-			got := *s
+		if s.Network == network && s.Address == address && s.FD >= 0 && fits(*s) {
+			got = *s
 			s.FD = -1
-			return got, nil
+			return i, got, nil
 		}
 		taken := ""
 		if s.FD < 0 {
@@ -171,8 +174,15 @@ func (p *process) inherited(network, address string) (s inherit.Socket, err erro
 		}
 		there = append(there, s.Network+" "+s.Address+taken)
 	}
-	return s, fmt.Errorf("%w (%s): a worker gets the sockets that the manager asked for by the same words before Start",
+	return 0, got, fmt.Errorf("%w (%s): a worker gets the sockets that the manager asked for by the same words before Start",
 		ErrNotInherited, oneOf(there))
+}
+
+// isGiven tells whether this process was handed sockets.
+func (p *process) isGiven() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.wasGiven
 }
 
 // lookOutside finds the sockets that this process was handed by start_server or systemd, once.

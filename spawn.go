@@ -147,7 +147,10 @@ func (m *Manager) start(sp *Spawn) (proc.Process, error) {
 	}
 	marker := m.marker()
 	marker.Slot, marker.Generation, marker.Ordinal = sp.Slot, sp.Generation, sp.Ordinal
-	layOut(&spec, &marker, blob, g.exe, m.allSockets())
+	if err := m.grow(sp.Slot); err != nil {
+		return nil, err
+	}
+	layOut(&spec, &marker, blob, g.exe, m.handed(sp.Slot))
 	spec.Env = inherit.Alter(os.Environ(), sp.Env, depth, inherit.Env+"="+marker.String())
 	return m.procs.Start(uint64(sp.Ordinal), spec)
 }
@@ -182,9 +185,9 @@ func (m *Manager) marker() inherit.Marker {
 }
 
 // layOut lays out the descriptors of a process that runs this library, and writes down in its marker where they are: the
-// control socket, what was passed to it (0 for nothing), the sockets, and the file that it is started from (nil for that of this
-// process).
-func layOut(spec *proc.Spec, marker *inherit.Marker, blob int, exe *inherit.Binary, sockets []*socket) {
+// control socket, what was passed to it (0 for nothing), the sockets (whose descriptors here become those there), and the
+// file that it is started from (nil for that of this process).
+func layOut(spec *proc.Spec, marker *inherit.Marker, blob int, exe *inherit.Binary, sockets []inherit.Socket) {
 	next := func(fd int) int {
 		spec.Files = append(spec.Files, uintptr(fd))
 		return len(spec.Files) - 1
@@ -195,12 +198,36 @@ func layOut(spec *proc.Spec, marker *inherit.Marker, blob int, exe *inherit.Bina
 		marker.Passed = next(blob)
 	}
 	for _, s := range sockets {
-		marker.Sockets = append(marker.Sockets, inherit.Socket{FD: next(s.fd), Network: s.network, Address: s.address, Slot: inherit.Shared, Own: s.file != nil})
+		s.FD = next(s.FD)
+		marker.Sockets = append(marker.Sockets, s)
 	}
 	if exe != nil {
 		marker.Exe = next(exe.FD())
 		spec.Path = exe.StartPath(marker.Exe)
 	}
+}
+
+// handed are the sockets that the worker of a slot is handed; an heir, as slot -1, is handed those of all slots.
+func (m *Manager) handed(slot int) (all []inherit.Socket) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.sockets {
+		h := inherit.Socket{FD: s.fd, Network: s.network, Address: s.address, Slot: inherit.Shared, Own: s.file != nil}
+		switch {
+		case s.group == nil:
+			if s.fellBack {
+				h.Slot = inherit.FellBack
+			}
+			all = append(all, h)
+		default:
+			for i, fd := range s.group.fds {
+				if h.FD, h.Slot = fd, i; slot == i || slot < 0 {
+					all = append(all, h)
+				}
+			}
+		}
+	}
+	return all
 }
 
 // handToCommand gives a Command the sockets, by the variables that say where they are.

@@ -142,7 +142,7 @@ func (m *Manager) startHeir() error {
 	defer release()
 	marker := m.marker()
 	marker.Path = m.onDisk
-	layOut(&spec, &marker, 0, exe, m.allSockets())
+	layOut(&spec, &marker, 0, exe, m.handed(-1))
 	spec.Env = inherit.Alter(os.Environ(), nil, inherit.DepthEnv+"="+strconv.Itoa(m.depth), inherit.HeirEnv+"="+marker.String())
 	m.heirs++
 	h := &heir{id: firstHeir + m.heirs, unread: []byte{}, deadline: pool.Never}
@@ -220,6 +220,7 @@ func (m *Manager) handOver(h *heir) {
 	for _, s := range m.sockets {
 		s.file = nil // the heir's
 	}
+	m.steers = false
 	m.mu.Unlock()
 	h.proc.Write(wire.Append(nil, wire.TakeOver{}))
 	if err := announce(h.proc.Pid(), os.Getenv(notifyEnv)); err != nil {

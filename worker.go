@@ -35,6 +35,7 @@ type process struct {
 
 	mu         sync.Mutex
 	names      map[string]bool  // of the Managers in this process
+	kept       map[int]*kept    // a worker's listeners with a socket for each slot, by index
 	looked     bool             // outside was looked for
 	wasGiven   bool             // something was found there
 	outside    []*inherit.Given // sockets from start_server or systemd that nobody took yet
@@ -71,13 +72,12 @@ func inheritSelf() *process {
 // where the parent's pid says nothing, as in a container whose first process the manager is. This goroutine also keeps
 // a worker that waits for nothing else (select {}) from dying of "all goroutines are asleep".
 func (p *process) watch() {
-	buf := make([]byte, 0, wire.MaxSize)
-	for {
-		n, err := p.control.Read(buf[len(buf):cap(buf)])
-		if err != nil {
-			break
-		}
-		buf = p.hear(buf[:len(buf)+n])
+	conn, err := p.control.SyscallConn()
+	buf, files := make([]byte, 0, wire.MaxSize), []int{}
+	for err == nil {
+		n, came := 0, []int(nil)
+		n, came, err = inherit.ReadControl(conn, buf[len(buf):cap(buf)])
+		buf, files = p.hear(buf[:len(buf)+n], append(files, came...))
 	}
 	if p.heeds.Load() {
 		p.cancel(errManagerGone)
@@ -86,9 +86,10 @@ func (p *process) watch() {
 	inherit.Exit(1)
 }
 
-// hear handles the messages in buf and returns what is left of it. What it does not know comes from a fault of the
-// manager's, and is left alone: the end of the socket still tells what matters most.
-func (p *process) hear(buf []byte) []byte {
+// hear handles the messages in buf, with the descriptors that came with them, and returns what is left of both. What it
+// does not know comes from a fault of the manager's, and is left alone: the end of the socket still tells what matters
+// most.
+func (p *process) hear(buf []byte, files []int) ([]byte, []int) {
 	rest := buf
 	for {
 		msg, n, err := wire.Decode(rest)
@@ -96,11 +97,19 @@ func (p *process) hear(buf []byte) []byte {
 			if err != wire.ErrShort {
 				rest = nil
 			}
-			return append(buf[:0], rest...)
+			return append(buf[:0], rest...), files
 		}
 		rest = rest[n:]
-		if _, ok := msg.(wire.Stop); ok {
+		switch msg := msg.(type) {
+		case wire.Stop:
 			p.cancel(p.told())
+		case wire.Adopt:
+			if len(files) > 0 {
+				p.adopt(msg, files[0])
+				files = files[1:]
+			}
+		case wire.Drop:
+			p.drop(msg)
 		}
 	}
 }

@@ -1,0 +1,210 @@
+package reuseport
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// limit is how long a test waits for what must come.
+const limit = 30 * time.Second
+
+func TestMain(m *testing.M) {
+	before := openFiles()
+	code := m.Run()
+	if code == 0 {
+		for _, complaint := range leftBehind(before) {
+			fmt.Fprintln(os.Stderr, complaint)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// leftBehind tells what of the tests is still there: goroutines and descriptors.
+func leftBehind(before []string) (complaints []string) {
+	for _, f := range openFiles() {
+		if !slices.Contains(before, f) {
+			complaints = append(complaints, "a descriptor is left: "+f)
+		}
+	}
+	// Goroutines that were told to end do so in their own time.
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		buf := make([]byte, 1<<20)
+		stacks := string(buf[:runtime.Stack(buf, true)])
+		if !strings.Contains(stacks, "reuseport.(*Listener)") {
+			return complaints
+		}
+	}
+	return append(complaints, "a goroutine is left in a Listener")
+}
+
+// openFiles lists the descriptors of this process but for those of the runtime: its poller's, and the limits of its
+// cgroup, which it keeps open.
+func openFiles() (files []string) {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		panic(err)
+	}
+	poller := true // the runtime's epoll is older than any other, and os.ReadDir has just used it
+	for _, e := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + e.Name())
+		switch {
+		case err != nil: // the descriptor of ReadDir itself
+		case poller && target == "anon_inode:[eventpoll]":
+			poller = false
+		case strings.HasPrefix(target, "anon_inode:[eventfd"), strings.HasPrefix(target, "/sys/fs/cgroup/"):
+		default:
+			files = append(files, e.Name()+" "+target)
+		}
+	}
+	return files
+}
+
+// A group is in the place of the manager: it holds the sockets.
+type group struct {
+	t    testing.TB
+	fds  []int
+	addr string
+}
+
+func newGroup(t testing.TB, n int) *group {
+	t.Helper()
+	fds, addr, err := Bind("tcp", "127.0.0.1:0", n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &group{t, fds, addr.String()}
+	t.Cleanup(func() {
+		for _, fd := range g.fds {
+			unix.Close(fd)
+		}
+	})
+	return g
+}
+
+func (g *group) grow() {
+	g.t.Helper()
+	fd, err := Grow("tcp", g.addr)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.fds = append(g.fds, fd)
+}
+
+func (g *group) steer(live ...int) {
+	g.t.Helper()
+	if err := Steer(g.fds[0], live); err != nil {
+		g.t.Fatal(err)
+	}
+}
+
+// dup is the descriptor of a socket as a worker gets it.
+func (g *group) dup(i int) int {
+	g.t.Helper()
+	fd, err := unix.FcntlInt(uintptr(g.fds[i]), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return fd
+}
+
+// listener is that of the worker in slot i.
+func (g *group) listener(i int) *Listener {
+	g.t.Helper()
+	l, err := NewListener(g.dup(i))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	if err := l.SetDeadline(time.Now().Add(limit)); err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { l.Close() })
+	return l
+}
+
+// connect opens n connections one after the other, and closes them when the test ends.
+func (g *group) connect(n int) []net.Conn {
+	g.t.Helper()
+	conns := make([]net.Conn, 0, n)
+	for range n {
+		c, err := net.DialTimeout("tcp", g.addr, limit)
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		c.SetDeadline(time.Now().Add(limit))
+		c.(*net.TCPConn).SetLinger(0) // leaves no socket in TIME_WAIT behind
+		g.t.Cleanup(func() { c.Close() })
+		conns = append(conns, c)
+	}
+	return conns
+}
+
+// drain takes all connections off the queue of each socket, and says how many there were.
+func (g *group) drain() []int {
+	g.t.Helper()
+	counts := make([]int, len(g.fds))
+	for i, fd := range g.fds {
+		for {
+			c, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+			if err == unix.EAGAIN {
+				break
+			}
+			if err != nil {
+				g.t.Fatal(err)
+			}
+			unix.Close(c)
+			counts[i]++
+		}
+	}
+	return counts
+}
+
+// spread opens n connections, a few at a time, and says how many went to which socket.
+func (g *group) spread(n int) []int {
+	g.t.Helper()
+	total := make([]int, len(g.fds))
+	for n > 0 {
+		some := min(n, 100)
+		conns := g.connect(some)
+		for i, count := range g.drain() {
+			total[i] += count
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+		n -= some
+	}
+	return total
+}
+
+// serve answers each connection with the name, until the listener is closed; what it returns waits for the end of that.
+func serve(t testing.TB, l net.Listener, name string) (wait func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				if !errors.Is(err, net.ErrClosed) {
+					t.Error(err)
+				}
+				return
+			}
+			if _, ok := c.(*net.TCPConn); !ok {
+				t.Errorf("Accept returns a %T", c)
+			}
+			c.Write([]byte(name))
+			c.Close()
+		}
+	}()
+	return func() { <-done }
+}

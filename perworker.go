@@ -1,0 +1,281 @@
+package prefork
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"syscall"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/reuseport"
+	"github.com/prefork-go/prefork/internal/wire"
+)
+
+// group is a listener with a socket for each slot. What is not constant belongs to the loop, once Start was called.
+type group struct {
+	fds     []int // by slot, which is also the index in the kernel's group; never closed while the manager lives
+	address string
+
+	steered bool
+	live    []int // the slots to which new connections go
+	keepers []int // by slot: the ordinal of the worker that serves its socket beside its own; 0 for none
+}
+
+// ListenPerWorker is Listen with a socket for each worker (SO_REUSEPORT), so that each has a queue of its own and none is
+// woken for what another accepts: for many short connections. The sockets belong to the slots and are held by the manager:
+// what is queued waits for the slot's next worker, and while there is none, another worker serves it. New connections go to slots
+// with a ready worker alone, by chance. Sockets of slots that a smaller MaxWorkers leaves out are served, and kept for the next
+// growth.
+//
+// The network is "tcp", "tcp4", "tcp6" or "unix". Where sockets for each worker cannot be had (a unix socket, a Command,
+// sockets from start_server or systemd, another system than Linux), it is Listen, and says so in one warning; see
+// Snapshot.Sockets. In a worker it is called once for each call in the manager.
+//
+// Either process, any goroutine; it does not block, but for looking up a host name. In a worker what it returns has
+// SetDeadline and SyscallConn too.
+func (m *Manager) ListenPerWorker(network, address string) (net.Listener, error) {
+	switch network {
+	case "tcp", "tcp4", "tcp6", "unix":
+	default:
+		return nil, listenError("ListenPerWorker", network, address, net.UnknownNetworkError(network))
+	}
+	if m.foreign {
+		return newIdle(network, address), nil
+	}
+	ln, err := m.listenPerWorker(network, address)
+	if err != nil {
+		return nil, listenError("ListenPerWorker", network, address, err)
+	}
+	return ln, nil
+}
+
+func (m *Manager) listenPerWorker(network, address string) (net.Listener, error) {
+	if self.role == inherit.Worker {
+		if i, s, err := self.inherited(network, address, perSlot); err == nil {
+			return self.listenOwn(self.groupOf(i), s.FD)
+		}
+		return obtain(m, network, address, inherit.FellBack, net.Listen, net.FileListener)
+	}
+	why := m.mustShare(network)
+	if why == nil {
+		var ln net.Listener
+		if ln, why = m.bindGroup(network, address); why == nil {
+			return ln, nil
+		}
+		if !errors.Is(why, errors.ErrUnsupported) && !errors.Is(why, syscall.ENOPROTOOPT) {
+			return nil, why
+		}
+	}
+	m.log.Warn("one socket for all workers instead of one for each", "network", network, "address", address, "why", why)
+	return obtain(m, network, address, inherit.FellBack, net.Listen, net.FileListener)
+}
+
+// mustShare says why workers cannot have sockets of their own.
+func (m *Manager) mustShare(network string) error {
+	switch {
+	case network == "unix":
+		return errors.New("unix sockets cannot be had twice")
+	case m.cfg.Command != nil:
+		return errors.New("a Command cannot be asked to serve the queue of another worker")
+	case self.isGiven():
+		return errors.New("this program is given its sockets, and is not to bind its own")
+	}
+	return nil
+}
+
+// bindGroup makes the sockets of all slots, or takes over those of the manager before this one.
+func (m *Manager) bindGroup(network, address string) (net.Listener, error) {
+	g, n := &group{}, m.MaxWorkers()
+	if self.role == inherit.Heir {
+		g.fds = self.inheritedGroup(network, address)
+	}
+	if len(g.fds) == 0 {
+		fds, addr, err := reuseport.Bind(network, address, max(1, n))
+		if err != nil {
+			return nil, err
+		}
+		g.fds, g.address = fds, addr.String()
+	}
+	fd, err := inherit.DupCloseOnExec(uintptr(g.fds[0]))
+	if err != nil {
+		g.close()
+		return nil, err
+	}
+	ln, err := wrapFD(fd, network+" "+address, net.FileListener)
+	if err != nil {
+		g.close()
+		return nil, err
+	}
+	g.address = ln.Addr().String()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sockets = append(m.sockets, &socket{fd: g.fds[0], network: network, address: address, bound: g.address, group: g})
+	return ln, nil
+}
+
+func (g *group) close() {
+	for _, fd := range g.fds {
+		syscall.Close(fd)
+	}
+}
+
+// grow makes sure that a slot has its sockets.
+func (m *Manager) grow(slot int) error {
+	for _, s := range m.allSockets() {
+		for g := s.group; g != nil && len(g.fds) <= slot; {
+			fd, err := reuseport.Grow(s.network, g.address)
+			if err != nil {
+				return fmt.Errorf("a socket of its own: %w", err)
+			}
+			m.mu.Lock()
+			g.fds = append(g.fds, fd)
+			m.mu.Unlock()
+			g.steered = false
+		}
+	}
+	return nil
+}
+
+// steer has new connections go to slots with a ready worker, and the sockets of the others served by some worker.
+func (m *Manager) steer() {
+	if !m.steerDue {
+		return
+	}
+	m.mu.Lock()
+	steers := m.steers
+	m.mu.Unlock()
+	if !steers {
+		return // an heir leaves that to the manager before it until that is gone, and the other way round after
+	}
+	m.steerDue = false
+	i := 0
+	for _, s := range m.allSockets() {
+		if s.group != nil {
+			m.steerGroup(i, s.group)
+			i++
+		}
+	}
+}
+
+func (m *Manager) steerGroup(index int, g *group) {
+	own, ready := make([]int, len(g.fds)), []int{}
+	for _, c := range m.children {
+		if c.State != StateReady {
+			continue
+		}
+		ready = append(ready, c.Ordinal)
+		if c.Slot < len(own) {
+			own[c.Slot] = c.Ordinal
+		}
+	}
+	slices.Sort(ready)
+	live, moves := reuseport.Keepers(own, ready, g.keepers)
+	if !g.steered || !slices.Equal(live, g.live) {
+		if err := reuseport.Steer(g.fds[0], live); err != nil {
+			m.log.Error("cannot steer connections; they go to all slots, and other workers serve those of empty ones", "address", g.address, "err", err)
+		}
+		g.steered, g.live = true, live
+	}
+	g.keepers = append(g.keepers, make([]int, max(0, len(g.fds)-len(g.keepers)))...)
+	for _, move := range moves {
+		if c := m.children[move.To]; c != nil {
+			if err := c.proc.WriteFile(wire.Append(nil, wire.Adopt{Socket: index, Slot: move.Index}), g.fds[move.Index]); err != nil {
+				m.log.Error("cannot give worker the socket of an empty slot", c.attrs("of", move.Index, "err", err)...)
+			}
+		}
+		if c := m.children[move.From]; c != nil && c.unread != nil {
+			c.proc.Write(wire.Append(nil, wire.Drop{Socket: index, Slot: move.Index})) // it may be about to end
+		}
+		g.keepers[move.Index] = move.To
+	}
+}
+
+// perSlot and shared choose among inherited sockets of the same words.
+func perSlot(s inherit.Socket) bool { return s.Slot >= 0 }
+
+func sharedAs(kind int) func(inherit.Socket) bool {
+	return func(s inherit.Socket) bool { return s.Slot == kind }
+}
+
+// inheritedGroup takes the sockets of one call of ListenPerWorker, by slot.
+func (p *process) inheritedGroup(network, address string) (fds []int) {
+	for {
+		_, s, err := p.inherited(network, address, sharedAs(len(fds)))
+		if err != nil {
+			return fds
+		}
+		fds = append(fds, s.FD)
+	}
+}
+
+// kept is what a worker has of one listener with a socket for each slot.
+type kept struct {
+	ln      *reuseport.Listener // nil before the program has called ListenPerWorker
+	waiting map[int]int         // what came before that: descriptors by slot
+}
+
+// listenOwn makes the listener of a worker's own socket, in the group with that index.
+func (p *process) listenOwn(group, fd int) (net.Listener, error) {
+	ln, err := reuseport.NewListener(fd)
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := p.keptOf(group)
+	k.ln = ln
+	for slot, fd := range k.waiting {
+		ln.Adopt(slot, fd)
+	}
+	k.waiting = nil
+	return ln, nil
+}
+
+// groupOf is the index of a worker's socket among those that are for each slot.
+func (p *process) groupOf(socket int) (group int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.marker.Sockets[:socket] {
+		if perSlot(s) {
+			group++
+		}
+	}
+	return group
+}
+
+func (p *process) keptOf(i int) *kept {
+	if p.kept == nil {
+		p.kept = make(map[int]*kept)
+	}
+	if p.kept[i] == nil {
+		p.kept[i] = &kept{waiting: make(map[int]int)}
+	}
+	return p.kept[i]
+}
+
+// adopt and drop do what the manager says. A listener that the worker has closed adopts nothing; the manager learns of
+// the worker's end.
+func (p *process) adopt(msg wire.Adopt, fd int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch k := p.keptOf(msg.Socket); {
+	case fd < 0:
+	case k.ln != nil:
+		k.ln.Adopt(msg.Slot, fd)
+	default:
+		k.waiting[msg.Slot] = fd
+	}
+}
+
+func (p *process) drop(msg wire.Drop) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k := p.keptOf(msg.Socket)
+	if k.ln != nil {
+		k.ln.Drop(msg.Slot)
+	} else if fd, ok := k.waiting[msg.Slot]; ok {
+		syscall.Close(fd)
+		delete(k.waiting, msg.Slot)
+	}
+}

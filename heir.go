@@ -13,6 +13,7 @@ import (
 // watchPredecessor waits until everything is this process's own: because the manager before it says so, or because it is gone.
 func (p *process) watchPredecessor() {
 	defer close(p.tookOver)
+	defer p.control.Close()
 	buf := make([]byte, 0, wire.MaxSize)
 	for {
 		n, err := p.control.Read(buf[len(buf):cap(buf)])

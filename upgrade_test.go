@@ -1,0 +1,231 @@
+//go:build linux
+
+package prefork_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/preforkhttp"
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+// The versions of the program deploy are copies of the test binary with a word behind the last byte, which says how that
+// version behaves.
+const tail = "version: "
+
+func ownVersion() string {
+	exe, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		log.Fatal(err)
+	}
+	at := bytes.LastIndex(exe, []byte("\n"+tail))
+	if at < 0 {
+		log.Fatal("no version")
+	}
+	return string(exe[at+1+len(tail):])
+}
+
+// deploy is a server whose program is replaced while it runs.
+func deploy() {
+	version := ownVersion()
+	switch version {
+	case "exits":
+		os.Exit(3)
+	case "leaves":
+		os.Exit(0)
+	case "panics":
+		panic("as this version does")
+	case "hangs":
+		time.Sleep(time.Hour)
+	}
+	pm := must(prefork.Config{
+		MaxWorkers: 2, FromDisk: true, ErrRespawnInterval: -1,
+		Readiness: prefork.Readiness{Explicit: true, Timeout: 5 * time.Second}, UpgradeTimeout: 8 * time.Second,
+		TrapSignals: prefork.Signals{
+			term: {Signal: term}, hup: {Rolling: true}, usr1: {Signal: term}, syscall.SIGUSR2: {Upgrade: true},
+		},
+	})
+	ln, err := pm.Listen("tcp", os.Args[1])
+	if err != nil {
+		log.Fatal(err)
+	}
+	if !prefork.IsWorker() {
+		say("%s %d at %s", version, os.Getpid(), ln.Addr())
+	}
+	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
+		switch version {
+		case "is never ready":
+			<-w.Context().Done()
+			return nil
+		case "is half ready":
+			if w.Slot() > 0 {
+				os.Exit(4)
+			}
+		case "crashes when ready":
+			if w.Slot() > 0 {
+				<-w.Context().Done() // or all might be ready for a moment, and that is enough
+				return nil
+			}
+		}
+		w.Ready()
+		if version == "crashes when ready" {
+			os.Exit(5)
+		}
+		return preforkhttp.Serve(w, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(rw, "%s %d", version, w.ManagerPID())
+		})})
+	}); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// site is a program deploy with clients that count what fails.
+type site struct {
+	*preforktest.Program
+	t                *testing.T
+	binary, addr     string
+	manager, version string
+}
+
+func newSite(t *testing.T) *site {
+	s := &site{t: t, binary: filepath.Join(preforktest.TempDir(t), "deploy")}
+	t.Cleanup(func() { os.Remove(s.binary) })
+	s.install("good 1")
+	cmd := exec.Command(s.binary, "127.0.0.1:0")
+	cmd.Env = append(os.Environ(), "PREFORKTEST_PROGRAM=deploy")
+	s.Program = preforktest.Command(t, cmd)
+	s.Program.Start()
+	s.began("good 1")
+	s.ExpectN(2, "worker ready")
+	return s
+}
+
+// began waits for a manager's first line.
+func (s *site) began(version string) {
+	s.t.Helper()
+	found := s.Expect(`^` + version + ` (\d+) at (\S+)$`)
+	if s.addr != "" && found[2] != s.addr {
+		s.t.Errorf("the heir serves at %s, not at %s", found[2], s.addr)
+	}
+	s.manager, s.addr = found[1], found[2]
+}
+
+// install puts a version of the program on disk, whole and at once, as a deploy does.
+func (s *site) install(version string) {
+	s.t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	text, err := os.ReadFile(exe)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.WriteFile(s.binary+".new", append(text, "\n"+tail+version...), 0o700); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.Rename(s.binary+".new", s.binary); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *site) kill(sig syscall.Signal) {
+	s.t.Helper()
+	pid, err := strconv.Atoi(s.manager)
+	if err == nil {
+		err = syscall.Kill(pid, sig)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// says compares what the server answers.
+func (s *site) says(version string) {
+	s.t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
+	for range 10 {
+		resp, err := client.Get("http://" + s.addr)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if want := version + " " + s.manager; err != nil || string(body) != want {
+			s.t.Fatalf("it says %q (%v), want %q", body, err, want)
+		}
+	}
+}
+
+// A new generation from a new program, and a new manager, that does not work, in whatever way: the old ones serve every
+// request throughout, and the next good one takes over.
+func TestBadPrograms(t *testing.T) {
+	s := newSite(t)
+	clients := load.Start(load.Config{Network: "tcp", Address: s.addr, KeepAlive: 3, Fresh: 2, Pause: func() time.Duration { return time.Millisecond }, MaxTime: 5 * time.Minute})
+	bad := []string{"exits", "leaves", "panics", "hangs", "is never ready", "is half ready", "crashes when ready"}
+	for _, version := range bad {
+		s.install(version)
+		s.kill(hup)
+		s.Expect(`generation given up`)
+		s.kill(syscall.SIGUSR2)
+		s.Expect(`upgrade failed`)
+		s.says("good 1")
+	}
+	for _, broken := range []func() error{
+		func() error { return os.Chmod(s.binary, 0o600) },
+		func() error { return os.Truncate(s.binary, 100_000) },
+		func() error { return os.Remove(s.binary) },
+		func() error { return os.Mkdir(s.binary, 0o700) },
+	} {
+		if err := broken(); err != nil {
+			t.Fatal(err)
+		}
+		s.kill(hup)
+		s.Expect(`reload failed`)
+		s.kill(usr1) // workers that would be told to stop at once
+		s.Expect(`reload failed`)
+		s.kill(syscall.SIGUSR2)
+		s.Expect(`upgrade failed`)
+		s.says("good 1")
+	}
+	os.Remove(s.binary)
+	for i, how := range []string{"rolled", "all at once", "upgraded"} {
+		version := fmt.Sprintf("good %d", i+2)
+		s.install(version)
+		switch how {
+		case "rolled":
+			s.kill(hup)
+			s.Expect(`workers replaced`)
+		case "all at once":
+			s.kill(usr1)
+			s.ExpectN(2, `worker ready`)
+		case "upgraded":
+			s.kill(syscall.SIGUSR2)
+			s.began(version)
+			s.Expect(`heir has taken over`)
+			s.Wait()
+		}
+		s.says(version)
+	}
+	result := clients.Stop()
+	s.kill(term)
+	s.WaitGone()
+	t.Logf("%d bad programs, each as a generation and as an heir: %v", len(bad)+4, result)
+	if result.Failed > 0 || result.OK < 1000 {
+		t.Errorf("failed %d of %d: %v", result.Failed, result.OK, result.Errors)
+	}
+}

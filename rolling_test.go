@@ -36,6 +36,7 @@ func TestRolling(t *testing.T) {
 		r.cfg.Reload = func() ([]byte, error) { reloads++; return []byte("config " + strconv.Itoa(reloads)), nil }
 		done := r.startRun(context.Background())
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		r.Deliver(hup)
 		synctest.Wait()
 		r.wantWorkers("while the first replacement starts", 3)
@@ -79,10 +80,12 @@ func TestRollingGivenUp(t *testing.T) {
 		r.Pass([]byte("good"))
 		done := r.startAgain()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		bad = true
 		r.Pass([]byte("bad"))
 		r.Deliver(hup)
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		bad = false
 		if n := len(r.fake.Started()); n != 3 {
 			t.Errorf("%d workers were spawned, want 3", n)
@@ -92,12 +95,14 @@ func TestRollingGivenUp(t *testing.T) {
 		}
 		r.process(1).Exit(proc.Status{Code: 1})
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if got := r.passed(4); got != "good" || r.genOf(4) != 1 {
 			t.Errorf("respawned in generation %d with %q", r.genOf(4), got)
 		}
 		r.Pass([]byte("better"))
 		r.Deliver(hup)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if got := r.passed(6); got != "better" || r.genOf(6) != 3 {
 			t.Errorf("generation %d was passed %q", r.genOf(6), got)
 		}
@@ -120,9 +125,11 @@ func TestRollingNotSpawned(t *testing.T) {
 		}}, nil, nil)
 		done := r.startAgain()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		r.fake.FailNext(1, syscall.EAGAIN)
 		r.Deliver(hup)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		var spawn *SpawnError
 		if !errors.Is(failed, syscall.EAGAIN) || !errors.As(failed, &spawn) || spawn.Generation != 2 {
 			t.Errorf("given up because of %v", failed)
@@ -145,8 +152,10 @@ func TestRollingBySignal(t *testing.T) {
 			})
 		done := r.startAgain()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		r.Deliver(hup)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		r.wantSignals(1, syscall.SIGQUIT)
 		r.Deliver(term)
 		<-done
@@ -180,6 +189,7 @@ func TestContinueFollowsStop(t *testing.T) {
 		})
 		done := r.startAgain()
 		time.Sleep(time.Second)
+		synctest.Wait()
 		r.Deliver(term)
 		<-done
 		if got := r.process(1).Signals(); !slices.Equal(got, []syscall.Signal{term, continueSignal}) {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/prefork-go/prefork/internal/inherit"
 	"github.com/prefork-go/prefork/internal/pool"
@@ -278,6 +279,7 @@ func announce(pid int, socket string) error {
 		return err
 	}
 	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(time.Second)) // one that does not listen is not to hold up the loop
 	_, err = fmt.Fprintf(conn, "MAINPID=%d\n", pid)
 	return err
 }

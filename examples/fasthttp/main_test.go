@@ -3,34 +3,50 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
+	"log"
+	"net"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/internal/load"
 	"github.com/prefork-go/prefork/preforktest"
+	"github.com/valyala/fasthttp"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"fasthttp": main}) }
+func TestMain(m *testing.M) {
+	preforktest.Main(m, map[string]func(){
+		"fasthttp":        main,
+		"Shutdown":        func() { compared(&fasthttp.Server{}) },
+		"CloseOnShutdown": func() { compared(&fasthttp.Server{CloseOnShutdown: true}) },
+	})
+}
 
 var long = flag.Bool("long", false, "100 reloads, not 10")
 
-// Under load from clients that never retry, on new connections and on kept ones, reload after reload loses no request.
-func TestReloadsUnderLoad(t *testing.T) {
-	reloads := 10
+func reloads() int {
 	if *long {
-		reloads = 100
+		return 100
 	}
+	return 10
+}
+
+// reload replaces the workers of a program again and again under load from clients that never retry, on new connections
+// and on kept ones.
+func reload(t *testing.T, program string) load.Result {
+	t.Helper()
 	const workers = 3
-	p := preforktest.Start(t, "fasthttp", "-listen", "127.0.0.1:0", "-workers", fmt.Sprint(workers))
+	p := preforktest.Start(t, program, "-listen", "127.0.0.1:0", "-workers", fmt.Sprint(workers))
 	address := p.Expect(`^serving on http://(\S+) with`)[1]
 	p.ExpectN(workers, `worker ready`)
 	began := time.Now()
 	clients := load.Start(load.Config{Network: "tcp", Address: address, KeepAlive: 6, Fresh: 3, MaxTime: 5 * time.Minute})
-	for range reloads {
+	for range reloads() {
 		p.Signal(syscall.SIGHUP)
 		p.ExpectN(workers, `worker ready`)
 		served := clients.Result().OK
@@ -39,10 +55,62 @@ func TestReloadsUnderLoad(t *testing.T) {
 	result := clients.Stop()
 	p.Signal(syscall.SIGTERM)
 	ended(t, p)
-	t.Logf("%d reloads in %v: %v", reloads, time.Since(began).Round(time.Millisecond), result)
-	if result.Failed > 0 || result.OK < 100*reloads {
+	t.Logf("%d reloads in %v: %v", reloads(), time.Since(began).Round(time.Millisecond), result)
+	return result
+}
+
+// Reload after reload loses no request.
+func TestReloadsUnderLoad(t *testing.T) {
+	result := reload(t, "fasthttp")
+	if result.Failed > 0 || result.OK < 100*reloads() {
 		t.Errorf("%d of %d requests failed: %v", result.Failed, result.OK+result.Failed, result.Errors)
 	}
+}
+
+// TestComparison shows what the drain is for. It asserts nothing of what is lost: that is a matter of luck.
+func TestComparison(t *testing.T) {
+	for _, program := range []string{"Shutdown", "CloseOnShutdown"} {
+		t.Run(program, func(t *testing.T) {
+			if result := reload(t, program); result.Failed > 0 {
+				t.Logf("for instance: %v", result.Errors[0])
+			}
+		})
+	}
+}
+
+// compared is the example with nothing but fasthttp's own Shutdown.
+func compared(srv *fasthttp.Server) {
+	flag.Parse()
+	pm, err := prefork.New(prefork.Config{MaxWorkers: *workers, TrapSignals: prefork.Signals{
+		syscall.SIGTERM: {Signal: syscall.SIGTERM},
+		syscall.SIGHUP:  {Signal: syscall.SIGTERM},
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ln, err := pm.Listen("tcp", *listen)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if !prefork.IsWorker() {
+		fmt.Printf("serving on http://%s with %d workers\n", ln.Addr(), *workers)
+	}
+	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
+		srv.Handler = func(ctx *fasthttp.RequestCtx) { fmt.Fprintln(ctx, "hello") }
+		return shutdown(w.Context(), ln, srv)
+	}); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// shutdown is what everyone writes first.
+func shutdown(ctx context.Context, ln net.Listener, srv *fasthttp.Server) error {
+	ended := make(chan error, 1)
+	context.AfterFunc(ctx, func() { ended <- srv.ShutdownWithContext(context.Background()) })
+	if err := srv.Serve(ln); err != nil {
+		return err
+	}
+	return <-ended
 }
 
 // ended waits for the end of the program, and checks that its workers ended well too.
@@ -56,4 +124,37 @@ func ended(t *testing.T, p *preforktest.Program) {
 			t.Error(line)
 		}
 	}
+}
+
+// What waits to be accepted when the program is told to stop is served: nobody else would.
+func TestQueueAtTheEnd(t *testing.T) {
+	const clients = 50
+	p := preforktest.Start(t, "fasthttp", "-listen", "127.0.0.1:0", "-workers", "1")
+	address := p.Expect(`^serving on http://(\S+) with`)[1]
+	p.Expect(`worker ready`)
+	workers, err := preforktest.Children(p.PID())
+	if err != nil {
+		t.Skipf("the worker's pid is not known here: %v", err)
+	}
+	worker := workers[0].PID
+	syscall.Kill(worker, syscall.SIGSTOP) // so that what comes now queues
+	conns := make([]net.Conn, clients)
+	for i := range conns {
+		if conns[i], err = net.Dial("tcp", address); err != nil {
+			t.Fatal(err)
+		}
+		defer conns[i].Close()
+		fmt.Fprint(conns[i], "GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+	}
+	p.Signal(syscall.SIGTERM)
+	p.Expect(`worker stopping`)
+	syscall.Kill(worker, syscall.SIGCONT)
+	for i, c := range conns {
+		answer := make([]byte, len("HTTP/1.1 200"))
+		c.SetDeadline(time.Now().Add(20 * time.Second))
+		if _, err := c.Read(answer); err != nil || string(answer) != "HTTP/1.1 200" {
+			t.Errorf("connection %d of %d: %q, %v", i+1, clients, answer, err)
+		}
+	}
+	ended(t, p)
 }

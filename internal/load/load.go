@@ -8,7 +8,6 @@ package load
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"sync"
@@ -25,36 +24,10 @@ type Config struct {
 	Path    string                              // "" means "/"
 	Body    string                              // not "": the requests are POSTs of it
 	Pause   func() time.Duration                // between two requests of one client; nil means none
-	Check   func(status int, body []byte) error // nil means that the status must be 200
+	Check   func(status int, body []byte) error // nil means that the status must be 200; body is not to be kept
 	Timeout time.Duration                       // of one request, dialling included; 0 means 10 s
 	MaxTime time.Duration                       // the clients stop after it by themselves; 0 means 1 minute
 }
-
-// Result counts what the clients saw. Every request is counted once, as OK or as Failed.
-type Result struct {
-	OK     int // the whole response came and Check found it good
-	Failed int // anything else: refused, reset, end of file, timeout, malformed, a bad status
-
-	// IdleClosed counts connections, not requests: those that the server closed while the client had nothing under way
-	// on them. The client looks (without taking anything) just before it writes: if the end of the stream
-	// or a reset is there, not a byte of the next request has left, so no request is lost; it is sent on a new
-	// connection and counted by its own fate. A close that is not there yet when the client looks makes
-	// that request fail. On a connection that has carried no request yet a close is a failure too.
-	IdleClosed int
-
-	Closing int // responses on kept-alive connections that said "Connection: close"
-	Dialed  int // connections opened
-
-	Errors []error // the first few failures
-}
-
-// String is for test logs.
-func (r Result) String() string {
-	return fmt.Sprintf("ok %d, failed %d, idle closed %d, closing %d, dialed %d", r.OK, r.Failed, r.IdleClosed, r.Closing, r.Dialed)
-}
-
-// maxErrors failures are kept in full; a server that is down makes thousands that say the same.
-const maxErrors = 10
 
 // Load is a load in progress.
 type Load struct {
@@ -118,6 +91,7 @@ func (l *Load) count(f func(*Result)) {
 // client is the life of one client. It stops between two requests only: a request that the test
 // itself broke off could not be told from one that the server lost.
 func (l *Load) client(keep bool) {
+	request := message(&l.cfg, keep)
 	var c *conn // nil: the next request opens one
 	defer func() { c.close() }()
 	for l.ctx.Err() == nil {
@@ -127,13 +101,8 @@ func (l *Load) client(keep bool) {
 			c = nil
 		}
 		var err error
-		if c, err = l.request(c, keep); err != nil {
-			l.count(func(r *Result) {
-				r.Failed++
-				if len(r.Errors) < maxErrors {
-					r.Errors = append(r.Errors, err)
-				}
-			})
+		if c, err = l.request(c, request, keep); err != nil {
+			l.count(func(r *Result) { r.fail(err) })
 			// A server that is gone must not be hammered with thousands of connections a second.
 			l.pause(time.Millisecond)
 		}
@@ -153,35 +122,43 @@ func (l *Load) pause(d time.Duration) {
 
 // request makes one request, on c or, where c is nil, on a new connection. It returns the connection for
 // the next one: nil if that needs a new one.
-func (l *Load) request(c *conn, keep bool) (*conn, error) {
-	deadline := time.Now().Add(l.cfg.Timeout)
-	n := 0
+func (l *Load) request(c *conn, request []byte, keep bool) (*conn, error) {
+	began := time.Now()
+	failed := func(stage Stage, err error) (*conn, error) {
+		now := time.Now()
+		e := &Error{Stage: stage, At: now, After: now.Sub(began), Err: err}
+		if c != nil {
+			e.Local, e.Carried = c.nc.LocalAddr(), c.requests
+			c.close()
+		}
+		return nil, e
+	}
 	if c == nil {
-		d := net.Dialer{Deadline: deadline}
+		d := net.Dialer{Deadline: began.Add(l.cfg.Timeout)}
 		nc, err := d.Dial(l.cfg.Network, l.cfg.Address)
 		if err != nil {
-			return nil, err
+			return failed(Dial, err)
 		}
 		c = newConn(nc)
 		l.count(func(r *Result) { r.Dialed++ })
-	} else {
-		n = c.requests
 	}
-	resp, body, err := c.roundTrip(&l.cfg, keep, deadline)
-	if err == nil {
-		err = l.cfg.Check(resp.StatusCode, body)
-	}
+	resp, stage, err := c.roundTrip(request, began.Add(l.cfg.Timeout))
 	if err != nil {
-		c.close()
-		return nil, fmt.Errorf("request %d on connection from %v: %w", n+1, c.nc.LocalAddr(), err)
+		return failed(stage, err)
+	}
+	took := time.Since(began)
+	if err := l.cfg.Check(resp.status, resp.body); err != nil {
+		c.requests-- // this one
+		return failed(Check, err)
 	}
 	l.count(func(r *Result) {
 		r.OK++
-		if keep && resp.Close {
+		r.Latency.Add(took)
+		if keep && resp.close {
 			r.Closing++
 		}
 	})
-	if !keep || resp.Close {
+	if !keep || resp.close {
 		c.close()
 		return nil, nil
 	}

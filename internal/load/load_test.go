@@ -75,22 +75,55 @@ func TestKeepAlive(t *testing.T) {
 }
 
 func TestFailed(t *testing.T) {
-	for name, h := range map[string]http.HandlerFunc{
-		"status":      func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) },
-		"no response": func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) },
-		"half a response": func(w http.ResponseWriter, r *http.Request) {
+	for _, c := range []struct {
+		name  string
+		stage Stage
+		h     http.HandlerFunc
+	}{
+		{"status", Check, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }},
+		{"no response", ReadHeader, func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }},
+		{"half a response", ReadBody, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "9")
 			w.Write([]byte("half"))
-		},
+		}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			cfg := config(t, h)
+		t.Run(c.name, func(t *testing.T) {
+			cfg := config(t, c.h)
 			cfg.KeepAlive, cfg.Fresh = 2, 2
 			res := until(t, cfg, func(r Result) bool { return r.Failed > maxErrors })
 			if res.OK != 0 || res.IdleClosed != 0 || len(res.Errors) != maxErrors {
 				t.Errorf("%v, %d errors", res, len(res.Errors))
 			}
+			for _, err := range res.Errors {
+				stages(t, err, c.stage)
+			}
 		})
+	}
+}
+
+// stages checks what an error says of a request that failed as the first on its connection.
+func stages(t *testing.T, err error, want Stage) {
+	t.Helper()
+	var e *Error
+	if !errors.As(err, &e) || e.Stage != want || e.Carried != 0 || (e.Local == nil) != (want == Dial) || e.Err == nil || e.At.IsZero() {
+		t.Errorf("%v, want failure at %q", err, want)
+	}
+}
+
+// An error says how many requests its connection had carried.
+func TestCarried(t *testing.T) {
+	cfg := raw(t, func(nc net.Conn, r *bufio.Reader) {
+		for range 3 {
+			respond(nc, r)
+		}
+		r.Peek(1)
+	})
+	res := until(t, cfg, func(r Result) bool { return r.Failed >= 3 })
+	for _, err := range res.Errors {
+		var e *Error
+		if !errors.As(err, &e) || e.Stage != ReadHeader || e.Carried != 3 {
+			t.Errorf("%v, want failure at %q after 3", err, ReadHeader)
+		}
 	}
 }
 
@@ -105,6 +138,7 @@ func TestRefused(t *testing.T) {
 	if res.OK != 0 || res.Dialed != 0 {
 		t.Error(res)
 	}
+	stages(t, res.Errors[0], Dial)
 }
 
 // raw is a server of which each connection is served by serve.

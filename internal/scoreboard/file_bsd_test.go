@@ -1,0 +1,5 @@
+//go:build unix && !linux
+
+package scoreboard
+
+func anonymousFile() (int, error) { return unlinkedFile() }

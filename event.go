@@ -105,6 +105,7 @@ func (w WorkerInfo) String() string {
 //	GenerationEvent   a generation of workers begins
 //	StateEvent        a worker was spawned, was ready, was told to stop, was killed
 //	ExitEvent         a worker was reaped
+//	RestEvent         something is left of its process group, or is not any more
 //	DelayEvent        a slot waits before its next spawn
 //	SpawnFailedEvent  a worker could not be spawned
 //	SignalEvent       a signal was received, and forwarded as the table says
@@ -137,6 +138,13 @@ type (
 	ExitEvent struct {
 		Exit Exit
 		From State
+	}
+
+	// RestEvent says what becomes of the process group of a worker that was reaped (Config.StopGroup): State is StateStopping
+	// where something is left of it, which was told to stop, then StateGone or StateKilled.
+	RestEvent struct {
+		Worker WorkerInfo
+		State  State
 	}
 
 	// DelayEvent says that a slot waits before its next spawn, because its workers end too soon.
@@ -191,6 +199,7 @@ type (
 func (GenerationEvent) event()    {}
 func (StateEvent) event()         {}
 func (ExitEvent) event()          {}
+func (RestEvent) event()          {}
 func (DelayEvent) event()         {}
 func (SpawnFailedEvent) event()   {}
 func (SignalEvent) event()        {}
@@ -214,6 +223,10 @@ func (e StateEvent) String() string {
 }
 
 func (e ExitEvent) String() string { return e.Exit.String() }
+
+func (e RestEvent) String() string {
+	return fmt.Sprintf("rest of the process group of worker %d (slot %d, generation %d): %v", e.Worker.PID, e.Worker.Slot, e.Worker.Generation, e.State)
+}
 
 func (e DelayEvent) String() string {
 	return fmt.Sprintf("slot %d waits %v before its next spawn", e.Slot, e.For.Round(time.Millisecond))

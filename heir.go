@@ -2,6 +2,7 @@ package prefork
 
 import (
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/prefork-go/prefork/internal/inherit"
@@ -32,16 +33,30 @@ func (p *process) watchPredecessor() {
 
 // succeed makes an heir of a Manager: it tells the one before it when its workers are ready, and then becomes what that was.
 func (m *Manager) succeed() {
-	m.succeeds, m.steers = true, false
+	m.succeeds, m.inherits, m.steers = true, true, false
 	go func() {
 		<-self.tookOver
-		m.ownFiles()
+		m.inbox.put(func(*inbox) {})
 	}()
+}
+
+// inherit makes everything this Manager's own, once the one before it has let go. Where that died early, the program is
+// let ask for its sockets first, as it has when it comes to its first generation.
+func (m *Manager) inherit() {
+	if !m.inherits || m.generation == 0 {
+		return
+	}
+	select {
+	case <-self.tookOver:
+		m.inherits = false
+		m.ownFiles()
+	default:
+	}
 }
 
 // tellReady tells the manager before this one that all workers are ready.
 func (m *Manager) tellReady() {
-	if m.succeeds && m.ready >= m.pool.Max() {
+	if m.succeeds && m.generation > 0 && m.ready >= m.pool.Max() {
 		m.succeeds = false
 		self.control.Write(wire.Append(nil, wire.Reached{})) // fails only where that is gone, and then this is in its place
 	}
@@ -73,11 +88,14 @@ func (m *Manager) ownFiles() {
 	m.mu.Lock()
 	m.steers = true
 	m.mu.Unlock()
-	m.inbox.put(func(*inbox) {}) // the loop steers from now on
 	for _, s := range self.unclaimed() {
 		syscall.Close(s.FD)
-		if s.Own {
-			os.Remove(s.Address)
+		path := s.Address
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(m.dir, path) // the program may have changed its directory
+		}
+		if info, err := os.Lstat(path); s.Own && err == nil && info.Mode()&os.ModeSocket != 0 {
+			os.Remove(path)
 		}
 	}
 }

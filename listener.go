@@ -118,14 +118,14 @@ func (m *Manager) keep(sock *socket, s any) (err error) {
 		sock.bound = s.LocalAddr().String()
 	}
 	if m.cfg.Command != nil {
-		path := ""
+		path := sock.bequeathed
 		if sock.file != nil {
 			path = sock.file.path
 		}
 		if sock.name, err = inherit.StarterName(sock.fd, path); err == nil {
 			// Who starts a program for start_server hands it sockets that block; Go's do not, and that is a property
 			// which all share. Starlet would spin on one, Python's accept fail.
-			err = inherit.SetBlocking(sock.fd)
+			err = inherit.SetBlocking(sock.fd, true)
 		}
 		if err != nil {
 			inherit.CloseBlob(sock.fd)

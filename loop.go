@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"os"
 	"sync"
@@ -43,6 +44,14 @@ func (in *inbox) take() (notes []proc.Note, commands []pool.Event) {
 	return notes, commands
 }
 
+func (in *inbox) takeSignals() pending {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	all := in.signals
+	in.signals = nil
+	return all
+}
+
 func (m *Manager) takeSignal() (arrival, bool) {
 	m.inbox.mu.Lock()
 	defer m.inbox.mu.Unlock()
@@ -53,6 +62,9 @@ func (m *Manager) takeSignal() (arrival, bool) {
 func (m *Manager) command(ev pool.Event) {
 	m.inbox.put(func(in *inbox) { in.commands = append(in.commands, ev) })
 }
+
+// in is the moment after d, which may mean for ever.
+func (m *Manager) in(d time.Duration) pool.Time { return m.now() + min(d, math.MaxInt64-m.now()) }
 
 // now is the time on the policy's scale. time.Since reads the monotonic clock, so the wall clock may jump.
 func (m *Manager) now() pool.Time { return time.Since(m.origin) }
@@ -98,7 +110,7 @@ func (m *Manager) drain(ctx context.Context) (left int, err error) {
 			m.forward(a)
 			continue
 		}
-		if m.pool.Len() == 0 && (m.heir == nil || m.heir.took) {
+		if m.pool.Len() == 0 && m.pool.Rests() == 0 && (m.heir == nil || m.heir.took) {
 			if m.stopping.begun {
 				m.removeSocketFiles()
 			}
@@ -138,6 +150,7 @@ func (m *Manager) turn() pool.Step {
 	for _, ev := range commands {
 		m.handle(ev)
 	}
+	m.inherit()
 	due := m.tickHeir()
 	step := m.handle(pool.Event{Kind: pool.Tick})
 	step.Wake = pool.Sooner(step.Wake, due)
@@ -149,6 +162,7 @@ func (m *Manager) resize() {
 	if from, to := m.pool.Max(), m.MaxWorkers(); from != to {
 		m.changed(ResizeEvent{From: from, To: to})
 		m.handle(pool.Event{Kind: pool.Resize, N: to})
+		m.tellReady()
 	}
 }
 
@@ -181,7 +195,11 @@ func (m *Manager) note(n proc.Note) {
 		return
 	}
 	c.status, c.usage = status, usage
-	m.handle(pool.Event{Kind: pool.Exited, ID: c.Ordinal, Clean: status.Clean(), Killed: int(status.Signal) == signum(os.Kill)})
+	rest := c.proc.Rest()
+	if rest {
+		m.rests[c.Ordinal] = c
+	}
+	m.handle(pool.Event{Kind: pool.Exited, ID: c.Ordinal, Clean: status.Clean(), Killed: int(status.Signal) == signum(os.Kill), Rest: rest})
 }
 
 // listen reads what a worker has written.
@@ -237,15 +255,22 @@ func (m *Manager) handle(ev pool.Event) pool.Step {
 	for _, e := range step.Effects {
 		switch e.Kind {
 		case pool.Send:
-			m.send(m.children[e.ID], e)
+			m.send(e)
 		case pool.Change:
 			m.transition(m.children[e.ID], e)
 		case pool.Delay:
 			m.changed(DelayEvent{Slot: e.Slot, For: e.For})
+		case pool.Look:
+			if !m.rests[e.ID].proc.Rest() {
+				m.command(pool.Event{Kind: pool.Emptied, ID: e.ID})
+			}
+		case pool.Rest:
+			m.tellRest(e)
 		case pool.Rolled:
 			m.changed(RolledEvent{Generation: e.Gen})
 			m.forget()
 		case pool.GaveUp:
+			m.fetched = m.generations[e.Back].exe
 			m.changed(RollFailedEvent{Generation: e.Gen, Kept: e.Back, Err: m.failure(e)})
 		}
 	}
@@ -262,13 +287,33 @@ func (m *Manager) failure(e pool.Effect) error {
 	return fmt.Errorf("worker %d (slot %d) %v: %v after %v", c.PID, c.Slot, Reason(e.Reason), exitStatus(c.status), (m.now() - c.spawned).Round(time.Millisecond))
 }
 
-func (m *Manager) send(c *child, e pool.Effect) {
+// send sends a signal to a worker, or to what it has left.
+func (m *Manager) send(e pool.Effect) {
+	c := m.children[e.ID]
+	if c == nil {
+		c = m.rests[e.ID]
+	}
 	if e.Sig == m.stop && c.unread != nil {
 		// A full socket is that of a worker that reads nothing; for that the signal must do.
 		c.proc.Write(wire.Append(nil, wire.Stop{}))
 	}
-	if err := c.proc.Signal(e.Sig); err != nil {
+	signal := c.proc.Signal
+	if e.Group {
+		signal = c.proc.SignalGroup
+	}
+	if err := signal(e.Sig); err != nil {
 		m.log.Error("cannot signal worker", c.attrs("signal", signalName(e.Sig), "err", err)...)
+	}
+}
+
+// tellRest tells of what is left of a worker's process group. What was killed together with the worker is not worth telling.
+func (m *Manager) tellRest(e pool.Effect) {
+	c := m.rests[e.ID]
+	if e.To >= pool.Killed {
+		delete(m.rests, e.ID)
+	}
+	if e.From != e.To {
+		m.changed(RestEvent{Worker: c.WorkerInfo, State: State(e.To)})
 	}
 }
 
@@ -335,6 +380,12 @@ func describe(ev Event) (slog.Level, string, []slog.Attr) {
 			return slog.LevelInfo, "worker gone", attrs
 		}
 		return slog.LevelWarn, "worker gone", attrs
+	case RestEvent:
+		level := slog.LevelInfo
+		if ev.State == StateKilled {
+			level = slog.LevelWarn
+		}
+		return level, "rest of a worker's process group " + ev.State.String(), workerAttrs(ev.Worker.Slot, ev.Worker.Generation, ev.Worker.PID)
 	case GenerationEvent:
 		return slog.LevelInfo, "generation begins", []slog.Attr{slog.Int("gen", ev.Generation), slog.Int("workers", ev.MaxWorkers)}
 	case DelayEvent:

@@ -47,11 +47,13 @@ type Manager struct {
 	generations map[int]generation // that may still be spawned, by number
 	fetched     *inherit.Binary    // what the next generation is started from; nil: the file that this process runs
 	notSpawned  *SpawnError        // the last spawn that failed
+	rests       map[int]*child     // by ordinal, those that are gone and have left something of their process groups
 	ready       int                // workers in state ready
 	steerDue    bool               // who is ready has changed
 	heir        *heir              // that is on its way, or has taken over
 	heirs       uint64             // that were started so far
 	succeeds    bool               // this Manager is an heir, and has not told yet how it came out
+	inherits    bool               // and the one before it has not let go yet, or not been heard to
 
 	// mu guards what other goroutines read: the loop alone changes children and generation.
 	mu         sync.Mutex
@@ -100,7 +102,7 @@ func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, e
 		return nil, err
 	}
 	cfg.TrapSignals, cfg.Command = maps.Clone(cfg.TrapSignals), slices.Clone(cfg.Command)
-	m := &Manager{cfg: cfg, stop: cfg.stopSignal(), log: cfg.Logger, max: cfg.MaxWorkers, children: make(map[int]*child), steers: true, generations: make(map[int]generation)}
+	m := &Manager{cfg: cfg, stop: cfg.stopSignal(), log: cfg.Logger, max: cfg.MaxWorkers, children: make(map[int]*child), rests: make(map[int]*child), steers: true, generations: make(map[int]generation)}
 	if cfg.Name != "" {
 		m.log = m.log.With("pool", cfg.Name)
 	}
@@ -134,9 +136,8 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 	if m.exe, err = inherit.Executable(); err != nil {
 		return fmt.Errorf("prefork: the file of the program that runs is not found (is /proc mounted?): %w", err)
 	}
-	if m.dir, err = os.Getwd(); err == nil { // now, since the program may change it
-		m.onDisk, _ = inherit.OnDisk(self.args[0], m.dir)
-	}
+	m.dir, _ = os.Getwd() // now, since the program may change it
+	m.onDisk, _ = inherit.OnDisk(self.args[0], m.dir)
 	if self.role == inherit.Heir {
 		m.onDisk = self.marker.Path // a symbolic link may be another by now
 	}
@@ -159,6 +160,7 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 		ReadyTimeout:  m.cfg.Readiness.Timeout,
 		Stop:          m.stop,
 		Continue:      continueSignal,
+		Group:         m.cfg.StopGroup,
 		Jitter:        jitter,
 	})
 	return nil
@@ -305,6 +307,9 @@ func (m *Manager) reload() error {
 // of those that are left and ctx's error. It spawns nothing and sends no signal of its own, but it finishes what was
 // begun to be forwarded, forwards what arrives meanwhile, and kills workers that were told to stop StopTimeout ago.
 // Start may be used again after it.
+//
+// With Config.StopGroup it also waits until nothing is left of the process groups of the workers, or that was killed: then
+// it can return 0 and ctx's error.
 //
 // After the shutdown signal the files of unix sockets that this Manager made are removed when no worker is left.
 // It panics in a worker and in a hook. It blocks.

@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/reuseport"
 	"github.com/prefork-go/prefork/internal/wire"
 )
@@ -18,9 +21,14 @@ type group struct {
 	address string
 
 	steered bool
-	live    []int // the slots to which new connections go
-	keepers []int // by slot: the ordinal of the worker that serves its socket beside its own; 0 for none
+	live    []int       // the slots to which new connections go
+	keepers []int       // by slot: the ordinal of the worker that serves its socket beside its own; 0 for none
+	waits   atomic.Bool // to tell a worker what it had no room to be told
 }
+
+// roomPause is how long the loop waits before it tells again what a worker had no room for: its control socket takes a few
+// hundred messages, and it may be given the sockets of more slots at one moment.
+const roomPause = 10 * time.Millisecond
 
 // ListenPerWorker is Listen with a socket for each worker (SO_REUSEPORT), so that each has a queue of its own and none is
 // woken for what another accepts: for many short connections. The sockets belong to the slots and are held by the manager:
@@ -161,8 +169,8 @@ func (m *Manager) steer() {
 func (m *Manager) steerGroup(index int, g *group) {
 	own, ready := make([]int, len(g.fds)), []int{}
 	for _, c := range m.children {
-		if c.State != StateReady {
-			continue
+		if c.State != StateReady || c.unread == nil {
+			continue // one that has let go of its control socket is about to end, or is another program now
 		}
 		ready = append(ready, c.Ordinal)
 		if c.Slot < len(own) {
@@ -179,16 +187,35 @@ func (m *Manager) steerGroup(index int, g *group) {
 	}
 	g.keepers = append(g.keepers, make([]int, max(0, len(g.fds)-len(g.keepers)))...)
 	for _, move := range moves {
-		if c := m.children[move.To]; c != nil {
-			if err := c.proc.WriteFile(wire.Append(nil, wire.Adopt{Socket: index, Slot: move.Index}), g.fds[move.Index]); err != nil {
+		if m.move(index, g.fds[move.Index], move) {
+			g.keepers[move.Index] = move.To
+			continue
+		}
+		m.steerDue = true
+		if g.waits.CompareAndSwap(false, true) {
+			time.AfterFunc(roomPause, func() {
+				g.waits.Store(false)
+				m.inbox.put(func(*inbox) {})
+			})
+		}
+	}
+}
+
+// move tells the workers between which a socket moves; false if one of them has to be told again.
+func (m *Manager) move(index, fd int, move reuseport.Move) bool {
+	if c := m.children[move.To]; c != nil {
+		if err := c.proc.WriteFile(wire.Append(nil, wire.Adopt{Socket: index, Slot: move.Index}), fd); err != nil {
+			if err != proc.ErrWouldBlock && !errors.Is(err, syscall.EPIPE) {
 				m.log.Error("cannot give worker the socket of an empty slot", c.attrs("of", move.Index, "err", err)...)
 			}
+			return false
 		}
-		if c := m.children[move.From]; c != nil && c.unread != nil {
-			c.proc.Write(wire.Append(nil, wire.Drop{Socket: index, Slot: move.Index})) // it may be about to end
-		}
-		g.keepers[move.Index] = move.To
 	}
+	if c := m.children[move.From]; c != nil && c.unread != nil {
+		_, err := c.proc.Write(wire.Append(nil, wire.Drop{Socket: index, Slot: move.Index}))
+		return err != proc.ErrWouldBlock // any other error means that it is about to end
+	}
+	return true
 }
 
 // perSlot and shared choose among inherited sockets of the same words.

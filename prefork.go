@@ -82,6 +82,20 @@ type Config struct {
 	// clock. 0 means 30 s, negative means for ever.
 	StopTimeout time.Duration
 
+	// StopGroup has the whole process group of a worker told to stop and killed, not the worker alone: also what a worker has
+	// started, and what that has, unless it has left the group (as by setsid). Other signals go to the worker alone.
+	// Workers lead groups of their own; where BeforeSpawn's Attr puts one into a group of others, that is never signalled.
+	//
+	// What is left of a group when its worker has ended, for whatever reason, is told to stop if it was not told with the
+	// worker, and killed StopTimeout after it was told. It is no worker any more: NumWorkers does not count it, and the slot
+	// is spawned again. But Run and WaitAllChildren do not end before it is gone or killed. What has ended counts until it
+	// was waited for, by process 1 as a rule. Nothing tells when that is, so the manager looks, from 100 down to 2 times a
+	// second, while there is such a rest.
+	//
+	// Where the system cannot signal a group without its leader (Linux before 6.9, and systems other than Linux), what is left is
+	// killed as soon as the worker has ended. For those a worker should itself wait for what it has started.
+	StopGroup bool
+
 	// Readiness says when a worker counts as ready, and how long that may take.
 	Readiness Readiness
 

@@ -216,6 +216,9 @@ func (m *Manager) forward(a arrival) {
 		switch {
 		case before.interrupted && a.interrupt:
 			m.changed(SignalEvent{Received: received, Sent: os.Kill})
+			if m.heir != nil && !m.heir.took {
+				m.heir.proc.Signal(syscall.SIGKILL)
+			}
 			m.handle(pool.Event{Kind: pool.KillAll})
 			return
 		case before.begun && (a.ctx || before.byContext):

@@ -193,7 +193,7 @@ func (p *process) lookOutside() {
 		return
 	}
 	p.looked = true
-	p.byStarter = os.Getenv(inherit.StarterEnv) != ""
+	p.byStarter = os.Getenv(inherit.StarterEnv) != "" || os.Getenv(inherit.StarterGenerationEnv) != "" // the second also without sockets
 	all, err := inherit.AllGiven()
 	p.outsideErr = err
 	for i := range all {

@@ -88,6 +88,7 @@ func (m *Manager) spawn(step pool.Step) {
 	p, err := m.start(sp)
 	if err != nil {
 		m.notSpawned = &SpawnError{Slot: sp.Slot, Generation: sp.Generation, Err: err}
+		m.tellFailed(err.Error())
 		step := m.handle(pool.Event{Kind: pool.SpawnFailed})
 		m.changed(SpawnFailedEvent{Err: m.notSpawned, Retry: step.Retry})
 		return
@@ -110,7 +111,7 @@ func (m *Manager) spawn(step pool.Step) {
 
 // start makes the process of a worker.
 func (m *Manager) start(sp *Spawn) (proc.Process, error) {
-	spec := proc.Spec{Path: m.exe, Args: self.args, Attr: sp.Attr}
+	spec := proc.Spec{Path: m.exe, Args: self.args, Attr: sp.Attr, Group: m.cfg.StopGroup}
 	release, err := addStreams(&spec)
 	if err != nil {
 		return nil, err
@@ -212,7 +213,7 @@ func (m *Manager) handed(slot int) (all []inherit.Socket) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.sockets {
-		h := inherit.Socket{FD: s.fd, Network: s.network, Address: s.address, Slot: inherit.Shared, Own: s.file != nil}
+		h := inherit.Socket{FD: s.fd, Network: s.network, Address: s.address, Slot: inherit.Shared, Own: s.file != nil || s.bequeathed != ""}
 		switch {
 		case s.group == nil:
 			if s.fellBack {

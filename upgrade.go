@@ -37,7 +37,7 @@ const firstHeir = 1 << 62
 // If the heir ends, or fails, or is not ready within Config.UpgradeTimeout, or ctx ends, or ShutdownSignal arrives, it is
 // told to stop (and killed after StopTimeout) and reaped, the error says why, and the Manager goes on as before.
 //
-// It is refused with an error while another is under way, before the first Start, in a program with several Managers, and where
+// It is refused with an error before the first Start, after one that has succeeded, in a program with several Managers, and where
 // the end of this process would end everything: as the first process of a container, under start_server, and as a
 // service of systemd that is not told of its new main process (Type=notify tells it).
 //
@@ -55,11 +55,15 @@ func (m *Manager) Upgrade(ctx context.Context) error {
 
 // upgrade is Upgrade while a generation runs.
 func (m *Manager) upgrade(ctx context.Context) error {
-	err := m.startHeir()
+	err := ctx.Err()
+	if err == nil {
+		err = m.startHeir()
+	}
 	if err != nil {
 		m.changed(UpgradeFailedEvent{Err: err})
 		return fmt.Errorf("prefork: Upgrade: %w", err)
 	}
+	defer m.restoreModes()
 	h := m.heir
 	for !h.took && m.heir == h {
 		step := m.turn()
@@ -67,7 +71,7 @@ func (m *Manager) upgrade(ctx context.Context) error {
 		case h.took || m.heir != h:
 		case m.shutdownWaits():
 			// The workers are not to wait for the heir's end; it is reaped on the way.
-			m.endHeir(errors.New("a shutdown was asked for meanwhile"))
+			m.endHeir(errors.New("a shutdown was asked for meanwhile, which ends both"))
 			return m.upgradeFailed(h)
 		case ctx.Err() != nil && h.failed == nil:
 			m.endHeir(ctx.Err())
@@ -83,6 +87,16 @@ func (m *Manager) upgrade(ctx context.Context) error {
 		return nil
 	}
 	return m.upgradeFailed(h)
+}
+
+// restoreModes makes the sockets block or not, as the workers of this Manager need it: that is a property which all share,
+// and the heir's Listen may have changed it.
+func (m *Manager) restoreModes() {
+	for _, s := range m.allSockets() {
+		if s.group == nil {
+			inherit.SetBlocking(s.fd, m.cfg.Command != nil)
+		}
+	}
 }
 
 func (m *Manager) upgradeFailed(h *heir) error {
@@ -102,6 +116,8 @@ func (m *Manager) mayUpgrade() error {
 	switch {
 	case m.heir != nil && m.heir.took:
 		return fmt.Errorf("manager %d has taken over already", m.heir.proc.Pid())
+	case m.inherits:
+		return errors.New("this manager is an heir itself, and has not taken over yet")
 	case m.heir != nil:
 		return fmt.Errorf("heir %d is under way: wait until it has taken over or was given up", m.heir.proc.Pid())
 	case m.generation == 0:
@@ -151,7 +167,7 @@ func (m *Manager) startHeir() error {
 		return err
 	}
 	if m.cfg.UpgradeTimeout > 0 {
-		h.deadline = m.now() + m.cfg.UpgradeTimeout
+		h.deadline = m.in(m.cfg.UpgradeTimeout)
 	}
 	m.heir = h
 	m.changed(UpgradeEvent{Heir: h.proc.Pid()})
@@ -216,6 +232,10 @@ func (m *Manager) handOver(h *heir) {
 	if h.took || h.failed != nil {
 		return
 	}
+	if _, err := h.proc.Write(wire.Append(nil, wire.TakeOver{})); err != nil {
+		m.endHeir(fmt.Errorf("heir %d was ready, and is gone: %w", h.proc.Pid(), err))
+		return
+	}
 	h.took, h.deadline = true, pool.Never
 	m.mu.Lock()
 	for _, s := range m.sockets {
@@ -223,7 +243,11 @@ func (m *Manager) handOver(h *heir) {
 	}
 	m.steers = false
 	m.mu.Unlock()
-	h.proc.Write(wire.Append(nil, wire.TakeOver{}))
+	for _, a := range m.inbox.takeSignals() {
+		if !a.ctx && a.sig != m.cfg.ShutdownSignal && !m.cfg.TrapSignals[a.sig].Upgrade {
+			h.proc.Signal(a.sig.(syscall.Signal))
+		}
+	}
 	if err := announce(h.proc.Pid(), os.Getenv(notifyEnv)); err != nil {
 		m.log.Error("cannot tell systemd of the new main process", "pid", h.proc.Pid(), "err", err)
 	}
@@ -239,9 +263,9 @@ func (m *Manager) endHeir(why error) {
 	}
 	h.failed, h.deadline = why, pool.Never
 	if m.cfg.StopTimeout >= 0 {
-		h.deadline = m.now() + m.cfg.StopTimeout
+		h.deadline = m.in(m.cfg.StopTimeout)
 	}
-	h.proc.Signal(m.stop)
+	h.proc.Signal(m.cfg.ShutdownSignal.(syscall.Signal)) // it is a manager: for it to forward
 	if continueSignal != 0 {
 		h.proc.Signal(continueSignal)
 	}

@@ -34,7 +34,6 @@ func TestStartBinary(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	script := "#!/bin/sh\nexec " + self(t) + "\n"
 	for _, tt := range []struct {
 		name   string
 		make   func(testing.TB) string
@@ -43,7 +42,6 @@ func TestStartBinary(t *testing.T) {
 		{"unchanged", copied, func(*testing.T, string) {}},
 		{"deleted", copied, remove},
 		{"replaced", copied, replace},
-		{"deleted script", func(t testing.TB) string { return written(t, "script", []byte(script), 0o755) }, remove},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := tt.make(t)

@@ -72,7 +72,7 @@ func TestOpenBinary(t *testing.T) {
 		{"directory", dir, dir + " is no file that could be a program", nil},
 		{"fifo", fifo, fifo + " is no file that could be a program", nil},
 		{"not executable", written(t, "x", []byte("#!/bin/sh"), 0o644), "/x is not executable: chmod +x it", nil},
-		{"script", written(t, "x", []byte("#!/bin/sh"), 0o755), "", nil},
+		{"script", written(t, "x", []byte("#!/bin/sh"), 0o755), "/x is a script", nil},
 		{"this one", self(t), "", nil},
 		{"a copy", copied(t), "", nil},
 	} {
@@ -109,7 +109,7 @@ func TestOpenBinary(t *testing.T) {
 }
 
 func TestSame(t *testing.T) {
-	path := written(t, "a", []byte("#!/bin/sh"), 0o755)
+	path := copied(t)
 	open := func(path string) *Binary {
 		b, err := OpenBinary(path)
 		if err != nil {
@@ -129,7 +129,7 @@ func TestSame(t *testing.T) {
 	if !first.Same(open(link)) {
 		t.Error("not the same under another name")
 	}
-	if first.Same(open(written(t, "a", []byte("#!/bin/sh"), 0o755))) || first.Same(nil) || (*Binary)(nil).Same(first) {
+	if first.Same(open(copied(t))) || first.Same(nil) || (*Binary)(nil).Same(first) {
 		t.Error("the same as another")
 	}
 	if err := os.Chtimes(path, time.Time{}, time.Now().Add(time.Hour)); err != nil {
@@ -167,7 +167,7 @@ func TestCheckProgram(t *testing.T) {
 	}{
 		{"whole", whole, ""},
 		{"with something behind it", append(bytes.Clone(whole), "more"...), ""},
-		{"script", begin("#!/bin/sh\nexit\n"), ""},
+		{"script", begin("#!/bin/sh\nexit\n"), "is a script"},
 		{"empty", nil, part},
 		{"one byte", whole[:1], part},
 		{"its first four bytes", whole[:4], part},

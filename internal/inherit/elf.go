@@ -25,11 +25,13 @@ func checkProgram(file io.ReaderAt, size int64, self io.ReaderAt) error {
 	case err != nil:
 		return fmt.Errorf("cannot be read: %w", err)
 	case bytes.HasPrefix(begin, []byte("#!")):
-		return nil
+		// One that does not exec its program would stand between that and this process, and the program would not be known
+		// as what it is: each start would make one more manager.
+		return errors.New("is a script, and this process runs a program: put the program itself there")
 	case bytes.HasPrefix([]byte(elfMagic), begin): // also an empty one
 		return cut(size, uint64(ours.size()))
 	case theirs == nil:
-		return fmt.Errorf("is no program: it begins with %q, and neither as programs do here nor as a script does (#! and its interpreter)", begin[:min(4, len(begin))])
+		return fmt.Errorf("is no program: it begins with %q, and not as programs do here", begin[:min(4, len(begin))])
 	case len(begin) < theirs.size():
 		return cut(size, uint64(theirs.size()))
 	case theirs.kind != ours.kind:

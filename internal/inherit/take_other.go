@@ -28,7 +28,7 @@ func Fit([]*Given, string, string) (*Given, error) { return nil, nil }
 func Exit(code int)                                { syscall.Exit(code) }
 
 func LockDir(string) (func(), error)          { return nil, errors.ErrUnsupported }
-func SetBlocking(int) error                   { return errors.ErrUnsupported }
+func SetBlocking(int, bool) error             { return errors.ErrUnsupported }
 func StarterName(int, string) (string, error) { return "", errors.ErrUnsupported }
 func ForgetGiven()                            {}
 

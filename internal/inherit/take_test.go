@@ -60,7 +60,7 @@ func TestTake(t *testing.T) {
 		{"heir", []string{HeirEnv + "=" + mine}, false, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
 		{"heir whose manager is at its end", []string{HeirEnv + "=" + mine}, true, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
 		{"heir of another", []string{HeirEnv + "=" + another}, false, ordinary, untouched},
-		{"heir of another that is gone", []string{HeirEnv + "=" + another}, true, ordinary, untouched},
+		{"heir of one that is gone", []string{HeirEnv + "=" + another}, true, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
 		{"damaged heir", []string{HeirEnv + "=" + mine[:len(mine)-1]}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + HeirEnv + `="`, untouched},
 		{"heir in words", []string{HeirEnv + "=1"}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + HeirEnv + `="1": not the value`, untouched},
 		{"worker and heir", []string{HeirEnv + "=" + mine, Env + "=" + mine}, false, `role 1, `, adopted},

@@ -53,13 +53,13 @@ func takeWorker(value string) (Marker, Role, error) {
 }
 
 // takeHeir leaves alone what another process's heir was meant to get: a manager by itself does no harm where one is meant
-// to run.
+// to run. An heir whose manager has died meanwhile is one all the more: it has the sockets.
 func takeHeir(value string) (Marker, Role, error) {
 	m, err := ParseHeir(value)
 	if err != nil {
 		return Marker{}, Damaged, err
 	}
-	if !isParent(m) {
+	if !isParent(m) && !atEnd(m.Control) {
 		return Marker{}, Ordinary, nil
 	}
 	return adopt(m, HeirEnv, Heir)
@@ -106,6 +106,13 @@ func parentage(m Marker) relation {
 		return foreign
 	}
 	return orphaned
+}
+
+// atEnd tells whether a descriptor is a socket whose other end is closed.
+func atEnd(fd int) bool {
+	var b [1]byte
+	n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return n == 0 && err == nil
 }
 
 // ReadBlob reads what NewBlob made. It reads with pread, since all workers of a generation share one file offset.
@@ -279,5 +286,7 @@ func LockDir(path string) (unlock func(), err error) {
 	}
 }
 
-// SetBlocking puts a socket into blocking mode, for all who share it.
-func SetBlocking(fd int) error { return os.NewSyscallError("fcntl", unix.SetNonblock(fd, false)) }
+// SetBlocking puts a socket into blocking mode, or takes it out, for all who share it.
+func SetBlocking(fd int, blocking bool) error {
+	return os.NewSyscallError("fcntl", unix.SetNonblock(fd, !blocking))
+}

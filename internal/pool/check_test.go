@@ -32,8 +32,8 @@ func (s *sim) delay(n int) time.Duration {
 	return time.Duration(min(d, float64(max(time.Minute, s.cfg.ErrRespawn))))
 }
 
-// ended works out the pace of a slot whose worker is about to be reaped.
-func (s *sim) ended(w *simWorker, clean bool) {
+// end works out the pace of a slot whose worker is about to be reaped.
+func (s *sim) end(w *simWorker, clean bool) {
 	sl, e, life := s.slots[w.slot], s.cfg.ErrRespawn, s.now-w.spawnedAt
 	sl.worker, sl.crashed, sl.first, sl.last = 0, false, s.now, s.now
 	byItself := w.state < Stopping || w.why == NeverReady
@@ -110,7 +110,9 @@ func (s *sim) note(ev Event) {
 		}
 	case Exited:
 		if w != nil {
-			s.ended(w, ev.Clean)
+			before := *w
+			s.ended = &before
+			s.end(w, ev.Clean)
 		}
 	case Signal:
 		for _, w := range s.workers {
@@ -196,6 +198,7 @@ func (s *sim) checkWake() {
 			s.t.Fatalf("%v: worker %d is to be killed at %v, but Wake is %v", s.now, w.id, deadline, s.wake)
 		}
 	}
+	s.checkRestWake()
 	for i := 0; s.running && i < s.max && !s.rolls; i++ {
 		sl := s.slots[i]
 		if sl.worker != 0 {
@@ -220,6 +223,10 @@ func (s *sim) apply(ev Event, i int, all []Effect) {
 		s.rolled(e)
 		return
 	}
+	if e.Kind == Look || e.Kind == Rest || e.Kind == Send && w == nil {
+		s.applyRest(ev, e)
+		return
+	}
 	if w == nil && e.Kind == Delay && i > 0 && all[i-1].To == Gone && all[i-1].ID == e.ID {
 		return
 	}
@@ -228,6 +235,7 @@ func (s *sim) apply(ev Event, i int, all []Effect) {
 	}
 	switch e.Kind {
 	case Send:
+		s.checkGroup(ev, e)
 		if w.state == Killed && (e.Sig != syscall.SIGKILL || slices.Contains(w.got, e.Sig)) {
 			s.t.Fatalf("%v: worker %d was killed and is sent %v", s.now, w.id, e.Sig)
 		}
@@ -320,6 +328,7 @@ func (s *sim) check(ev Event, st Step) {
 	if s.rolls {
 		s.checkRolls()
 	}
+	s.checkRests()
 	s.checkHeard(ev, st)
 }
 

@@ -9,7 +9,8 @@
 //   - a replacement takes no ready worker away before it is ready itself;
 //   - nothing is sent to a worker that is gone, and a worker's state only ever moves towards gone;
 //   - a worker is spawned only while a generation runs, and not before its slot's pace allows;
-//   - told to stop, all workers are gone or killed when StopTimeout has passed.
+//   - told to stop, all workers are gone or killed when StopTimeout has passed;
+//   - so is what is left of a worker's process group, which is told to stop, with the worker or after it.
 //
 // An event costs at most the logarithm of the number of slots, save those that speak to every worker.
 package pool
@@ -67,6 +68,7 @@ type Config struct {
 	ReadyTimeout  time.Duration  // 0 or negative: never
 	Stop          syscall.Signal // the stop signal
 	Continue      syscall.Signal // follows each stop signal, so that a suspended worker hears it; 0 for none
+	Group         bool           // to be told to stop and to be killed is for a worker's whole process group
 	Jitter        func() float64 // from [0, 1)
 }
 
@@ -88,16 +90,18 @@ const (
 	Roll                    // the next generation to begin replaces the workers there are, each when its replacement is ready; they are told by Sig
 	KillAll                 // every worker is killed at once
 	Resize                  // Max becomes N
+	Emptied                 // nothing is left any more of the process group of worker ID, which is gone
 )
 
 // Event is something that happened. Only the fields that its Kind names are used.
 type Event struct {
 	Kind     Kind
-	ID       int            // Reached, Lost, Exited: the worker's ordinal
+	ID       int            // Reached, Lost, Exited, Emptied: the worker's ordinal
 	N        int            // Resize
 	Ready    bool           // Spawned: the worker is ready at once (a command, which knows nothing of Start)
 	Clean    bool           // Exited: exit code 0
 	Killed   bool           // Exited: by SIGKILL
+	Rest     bool           // Exited: something is left of its process group (only with Config.Group)
 	Sig      syscall.Signal // Signal, Forward, Roll
 	Lives    bool           // Lost: the worker is known not to be about to end
 	Now      bool           // Signal, Forward: also to a worker that is starting (SIGKILL, SIGSTOP, SIGCONT cannot be caught anyway)
@@ -110,11 +114,13 @@ type Event struct {
 type EffectKind uint8
 
 const (
-	Send   EffectKind = iota + 1 // send Sig to worker ID
+	Send   EffectKind = iota + 1 // send Sig to worker ID, or what is left of its process group
 	Change                       // worker ID went from From to To
 	Delay                        // the slot of a worker that ended waits for For before its next spawn
 	Rolled                       // all workers are of generation Gen or a later one: those before it have been told to stop
 	GaveUp                       // generation Gen is given up, Back goes on: worker ID failed, or a spawn did where that is 0
+	Look                         // see whether anything is left of the process group of worker ID, and if not, say Emptied
+	Rest                         // what is left of that is told to stop (To: Stopping), with its worker or now; or gone, or killed, and not heard of again
 )
 
 // Effect is one thing to be done, or to be told.
@@ -123,6 +129,7 @@ type Effect struct {
 	ID       int
 	Slot     int
 	Sig      syscall.Signal
+	Group    bool // Send: to its whole process group
 	From, To State
 	Reason   Reason        // Change to Killed or Gone
 	For      time.Duration // Delay
@@ -162,6 +169,8 @@ type Pool struct {
 	rolls     slotHeap // those whose worker is to be replaced, and has no replacement yet
 	deadlines workerHeap
 	schedules []schedule
+	rests     restHeap
+	left      map[int]*rest // the same by ordinal
 
 	lastPaced   Time // the last spawn from vacant, from which SpawnInterval counts; Never before the first
 	failures    int  // spawns in a row that failed
@@ -203,7 +212,7 @@ type worker struct {
 
 // New makes a pool in which no generation runs yet.
 func New(cfg Config) *Pool {
-	p := &Pool{cfg: cfg, workers: make(map[int]*worker), lastPaced: Never}
+	p := &Pool{cfg: cfg, workers: make(map[int]*worker), left: make(map[int]*rest), lastPaced: Never}
 	p.resize(0, cfg.Max)
 	return p
 }
@@ -245,7 +254,11 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 		}
 	case Exited:
 		if w := p.workers[ev.ID]; w != nil {
+			state, deadline := w.state, w.due()
 			p.exited(now, w, ev)
+			if ev.Rest {
+				p.leave(now, w, state, deadline)
+			}
 		}
 	case Signal:
 		for w := p.oldest; w != nil; w = w.next {
@@ -257,13 +270,21 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 		for w := p.oldest; w != nil; w = w.next {
 			p.kill(w, Overdue)
 		}
+	case Emptied:
+		if r := p.left[ev.ID]; r != nil {
+			p.endRest(r, Gone)
+		}
 	case Roll:
 		p.roll.marked, p.roll.sig = true, ev.Sig
 	case Resize:
 		p.resize(now, ev.N)
 	}
+	if ev.Kind == KillAll || ev.Sig == syscall.SIGKILL && (ev.Kind == Signal || ev.Kind == Forward) {
+		p.killRests() // they serve nobody, so that there is nothing to stagger
+	}
 	p.runSchedules(now)
 	p.runDeadlines(now)
+	p.runRests(now)
 	p.endRoll()
 	return p.step(now)
 }
@@ -281,6 +302,9 @@ func (p *Pool) step(now Time) Step {
 	}
 	if len(p.deadlines) > 0 {
 		s.Wake = Sooner(s.Wake, p.deadlines[0].deadline)
+	}
+	if len(p.rests) > 0 {
+		s.Wake = Sooner(s.Wake, p.rests[0].due())
 	}
 	for i := range p.schedules {
 		if len(p.schedules[i].left) > 0 {

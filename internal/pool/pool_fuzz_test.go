@@ -46,6 +46,8 @@ const (
 	fuzzCommand
 	fuzzObey
 	fuzzRoll
+	fuzzRests // workers that end leave something of their groups from now on, or no more
+	fuzzEmpty
 	fuzzKinds
 )
 
@@ -63,6 +65,7 @@ func FuzzPool(f *testing.F) {
 			Max:           int(data[0]) % 12,
 			Surge:         1 + int(data[0])/12%4,
 			Continue:      pick([]syscall.Signal{0, syscall.SIGCONT}, data[0]/64),
+			Group:         data[0] >= 128,
 			SpawnInterval: pick(fuzzSpawnIntervals, data[1]),
 			ErrRespawn:    pick(fuzzErrRespawns, data[2]),
 			StopTimeout:   pick(fuzzStopTimeouts, data[3]),
@@ -72,7 +75,7 @@ func FuzzPool(f *testing.F) {
 		for data = data[5:]; len(data) >= 2; data = data[2:] {
 			s.fuzz(data[0]%fuzzKinds, data[1])
 		}
-		s.end()
+		s.finish()
 	})
 }
 
@@ -122,6 +125,12 @@ func (s *sim) fuzz(kind, arg byte) {
 		s.obey()
 	case fuzzRoll:
 		s.do(Event{Kind: Roll, Sig: rollSig})
+	case fuzzRests:
+		s.resting = !s.resting
+	case fuzzEmpty:
+		for id, r := range s.rests {
+			r.gone = r.gone || id%4 == int(arg)%4
+		}
 	}
 }
 
@@ -134,8 +143,8 @@ func (s *sim) fuzzID(arg byte) int {
 	return int(arg) - 226
 }
 
-// end is a shutdown, after which nothing is left: no worker, no wake-up.
-func (s *sim) end() {
+// finish is a shutdown, after which nothing is left: no worker, nothing of their groups, no wake-up.
+func (s *sim) finish() {
 	s.t.Helper()
 	s.do(Event{Kind: Halt})
 	spawns := len(s.spawns)
@@ -150,9 +159,9 @@ func (s *sim) end() {
 		s.t.Fatalf("%d of %d workers were killed after StopTimeout", s.count(Killed), n)
 	}
 	s.obey()
-	if s.p.Len() != 0 || s.wake != Never || len(s.spawns) != spawns || len(s.gone) != spawns {
-		s.t.Fatalf("the pool does not end: %d workers left, Wake %v, %d spawns since, %d reaped of %d",
-			s.p.Len(), s.wake, len(s.spawns)-spawns, len(s.gone), spawns)
+	if s.p.Len() != 0 || s.p.Rests() != 0 || s.wake != Never || len(s.spawns) != spawns || len(s.gone) != spawns {
+		s.t.Fatalf("the pool does not end: %d workers and %d rests left, Wake %v, %d spawns since, %d reaped of %d",
+			s.p.Len(), s.p.Rests(), s.wake, len(s.spawns)-spawns, len(s.gone), spawns)
 	}
 }
 
@@ -183,5 +192,8 @@ func fuzzSeeds() [][]byte {
 		// A slow loop, spawns left for later, commands.
 		{4, 4, 3, 4, 2, fuzzCommand, 0, fuzzLeaving, 0, fuzzBegin, 0, fuzzLate, 11, fuzzCrash, 0, fuzzLeaving, 0,
 			fuzzLate, minute, fuzzHalt, 0, fuzzForward, 100, fuzzForward, 205, fuzzLate, minute},
+		// What is left of groups: of one that crashed, of those that were told; some goes, some must be killed.
+		{128 + 64 + 4, 0, 0, 0, 0, fuzzRests, 0, fuzzBegin, 0, fuzzReachedAll, 0, fuzzCrash, 0, fuzzPass, second, fuzzSignal, 0,
+			fuzzObey, 0, fuzzEmpty, 2, fuzzPass, 8, fuzzLeave, 0, fuzzKillAll, 0, fuzzObey, 0, fuzzPass, minute},
 	}
 }

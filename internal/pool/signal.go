@@ -42,9 +42,9 @@ func (p *Pool) tell(now Time, w *worker, sig syscall.Signal) {
 		p.killAt(w, after(now, p.cfg.StopTimeout))
 	}
 	w.held = nil
-	p.send(w, sig)
+	p.sendGroup(w, sig)
 	if p.cfg.Continue != 0 {
-		p.send(w, p.cfg.Continue)
+		p.sendGroup(w, p.cfg.Continue)
 	}
 }
 
@@ -61,6 +61,14 @@ func (p *Pool) killAt(w *worker, t Time) {
 	}
 }
 
+// due is when a worker will be killed, or Never.
+func (w *worker) due() Time {
+	if w.at < 0 {
+		return Never
+	}
+	return w.deadline
+}
+
 // endStart ends the time that a worker has to become ready. One that is lost keeps its time to end.
 func (p *Pool) endStart(w *worker) {
 	if w.state == Starting && w.at >= 0 && !w.lost {
@@ -70,6 +78,11 @@ func (p *Pool) endStart(w *worker) {
 
 func (p *Pool) send(w *worker, sig syscall.Signal) {
 	p.out = append(p.out, Effect{Kind: Send, ID: w.id, Slot: w.slot.index, Sig: sig})
+}
+
+// sendGroup sends sig to the worker's whole process group, where that is asked for.
+func (p *Pool) sendGroup(w *worker, sig syscall.Signal) {
+	p.out = append(p.out, Effect{Kind: Send, ID: w.id, Slot: w.slot.index, Sig: sig, Group: p.cfg.Group})
 }
 
 func (p *Pool) kill(w *worker, why Reason) {
@@ -82,7 +95,7 @@ func (p *Pool) kill(w *worker, why Reason) {
 	w.killed = why
 	p.transition(w, Killed)
 	p.out[len(p.out)-1].Reason = why
-	p.send(w, syscall.SIGKILL)
+	p.sendGroup(w, syscall.SIGKILL)
 }
 
 // schedule begins to forward a signal, staggered. What is left of an older one for the same received signal is

@@ -41,7 +41,13 @@ type sim struct {
 	forwarded bool // SIGKILL was forwarded, staggered
 	rolls     bool // a Roll has come: what check_test.go restates of pacing does not know of it
 	done      int  // rolls that came to their end
-	gaveUp    int  // and that did not
+
+	resting bool // workers that end leave something of their groups
+	rests   map[int]*simRest
+	ended   *simWorker // the last, as it was then
+	empty   []int      // rests that were found to be gone
+
+	gaveUp int // and that did not
 }
 
 type simWorker struct {
@@ -69,7 +75,7 @@ func newSim(t testing.TB, cfg Config) *sim {
 	cfg.Stop = syscall.SIGTERM
 	s := &sim{
 		t: t, p: New(cfg), cfg: cfg, max: cfg.Max, wake: Never, paced: Never,
-		workers: map[int]*simWorker{}, gone: map[int]Reason{}, slots: map[int]*simSlot{},
+		workers: map[int]*simWorker{}, gone: map[int]Reason{}, slots: map[int]*simSlot{}, rests: map[int]*simRest{},
 	}
 	for i := range cfg.Max {
 		s.slots[i] = &simSlot{}
@@ -114,6 +120,11 @@ func (s *sim) settle(st Step) {
 	}
 	s.left = false
 	s.checkWake()
+	if len(s.empty) > 0 {
+		id := s.empty[0]
+		s.empty = s.empty[1:]
+		s.settle(s.step(Event{Kind: Emptied, ID: id}))
+	}
 }
 
 // step hands in one event and applies the effects.
@@ -170,7 +181,7 @@ func (s *sim) until(t Time) []Effect {
 // exit ends one worker.
 func (s *sim) exit(id int, ev Event) []Effect {
 	s.t.Helper()
-	ev.Kind, ev.ID = Exited, id
+	ev.Kind, ev.ID, ev.Rest = Exited, id, s.resting && s.cfg.Group
 	return s.do(ev)
 }
 

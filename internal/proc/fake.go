@@ -11,10 +11,12 @@ import (
 // Table and Process as the real ones do. Its methods may be called by any goroutine; it starts none itself, so that
 // notify is called by the goroutine that makes something happen.
 type Fake struct {
-	// OnStart is called for each process started, OnSignal for each signal to a process that has not ended; both
-	// before Start or Signal returns, with no lock held. Either may be nil. SIGKILL ends a process after OnSignal.
-	OnStart  func(*FakeProcess)
-	OnSignal func(*FakeProcess, syscall.Signal)
+	// OnStart is called for each process started, OnSignal for each signal to a process that has not ended, and
+	// OnGroupSignal for each to a group of which others than its leader are left; all before Start, Signal or SignalGroup
+	// returns, with no lock held. Any may be nil. SIGKILL ends a process after OnSignal, and its group after OnGroupSignal.
+	OnStart       func(*FakeProcess)
+	OnSignal      func(*FakeProcess, syscall.Signal)
+	OnGroupSignal func(*FakeProcess, syscall.Signal)
 
 	notify func(Note)
 
@@ -77,13 +79,17 @@ func (f *Fake) Close() error {
 	return nil
 }
 
-// A FakeProcess is a process of a Fake: Say, Hangup and Exit are what a test does in its place, the rest is Process.
+// A FakeProcess is a process of a Fake: Say, Hangup, Fork, Abandon and Exit are what a test does in its place, the rest is
+// Process. It leads a process group.
 type FakeProcess struct {
 	ID   uint64
 	Spec Spec
 
 	f       *Fake
+	others  bool // there are others in its group
+	looks   int  // calls of Rest
 	signals []syscall.Signal
+	group   []syscall.Signal
 	unread  []byte // what it said and the owner has not read
 	written []byte // what the owner wrote
 	files   []int  // the descriptors beside it
@@ -117,7 +123,31 @@ func (p *FakeProcess) Exit(status Status) {
 	})
 }
 
-// Signals returns what was sent to the process before it ended.
+// Fork has the process start others in its group, which live until Abandon, or a SIGKILL to the group.
+func (p *FakeProcess) Fork() {
+	p.change(func() { p.others = true })
+}
+
+// Abandon ends all in the group but the process itself. No note comes of that.
+func (p *FakeProcess) Abandon() {
+	p.change(func() { p.others = false })
+}
+
+// GroupSignals returns what was sent to the group of the process, also after its end, while anybody was in it.
+func (p *FakeProcess) GroupSignals() []syscall.Signal {
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	return slices.Clone(p.group)
+}
+
+// Looks returns how often Rest was called.
+func (p *FakeProcess) Looks() int {
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	return p.looks
+}
+
+// Signals returns what was sent to the process, alone or with its group, before it ended.
 func (p *FakeProcess) Signals() []syscall.Signal {
 	p.f.mu.Lock()
 	defer p.f.mu.Unlock()
@@ -158,6 +188,39 @@ func (p *FakeProcess) Signal(sig syscall.Signal) error {
 		p.Exit(Status{Signal: sig})
 	}
 	return nil
+}
+
+func (p *FakeProcess) SignalGroup(sig syscall.Signal) error {
+	if !p.Spec.Group {
+		return p.Signal(sig)
+	}
+	p.f.mu.Lock()
+	others := p.others
+	if !p.reaped || others {
+		p.group = append(p.group, sig)
+	}
+	p.f.mu.Unlock()
+	err := p.Signal(sig)
+	if !others {
+		return err
+	}
+	if p.f.OnGroupSignal != nil {
+		p.f.OnGroupSignal(p, sig)
+	}
+	if sig == syscall.SIGKILL {
+		p.Abandon()
+	}
+	return err
+}
+
+func (p *FakeProcess) Rest() bool {
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	if !p.Spec.Group {
+		return false
+	}
+	p.looks++
+	return p.reaped && p.others
 }
 
 func (p *FakeProcess) Reap() (Status, *syscall.Rusage, bool) {

@@ -151,3 +151,47 @@ func TestFakeFails(t *testing.T) {
 		t.Errorf("start after Close: %v", err)
 	}
 }
+
+func TestFakeGroup(t *testing.T) {
+	f, notes := fakeOwner()
+	var heard []syscall.Signal
+	f.OnGroupSignal = func(_ *FakeProcess, sig syscall.Signal) { heard = append(heard, sig) }
+	p, _ := f.Start(1, Spec{Group: true})
+	fp := f.Started()[0]
+	p.SignalGroup(syscall.SIGHUP) // to the leader alone: there are no others
+	fp.Fork()
+	p.Signal(syscall.SIGINT)
+	p.SignalGroup(syscall.SIGTERM)
+	fp.Exit(Status{})
+	if n := <-notes; n != (Note{1, Exited}) || p.Rest() {
+		t.Errorf("%+v; before it is reaped something is left: %v", n, p.Rest())
+	}
+	p.Reap()
+	p.SignalGroup(syscall.SIGALRM)
+	if !p.Rest() {
+		t.Error("nothing is left")
+	}
+	p.SignalGroup(syscall.SIGKILL)
+	p.SignalGroup(syscall.SIGKILL)
+	if p.Rest() {
+		t.Error("something is left that was killed")
+	}
+	if want := []syscall.Signal{syscall.SIGTERM, syscall.SIGALRM, syscall.SIGKILL}; !reflect.DeepEqual(heard, want) {
+		t.Errorf("the others heard %v, want %v", heard, want)
+	}
+	if got, want := fp.Signals(), []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM}; !reflect.DeepEqual(got, want) {
+		t.Errorf("the leader got %v, want %v", got, want)
+	}
+	if got := fp.GroupSignals(); len(got) != 4 || len(notes) > 0 {
+		t.Errorf("the group got %v; %d notes", got, len(notes))
+	}
+
+	alone, _ := f.Start(2, Spec{})
+	fp = f.Started()[1]
+	fp.Fork()
+	alone.SignalGroup(syscall.SIGKILL)
+	alone.Reap()
+	if alone.Rest() || len(fp.GroupSignals()) > 0 || fp.Looks() > 0 {
+		t.Error("it has a group, though nobody asked")
+	}
+}

@@ -132,8 +132,12 @@ func eachTable(t *testing.T, test func(t *testing.T, o *owner)) {
 }
 
 func newOwner(t testing.TB, name string) *owner {
+	return newOwnerOf(t, func(notify func(Note)) Table { return newTable(name, notify) })
+}
+
+func newOwnerOf(t testing.TB, table func(func(Note)) Table) *owner {
 	o := &owner{t: t, notes: make(chan Note, 10_000)}
-	o.Table = newTable(name, func(n Note) {
+	o.Table = table(func(n Note) {
 		select {
 		case o.notes <- n:
 		default:

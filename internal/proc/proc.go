@@ -62,6 +62,10 @@ type Spec struct {
 	// to the group, such as an interrupt, reaches both.
 	SameGroup bool
 
+	// Group keeps the handle, after Reap, for what is left of the process group that the process led: see
+	// Process.SignalGroup and Process.Rest.
+	Group bool
+
 	// DieWithParent has the kernel kill the process when the manager dies, by Attr.Pdeathsig or else SIGKILL. It works
 	// on Linux and FreeBSD and is ignored elsewhere. A process that changes its user afterwards is no longer killed.
 	DieWithParent bool
@@ -99,9 +103,22 @@ type Process interface {
 	Signal(sig syscall.Signal) error
 
 	// Reap takes the status of a process that has ended, after its Exited note, and frees it; false means that it has
-	// not ended yet, and another note will come. After true the handle is closed, and what was not read from the control
-	// socket is lost. The Rusage is nil where the Status is Unknown. A status is given once: Unknown after that.
+	// not ended yet, and another note will come. After true the handle is closed, save for what Rest says, and what was
+	// not read from the control socket is lost. The Rusage is nil where the Status is Unknown. A status is given once:
+	// Unknown after that.
 	Reap() (Status, *syscall.Rusage, bool)
+
+	// SignalGroup, for Spec.Group, sends sig to the whole process group of a process that leads one, and else to the
+	// process alone: a group whose number is not the pid of the process is that of others. After Reap it reaches what is
+	// left of the group, and SIGKILL closes the handle then, as nothing outlives it. Like Signal it is a no-op, and no
+	// error, where nothing is left.
+	SignalGroup(sig syscall.Signal) error
+
+	// Rest tells whether anything is left of the group of a process that was reaped; false closes the handle. No note
+	// tells when that comes. What has ended counts until its parent has waited for it. Where the system cannot signal a
+	// group without its leader (before Linux 6.9, and elsewhere), Rest is always false: there the group is sent SIGKILL
+	// when its leader has ended, before that is waited for, since the number may be another's afterwards.
+	Rest() bool
 
 	// Read reads from the control socket without blocking: ErrWouldBlock when it has nothing now (and only then will
 	// Readable come again), io.EOF at its end (and then no more notes of Readable come).

@@ -17,12 +17,14 @@ type pidfdProcess struct {
 	pidfd   int
 	control int
 	tied    bool
+	group   bool // Spec.Group
+	reaped  bool // pidfd is kept for what is left of the group
 }
 
 func (p *pidfdProcess) Pid() int { return p.pid }
 
 func (p *pidfdProcess) Signal(sig syscall.Signal) error {
-	if p.pidfd < 0 {
+	if p.pidfd < 0 || p.reaped {
 		return nil
 	}
 	err := unix.PidfdSendSignal(p.pidfd, sig, nil, 0)
@@ -61,9 +63,10 @@ func (p *pidfdProcess) WriteFile(b []byte, fd int) error {
 }
 
 func (p *pidfdProcess) Reap() (Status, *syscall.Rusage, bool) {
-	if p.pidfd < 0 {
+	if p.pidfd < 0 || p.reaped {
 		return Status{Unknown: true}, nil, true
 	}
+	p.killRest()
 	var info unix.Siginfo
 	var usage unix.Rusage
 	err := waitPidfd(p.pidfd, unix.WNOHANG, &info, &usage)
@@ -71,7 +74,12 @@ func (p *pidfdProcess) Reap() (Status, *syscall.Rusage, bool) {
 		p.arm(p.pidfd, Exited)
 		return Status{}, nil, false
 	}
-	p.free()
+	p.reaped = true
+	if p.Rest() {
+		p.freeLeader()
+	} else {
+		p.free()
+	}
 	if err != nil { // ECHILD
 		return Status{Unknown: true}, nil, true
 	}
@@ -117,6 +125,11 @@ func (p *pidfdProcess) discard() {
 // free closes the handle. To close a descriptor takes it out of the epoll.
 func (p *pidfdProcess) free() {
 	closeFd(&p.pidfd)
+	p.freeLeader()
+}
+
+// freeLeader closes what is of no use for what is left of the group. The pidfd stays in the epoll, disarmed.
+func (p *pidfdProcess) freeLeader() {
 	closeFd(&p.control)
 	p.t.spawner.release(p.tied)
 	p.tied = false
@@ -146,8 +159,12 @@ func closeFd(fd *int) {
 
 // waitPidfd waits for the end of a child. With WNOHANG, a child that has not ended leaves info.Signo 0.
 func waitPidfd(pidfd, options int, info *unix.Siginfo, usage *unix.Rusage) error {
+	return waitid(unix.P_PIDFD, pidfd, options, info, usage)
+}
+
+func waitid(kind, id, options int, info *unix.Siginfo, usage *unix.Rusage) error {
 	for {
-		err := unix.Waitid(unix.P_PIDFD, pidfd, info, unix.WEXITED|options, usage)
+		err := unix.Waitid(kind, id, info, unix.WEXITED|options, usage)
 		if err != unix.EINTR {
 			return err
 		}
@@ -160,14 +177,20 @@ const (
 	cldDumped = 3
 )
 
-// statusOf reads the siginfo of a child that ended. Its fields si_pid, si_uid and si_status stand in a union after
-// three words (in which order depends on the architecture: x/sys names them), aligned like a pointer.
-func statusOf(info *unix.Siginfo) Status {
+// childField reads a field of the siginfo of a child that ended. Its fields si_pid, si_uid and si_status stand in a union
+// after three words (in which order depends on the architecture: x/sys names them), aligned like a pointer.
+func childField(info *unix.Siginfo, i uintptr) int32 {
 	const (
 		ptr   = unsafe.Sizeof(uintptr(0))
 		union = (3*4 + ptr - 1) &^ (ptr - 1)
 	)
-	status := *(*int32)(unsafe.Add(unsafe.Pointer(info), union+2*4))
+	return *(*int32)(unsafe.Add(unsafe.Pointer(info), union+i*4))
+}
+
+func pidOf(info *unix.Siginfo) int { return int(childField(info, 0)) }
+
+func statusOf(info *unix.Siginfo) Status {
+	status := childField(info, 2)
 	if info.Code == cldExited {
 		return Status{Code: int(status)}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -24,6 +25,10 @@ type portableProcess struct {
 	state   *os.ProcessState // after ended; nil if other code took the status
 
 	control *portableControl // nil if there is none, or no more
+
+	group bool       // Spec.Group
+	mu    sync.Mutex // guards what follows, and is held while the group is signalled
+	pins  bool       // the process was not waited for: its pid, and the number of its group, cannot be another's
 }
 
 func (p *portableProcess) Pid() int { return p.pid }
@@ -96,6 +101,9 @@ func (p *portableProcess) hasEnded() bool {
 
 // wait waits for the end of the process. An error is ECHILD: the status went to other code that waits for any child.
 func (p *portableProcess) wait() {
+	if p.group {
+		p.endGroup(awaitEnd(p.pid))
+	}
 	p.state, _ = p.process.Wait()
 	close(p.ended)
 	p.t.tell(Note{p.id, Exited})

@@ -31,6 +31,7 @@ type pidfdTable struct {
 	ended   chan struct{}
 	closed  bool
 	spawner spawner
+	groups  groups
 }
 
 func newPidfdTable(notify func(Note)) (*pidfdTable, error) {
@@ -94,7 +95,7 @@ func (t *pidfdTable) Start(id uint64, spec Spec) (Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pidfdProcess{t: t, id: id, pid: child.pid, pidfd: pidfd, control: child.control, tied: child.tied}
+	p := &pidfdProcess{t: t, id: id, pid: child.pid, pidfd: pidfd, control: child.control, tied: child.tied, group: spec.Group}
 	if err := p.register(); err != nil {
 		p.discard()
 		return nil, err

@@ -44,7 +44,7 @@ func (t *portableTable) Start(id uint64, spec Spec) (Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &portableProcess{t: t, id: id, pid: child.pid, tied: child.tied, ended: make(chan struct{})}
+	p := &portableProcess{t: t, id: id, pid: child.pid, tied: child.tied, ended: make(chan struct{}), group: spec.Group, pins: spec.Group}
 	p.process, err = os.FindProcess(child.pid)
 	if err == nil && child.control >= 0 {
 		p.control, err = newPortableControl(child.control)

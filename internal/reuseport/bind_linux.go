@@ -24,7 +24,7 @@ func Bind(network, address string, n int) (fds []int, addr net.Addr, err error) 
 		return nil, nil, err
 	}
 	fds = append(make([]int, 0, n), fd)
-	for range n - 1 {
+	for range max(n, 2) - 1 {
 		fd, err := Grow(network, addr.String())
 		if err != nil {
 			for _, fd := range fds {
@@ -33,6 +33,12 @@ func Bind(network, address string, n int) (fds []int, addr net.Addr, err error) 
 			return nil, nil, err
 		}
 		fds = append(fds, fd)
+	}
+	for len(fds) > n {
+		// The first socket is in no group until another joins it, and stays in it when that is gone. A group of one can
+		// be steered, too, so that the next socket gets nothing before it is named.
+		unix.Close(fds[len(fds)-1])
+		fds = fds[:len(fds)-1]
 	}
 	return fds, addr, nil
 }
@@ -47,7 +53,7 @@ func bindFirst(network, address string) (fd int, addr net.Addr, err error) {
 
 // Grow adds one socket to a group: its index is the number of sockets there were. The address is the one that Bind
 // returned. The kernel lets only sockets of one user share an address: the process must have the effective user that it
-// had in Bind. Once a group has two sockets, a new one gets no connection until Steer names it, if Steer was called.
+// had in Bind. The new one gets no connection until Steer names it, if Steer was called.
 func Grow(network, address string) (fd int, err error) {
 	fd, _, err = listen(network, address, share, nil)
 	return fd, err

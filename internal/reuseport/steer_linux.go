@@ -27,11 +27,7 @@ func Steer(fd int, live []int) error {
 	if err == nil {
 		err = attach(fd, program)
 	}
-	switch {
-	case err == nil:
-		return nil
-	case err == unix.EINVAL && !slices.ContainsFunc(live, func(i int) bool { return i != 0 }):
-		// The first socket is in no group until another joins it. There is nothing to steer yet.
+	if err == nil {
 		return nil
 	}
 	attach(fd, everywhere())

@@ -1,0 +1,168 @@
+//go:build unix
+
+package prefork
+
+import (
+	"context"
+	"slices"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/proc"
+)
+
+// forked is an onStart whose workers have others in their groups.
+func forked(p *proc.FakeProcess) {
+	p.Fork()
+	reachStart(p)
+}
+
+// wantGroup compares what the group of the i-th worker was sent.
+func (r *rig) wantGroup(i int, want ...syscall.Signal) {
+	r.t.Helper()
+	synctest.Wait()
+	if got := r.process(i).GroupSignals(); !slices.Equal(got, want) {
+		r.t.Errorf("the group of worker %d was sent %v, want %v", i, got, want)
+	}
+}
+
+// A worker that is killed by somebody leaves others: its slot is spawned again, they are told to stop, and killed in the end.
+func TestRestOfADeadWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{MaxWorkers: 1, StopGroup: true, StopTimeout: 10 * time.Second}, forked, nil)
+		done := r.startAgain()
+		time.Sleep(time.Minute)
+		r.SignalAllChildren(hup)
+		r.wantSignals(1, hup)
+		r.wantGroup(1)
+		r.process(1).Exit(proc.Status{Signal: kill})
+		r.wantWorkers("when one has died", 1)
+		r.wantGroup(1, term, continueSignal)
+		time.Sleep(10*time.Second - 1)
+		r.wantGroup(1, term, continueSignal)
+		time.Sleep(time.Nanosecond)
+		r.wantGroup(1, term, continueSignal, kill)
+		if n, stopping, killed := len(r.exits), r.count("): stopping"), r.count("): killed"); n != 1 || stopping != 1 || killed != 1 {
+			t.Errorf("%d exits, events: %q", n, r.eventLog())
+		}
+		looks := r.process(1).Looks()
+		time.Sleep(time.Hour)
+		if n := r.process(1).Looks(); n != looks || n > 30 || len(r.rests) > 0 {
+			t.Errorf("%d looks, then %d; %d rests", looks, n, len(r.rests))
+		}
+		r.process(2).Abandon()
+		r.Deliver(term)
+		<-done
+	})
+}
+
+// WaitAllChildren and Run wait for what is left, as long as it may take.
+func TestWaitForRest(t *testing.T) {
+	for _, takes := range []time.Duration{0, 100 * time.Millisecond, 29 * time.Second, time.Hour} {
+		t.Run(takes.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, Config{MaxWorkers: 3, StopGroup: true}, forked, nil)
+				r.fake.OnGroupSignal = func(p *proc.FakeProcess, sig syscall.Signal) {
+					if sig == term {
+						time.AfterFunc(takes, p.Abandon)
+					}
+				}
+				done := r.startRun(context.Background())
+				time.Sleep(time.Minute)
+				began := time.Now()
+				r.Deliver(term)
+				r.wantWorkers("when all are reaped", 0)
+				<-done
+				took := time.Since(began)
+				late := min(takes/2+10*time.Millisecond, 500*time.Millisecond)
+				if want := min(takes, 30*time.Second); took < want || took > want+late {
+					t.Errorf("Run took %v to end, want %v", took, want)
+				}
+				want := []syscall.Signal{term, continueSignal}
+				if takes == time.Hour {
+					want = append(want, kill)
+				}
+				for i := range 3 {
+					r.wantGroup(i+1, want...)
+				}
+			})
+		})
+	}
+}
+
+func TestWaitForRestLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{MaxWorkers: 1, StopGroup: true}, forked, nil)
+		go func() {
+			time.Sleep(time.Second)
+			r.Deliver(term)
+		}()
+		r.Start()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if left, err := r.WaitAllChildren(ctx); left != 0 || err != context.DeadlineExceeded {
+			t.Errorf("WaitAllChildren = %d, %v", left, err)
+		}
+		time.AfterFunc(time.Second, func() { r.SignalAllChildren(kill) })
+		began := time.Now()
+		if left, err := r.WaitAllChildren(context.Background()); left != 0 || err != nil || time.Since(began) != time.Second {
+			t.Errorf("WaitAllChildren = %d, %v after %v", left, err, time.Since(began))
+		}
+	})
+}
+
+// The second interrupt kills what is left, too.
+func TestInterruptKillsRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{MaxWorkers: 2, StopGroup: true}, forked, nil)
+		r.interrupts.Add(1)
+		done := r.startRun(context.Background())
+		time.Sleep(time.Second)
+		r.Deliver(syscall.SIGINT)
+		time.Sleep(time.Second)
+		r.wantWorkers("when all are reaped", 0)
+		r.Deliver(syscall.SIGINT)
+		synctest.Wait()
+		select {
+		case <-done:
+		default:
+			t.Error("Run has not ended")
+		}
+		r.wantGroup(1, term, continueSignal, kill)
+	})
+}
+
+// An overdue worker is killed with its group, and nobody waits for what is dying.
+func TestOverdueWithGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{MaxWorkers: 1, StopGroup: true}, forked, func(*proc.FakeProcess, syscall.Signal) {})
+		done := r.startRun(context.Background())
+		time.Sleep(time.Second)
+		r.Deliver(term)
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		<-done
+		r.wantGroup(1, term, continueSignal, kill)
+		if len(r.exits) != 1 || r.exits[0].Reason != ReasonOverdue || r.count("): stopping") > 0 || len(r.rests) > 0 {
+			t.Errorf("exits %v, events %q, %d rests", r.exits, r.eventLog(), len(r.rests))
+		}
+	})
+}
+
+// Without the field nobody asks for a group.
+func TestNoStopGroup(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{MaxWorkers: 1}, forked, nil)
+		done := r.startRun(context.Background())
+		time.Sleep(time.Second)
+		r.Deliver(term)
+		<-done
+		r.wantSignals(1, term)
+		r.wantGroup(1)
+		if p := r.process(1); p.Spec.Group || p.Looks() > 0 {
+			t.Errorf("Group %v, %d looks", p.Spec.Group, p.Looks())
+		}
+	})
+}

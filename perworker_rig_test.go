@@ -1,0 +1,188 @@
+//go:build linux
+
+package prefork
+
+import (
+	"bytes"
+	"log/slog"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/wire"
+)
+
+// listenPerWorkerOn makes a rig's listener, which is closed at the test's end.
+func (r *rig) listenPerWorkerOn() {
+	r.t.Helper()
+	ln, err := r.ListenPerWorker("tcp", "127.0.0.1:0")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ln.Close()
+	r.t.Cleanup(func() {
+		for _, s := range r.sockets {
+			for _, fd := range s.group.fds[1:] { // the rig closes the first
+				syscall.Close(fd)
+			}
+		}
+	})
+}
+
+// told is what the i-th worker was told of sockets, the stop message left out.
+func (r *rig) told(i int) (all []wire.Message) {
+	r.t.Helper()
+	synctest.Wait()
+	for buf := r.process(i).Written(); len(buf) > 0; {
+		msg, n, err := wire.Decode(buf)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if _, ok := msg.(wire.Stop); !ok {
+			all = append(all, msg)
+		}
+		buf = buf[n:]
+	}
+	return all
+}
+
+func (r *rig) wantTold(when string, i int, want ...wire.Message) {
+	r.t.Helper()
+	if got := r.told(i); !slices.Equal(got, want) {
+		r.t.Errorf("%s: worker %d was told %#v, want %#v", when, i, got, want)
+	}
+}
+
+// idle does something while the loop sleeps: what is the loop's own may be read and changed there.
+func (r *rig) idle(do func()) {
+	synctest.Wait()
+	r.Manager.mu.Lock() // which the loop takes before it steers
+	defer r.Manager.mu.Unlock()
+	do()
+}
+
+// live are the slots that get new connections.
+func (r *rig) live() (slots []int) {
+	r.idle(func() { slots = slices.Clone(r.sockets[0].group.live) })
+	return slots
+}
+
+// A slot without a ready worker is another's to serve, from its worker's end, or its being told to stop, until the next
+// is ready.
+func TestKeeperOfASlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		deaf := func(p *proc.FakeProcess, sig syscall.Signal) {}
+		r := newRig(t, Config{MaxWorkers: 3, TrapSignals: rollingHup}, nil, deaf)
+		r.listenPerWorkerOn()
+		done := r.startAgain()
+		time.Sleep(time.Minute)
+		first := r.told(1) // until the others were ready
+		r.process(2).Exit(proc.Status{Code: 1})
+		r.wantTold("slot 1 is empty", 1, append(first, wire.Adopt{Socket: 0, Slot: 1})...)
+		if got := r.live(); !slices.Equal(got, []int{0, 2}) {
+			t.Errorf("slots %v get connections", got)
+		}
+		time.Sleep(boot)
+		r.wantTold("slot 1 has a worker", 1, append(first, wire.Adopt{Socket: 0, Slot: 1}, wire.Drop{Socket: 0, Slot: 1})...)
+
+		r.SetMaxWorkers(2) // the worker of slot 2, which does not end
+		synctest.Wait()
+		if got := r.live(); !slices.Equal(got, []int{0, 1}) {
+			t.Errorf("slots %v get connections while that of slot 2 is told to stop", got)
+		}
+		r.process(3).Exit(proc.Status{})
+		r.process(1).Exit(proc.Status{Code: 1}) // the keeper of slot 2
+		if got := r.told(4); !slices.Contains(got, wire.Message(wire.Adopt{Socket: 0, Slot: 2})) {
+			t.Errorf("the worker that is left was told %#v", got)
+		}
+		time.Sleep(time.Minute)
+		r.Deliver(term)
+		for _, p := range r.fake.Started() {
+			p.Exit(proc.Status{})
+		}
+		<-done
+	})
+}
+
+// fullProcess is a process whose control socket has room for so many messages.
+type fullProcess struct {
+	proc.Process
+	room, tries int
+}
+
+func (p *fullProcess) WriteFile(b []byte, fd int) error {
+	p.tries++
+	if p.room == 0 {
+		return proc.ErrWouldBlock
+	}
+	p.room--
+	return p.Process.WriteFile(b, fd)
+}
+
+// A worker that has no room for more messages is told again, until it is told all.
+func TestKeeperWithoutRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{MaxWorkers: 10}, nil, nil)
+		r.listenPerWorkerOn()
+		r.SetMaxWorkers(1)
+		done := r.startAgain()
+		var full *fullProcess
+		r.idle(func() { // the worker is spawned, and is not ready
+			full = &fullProcess{Process: r.children[1].proc, room: 4}
+			r.children[1].proc = full
+		})
+		time.Sleep(boot)
+		if got := len(r.told(1)); got != 4 {
+			t.Errorf("told %d times, want 4", got)
+		}
+		tries := 0
+		for _, room := range []int{0, 3, 100} {
+			r.idle(func() { full.room, full.tries = room, 0 })
+			time.Sleep(time.Second)
+			r.idle(func() { tries = full.tries })
+			if tries > 2000 {
+				t.Errorf("%d tries in a second", tries)
+			}
+		}
+		slots := []int{}
+		for _, msg := range r.told(1) {
+			slots = append(slots, msg.(wire.Adopt).Slot)
+		}
+		slices.Sort(slots)
+		if !slices.Equal(slots, []int{1, 2, 3, 4, 5, 6, 7, 8, 9}) {
+			t.Errorf("told of slots %v", slots)
+		}
+		r.idle(func() { full.tries = 0 })
+		time.Sleep(time.Minute)
+		r.idle(func() { tries = full.tries })
+		if tries != 0 {
+			t.Errorf("%d tries after all was told", tries)
+		}
+		r.Deliver(term)
+		<-done
+	})
+}
+
+// Where workers cannot have sockets of their own, there is one for all, and one warning.
+func TestPerWorkerOfACommand(t *testing.T) {
+	var log bytes.Buffer
+	r := newRig(t, Config{Command: []string{"true"}, Logger: slog.New(slog.NewTextHandler(&log, nil))}, nil, nil)
+	ln, err := r.ListenPerWorker("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if s := r.Snapshot().Sockets; len(s) != 1 || s[0].PerWorker || s[0].Address != ln.Addr().String() {
+		t.Errorf("sockets: %v", s)
+	}
+	if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "Command") {
+		t.Errorf("log: %s", log.String())
+	}
+	if _, err := r.ListenPerWorker("udp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), `ListenPerWorker("udp", "127.0.0.1:0")`) {
+		t.Errorf("udp: %v", err)
+	}
+}

@@ -94,6 +94,10 @@ type WorkerInfo struct {
 
 	State   State
 	Started time.Time
+
+	// What the worker has published, in a Snapshot.
+	Status   byte   // by SetStatus; StatusNone before the first, and for a Command
+	Requests uint64 // the sum of all Served
 }
 
 func (w WorkerInfo) String() string {
@@ -113,6 +117,7 @@ func (w WorkerInfo) String() string {
 //	ReloadFailedEvent Config.Reload failed, and the workers go on
 //	RolledEvent       a rolling replacement has come to its end
 //	RollFailedEvent   one was given up
+//	CrashLoopEvent    the Manager gives up
 //	UpgradeEvent      an heir was started
 //	UpgradedEvent     it has taken over
 //	UpgradeFailedEvent it has not, or could not be started
@@ -182,6 +187,13 @@ type (
 		Err              error
 	}
 
+	// CrashLoopEvent says that so many workers failed within Window, none being ready, and that the Manager gives up. The
+	// shutdown signal follows.
+	CrashLoopEvent struct {
+		Failures int
+		Window   time.Duration
+	}
+
 	// UpgradeEvent says that a new manager was started, as a process with the pid Heir.
 	UpgradeEvent struct{ Heir int }
 
@@ -206,6 +218,7 @@ func (SignalEvent) event()        {}
 func (ResizeEvent) event()        {}
 func (ReloadFailedEvent) event()  {}
 func (RolledEvent) event()        {}
+func (CrashLoopEvent) event()     {}
 func (RollFailedEvent) event()    {}
 func (UpgradeEvent) event()       {}
 func (UpgradedEvent) event()      {}
@@ -261,6 +274,10 @@ func (e RolledEvent) String() string {
 
 func (e RollFailedEvent) String() string {
 	return fmt.Sprintf("generation %d given up, generation %d goes on: %v", e.Generation, e.Kept, e.Err)
+}
+
+func (e CrashLoopEvent) String() string {
+	return fmt.Sprintf("giving up after %d failures of workers within %v", e.Failures, e.Window)
 }
 
 func (e UpgradeEvent) String() string { return fmt.Sprintf("heir %d was started", e.Heir) }

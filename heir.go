@@ -3,7 +3,6 @@ package prefork
 import (
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/prefork-go/prefork/internal/inherit"
 	"github.com/prefork-go/prefork/internal/wire"
@@ -89,7 +88,7 @@ func (m *Manager) ownFiles() {
 	m.steers = true
 	m.mu.Unlock()
 	for _, s := range self.unclaimed() {
-		syscall.Close(s.FD)
+		inherit.Close(s.FD)
 		path := s.Address
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(m.dir, path) // the program may have changed its directory

@@ -128,7 +128,7 @@ func (m *Manager) keep(sock *socket, s any) (err error) {
 			err = inherit.SetBlocking(sock.fd, true)
 		}
 		if err != nil {
-			inherit.CloseBlob(sock.fd)
+			inherit.Close(sock.fd)
 			m.removeFile(sock)
 			return err
 		}

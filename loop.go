@@ -114,6 +114,9 @@ func (m *Manager) drain(ctx context.Context) (left int, err error) {
 			if m.stopping.begun {
 				m.removeSocketFiles()
 			}
+			if m.gaveUp {
+				return 0, ErrCrashLoop
+			}
 			return 0, nil
 		}
 		if err := ctx.Err(); err != nil {
@@ -124,7 +127,7 @@ func (m *Manager) drain(ctx context.Context) (left int, err error) {
 }
 
 func (m *Manager) begin() {
-	m.stopping = stopping{}
+	m.stopping, m.gaveUp = stopping{}, false
 	m.resize()
 	m.mu.Lock()
 	m.generation++
@@ -152,8 +155,15 @@ func (m *Manager) turn() pool.Step {
 	}
 	m.inherit()
 	due := m.tickHeir()
+	if m.watches() || m.cfg.Recycle.MaxMemory > 0 {
+		m.handle(pool.Event{Kind: pool.Tick})
+		due = pool.Sooner(due, m.lookAround())
+	}
 	step := m.handle(pool.Event{Kind: pool.Tick})
 	step.Wake = pool.Sooner(step.Wake, due)
+	if m.watches() && m.watch.due {
+		m.inbox.put(func(*inbox) {}) // what has just changed is looked at before the loop sleeps
+	}
 	return step
 }
 
@@ -234,8 +244,13 @@ func (m *Manager) decode(c *child) {
 			return
 		}
 		c.unread = c.unread[n:]
-		if _, ok := msg.(wire.Reached); ok {
+		switch msg.(type) {
+		case wire.Reached:
 			m.handle(pool.Event{Kind: pool.Reached, ID: c.Ordinal})
+		case wire.Bell:
+			m.watch.due = true
+		case wire.Retire:
+			m.handle(pool.Event{Kind: pool.Retire, ID: c.Ordinal})
 		}
 	}
 }
@@ -269,6 +284,10 @@ func (m *Manager) handle(ev pool.Event) pool.Step {
 		case pool.Rolled:
 			m.changed(RolledEvent{Generation: e.Gen})
 			m.forget()
+		case pool.Surrender:
+			m.gaveUp = true
+			m.changed(CrashLoopEvent{Failures: m.cfg.CrashLoop.Failures, Window: m.cfg.CrashLoop.Window})
+			m.Deliver(m.cfg.ShutdownSignal)
 		case pool.GaveUp:
 			m.fetched = m.generations[e.Back].exe
 			m.changed(RollFailedEvent{Generation: e.Gen, Kept: e.Back, Err: m.failure(e)})
@@ -323,9 +342,13 @@ func (m *Manager) transition(c *child, e pool.Effect) {
 	c.State = State(e.To)
 	if e.To == pool.Gone {
 		delete(m.children, c.Ordinal)
+		if c.cell != nil {
+			c.cell.Close()
+		}
 	}
 	info := c.WorkerInfo
 	m.mu.Unlock()
+	m.watch.due = true
 	if e.From == pool.Ready {
 		m.ready--
 		m.steerDue = true
@@ -412,6 +435,8 @@ func describe(ev Event) (slog.Level, string, []slog.Attr) {
 		return slog.LevelInfo, "heir has taken over, this manager ends", []slog.Attr{slog.Int("heir", ev.Heir)}
 	case UpgradeFailedEvent:
 		return slog.LevelError, "upgrade failed, this manager goes on", []slog.Attr{slog.Any("err", ev.Err)}
+	case CrashLoopEvent:
+		return slog.LevelError, "workers crash again and again, giving up", []slog.Attr{slog.Int("failures", ev.Failures), slog.Duration("within", ev.Window)}
 	case RolledEvent:
 		return slog.LevelInfo, "workers replaced", []slog.Attr{slog.Int("gen", ev.Generation)}
 	case RollFailedEvent:

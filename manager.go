@@ -19,6 +19,7 @@ import (
 	"github.com/prefork-go/prefork/internal/inherit"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/scoreboard"
 )
 
 // Manager keeps a pool of workers alive. In a worker it stands for what the worker was handed by the manager that
@@ -50,6 +51,8 @@ type Manager struct {
 	rests       map[int]*child     // by ordinal, those that are gone and have left something of their process groups
 	ready       int                // workers in state ready
 	steerDue    bool               // who is ready has changed
+	watch       watch              // of the workers' load
+	gaveUp      bool               // the workers crashed and crashed
 	heir        *heir              // that is on its way, or has taken over
 	heirs       uint64             // that were started so far
 	succeeds    bool               // this Manager is an heir, and has not told yet how it came out
@@ -71,12 +74,16 @@ type Manager struct {
 // child is the manager's side of a worker.
 type child struct {
 	WorkerInfo
-	proc    proc.Process
-	unread  []byte // the beginning of a message
-	exe     *inherit.Binary
-	spawned pool.Time
-	status  proc.Status
-	usage   *syscall.Rusage
+	proc      proc.Process
+	unread    []byte // the beginning of a message
+	exe       *inherit.Binary
+	cell      *scoreboard.Cell // nil for a Command
+	watch     scoreboard.Watch
+	busy      bool  // as the policy knows it
+	maxMemory int64 // it retires beyond
+	spawned   pool.Time
+	status    proc.Status
+	usage     *syscall.Rusage
 }
 
 // New checks the configuration and makes a Manager, which from then on receives the signals of its table. In a worker
@@ -145,6 +152,7 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 	m.origin = time.Now()
 	m.inbox.wake = make(chan struct{}, 1)
 	m.timer = time.NewTimer(0)
+	m.watch.look = pool.Never
 	m.procs = table(func(n proc.Note) {
 		m.inbox.put(func(in *inbox) { in.notes = append(in.notes, n) })
 	})
@@ -160,6 +168,12 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 		ReadyTimeout:  m.cfg.Readiness.Timeout,
 		Stop:          m.stop,
 		Continue:      continueSignal,
+		Dump:          syscall.SIGQUIT,
+		MinSpare:      m.cfg.MinSpareWorkers,
+		MaxSpare:      m.cfg.MaxSpareWorkers,
+		Lifetime:      m.cfg.Recycle.MaxLifetime,
+		CrashLoop:     m.cfg.CrashLoop.Failures,
+		CrashWindow:   m.cfg.CrashLoop.Window,
 		Group:         m.cfg.StopGroup,
 		Jitter:        jitter,
 	})
@@ -431,7 +445,12 @@ func (m *Manager) Snapshot() Snapshot {
 	}
 	s.Workers = make([]WorkerInfo, 0, len(m.children))
 	for _, c := range m.children {
-		s.Workers = append(s.Workers, c.WorkerInfo)
+		info := c.WorkerInfo
+		if info.Status = StatusNone; c.cell != nil {
+			status := c.cell.Read()
+			info.Status, info.Requests = status.C, status.Served
+		}
+		s.Workers = append(s.Workers, info)
 	}
 	for _, l := range m.sockets {
 		s.Sockets = append(s.Sockets, SocketInfo{Network: l.network, Address: l.bound, PerWorker: l.group != nil})

@@ -205,6 +205,7 @@ type fleet struct {
 	in    *os.File
 	stdin *os.File
 	gate  *os.File
+	heir  int // the pid of the manager after an upgrade
 }
 
 // newFleet prepares a perWorker with n workers, whose gate is closed.
@@ -365,7 +366,11 @@ func (f *fleet) sockets(state string) (lines [][]string) {
 	f.t.Helper()
 	_, port, _ := net.SplitHostPort(f.addrs[0])
 	n, _ := strconv.Atoi(port)
-	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", f.PID()))
+	pid := f.PID()
+	if f.heir != 0 {
+		pid = f.heir
+	}
+	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", pid)) // it may be in a network namespace
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -377,6 +382,23 @@ func (f *fleet) sockets(state string) (lines [][]string) {
 		}
 	}
 	return lines
+}
+
+// wantSpread waits until new connections, which nobody accepts, go to n of the sockets, and returns those that it made.
+func (f *fleet) wantSpread(n int) (conns []net.Conn) {
+	f.t.Helper()
+	preforktest.WaitFor(f.t, fmt.Sprint("connections on ", n, " sockets"), func() bool {
+		before := f.backlogs()
+		conns = append(conns, f.queue(100)...)
+		grown := 0
+		for inode, count := range f.backlogs() {
+			if count > before[inode] {
+				grown++
+			}
+		}
+		return grown == n
+	})
+	return conns
 }
 
 // holds are the program's listening sockets that a process has a descriptor of, by inode.

@@ -99,6 +99,20 @@ type Config struct {
 	// Readiness says when a worker counts as ready, and how long that may take.
 	Readiness Readiness
 
+	// MinSpareWorkers turns on sizing by load where it is > 0: as many workers are kept as leave at least so many of them
+	// idle, at most MaxWorkers. Workers say by Worker.SetStatus whether they are busy. What exceeds MaxSpareWorkers
+	// is told to stop, the youngest idle worker first, one each SpawnInterval; busy ones never are.
+	MinSpareWorkers int
+	// MaxSpareWorkers is how many workers may be idle; 0 means MaxWorkers.
+	MaxSpareWorkers int
+
+	// Recycle says when a worker retires.
+	Recycle Recycle
+	// Stuck says when a worker is taken for stuck.
+	Stuck Stuck
+	// CrashLoop says when the Manager gives up.
+	CrashLoop CrashLoop
+
 	// MaxSurge is how many workers may be starting or ready above MaxWorkers while a signal with Forward.Rolling replaces
 	// them: how many are replaced at a time. 0 means 1.
 	MaxSurge int
@@ -151,6 +165,28 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// Recycle retires workers: such a worker is replaced as by a rolling reload, and goes on until its replacement is ready. From
+// each limit up to a fifth is taken off by chance, for each worker, so that those that started together do not retire
+// together. At most Config.MaxSurge are replaced at a time. A zero field means never.
+type Recycle struct {
+	MaxRequests int           // once Worker.Served has counted so many
+	MaxLifetime time.Duration // at this age, from when it was ready
+	MaxMemory   int64         // once it uses more bytes of memory that is its own; looked at every two seconds; on Linux
+}
+
+// Stuck finds workers that are busy and have not beaten (Heartbeat, Served, SetStatus) for Timeout: such a worker is sent
+// SIGQUIT, on which a Go program says where its goroutines are, and SIGKILL half a second later. Time in which the manager itself
+// was held up does not count. 0 means never.
+type Stuck struct{ Timeout time.Duration }
+
+// CrashLoop has the Manager give up, when so many workers have failed (ended badly by themselves, not become ready, or
+// could not be spawned) within Window and none is ready: it delivers itself ShutdownSignal, and WaitAllChildren and Run
+// return ErrCrashLoop. 0 Failures means never; a Window of 0 means 1 minute.
+type CrashLoop struct {
+	Failures int
+	Window   time.Duration
+}
+
 // Readiness says when a worker counts as ready: when it reaches Start, or, if Explicit, when it calls Worker.Ready. One
 // that is not ready within Timeout is killed, and counts as one that ended badly. A Command is ready at once.
 type Readiness struct {
@@ -162,6 +198,7 @@ const (
 	defaultMaxWorkers     = 10
 	defaultReadyTimeout   = time.Minute
 	defaultErrRespawn     = time.Second
+	defaultCrashWindow    = time.Minute
 	defaultMaxSurge       = 1
 	defaultUpgradeTimeout = time.Minute
 	defaultStopTimeout    = 30 * time.Second
@@ -187,6 +224,15 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Readiness.Timeout == 0 {
 		c.Readiness.Timeout = defaultReadyTimeout
+	}
+	if err := c.checkLoad(); err != nil {
+		return c, err
+	}
+	if c.MaxSpareWorkers == 0 {
+		c.MaxSpareWorkers = c.MaxWorkers
+	}
+	if c.CrashLoop.Window == 0 {
+		c.CrashLoop.Window = defaultCrashWindow
 	}
 	if c.MaxSurge < 0 {
 		return c, configError("MaxSurge", "%d is negative; 0 means %d", c.MaxSurge, defaultMaxSurge)
@@ -233,6 +279,33 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
+// checkLoad checks what goes by the workers' load.
+func (c Config) checkLoad() error {
+	for _, f := range []struct {
+		name  string
+		value int64
+	}{
+		{"MinSpareWorkers", int64(c.MinSpareWorkers)}, {"MaxSpareWorkers", int64(c.MaxSpareWorkers)},
+		{"Recycle.MaxRequests", int64(c.Recycle.MaxRequests)}, {"Recycle.MaxLifetime", int64(c.Recycle.MaxLifetime)},
+		{"Recycle.MaxMemory", c.Recycle.MaxMemory}, {"Stuck.Timeout", int64(c.Stuck.Timeout)},
+		{"CrashLoop.Failures", int64(c.CrashLoop.Failures)}, {"CrashLoop.Window", int64(c.CrashLoop.Window)},
+	} {
+		if f.value < 0 {
+			return configError(f.name, "%d is negative", f.value)
+		}
+	}
+	watched := c.MinSpareWorkers > 0 || c.Stuck.Timeout > 0 || c.Recycle.MaxRequests > 0
+	switch {
+	case c.MinSpareWorkers > c.MaxWorkers:
+		return configError("MinSpareWorkers", "%d is more than MaxWorkers, %d", c.MinSpareWorkers, c.MaxWorkers)
+	case c.MaxSpareWorkers > 0 && c.MaxSpareWorkers < c.MinSpareWorkers:
+		return configError("MaxSpareWorkers", "%d is less than MinSpareWorkers, %d", c.MaxSpareWorkers, c.MinSpareWorkers)
+	case watched && c.Command != nil:
+		return configError("Command", "MinSpareWorkers, Stuck and Recycle.MaxRequests go by what workers of this program publish; a Command publishes nothing")
+	}
+	return nil
+}
+
 // stopSignal is the signal by which a worker is told to stop.
 func (c Config) stopSignal() syscall.Signal {
 	if sig, ok := c.TrapSignals[c.ShutdownSignal].Signal.(syscall.Signal); ok {
@@ -273,6 +346,9 @@ func (e *SpawnError) Error() string {
 	return fmt.Sprintf("prefork: cannot spawn a worker for slot %d: %v", e.Slot, e.Err)
 }
 func (e *SpawnError) Unwrap() error { return e.Err }
+
+// ErrCrashLoop is what WaitAllChildren and Run return when the Manager gave up; see Config.CrashLoop.
+var ErrCrashLoop = errors.New("prefork: the workers crash again and again")
 
 // ErrNotInherited is the error of a Listen that asks for a socket which the process should have inherited, and did not.
 var ErrNotInherited = errors.New("not among the inherited sockets")

@@ -12,6 +12,7 @@ import (
 	"github.com/prefork-go/prefork/internal/inherit"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/scoreboard"
 )
 
 // generation is what the workers of one generation are started with.
@@ -45,7 +46,7 @@ type handover struct {
 
 func (h *handover) close() {
 	if h != nil && h.fd >= 0 {
-		inherit.CloseBlob(h.fd)
+		inherit.Close(h.fd)
 		h.fd = -1
 	}
 }
@@ -85,7 +86,7 @@ func (m *Manager) spawn(step pool.Step) {
 		m.cfg.BeforeSpawn(m, sp)
 		sp.Slot, sp.Generation, sp.Ordinal = step.Spawn, step.Gen, step.Ordinal
 	}
-	p, err := m.start(sp)
+	p, cell, err := m.start(sp)
 	if err != nil {
 		m.notSpawned = &SpawnError{Slot: sp.Slot, Generation: sp.Generation, Err: err}
 		m.tellFailed(err.Error())
@@ -96,6 +97,7 @@ func (m *Manager) spawn(step pool.Step) {
 	c := &child{
 		WorkerInfo: WorkerInfo{Slot: sp.Slot, Generation: sp.Generation, Ordinal: sp.Ordinal, PID: p.Pid(), Started: time.Now()},
 		proc:       p, spawned: m.now(), exe: m.generations[sp.Generation].exe,
+		cell: cell, maxMemory: jittered(m.cfg.Recycle.MaxMemory),
 	}
 	if m.cfg.Command == nil {
 		c.unread = []byte{}
@@ -110,17 +112,17 @@ func (m *Manager) spawn(step pool.Step) {
 }
 
 // start makes the process of a worker.
-func (m *Manager) start(sp *Spawn) (proc.Process, error) {
+func (m *Manager) start(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, err error) {
 	spec := proc.Spec{Path: m.exe, Args: self.args, Attr: sp.Attr, Group: m.cfg.StopGroup}
 	release, err := addStreams(&spec)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer release()
 	for _, f := range sp.Files {
 		fd, err := rawFD(f)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		spec.Files = append(spec.Files, fd)
 	}
@@ -129,7 +131,7 @@ func (m *Manager) start(sp *Spawn) (proc.Process, error) {
 	if m.cfg.Command != nil {
 		path, err := exec.LookPath(m.cfg.Command[0])
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		spec.Path, spec.Args, spec.DieWithParent = path, m.cfg.Command, true
 		env := m.handToCommand(sp, &spec)
@@ -139,21 +141,33 @@ func (m *Manager) start(sp *Spawn) (proc.Process, error) {
 			spec.Path = m.exe
 		}
 		spec.Env = inherit.Alter(os.Environ(), append(env, sp.Env...), own...)
-		return m.procs.Start(uint64(sp.Ordinal), spec)
+		p, err = m.procs.Start(uint64(sp.Ordinal), spec)
+		return p, nil, err
 	}
 	g := m.generations[sp.Generation]
 	blob, err := g.passed.file()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	marker := m.marker()
 	marker.Slot, marker.Generation, marker.Ordinal = sp.Slot, sp.Generation, sp.Ordinal
 	if err := m.grow(sp.Slot); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	cell, fd, err := newCell()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer inherit.Close(fd)
+	layCell(&spec, &marker, fd)
+	marker.Requests = int(jittered(int64(m.cfg.Recycle.MaxRequests)))
 	layOut(&spec, &marker, blob, g.exe, m.handed(sp.Slot))
 	spec.Env = inherit.Alter(os.Environ(), sp.Env, depth, inherit.Env+"="+marker.String())
-	return m.procs.Start(uint64(sp.Ordinal), spec)
+	if p, err = m.procs.Start(uint64(sp.Ordinal), spec); err != nil {
+		cell.Close()
+		return nil, nil, err
+	}
+	return p, cell, nil
 }
 
 // addStreams gives a process the standard streams of this one: the null device for those that there are not.

@@ -39,6 +39,8 @@ func ownVersion() string {
 	return string(exe[at+1+len(tail):])
 }
 
+func init() { programs["deploy"] = deploy }
+
 // deploy is a server whose program is replaced while it runs.
 func deploy() {
 	version := ownVersion()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/scoreboard"
 	"github.com/prefork-go/prefork/internal/wire"
 )
 
@@ -23,6 +24,7 @@ type process struct {
 	role    inherit.Role
 	err     error // why it is damaged
 	marker  inherit.Marker
+	cell    *scoreboard.Writer
 	control *os.File // of a worker and of an heir
 	args    []string // of this process, before the program may have changed them
 
@@ -162,6 +164,9 @@ func (m *Manager) startWorker() {
 	m.mu.Unlock()
 	if started {
 		misuse("Start called twice in a worker; after its work a worker ends by Finish, or by returning from the function of StartFunc or Run")
+	}
+	if err := self.openCell(); err != nil {
+		m.log.Error("this worker's status cannot be published", "err", err)
 	}
 	inherit.HideDepth()
 	if !m.cfg.Readiness.Explicit {

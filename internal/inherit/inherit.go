@@ -35,6 +35,8 @@ type Marker struct {
 	Orphan     time.Duration  // OrphanTimeout
 	Control    int            // descriptor of the socket to the manager
 	Passed     int            // descriptor of what Pass handed on; 0 for none
+	Cell       int            // descriptor of the memory in which a worker publishes its status; 0 for none
+	Requests   int            // so many requests and the worker retires; 0: never
 	Exe        int            // descriptor of the file that the process was started from, see Binary; 0 for none. Take closes it
 	Path       string         // of an heir: where the program's file is found, as the manager before it has been told
 	Sockets    []Socket
@@ -73,7 +75,7 @@ func (m Marker) String() string {
 	}{
 		{"slot", int64(m.Slot)}, {"gen", int64(m.Generation)}, {"ord", int64(m.Ordinal)}, {"stop", int64(m.Stop)},
 		{"orphan", int64(m.Orphan)}, {"ctl", int64(m.Control)}, {"pass", int64(m.Passed)},
-		{"exe", int64(m.Exe)},
+		{"cell", int64(m.Cell)}, {"requests", int64(m.Requests)}, {"exe", int64(m.Exe)},
 	} {
 		b = append(append(append(b, ';'), f.key...), '=')
 		b = strconv.AppendInt(b, f.n, 10)
@@ -141,7 +143,7 @@ func parse(value string) (m Marker, err error) {
 		{"pid", &m.Manager, 1, 1 << 31}, {"name", &m.Name, 0, 0}, {"slot", &m.Slot, 0, 1 << 31},
 		{"gen", &m.Generation, 1, 1 << 62}, {"ord", &m.Ordinal, 1, 1 << 62}, {"stop", &stop, 1, 128},
 		{"orphan", &orphan, 0, 1 << 62}, {"ctl", &m.Control, firstFD, maxFD}, {"pass", &m.Passed, 0, maxFD},
-		{"exe", &m.Exe, 0, maxFD}, {"path", &m.Path, 0, 0},
+		{"cell", &m.Cell, 0, maxFD}, {"requests", &m.Requests, 0, 1 << 62}, {"exe", &m.Exe, 0, maxFD}, {"path", &m.Path, 0, 0},
 	} {
 		if len(fields) == 0 {
 			return m, fmt.Errorf("%s is missing", f.key)
@@ -210,7 +212,7 @@ func (m Marker) checkFDs() error {
 // FDs are all the descriptors that a marker names.
 func (m Marker) FDs() []int {
 	fds := []int{m.Control}
-	for _, fd := range []int{m.Passed, m.Exe} {
+	for _, fd := range []int{m.Passed, m.Cell, m.Exe} {
 		if fd != 0 {
 			fds = append(fds, fd)
 		}

@@ -6,7 +6,8 @@ import "os"
 
 func isParent(m Marker) bool { return os.Getppid() == m.Manager }
 
-func anonymousFile() (int, error) { return unlinkedFile() }
+// AnonymousFile is an empty file without a name, close-on-exec, in memory where the system has such.
+func AnonymousFile() (int, error) { return unlinkedFile() }
 
 func seal(int) error { return nil }
 

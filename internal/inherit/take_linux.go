@@ -20,7 +20,8 @@ func isParent(m Marker) bool {
 	return pid == os.Getppid() && (pid == 0 || pid == m.Manager)
 }
 
-func anonymousFile() (int, error) {
+// AnonymousFile is an empty file without a name, close-on-exec, in memory where the system has such.
+func AnonymousFile() (int, error) {
 	fd, err := unix.MemfdCreate("prefork", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err == unix.ENOSYS || err == unix.EPERM { // an old kernel, or a seccomp filter
 		return unlinkedFile()

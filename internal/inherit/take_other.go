@@ -20,7 +20,7 @@ func SetName(string)                               {}
 func NewBlob([]byte) (int, error)                  { return -1, errors.ErrUnsupported }
 func ReadBlob(int) ([]byte, error)                 { return nil, errors.ErrUnsupported }
 func IsStream(uintptr) bool                        { return false }
-func CloseBlob(int)                                {}
+func Close(int)                                    {}
 func DupCloseOnExec(uintptr) (int, error)          { return -1, errors.ErrUnsupported }
 func Alter(base, _ []string, _ ...string) []string { return base }
 func AllGiven() ([]Given, error)                   { return nil, nil }
@@ -28,6 +28,7 @@ func Fit([]*Given, string, string) (*Given, error) { return nil, nil }
 func Exit(code int)                                { syscall.Exit(code) }
 
 func LockDir(string) (func(), error)          { return nil, errors.ErrUnsupported }
+func AnonymousFile() (int, error)             { return -1, errors.ErrUnsupported }
 func SetBlocking(int, bool) error             { return errors.ErrUnsupported }
 func StarterName(int, string) (string, error) { return "", errors.ErrUnsupported }
 func ForgetGiven()                            {}

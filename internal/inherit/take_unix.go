@@ -140,7 +140,7 @@ func ReadBlob(fd int) ([]byte, error) {
 // NewBlob puts data where workers can read it, whatever its size: a socketpair holds some 200 KiB and would block the
 // manager, the environment is neither large nor private.
 func NewBlob(data []byte) (fd int, err error) {
-	if fd, err = anonymousFile(); err != nil {
+	if fd, err = AnonymousFile(); err != nil {
 		return -1, fmt.Errorf("to pass on %d bytes: %w", len(data), err)
 	}
 	for at := 0; at < len(data); {
@@ -240,8 +240,8 @@ func Exit(code int) {
 	syscall.Exit(code)
 }
 
-// CloseBlob closes what NewBlob made; workers that have it keep it.
-func CloseBlob(fd int) { unix.Close(fd) }
+// Close closes a descriptor; processes that have inherited it keep it.
+func Close(fd int) { unix.Close(fd) }
 
 // CommandEnv names the program that a process is to become once it has put its own pid into LISTEN_PID, which the spawner
 // cannot know: the pid of the spawner, a colon, a path. It is the step that a Command with Config.ListenFDs is started

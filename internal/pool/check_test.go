@@ -83,8 +83,11 @@ func (s *sim) note(ev Event) {
 		}
 	case Halt:
 		s.running = false
-	case Roll:
+	case Roll, Retire, Jam:
 		s.rolls = true
+		if w != nil && ev.Kind == Jam {
+			w.jammed = true
+		}
 	case Resize:
 		s.max = ev.N
 		for i := range ev.N {
@@ -219,8 +222,12 @@ func (s *sim) apply(ev Event, i int, all []Effect) {
 	s.t.Helper()
 	e := all[i]
 	w := s.workers[e.ID]
-	if e.Kind == Rolled || e.Kind == GaveUp {
+	switch e.Kind {
+	case Rolled, GaveUp:
 		s.rolled(e)
+		return
+	case Surrender:
+		s.surrendered++
 		return
 	}
 	if e.Kind == Look || e.Kind == Rest || e.Kind == Send && w == nil {
@@ -239,7 +246,7 @@ func (s *sim) apply(ev Event, i int, all []Effect) {
 		if w.state == Killed && (e.Sig != syscall.SIGKILL || slices.Contains(w.got, e.Sig)) {
 			s.t.Fatalf("%v: worker %d was killed and is sent %v", s.now, w.id, e.Sig)
 		}
-		harmless := e.Sig == s.cfg.Stop || e.Sig == rollSig || e.Sig == syscall.SIGKILL || ev.Now || e.Sig == syscall.SIGCONT
+		harmless := e.Sig == s.cfg.Stop || e.Sig == rollSig || e.Sig == dumpSig || e.Sig == syscall.SIGKILL || ev.Now || e.Sig == syscall.SIGCONT
 		if !w.reached && w.state < Ready && !harmless {
 			s.t.Fatalf("%v: worker %d is starting and is sent %v", s.now, w.id, e.Sig)
 		}
@@ -278,7 +285,7 @@ func (s *sim) checkKill(ev Event, w *simWorker) {
 	lost := w.lostAt != Never && s.now-w.lostAt >= lostGrace
 	byHand := ev.Kind == KillAll || ev.Kind == Signal && ev.Sig == syscall.SIGKILL || s.forwarded
 	// A stop signal and its timeout of zero fall together: the change comes before the kill in the same step.
-	if !late && !lost && !byHand && !s.tooSlow(w) && s.cfg.StopTimeout != 0 {
+	if !late && !lost && !byHand && !s.tooSlow(w) && !(w.jammed && w.why == Stuck) && s.cfg.StopTimeout != 0 {
 		s.t.Fatalf("%v: worker %d was killed early (told at %v, lost at %v)", s.now, w.id, w.toldAt, w.lostAt)
 	}
 	if w.why == NeverReady && (w.reached || w.toldAt != Never) {

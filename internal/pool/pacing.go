@@ -85,13 +85,14 @@ func (p *Pool) nextSpawn(now Time) (Time, *slot) {
 		return Never, nil
 	}
 	at, next := Never, (*slot)(nil)
-	if len(p.vacant) > 0 {
+	wants := p.wants()
+	if wants && len(p.vacant) > 0 {
 		next = p.vacant[0]
 		at = p.paced(next)
 	}
 	// What crashed is not held back by SpawnInterval, which spaces the starts of many: its own pace is enough (P17). Nor
 	// does it hold back those that are, or one slot that crashes again and again would keep the others empty (D4).
-	if len(p.urgent) > 0 && (next == nil || p.urgent[0].due < max(at, now)) {
+	if wants && len(p.urgent) > 0 && (next == nil || p.urgent[0].due < max(at, now)) {
 		next = p.urgent[0]
 		at = next.due
 	}
@@ -121,6 +122,7 @@ func (p *Pool) spawnFailed(now Time) {
 		p.giveUp(now, 0, p.askedGen, 0)
 		return
 	}
+	p.failed(now)
 	p.failures++
 	p.failedAt, p.failedUntil = now, after(now, p.failureDelay(p.failures))
 }

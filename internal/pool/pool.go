@@ -68,6 +68,12 @@ type Config struct {
 	ReadyTimeout  time.Duration  // 0 or negative: never
 	Stop          syscall.Signal // the stop signal
 	Continue      syscall.Signal // follows each stop signal, so that a suspended worker hears it; 0 for none
+	Dump          syscall.Signal // has a worker that is stuck say where; follows nothing
+	MinSpare      int            // > 0: sizing by load, at least so many idle workers …
+	MaxSpare      int            // … and at most so many
+	Lifetime      time.Duration  // a worker retires at this age; 0: never
+	CrashLoop     int            // so many failures within CrashWindow, and no worker ready: Surrender; 0: never
+	CrashWindow   time.Duration
 	Group         bool           // to be told to stop and to be killed is for a worker's whole process group
 	Jitter        func() float64 // from [0, 1)
 }
@@ -90,13 +96,17 @@ const (
 	Roll                    // the next generation to begin replaces the workers there are, each when its replacement is ready; they are told by Sig
 	KillAll                 // every worker is killed at once
 	Resize                  // Max becomes N
+	Busy                    // worker ID is busy …
+	Idle                    // … or no longer
+	Retire                  // worker ID is to be replaced
+	Jam                     // worker ID is stuck
 	Emptied                 // nothing is left any more of the process group of worker ID, which is gone
 )
 
 // Event is something that happened. Only the fields that its Kind names are used.
 type Event struct {
 	Kind     Kind
-	ID       int            // Reached, Lost, Exited, Emptied: the worker's ordinal
+	ID       int            // Reached, Lost, Exited, Busy, Idle, Retire, Jam, Emptied: the worker's ordinal
 	N        int            // Resize
 	Ready    bool           // Spawned: the worker is ready at once (a command, which knows nothing of Start)
 	Clean    bool           // Exited: exit code 0
@@ -114,13 +124,14 @@ type Event struct {
 type EffectKind uint8
 
 const (
-	Send   EffectKind = iota + 1 // send Sig to worker ID, or what is left of its process group
-	Change                       // worker ID went from From to To
-	Delay                        // the slot of a worker that ended waits for For before its next spawn
-	Rolled                       // all workers are of generation Gen or a later one: those before it have been told to stop
-	GaveUp                       // generation Gen is given up, Back goes on: worker ID failed, or a spawn did where that is 0
-	Look                         // see whether anything is left of the process group of worker ID, and if not, say Emptied
-	Rest                         // what is left of that is told to stop (To: Stopping), with its worker or now; or gone, or killed, and not heard of again
+	Send      EffectKind = iota + 1 // send Sig to worker ID, or what is left of its process group
+	Change                          // worker ID went from From to To
+	Delay                           // the slot of a worker that ended waits for For before its next spawn
+	Rolled                          // all workers are of generation Gen or a later one: those before it have been told to stop
+	GaveUp                          // generation Gen is given up, Back goes on: worker ID failed, or a spawn did where that is 0
+	Surrender                       // the workers crash and crash: the manager is to end
+	Look                            // see whether anything is left of the process group of worker ID, and if not, say Emptied
+	Rest                            // what is left of that is told to stop (To: Stopping), with its worker or now; or gone, or killed, and not heard of again
 )
 
 // Effect is one thing to be done, or to be told.
@@ -164,13 +175,17 @@ type Pool struct {
 	oldest  *worker // the workers in order of their spawn
 	newest  *worker
 
-	vacant    slotHeap // empty slots below max that SpawnInterval holds back, by due time
-	urgent    slotHeap // those that it does not: after an abnormal end
-	rolls     slotHeap // those whose worker is to be replaced, and has no replacement yet
-	deadlines workerHeap
-	schedules []schedule
-	rests     restHeap
-	left      map[int]*rest // the same by ordinal
+	vacant      slotHeap // empty slots below max that SpawnInterval holds back, by due time
+	urgent      slotHeap // those that it does not: after an abnormal end
+	rolls       slotHeap // those whose worker is to be replaced, and has no replacement yet
+	deadlines   workerHeap
+	schedules   []schedule
+	size        size
+	ages        ageHeap
+	crashes     []Time // the last failures, as many as CrashLoop
+	surrendered bool   // in this generation
+	rests       restHeap
+	left        map[int]*rest // the same by ordinal
 
 	lastPaced   Time // the last spawn from vacant, from which SpawnInterval counts; Never before the first
 	failures    int  // spawns in a row that failed
@@ -202,11 +217,19 @@ type worker struct {
 	spawnedAt  Time
 	reached    bool
 	lost       bool
-	probe      bool   // starting, and of the generation that a roll brings
+	probe      bool // starting, and of the generation that a roll brings
+	holds      bool // it is counted in roll.holds
+	busy       bool
+	retiring   bool // it is to be replaced …
+	retired    bool // … and was, for that alone
+	stuck      bool
 	killed     Reason // why, once it is in state Killed
 	held       []syscall.Signal
 	deadline   Time
 	at         int // in deadlines, -1 if in none
+	retireAt   Time
+	ageAt      int // in ages, -1 if not there
+	idleAt     int // in size.idle, -1 if not there
 	prev, next *worker
 }
 
@@ -264,11 +287,24 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 		for w := p.oldest; w != nil; w = w.next {
 			p.signal(now, w, ev.Sig, ev.Now)
 		}
+		p.roll.gaveUp = p.roll.gaveUp && ev.Sig != p.cfg.Stop // whoever stops all has the next generation come, whatever it is
 	case Forward:
 		p.schedule(now, ev)
 	case KillAll:
 		for w := p.oldest; w != nil; w = w.next {
 			p.kill(w, Overdue)
+		}
+	case Busy, Idle:
+		if w := p.workers[ev.ID]; w != nil {
+			p.status(w, ev.Kind == Busy)
+		}
+	case Retire:
+		if w := p.workers[ev.ID]; w != nil {
+			p.retire(w)
+		}
+	case Jam:
+		if w := p.workers[ev.ID]; w != nil {
+			p.stuck(now, w)
 		}
 	case Emptied:
 		if r := p.left[ev.ID]; r != nil {
@@ -284,8 +320,10 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 	}
 	p.runSchedules(now)
 	p.runDeadlines(now)
+	p.runAges(now)
 	p.runRests(now)
-	p.endRoll()
+	p.endRoll(now)
+	p.shrink(now)
 	return p.step(now)
 }
 
@@ -303,6 +341,10 @@ func (p *Pool) step(now Time) Step {
 	if len(p.deadlines) > 0 {
 		s.Wake = Sooner(s.Wake, p.deadlines[0].deadline)
 	}
+	if len(p.ages) > 0 {
+		s.Wake = Sooner(s.Wake, p.ages[0].retireAt)
+	}
+	s.Wake = Sooner(Sooner(s.Wake, p.shrinkAt()), p.settlesAt())
 	if len(p.rests) > 0 {
 		s.Wake = Sooner(s.Wake, p.rests[0].due())
 	}
@@ -324,7 +366,33 @@ func (p *Pool) transition(w *worker, to State) {
 		p.withdraw(w, to)
 	}
 	p.out = append(p.out, Effect{Kind: Change, ID: w.id, Slot: w.slot.index, From: w.state, To: to})
+	p.enter(w, to)
+}
+
+// enter counts a worker in its new state.
+func (p *Pool) enter(w *worker, to State) {
+	from := w.state
 	w.state = to
+	switch {
+	case from == None:
+		p.size.alive++
+	case from < Stopping && to >= Stopping:
+		p.size.alive--
+		if w.busy {
+			p.size.busy--
+		}
+		if w.ageAt >= 0 {
+			heap.Remove(&p.ages, w.ageAt)
+		}
+	}
+	if from == Ready {
+		p.size.ready--
+	}
+	if to == Ready {
+		p.size.ready++
+	}
+	p.settle(w)
+	p.count(w)
 }
 
 // begin starts a generation. Its workers run another configuration than those that made the slots wait, so the delays
@@ -332,6 +400,7 @@ func (p *Pool) transition(w *worker, to State) {
 func (p *Pool) begin(now Time) {
 	p.gen++
 	p.running = true
+	p.crashes, p.surrendered = nil, false
 	if p.failures > 0 {
 		p.failures = 0
 		p.failedUntil = min(p.failedUntil, after(p.failedAt, p.failureDelay(1)))
@@ -360,7 +429,7 @@ func (p *Pool) spawned(now Time, ev Event) {
 	replaces := s.heap == &p.rolls
 	heap.Remove(s.heap, s.at)
 	p.ordinal++
-	w := &worker{id: p.ordinal, gen: p.askedGen, slot: s, spawnedAt: now, at: -1, prev: p.newest}
+	w := &worker{id: p.ordinal, gen: p.askedGen, slot: s, spawnedAt: now, at: -1, ageAt: -1, idleAt: -1, prev: p.newest}
 	if p.newest != nil {
 		p.newest.next = w
 	} else {
@@ -394,6 +463,9 @@ func (p *Pool) reached(now Time, w *worker) {
 	p.endStart(w)
 	p.transition(w, Ready)
 	p.takeOver(now, w)
+	if w.state == Ready {
+		p.age(now, w)
+	}
 	for _, sig := range w.held {
 		if w.state < Killed {
 			p.send(w, sig)
@@ -428,14 +500,16 @@ func (p *Pool) exited(now Time, w *worker, ev Event) {
 		p.giveUp(now, w.id, w.gen, reason)
 	}
 	p.out = append(p.out, Effect{Kind: Change, ID: w.id, Slot: s.index, From: w.state, To: Gone, Reason: reason})
-	w.state = Gone
-	if !holder {
-		return
+	p.enter(w, Gone)
+	if holder {
+		if s.due > now {
+			p.out = append(p.out, Effect{Kind: Delay, ID: w.id, Slot: s.index, For: s.due - now})
+		}
+		p.vacate(s, urgent)
 	}
-	if s.due > now {
-		p.out = append(p.out, Effect{Kind: Delay, ID: w.id, Slot: s.index, For: s.due - now})
+	if own && p.running && (!ev.Clean || !w.reached) {
+		p.failed(now)
 	}
-	p.vacate(s, urgent)
 }
 
 // remove takes a worker out of all lists but its slot.
@@ -459,8 +533,12 @@ func (p *Pool) remove(w *worker) {
 // classify says why a worker ended, and whether that was the worker's own doing.
 func classify(w *worker, ev Event) (reason Reason, own bool) {
 	switch {
+	case w.stuck && (w.state != Stopping):
+		return Stuck, true
 	case w.state == Killed && ev.Killed:
 		return w.killed, w.killed == NeverReady
+	case w.state >= Stopping && w.killed == 0 && w.retired:
+		return Retired, false
 	case w.state >= Stopping && w.killed != NeverReady:
 		return Stopped, false
 	case ev.Clean:

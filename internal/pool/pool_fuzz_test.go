@@ -46,6 +46,10 @@ const (
 	fuzzCommand
 	fuzzObey
 	fuzzRoll
+	fuzzBusy
+	fuzzIdle
+	fuzzRetire
+	fuzzJam
 	fuzzRests // workers that end leave something of their groups from now on, or no more
 	fuzzEmpty
 	fuzzKinds
@@ -64,6 +68,12 @@ func FuzzPool(f *testing.F) {
 		s := newSim(t, Config{
 			Max:           int(data[0]) % 12,
 			Surge:         1 + int(data[0])/12%4,
+			Dump:          dumpSig,
+			MinSpare:      max(0, int(data[1])/8%6-2),
+			MaxSpare:      max(1, int(data[1])/8%6-2) + int(data[2])/8%3,
+			Lifetime:      pick([]time.Duration{0, 0, sec, time.Minute}, data[2]/32),
+			CrashLoop:     int(data[2]) / 128 * 3,
+			CrashWindow:   time.Minute,
 			Continue:      pick([]syscall.Signal{0, syscall.SIGCONT}, data[0]/64),
 			Group:         data[0] >= 128,
 			SpawnInterval: pick(fuzzSpawnIntervals, data[1]),
@@ -123,6 +133,12 @@ func (s *sim) fuzz(kind, arg byte) {
 		s.command = !s.command
 	case fuzzObey:
 		s.obey()
+	case fuzzBusy, fuzzIdle:
+		s.do(Event{Kind: Busy + Kind(kind-fuzzBusy), ID: s.fuzzID(arg)})
+	case fuzzRetire:
+		s.do(Event{Kind: Retire, ID: s.fuzzID(arg)})
+	case fuzzJam:
+		s.do(Event{Kind: Jam, ID: s.fuzzID(arg)})
 	case fuzzRoll:
 		s.do(Event{Kind: Roll, Sig: rollSig})
 	case fuzzRests:

@@ -11,7 +11,7 @@ import (
 //
 // A generation that fails (a worker of it does not become ready, or is paced for what it did then, or cannot be
 // spawned) is given up: its workers that are not ready are told to stop, and the ready ones are replaced by the generation
-// before in the same way. Until its first worker is ready, slots that fall empty are filled by the generation before, save
+// before in the same way. That holds until a second after the last one was replaced. Until its first worker is ready, slots that fall empty are filled by the generation before, save
 // for one or as many as Surge that try the new one.
 type roll struct {
 	marked bool           // the next generation rolls
@@ -20,8 +20,13 @@ type roll struct {
 	way     way
 	fresh   int  // forward: workers of generations before this are to be replaced
 	proven  bool // forward: a worker of the new generation was ready
+	holds   int  // forward: slots that a ready worker of the new generation holds
+	told    bool // forward: that nobody is left to replace
+	settles Time // forward, told: when the way back is given up
+	gaveUp  bool // a generation was given up, and none has taken its place: empty slots go on getting the good one
 	probes  int  // forward: its workers that are starting
-	surging int  // replacements that are starting
+	surging int  // replacements that are starting, or were killed for not being ready …
+	dying   int  // … which these are
 }
 
 type way uint8
@@ -33,7 +38,10 @@ const (
 )
 
 // stale tells whether a worker is to be replaced.
-func (p *Pool) stale(w *worker) bool {
+func (p *Pool) stale(w *worker) bool { return w.retiring || p.outdated(w) }
+
+// outdated tells whether its generation is.
+func (p *Pool) outdated(w *worker) bool {
 	switch p.roll.way {
 	case forward:
 		return w.gen < p.roll.fresh
@@ -49,22 +57,24 @@ func (p *Pool) beginRoll(now Time) {
 	r := &p.roll
 	marked := r.marked && len(p.workers) > 0
 	r.marked = false
-	if !marked && (r.way != forward || len(p.workers) == 0) {
-		p.good, r.way = p.gen, still
+	switch {
+	case len(p.workers) == 0, !marked && r.way == forward && r.told, !marked && r.way == still && !r.gaveUp:
+		p.good, r.way, r.gaveUp = p.gen, still, false
+		p.requeue()
+	case marked:
+		r.way, r.fresh, r.proven, r.told, r.holds = forward, p.gen, false, false, 0
+		for w := p.oldest; w != nil; w = w.next {
+			w.holds = false
+		}
+		p.dismissNewer(now)
 		p.requeue()
 	}
-	if !marked {
-		return
-	}
-	r.way, r.fresh, r.proven = forward, p.gen, false
-	p.dismissNewer(now)
-	p.requeue()
 }
 
 // giveUp goes back to the good generation. The failure is that of worker id, or of a spawn.
 func (p *Pool) giveUp(now Time, id, gen int, why Reason) {
 	p.out = append(p.out, Effect{Kind: GaveUp, ID: id, Gen: gen, Back: p.good, Reason: why})
-	p.roll.way, p.roll.proven = back, false
+	p.roll.way, p.roll.proven, p.roll.gaveUp = back, false, true
 	p.dismissNewer(now)
 	p.requeue()
 }
@@ -90,9 +100,6 @@ func (p *Pool) requeue() {
 		s.heap = nil
 	}
 	p.rolls = p.rolls[:0]
-	if p.roll.way == still {
-		return
-	}
 	for _, s := range p.slots[:p.max] {
 		p.queue(s)
 	}
@@ -111,7 +118,7 @@ func (p *Pool) queue(s *slot) {
 // mayReplace tells whether one more replacement may be started.
 func (p *Pool) mayReplace() bool {
 	r := &p.roll
-	return len(p.rolls) > 0 && r.surging < p.cfg.Surge && (r.way == back || r.proven || r.probes < p.cfg.Surge)
+	return len(p.rolls) > 0 && r.surging < p.cfg.Surge && (r.way != forward || r.proven || r.probes < p.cfg.Surge)
 }
 
 // genFor is the generation that a slot gets next.
@@ -168,9 +175,14 @@ func (p *Pool) takeOver(now Time, w *worker) {
 	switch {
 	case old == nil:
 		heap.Remove(s.heap, s.at)
-	case old.state < Stopping:
+	case old.state < Stopping && p.outdated(old) && p.roll.sig != 0:
 		p.tell(now, old, p.roll.sig)
+	case old.state < Stopping:
+		old.retired = !p.outdated(old)
+		p.tell(now, old, p.cfg.Stop)
 	}
+	p.settle(w)
+	p.count(w)
 	p.queue(s)
 }
 
@@ -190,6 +202,9 @@ func (p *Pool) prove() {
 }
 
 func (p *Pool) promote(s *slot) {
+	if s.next.state == Killed {
+		p.roll.dying--
+	}
 	s.worker, s.next = s.next, nil
 	p.roll.surging--
 	p.queue(s)
@@ -203,12 +218,18 @@ func (p *Pool) withdraw(w *worker, to State) {
 		heap.Remove(s.heap, s.at)
 	}
 	if to == Killed {
+		if s.next == w {
+			p.roll.dying++
+		}
 		return
 	}
 	if w.probe {
 		p.endProbe(w)
 	}
 	if s.next == w {
+		if w.state == Killed {
+			p.roll.dying--
+		}
 		s.next = nil
 		p.roll.surging--
 		p.queue(s)
@@ -231,15 +252,50 @@ func (p *Pool) vacate(s *slot, urgent bool) {
 	}
 }
 
+// settleTime is how long a generation that has replaced the one before can still be given up: as a rule, who crashes at the
+// first request crashes within it.
+const settleTime = youngLife
+
 // endRoll ends a roll that has nobody left to replace.
-func (p *Pool) endRoll() {
+func (p *Pool) endRoll(now Time) {
 	r := &p.roll
-	if r.way == still || len(p.rolls) > 0 || r.surging > 0 || r.way == forward && (!r.proven || r.probes > 0) {
-		return
-	}
-	if r.way == forward {
-		p.good = p.gen
+	switch {
+	case r.way == back && len(p.rolls) == 0 && r.surging == 0:
+		r.way = still
+	case r.way != forward:
+	case r.told && now >= r.settles:
+		r.way, r.gaveUp, p.good = still, false, p.gen
+	case !r.told && p.complete():
+		r.told, r.settles = true, after(now, settleTime)
 		p.out = append(p.out, Effect{Kind: Rolled, Gen: r.fresh})
 	}
-	r.way = still
+}
+
+// complete tells whether each slot is held by a ready worker of the new generation, or needs none.
+func (p *Pool) complete() bool {
+	r := &p.roll
+	if !p.running || len(p.rolls) > 0 || r.surging > 0 || !r.proven {
+		return false
+	}
+	return r.holds == p.max || !p.wants() && r.holds+len(p.vacant)+len(p.urgent) == p.max
+}
+
+// count keeps the number of slots that ready workers of the new generation hold.
+func (p *Pool) count(w *worker) {
+	holds := p.roll.way == forward && w.gen >= p.roll.fresh && w.state == Ready && w.slot.worker == w
+	switch {
+	case holds && !w.holds:
+		p.roll.holds++
+	case !holds && w.holds:
+		p.roll.holds--
+	}
+	w.holds = holds
+}
+
+// settlesAt is when endRoll has something to do next.
+func (p *Pool) settlesAt() Time {
+	if p.roll.way == forward && p.roll.told {
+		return p.roll.settles
+	}
+	return Never
 }

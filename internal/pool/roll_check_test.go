@@ -11,6 +11,9 @@ import (
 // two can be told apart.
 const rollSig = syscall.SIGQUIT
 
+// dumpSig is the one by which a stuck worker is asked where it is.
+const dumpSig = syscall.SIGABRT
+
 // checkRollingSpawn: a spawn is asked for only while a generation runs, of the newest generation or the good one, and in
 // a slot with no worker at work but one of another generation.
 func (s *sim) checkRollingSpawn(st Step) {
@@ -28,7 +31,7 @@ func (s *sim) checkRollingSpawn(st Step) {
 		s.t.Fatalf("%v: ordinal %d after %d spawns", s.now, st.Ordinal, len(s.spawns))
 	}
 	for _, w := range s.workers {
-		if w.slot == st.Spawn && w.state < Stopping && w.gen == st.Gen {
+		if w.slot == st.Spawn && w.state < Stopping && w.gen == st.Gen && !s.p.workers[w.id].retiring {
 			s.t.Fatalf("%v: a spawn in slot %d, where worker %d of the same generation %d is", s.now, w.slot, w.id, w.gen)
 		}
 	}
@@ -78,7 +81,20 @@ func (s *sim) checkRolls() {
 	s.t.Helper()
 	p := s.p
 	surging, probes := 0, 0
+	var alive, busy, ready, idle int
 	for w := p.oldest; w != nil; w = w.next {
+		if w.state < Stopping {
+			alive++
+			if w.busy {
+				busy++
+			}
+		}
+		if w.state == Ready {
+			ready++
+			if !w.busy && w.slot.worker == w {
+				idle++
+			}
+		}
 		if w.probe {
 			probes++
 		}
@@ -102,6 +118,9 @@ func (s *sim) checkRolls() {
 		if got := sl.heap == &p.rolls; got != rolls {
 			s.t.Fatalf("%v: slot %d waits for a replacement: %v, want %v (roll %+v)", s.now, sl.index, got, rolls, p.roll)
 		}
+	}
+	if z := p.size; alive != z.alive || busy != z.busy || ready != z.ready || idle != len(z.idle) {
+		s.t.Fatalf("%v: %d alive, %d busy, %d ready, %d idle; counted %d, %d, %d, %d", s.now, alive, busy, ready, idle, z.alive, z.busy, z.ready, len(z.idle))
 	}
 	if surging != p.roll.surging || probes != p.roll.probes {
 		s.t.Fatalf("%v: %d replacements and %d probes, counted %d and %d", s.now, surging, probes, p.roll.surging, p.roll.probes)

@@ -155,7 +155,10 @@ func (p *Pool) runDeadlines(now Time) {
 	for len(p.deadlines) > 0 && p.deadlines[0].deadline <= now {
 		why := Overdue
 		w := p.deadlines[0]
-		if w.state < Stopping {
+		switch {
+		case w.stuck:
+			why = Stuck
+		case w.state < Stopping:
 			why = NeverReady
 		}
 		p.kill(w, why)

@@ -39,7 +39,7 @@ type sim struct {
 	failedTil Time
 	paced     Time // the last spawn that SpawnInterval counts
 	forwarded bool // SIGKILL was forwarded, staggered
-	rolls     bool // a Roll has come: what check_test.go restates of pacing does not know of it
+	rolls     bool // workers are replaced, or come and go by load: what check_test.go restates of pacing does not know of it
 	done      int  // rolls that came to their end
 
 	resting bool // workers that end leave something of their groups
@@ -47,7 +47,8 @@ type sim struct {
 	ended   *simWorker // the last, as it was then
 	empty   []int      // rests that were found to be gone
 
-	gaveUp int // and that did not
+	gaveUp      int // and that did not
+	surrendered int
 }
 
 type simWorker struct {
@@ -59,7 +60,8 @@ type simWorker struct {
 	owed          []syscall.Signal // signals to all that came before it had reached Start
 	toldAt        Time             // to stop, first; Never if not
 	lostAt        Time             // Never if not
-	why           Reason           // it was killed
+	jammed        bool
+	why           Reason // it was killed
 }
 
 type simSpawn struct {
@@ -77,6 +79,7 @@ func newSim(t testing.TB, cfg Config) *sim {
 		t: t, p: New(cfg), cfg: cfg, max: cfg.Max, wake: Never, paced: Never,
 		workers: map[int]*simWorker{}, gone: map[int]Reason{}, slots: map[int]*simSlot{}, rests: map[int]*simRest{},
 	}
+	s.rolls = cfg.MinSpare > 0 || cfg.Lifetime > 0
 	for i := range cfg.Max {
 		s.slots[i] = &simSlot{}
 	}

@@ -62,15 +62,17 @@ func (w *Writer) Set(c byte) {
 	}
 }
 
-// Served counts n requests. It counts as a beat; with an n of 0 or less it is nothing but one.
-func (w *Writer) Served(n int) {
+// Served counts n requests, and returns how many there were. It counts as a beat; with an n of 0 or less it is nothing but
+// one.
+func (w *Writer) Served(n int) (total uint64) {
 	switch {
 	case w == nil:
+		return 0
 	case n <= 0:
 		w.page.beats.Add(1)
-	default:
-		w.page.served.Add(uint64(n))
+		return w.page.served.Load()
 	}
+	return w.page.served.Add(uint64(n))
 }
 
 // Beat says that the worker is alive.

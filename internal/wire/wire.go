@@ -22,6 +22,12 @@ type Message interface {
 // are.
 type Reached struct{}
 
+// Bell goes up: the worker's status has changed, and the manager waits to hear of it.
+type Bell struct{}
+
+// Retire goes up: the worker has served as many requests as it should, and is to be replaced.
+type Retire struct{}
+
 // Failed goes up, from an heir: one of its workers has failed, and why.
 type Failed struct{ Why string }
 
@@ -42,6 +48,10 @@ type Drop struct{ Socket, Slot int }
 
 func (Reached) kind() byte    { return 'R' }
 func (Reached) body() []byte  { return nil }
+func (Bell) kind() byte       { return 'B' }
+func (Bell) body() []byte     { return nil }
+func (Retire) kind() byte     { return 'Q' }
+func (Retire) body() []byte   { return nil }
 func (Failed) kind() byte     { return 'F' }
 func (f Failed) body() []byte { return []byte(f.Why[:min(len(f.Why), 255)]) }
 func (TakeOver) kind() byte   { return 'T' }
@@ -89,7 +99,7 @@ func Decode(buf []byte) (Message, int, error) {
 	}
 	least, most := 0, 0 // bytes of content
 	switch buf[0] {
-	case 'R', 'S', 'T':
+	case 'R', 'S', 'T', 'B', 'Q':
 	case 'F':
 		most = 255
 	case 'A', 'D':
@@ -123,6 +133,10 @@ func decode(kind byte, body []byte) (Message, error) {
 		return Stop{}, nil
 	case 'T':
 		return TakeOver{}, nil
+	case 'B':
+		return Bell{}, nil
+	case 'Q':
+		return Retire{}, nil
 	case 'F':
 		return Failed{Why: string(body)}, nil
 	}

@@ -177,7 +177,8 @@ type (
 	// ReloadFailedEvent says that Config.Reload failed.
 	ReloadFailedEvent struct{ Err error }
 
-	// RolledEvent says that all workers are of Generation, or of a later one, but for those that were told to stop.
+	// RolledEvent says that all workers are of Generation, or of a later one, but for those that were told to stop. A
+	// RollFailedEvent can follow within a second.
 	RolledEvent struct{ Generation int }
 
 	// RollFailedEvent says that a generation was given up, and which one goes on. Err is a *SpawnError where a worker of

@@ -128,8 +128,9 @@ func burdened() {
 				time.Sleep(100 * time.Microsecond)
 			}
 		case "memory":
+			w.Context()
 			hog := make([]byte, 150<<20)
-			for i := range hog {
+			for i := 0; i < len(hog); i += 4096 {
 				hog[i] = 1
 			}
 			<-w.Context().Done()

@@ -266,6 +266,7 @@ func (m *Manager) hungUp(c *child) {
 
 // handle asks the policy and does what it says. It is the only caller of the policy.
 func (m *Manager) handle(ev pool.Event) pool.Step {
+	good := m.pool.Good()
 	step := m.pool.Handle(m.now(), ev)
 	for _, e := range step.Effects {
 		switch e.Kind {
@@ -283,7 +284,6 @@ func (m *Manager) handle(ev pool.Event) pool.Step {
 			m.tellRest(e)
 		case pool.Rolled:
 			m.changed(RolledEvent{Generation: e.Gen})
-			m.forget()
 		case pool.Surrender:
 			m.gaveUp = true
 			m.changed(CrashLoopEvent{Failures: m.cfg.CrashLoop.Failures, Window: m.cfg.CrashLoop.Window})
@@ -292,6 +292,9 @@ func (m *Manager) handle(ev pool.Event) pool.Step {
 			m.fetched = m.generations[e.Back].exe
 			m.changed(RollFailedEvent{Generation: e.Gen, Kept: e.Back, Err: m.failure(e)})
 		}
+	}
+	if m.pool.Good() != good && ev.Kind != pool.Begin {
+		m.forget()
 	}
 	m.steer()
 	return step

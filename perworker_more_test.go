@@ -94,17 +94,14 @@ func TestPerWorkerIdentities(t *testing.T) {
 	f.ready(3, 1)
 	for range 2 {
 		for i, addr := range f.addrs {
-			network, slots := "tcp", make(map[int]int)
+			network, slots := "tcp", 3
 			if addr == path {
-				network = "unix"
+				network, slots = "unix", 1 // whoever is first
 			}
-			for _, a := range f.served(queueOn(t, network, strings.Replace(addr, "0.0.0.0", "127.0.0.1", 1), 60)) {
-				if slots[a.slot]++; a.listener != i {
+			for _, a := range f.wantSlots(network, strings.Replace(addr, "0.0.0.0", "127.0.0.1", 1), slots) {
+				if a.listener != i {
 					t.Errorf("%s is served as listener %d", wishes[i], a.listener)
 				}
-			}
-			if network == "tcp" && len(slots) != 3 {
-				t.Errorf("%s: %v", wishes[i], slots)
 			}
 		}
 		f.Signal(usr1)
@@ -287,13 +284,7 @@ func TestPerWorkerOfTwoManagers(t *testing.T) {
 	f.open()
 	f.ExpectN(4, `INFO worker ready`)
 	for _, addr := range f.addrs {
-		slots := make(map[int]int)
-		for _, a := range f.served(queueOn(t, "tcp", addr, 100)) {
-			slots[a.slot]++
-		}
-		if slots[0] == 0 || slots[1] == 0 {
-			t.Errorf("%s: %v", addr, slots)
-		}
+		f.wantSlots("tcp", addr, 2)
 	}
 	f.Signal(term)
 	f.ExpectN(4, `^the other's listener: use of closed network connection$`)

@@ -115,6 +115,9 @@ func TestQueuedThroughResize(t *testing.T) {
 		f.ask(100)
 		f.tell("max 8")
 		f.ready(6, 1)
+		if listen == "listen=own" {
+			f.wantSlots("tcp", f.addrs[0], 8)
+		}
 		if counts := f.ask(800); listen == "listen=own" {
 			for slot := range 8 {
 				if counts[slot] < 50 || counts[slot] > 200 {

@@ -106,6 +106,8 @@ func TestRollingGivenUp(t *testing.T) {
 		if got := r.passed(6); got != "better" || r.genOf(6) != 3 {
 			t.Errorf("generation %d was passed %q", r.genOf(6), got)
 		}
+		time.Sleep(2 * time.Second) // it can be given up for a second
+		synctest.Wait()
 		if n := len(r.generations); n != 1 {
 			t.Errorf("%d generations are remembered, want 1", n)
 		}

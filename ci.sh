@@ -41,7 +41,7 @@ tidy() {
 # reports its own deadline as a failure ("context deadline exceeded", without an input).
 fuzz() {
 	local target pkg name count
-	for target in pool:FuzzPool:150000x inherit:FuzzParse:500000x inherit:FuzzGiven:450000x wire:FuzzDecode:1000000x reuseport:FuzzKeepers:200000x scoreboard:FuzzCell:100000x inherit:FuzzCheckProgram:200000x; do
+	for target in pool:FuzzPool:150000x inherit:FuzzParse:500000x inherit:FuzzGiven:450000x wire:FuzzDecode:1000000x reuseport:FuzzKeepers:200000x scoreboard:FuzzCell:100000x resources:FuzzPlan:150000x inherit:FuzzCheckProgram:200000x; do
 		IFS=: read -r pkg name count <<<"$target"
 		go test -run '^$' -fuzz "^$name\$" -fuzztime "$count" -fuzzminimizetime 10x "./internal/$pkg"
 	done

@@ -19,23 +19,25 @@ import (
 	"github.com/prefork-go/prefork/internal/inherit"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/resources"
 	"github.com/prefork-go/prefork/internal/scoreboard"
 )
 
 // Manager keeps a pool of workers alive. In a worker it stands for what the worker was handed by the manager that
 // started it. New makes one; the zero value is of no use.
 type Manager struct {
-	cfg      Config
-	stop     syscall.Signal
-	log      *slog.Logger
-	origin   time.Time
-	exe      string // by which the program that runs here is started again
-	onDisk   string // where its file is found, or what has taken its name
-	dir      string // in which it was started
-	depth    int
-	busy     atomic.Pointer[string] // the blocking call that is under way
-	inbox    inbox
-	received atomic.Value // of arrival: what ended the last Start
+	cfg       Config
+	stop      syscall.Signal
+	log       *slog.Logger
+	origin    time.Time
+	exe       string // by which the program that runs here is started again
+	resources *resources.Settings
+	onDisk    string // where its file is found, or what has taken its name
+	dir       string // in which it was started
+	depth     int
+	busy      atomic.Pointer[string] // the blocking call that is under way
+	inbox     inbox
+	received  atomic.Value // of arrival: what ended the last Start
 
 	interrupts atomic.Int32 // > 0: an interrupt counts as the shutdown signal
 
@@ -101,6 +103,9 @@ func New(cfg Config) (*Manager, error) {
 }
 
 func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, error) {
+	if self.role == inherit.Worker {
+		self.confine()
+	}
 	if self.role == inherit.Damaged {
 		return nil, fmt.Errorf("prefork: this process was started by a manager, but cannot be what it should: %w", self.err)
 	}
@@ -120,7 +125,10 @@ func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, e
 		m.foreign = cfg.Name != self.marker.Name
 		return m, nil
 	}
-	if err := m.prepare(table); err != nil {
+	if m.resources, err = cfg.Resources.check(cfg.Command != nil); err == nil {
+		err = m.prepare(table)
+	}
+	if err != nil {
 		self.unregister(cfg.Name)
 		return nil, err
 	}

@@ -124,7 +124,7 @@ func (m *Manager) bindGroup(network, address string) (net.Listener, error) {
 
 func (g *group) close() {
 	for _, fd := range g.fds {
-		syscall.Close(fd)
+		inherit.Close(fd)
 	}
 }
 
@@ -302,7 +302,7 @@ func (p *process) drop(msg wire.Drop) {
 	if k.ln != nil {
 		k.ln.Drop(msg.Slot)
 	} else if fd, ok := k.waiting[msg.Slot]; ok {
-		syscall.Close(fd)
+		inherit.Close(fd)
 		delete(k.waiting, msg.Slot)
 	}
 }

@@ -113,6 +113,9 @@ type Config struct {
 	// CrashLoop says when the Manager gives up.
 	CrashLoop CrashLoop
 
+	// Resources of a worker: CPU, memory, user … A Command can have those that the start of a process can set.
+	Resources Resources
+
 	// MaxSurge is how many workers may be starting or ready above MaxWorkers while a signal with Forward.Rolling replaces
 	// them: how many are replaced at a time. 0 means 1.
 	MaxSurge int

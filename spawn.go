@@ -113,7 +113,7 @@ func (m *Manager) spawn(step pool.Step) {
 
 // start makes the process of a worker.
 func (m *Manager) start(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, err error) {
-	spec := proc.Spec{Path: m.exe, Args: self.args, Attr: sp.Attr, Group: m.cfg.StopGroup}
+	spec := proc.Spec{Path: m.exe, Args: self.args, Attr: m.resources.Attr(sp.Attr, m.cfg.Command != nil), Group: m.cfg.StopGroup}
 	release, err := addStreams(&spec)
 	if err != nil {
 		return nil, nil, err
@@ -140,7 +140,7 @@ func (m *Manager) start(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, err e
 			own = append(own, inherit.CommandEnv+"="+strconv.Itoa(os.Getpid())+":"+path)
 			spec.Path = m.exe
 		}
-		spec.Env = inherit.Alter(os.Environ(), append(env, sp.Env...), own...)
+		spec.Env = inherit.Alter(os.Environ(), append(append(env, m.resources.Env()...), sp.Env...), own...)
 		p, err = m.procs.Start(uint64(sp.Ordinal), spec)
 		return p, nil, err
 	}
@@ -160,9 +160,10 @@ func (m *Manager) start(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, err e
 	}
 	defer inherit.Close(fd)
 	layCell(&spec, &marker, fd)
+	marker.Resources = m.resources.Plan(sp.Slot)
 	marker.Requests = int(jittered(int64(m.cfg.Recycle.MaxRequests)))
 	layOut(&spec, &marker, blob, g.exe, m.handed(sp.Slot))
-	spec.Env = inherit.Alter(os.Environ(), sp.Env, depth, inherit.Env+"="+marker.String())
+	spec.Env = inherit.Alter(os.Environ(), append(m.resources.Env(), sp.Env...), depth, inherit.Env+"="+marker.String())
 	if p, err = m.procs.Start(uint64(sp.Ordinal), spec); err != nil {
 		cell.Close()
 		return nil, nil, err

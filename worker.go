@@ -21,12 +21,13 @@ var self = inheritSelf()
 
 // process is what there is of a worker in every process: nothing but names in an ordinary one.
 type process struct {
-	role    inherit.Role
-	err     error // why it is damaged
-	marker  inherit.Marker
-	cell    *scoreboard.Writer
-	control *os.File // of a worker and of an heir
-	args    []string // of this process, before the program may have changed them
+	role     inherit.Role
+	err      error // why it is damaged
+	marker   inherit.Marker
+	cell     *scoreboard.Writer
+	confined sync.Once
+	control  *os.File // of a worker and of an heir
+	args     []string // of this process, before the program may have changed them
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc

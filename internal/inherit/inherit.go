@@ -38,6 +38,7 @@ type Marker struct {
 	Cell       int            // descriptor of the memory in which a worker publishes its status; 0 for none
 	Requests   int            // so many requests and the worker retires; 0: never
 	Exe        int            // descriptor of the file that the process was started from, see Binary; 0 for none. Take closes it
+	Resources  string         // what a worker is to put into force; see package resources
 	Path       string         // of an heir: where the program's file is found, as the manager before it has been told
 	Sockets    []Socket
 }
@@ -80,6 +81,7 @@ func (m Marker) String() string {
 		b = append(append(append(b, ';'), f.key...), '=')
 		b = strconv.AppendInt(b, f.n, 10)
 	}
+	b = append(append(b, ";res="...), escape(m.Resources)...)
 	b = append(append(b, ";path="...), escape(m.Path)...)
 	for _, s := range m.Sockets {
 		b = append(b, ";sock="...)
@@ -143,7 +145,7 @@ func parse(value string) (m Marker, err error) {
 		{"pid", &m.Manager, 1, 1 << 31}, {"name", &m.Name, 0, 0}, {"slot", &m.Slot, 0, 1 << 31},
 		{"gen", &m.Generation, 1, 1 << 62}, {"ord", &m.Ordinal, 1, 1 << 62}, {"stop", &stop, 1, 128},
 		{"orphan", &orphan, 0, 1 << 62}, {"ctl", &m.Control, firstFD, maxFD}, {"pass", &m.Passed, 0, maxFD},
-		{"cell", &m.Cell, 0, maxFD}, {"requests", &m.Requests, 0, 1 << 62}, {"exe", &m.Exe, 0, maxFD}, {"path", &m.Path, 0, 0},
+		{"cell", &m.Cell, 0, maxFD}, {"requests", &m.Requests, 0, 1 << 62}, {"exe", &m.Exe, 0, maxFD}, {"res", &m.Resources, 0, 0}, {"path", &m.Path, 0, 0},
 	} {
 		if len(fields) == 0 {
 			return m, fmt.Errorf("%s is missing", f.key)

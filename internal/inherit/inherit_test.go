@@ -9,7 +9,7 @@ import (
 
 var full = Marker{
 	Manager: 4711, Name: "web; a=b,%", Slot: 3, Generation: 7, Ordinal: 42, Stop: 15, Orphan: 1500 * time.Millisecond,
-	Control: 3, Passed: 4, Cell: 10, Requests: 5000, Exe: 9, Path: "/srv/a;b/current",
+	Control: 3, Passed: 4, Cell: 10, Requests: 5000, Exe: 9, Resources: "nice:5|id:1:2:", Path: "/srv/a;b/current",
 	Sockets: []Socket{{5, "tcp", "[::1]:8080", Shared, true}, {6, "unix", "/run/a b;c=d.sock", FellBack, true}, {7, "tcp", "", 0, false}, {8, "tcp", "", 12, false}},
 }
 
@@ -52,7 +52,7 @@ func hex8(n uint32) string {
 }
 
 func TestWhatNoManagerWrites(t *testing.T) {
-	const good = "pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0;cell=0;requests=0;exe=0;path="
+	const good = "pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0;cell=0;requests=0;exe=0;res=;path="
 	if _, err := Parse(sum(good)); err != nil {
 		t.Fatalf("the good one: %v", err)
 	}
@@ -100,7 +100,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(full.String())
 	f.Add("v2;00000000;pid=1")
 	f.Add(full.String()[len("v2;00000000;"):]) // what stands behind the checksum
-	f.Add(sum("pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0;cell=0;requests=0;exe=0;path=;sock=4,tcp,:80,-1,1"))
+	f.Add(sum("pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0;cell=0;requests=0;exe=0;res=;path=;sock=4,tcp,:80,-1,1"))
 	f.Fuzz(func(t *testing.T, value string) {
 		// Half of the search goes behind the checksum, which a fuzzer cannot guess.
 		for _, v := range []string{value, sum(value)} {

@@ -1,0 +1,135 @@
+package resources
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestCheck(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		c           Config
+		field, want string
+	}{
+		{Config{GOMAXPROCS: -1}, "GOMAXPROCS", "negative"},
+		{Config{GOMEMLIMIT: -1}, "GOMEMLIMIT", "negative"},
+		{Config{CPUsPerWorker: -1}, "CPUsPerWorker", "negative"},
+		{Config{CPUsPerWorker: 2000}, "CPUsPerWorker", "more than there are"},
+		{Config{CPUs: []int{}}, "CPUs", "empty"},
+		{Config{CPUs: []int{-1}}, "CPUs", "CPU -1 is none that the manager may run on"},
+		{Config{CPUs: []int{1023}}, "CPUs", "none that the manager may run on"},
+		{Config{Nice: 20}, "Nice", "not between"},
+		{Config{Nice: -21}, "Nice", "not between"},
+		{Config{Rlimits: []Rlimit{{"rss", 1, 1}}}, "Rlimits", `"rss" is none of as, core`},
+		{Config{Rlimits: []Rlimit{{"", 1, 1}}}, "Rlimits", "is none of"},
+		{Config{Rlimits: []Rlimit{{"core", 1, 1}, {"core", 1, 1}}}, "Rlimits", "twice"},
+		{Config{Rlimits: []Rlimit{{"core", Unlimited, 1}}}, "Rlimits", "the soft limit (unlimited) is above the hard one (1)"},
+		{Config{Group: "0"}, "Group", "it needs User"},
+		{Config{Groups: []string{}}, "Groups", "they need User"},
+		{Config{User: "no such user"}, "User", "no user"},
+		{Config{User: "4000000"}, "Group", "must be given"},
+		{Config{Cgroup: "/no/such/cgroup"}, "Cgroup", "no such file"},
+		{Config{Cgroup: "/"}, "Cgroup", "/: it is not a cgroup"},
+		{Config{Cgroup: file}, "Cgroup", "not a directory"},
+		{Config{Chroot: "relative"}, "Chroot", "not an absolute path"},
+		{Config{Chroot: file + "\x00"}, "Chroot", "not an absolute path"},
+	} {
+		s, err := Check(tt.c, false)
+		var field *FieldError
+		if s != nil || !errors.As(err, &field) || field.Field != tt.field || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%+v: %v; want %s: something with %q", tt.c, err, tt.field, tt.want)
+		}
+	}
+	if os.Geteuid() == 0 {
+		for path, want := range map[string]string{file: "is not a directory", "/no/such/dir": "no such file"} {
+			if _, err := Check(Config{Chroot: path}, false); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("Chroot %s: %v", path, err)
+			}
+		}
+	}
+	if _, err := os.Stat("/sys/fs/cgroup/memory/cgroup.procs"); err == nil {
+		if _, err := Check(Config{Cgroup: "/sys/fs/cgroup/memory"}, false); err == nil || !strings.Contains(err.Error(), "first version") {
+			t.Errorf("a cgroup of the first version: %v", err)
+		}
+	}
+}
+
+// The zero value does nothing at all.
+func TestCheckOfNothing(t *testing.T) {
+	for _, command := range []bool{false, true} {
+		s, err := Check(Config{}, command)
+		if err != nil || len(s.Env()) > 0 || s.Plan(0) != "" {
+			t.Fatalf("%v, %q, %v", s.Env(), s.Plan(0), err)
+		}
+		if attr := s.Attr(nil, command); attr.UseCgroupFD || attr.Credential != nil || attr.Chroot != "" {
+			t.Errorf("%+v", attr)
+		}
+	}
+}
+
+func TestCheckCommand(t *testing.T) {
+	for name, c := range map[string]Config{
+		"CPUs": {CPUs: []int{0}}, "CPUsPerWorker": {CPUsPerWorker: 1}, "Nice": {Nice: 1}, "Rlimits": {Rlimits: []Rlimit{{"core", 0, 0}}},
+		"NoNewPrivs": {NoNewPrivs: true},
+	} {
+		_, err := Check(c, true)
+		var field *FieldError
+		if !errors.As(err, &field) || field.Field != name || !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// What needs root is refused in a manager that is not.
+func TestCheckWithoutRights(t *testing.T) {
+	needRoot(t)
+	program := shared(t)
+	nobody := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	one := []syscall.SysProcIDMap{{Size: 1}}
+	alone := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: one, GidMappings: one, GidMappingsEnableSetgroups: true}
+	deny := &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER, UidMappings: one, GidMappings: one}
+	for _, tt := range []struct {
+		c    Config
+		attr *syscall.SysProcAttr
+		want string
+	}{
+		{Config{User: "root"}, nobody, "User: it needs a manager that runs as root, not as user 65534"},
+		{Config{User: "65534", Group: "65534"}, nobody, "ok id:65534:65534:"},
+		{Config{User: "65534", Group: "65534", Groups: []string{"4"}}, nobody, "User: it needs"},
+		{Config{Chroot: "/"}, nobody, "Chroot: it needs a manager that runs as root, with the capability CAP_SYS_CHROOT"},
+		{Config{Nice: -1}, nobody, "Nice: -1: it is below the manager's"},
+		{Config{Nice: 19}, nobody, "ok nice:19"},
+		{Config{Rlimits: []Rlimit{{"nofile", 10, 900000}}}, nobody, "Rlimits: nofile: a hard limit of 900000 is above the manager's"},
+		{Config{Rlimits: []Rlimit{{"nofile", 10, 20}}}, nobody, "ok lim:nofile:10:20"},
+		{Config{NoNewPrivs: true}, nobody, "ok nnp:"},
+		{Config{Cgroup: "CGROUP2"}, nobody, "Cgroup: CGROUP2: this process may not put others there"},
+		{Config{User: "65534"}, alone, "User: user 65534 does not exist in this user namespace"},
+		{Config{User: "0", Group: "1"}, alone, "Group: group 1 does not exist"},
+		{Config{User: "0", Groups: []string{"1"}}, alone, "Groups: group 1 does not exist"},
+		{Config{User: "0", Group: "0", Groups: []string{}}, deny, "ok id:0:0:"},
+		{Config{User: "0", Group: "1", Groups: []string{}}, deny, "Groups: this user namespace does not let"},
+	} {
+		if tt.c.Cgroup != "" {
+			tt.c.Cgroup = unified(t)
+			tt.want = strings.ReplaceAll(tt.want, "CGROUP2", tt.c.Cgroup)
+		}
+		text, err := json.Marshal(tt.c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := start(t, program, tt.attr, nil, "check", string(text)).line(); !strings.HasPrefix(got, tt.want) {
+			t.Errorf("%s: %s, want %s", text, got, tt.want)
+		}
+	}
+	if _, err := Check(Config{Rlimits: []Rlimit{{"nofile", 10, 1 << 40}}}, false); err == nil || !strings.Contains(err.Error(), "above the system's") {
+		t.Errorf("more descriptors than the system allows: %v", err)
+	}
+}

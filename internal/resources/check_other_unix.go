@@ -1,0 +1,70 @@
+//go:build unix && !linux
+
+package resources
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+func unsupported(field string) error {
+	return fieldError(field, "%w on this system", errors.ErrUnsupported)
+}
+
+func checkCPUs(_ *Settings, c Config) error {
+	if c.CPUs != nil {
+		return unsupported("CPUs")
+	}
+	if c.CPUsPerWorker != 0 {
+		return unsupported("CPUsPerWorker")
+	}
+	return nil
+}
+
+func checkNoNewPrivs(_ *Settings, c Config) error {
+	if c.NoNewPrivs {
+		return unsupported("NoNewPrivs")
+	}
+	return nil
+}
+
+func checkCgroup(_ *Settings, c Config) error {
+	if c.Cgroup != "" {
+		return unsupported("Cgroup")
+	}
+	return nil
+}
+
+func (*Settings) addCgroup(*syscall.SysProcAttr) {}
+
+func root() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%w, not as user %d", errNotRoot, os.Geteuid())
+	}
+	return nil
+}
+
+func mayNice(nice int) error {
+	now, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	if err == nil && nice < now {
+		err = root()
+	}
+	return err
+}
+
+func mayRaiseLimits() error { return root() }
+
+func mostOf(string) uint64 { return Unlimited }
+
+func mayBecome(*identity) error {
+	if err := root(); err != nil {
+		return &FieldError{"User", err}
+	}
+	return nil
+}
+
+func mayChroot() error { return root() }

@@ -1,0 +1,59 @@
+//go:build !unix
+
+package resources
+
+import (
+	"errors"
+	"syscall"
+)
+
+// On systems without Unix processes New says that there are no workers here.
+
+func unsupported(field string) error {
+	return fieldError(field, "%w on this system", errors.ErrUnsupported)
+}
+
+func checkCPUs(_ *Settings, c Config) error {
+	if c.CPUs != nil || c.CPUsPerWorker != 0 {
+		return unsupported("CPUs")
+	}
+	return nil
+}
+
+func checkUser(_ *Settings, c Config) error {
+	if c.User != "" || c.Group != "" || c.Groups != nil {
+		return unsupported("User")
+	}
+	return nil
+}
+
+func checkNoNewPrivs(_ *Settings, c Config) error {
+	if c.NoNewPrivs {
+		return unsupported("NoNewPrivs")
+	}
+	return nil
+}
+
+func checkCgroup(_ *Settings, c Config) error {
+	if c.Cgroup != "" {
+		return unsupported("Cgroup")
+	}
+	return nil
+}
+
+func mayLimit(Rlimit) error { return errors.ErrUnsupported }
+func mayNice(int) error     { return errors.ErrUnsupported }
+func mayChroot() error      { return errors.ErrUnsupported }
+
+// Attr is attr: there is nothing to add on this system.
+func (*Settings) Attr(attr *syscall.SysProcAttr, _ bool) *syscall.SysProcAttr { return attr }
+
+// Apply refuses every plan but the empty one.
+func Apply(text string) error {
+	if p, err := parsePlan(text); err != nil {
+		return err
+	} else if p.String() != "" {
+		return errors.ErrUnsupported
+	}
+	return nil
+}

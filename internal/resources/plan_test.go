@@ -1,0 +1,91 @@
+package resources
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+)
+
+var full = plan{
+	limits: []Rlimit{{"core", 0, 0}, {"nofile", 1024, 4096}, {"nproc", 7, Unlimited}}, nice: -5, cpus: []int{0, 1, 2, 5, 1023},
+	chroot: "/srv/a|b:c ~d\xff", identity: &identity{1000, 1001, []uint32{4, 24, maxID}}, noNewPrivs: true,
+}
+
+func TestPlanRoundTrip(t *testing.T) {
+	const text = "lim:core:0:0|lim:nofile:1024:4096|lim:nproc:7:18446744073709551615|nice:-5|cpu:0-2.5.1023|root:/srv/a~7cb~3ac~20~7ed~ff|id:1000:1001:4.24.4294967294|nnp:"
+	if got := full.String(); got != text {
+		t.Errorf("written %q, want %q", got, text)
+	}
+	for _, p := range []plan{full, {}, {nice: 19}, {identity: &identity{}}, {cpus: []int{3}}} {
+		if got, err := parsePlan(p.String()); err != nil || !reflect.DeepEqual(got, p) {
+			t.Errorf("parsePlan(%q) = %+v, %v", p, got, err)
+		}
+	}
+}
+
+func TestWhatNoManagerWrites(t *testing.T) {
+	for _, text := range []string{
+		"|", "x", "nnp", "nnp:1", "nnp:|nnp:", "nice:0", "nice:20", "nice:-21", "nice:+1", "nice:01", "nice:1|nice:2", "nice:1|lim:core:0:0",
+		"lim:core:0", "lim:rss:1:2", "lim:core:2:1", "lim:core:0:0|lim:core:1:1", "lim:nofile:1:1|lim:core:1:1", "lim:core:-1:1", "lim:core:0:18446744073709551616",
+		"cpu:", "cpu:1024", "cpu:1.0", "cpu:0-0", "cpu:0.1", "cpu:1-0", "cpu:-1", "cpu:0-", "cpu:0-99999999999", "cpu:1.1",
+		"root:", "root:x", "root:/~00", "root:/~4", "root:/~zz", "root:/~61", "root:/a b",
+		"id:", "id:1:2", "id:1:2:3:4", "id:-1:0:", "id:0:4294967295:", "id:4294967295:0:", "id:99999999999:0:", "id:00:0:", "id:root:0:", "id:1:1:1", "id:1:2:4.3", "id:1:2:3.3", "id:1:2:3.",
+	} {
+		if p, err := parsePlan(text); err == nil {
+			t.Errorf("parsePlan(%q) = %+v, want an error", text, p)
+		}
+		if err := Apply(text); err == nil {
+			t.Errorf("Apply(%q) has no error", text)
+		}
+	}
+	if err := Apply(""); err != nil {
+		t.Errorf("nothing to do: %v", err)
+	}
+}
+
+// Whatever the text, reading it ends without a panic, and what is accepted is what String writes.
+func FuzzPlan(f *testing.F) {
+	f.Add(full.String())
+	f.Add("id:0:0:|nnp:")
+	f.Add("root:/~20")
+	f.Fuzz(func(t *testing.T, text string) {
+		p, err := parsePlan(text)
+		if err == nil && p.String() != text {
+			t.Fatalf("parsePlan(%q) is written %q", text, p)
+		}
+	})
+}
+
+func TestSpread(t *testing.T) {
+	for _, tt := range []struct {
+		cpus      []int
+		per, slot int
+		want      string
+	}{
+		{nil, 0, 0, ""}, {[]int{0, 1, 2, 3}, 0, 7, "0-3"}, {[]int{0, 1, 2, 3}, 2, -1, "0-3"}, {[]int{0, 1, 2, 3}, 4, 1, "0-3"},
+		{[]int{0, 1, 2, 3}, 1, 0, "0"}, {[]int{0, 1, 2, 3}, 1, 5, "1"}, {[]int{0, 1, 2, 3}, 2, 1, "2-3"}, {[]int{0, 1, 2, 3}, 2, 2, "0-1"},
+		{[]int{0, 1, 2}, 2, 1, "0.2"}, {[]int{0, 1, 2}, 2, 2, "1-2"}, {[]int{8, 0, 4}, 1, 0, "8"}, {[]int{8, 0, 4}, 2, 0, "0.8"},
+		{[]int{0, 1, 2}, 2, 1<<31 - 1, "0.2"}, // (2^31 - 1) mod 3 is 1
+	} {
+		if got := ranges(spread(tt.cpus, tt.per, tt.slot)); got != tt.want {
+			t.Errorf("%d of %v for slot %d: %s, want %s", tt.per, tt.cpus, tt.slot, got, tt.want)
+		}
+	}
+	// Over as many slots as there are CPUs each CPU is counted off equally often.
+	counts := make([]int, 7)
+	for slot := range 7 {
+		for _, cpu := range spread([]int{0, 1, 2, 3, 4, 5, 6}, 3, slot) {
+			counts[cpu]++
+		}
+	}
+	if want := []int{3, 3, 3, 3, 3, 3, 3}; !reflect.DeepEqual(counts, want) {
+		t.Errorf("CPUs are counted off %v times", counts)
+	}
+}
+
+// A plan stands in a marker as it is.
+func TestPlanNeedsNoEscape(t *testing.T) {
+	if text := full.String(); strings.ContainsAny(text, " ;,=%") {
+		t.Errorf("%q", text)
+	}
+}

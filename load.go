@@ -86,11 +86,10 @@ func (m *Manager) NumActiveWorkers() (n int) {
 
 // watch is what the loop knows of the workers' load.
 type watch struct {
-	due    bool            // somebody rang, or came, or went
-	bell   scoreboard.Bell // armed for what is to be told
-	looked pool.Time       // when stuck workers were last looked for
-	look   pool.Time       // when they will be, Never while none is busy
-	weigh  pool.Time       // when the memory of the workers is looked at next
+	due   bool            // somebody rang, or came, or went
+	bell  scoreboard.Bell // armed for what is to be told
+	look  pool.Time       // when they will be, Never while none is busy
+	weigh pool.Time       // when the memory of the workers is looked at next
 }
 
 // watches tells whether anybody wants to know what the workers do.

@@ -138,7 +138,10 @@ func burdened() {
 		case "loops":
 			w.Context()
 			w.SetStatus('L')
-			for {
+			for n := 0; ; n++ {
+				if n < 0 {
+					break // it goes on for centuries
+				}
 			}
 		case "blocks":
 			w.SetStatus('B')

@@ -222,7 +222,7 @@ func (m *Manager) listen(c *child) {
 		case c.unread == nil || err == proc.ErrWouldBlock:
 			return
 		case err != nil: // as a rule io.EOF
-			c.unread = nil
+			c.unread, m.steerDue = nil, true
 			m.hungUp(c)
 		}
 	}
@@ -238,7 +238,7 @@ func (m *Manager) decode(c *child) {
 			return
 		case err != nil:
 			m.log.Error("worker does not speak the protocol; nothing it says is heeded any more", c.attrs("err", err)...)
-			c.unread = nil
+			c.unread, m.steerDue = nil, true
 			m.handle(pool.Event{Kind: pool.Lost, ID: c.Ordinal})
 			return
 		}

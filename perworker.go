@@ -40,6 +40,9 @@ const roomPause = 10 * time.Millisecond
 // sockets from start_server or systemd, another system than Linux), it is Listen, and says so in one warning; see
 // Snapshot.Sockets. In a worker it is called once for each call in the manager.
 //
+// What a ready worker is sent is expected to be accepted: one that closes its listener, or never asks for it, leaves its
+// queue to nobody until it ends.
+//
 // Either process, any goroutine; it does not block, but for looking up a host name. In a worker what it returns has
 // SetDeadline and SyscallConn too.
 func (m *Manager) ListenPerWorker(network, address string) (net.Listener, error) {

@@ -71,6 +71,19 @@ func TestOneWorkerKeepsManySockets(t *testing.T) {
 	f.end()
 }
 
+// A worker that has become another program is a live process in its slot, and serves nothing.
+func TestWorkerThatIsAnotherProgram(t *testing.T) {
+	f := startFleet(t, 3)
+	pids := f.ready(3, 1)
+	conns := f.queue(100)
+	syscall.Kill(pids[1], syscall.SIGUSR2)
+	f.Expect(`^another program$`)
+	f.open()
+	f.served(conns)
+	f.ask(100)
+	f.end()
+}
+
 // Each of several listeners is the same in the manager and in all workers, and those that cannot have a socket for each
 // worker say so, once.
 func TestPerWorkerIdentities(t *testing.T) {

@@ -98,9 +98,9 @@ func deploy() {
 // site is a program deploy with clients that count what fails.
 type site struct {
 	*preforktest.Program
-	t                *testing.T
-	binary, addr     string
-	manager, version string
+	t            *testing.T
+	binary, addr string
+	manager      string
 }
 
 func newSite(t *testing.T) *site {

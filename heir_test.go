@@ -80,10 +80,14 @@ func TestUpgradeFails(t *testing.T) {
 		want string
 		took time.Duration
 	}{
-		"dies":         {func(p *proc.FakeProcess) { time.AfterFunc(time.Second, func() { p.Exit(proc.Status{Code: 3}) }) }, "exit code 3", time.Second},
-		"hangs":        {nil, "Config.UpgradeTimeout", time.Minute},
-		"says so":      {func(p *proc.FakeProcess) { say(p, wire.Failed{Why: "worker 7 crashed"}) }, "worker 7 crashed", 0},
-		"babbles":      {func(p *proc.FakeProcess) { p.Say([]byte("HTTP/1.1 200 OK")) }, "protocol", 0},
+		"dies":    {func(p *proc.FakeProcess) { time.AfterFunc(time.Second, func() { p.Exit(proc.Status{Code: 3}) }) }, "exit code 3", time.Second},
+		"hangs":   {nil, "Config.UpgradeTimeout", time.Minute},
+		"says so": {func(p *proc.FakeProcess) { say(p, wire.Failed{Why: "worker 7 crashed"}) }, "worker 7 crashed", 0},
+		"babbles": {func(p *proc.FakeProcess) { p.Say([]byte("HTTP/1.1 200 OK")) }, "protocol", 0},
+		"is gone when it is to take over": {func(p *proc.FakeProcess) {
+			say(p, wire.Reached{})
+			p.Exit(proc.Status{Signal: kill})
+		}, "is gone", 0},
 		"dies at once": {func(p *proc.FakeProcess) { p.Exit(proc.Status{}) }, "exit code 0", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -108,6 +112,27 @@ func TestUpgradeFails(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What has come for the old manager goes to the heir, and a worker's stop signal does not.
+func TestUpgradeHandsOnSignals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := heirRig(t, Config{}, func(p *proc.FakeProcess) {
+			time.AfterFunc(3*time.Second, func() { say(p, wire.Reached{}) })
+		})
+		done := r.startRun(context.Background())
+		time.Sleep(time.Minute)
+		r.Deliver(usr2)
+		time.Sleep(time.Second)
+		r.Deliver(hup)
+		<-done
+		if got := r.heirProcesses()[0].Signals(); len(got) != 1 || got[0] != hup {
+			t.Errorf("the heir was sent %v", got)
+		}
+		if r.Generation() != 1 {
+			t.Errorf("generation %d", r.Generation())
+		}
+	})
 }
 
 // An heir that heeds no signal is killed; a shutdown does not wait for it, and neither does it leave it behind.

@@ -120,8 +120,8 @@ type Config struct {
 	// them: how many are replaced at a time. 0 means 1.
 	MaxSurge int
 
-	// FromDisk has the workers of each generation but the first run the program's file as it is on disk when the generation
-	// begins, so that a deploy needs no new manager; else they run the file that the manager runs, also where another has
+	// FromDisk has the workers of each generation but the first run the program's file as it is on disk when the signal comes
+	// that replaces the workers, so that a deploy needs no new manager; else they run the file that the manager runs, also where another has
 	// taken its name. The file is looked at before anybody is told to stop: if it is missing, cut short or cannot be
 	// run, ReloadFailedEvent says so and the workers go on. It stays open: a worker that is respawned runs what
 	// its generation ran, whatever became of the file. Manager.Upgrade replaces the manager, too.

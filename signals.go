@@ -35,7 +35,8 @@ type Forward struct {
 	// If a worker of the new generation fails (it cannot be spawned, is not ready in time, or ends badly before it is
 	// ready or soon after), the generation is given up: RollFailedEvent says why, its workers are stopped, those that
 	// were ready already being replaced in the same way, and the workers before it go on, with what was passed to them. The next
-	// signal tries again. One that comes while workers are being replaced goes on to the newest generation.
+	// signal tries again. One that comes while workers are being replaced goes on to the newest generation. "Soon after" ends a
+	// second after the last worker was replaced. For a Command there is no way back to what its file was.
 	Rolling bool
 	// Upgrade has the Manager upgrade itself, as Manager.Upgrade does; nothing is sent to the workers. Start returns when
 	// it has come out, either way, and after a success the next Start returns at once with ShutdownSignal; Run goes on

@@ -287,3 +287,61 @@ func TestRollWaitsForTheKilled(t *testing.T) {
 	want(t, "spawns", len(s.spawns), 3)
 	want(t, "ready", s.count(Ready), 2)
 }
+
+// A generation can still be given up for a second after the last worker was replaced: who crashes at the first request.
+func TestRollSettles(t *testing.T) {
+	for _, c := range []struct {
+		after time.Duration
+		gaveUp,
+		gen int // of the next worker
+	}{{50 * ms, 1, 1}, {900 * ms, 1, 1}, {2 * sec, 0, 2}} {
+		s := rolling(t, 2, 1)
+		s.reachAll()
+		s.reachAll()
+		want(t, "rolls ended", s.done, 1)
+		s.obey()
+		s.pass(c.after)
+		s.crash(3)
+		want(t, "given up", s.gaveUp, c.gaveUp)
+		s.pass(5 * sec)
+		if w := s.in(0); w == nil || w.gen != c.gen {
+			t.Errorf("after %v the slot has %+v, want generation %d", c.after, w, c.gen)
+		}
+	}
+}
+
+// A roll has not come to its end because somebody else has stopped the workers that it was to replace.
+func TestRollIsNotEndedByOthers(t *testing.T) {
+	s := rolling(t, 4, 1)
+	s.reach(5)
+	s.do(Event{Kind: Signal, Sig: s.cfg.Stop})
+	s.obey()
+	want(t, "rolls ended", s.done, 0)
+	for range 2 {
+		s.crash(s.starting()[0])
+	}
+	want(t, "rolls given up", s.gaveUp, 1)
+	for range 5 {
+		s.pass(sec)
+		s.reachAll()
+	}
+	want(t, "of generation 1", s.gens()[1], 4)
+}
+
+// When a generation was given up, one that begins without replacing anybody does not get the empty slots: it is made of
+// the same configuration. One that is to replace all of them, by whatever signal, does.
+func TestGivenUpStaysGivenUp(t *testing.T) {
+	s := rolling(t, 2, 1)
+	s.crash(3)
+	want(t, "rolls given up", s.gaveUp, 1)
+	s.do(Event{Kind: Halt})
+	s.do(Event{Kind: Begin})
+	s.pass(5 * sec)
+	s.crash(1)
+	want(t, "generation of the next", s.in(0).gen, 1)
+	s.do(Event{Kind: Halt})
+	s.do(Event{Kind: Signal, Sig: s.cfg.Stop})
+	s.do(Event{Kind: Begin})
+	s.obey()
+	want(t, "of the generation after all were stopped", s.gens()[4], 2)
+}

@@ -156,21 +156,24 @@ func (s *site) kill(sig syscall.Signal) {
 	}
 }
 
-// says compares what the server answers.
+// says waits until ten answers in a row are those of a version: one that is being replaced accepts what has queued.
 func (s *site) says(version string) {
 	s.t.Helper()
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
-	for range 10 {
-		resp, err := client.Get("http://" + s.addr)
-		if err != nil {
-			s.t.Fatal(err)
+	preforktest.WaitFor(s.t, "all answers are those of "+version, func() bool {
+		for range 10 {
+			resp, err := client.Get("http://" + s.addr)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			resp.Body.Close()
+			if err != nil || string(body) != version+" "+s.manager {
+				return false
+			}
 		}
-		body, err := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if want := version + " " + s.manager; err != nil || string(body) != want {
-			s.t.Fatalf("it says %q (%v), want %q", body, err, want)
-		}
-	}
+		return true
+	})
 }
 
 // A new generation from a new program, and a new manager, that does not work, in whatever way: the old ones serve every

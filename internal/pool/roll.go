@@ -62,6 +62,9 @@ func (p *Pool) beginRoll(now Time) {
 		p.good, r.way, r.gaveUp = p.gen, still, false
 		p.requeue()
 	case marked:
+		if r.way == forward && r.told { // there is nothing left of the one before it to go back to
+			p.good, r.gaveUp = p.gen-1, false
+		}
 		r.way, r.fresh, r.proven, r.told, r.holds = forward, p.gen, false, false, 0
 		for w := p.oldest; w != nil; w = w.next {
 			w.holds = false

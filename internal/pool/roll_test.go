@@ -310,6 +310,20 @@ func TestRollSettles(t *testing.T) {
 	}
 }
 
+// A roll that begins before the one before it has settled goes back to that one.
+func TestRollBeforeTheLastSettled(t *testing.T) {
+	s := rolling(t, 2, 1)
+	s.reachAll()
+	s.reachAll()
+	want(t, "rolls ended", s.done, 1)
+	s.do(Event{Kind: Halt})
+	s.do(Event{Kind: Roll, Sig: rollSig})
+	s.do(Event{Kind: Begin})
+	s.crash(s.starting()[0])
+	want(t, "of generation 2", s.gens()[2], 2)
+	want(t, "good", s.p.Good(), 2)
+}
+
 // A roll has not come to its end because somebody else has stopped the workers that it was to replace.
 func TestRollIsNotEndedByOthers(t *testing.T) {
 	s := rolling(t, 4, 1)

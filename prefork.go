@@ -34,7 +34,7 @@
 // # Processes and goroutines
 //
 // In the manager one goroutine owns all state: the one that is inside a blocking call (Start, StartFunc, Run,
-// WaitAllChildren). It spawns, reaps, forwards signals and runs the hooks. Between two blocking calls nothing of that
+// WaitAllChildren, Upgrade). It spawns, reaps, forwards signals and runs the hooks. Between two blocking calls nothing of that
 // happens, and nothing is lost: signals and ended workers wait for the next call. All other methods may be called from
 // any goroutine, do not block, and take effect at the loop's next turn.
 package prefork

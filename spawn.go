@@ -1,6 +1,7 @@
 package prefork
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"runtime"
@@ -166,9 +167,18 @@ func (m *Manager) start(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, err e
 	spec.Env = inherit.Alter(os.Environ(), append(m.resources.Env(), sp.Env...), depth, inherit.Env+"="+marker.String())
 	if p, err = m.procs.Start(uint64(sp.Ordinal), spec); err != nil {
 		cell.Close()
-		return nil, nil, err
+		return nil, nil, named(err, g.exe)
 	}
 	return p, cell, nil
+}
+
+// named has an error speak of the file on disk, and not of the descriptor by which it was to be started.
+func named(err error, exe *inherit.Binary) error {
+	var at *os.PathError
+	if exe != nil && errors.As(err, &at) {
+		at.Path = exe.Path()
+	}
+	return err
 }
 
 // addStreams gives a process the standard streams of this one: the null device for those that there are not.

@@ -164,7 +164,7 @@ func (m *Manager) startHeir() error {
 	m.heirs++
 	h := &heir{id: firstHeir + m.heirs, unread: []byte{}, deadline: pool.Never}
 	if h.proc, err = m.procs.Start(h.id, spec); err != nil {
-		return err
+		return named(err, exe)
 	}
 	if m.cfg.UpgradeTimeout > 0 {
 		h.deadline = m.in(m.cfg.UpgradeTimeout)

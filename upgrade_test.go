@@ -10,7 +10,6 @@ import (
 	"log"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"syscall"
@@ -107,9 +106,8 @@ func newSite(t *testing.T) *site {
 	s := &site{t: t, binary: filepath.Join(preforktest.TempDir(t), "deploy")}
 	t.Cleanup(func() { os.Remove(s.binary) })
 	s.install("good 1")
-	cmd := exec.Command(s.binary, "127.0.0.1:0")
-	cmd.Env = append(os.Environ(), "PREFORKTEST_PROGRAM=deploy")
-	s.Program = preforktest.Command(t, cmd)
+	s.Program = preforktest.New(t, "deploy", "127.0.0.1:0")
+	s.Program.Cmd.Path, s.Program.Cmd.Args[0] = s.binary, s.binary
 	s.Program.Start()
 	s.began("good 1")
 	s.ExpectN(2, "worker ready")

@@ -85,8 +85,8 @@ func (s *sim) note(ev Event) {
 		s.running = false
 	case Roll, Retire, Jam:
 		s.rolls = true
-		if w != nil && ev.Kind == Jam {
-			w.jammed = true
+		if w != nil && ev.Kind == Jam && w.state < Stopping && w.jammedAt == Never {
+			w.jammedAt = s.now
 		}
 	case Resize:
 		s.max = ev.N
@@ -169,7 +169,7 @@ func (s *sim) spawned(slot, gen int) {
 	id := len(s.spawns) + 1
 	s.spawns = append(s.spawns, simSpawn{s.now, slot, id})
 	s.workers[id] = &simWorker{
-		id: id, slot: slot, gen: gen, spawnedAt: s.now, toldAt: Never, lostAt: Never,
+		id: id, slot: slot, gen: gen, spawnedAt: s.now, toldAt: Never, lostAt: Never, jammedAt: Never,
 	}
 	sl := s.slots[slot]
 	sl.worker, sl.spawnedAt = id, s.now
@@ -285,7 +285,7 @@ func (s *sim) checkKill(ev Event, w *simWorker) {
 	lost := w.lostAt != Never && s.now-w.lostAt >= lostGrace
 	byHand := ev.Kind == KillAll || ev.Kind == Signal && ev.Sig == syscall.SIGKILL || s.forwarded
 	// A stop signal and its timeout of zero fall together: the change comes before the kill in the same step.
-	if !late && !lost && !byHand && !s.tooSlow(w) && !(w.jammed && w.why == Stuck) && s.cfg.StopTimeout != 0 {
+	if !late && !lost && !byHand && !s.tooSlow(w) && !(w.jammedAt != Never && w.why == Stuck) && s.cfg.StopTimeout != 0 {
 		s.t.Fatalf("%v: worker %d was killed early (told at %v, lost at %v)", s.now, w.id, w.toldAt, w.lostAt)
 	}
 	if w.why == NeverReady && (w.reached || w.toldAt != Never) {

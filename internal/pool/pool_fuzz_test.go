@@ -16,7 +16,7 @@ var (
 	fuzzSpawnIntervals = []time.Duration{0, 0, 100 * ms, sec, 7 * sec}
 	fuzzErrRespawns    = []time.Duration{sec, sec, ms, 5 * sec, 55 * sec, 2 * time.Minute, -1}
 	fuzzReadyTimeouts  = []time.Duration{0, 60 * sec, sec, 10 * ms}
-	fuzzStopTimeouts   = []time.Duration{30 * sec, sec, 50 * ms, 0, -1}
+	fuzzStopTimeouts   = []time.Duration{30 * sec, sec, 50 * ms, 1, -1}
 	fuzzSignals        = []syscall.Signal{
 		syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGKILL, syscall.SIGCONT,
 	}

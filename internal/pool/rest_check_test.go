@@ -87,6 +87,9 @@ func (s *sim) restDeadline() Time {
 	if w.lostAt != Never && w.toldAt != Never {
 		deadline = Sooner(deadline, w.lostAt+lostGrace)
 	}
+	if w.jammedAt != Never && w.toldAt != Never {
+		deadline = Sooner(deadline, w.jammedAt+dumpTime)
+	}
 	return deadline
 }
 

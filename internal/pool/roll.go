@@ -295,9 +295,9 @@ func (p *Pool) count(w *worker) {
 	w.holds = holds
 }
 
-// settlesAt is when endRoll has something to do next.
+// settlesAt is when endRoll has something to do next. Without workers nobody can fail, and a wake-up would serve nobody.
 func (p *Pool) settlesAt() Time {
-	if p.roll.way == forward && p.roll.told {
+	if p.roll.way == forward && p.roll.told && len(p.workers) > 0 {
 		return p.roll.settles
 	}
 	return Never

@@ -60,8 +60,8 @@ type simWorker struct {
 	owed          []syscall.Signal // signals to all that came before it had reached Start
 	toldAt        Time             // to stop, first; Never if not
 	lostAt        Time             // Never if not
-	jammed        bool
-	why           Reason // it was killed
+	jammedAt      Time             // found to be stuck; Never if not
+	why           Reason           // it was killed
 }
 
 type simSpawn struct {

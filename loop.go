@@ -88,7 +88,7 @@ func (m *Manager) generate() os.Signal {
 			return a.sig
 		}
 		// One spawn a turn: a signal that comes while hundreds of workers start is not kept waiting for the last.
-		if step.Spawn >= 0 {
+		if step.Ask {
 			m.spawn(step)
 			continue
 		}

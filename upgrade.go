@@ -75,7 +75,7 @@ func (m *Manager) upgrade(ctx context.Context) error {
 			return m.upgradeFailed(h)
 		case ctx.Err() != nil && h.failed == nil:
 			m.endHeir(ctx.Err())
-		case step.Spawn >= 0:
+		case step.Ask:
 			m.spawn(step)
 		case h.failed != nil:
 			m.sleep(step.Wake, nil)

@@ -18,7 +18,7 @@ func full(n int) (p *Pool, ids []int) {
 	})
 	ids = make([]int, n)
 	st := p.Handle(0, Event{Kind: Begin})
-	for st.Spawn >= 0 {
+	for st.Ask {
 		ids[st.Spawn] = st.Ordinal
 		st = p.Handle(0, Event{Kind: Spawned, Ready: true})
 	}
@@ -125,7 +125,7 @@ func BenchmarkCrash(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				st, vacated := crash(), &serving[(i+len(serving)-1)%len(serving)]
-				if st.Spawn < 0 {
+				if !st.Ask {
 					now = st.Wake
 					st = p.Handle(now, Event{Kind: Tick})
 				}

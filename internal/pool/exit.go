@@ -30,13 +30,18 @@ func (p *Pool) exited(now Time, w *worker, ev Event) {
 	p.out = append(p.out, Effect{Kind: Change, ID: w.id, Slot: s.index, From: w.state, To: Gone, Reason: reason})
 	p.enter(w, Gone)
 	if holder {
-		if s.due > now {
-			p.out = append(p.out, Effect{Kind: Delay, ID: w.id, Slot: s.index, For: s.due - now})
-		}
-		p.vacate(s, urgent)
+		p.vacate(now, s, urgent)
+		p.tellDelay(now, w, s)
 	}
 	if own && p.running && (!ev.Clean || !w.reached) {
 		p.failed(now)
+	}
+}
+
+// tellDelay tells that an empty slot, in which w was last, has to wait.
+func (p *Pool) tellDelay(now Time, w *worker, s *slot) {
+	if s.worker == nil && s.due > now {
+		p.out = append(p.out, Effect{Kind: Delay, ID: w.id, Slot: s.index, For: s.due - now})
 	}
 }
 
@@ -56,6 +61,10 @@ func (p *Pool) remove(w *worker) {
 		p.newest = w.prev
 	}
 	delete(p.workers, w.id)
+	if w.waits() {
+		p.standby.alive--
+		p.unpark(w)
+	}
 }
 
 // classify says why a worker ended, and whether that was the worker's own doing.

@@ -102,6 +102,12 @@ func (p *Pool) nextSpawn(now Time) (Time, *slot) {
 			at, next = t, p.rolls[0]
 		}
 	}
+	// A standby can wait for both.
+	if p.mayStandBy() && (next == nil || at > now) {
+		if t := p.paced(p.standby.waiting[0]); next == nil || t < at {
+			at, next = t, p.standby.waiting[0]
+		}
+	}
 	if next == nil {
 		return Never, nil
 	}
@@ -129,9 +135,13 @@ func (p *Pool) spawnFailed(now Time) {
 
 // wait puts an empty slot among those that wait for a worker.
 func (p *Pool) wait(s *slot, urgent bool) {
-	s.heap = &p.vacant
-	if urgent {
+	switch {
+	case s.index == noSlot:
+		s.heap = &p.standby.waiting
+	case urgent:
 		s.heap = &p.urgent
+	default:
+		s.heap = &p.vacant
 	}
 	heap.Push(s.heap, s)
 }
@@ -140,6 +150,9 @@ func (p *Pool) wait(s *slot, urgent bool) {
 func (p *Pool) resize(now Time, n int) {
 	old := p.max
 	p.max = n
+	if n == 0 {
+		p.dismissStandbys(now)
+	}
 	for i := old; i < n; i++ {
 		if i == len(p.slots) {
 			p.slots = append(p.slots, &slot{index: i, due: now})

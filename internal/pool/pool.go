@@ -9,6 +9,7 @@
 //   - a replacement takes no ready worker away before it is ready itself;
 //   - nothing is sent to a worker that is gone, and a worker's state only ever moves towards gone;
 //   - a worker is spawned only while a generation runs, and not before its slot's pace allows;
+//   - a standby takes an empty slot and no other, and none outlives its generation but to stop;
 //   - told to stop, all workers are gone or killed when StopTimeout has passed;
 //   - so is what is left of a worker's process group, which is told to stop, with the worker or after it.
 //
@@ -31,7 +32,7 @@ const Never Time = -1
 // lostGrace is how long a worker may live after it let go of its control socket before it was ready.
 const lostGrace = 100 * time.Millisecond
 
-// State of a worker. A worker only ever moves on to a later state.
+// State of a worker. A worker only ever moves on to a later state, save that a standby which is given a slot starts there.
 type State uint8
 
 const (
@@ -62,6 +63,7 @@ const (
 type Config struct {
 	Max           int
 	Surge         int // replacements that may be starting beside Max workers
+	Standby       int // workers that are started ahead
 	SpawnInterval time.Duration
 	ErrRespawn    time.Duration  // negative: no pacing
 	StopTimeout   time.Duration  // negative: never
@@ -89,6 +91,7 @@ const (
 	Spawned                 // the spawn that the last Step asked for succeeded; its worker is ID
 	SpawnFailed             // it failed
 	Reached                 // worker ID is ready
+	Parked                  // worker ID, a standby, has reached Start
 	Lost                    // worker ID let go of its control socket
 	Exited                  // worker ID was reaped
 	Signal                  // Sig goes to every worker
@@ -106,7 +109,7 @@ const (
 // Event is something that happened. Only the fields that its Kind names are used.
 type Event struct {
 	Kind     Kind
-	ID       int            // Reached, Lost, Exited, Busy, Idle, Retire, Jam, Emptied: the worker's ordinal
+	ID       int            // Reached, Parked, Lost, Exited, Busy, Idle, Retire, Jam, Emptied: the worker's ordinal
 	N        int            // Resize
 	Ready    bool           // Spawned: the worker is ready at once (a command, which knows nothing of Start)
 	Clean    bool           // Exited: exit code 0
@@ -125,7 +128,7 @@ type EffectKind uint8
 
 const (
 	Send      EffectKind = iota + 1 // send Sig to worker ID, or what is left of its process group
-	Change                          // worker ID went from From to To
+	Change                          // worker ID went from From to To; from Standby to Starting: it is given Slot
 	Delay                           // the slot of a worker that ended waits for For before its next spawn
 	Rolled                          // all workers are of generation Gen or a later one: those before it have been told to stop
 	GaveUp                          // generation Gen is given up, Back goes on: worker ID failed, or a spawn did where that is 0
@@ -149,10 +152,11 @@ type Effect struct {
 }
 
 // Step is the answer to an Event. Effects are to be applied in order and are valid until the next call of Handle.
-// Spawn is the slot that should get a worker of generation Gen now, or -1; the caller spawns and answers Spawned or
-// SpawnFailed, or leaves it and is asked again. Wake is when Handle wants to be called next if nothing happens, or Never.
+// With Ask, a worker of generation Gen should be spawned now, for slot Spawn or, where that is -1, as a standby; the caller
+// spawns and answers Spawned or SpawnFailed, or leaves it and is asked again. Wake is when Handle wants to be called next if nothing happens, or Never.
 type Step struct {
 	Effects []Effect
+	Ask     bool
 	Spawn   int
 	Gen     int // of the worker to be spawned
 	Ordinal int
@@ -184,6 +188,7 @@ type Pool struct {
 	ages        ageHeap
 	crashes     []Time // the last failures, as many as CrashLoop
 	surrendered bool   // in this generation
+	standby     standby
 	rests       restHeap
 	left        map[int]*rest // the same by ordinal
 
@@ -235,7 +240,10 @@ type worker struct {
 
 // New makes a pool in which no generation runs yet.
 func New(cfg Config) *Pool {
-	p := &Pool{cfg: cfg, workers: make(map[int]*worker), left: make(map[int]*rest), lastPaced: Never}
+	p := &Pool{cfg: cfg, workers: make(map[int]*worker), left: make(map[int]*rest), lastPaced: Never, standby: newStandby(cfg.Standby)}
+	for _, place := range p.standby.places {
+		p.wait(place, false)
+	}
 	p.resize(0, cfg.Max)
 	return p
 }
@@ -243,8 +251,8 @@ func New(cfg Config) *Pool {
 // Max is the target number of workers.
 func (p *Pool) Max() int { return p.max }
 
-// Len is the number of workers that are not gone.
-func (p *Pool) Len() int { return len(p.workers) }
+// Len is the number of workers that are not gone, without standbys.
+func (p *Pool) Len() int { return len(p.workers) - p.standby.alive }
 
 // Generation is the number of Begin events so far.
 func (p *Pool) Generation() int { return p.gen }
@@ -263,6 +271,7 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 		p.running = p.gen > 0
 	case Halt:
 		p.running = false
+		p.dismissStandbys(now)
 	case Spawned:
 		p.spawned(now, ev)
 	case SpawnFailed:
@@ -270,6 +279,10 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 	case Reached:
 		if w := p.workers[ev.ID]; w != nil {
 			p.reached(now, w)
+		}
+	case Parked:
+		if w := p.workers[ev.ID]; w != nil {
+			p.park(w)
 		}
 	case Lost:
 		if w := p.workers[ev.ID]; w != nil {
@@ -324,16 +337,17 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 	p.runRests(now)
 	p.endRoll(now)
 	p.shrink(now)
+	p.fillDue(now)
 	return p.step(now)
 }
 
 func (p *Pool) step(now Time) Step {
-	s := Step{Spawn: -1, Ordinal: p.ordinal + 1, Wake: Never}
+	s := Step{Ordinal: p.ordinal + 1, Wake: Never}
 	p.asked = nil
 	if at, slot := p.nextSpawn(now); slot != nil {
 		if at <= now {
 			p.asked, p.askedGen = slot, p.genFor(slot)
-			s.Spawn, s.Gen = slot.index, p.askedGen
+			s.Ask, s.Spawn, s.Gen = true, slot.index, p.askedGen
 		} else {
 			s.Wake = at
 		}
@@ -364,6 +378,7 @@ func (p *Pool) transition(w *worker, to State) {
 	}
 	if w.state < Stopping && to >= Stopping {
 		p.withdraw(w, to)
+		p.unpark(w)
 	}
 	p.out = append(p.out, Effect{Kind: Change, ID: w.id, Slot: w.slot.index, From: w.state, To: to})
 	p.enter(w, to)
@@ -374,7 +389,8 @@ func (p *Pool) enter(w *worker, to State) {
 	from := w.state
 	w.state = to
 	switch {
-	case from == None:
+	case w.waits():
+	case from == None || from == Standby:
 		p.size.alive++
 	case from < Stopping && to >= Stopping:
 		p.size.alive--
@@ -406,16 +422,23 @@ func (p *Pool) begin(now Time) {
 		p.failedUntil = min(p.failedUntil, after(p.failedAt, p.failureDelay(1)))
 	}
 	for _, s := range p.slots {
-		if s.bad == 0 && s.clean == 0 {
-			continue
-		}
-		s.bad, s.clean, s.delay = 0, 0, 0
-		s.due = min(s.due, after(s.spawnedAt, max(p.cfg.ErrRespawn, 0)))
-		if s.heap != nil {
-			heap.Fix(s.heap, s.at)
-		}
+		p.forgive(s)
+	}
+	for _, place := range p.standby.places {
+		p.forgive(place)
 	}
 	p.beginRoll(now)
+}
+
+func (p *Pool) forgive(s *slot) {
+	if s.bad == 0 && s.clean == 0 {
+		return
+	}
+	s.bad, s.clean, s.delay = 0, 0, 0
+	s.due = min(s.due, after(s.spawnedAt, max(p.cfg.ErrRespawn, 0)))
+	if s.heap != nil {
+		heap.Fix(s.heap, s.at)
+	}
 }
 
 func (p *Pool) spawned(now Time, ev Event) {
@@ -425,6 +448,9 @@ func (p *Pool) spawned(now Time, ev Event) {
 	}
 	if s.heap != &p.urgent {
 		p.lastPaced = now
+	}
+	if s.index == noSlot {
+		p.standby.alive++
 	}
 	replaces := s.heap == &p.rolls
 	heap.Remove(s.heap, s.at)
@@ -446,17 +472,23 @@ func (p *Pool) spawned(now Time, ev Event) {
 	}
 	p.failures, p.failedUntil = 0, 0
 	p.transition(w, Starting)
+	p.startClock(now, w)
 	p.joinRoll(w)
 	if ev.Ready {
 		p.reached(now, w)
-	} else if p.cfg.ReadyTimeout > 0 {
+	}
+}
+
+// startClock sets when a worker that is starting is killed for not being ready, or a standby for not being parked.
+func (p *Pool) startClock(now Time, w *worker) {
+	if p.cfg.ReadyTimeout > 0 {
 		p.killAt(w, after(now, p.cfg.ReadyTimeout))
 	}
 }
 
 // reached lets a worker have the signals that were held for it: earlier they would have killed it or been lost on it.
 func (p *Pool) reached(now Time, w *worker) {
-	if w.reached || w.lost {
+	if w.reached || w.lost || w.waits() {
 		return
 	}
 	w.reached = true

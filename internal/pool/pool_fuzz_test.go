@@ -64,28 +64,33 @@ func FuzzPool(f *testing.F) {
 		if len(data) < 5 || len(data) > 400 {
 			return
 		}
-		jitters, n := []float64{0, 0.5, 0.999, 0.25}, int(data[4])
-		s := newSim(t, Config{
-			Max:           int(data[0]) % 12,
-			Surge:         1 + int(data[0])/12%4,
-			Dump:          dumpSig,
-			MinSpare:      max(0, int(data[1])/8%6-2),
-			MaxSpare:      max(1, int(data[1])/8%6-2) + int(data[2])/8%3,
-			Lifetime:      pick([]time.Duration{0, 0, sec, time.Minute}, data[2]/32),
-			CrashLoop:     int(data[2]) / 128 * 3,
-			CrashWindow:   time.Minute,
-			Continue:      pick([]syscall.Signal{0, syscall.SIGCONT}, data[0]/64),
-			Group:         data[0] >= 128,
-			SpawnInterval: pick(fuzzSpawnIntervals, data[1]),
-			ErrRespawn:    pick(fuzzErrRespawns, data[2]),
-			StopTimeout:   pick(fuzzStopTimeouts, data[3]),
-			ReadyTimeout:  pick(fuzzReadyTimeouts, data[3]/8),
-			Jitter:        func() float64 { n++; return jitters[n%len(jitters)] },
-		})
+		s := fuzzSim(t, data)
 		for data = data[5:]; len(data) >= 2; data = data[2:] {
 			s.fuzz(data[0]%fuzzKinds, data[1])
 		}
 		s.finish()
+	})
+}
+
+// fuzzSim is a sim whose Config the first bytes choose.
+func fuzzSim(t testing.TB, data []byte) *sim {
+	jitters, n := []float64{0, 0.5, 0.999, 0.25}, int(data[4])
+	return newSim(t, Config{
+		Max:           int(data[0]) % 12,
+		Surge:         1 + int(data[0])/12%4,
+		Dump:          dumpSig,
+		MinSpare:      max(0, int(data[1])/8%6-2),
+		MaxSpare:      max(1, int(data[1])/8%6-2) + int(data[2])/8%3,
+		Lifetime:      pick([]time.Duration{0, 0, sec, time.Minute}, data[2]/32),
+		CrashLoop:     int(data[2]) / 128 * 3,
+		CrashWindow:   time.Minute,
+		Continue:      pick([]syscall.Signal{0, syscall.SIGCONT}, data[0]/64),
+		Group:         data[0] >= 128,
+		SpawnInterval: pick(fuzzSpawnIntervals, data[1]),
+		ErrRespawn:    pick(fuzzErrRespawns, data[2]),
+		StopTimeout:   pick(fuzzStopTimeouts, data[3]),
+		ReadyTimeout:  pick(fuzzReadyTimeouts, data[3]/8),
+		Jitter:        func() float64 { n++; return jitters[n%len(jitters)] },
 	})
 }
 

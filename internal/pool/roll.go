@@ -55,10 +55,10 @@ func (p *Pool) outdated(w *worker) bool {
 // the places of those that end. A roll that is under way goes on, to the newest generation.
 func (p *Pool) beginRoll(now Time) {
 	r := &p.roll
-	marked := r.marked && len(p.workers) > 0
+	marked := r.marked && p.Len() > 0
 	r.marked = false
 	switch {
-	case len(p.workers) == 0, !marked && r.way == forward && r.told, !marked && r.way == still && !r.gaveUp:
+	case p.Len() == 0, !marked && r.way == forward && r.told, !marked && r.way == still && !r.gaveUp:
 		p.good, r.way, r.gaveUp = p.gen, still, false
 		p.requeue()
 	case marked:
@@ -86,13 +86,13 @@ func (p *Pool) giveUp(now Time, id, gen int, why Reason) {
 // tells to stop, they let go of their slots at once.
 func (p *Pool) dismissNewer(now Time) {
 	for w := p.oldest; w != nil; w = w.next {
-		if w.gen <= p.good || w.state != Starting {
+		if w.gen <= p.good || w.state >= Ready {
 			continue
 		}
 		p.tell(now, w, p.cfg.Stop)
 		if s := w.slot; s.worker == w {
 			s.worker = nil
-			p.vacate(s, false)
+			p.vacate(now, s, false)
 		}
 	}
 }
@@ -111,7 +111,7 @@ func (p *Pool) requeue() {
 // queue lets a slot wait for a replacement, if its worker is to have one and has none.
 func (p *Pool) queue(s *slot) {
 	w := s.worker
-	if s.index >= p.max || s.heap != nil || s.next != nil || w == nil || w.state >= Stopping || !p.stale(w) {
+	if s.index >= p.max || s.index == noSlot || s.heap != nil || s.next != nil || w == nil || w.state >= Stopping || !p.stale(w) {
 		return
 	}
 	s.heap = &p.rolls
@@ -147,12 +147,12 @@ func (p *Pool) fails(w *worker, life time.Duration, clean bool) bool {
 		return false
 	}
 	young := life < max(youngLife, p.cfg.ErrRespawn)
-	return !w.reached || young && (!clean || w.slot.clean > freeCleanEnds)
+	return !w.reached && w.state != Standby || young && (!clean || w.slot.clean > freeCleanEnds)
 }
 
 // joinRoll counts a worker that was spawned.
 func (p *Pool) joinRoll(w *worker) {
-	if p.roll.way == forward && w.gen >= p.roll.fresh {
+	if p.roll.way == forward && w.gen >= p.roll.fresh && !w.waits() {
 		w.probe = true
 		p.roll.probes++
 	}
@@ -244,12 +244,13 @@ func (p *Pool) endProbe(w *worker) {
 	p.roll.probes--
 }
 
-// vacate has an empty slot filled: by its replacement, where that is as good as any, or by a spawn.
-func (p *Pool) vacate(s *slot, urgent bool) {
+// vacate has an empty slot filled: by its replacement, where that is as good as any, by a standby, or by a spawn.
+func (p *Pool) vacate(now Time, s *slot, urgent bool) {
 	switch {
 	case s.index >= p.max:
-	case s.next != nil && (p.roll.way != forward || p.roll.proven):
+	case s.next != nil && (p.roll.way != forward || p.roll.proven || s.next.gen <= p.good):
 		p.promote(s)
+	case s.index != noSlot && p.fill(now, s):
 	default:
 		p.wait(s, urgent)
 	}
@@ -297,7 +298,7 @@ func (p *Pool) count(w *worker) {
 
 // settlesAt is when endRoll has something to do next. Without workers nobody can fail, and a wake-up would serve nobody.
 func (p *Pool) settlesAt() Time {
-	if p.roll.way == forward && p.roll.told && len(p.workers) > 0 {
+	if p.roll.way == forward && p.roll.told && p.Len() > 0 {
 		return p.roll.settles
 	}
 	return Never

@@ -29,7 +29,7 @@ func (p *Pool) signal(now Time, w *worker, sig syscall.Signal, immediate bool) {
 		p.tell(now, w, sig)
 	case w.reached || immediate:
 		p.send(w, sig)
-	case w.state == Starting && !slices.Contains(w.held, sig):
+	case w.state <= Standby && !slices.Contains(w.held, sig):
 		w.held = append(w.held, sig)
 	}
 }
@@ -109,9 +109,12 @@ func (p *Pool) schedule(now Time, ev Event) {
 	// Those that have been told to stop come last: a repeated stop must not keep the others from hearing the first.
 	var told []int
 	for w := p.oldest; w != nil; w = w.next {
-		if w.state == Stopping {
+		switch {
+		case w.waits(): // it serves nobody, so that there is nothing to stagger
+			p.signal(now, w, ev.Sig, ev.Now)
+		case w.state == Stopping:
 			told = append(told, w.id)
-		} else {
+		default:
 			s.left = append(s.left, w.id)
 		}
 	}

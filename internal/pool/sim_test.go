@@ -105,7 +105,7 @@ func (s *sim) do(ev Event) []Effect {
 // settle answers spawns until none is asked for.
 func (s *sim) settle(st Step) {
 	s.t.Helper()
-	for n := 0; st.Spawn >= 0; n++ {
+	for n := 0; st.Ask; n++ {
 		if n > 2*(s.max+s.cfg.Surge)+1 {
 			s.t.Fatalf("%v: asked for more than %d spawns at one time", s.now, n)
 		}
@@ -137,7 +137,7 @@ func (s *sim) step(ev Event) Step {
 	asked, gen := s.asked, s.askedGen
 	s.note(ev)
 	st := s.p.Handle(s.now, ev)
-	if early && (len(st.Effects) > 0 || st.Spawn >= 0) {
+	if early && (len(st.Effects) > 0 || st.Ask) {
 		s.t.Fatalf("%v: had something to do before its Wake at %v: %+v", s.now, s.wake, st)
 	}
 	if ev.Kind == Spawned {

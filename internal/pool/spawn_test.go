@@ -157,19 +157,19 @@ func TestDurationsBeyondAllTimeMeanNeverAndNotAtOnce(t *testing.T) {
 			p.Handle(sec, Event{Kind: Spawned})
 			for _, ev := range []Event{{Kind: Exited, ID: 1}, {Kind: Begin}} {
 				st := p.Handle(2*sec, ev)
-				want(t, "slot to be spawned", st.Spawn, -1)
+				want(t, "asked for a spawn", st.Ask, false)
 			}
 		}
 	})
 	t.Run("SpawnInterval", func(t *testing.T) {
 		p := New(Config{Max: 2, ErrRespawn: sec, SpawnInterval: forever})
 		p.Handle(sec, Event{Kind: Begin})
-		want(t, "second slot to be spawned", p.Handle(sec, Event{Kind: Spawned}).Spawn, -1)
+		want(t, "asked for a second spawn", p.Handle(sec, Event{Kind: Spawned}).Ask, false)
 	})
 	t.Run("SpawnFailed", func(t *testing.T) {
 		p := New(Config{Max: 1, ErrRespawn: forever})
 		p.Handle(sec, Event{Kind: Begin})
-		want(t, "slot to be spawned", p.Handle(sec, Event{Kind: SpawnFailed}).Spawn, -1)
+		want(t, "asked for a spawn", p.Handle(sec, Event{Kind: SpawnFailed}).Ask, false)
 	})
 	t.Run("Interval", func(t *testing.T) {
 		s := newSim(t, usual(3))

@@ -1,0 +1,109 @@
+package pool
+
+import (
+	"container/heap"
+	"slices"
+)
+
+// Standbys are workers that are started ahead: each waits, parked, for a slot that falls empty, and is in it at once. They
+// have places of their own, which are paced as slots are; what is -1 as a slot is such a place. A standby belongs to its
+// generation and is told to stop when that ends (Halt), or is given up. It counts neither as a worker nor as a spare one.
+type standby struct {
+	places  []*slot
+	waiting slotHeap  // those places without a standby, by due time
+	parked  []*worker // who has waited longest comes first
+	alive   int       // standbys that are not gone
+}
+
+// noSlot is the index of all places.
+const noSlot = -1
+
+func newStandby(n int) (sb standby) {
+	for range n {
+		sb.places = append(sb.places, &slot{index: noSlot})
+	}
+	return sb
+}
+
+// Standbys is the number of standbys that are not gone.
+func (p *Pool) Standbys() int { return p.standby.alive }
+
+// waits tells whether a worker is a standby.
+func (w *worker) waits() bool { return w.slot.index == noSlot }
+
+// mayStandBy tells whether standbys are to be started: not those of a generation that has yet to show that it can become
+// ready, and not where there is nothing that they could replace.
+func (p *Pool) mayStandBy() bool {
+	return len(p.standby.waiting) > 0 && p.max > 0 && (p.roll.way != forward || p.roll.proven)
+}
+
+// park notes that a standby has reached Start.
+func (p *Pool) park(w *worker) {
+	if !w.waits() || w.state != Starting || w.lost {
+		return
+	}
+	p.endStart(w)
+	p.transition(w, Standby)
+	p.standby.parked = append(p.standby.parked, w)
+}
+
+// fill gives an empty slot to the standby that has waited longest; false if there is none. A worker that has died is
+// replaced so at once, whatever the pace of its slot: it is the standby started behind that waits for it. So a slot
+// whose workers crash costs no more starts than without standbys.
+func (p *Pool) fill(now Time, s *slot) bool {
+	parked := p.standby.parked
+	if len(parked) == 0 || !p.running || !p.wants() || parked[0].gen != p.genFor(s) {
+		return false
+	}
+	w, place := parked[0], parked[0].slot
+	p.standby.parked = slices.Delete(parked, 0, 1)
+	if s.heap != nil {
+		heap.Remove(s.heap, s.at)
+	}
+	place.worker, place.due = nil, max(place.due, s.due)
+	p.wait(place, false)
+	p.standby.alive--
+	w.slot, s.worker = s, w
+	w.spawnedAt, s.spawnedAt = now, now // what was waiting is not part of its life
+	p.out = append(p.out, Effect{Kind: Change, ID: w.id, Slot: s.index, From: Standby, To: Starting})
+	p.enter(w, Starting)
+	p.startClock(now, w)
+	p.joinRoll(w)
+	p.tellDelay(now, w, place)
+	return true
+}
+
+// fillDue has standbys take the slots that are to be spawned now.
+func (p *Pool) fillDue(now Time) {
+	if len(p.standby.parked) == 0 {
+		return
+	}
+	for {
+		at, s := p.nextSpawn(now)
+		if s == nil || at > now || s.heap != &p.vacant && s.heap != &p.urgent || !p.fill(now, s) {
+			return
+		}
+	}
+}
+
+// dismissStandbys tells all standbys to stop. They leave their places at once.
+func (p *Pool) dismissStandbys(now Time) {
+	for _, place := range p.standby.places {
+		w := place.worker
+		if w == nil {
+			continue
+		}
+		place.worker = nil
+		p.wait(place, false)
+		if w.state < Stopping {
+			p.tell(now, w, p.cfg.Stop)
+		}
+	}
+}
+
+// unpark takes a standby that has been told to stop, or is gone, from those that could be given a slot.
+func (p *Pool) unpark(w *worker) {
+	if i := slices.Index(p.standby.parked, w); i >= 0 {
+		p.standby.parked = slices.Delete(p.standby.parked, i, i+1)
+	}
+}

@@ -119,7 +119,7 @@ func (s *sim) note(ev Event) {
 		}
 	case Signal:
 		for _, w := range s.workers {
-			if w.state == Starting && !w.reached && ev.Sig != s.cfg.Stop && ev.Sig != syscall.SIGKILL && !ev.Now {
+			if w.state <= Standby && !w.reached && ev.Sig != s.cfg.Stop && ev.Sig != syscall.SIGKILL && !ev.Now {
 				w.owed = append(w.owed, ev.Sig)
 			}
 		}
@@ -194,8 +194,8 @@ func (s *sim) checkWake() {
 		if w.lostAt != Never {
 			deadline = min(deadline, w.lostAt+lostGrace)
 		}
-		if s.cfg.ReadyTimeout > 0 && w.state == Starting && w.lostAt == Never {
-			deadline = min(deadline, w.spawnedAt+s.cfg.ReadyTimeout)
+		if s.tooSlowAt(w) != Never {
+			deadline = min(deadline, s.tooSlowAt(w))
 		}
 		if w.state < Killed && deadline < math.MaxInt64 && (s.wake == Never || s.wake > deadline) {
 			s.t.Fatalf("%v: worker %d is to be killed at %v, but Wake is %v", s.now, w.id, deadline, s.wake)
@@ -237,7 +237,11 @@ func (s *sim) apply(ev Event, i int, all []Effect) {
 	if w == nil && e.Kind == Delay && i > 0 && all[i-1].To == Gone && all[i-1].ID == e.ID {
 		return
 	}
-	if w == nil || w.slot != e.Slot {
+	promoted := w != nil && e.Kind == Change && e.From == Standby && e.To == Starting
+	if promoted {
+		s.checkPromoted(w, e)
+	}
+	if w == nil || w.slot != e.Slot && !(e.Kind == Delay && e.Slot == noSlot) {
 		s.t.Fatalf("%v: %+v is about a worker that is gone, or in another slot", s.now, e)
 	}
 	switch e.Kind {
@@ -256,7 +260,7 @@ func (s *sim) apply(ev Event, i int, all []Effect) {
 		}
 		w.got = append(w.got, e.Sig)
 	case Change:
-		if e.From != w.state || e.To <= e.From {
+		if e.From != w.state || e.To <= e.From && !promoted {
 			s.t.Fatalf("%v: worker %d is in state %d, told %+v", s.now, w.id, w.state, e)
 		}
 		w.state = e.To
@@ -273,9 +277,17 @@ func (s *sim) apply(ev Event, i int, all []Effect) {
 	}
 }
 
-// tooSlow tells whether a worker has had its time to become ready.
+// tooSlowAt is when a worker has had its time to become ready, or a standby its time to be parked.
+func (s *sim) tooSlowAt(w *simWorker) Time {
+	if s.cfg.ReadyTimeout <= 0 || w.reached || w.state == Standby || w.toldAt != Never || w.lostAt != Never {
+		return Never
+	}
+	return w.spawnedAt + s.cfg.ReadyTimeout
+}
+
 func (s *sim) tooSlow(w *simWorker) bool {
-	return s.cfg.ReadyTimeout > 0 && !w.reached && w.toldAt == Never && w.lostAt == Never && s.now-w.spawnedAt >= s.cfg.ReadyTimeout
+	at := s.tooSlowAt(w)
+	return at != Never && s.now >= at
 }
 
 // checkKill: a worker is killed when someone said so, or when its time is over, not before (D8).
@@ -299,7 +311,7 @@ func (s *sim) checkKill(ev Event, w *simWorker) {
 // check holds after each step, whatever the event was.
 func (s *sim) check(ev Event, st Step) {
 	s.t.Helper()
-	if s.p.Len() != len(s.workers) || s.p.Max() != s.max || s.p.Generation() != s.gen {
+	if s.p.Len()+s.p.Standbys() != len(s.workers) || s.p.Max() != s.max || s.p.Generation() != s.gen {
 		s.t.Fatalf("%v: Len %d, Max %d, Generation %d; want %d, %d, %d",
 			s.now, s.p.Len(), s.p.Max(), s.p.Generation(), len(s.workers), s.max, s.gen)
 	}
@@ -310,7 +322,7 @@ func (s *sim) check(ev Event, st Step) {
 			s.t.Fatalf("%v: workers %d and %d are both in slot %d", s.now, w.id, other, w.slot)
 		}
 		slots[w.slot] = w.id
-		if w.state == Starting || w.state == Ready {
+		if w.slot != noSlot && (w.state == Starting || w.state == Ready) {
 			serving++
 			if w.slot >= s.max {
 				s.t.Fatalf("%v: worker %d serves in slot %d of %d", s.now, w.id, w.slot, s.max)
@@ -335,6 +347,7 @@ func (s *sim) check(ev Event, st Step) {
 	if s.rolls {
 		s.checkRolls()
 	}
+	s.checkStandbys()
 	s.checkRests()
 	s.checkHeard(ev, st)
 }

@@ -96,6 +96,7 @@ func (p *Pool) lose(now Time, w *worker, lives bool) {
 		return
 	}
 	p.endStart(w)
+	p.unpark(w)
 	w.lost = true
 	p.killAt(w, now+lostGrace)
 }

@@ -414,6 +414,7 @@ func (p *Pool) enter(w *worker, to State) {
 // begin starts a generation. Its workers run another configuration than those that made the slots wait, so the delays
 // start again from the shortest; they are not forgotten, or a storm of reloads would unpace a crash loop.
 func (p *Pool) begin(now Time) {
+	p.dismissStandbys(now)
 	p.gen++
 	p.running = true
 	p.crashes, p.surrendered = nil, false

@@ -90,6 +90,7 @@ func fuzzSim(t testing.TB, data []byte) *sim {
 		ErrRespawn:    pick(fuzzErrRespawns, data[2]),
 		StopTimeout:   pick(fuzzStopTimeouts, data[3]),
 		ReadyTimeout:  pick(fuzzReadyTimeouts, data[3]/8),
+		Standby:       int(data[3]) / 32 % 4,
 		Jitter:        func() float64 { n++; return jitters[n%len(jitters)] },
 	})
 }
@@ -110,7 +111,11 @@ func (s *sim) fuzz(kind, arg byte) {
 	case fuzzResize:
 		s.do(Event{Kind: Resize, N: int(arg) % 20})
 	case fuzzReached:
-		s.do(Event{Kind: Reached, ID: s.fuzzID(arg)})
+		id, kind := s.fuzzID(arg), Reached
+		if w := s.workers[id]; w != nil && w.slot == noSlot && arg%4 > 0 { // else one that says what a standby does not say
+			kind = Parked
+		}
+		s.do(Event{Kind: kind, ID: id})
 	case fuzzReachedAll:
 		s.reachAll()
 	case fuzzLeave:
@@ -180,7 +185,7 @@ func (s *sim) finish() {
 		s.t.Fatalf("%d of %d workers were killed after StopTimeout", s.count(Killed), n)
 	}
 	s.obey()
-	if s.p.Len() != 0 || s.p.Rests() != 0 || s.wake != Never || len(s.spawns) != spawns || len(s.gone) != spawns {
+	if s.p.Len() != 0 || s.p.Standbys() != 0 || s.p.Rests() != 0 || s.wake != Never || len(s.spawns) != spawns || len(s.gone) != spawns {
 		s.t.Fatalf("the pool does not end: %d workers and %d rests left, Wake %v, %d spawns since, %d reaped of %d",
 			s.p.Len(), s.p.Rests(), s.wake, len(s.spawns)-spawns, len(s.gone), spawns)
 	}

@@ -30,6 +30,9 @@ func (s *sim) checkRollingSpawn(st Step) {
 	case st.Ordinal != len(s.spawns)+1:
 		s.t.Fatalf("%v: ordinal %d after %d spawns", s.now, st.Ordinal, len(s.spawns))
 	}
+	if st.Spawn == noSlot {
+		return
+	}
 	for _, w := range s.workers {
 		if w.slot == st.Spawn && w.state < Stopping && w.gen == st.Gen && !s.p.workers[w.id].retiring {
 			s.t.Fatalf("%v: a spawn in slot %d, where worker %d of the same generation %d is", s.now, w.slot, w.id, w.gen)
@@ -83,7 +86,7 @@ func (s *sim) checkRolls() {
 	surging, probes := 0, 0
 	var alive, busy, ready, idle int
 	for w := p.oldest; w != nil; w = w.next {
-		if w.state < Stopping {
+		if w.state < Stopping && !w.waits() {
 			alive++
 			if w.busy {
 				busy++

@@ -69,9 +69,9 @@ func (w *worker) due() Time {
 	return w.deadline
 }
 
-// endStart ends the time that a worker has to become ready. One that is lost keeps its time to end.
+// endStart ends the time that a worker has to become ready. One that is lost, or stuck, keeps its time to end.
 func (p *Pool) endStart(w *worker) {
-	if w.state == Starting && w.at >= 0 && !w.lost {
+	if w.state == Starting && w.at >= 0 && !w.lost && !w.stuck {
 		heap.Remove(&p.deadlines, w.at)
 	}
 }

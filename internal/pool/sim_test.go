@@ -79,8 +79,8 @@ func newSim(t testing.TB, cfg Config) *sim {
 		t: t, p: New(cfg), cfg: cfg, max: cfg.Max, wake: Never, paced: Never,
 		workers: map[int]*simWorker{}, gone: map[int]Reason{}, slots: map[int]*simSlot{}, rests: map[int]*simRest{},
 	}
-	s.rolls = cfg.MinSpare > 0 || cfg.Lifetime > 0
-	for i := range cfg.Max {
+	s.rolls = cfg.MinSpare > 0 || cfg.Lifetime > 0 || cfg.Standby > 0
+	for i := noSlot; i < cfg.Max; i++ {
 		s.slots[i] = &simSlot{}
 	}
 	return s
@@ -208,7 +208,11 @@ func (s *sim) obey() {
 func (s *sim) reachAll() {
 	s.t.Helper()
 	for _, id := range s.ids() {
-		s.do(Event{Kind: Reached, ID: id})
+		kind := Reached
+		if s.workers[id].slot == noSlot {
+			kind = Parked
+		}
+		s.do(Event{Kind: kind, ID: id})
 	}
 }
 

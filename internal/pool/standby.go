@@ -101,7 +101,7 @@ func (p *Pool) dismissStandbys(now Time) {
 	}
 }
 
-// unpark takes a standby that has been told to stop, or is gone, from those that could be given a slot.
+// unpark takes a standby that has been told to stop, or is about to end or gone, from those that could be given a slot.
 func (p *Pool) unpark(w *worker) {
 	if i := slices.Index(p.standby.parked, w); i >= 0 {
 		p.standby.parked = slices.Delete(p.standby.parked, i, i+1)

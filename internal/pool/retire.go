@@ -38,6 +38,7 @@ func (p *Pool) stuck(now Time, w *worker) {
 	if w.stuck || w.state >= Stopping || w.waits() {
 		return
 	}
+	p.endStart(w)
 	w.stuck = true
 	p.send(w, p.cfg.Dump)
 	p.killAt(w, now+dumpTime)

@@ -11,13 +11,14 @@ import (
 	"github.com/prefork-go/prefork/internal/proc"
 )
 
-// State of a worker, as the manager sees it. A worker only ever moves on to a later state.
+// State of a worker, as the manager sees it. A worker only ever moves on to a later state, save that a standby which is given a
+// slot starts there.
 type State uint8
 
 const (
 	StateNone     = State(pool.None)     // not spawned yet
 	StateStarting = State(pool.Starting) // its process runs, and is not ready
-	StateStandby  = State(pool.Standby)  // started ahead, parked without a slot
+	StateStandby  = State(pool.Standby)  // started ahead, parked in Start without a slot
 	StateReady    = State(pool.Ready)    // at work
 	StateStopping = State(pool.Stopping) // told to stop
 	StateKilled   = State(pool.Killed)   // sent SIGKILL
@@ -74,7 +75,7 @@ func (s ExitStatus) String() string {
 	return signalName(s.Signal)
 }
 
-// Exit is the end of a worker.
+// Exit is the end of a worker. Slot is -1 for a standby.
 type Exit struct {
 	Slot, Generation, Ordinal, PID int
 
@@ -85,10 +86,18 @@ type Exit struct {
 }
 
 func (e Exit) String() string {
-	return fmt.Sprintf("worker %d (slot %d, generation %d) %v: %v after %v", e.PID, e.Slot, e.Generation, e.Reason, e.Status, e.Uptime.Round(time.Millisecond))
+	return fmt.Sprintf("worker %d (%s, generation %d) %v: %v after %v", e.PID, slotName(e.Slot), e.Generation, e.Reason, e.Status, e.Uptime.Round(time.Millisecond))
 }
 
-// WorkerInfo is a worker as the manager sees it.
+// slotName is a slot in words.
+func slotName(slot int) string {
+	if slot == noSlot {
+		return "standby"
+	}
+	return fmt.Sprintf("slot %d", slot)
+}
+
+// WorkerInfo is a worker as the manager sees it. Slot is -1 for a standby, until it is given one.
 type WorkerInfo struct {
 	Slot, Generation, Ordinal, PID int
 
@@ -101,7 +110,7 @@ type WorkerInfo struct {
 }
 
 func (w WorkerInfo) String() string {
-	return fmt.Sprintf("worker %d (slot %d, generation %d) %v", w.PID, w.Slot, w.Generation, w.State)
+	return fmt.Sprintf("worker %d (%s, generation %d) %v", w.PID, slotName(w.Slot), w.Generation, w.State)
 }
 
 // Event is a change of state. It is one of
@@ -152,7 +161,8 @@ type (
 		State  State
 	}
 
-	// DelayEvent says that a slot waits before its next spawn, because its workers end too soon.
+	// DelayEvent says that a slot waits before its next spawn, because its workers end too soon. Slot is -1 where the next
+	// standby waits: for what it was promoted for, or because standbys end too soon.
 	DelayEvent struct {
 		Slot int
 		For  time.Duration
@@ -239,11 +249,11 @@ func (e StateEvent) String() string {
 func (e ExitEvent) String() string { return e.Exit.String() }
 
 func (e RestEvent) String() string {
-	return fmt.Sprintf("rest of the process group of worker %d (slot %d, generation %d): %v", e.Worker.PID, e.Worker.Slot, e.Worker.Generation, e.State)
+	return fmt.Sprintf("rest of the process group of worker %d (%s, generation %d): %v", e.Worker.PID, slotName(e.Worker.Slot), e.Worker.Generation, e.State)
 }
 
 func (e DelayEvent) String() string {
-	return fmt.Sprintf("slot %d waits %v before its next spawn", e.Slot, e.For.Round(time.Millisecond))
+	return fmt.Sprintf("%s waits %v before its next spawn", slotName(e.Slot), e.For.Round(time.Millisecond))
 }
 
 func (e SpawnFailedEvent) String() string {
@@ -295,6 +305,7 @@ type Snapshot struct {
 	PID        int // the manager's
 	Generation int
 	MaxWorkers int
+	Standbys   int          // how many of Workers are standbys, or were when they were told to stop
 	Workers    []WorkerInfo // in order of their spawn; those that were reaped are not among them
 	Sockets    []SocketInfo // in order of the calls of Listen
 }
@@ -319,7 +330,10 @@ func (s Snapshot) String() string {
 	if s.Name != "" {
 		fmt.Fprintf(&b, " of %s", s.Name)
 	}
-	fmt.Fprintf(&b, ": generation %d, %d of %d workers", s.Generation, len(s.Workers), s.MaxWorkers)
+	fmt.Fprintf(&b, ": generation %d, %d of %d workers", s.Generation, len(s.Workers)-s.Standbys, s.MaxWorkers)
+	if s.Standbys > 0 {
+		fmt.Fprintf(&b, ", %d standing by", s.Standbys)
+	}
 	for _, l := range s.Sockets {
 		fmt.Fprintf(&b, "\n  %v", l)
 	}

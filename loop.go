@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prefork-go/prefork/internal/inherit"
@@ -109,7 +110,7 @@ func (m *Manager) drain(ctx context.Context) (left int, err error) {
 			m.forward(a)
 			continue
 		}
-		if m.pool.Len() == 0 && m.pool.Rests() == 0 && (m.heir == nil || m.heir.took) {
+		if m.pool.Len() == 0 && m.pool.Standbys() == 0 && m.pool.Rests() == 0 && (m.heir == nil || m.heir.took) {
 			if m.stopping.begun {
 				m.removeSocketFiles()
 			}
@@ -246,6 +247,8 @@ func (m *Manager) decode(c *child) {
 		switch msg.(type) {
 		case wire.Reached:
 			m.handle(pool.Event{Kind: pool.Reached, ID: c.Ordinal})
+		case wire.Parked:
+			m.handle(pool.Event{Kind: pool.Parked, ID: c.Ordinal})
 		case wire.Bell:
 			m.watch.due = true
 		case wire.Retire:
@@ -327,6 +330,18 @@ func (m *Manager) send(e pool.Effect) {
 	}
 }
 
+// promote tells a standby that it has a slot. One that cannot be told is ended, and the slot gets another.
+func (m *Manager) promote(c *child) {
+	err := m.give(c)
+	if err == nil {
+		_, err = c.proc.Write(wire.Append(nil, wire.Promote{Slot: c.Slot, Plan: m.resources.SlotPlan(c.Slot)}))
+	}
+	if err != nil {
+		m.log.Error("standby cannot be given its slot", c.attrs("err", err)...)
+		c.proc.Signal(syscall.SIGKILL)
+	}
+}
+
 // tellRest tells of what is left of a worker's process group. What was killed together with the worker is not worth telling.
 func (m *Manager) tellRest(e pool.Effect) {
 	c := m.rests[e.ID]
@@ -348,6 +363,11 @@ func (m *Manager) transition(c *child, e pool.Effect) {
 			c.cell.Close()
 		}
 	}
+	promoted := c.Slot == noSlot && e.Slot != noSlot
+	if c.Slot == noSlot && (promoted || e.To == pool.Gone) {
+		m.standbys--
+	}
+	c.Slot = e.Slot
 	info := c.WorkerInfo
 	m.mu.Unlock()
 	m.watch.due = true
@@ -359,6 +379,9 @@ func (m *Manager) transition(c *child, e pool.Effect) {
 		m.ready++
 		m.steerDue = true
 		m.tellReady()
+	}
+	if promoted {
+		m.promote(c)
 	}
 	if e.To != pool.Gone {
 		m.changed(StateEvent{Worker: info, From: State(e.From), Reason: Reason(e.Reason)})

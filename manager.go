@@ -63,6 +63,7 @@ type Manager struct {
 	// mu guards what other goroutines read: the loop alone changes children and generation.
 	mu         sync.Mutex
 	children   map[int]*child // by ordinal
+	standbys   int            // of these
 	generation int
 	max        int
 	passed     *handover // what Pass was last given
@@ -125,7 +126,7 @@ func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, e
 		m.foreign = cfg.Name != self.marker.Name
 		return m, nil
 	}
-	if m.resources, err = cfg.Resources.check(cfg.Command != nil); err == nil {
+	if m.resources, err = cfg.Resources.check(cfg.Command != nil, cfg.Standby > 0); err == nil {
 		err = m.prepare(table)
 	}
 	if err != nil {
@@ -170,6 +171,7 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 	m.pool = pool.New(pool.Config{
 		Max:           m.cfg.MaxWorkers,
 		Surge:         m.cfg.MaxSurge,
+		Standby:       m.cfg.Standby,
 		SpawnInterval: m.cfg.SpawnInterval,
 		ErrRespawn:    m.cfg.ErrRespawnInterval,
 		StopTimeout:   m.cfg.StopTimeout,
@@ -268,8 +270,9 @@ func (m *Manager) stopWith(ctx context.Context) (release func()) {
 // begun to be forwarded, forwards what arrives meanwhile, and kills workers that were told to stop StopTimeout ago.
 // Start may be used again after it.
 //
-// With Config.StopGroup it also waits until nothing is left of the process groups of the workers, or that was killed: then
-// it can return 0 and ctx's error.
+// It also ends the standbys (Config.Standby), and waits until they are reaped, and does not count them: then it can return
+// 0 and ctx's error. With Config.StopGroup it also waits until nothing is left of the process groups of the workers, or that was killed;
+// that is not counted either.
 //
 // After the shutdown signal the files of unix sockets that this Manager made are removed when no worker is left.
 // It panics in a worker and in a hook. It blocks.
@@ -331,11 +334,11 @@ func (m *Manager) SignalAllChildren(sig os.Signal) {
 }
 
 // NumWorkers is the number of workers of all generations, those that were told to stop included, until they are
-// reaped; 0 in a worker. Any goroutine; it does not block.
+// reaped, without standbys; 0 in a worker. Any goroutine; it does not block.
 func (m *Manager) NumWorkers() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.children)
+	return len(m.children) - m.standbys
 }
 
 // MaxWorkers is the target number of workers. Either process, any goroutine; it does not block.
@@ -385,7 +388,7 @@ func (m *Manager) Generation() int {
 func (m *Manager) Snapshot() Snapshot {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := Snapshot{Name: m.cfg.Name, PID: m.ManagerPID(), Generation: m.generation, MaxWorkers: m.max}
+	s := Snapshot{Name: m.cfg.Name, PID: m.ManagerPID(), Generation: m.generation, MaxWorkers: m.max, Standbys: m.standbys}
 	if self.role == inherit.Worker {
 		s.Generation = self.marker.Generation
 	}

@@ -64,7 +64,7 @@ func (m *Manager) ListenPerWorker(network, address string) (net.Listener, error)
 func (m *Manager) listenPerWorker(network, address string) (net.Listener, error) {
 	if self.role == inherit.Worker {
 		if i, s, err := self.inherited(network, address, perSlot); err == nil {
-			return self.listenOwn(self.groupOf(i), s.FD)
+			return self.listenOwn(self.groupOf(i), s)
 		}
 		return obtain(m, network, address, inherit.FellBack, net.Listen, net.FileListener)
 	}
@@ -204,6 +204,24 @@ func (m *Manager) steerGroup(index int, g *group) {
 	}
 }
 
+// give gives a standby the sockets of the slot that it takes.
+func (m *Manager) give(c *child) error {
+	if err := m.grow(c.Slot); err != nil {
+		return err
+	}
+	i := 0
+	for _, s := range m.allSockets() {
+		if s.group == nil {
+			continue
+		}
+		if err := c.proc.WriteFile(wire.Append(nil, wire.Adopt{Socket: i, Slot: c.Slot}), s.group.fds[c.Slot]); err != nil {
+			return err
+		}
+		i++
+	}
+	return nil
+}
+
 // move tells the workers between which a socket moves; false if one of them has to be told again.
 func (m *Manager) move(index, fd int, move reuseport.Move) bool {
 	if c := m.children[move.To]; c != nil {
@@ -222,7 +240,7 @@ func (m *Manager) move(index, fd int, move reuseport.Move) bool {
 }
 
 // perSlot and shared choose among inherited sockets of the same words.
-func perSlot(s inherit.Socket) bool { return s.Slot >= 0 }
+func perSlot(s inherit.Socket) bool { return s.Slot >= 0 || s.Slot == inherit.Awaited }
 
 func sharedAs(kind int) func(inherit.Socket) bool {
 	return func(s inherit.Socket) bool { return s.Slot == kind }
@@ -242,18 +260,28 @@ func (p *process) inheritedGroup(network, address string) (fds []int) {
 // kept is what a worker has of one listener with a socket for each slot.
 type kept struct {
 	ln      *reuseport.Listener // nil before the program has called ListenPerWorker
-	waiting map[int]int         // what came before that: descriptors by slot
+	own     int                 // the own socket of one who was a standby, if it came before that, else 0
+	waiting map[int]int         // of others, what came before that: descriptors by slot
 }
 
-// listenOwn makes the listener of a worker's own socket, in the group with that index.
-func (p *process) listenOwn(group, fd int) (net.Listener, error) {
-	ln, err := reuseport.NewListener(fd)
+// listenOwn makes the listener of a worker's own socket, in the group with that index. That of a standby comes when it is
+// given its slot, before or after this call.
+func (p *process) listenOwn(group int, s inherit.Socket) (net.Listener, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	k, listen := p.keptOf(group), reuseport.NewListener
+	switch {
+	case s.Slot != inherit.Awaited:
+	case k.own == 0:
+		listen = reuseport.AwaitListener
+	default:
+		inherit.Close(s.FD)
+		s.FD, k.own = k.own, 0
+	}
+	ln, err := listen(s.FD)
 	if err != nil {
 		return nil, err
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	k := p.keptOf(group)
 	k.ln = ln
 	for slot, fd := range k.waiting {
 		ln.Adopt(slot, fd)
@@ -289,8 +317,13 @@ func (p *process) keptOf(i int) *kept {
 func (p *process) adopt(msg wire.Adopt, fd int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	own := p.marker.Slot == inherit.NoSlot // only its own comes to a standby
 	switch k := p.keptOf(msg.Socket); {
 	case fd < 0:
+	case own && k.ln != nil:
+		k.ln.Own(fd)
+	case own:
+		k.own = fd
 	case k.ln != nil:
 		k.ln.Adopt(msg.Slot, fd)
 	default:

@@ -106,6 +106,17 @@ type Config struct {
 	// MaxSpareWorkers is how many workers may be idle; 0 means MaxWorkers.
 	MaxSpareWorkers int
 
+	// Standby is how many workers are started ahead, beside MaxWorkers, and parked in Start. When a worker dies, or more are
+	// wanted, a standby that has got there takes the place at once, and another is started behind it; the pace of a slot
+	// whose workers crash (ErrRespawnInterval) holds back that one instead. A standby belongs to its generation: when Start
+	// returns, standbys are told to stop, and the next generation has its own. It counts neither as a worker nor as a spare
+	// one, but the hooks and Observe tell of it, with Slot -1 until it is given one. Slot and everything that comes
+	// with it (the socket of ListenPerWorker, its CPUs) is there when Start returns in the worker. With Readiness.Explicit
+	// that is before the worker gets ready, so what takes time belongs before Start then. Signals that are forwarded
+	// are kept for it. 0 means none. It is not for a Command, which cannot be parked, nor together with
+	// Resources.Chroot and CPUsPerWorker.
+	Standby int
+
 	// Recycle says when a worker retires.
 	Recycle Recycle
 	// Stuck says when a worker is taken for stuck.
@@ -237,6 +248,12 @@ func (c Config) withDefaults() (Config, error) {
 	if c.CrashLoop.Window == 0 {
 		c.CrashLoop.Window = defaultCrashWindow
 	}
+	if c.Standby < 0 {
+		return c, configError("Standby", "%d is negative; 0 means none", c.Standby)
+	}
+	if c.Standby > 0 && c.Command != nil {
+		return c, configError("Standby", "it is for workers of this program, which wait in Start; a Command cannot be parked")
+	}
 	if c.MaxSurge < 0 {
 		return c, configError("MaxSurge", "%d is negative; 0 means %d", c.MaxSurge, defaultMaxSurge)
 	}
@@ -317,7 +334,7 @@ func (c Config) stopSignal() syscall.Signal {
 	return syscall.SIGTERM
 }
 
-// Spawn is a worker that is about to be spawned, and what BeforeSpawn may still change of it.
+// Spawn is a worker that is about to be spawned, and what BeforeSpawn may still change of it. Slot is -1 for a standby.
 type Spawn struct {
 	Slot, Generation, Ordinal int
 
@@ -339,13 +356,16 @@ func configError(field, format string, args ...any) error {
 	return &ConfigError{Field: field, Err: fmt.Errorf(format, args...)}
 }
 
-// SpawnError is a worker that could not be spawned. It comes in an event and in the log; the Manager tries again.
+// SpawnError is a worker that could not be spawned; Slot is -1 for a standby. It comes in an event and in the log; the Manager tries again.
 type SpawnError struct {
 	Slot, Generation int
 	Err              error
 }
 
 func (e *SpawnError) Error() string {
+	if e.Slot == noSlot {
+		return fmt.Sprintf("prefork: cannot spawn a standby: %v", e.Err)
+	}
 	return fmt.Sprintf("prefork: cannot spawn a worker for slot %d: %v", e.Slot, e.Err)
 }
 func (e *SpawnError) Unwrap() error { return e.Err }

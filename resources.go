@@ -8,6 +8,7 @@ import (
 
 	"github.com/prefork-go/prefork/internal/inherit"
 	"github.com/prefork-go/prefork/internal/resources"
+	"github.com/prefork-go/prefork/internal/wire"
 )
 
 // Resources give a worker its share of the machine, and take from it what it does not need. A field that is zero does
@@ -87,7 +88,7 @@ type Rlimit struct {
 const Unlimited = math.MaxUint64
 
 // check looks at the resources in the manager.
-func (r Resources) check(command bool) (*resources.Settings, error) {
+func (r Resources) check(command, standbys bool) (*resources.Settings, error) {
 	c := resources.Config{
 		GOMAXPROCS: r.GOMAXPROCS, GOMEMLIMIT: r.GOMEMLIMIT, CPUs: r.CPUs, CPUsPerWorker: r.CPUsPerWorker, Nice: r.Nice,
 		Cgroup: r.Cgroup, User: r.User, Group: r.Group, Groups: r.Groups, Chroot: r.Chroot, NoNewPrivs: r.NoNewPrivs,
@@ -96,6 +97,9 @@ func (r Resources) check(command bool) (*resources.Settings, error) {
 		c.Rlimits = append(c.Rlimits, resources.Rlimit(l))
 	}
 	s, err := resources.Check(c, command)
+	if err == nil && standbys {
+		err = s.CheckStandby(wire.MaxPlan)
+	}
 	var bad *resources.FieldError
 	if errors.As(err, &bad) {
 		return nil, &ConfigError{Field: "Resources." + bad.Field, Err: bad.Err}
@@ -106,10 +110,12 @@ func (r Resources) check(command bool) (*resources.Settings, error) {
 // confine puts this worker's resources into force, once. A program may ignore an error of New, and would go on with
 // rights that it should not have; so there is none.
 func (p *process) confine() {
-	p.confined.Do(func() {
-		if err := resources.Apply(p.marker.Resources); err != nil {
-			fmt.Fprintf(os.Stderr, "prefork: worker %d of slot %d ends, since it cannot have the resources that it should: %v\n", os.Getpid(), p.marker.Slot, err)
-			inherit.Exit(1)
-		}
-	})
+	p.confined.Do(func() { p.follow(p.marker.Resources) })
+}
+
+func (p *process) follow(plan string) {
+	if err := resources.Apply(plan); err != nil {
+		fmt.Fprintf(os.Stderr, "prefork: worker %d of slot %d ends, since it cannot have the resources that it should: %v\n", os.Getpid(), p.slot(), err)
+		inherit.Exit(1)
+	}
 }

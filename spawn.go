@@ -16,6 +16,9 @@ import (
 	"github.com/prefork-go/prefork/internal/scoreboard"
 )
 
+// noSlot is the slot of a standby.
+const noSlot = inherit.NoSlot
+
 // generation is what the workers of one generation are started with.
 type generation struct {
 	passed *handover
@@ -105,6 +108,9 @@ func (m *Manager) spawn(step pool.Step) {
 	}
 	m.mu.Lock()
 	m.children[c.Ordinal] = c
+	if c.Slot == noSlot {
+		m.standbys++
+	}
 	m.mu.Unlock()
 	m.handle(pool.Event{Kind: pool.Spawned, Ready: m.cfg.Command != nil})
 	if m.cfg.AfterSpawn != nil {
@@ -163,7 +169,7 @@ func (m *Manager) start(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, err e
 	layCell(&spec, &marker, fd)
 	marker.Resources = m.resources.Plan(sp.Slot)
 	marker.Requests = int(jittered(int64(m.cfg.Recycle.MaxRequests)))
-	layOut(&spec, &marker, blob, g.exe, m.handed(sp.Slot))
+	layOut(&spec, &marker, blob, g.exe, m.handed(sp.Slot, false))
 	spec.Env = inherit.Alter(os.Environ(), append(m.resources.Env(), sp.Env...), depth, inherit.Env+"="+marker.String())
 	if p, err = m.procs.Start(uint64(sp.Ordinal), spec); err != nil {
 		cell.Close()
@@ -233,8 +239,9 @@ func layOut(spec *proc.Spec, marker *inherit.Marker, blob int, exe *inherit.Bina
 	}
 }
 
-// handed are the sockets that the worker of a slot is handed; an heir, as slot -1, is handed those of all slots.
-func (m *Manager) handed(slot int) (all []inherit.Socket) {
+// handed are the sockets that the worker of a slot is handed. A standby is handed one for its address, in the place of each
+// that it will get with its slot; an heir those of all slots.
+func (m *Manager) handed(slot int, heir bool) (all []inherit.Socket) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.sockets {
@@ -245,9 +252,12 @@ func (m *Manager) handed(slot int) (all []inherit.Socket) {
 				h.Slot = inherit.FellBack
 			}
 			all = append(all, h)
+		case slot == noSlot && !heir:
+			h.Slot = inherit.Awaited
+			all = append(all, h)
 		default:
 			for i, fd := range s.group.fds {
-				if h.FD, h.Slot = fd, i; slot == i || slot < 0 {
+				if h.FD, h.Slot = fd, i; slot == i || heir {
 					all = append(all, h)
 				}
 			}

@@ -159,7 +159,7 @@ func (m *Manager) startHeir() error {
 	defer release()
 	marker := m.marker()
 	marker.Path = m.onDisk
-	layOut(&spec, &marker, 0, exe, m.handed(-1))
+	layOut(&spec, &marker, 0, exe, m.handed(noSlot, true))
 	spec.Env = inherit.Alter(os.Environ(), nil, inherit.DepthEnv+"="+strconv.Itoa(m.depth), inherit.HeirEnv+"="+marker.String())
 	m.heirs++
 	h := &heir{id: firstHeir + m.heirs, unread: []byte{}, deadline: pool.Never}

@@ -33,6 +33,8 @@ type process struct {
 	cancel context.CancelCauseFunc
 	heeds  atomic.Bool // Context was called
 
+	promoted chan string // a standby's: the plan of the slot that it was given
+
 	tookOver  chan struct{} // in an heir: closed when the manager before it has let go
 	byStarter bool          // this process was started by start_server
 
@@ -67,6 +69,7 @@ func inheritSelf() *process {
 	inherit.SetName(os.Args[0])
 	p.control = os.NewFile(uintptr(p.marker.Control), "prefork control socket")
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
+	p.promoted = make(chan string, 1)
 	go p.watch()
 	return p
 }
@@ -113,6 +116,8 @@ func (p *process) hear(buf []byte, files []int) ([]byte, []int) {
 			}
 		case wire.Drop:
 			p.drop(msg)
+		case wire.Promote:
+			p.promote(msg)
 		}
 	}
 }
@@ -170,9 +175,40 @@ func (m *Manager) startWorker() {
 		m.log.Error("this worker's status cannot be published", "err", err)
 	}
 	inherit.HideDepth()
+	self.standBy()
 	if !m.cfg.Readiness.Explicit {
 		m.worker.Ready()
 	}
+}
+
+// standBy has a standby wait until it is given a slot. One that is told to stop has nothing to finish.
+func (p *process) standBy() {
+	if p.slot() != inherit.NoSlot {
+		return
+	}
+	p.control.Write(wire.Append(nil, wire.Parked{})) // fails only when the manager is gone, which watch sees
+	select {
+	case plan := <-p.promoted:
+		p.follow(plan)
+	case <-p.ctx.Done():
+		inherit.Exit(0)
+	}
+}
+
+// promote makes a standby the worker of a slot.
+func (p *process) promote(msg wire.Promote) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.marker.Slot == inherit.NoSlot {
+		p.marker.Slot = msg.Slot
+		p.promoted <- msg.Plan
+	}
+}
+
+func (p *process) slot() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.marker.Slot
 }
 
 // work runs a worker's function and ends the process by what it returns.
@@ -227,7 +263,7 @@ func readPassed() []byte {
 }
 
 // Slot is the worker's place in the pool: 0 … MaxWorkers-1, used again by the worker that replaces it.
-func (w *Worker) Slot() int { return self.marker.Slot }
+func (w *Worker) Slot() int { return self.slot() }
 
 // Generation is the generation that the worker belongs to: 1 for those of the first Start.
 func (w *Worker) Generation() int { return self.marker.Generation }

@@ -28,7 +28,7 @@ const version = "2"
 type Marker struct {
 	Manager    int    // the manager's pid, as the manager sees itself
 	Name       string // of the pool
-	Slot       int
+	Slot       int    // NoSlot: of a standby
 	Generation int
 	Ordinal    int
 	Stop       syscall.Signal // the stop signal
@@ -47,14 +47,18 @@ type Marker struct {
 type Socket struct {
 	FD               int
 	Network, Address string
-	Slot             int  // whose it is: Shared, FellBack, or a slot
+	Slot             int  // whose it is: Shared, FellBack, Awaited, or a slot
 	Own              bool // the manager has bound it, and removes its file in the end, if it has one
 }
 
-// What Socket.Slot says of a socket that all workers share.
+// NoSlot is the slot of a standby.
+const NoSlot = -1
+
+// What Socket.Slot says of a socket that is not a slot's.
 const (
-	Shared   = -1 // it was asked for so
-	FellBack = -2 // one for each worker was asked for, and is not to be had
+	Shared   = -1 // all workers share it: it was asked for so
+	FellBack = -2 // all workers share it: one for each was asked for, and is not to be had
+	Awaited  = -3 // a standby will get its slot's in the place of this one, which is there for its address alone
 )
 
 // firstFD is the lowest descriptor that can be inherited: those below are the standard streams.
@@ -142,7 +146,7 @@ func parse(value string) (m Marker, err error) {
 		dst      any
 		min, max int64
 	}{
-		{"pid", &m.Manager, 1, 1 << 31}, {"name", &m.Name, 0, 0}, {"slot", &m.Slot, 0, 1 << 31},
+		{"pid", &m.Manager, 1, 1 << 31}, {"name", &m.Name, 0, 0}, {"slot", &m.Slot, NoSlot, 1 << 31},
 		{"gen", &m.Generation, 1, 1 << 62}, {"ord", &m.Ordinal, 1, 1 << 62}, {"stop", &stop, 1, 128},
 		{"orphan", &orphan, 0, 1 << 62}, {"ctl", &m.Control, firstFD, maxFD}, {"pass", &m.Passed, 0, maxFD},
 		{"cell", &m.Cell, 0, maxFD}, {"requests", &m.Requests, 0, 1 << 62}, {"exe", &m.Exe, 0, maxFD}, {"res", &m.Resources, 0, 0}, {"path", &m.Path, 0, 0},
@@ -185,7 +189,7 @@ func parseSocket(field string) (s Socket, err error) {
 	if err := set(&s.Address, parts[2], 0, 0); err != nil {
 		return s, fmt.Errorf("sock: %w", err)
 	}
-	if err := set(&s.Slot, parts[3], FellBack, 1<<31); err != nil {
+	if err := set(&s.Slot, parts[3], Awaited, 1<<31); err != nil {
 		return s, fmt.Errorf("sock: slot: %w", err)
 	}
 	var own int

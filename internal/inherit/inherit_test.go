@@ -74,7 +74,8 @@ func TestWhatNoManagerWrites(t *testing.T) {
 		{"a huge descriptor", sum(good + ";sock=99999999999,tcp,x,-1,0"), "out of range"},
 		{"a socket without all its parts", sum(good + ";sock=4,tcp,x,-1"), "not a socket"},
 		{"a socket with an empty slot", sum(good + ";sock=4,tcp,x,,0"), "slot"},
-		{"a socket of no slot", sum(good + ";sock=4,tcp,x,-3,0"), "out of range"},
+		{"a socket of no slot", sum(good + ";sock=4,tcp,x,-4,0"), "out of range"},
+		{"a slot that is none", sum(strings.Replace(good, "slot=0", "slot=-2", 1)), "out of range"},
 		{"escaped without need", sum(strings.Replace(good, "name=", "name=%61", 1)), "not as a manager writes it"},
 	} {
 		if _, err := Parse(tt.value); err == nil || !strings.Contains(err.Error(), tt.want) {

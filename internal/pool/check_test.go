@@ -279,7 +279,7 @@ func (s *sim) apply(ev Event, i int, all []Effect) {
 
 // tooSlowAt is when a worker has had its time to become ready, or a standby its time to be parked.
 func (s *sim) tooSlowAt(w *simWorker) Time {
-	if s.cfg.ReadyTimeout <= 0 || w.reached || w.state == Standby || w.toldAt != Never || w.lostAt != Never {
+	if s.cfg.ReadyTimeout <= 0 || w.reached || w.state == Standby || w.toldAt != Never || w.lostAt != Never || w.jammedAt != Never {
 		return Never
 	}
 	return w.spawnedAt + s.cfg.ReadyTimeout

@@ -136,6 +136,28 @@ func (s *Settings) Plan(slot int) string {
 	return p.String()
 }
 
+// SlotPlan is the part of Plan that differs from slot to slot, for a worker that follows the plan of no slot already; ""
+// where there is none.
+func (s *Settings) SlotPlan(slot int) string {
+	if s.per == 0 {
+		return ""
+	}
+	return plan{cpus: spread(s.cpus, s.per, slot)}.String()
+}
+
+// CheckStandby looks at what a worker can still be given when it follows a plan already, in no more than size bytes.
+func (s *Settings) CheckStandby(size int) error {
+	if s.per > 0 && s.plan.chroot != "" {
+		return fieldError("CPUsPerWorker", "a standby that has changed its root cannot see its threads any more, to give them the CPUs of its slot: leave out one of CPUsPerWorker, Chroot and Config.Standby")
+	}
+	for slot := range s.cpus {
+		if n := len(s.SlotPlan(slot)); n > size {
+			return fieldError("CPUsPerWorker", "the CPUs of slot %d, written down, are too many for a message to a standby (%d bytes, at most %d): name CPUs that lie side by side", slot, n, size)
+		}
+	}
+	return nil
+}
+
 // Close lets go of the cgroup. It may be called twice.
 func (s *Settings) Close() {
 	if s.cgroup != nil {

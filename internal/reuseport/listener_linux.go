@@ -32,6 +32,7 @@ type Listener struct {
 	conn  syscall.RawConn
 
 	mu       sync.Mutex
+	awaits   bool                     // its slot's own socket is still to come
 	sockets  map[int]*net.TCPListener // by key, also the slot's own; nil once closed
 	deadline time.Time                // that the program set
 }
@@ -49,6 +50,40 @@ func NewListener(fd int) (*Listener, error) {
 	}
 	l.addr = l.sockets[ownKey].Addr()
 	return l, nil
+}
+
+// AwaitListener makes a Listener of a worker that has no slot yet, with the address of fd, which it takes over, also when it
+// fails, and lets go of: that is not the worker's to accept from. Until Own, Accept panics.
+func AwaitListener(fd int) (*Listener, error) {
+	l, err := NewListener(fd)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.remove(ownKey)
+	l.awaits = true
+	return l, nil
+}
+
+// Own gives a Listener that awaits it its slot's own socket. It takes fd over, also when it fails; once the Listener is
+// closed, it fails with net.ErrClosed.
+func (l *Listener) Own(fd int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.sockets == nil:
+		unix.Close(fd)
+		return net.ErrClosed
+	case !l.awaits:
+		unix.Close(fd)
+		return unix.EEXIST
+	}
+	if err := l.add(ownKey, fd); err != nil {
+		return err
+	}
+	l.awaits = false
+	return l.sockets[ownKey].SetDeadline(l.deadline)
 }
 
 // open makes the epoll.
@@ -136,19 +171,24 @@ func (l *Listener) Adopt(key, fd int) error {
 func (l *Listener) Drop(key int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ln := l.sockets[key]
-	if ln == nil || key < 0 {
+	if key < 0 || l.sockets[key] == nil {
 		return
 	}
+	l.remove(key)
+	if len(l.sockets) == 1 {
+		l.sockets[ownKey].SetDeadline(l.deadline)
+	}
+}
+
+// remove lets go of a socket. The caller holds mu.
+func (l *Listener) remove(key int) {
+	ln := l.sockets[key]
 	delete(l.sockets, key)
 	// The kernel would forget the socket only with its last descriptor, and the manager has one.
 	if err := l.epollCtl(unix.EPOLL_CTL_DEL, ln, key); err != nil {
 		panic("reuseport: can't happen: " + err.Error())
 	}
 	ln.Close()
-	if len(l.sockets) == 1 {
-		l.sockets[ownKey].SetDeadline(l.deadline)
-	}
 }
 
 // Accept waits for a connection on any of the sockets, and returns it as a *net.TCPConn.
@@ -172,10 +212,13 @@ func (l *Listener) Accept() (net.Conn, error) {
 func (l *Listener) next() (*net.TCPListener, error) {
 	for {
 		l.mu.Lock()
-		closed, alone, own := l.sockets == nil, len(l.sockets) == 1, l.sockets[ownKey]
+		closed, awaits, alone, own := l.sockets == nil, l.awaits, len(l.sockets) == 1, l.sockets[ownKey]
 		l.mu.Unlock()
 		if closed {
 			return nil, net.ErrClosed
+		}
+		if awaits {
+			panic("prefork: Accept on a listener of ListenPerWorker before Start has returned: a standby has no slot, and so no socket, until then")
 		}
 		if alone {
 			return own, nil

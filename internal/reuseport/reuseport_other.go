@@ -34,6 +34,12 @@ type Listener struct{}
 // NewListener fails, and leaves fd alone: nothing here can have made it.
 func NewListener(fd int) (*Listener, error) { return nil, unsupported("one socket for each worker") }
 
+// AwaitListener fails as NewListener does.
+func AwaitListener(fd int) (*Listener, error) { return NewListener(fd) }
+
+// Own has nothing to do.
+func (*Listener) Own(fd int) error { return unsupported("a socket of its own") }
+
 // Adopt fails.
 func (*Listener) Adopt(key, fd int) error { return unsupported("adopting a socket") }
 

@@ -22,6 +22,9 @@ type Message interface {
 // are.
 type Reached struct{}
 
+// Parked goes up, from a standby: it has reached Start, and waits for a Promote.
+type Parked struct{}
+
 // Bell goes up: the worker's status has changed, and the manager waits to hear of it.
 type Bell struct{}
 
@@ -38,6 +41,16 @@ type TakeOver struct{}
 // to listen for it, or listens for it elsewhere; this cannot.
 type Stop struct{}
 
+// Promote goes down, to a standby: it is the worker of a slot from now on, and puts Plan into force (see package
+// resources; "" for nothing). Its own sockets came before, each as an Adopt.
+type Promote struct {
+	Slot int
+	Plan string
+}
+
+// MaxPlan is the size of the longest Plan that a Promote takes.
+const MaxPlan = maxBody - 4
+
 // Adopt goes down, with one descriptor beside it: the worker is to accept from that socket as well, until a Drop of the
 // same name or its end. Socket is the index of the listener among those that have a socket for each slot, in the order of
 // the calls that made them; Slot is the slot whose socket it is.
@@ -46,14 +59,20 @@ type Adopt struct{ Socket, Slot int }
 // Drop goes down: the socket is served by another worker again.
 type Drop struct{ Socket, Slot int }
 
-func (Reached) kind() byte    { return 'R' }
-func (Reached) body() []byte  { return nil }
+func (Reached) kind() byte   { return 'R' }
+func (Reached) body() []byte { return nil }
+func (Parked) kind() byte    { return 'K' }
+func (Parked) body() []byte  { return nil }
+func (Promote) kind() byte   { return 'P' }
+func (m Promote) body() []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(m.Slot)), m.Plan[:min(len(m.Plan), MaxPlan)]...)
+}
 func (Bell) kind() byte       { return 'B' }
 func (Bell) body() []byte     { return nil }
 func (Retire) kind() byte     { return 'Q' }
 func (Retire) body() []byte   { return nil }
 func (Failed) kind() byte     { return 'F' }
-func (f Failed) body() []byte { return []byte(f.Why[:min(len(f.Why), 255)]) }
+func (f Failed) body() []byte { return []byte(f.Why[:min(len(f.Why), maxBody)]) }
 func (TakeOver) kind() byte   { return 'T' }
 func (TakeOver) body() []byte { return nil }
 func (Stop) kind() byte       { return 'S' }
@@ -78,8 +97,11 @@ func unpair(body []byte) (a, b int, err error) {
 	return int(m), int(n), nil
 }
 
+// maxBody is the size of the longest content.
+const maxBody = math.MaxUint8
+
 // MaxSize is the size of the longest message.
-const MaxSize = 2 + 255
+const MaxSize = 2 + maxBody
 
 // ErrShort says that a message is not complete yet.
 var ErrShort = errors.New("message incomplete")
@@ -99,9 +121,11 @@ func Decode(buf []byte) (Message, int, error) {
 	}
 	least, most := 0, 0 // bytes of content
 	switch buf[0] {
-	case 'R', 'S', 'T', 'B', 'Q':
+	case 'R', 'S', 'T', 'B', 'Q', 'K':
 	case 'F':
-		most = 255
+		most = maxBody
+	case 'P':
+		least, most = 4, maxBody
 	case 'A', 'D':
 		least, most = pairSize, pairSize
 	default:
@@ -137,8 +161,16 @@ func decode(kind byte, body []byte) (Message, error) {
 		return Bell{}, nil
 	case 'Q':
 		return Retire{}, nil
+	case 'K':
+		return Parked{}, nil
 	case 'F':
 		return Failed{Why: string(body)}, nil
+	case 'P':
+		slot := binary.BigEndian.Uint32(body)
+		if slot > math.MaxInt32 {
+			return nil, fmt.Errorf("slot %d is out of range", slot)
+		}
+		return Promote{Slot: int(slot), Plan: string(body[4:])}, nil
 	}
 	socket, slot, err := unpair(body)
 	if err != nil {

@@ -140,6 +140,42 @@ func (p *Program) ExpectN(n int, pattern string) [][]string {
 	return all
 }
 
+// ExpectAll waits until each of the regular expressions patterns has matched a line, in any order, a line counting for the
+// first of them that it matches and that still waits for one. It consumes the lines up to there, and returns the matches in the order of the patterns.
+// It is for lines of several processes.
+func (p *Program) ExpectAll(patterns ...string) [][]string {
+	p.t.Helper()
+	waiting := make([]*regexp.Regexp, len(patterns))
+	for i, pattern := range patterns {
+		re, err := regexp.Compile(pattern)
+		if err != nil {
+			p.fatalf("%v", err)
+		}
+		waiting[i] = re
+	}
+	timeout := time.NewTimer(waitLimit(p.t))
+	defer timeout.Stop()
+	all := make([][]string, len(patterns))
+	for n := range patterns {
+		_, problem := p.await(func(text string) []string {
+			for i, re := range waiting {
+				if re == nil {
+					continue
+				}
+				if all[i] = re.FindStringSubmatch(text); all[i] != nil {
+					waiting[i] = nil
+					return all[i]
+				}
+			}
+			return nil
+		}, timeout.C)
+		if problem != "" {
+			p.fatalf("%d of %d lines, of those that match %q this is left: %v: %s", n, len(patterns), patterns, waiting, problem)
+		}
+	}
+	return all
+}
+
 // NextLine waits for the next line that was not yet consumed, consumes it and returns it. It fails the test if the output
 // ends first, or if no line comes.
 func (p *Program) NextLine() string {

@@ -27,7 +27,7 @@ var programs = map[string]func(){
 	"orphans": orphans, "idle": idle, "surroundings": surroundings, "reload": reload, "clean": cleanEnds, "respawn": respawn, "hello": hello,
 	"marker": marker, "amnesia": amnesia, "nest": nest, "sockets": sockets, "command": command, "pools": pools,
 	"busy": busy, "vanish": vanish, "limited": limited, "relapse": relapse, "shifted": shifted, "early": early, "clone": clone, "echo": echo, "cat": cat, "foreign": foreign, "slow": slow, "spare": spare, "burdened": burdened, "suspended": suspended,
-	"relatives": relatives, "companion": companion, "standingBy": standingBy,
+	"relatives": relatives, "companion": companion, "standingBy": standingBy, "understudy": understudy,
 }
 
 func TestMain(m *testing.M) { preforktest.Main(m, programs) }

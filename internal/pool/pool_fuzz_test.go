@@ -81,7 +81,7 @@ func fuzzSim(t testing.TB, data []byte) *sim {
 		Dump:          dumpSig,
 		MinSpare:      max(0, int(data[1])/8%6-2),
 		MaxSpare:      max(1, int(data[1])/8%6-2) + int(data[2])/8%3,
-		Lifetime:      pick([]time.Duration{0, 0, sec, time.Minute}, data[2]/32),
+		Lifetime:      pick([]time.Duration{0, 0, 20 * sec, time.Minute}, data[2]/32),
 		CrashLoop:     int(data[2]) / 128 * 3,
 		CrashWindow:   time.Minute,
 		Continue:      pick([]syscall.Signal{0, syscall.SIGCONT}, data[0]/64),

@@ -147,7 +147,7 @@ func (m *Manager) readBoard() {
 func (m *Manager) counted() []*child {
 	bySlot := make(map[int]*child)
 	for _, c := range m.children {
-		if c.cell == nil || c.Slot == noSlot || c.State >= StateStopping {
+		if c.cell == nil || c.Slot == noSlot || c.ending || c.State >= StateStopping {
 			continue
 		}
 		if other := bySlot[c.Slot]; other == nil || c.State == StateReady && other.State != StateReady || c.State == other.State && c.Ordinal < other.Ordinal {

@@ -197,6 +197,10 @@ func (m *Manager) note(n proc.Note) {
 		return // reaped since
 	}
 	m.listen(c) // also before an exit: what it said before comes first
+	if n.Kind == proc.Ending && c.proc.Ending() {
+		c.ending = true
+		m.handle(pool.Event{Kind: pool.Yield, ID: c.Ordinal})
+	}
 	if n.Kind != proc.Exited {
 		return
 	}
@@ -376,6 +380,9 @@ func (m *Manager) transition(c *child, e pool.Effect) {
 		m.steerDue = true
 	}
 	if e.To == pool.Ready {
+		if m.cfg.Standby > 0 {
+			c.proc.Foretell()
+		}
 		m.ready++
 		m.steerDue = true
 		m.tellReady()

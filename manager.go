@@ -83,6 +83,7 @@ type child struct {
 	cell      *scoreboard.Cell // nil for a Command
 	watch     scoreboard.Watch
 	busy      bool  // as the policy knows it
+	ending    bool  // its process has begun to exit
 	maxMemory int64 // it retires beyond
 	spawned   pool.Time
 	status    proc.Status

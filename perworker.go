@@ -172,8 +172,8 @@ func (m *Manager) steer() {
 func (m *Manager) steerGroup(index int, g *group) {
 	own, ready := make([]int, len(g.fds)), []int{}
 	for _, c := range m.children {
-		if c.State != StateReady || c.unread == nil {
-			continue // one that has let go of its control socket is about to end, or is another program now
+		if c.State != StateReady || c.unread == nil || c.ending {
+			continue // one that has let go of its control socket is about to end, too, or is another program now
 		}
 		ready = append(ready, c.Ordinal)
 		if c.Slot < len(own) {

@@ -99,9 +99,16 @@ func standbyTimes(tb testing.TB, more func() bool) (ours, perl time.Duration) {
 	for more() {
 		began := time.Now()
 		syscall.Kill(pid, syscall.SIGKILL)
-		fmt.Sscan(manager.Expect(`^start (\d+)$`)[1], &pid)
-		standbys = append(standbys, time.Since(began))
-		manager.Expect(`^parked$`)
+		for started, parked := false, false; !started || !parked; {
+			switch line := manager.NextLine(); {
+			case line == "parked":
+				parked = true
+			case !started:
+				started = true
+				standbys = append(standbys, time.Since(began))
+				fmt.Sscanf(line, "start %d", &pid)
+			}
+		}
 
 		began = time.Now()
 		syscall.Kill(fork, syscall.SIGKILL)

@@ -27,7 +27,7 @@ type heir struct {
 }
 
 // firstHeir is where the ids of heirs begin, in the Table that they share with the workers, whose ordinals do not get there.
-const firstHeir = 1 << 62
+const firstHeir = 1 << 61
 
 // Upgrade has a new manager take over: an heir, which is the program's file as it is on disk now, started with the
 // arguments, the environment and all the sockets of this one. When all its workers are ready, it has taken over; this

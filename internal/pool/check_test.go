@@ -239,7 +239,7 @@ func (s *sim) apply(ev Event, i int, all []Effect) {
 	}
 	promoted := w != nil && e.Kind == Change && e.From == Standby && e.To == Starting
 	if promoted {
-		s.checkPromoted(w, e)
+		s.checkPromoted(ev, w, e)
 	}
 	if w == nil || w.slot != e.Slot && !(e.Kind == Delay && e.Slot == noSlot) {
 		s.t.Fatalf("%v: %+v is about a worker that is gone, or in another slot", s.now, e)
@@ -318,6 +318,9 @@ func (s *sim) check(ev Event, st Step) {
 	serving := 0
 	slots := map[int]int{}
 	for _, w := range s.workers {
+		if w.yielded {
+			continue
+		}
 		if other, ok := slots[w.slot]; ok && !s.rolls {
 			s.t.Fatalf("%v: workers %d and %d are both in slot %d", s.now, w.id, other, w.slot)
 		}

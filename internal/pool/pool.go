@@ -103,13 +103,14 @@ const (
 	Idle                    // … or no longer
 	Retire                  // worker ID is to be replaced
 	Jam                     // worker ID is stuck
+	Yield                   // worker ID is about to end
 	Emptied                 // nothing is left any more of the process group of worker ID, which is gone
 )
 
 // Event is something that happened. Only the fields that its Kind names are used.
 type Event struct {
 	Kind     Kind
-	ID       int            // Reached, Parked, Lost, Exited, Busy, Idle, Retire, Jam, Emptied: the worker's ordinal
+	ID       int            // Reached, Parked, Lost, Exited, Busy, Idle, Retire, Jam, Yield, Emptied: the worker's ordinal
 	N        int            // Resize
 	Ready    bool           // Spawned: the worker is ready at once (a command, which knows nothing of Start)
 	Clean    bool           // Exited: exit code 0
@@ -228,6 +229,7 @@ type worker struct {
 	retiring   bool // it is to be replaced …
 	retired    bool // … and was, for that alone
 	stuck      bool
+	yielded    bool   // about to end, it has left its slot to a standby, and is not counted any more
 	killed     Reason // why, once it is in state Killed
 	held       []syscall.Signal
 	deadline   Time
@@ -319,6 +321,10 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 		if w := p.workers[ev.ID]; w != nil {
 			p.stuck(now, w)
 		}
+	case Yield:
+		if w := p.workers[ev.ID]; w != nil {
+			p.yield(now, w)
+		}
 	case Emptied:
 		if r := p.left[ev.ID]; r != nil {
 			p.endRest(r, Gone)
@@ -393,22 +399,30 @@ func (p *Pool) enter(w *worker, to State) {
 	case from == None || from == Standby:
 		p.size.alive++
 	case from < Stopping && to >= Stopping:
-		p.size.alive--
-		if w.busy {
-			p.size.busy--
-		}
-		if w.ageAt >= 0 {
-			heap.Remove(&p.ages, w.ageAt)
-		}
-	}
-	if from == Ready {
-		p.size.ready--
+		p.discount(w, from)
 	}
 	if to == Ready {
 		p.size.ready++
 	}
 	p.settle(w)
 	p.count(w)
+}
+
+// discount no longer counts a worker that was in state from.
+func (p *Pool) discount(w *worker, from State) {
+	if w.yielded {
+		return
+	}
+	p.size.alive--
+	if w.busy {
+		p.size.busy--
+	}
+	if from == Ready {
+		p.size.ready--
+	}
+	if w.ageAt >= 0 {
+		heap.Remove(&p.ages, w.ageAt)
+	}
 }
 
 // begin starts a generation. Its workers run another configuration than those that made the slots wait, so the delays

@@ -52,6 +52,7 @@ const (
 	fuzzJam
 	fuzzRests // workers that end leave something of their groups from now on, or no more
 	fuzzEmpty
+	fuzzYield
 	fuzzKinds
 )
 
@@ -147,6 +148,8 @@ func (s *sim) fuzz(kind, arg byte) {
 		s.do(Event{Kind: Busy + Kind(kind-fuzzBusy), ID: s.fuzzID(arg)})
 	case fuzzRetire:
 		s.do(Event{Kind: Retire, ID: s.fuzzID(arg)})
+	case fuzzYield:
+		s.do(Event{Kind: Yield, ID: s.fuzzID(arg)})
 	case fuzzJam:
 		s.do(Event{Kind: Jam, ID: s.fuzzID(arg)})
 	case fuzzRoll:

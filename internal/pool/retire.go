@@ -10,7 +10,7 @@ const dumpTime = 500 * time.Millisecond
 
 // retire has a worker replaced, which goes on until its replacement is ready.
 func (p *Pool) retire(w *worker) {
-	if w.retiring || w.state >= Stopping || w.waits() {
+	if w.retiring || w.state >= Stopping || w.waits() || w.yielded {
 		return
 	}
 	w.retiring = true
@@ -35,7 +35,7 @@ func (p *Pool) runAges(now Time) {
 
 // stuck has a worker say where it is, and kills it then.
 func (p *Pool) stuck(now Time, w *worker) {
-	if w.stuck || w.state >= Stopping || w.waits() {
+	if w.stuck || w.state >= Stopping || w.waits() || w.yielded {
 		return
 	}
 	p.endStart(w)

@@ -34,7 +34,7 @@ func (s *sim) checkRollingSpawn(st Step) {
 		return
 	}
 	for _, w := range s.workers {
-		if w.slot == st.Spawn && w.state < Stopping && w.gen == st.Gen && !s.p.workers[w.id].retiring {
+		if w.slot == st.Spawn && w.state < Stopping && !w.yielded && w.gen == st.Gen && !s.p.workers[w.id].retiring {
 			s.t.Fatalf("%v: a spawn in slot %d, where worker %d of the same generation %d is", s.now, w.slot, w.id, w.gen)
 		}
 	}
@@ -86,6 +86,9 @@ func (s *sim) checkRolls() {
 	surging, probes := 0, 0
 	var alive, busy, ready, idle int
 	for w := p.oldest; w != nil; w = w.next {
+		if w.yielded {
+			continue
+		}
 		if w.state < Stopping && !w.waits() {
 			alive++
 			if w.busy {

@@ -61,6 +61,7 @@ type simWorker struct {
 	toldAt        Time             // to stop, first; Never if not
 	lostAt        Time             // Never if not
 	jammedAt      Time             // found to be stuck; Never if not
+	yielded       bool             // about to end, another has its slot
 	why           Reason           // it was killed
 }
 

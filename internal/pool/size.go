@@ -23,7 +23,7 @@ func (p *Pool) wants() bool { return !p.adapts() || p.spare() < p.cfg.MinSpare }
 
 // status notes that a worker is busy, or no longer.
 func (p *Pool) status(w *worker, busy bool) {
-	if w.busy == busy || w.state >= Stopping || w.waits() {
+	if w.busy == busy || w.state >= Stopping || w.waits() || w.yielded {
 		return
 	}
 	w.busy = busy

@@ -51,12 +51,12 @@ func (p *Pool) park(w *worker) {
 // replaced so at once, whatever the pace of its slot: it is the standby started behind that waits for it. So a slot
 // whose workers crash costs no more starts than without standbys.
 func (p *Pool) fill(now Time, s *slot) bool {
-	parked := p.standby.parked
-	if len(parked) == 0 || !p.running || !p.wants() || parked[0].gen != p.genFor(s) {
+	if !p.canFill(s) || !p.wants() {
 		return false
 	}
-	w, place := parked[0], parked[0].slot
-	p.standby.parked = slices.Delete(parked, 0, 1)
+	w := p.standby.parked[0]
+	place := w.slot
+	p.unpark(w)
 	if s.heap != nil {
 		heap.Remove(s.heap, s.at)
 	}
@@ -71,6 +71,28 @@ func (p *Pool) fill(now Time, s *slot) bool {
 	p.joinRoll(w)
 	p.tellDelay(now, w, place)
 	return true
+}
+
+// yield has a standby take the slot of a worker that is about to end: it need not wait until that is reaped. How it ends must
+// not matter to the slot, so its life is not a young one, and there is no roll.
+func (p *Pool) yield(now Time, w *worker) {
+	s, e := w.slot, p.cfg.ErrRespawn
+	young := e >= 0 && now-w.spawnedAt < max(youngLife, e)
+	if w.state != Ready || s.worker != w || s.next != nil || s.index >= p.max || young || p.roll.way != still || !p.canFill(s) {
+		return
+	}
+	if s.heap != nil { // it was to be replaced
+		heap.Remove(s.heap, s.at)
+	}
+	p.discount(w, Ready)
+	w.yielded, s.worker, s.due = true, nil, now
+	p.settle(w)
+	p.vacate(now, s, false)
+}
+
+func (p *Pool) canFill(s *slot) bool {
+	parked := p.standby.parked
+	return len(parked) > 0 && p.running && parked[0].gen == p.genFor(s)
 }
 
 // fillDue has standbys take the slots that are to be spawned now.

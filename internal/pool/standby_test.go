@@ -47,14 +47,17 @@ func (s *sim) parked() *simWorker {
 	return nil
 }
 
-// checkPromoted: a standby takes a slot that is empty, while a generation runs.
-func (s *sim) checkPromoted(w *simWorker, e Effect) {
+// checkPromoted: a standby takes a slot that is empty, or whose worker is about to end, while a generation runs.
+func (s *sim) checkPromoted(ev Event, w *simWorker, e Effect) {
 	s.t.Helper()
+	if leaves := s.workers[ev.ID]; ev.Kind == Yield && leaves != nil && leaves.slot == e.Slot {
+		leaves.yielded = true
+	}
 	if w.slot != noSlot || !s.running || e.Slot < 0 || e.Slot >= s.max {
 		s.t.Fatalf("%v: worker %d in slot %d takes slot %d of %d", s.now, w.id, w.slot, e.Slot, s.max)
 	}
 	for _, other := range s.workers {
-		if other.slot == e.Slot && other.state < Stopping && (other.gen == w.gen && !s.p.workers[other.id].retiring) {
+		if other.slot == e.Slot && other.state < Stopping && !other.yielded && (other.gen == w.gen && !s.p.workers[other.id].retiring) {
 			s.t.Fatalf("%v: standby %d takes slot %d, where worker %d is", s.now, w.id, e.Slot, other.id)
 		}
 	}
@@ -204,6 +207,34 @@ func TestSignalsAreHeldForAStandby(t *testing.T) {
 	s.crash(1)
 	s.do(Event{Kind: Reached, ID: 2})
 	wantAll(t, "sent when it has a slot", s.sent(syscall.SIGUSR1), 2)
+}
+
+// A worker that is about to end need not be reaped first, and does not count any more; its end is its end all the same.
+func TestAWorkerThatIsAboutToEndYields(t *testing.T) {
+	s := standing(t, 2, 1)
+	s.pass(time.Minute)
+	s.do(Event{Kind: Yield, ID: 1})
+	want(t, "slot of the standby", s.workers[3].slot, 0)
+	s.do(Event{Kind: Reached, ID: 3})
+	s.crash(1)
+	want(t, "reason", s.gone[1], Crashed)
+	want(t, "workers", s.p.Len(), 2)
+	want(t, "standbys", s.p.Standbys(), 1)
+}
+
+// Where its end may be held against the slot it does not yield, nor where nobody is there.
+func TestWhoDoesNotYield(t *testing.T) {
+	s := standing(t, 2, 1)
+	s.pass(900 * ms)
+	s.do(Event{Kind: Yield, ID: 1})
+	want(t, "slot of the standby of a young one", s.workers[3].slot, noSlot)
+	s.pass(time.Minute)
+	s.do(Event{Kind: Yield, ID: 1})
+	s.do(Event{Kind: Yield, ID: 2})
+	want(t, "workers", s.p.Len(), 3) // the standby behind is not parked yet
+	s.crash(1)
+	s.crash(2)
+	want(t, "workers", s.p.Len(), 2)
 }
 
 func TestAStandbyThatDiesIsPaced(t *testing.T) {

@@ -79,7 +79,7 @@ func (f *Fake) Close() error {
 	return nil
 }
 
-// A FakeProcess is a process of a Fake: Say, Hangup, Fork, Abandon and Exit are what a test does in its place, the rest is
+// A FakeProcess is a process of a Fake: Say, Hangup, Fork, Abandon, Falter and Exit are what a test does in its place, the rest is
 // Process. It leads a process group.
 type FakeProcess struct {
 	ID   uint64
@@ -98,6 +98,8 @@ type FakeProcess struct {
 	ended   bool
 	reaped  bool
 	status  Status
+
+	foretold, falters bool
 }
 
 // Say makes the process write data to its control socket. It is lost once the process has hung up.
@@ -121,6 +123,30 @@ func (p *FakeProcess) Exit(status Status) {
 			p.ended, p.hungUp, p.status = true, true, status
 		}
 	})
+}
+
+// Falter makes the process be about to end, if that was to be foretold.
+func (p *FakeProcess) Falter() {
+	p.f.mu.Lock()
+	foretold := p.foretold
+	p.falters = true
+	p.f.mu.Unlock()
+	if foretold {
+		p.f.notify(Note{p.ID, Ending})
+	}
+}
+
+// Foretell has Falter send a note.
+func (p *FakeProcess) Foretell() {
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	p.foretold = true
+}
+
+func (p *FakeProcess) Ending() bool {
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	return p.falters
 }
 
 // Fork has the process start others in its group, which live until Abandon, or a SIGKILL to the group.

@@ -28,6 +28,9 @@ const (
 	Readable Kind = iota + 1
 	// Exited: the process has ended and can be reaped. It comes once, unless Reap said "not yet".
 	Exited
+	// Ending: the process may be about to end, which Ending tells. It comes only after Foretell, some times or never, and
+	// Exited comes all the same.
+	Ending
 )
 
 // A Note tells that the process started as ID has something to say. The two kinds come in any order, and a Note can be
@@ -108,6 +111,13 @@ type Process interface {
 	// Unknown after that.
 	Reap() (Status, *syscall.Rusage, bool)
 
+	// Foretell asks for notes of kind Ending: a process with several threads can be seen to end a fraction of a millisecond before
+	// it can be reaped. It costs two descriptors, and does nothing where they are not to be had, or the system cannot do it (Linux
+	// before 6.9, and elsewhere). Ending tells, once after such a note, whether the process as a whole is ending: it will be
+	// Exited soon and runs none of its program any more. False says nothing.
+	Foretell()
+	Ending() bool
+
 	// SignalGroup, for Spec.Group, sends sig to the whole process group of a process that leads one, and else to the
 	// process alone: a group whose number is not the pid of the process is that of others. After Reap it reaches what is
 	// left of the group, and SIGKILL closes the handle then, as nothing outlives it. Like Signal it is a no-op, and no
@@ -138,7 +148,7 @@ type Process interface {
 // A Table starts processes and watches them. Its notify function is called from any goroutine and must not block, and
 // must not call the Table.
 type Table interface {
-	// Start starts a process under an id below 1<<63 that was not used before. Its errors wrap the errno, or os.ErrClosed
+	// Start starts a process under an id below 1<<62 that was not used before. Its errors wrap the errno, or os.ErrClosed
 	// after Close.
 	Start(id uint64, spec Spec) (Process, error)
 

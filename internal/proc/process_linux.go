@@ -19,6 +19,7 @@ type pidfdProcess struct {
 	tied    bool
 	group   bool // Spec.Group
 	reaped  bool // pidfd is kept for what is left of the group
+	threads []int
 }
 
 func (p *pidfdProcess) Pid() int { return p.pid }
@@ -131,6 +132,7 @@ func (p *pidfdProcess) free() {
 // freeLeader closes what is of no use for what is left of the group. The pidfd stays in the epoll, disarmed.
 func (p *pidfdProcess) freeLeader() {
 	closeFd(&p.control)
+	p.closeThreads()
 	p.t.spawner.release(p.tied)
 	p.tied = false
 }

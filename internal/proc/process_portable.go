@@ -45,6 +45,10 @@ func (p *portableProcess) Signal(sig syscall.Signal) error {
 	return err
 }
 
+// Foretell does nothing here.
+func (p *portableProcess) Foretell()    {}
+func (p *portableProcess) Ending() bool { return false }
+
 func (p *portableProcess) Read(b []byte) (int, error) {
 	if p.control == nil {
 		return 0, io.EOF

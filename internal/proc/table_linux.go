@@ -32,6 +32,8 @@ type pidfdTable struct {
 	closed  bool
 	spawner spawner
 	groups  groups
+
+	threadless bool // threads cannot be watched
 }
 
 func newPidfdTable(notify func(Note)) (*pidfdTable, error) {
@@ -150,7 +152,7 @@ func epollWait(epfd int, events []unix.EpollEvent) (int, error) {
 // event returns the registration of what note is about. Its 64 bits of data hold the id, so that an event still under
 // way when its descriptor was closed never names the process that was given the same descriptor number.
 func event(note Note) *unix.EpollEvent {
-	token := note.ID<<1 | uint64(note.Kind-Readable)
+	token := note.ID<<2 | uint64(note.Kind-Readable)
 	ev := &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(uint32(token)), Pad: int32(uint32(token >> 32))}
 	if note.Kind == Readable {
 		ev.Events |= unix.EPOLLRDHUP
@@ -160,5 +162,5 @@ func event(note Note) *unix.EpollEvent {
 
 func noteOf(ev *unix.EpollEvent) Note {
 	token := uint64(uint32(ev.Fd)) | uint64(uint32(ev.Pad))<<32
-	return Note{ID: token >> 1, Kind: Readable + Kind(token&1)}
+	return Note{ID: token >> 2, Kind: Readable + Kind(token&3)}
 }

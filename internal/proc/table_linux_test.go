@@ -329,7 +329,7 @@ func TestThreads(t *testing.T) {
 }
 
 func TestToken(t *testing.T) {
-	for _, note := range []Note{{0, Readable}, {0, Exited}, {1, Readable}, {1<<31 + 5, Exited}, {1<<63 - 1, Exited}, {1<<63 - 1, Readable}} {
+	for _, note := range []Note{{0, Readable}, {0, Exited}, {1, Readable}, {1<<31 + 5, Exited}, {1<<62 - 1, Exited}, {1<<62 - 1, Readable}, {1<<62 - 1, Ending}} {
 		if got := noteOf(event(note)); got != note {
 			t.Errorf("%+v becomes %+v", note, got)
 		}

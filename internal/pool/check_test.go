@@ -85,7 +85,7 @@ func (s *sim) note(ev Event) {
 		s.running = false
 	case Roll, Retire, Jam:
 		s.rolls = true
-		if w != nil && ev.Kind == Jam && w.state < Stopping && w.jammedAt == Never {
+		if w != nil && ev.Kind == Jam && w.state < Stopping && w.slot != noSlot && !w.yielded && w.jammedAt == Never {
 			w.jammedAt = s.now
 		}
 	case Resize:

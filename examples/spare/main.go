@@ -67,7 +67,7 @@ func list(pm *prefork.Manager, ev prefork.Event) {
 		return
 	}
 	now := pm.Snapshot()
-	fmt.Printf("%d of %d workers\n", len(now.Workers), now.MaxWorkers)
+	fmt.Printf("%d of %d workers\n", len(now.Workers)-now.Standbys, now.MaxWorkers)
 	for _, w := range now.Workers {
 		fmt.Printf("  %v, status %c, %d requests\n", w, w.Status, w.Requests)
 	}

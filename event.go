@@ -30,6 +30,11 @@ func (s State) String() string {
 }
 
 // Reason is why a worker ended.
+//
+// ReasonOutOfMemory is for a worker that ended by a SIGKILL which this Manager did not send, while the kernel counted one that it had
+// sent for want of memory in the cgroup of the workers: in Resources.Cgroup, or else that of the manager when New was called. It takes Linux and
+// a cgroup with the memory controller; elsewhere such a worker has crashed. So has one that came up against a limit of
+// its own (as, data): there the kernel kills nobody, and the Go runtime ends the process with "fatal error: out of memory" and exit code 2.
 type Reason uint8
 
 const (

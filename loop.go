@@ -213,7 +213,7 @@ func (m *Manager) note(n proc.Note) {
 	if rest {
 		m.rests[c.Ordinal] = c
 	}
-	m.handle(pool.Event{Kind: pool.Exited, ID: c.Ordinal, Clean: status.Clean(), Killed: int(status.Signal) == signum(os.Kill), Rest: rest})
+	m.handle(pool.Event{Kind: pool.Exited, ID: c.Ordinal, Clean: status.Clean(), Killed: int(status.Signal) == signum(os.Kill), Memory: m.outOfMemory(c), Rest: rest})
 }
 
 // listen reads what a worker has written.

@@ -32,8 +32,9 @@ type Manager struct {
 	origin    time.Time
 	exe       string // by which the program that runs here is started again
 	resources *resources.Settings
-	onDisk    string // where its file is found, or what has taken its name
-	dir       string // in which it was started
+	kills     *resources.Kills // of workers, by the kernel
+	onDisk    string           // where its file is found, or what has taken its name
+	dir       string           // in which it was started
 	depth     int
 	busy      atomic.Pointer[string] // the blocking call that is under way
 	inbox     inbox
@@ -128,6 +129,7 @@ func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, e
 		return m, nil
 	}
 	if m.resources, err = cfg.Resources.check(cfg.Command != nil, cfg.Standby > 0); err == nil {
+		m.kills = m.resources.Kills()
 		err = m.prepare(table)
 	}
 	if err != nil {

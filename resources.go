@@ -107,6 +107,12 @@ func (r Resources) check(command, standbys bool) (*resources.Settings, error) {
 	return s, err
 }
 
+// outOfMemory tells whether it was the kernel that killed a worker which has ended. It looks only where a SIGKILL came that is
+// not this Manager's.
+func (m *Manager) outOfMemory(c *child) bool {
+	return int(c.status.Signal) == signum(os.Kill) && c.State != StateKilled && m.kills.Next()
+}
+
 // confine puts this worker's resources into force, once. A program may ignore an error of New, and would go on with
 // rights that it should not have; so there is none.
 func (p *process) confine() {

@@ -70,6 +70,8 @@ func (p *Pool) remove(w *worker) {
 // classify says why a worker ended, and whether that was the worker's own doing.
 func classify(w *worker, ev Event) (reason Reason, own bool) {
 	switch {
+	case ev.Memory && w.state < Killed:
+		return OutOfMemory, w.state < Stopping
 	case w.stuck && (w.state != Stopping):
 		return Stuck, true
 	case w.state == Killed && ev.Killed:

@@ -115,6 +115,7 @@ type Event struct {
 	Ready    bool           // Spawned: the worker is ready at once (a command, which knows nothing of Start)
 	Clean    bool           // Exited: exit code 0
 	Killed   bool           // Exited: by SIGKILL
+	Memory   bool           // Exited: it was the kernel that killed it, for want of memory
 	Rest     bool           // Exited: something is left of its process group (only with Config.Group)
 	Sig      syscall.Signal // Signal, Forward, Roll
 	Lives    bool           // Lost: the worker is known not to be about to end

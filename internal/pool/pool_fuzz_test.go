@@ -124,7 +124,7 @@ func (s *sim) fuzz(kind, arg byte) {
 	case fuzzCrash:
 		s.crash(s.fuzzID(arg))
 	case fuzzShot:
-		s.exit(s.fuzzID(arg), Event{Killed: true})
+		s.exit(s.fuzzID(arg), Event{Killed: true, Memory: arg%3 == 0})
 	case fuzzLost:
 		s.do(Event{Kind: Lost, ID: s.fuzzID(arg)})
 	case fuzzSignal:

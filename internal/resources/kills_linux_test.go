@@ -1,0 +1,81 @@
+package resources
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestMemoryCgroups(t *testing.T) {
+	const (
+		hybrid = `21 1 0:20 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+22 21 0:21 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct
+23 21 0:22 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory
+24 21 0:23 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+`
+		unified = `30 1 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate
+`
+		container = `40 1 0:22 /docker/a\040b /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory
+41 1 0:30 / /proc rw - proc proc rw
+`
+	)
+	for _, c := range []struct{ mounts, cgroups, v1, v2, top string }{
+		{hybrid, "4:memory:/site/web\n1:cpu,cpuacct:/\n0::/user\n", "/sys/fs/cgroup/memory/site/web", "/sys/fs/cgroup/unified/user", "/sys/fs/cgroup/unified"},
+		{hybrid, "4:memory:/\n0::/\n", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/unified"},
+		{unified, "0::/system.slice/web.service\n", "", "/sys/fs/cgroup/system.slice/web.service", "/sys/fs/cgroup"},
+		{unified, "0::/../outside\n", "", "", "/sys/fs/cgroup"},
+		{container, "9:memory:/docker/a b/web\n", "/sys/fs/cgroup/memory/web", "", ""},
+		{container, "9:memory:/docker/a b\n", "/sys/fs/cgroup/memory", "", ""},
+		{container, "9:memory:/docker/a b c\n", "", "", ""},
+		{container, "", "", "", ""},
+		{"nonsense\n", "nonsense\n", "", "", ""},
+	} {
+		if v1, v2, top := memoryCgroups(c.mounts, c.cgroups); v1 != c.v1 || v2 != c.v2 || top != c.top {
+			t.Errorf("%q in\n%s: %q, %q, %q; want %q, %q, %q", c.cgroups, c.mounts, v1, v2, top, c.v1, c.v2, c.top)
+		}
+	}
+}
+
+// Each kill is told of once, also where several came at one time, and those before are not.
+func TestKills(t *testing.T) {
+	k := &Kills{file: filepath.Join(t.TempDir(), "memory.events")}
+	write := func(text string) {
+		if err := os.WriteFile(k.file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(what string, want bool) {
+		t.Helper()
+		if got := k.Next(); got != want {
+			t.Errorf("%s: %v", what, got)
+		}
+	}
+	want("no file", false)
+	write("low 0\nhigh 7\nmax 9\noom 5\noom_kill 3\noom_group_kill 1\n")
+	k.seen = k.count()
+	want("none since", false)
+	write("oom_kill_disable 0\nunder_oom 0\noom_kill 5\n")
+	want("the first of two", true)
+	want("the second", true)
+	want("no third", false)
+	write("oom_kill nonsense\n")
+	want("nonsense", false)
+	want("", (&Kills{}).Next())
+	want("", (*Kills)(nil).Next())
+}
+
+func BenchmarkKills(b *testing.B) {
+	s := &Settings{}
+	k := s.Kills()
+	b.Log(k.file)
+	b.Run("begin", func(b *testing.B) {
+		for b.Loop() {
+			s.Kills()
+		}
+	})
+	b.Run("look", func(b *testing.B) {
+		for b.Loop() {
+			k.Next()
+		}
+	})
+}

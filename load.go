@@ -86,7 +86,8 @@ func (m *Manager) NumActiveWorkers() (n int) {
 
 // watch is what the loop knows of the workers' load.
 type watch struct {
-	due   bool            // somebody rang, or came, or went
+	due   bool            // somebody rang, or came, or went, or is to be stopped
+	paced pool.Time       // up to here the reads that there were may take, at one each boardPeriod
 	bell  scoreboard.Bell // armed for what is to be told
 	look  pool.Time       // when they will be, Never while none is busy
 	weigh pool.Time       // when the memory of the workers is looked at next
@@ -95,52 +96,77 @@ type watch struct {
 // watches tells whether anybody wants to know what the workers do.
 func (m *Manager) watches() bool { return m.cfg.MinSpareWorkers > 0 || m.cfg.Stuck.Timeout > 0 }
 
+// The board is read when somebody rings. Where workers ring without end, that is once each boardPeriod; after a quiet time it is at once,
+// so many times in a row as boardBurst says, so that a burst of load is not kept waiting.
+const (
+	boardPeriod = 10 * time.Millisecond
+	boardBurst  = 10
+)
+
+// readable is when the board may be read next.
+func (w *watch) readable() pool.Time { return max(0, w.paced-(boardBurst-1)*boardPeriod) }
+
 // lookAround brings the policy up to date with what the workers have published, and says when it wants to look again.
 func (m *Manager) lookAround() pool.Time {
-	if m.watches() && (m.watch.due || m.watch.look != pool.Never && m.watch.look <= m.now()) {
-		m.watch.due = false
-		m.readBoard()
+	next := pool.Never
+	if m.watches() {
+		now := m.now()
+		if m.watch.due && m.watch.readable() <= now || m.watch.look != pool.Never && m.watch.look <= now {
+			m.watch.due = false
+			m.watch.paced = max(m.watch.paced, now) + boardPeriod
+			m.readBoard()
+		}
+		next = m.watch.look
 	}
-	next := m.watch.look
 	if m.cfg.Recycle.MaxMemory > 0 {
 		next = pool.Sooner(next, m.weighWorkers())
 	}
 	return next
 }
 
-// readBoard reads what the workers have published until nothing changes meanwhile, and arms the bell for what comes.
+// readBoard reads what the workers have published until nothing that matters changes meanwhile, and arms the bell for what comes.
 func (m *Manager) readBoard() {
-	for range 10 { // whoever changes all the time rings again
+	again := true
+	for tries := 3; again && tries > 0; tries-- { // whoever changes all the time rings again
 		seen := m.counted()
-		cells, idle := make([]*scoreboard.Cell, len(seen)), 0
-		for i, c := range seen {
-			busy := c.cell.Read().Busy()
-			if busy != c.busy {
-				c.busy = busy
-				kind := pool.Idle
-				if busy {
-					kind = pool.Busy
-				}
-				m.handle(pool.Event{Kind: kind, ID: c.Ordinal})
-			}
-			if !busy {
-				idle++
-			}
-			cells[i] = c.cell
-		}
+		idle := m.tellBusy(seen)
 		m.findStuck(seen, idle)
-		low, high := 0, len(cells)
+		low, high := 0, len(seen)
 		if m.cfg.MinSpareWorkers > 0 {
 			low, high = m.cfg.MinSpareWorkers, m.cfg.MaxSpareWorkers
 		}
-		if m.cfg.Stuck.Timeout > 0 && idle == len(cells) {
-			low = len(cells) // the first that is busy begins the watch
+		if m.cfg.Stuck.Timeout > 0 && idle == len(seen) {
+			low = len(seen) // the first that is busy begins the watch
 		}
-		if m.watch.bell.Post(cells, low, high) == idle {
-			return
+		cells := make([]*scoreboard.Cell, len(seen))
+		for i, c := range seen {
+			cells[i] = c.cell
 		}
+		now := m.watch.bell.Post(cells, low, high)
+		again = (now < low) != (idle < low) || (now > high) != (idle > high)
 	}
-	m.watch.due = true
+	m.watch.due = m.watch.due || again
+	m.handle(pool.Event{Kind: pool.Surveyed})
+}
+
+// tellBusy tells the policy who is busy, and returns how many are not.
+func (m *Manager) tellBusy(seen []*child) (idle int) {
+	for _, c := range seen {
+		busy := c.cell.Read().Busy()
+		if !busy {
+			idle++
+		}
+		if busy == c.busy {
+			continue
+		}
+		c.busy = busy
+		kind := pool.Idle
+		if busy {
+			kind = pool.Busy
+		}
+		m.handle(pool.Event{Kind: kind, ID: c.Ordinal})
+	}
+	return idle
 }
 
 // counted are the workers that are starting or ready, without the replacements, which are idle as long as they are that.

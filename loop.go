@@ -156,13 +156,13 @@ func (m *Manager) turn() pool.Step {
 	m.inherit()
 	due := m.tickHeir()
 	if m.watches() || m.cfg.Recycle.MaxMemory > 0 {
-		m.handle(pool.Event{Kind: pool.Tick})
+		m.watch.due = m.handle(pool.Event{Kind: pool.Tick}).Survey || m.watch.due
 		due = pool.Sooner(due, m.lookAround())
 	}
 	step := m.handle(pool.Event{Kind: pool.Tick})
 	step.Wake = pool.Sooner(step.Wake, due)
-	if m.watches() && m.watch.due {
-		m.inbox.put(func(*inbox) {}) // what has just changed is looked at before the loop sleeps
+	if m.watch.due = m.watch.due || step.Survey; m.watch.due && m.watches() { // what has just changed is looked at before the loop sleeps for long
+		step.Wake = pool.Sooner(step.Wake, m.watch.readable())
 	}
 	return step
 }

@@ -101,7 +101,8 @@ type Config struct {
 
 	// MinSpareWorkers turns on sizing by load where it is > 0: as many workers are kept as leave at least so many of them
 	// idle, at most MaxWorkers. Workers say by Worker.SetStatus whether they are busy. What exceeds MaxSpareWorkers
-	// is told to stop, the youngest idle worker first, one each SpawnInterval; busy ones never are.
+	// is told to stop, the youngest idle worker first, one each SpawnInterval; busy ones never are. (One that becomes busy in that very
+	// moment finishes what it has begun, as all that are told to stop.)
 	MinSpareWorkers int
 	// MaxSpareWorkers is how many workers may be idle; 0 means MaxWorkers.
 	MaxSpareWorkers int

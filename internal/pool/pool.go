@@ -101,6 +101,7 @@ const (
 	Resize                  // Max becomes N
 	Busy                    // worker ID is busy …
 	Idle                    // … or no longer
+	Surveyed                // Busy and Idle have told of all workers just now
 	Retire                  // worker ID is to be replaced
 	Jam                     // worker ID is stuck
 	Yield                   // worker ID is about to end
@@ -155,7 +156,7 @@ type Effect struct {
 
 // Step is the answer to an Event. Effects are to be applied in order and are valid until the next call of Handle.
 // With Ask, a worker of generation Gen should be spawned now, for slot Spawn or, where that is -1, as a standby; the caller
-// spawns and answers Spawned or SpawnFailed, or leaves it and is asked again. Wake is when Handle wants to be called next if nothing happens, or Never.
+// spawns and answers Spawned or SpawnFailed, or leaves it and is asked again; likewise with Survey. Wake is when Handle wants to be called next if nothing happens, or Never.
 type Step struct {
 	Effects []Effect
 	Ask     bool
@@ -163,6 +164,7 @@ type Step struct {
 	Gen     int // of the worker to be spawned
 	Ordinal int
 	Wake    Time
+	Survey  bool          // who is idle is to be told anew, with Surveyed: one of them is to be stopped
 	Retry   time.Duration // after SpawnFailed: no spawn is asked for before this has passed
 }
 
@@ -326,6 +328,8 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 		if w := p.workers[ev.ID]; w != nil {
 			p.yield(now, w)
 		}
+	case Surveyed:
+		p.shrink(now)
 	case Emptied:
 		if r := p.left[ev.ID]; r != nil {
 			p.endRest(r, Gone)
@@ -343,7 +347,6 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 	p.runAges(now)
 	p.runRests(now)
 	p.endRoll(now)
-	p.shrink(now)
 	p.fillDue(now)
 	return p.step(now)
 }
@@ -365,7 +368,12 @@ func (p *Pool) step(now Time) Step {
 	if len(p.ages) > 0 {
 		s.Wake = Sooner(s.Wake, p.ages[0].retireAt)
 	}
-	s.Wake = Sooner(Sooner(s.Wake, p.shrinkAt()), p.settlesAt())
+	s.Wake = Sooner(s.Wake, p.settlesAt())
+	if at := p.shrinkAt(); at != Never && at <= now {
+		s.Survey = true
+	} else {
+		s.Wake = Sooner(s.Wake, at)
+	}
 	if len(p.rests) > 0 {
 		s.Wake = Sooner(s.Wake, p.rests[0].due())
 	}

@@ -123,6 +123,10 @@ func (s *sim) settle(st Step) {
 		}
 	}
 	s.left = false
+	if st.Survey {
+		s.settle(s.step(Event{Kind: Surveyed}))
+		return
+	}
 	s.checkWake()
 	if len(s.empty) > 0 {
 		id := s.empty[0]

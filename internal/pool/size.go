@@ -46,7 +46,8 @@ func (p *Pool) settle(w *worker) {
 	}
 }
 
-// shrink stops what is idle beyond MaxSpare, the youngest first, one each SpawnInterval.
+// shrink stops what is idle beyond MaxSpare, the youngest first, one each SpawnInterval. Who was idle some time ago may be busy by
+// now, so it is called only when all have just been looked at.
 func (p *Pool) shrink(now Time) {
 	for p.adapts() && p.running && p.spare() > p.cfg.MaxSpare && len(p.size.idle) > 0 && p.size.until <= now {
 		p.tell(now, p.size.idle[0], p.cfg.Stop)

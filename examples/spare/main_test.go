@@ -15,7 +15,9 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"spare": main}) }
+func TestMain(m *testing.M) {
+	preforktest.Main(m, map[string]func(){"spare": main, "recycle": recycle})
+}
 
 // start runs the example on a port that is free.
 func start(t *testing.T, args ...string) (p *preforktest.Program, url string) {

@@ -282,20 +282,10 @@ func TestIdleManager(t *testing.T) {
 		watched = append(watched, pid)
 	}
 	watched = append(watched[:5:5], p.PID())
-	switches := func() (all []int64) {
-		for _, pid := range watched {
-			n, err := preforktest.ContextSwitches(pid)
-			if err != nil {
-				t.Fatal(err)
-			}
-			all = append(all, n)
-		}
-		return all
-	}
 	time.Sleep(time.Second) // let the start die down; from here on nothing may happen
-	before := switches()
+	before := switchesOf(t, watched)
 	time.Sleep(10 * time.Second)
-	after := switches()
+	after := switchesOf(t, watched)
 	threads, err := preforktest.Threads(p.PID())
 	if err != nil {
 		t.Fatal(err)

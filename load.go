@@ -86,8 +86,9 @@ func (m *Manager) NumActiveWorkers() (n int) {
 
 // watch is what the loop knows of the workers' load.
 type watch struct {
-	due   bool            // somebody rang, or came, or went, or is to be stopped
-	paced pool.Time       // up to here the reads that there were may take, at one each boardPeriod
+	due   bool            // the board is to be read: somebody rang, or came, or went, or is to be stopped
+	rung  bool            // somebody rang
+	paced pool.Time       // up to here goes what the readings so far count for
 	bell  scoreboard.Bell // armed for what is to be told
 	look  pool.Time       // when they will be, Never while none is busy
 	weigh pool.Time       // when the memory of the workers is looked at next
@@ -96,24 +97,37 @@ type watch struct {
 // watches tells whether anybody wants to know what the workers do.
 func (m *Manager) watches() bool { return m.cfg.MinSpareWorkers > 0 || m.cfg.Stuck.Timeout > 0 }
 
-// The board is read when somebody rings. Where workers ring without end, that is once each boardPeriod; after a quiet time it is at once,
-// so many times in a row as boardBurst says, so that a burst of load is not kept waiting.
+// The board is read when somebody rings, and when workers come and go. A ring counts for ringTime, any reading for readTime a worker; where that comes
+// to more time than goes by (workers ring without end), the next waits. So it takes the manager some hundredths of a CPU,
+// whatever the number of workers. After a quiet time ten rings are answered at once: a burst of load is not kept waiting.
 const (
-	boardPeriod = 10 * time.Millisecond
-	boardBurst  = 10
+	ringTime  = time.Millisecond
+	readTime  = 10 * time.Microsecond // some 30 times what reading a cell takes
+	inAdvance = 10
 )
 
+// readingTime is what a reading of the board counts for.
+func (m *Manager) readingTime(rung bool) time.Duration {
+	t := time.Duration(len(m.children)) * readTime
+	if rung {
+		return max(t, ringTime)
+	}
+	return t
+}
+
 // readable is when the board may be read next.
-func (w *watch) readable() pool.Time { return max(0, w.paced-(boardBurst-1)*boardPeriod) }
+func (m *Manager) readable() pool.Time {
+	return max(0, m.watch.paced-(inAdvance-1)*m.readingTime(true))
+}
 
 // lookAround brings the policy up to date with what the workers have published, and says when it wants to look again.
 func (m *Manager) lookAround() pool.Time {
 	next := pool.Never
 	if m.watches() {
 		now := m.now()
-		if m.watch.due && m.watch.readable() <= now || m.watch.look != pool.Never && m.watch.look <= now {
-			m.watch.due = false
-			m.watch.paced = max(m.watch.paced, now) + boardPeriod
+		if m.watch.due && m.readable() <= now || m.watch.look != pool.Never && m.watch.look <= now {
+			m.watch.paced = max(m.watch.paced, now) + m.readingTime(m.watch.rung)
+			m.watch.due, m.watch.rung = false, false
 			m.readBoard()
 		}
 		next = m.watch.look
@@ -145,7 +159,9 @@ func (m *Manager) readBoard() {
 		now := m.watch.bell.Post(cells, low, high)
 		again = (now < low) != (idle < low) || (now > high) != (idle > high)
 	}
-	m.watch.due = m.watch.due || again
+	if again {
+		m.watch.due, m.watch.rung = true, true
+	}
 	m.handle(pool.Event{Kind: pool.Surveyed})
 }
 

@@ -162,7 +162,7 @@ func (m *Manager) turn() pool.Step {
 	step := m.handle(pool.Event{Kind: pool.Tick})
 	step.Wake = pool.Sooner(step.Wake, due)
 	if m.watch.due = m.watch.due || step.Survey; m.watch.due && m.watches() { // what has just changed is looked at before the loop sleeps for long
-		step.Wake = pool.Sooner(step.Wake, m.watch.readable())
+		step.Wake = pool.Sooner(step.Wake, m.readable())
 	}
 	return step
 }
@@ -254,7 +254,7 @@ func (m *Manager) decode(c *child) {
 		case wire.Parked:
 			m.handle(pool.Event{Kind: pool.Parked, ID: c.Ordinal})
 		case wire.Bell:
-			m.watch.due = true
+			m.watch.due, m.watch.rung = true, true
 		case wire.Retire:
 			m.handle(pool.Event{Kind: pool.Retire, ID: c.Ordinal})
 		}

@@ -160,6 +160,65 @@ func TestD10BusyAndIdleAtOnce(t *testing.T) {
 	})
 }
 
+// The pool follows MaxWorkers as it is changed, up and down; without a MaxSpareWorkers all may be idle, however many those are by then.
+// The stop signal need not be in the table.
+func TestSizingFollowsMaxWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBoardRig(t, Config{MaxWorkers: 2, MinSpareWorkers: 1, TrapSignals: Signals{}})
+		done := r.startAgain()
+		all := func(status byte) {
+			time.Sleep(time.Minute)
+			for i := range r.fake.Started() {
+				time.Sleep(time.Minute)
+				r.set(i+1, status)
+			}
+			time.Sleep(time.Minute)
+		}
+		all('R')
+		all('R')
+		r.wantWorkers("all busy", 2)
+		r.SetMaxWorkers(5)
+		time.Sleep(time.Minute)
+		r.wantWorkers("may be more", 3)
+		for range 3 {
+			all('R')
+		}
+		r.wantWorkers("all busy again", 5)
+		all(StatusIdle)
+		r.wantWorkers("all idle", 5)
+		r.SetMaxWorkers(3)
+		time.Sleep(time.Minute)
+		r.wantWorkers("may be less", 3)
+		r.wantSignals(5, term)
+		r.SignalAllChildren(term)
+		r.Deliver(term)
+		<-done
+	})
+}
+
+// What a worker says before it is ready counts: one that is busy then is no spare one.
+func TestBusyBeforeReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBoardRig(t, Config{MaxWorkers: 3, MinSpareWorkers: 1, Readiness: Readiness{Explicit: true}})
+		r.fake.OnStart = func(start func(*proc.FakeProcess)) func(*proc.FakeProcess) {
+			return func(p *proc.FakeProcess) {
+				start(p)
+				if p.ID == 1 {
+					r.set(1, 'W')
+				}
+			}
+		}(r.fake.OnStart)
+		done := r.startAgain()
+		time.Sleep(time.Minute)
+		r.wantWorkers("one busy since before it was ready", 2)
+		if n := r.NumActiveWorkers(); n != 1 {
+			t.Errorf("%d are active, want 1", n)
+		}
+		r.Deliver(term)
+		<-done
+	})
+}
+
 // BenchmarkReadBoard is what the manager pays for a ring, beside being woken.
 func BenchmarkReadBoard(b *testing.B) {
 	for _, n := range []int{10, 100, 1000} {

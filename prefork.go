@@ -43,6 +43,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"syscall"
 	"time"
@@ -104,7 +105,7 @@ type Config struct {
 	// is told to stop, the youngest idle worker first, one each SpawnInterval; busy ones never are. (One that becomes busy in that very
 	// moment finishes what it has begun, as all that are told to stop.)
 	MinSpareWorkers int
-	// MaxSpareWorkers is how many workers may be idle; 0 means MaxWorkers.
+	// MaxSpareWorkers is how many workers may be idle; 0 means all.
 	MaxSpareWorkers int
 
 	// Standby is how many workers are started ahead, beside MaxWorkers, and parked in Start. When a worker dies, or more are
@@ -244,7 +245,7 @@ func (c Config) withDefaults() (Config, error) {
 		return c, err
 	}
 	if c.MaxSpareWorkers == 0 {
-		c.MaxSpareWorkers = c.MaxWorkers
+		c.MaxSpareWorkers = math.MaxInt // whatever MaxWorkers comes to be
 	}
 	if c.CrashLoop.Window == 0 {
 		c.CrashLoop.Window = defaultCrashWindow

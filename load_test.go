@@ -203,7 +203,7 @@ func TestStuckAndSuspend(t *testing.T) {
 }
 
 func suspended() {
-	pm := must(prefork.Config{MaxWorkers: 2, Stuck: prefork.Stuck{Timeout: time.Second}})
+	pm := must(prefork.Config{MaxWorkers: 2, Stuck: prefork.Stuck{Timeout: 1500 * time.Millisecond}})
 	pm.Run(context.Background(), func(w *prefork.Worker) error {
 		w.SetStatus('B')
 		for i := 0; w.Context().Err() == nil; i++ {
@@ -220,4 +220,32 @@ func TestCrashLoopGivesUp(t *testing.T) {
 	p.Expect(`giving up`)
 	p.Expect(`^Run: true$`)
 	p.Wait()
+}
+
+// Nor does one that was suspended together with its workers, and goes on before they do: a machine that slept, a container that was frozen.
+func TestStuckAndFreeze(t *testing.T) {
+	p := preforktest.Start(t, "suspended")
+	p.ExpectN(2, "worker ready")
+	p.ExpectN(4, "beats on")
+	workers, err := preforktest.Children(p.PID())
+	if err != nil {
+		t.Skip(err)
+	}
+	all := func(sig syscall.Signal) {
+		for _, w := range workers {
+			syscall.Kill(w.PID, sig)
+		}
+	}
+	p.Signal(syscall.SIGSTOP)
+	all(syscall.SIGSTOP)
+	time.Sleep(2 * time.Second) // longer than its timeout
+	p.Signal(syscall.SIGCONT)
+	time.Sleep(time.Second / 10) // it looks first
+	all(syscall.SIGCONT)
+	p.Expect("beats on 9")
+	p.Signal(term)
+	p.Wait()
+	if text := strings.Join(p.Lines(), "\n"); strings.Contains(text, "stuck") {
+		t.Errorf("a worker was taken for stuck:\n%s", text)
+	}
 }

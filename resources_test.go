@@ -5,9 +5,14 @@ package prefork_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log"
+	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"syscall"
 	"testing"
 
@@ -30,37 +35,121 @@ func confined() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	if !prefork.IsWorker() {
+		say("serving on %v", ln.Addr())
+	}
 	pm.Run(context.Background(), func(w *prefork.Worker) error {
 		groups, _ := os.Getgroups()
 		dir, _ := os.Getwd()
 		_, err := os.Stat("/proc")
 		say("worker %d: uid %d gid %d groups %v dir %s proc %v maxprocs %s listens %v", w.Slot(), os.Getuid(), os.Getegid(), groups, dir,
 			err == nil, os.Getenv("GOMAXPROCS"), ln.Addr() != nil)
+		go func() {
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				for _, name := range []string{"/id", "/setuid"} {
+					id := exec.Command(name)
+					id.Stdin = os.Stdin // there is no /dev/null here
+					out, err := id.CombinedOutput()
+					fmt.Fprintf(conn, "%s: %s%v\n", name, out, err)
+				}
+				conn.Close()
+			}
+		}()
 		<-w.Context().Done()
 		return nil
 	})
 }
 
-// As another user, in a chroot, with a binary that only root may run: the worker serves, and is replaced when it dies.
+// copyFile makes a copy of a program.
+func copyFile(t *testing.T, from, to string, mode os.FileMode) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(to), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(to, data, 0o755)
+	}
+	if err == nil {
+		err = os.Chmod(to, mode)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// withID puts the program id, with the libraries that it needs, into a directory that is to be a root, and once more as one that would run as
+// root whoever starts it.
+func withID(t *testing.T, root string) {
+	t.Helper()
+	id, err := exec.LookPath("id")
+	if err != nil {
+		t.Skip("there is no id")
+	}
+	libraries, _ := exec.Command("ldd", id).Output() // none where it is static
+	for _, path := range regexp.MustCompile(`/\S+`).FindAllString(string(libraries), -1) {
+		copyFile(t, path, filepath.Join(root, path), 0o755)
+	}
+	copyFile(t, id, filepath.Join(root, "id"), 0o755)
+	copyFile(t, id, filepath.Join(root, "setuid"), 0o755|os.ModeSetuid)
+}
+
+// As another user, in a chroot, with a binary that only root may run and no new privileges: the worker serves, what it starts runs as that user
+// and in none of the manager's groups, and it is replaced when it dies.
 func TestResources(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can have workers of another user")
 	}
-	root := preforktest.TempDir(t)
+	root := t.TempDir()
 	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p := preforktest.Start(t, "confined", "nobody", "12345", root)
+	withID(t, root)
+	p := preforktest.New(t, "confined", "nobody", "12345", root)
+	program := t.TempDir() + "/program"
+	copyFile(t, p.Cmd.Path, program, 0o700)
+	p.Cmd.Path = program
+	p.Cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Groups: []uint32{4, 24, 54321}}}
+	p.Start()
+	address := p.Expect(`^serving on (\S+)$`)[1]
 	want := `: uid 65534 gid 12345 groups \[\] dir / proc false maxprocs 1 listens true$`
 	p.ExpectN(2, `^worker \d`+want)
+	const answer = "/id: uid=65534 gid=12345 groups=12345\n<nil>\n/setuid: uid=65534 gid=12345 groups=12345\n<nil>\n"
+	for range 4 {
+		if got := hear(t, address); got != answer {
+			t.Errorf("what a worker starts says %q, want %q", got, answer)
+		}
+	}
 	children, err := preforktest.Children(p.PID())
 	if err != nil || len(children) != 2 {
 		t.Fatal(children, err)
 	}
 	syscall.Kill(children[0].PID, syscall.SIGKILL)
 	p.Expect(`^worker \d` + want)
+	if got := hear(t, address); got != answer {
+		t.Errorf("what a worker starts says %q, want %q", got, answer)
+	}
 	p.Signal(term)
 	p.Wait()
+}
+
+// hear returns what a server says to whoever connects.
+func hear(t *testing.T, address string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	all, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(all)
 }
 
 // What the manager can know to be wrong is an error of New, and no worker ever runs as root instead.

@@ -236,8 +236,9 @@ func TestStuckAndFreeze(t *testing.T) {
 			syscall.Kill(w.PID, sig)
 		}
 	}
-	p.Signal(syscall.SIGSTOP)
 	all(syscall.SIGSTOP)
+	time.Sleep(time.Second / 4) // it looks, so that nothing is new to it later
+	p.Signal(syscall.SIGSTOP)
 	time.Sleep(2 * time.Second) // longer than its timeout
 	p.Signal(syscall.SIGCONT)
 	time.Sleep(time.Second / 10) // it looks first

@@ -197,7 +197,8 @@ type Stuck struct{ Timeout time.Duration }
 
 // CrashLoop has the Manager give up, when so many workers have failed (ended badly by themselves, not become ready, or
 // could not be spawned) within Window and none is ready: it delivers itself ShutdownSignal, and WaitAllChildren and Run
-// return ErrCrashLoop. 0 Failures means never; a Window of 0 means 1 minute.
+// return ErrCrashLoop. 0 Failures means never; a Window of 0 means 1 minute. Where ErrRespawnInterval is 1 s, pacing allows a slot no more
+// than six or seven failures in a minute: Failures should be fewer than that times MaxWorkers.
 type CrashLoop struct {
 	Failures int
 	Window   time.Duration

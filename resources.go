@@ -113,10 +113,13 @@ func (m *Manager) outOfMemory(c *child) bool {
 	return int(c.status.Signal) == signum(os.Kill) && c.State != StateKilled && m.kills.Next()
 }
 
-// confine puts this worker's resources into force, once. A program may ignore an error of New, and would go on with
+// confine puts this worker's resources into force, once; what they may leave no room for is had before. A program may ignore an error of New, and would go on with
 // rights that it should not have; so there is none.
 func (p *process) confine() {
-	p.confined.Do(func() { p.follow(p.marker.Resources) })
+	p.confined.Do(func() {
+		p.cellErr = p.openCell()
+		p.follow(p.marker.Resources)
+	})
 }
 
 func (p *process) follow(plan string) {

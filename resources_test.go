@@ -13,8 +13,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime/debug"
+	"slices"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/preforktest"
@@ -190,4 +193,35 @@ func vanishing() {
 		<-w.Context().Done()
 		return nil
 	})
+}
+
+func init() { programs["narrow"] = narrow }
+
+// narrow has workers that may have no more address space than they have, and says what they publish.
+func narrow() {
+	pm := must(prefork.Config{MaxWorkers: 1, Resources: prefork.Resources{Rlimits: []prefork.Rlimit{{Resource: "as", Soft: 64 << 20}}}})
+	if !prefork.IsWorker() {
+		go func() {
+			for pm.NumActiveWorkers() == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			say("active %d", pm.NumActiveWorkers())
+		}()
+	}
+	pm.Run(context.Background(), func(w *prefork.Worker) error {
+		w.SetStatus('N')
+		<-w.Context().Done()
+		return nil
+	})
+}
+
+// A worker publishes its status also where its limits leave no room for the memory in which it does.
+func TestStatusUnderLimits(t *testing.T) {
+	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		t.Skip("the race detector cannot do without address space")
+	}
+	p := preforktest.Start(t, "narrow")
+	p.Expect(`^active 1$`)
+	p.Signal(term)
+	p.Wait()
 }

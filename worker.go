@@ -25,6 +25,7 @@ type process struct {
 	err      error // why it is damaged
 	marker   inherit.Marker
 	cell     *scoreboard.Writer
+	cellErr  error // why there is none
 	confined sync.Once
 	control  *os.File // of a worker and of an heir
 	args     []string // of this process, before the program may have changed them
@@ -171,8 +172,8 @@ func (m *Manager) startWorker() {
 	if started {
 		misuse("Start called twice in a worker; after its work a worker ends by Finish, or by returning from the function of StartFunc or Run")
 	}
-	if err := self.openCell(); err != nil {
-		m.log.Error("this worker's status cannot be published", "err", err)
+	if self.cellErr != nil {
+		m.log.Error("this worker's status cannot be published", "err", self.cellErr)
 	}
 	inherit.HideDepth()
 	self.standBy()

@@ -188,8 +188,9 @@ func TestGrowthBeginsAtOnce(t *testing.T) {
 	n := 0
 	spawn, burst, begin := growthTimes(t, func() bool { n++; return n <= 15 })
 	t.Logf("a spawn %v, from a burst to the first new worker %v: %.2f times; its spawn began after %v", spawn, burst, float64(burst)/float64(spawn), begin)
-	if burst > 4*spawn {
-		t.Errorf("the first new worker is there %v after a burst; a spawn takes %v", burst, spawn)
+	// How long the new workers take then, two beside each other, is the machine's affair, and the benchmark's.
+	if begin > spawn {
+		t.Errorf("the spawn of the first new worker begins %v after a burst; a spawn takes %v", begin, spawn)
 	}
 }
 

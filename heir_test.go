@@ -3,6 +3,7 @@
 package prefork
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"strings"
@@ -203,6 +204,26 @@ func TestUpgradeRefused(t *testing.T) {
 		r := heirRig(t, Config{}, nil)
 		if err := r.Upgrade(context.Background()); err == nil || !strings.Contains(err.Error(), "Start") {
 			t.Errorf("before the first Start: %v", err)
+		}
+	})
+}
+
+// An heir that floods the manager is read slowly, too, and heard in the end.
+func TestUpgradeFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := heirRig(t, Config{}, func(p *proc.FakeProcess) {
+			p.Say(bytes.Repeat(wire.Append(nil, wire.Bell{}), 1000))
+			say(p, wire.Reached{})
+		})
+		done := r.startRun(context.Background())
+		time.Sleep(time.Minute)
+		r.Deliver(usr2)
+		synctest.Wait()
+		if n := r.heirProcesses()[0].Unread(); n < 1000 {
+			t.Errorf("%d bytes are left: one turn read too much", n)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -55,6 +55,7 @@ type Manager struct {
 	ready       int                // workers in state ready
 	steerDue    bool               // who is ready has changed
 	watch       watch              // of the workers' load
+	slowed      []*child           // that are read on later, since they flood the manager
 	gaveUp      bool               // the workers crashed and crashed
 	heir        *heir              // that is on its way, or has taken over
 	heirs       uint64             // that were started so far
@@ -80,6 +81,8 @@ type child struct {
 	WorkerInfo
 	proc      proc.Process
 	unread    []byte // the beginning of a message
+	heard     allowance
+	flooded   bool // it has said more than that
 	exe       *inherit.Binary
 	cell      *scoreboard.Cell // nil for a Command
 	watch     scoreboard.Watch

@@ -21,6 +21,8 @@ type heir struct {
 	proc     proc.Process
 	id       uint64
 	unread   []byte
+	heard    allowance
+	slowed   bool      // it is read on later
 	deadline pool.Time // it is told to stop, then killed; Never for neither
 	took     bool      // it has taken over
 	failed   error     // it is to end, or has ended, because of this
@@ -176,6 +178,9 @@ func (m *Manager) startHeir() error {
 
 // noteHeir handles what an heir has to say.
 func (m *Manager) noteHeir(h *heir, n proc.Note) {
+	if n.Kind == proc.Exited {
+		h.heard = allowance{} // what it said at last is heard before its end
+	}
 	m.listenHeir(h)
 	if n.Kind != proc.Exited {
 		return
@@ -198,7 +203,12 @@ func (m *Manager) noteHeir(h *heir, n proc.Note) {
 func (m *Manager) listenHeir(h *heir) {
 	var buf [wire.MaxSize]byte
 	for h.unread != nil {
-		n, err := h.proc.Read(buf[:])
+		left := h.heard.left(m.now())
+		if h.slowed = left <= 0; h.slowed {
+			return
+		}
+		n, err := h.proc.Read(buf[:min(left, len(buf))])
+		h.heard.read += n
 		h.unread = append(h.unread, buf[:n]...)
 		for h.unread != nil {
 			msg, n, err := wire.Decode(h.unread)

@@ -131,6 +131,7 @@ func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, e
 		m.foreign = cfg.Name != self.marker.Name
 		return m, nil
 	}
+	m.log = newRelay(m.log)
 	if m.resources, err = cfg.Resources.check(cfg.Command != nil, cfg.Standby > 0); err == nil {
 		m.kills = m.resources.Kills()
 		err = m.prepare(table)
@@ -428,5 +429,8 @@ func (m *Manager) enter(call string) (leave func()) {
 			misuse("%s called while %s runs: one blocking call at a time, and none in a hook; from there use Deliver, SignalAllChildren or SetMaxWorkers", call, *other)
 		}
 	}
-	return func() { m.busy.Store(nil) }
+	return func() {
+		m.flushLog()
+		m.busy.Store(nil)
+	}
 }

@@ -97,6 +97,11 @@ type Config struct {
 	// killed as soon as the worker has ended. For those a worker should itself wait for what it has started.
 	StopGroup bool
 
+	// SameGroup leaves workers in the process group of the manager, where each otherwise leads one of its own: then they are in
+	// the terminal's foreground as the manager is, and can read from it, as a debugger of a worker does. What the terminal
+	// sends to the group (Ctrl-C, Ctrl-Z) reaches them too, and what sends a signal to the manager's group does.
+	SameGroup bool
+
 	// Readiness says when a worker counts as ready, and how long that may take.
 	Readiness Readiness
 
@@ -289,6 +294,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Command != nil && (len(c.Command) == 0 || c.Command[0] == "") {
 		return c, configError("Command", "it names no program; leave it nil to run this program as the worker")
+	}
+	if c.SameGroup && c.StopGroup {
+		return c, configError("SameGroup", "the group of a worker, which StopGroup has signalled and killed, would be the manager's: choose one of the two")
 	}
 	if c.ListenFDs && c.Command == nil {
 		return c, configError("ListenFDs", "it is for a Command; workers of this program get their sockets from Listen")

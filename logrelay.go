@@ -85,11 +85,14 @@ func (q *relayQueue) put(write func()) {
 	}
 }
 
-// run writes what there is.
+// run writes what there is. Who waits for a line goes on when it is known what comes next: as a rule nothing.
 func (q *relayQueue) run() {
-	for line, ok := q.next(); ok; line, ok = q.next() {
+	line, ok := q.next()
+	for ok {
 		line.write()
-		close(line.written)
+		written := line.written
+		line, ok = q.next()
+		close(written)
 	}
 }
 

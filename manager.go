@@ -104,6 +104,7 @@ func New(cfg Config) (*Manager, error) {
 	m, err := newManager(cfg, proc.New)
 	if err == nil && self.role != inherit.Worker {
 		m.trapTable()
+		m.followReaper()
 	}
 	return m, err
 }
@@ -158,6 +159,9 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 	}
 	if m.exe, err = inherit.Executable(); err != nil {
 		return fmt.Errorf("prefork: the file of the program that runs is not found (is /proc mounted?): %w", err)
+	}
+	if err := m.wantReaper(); err != nil {
+		return err
 	}
 	m.dir, _ = os.Getwd() // now, since the program may change it
 	m.onDisk, _ = inherit.OnDisk(self.args[0], m.dir)

@@ -45,8 +45,11 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
+
+	"github.com/prefork-go/prefork/internal/reaper"
 )
 
 // Config says what a Manager does. The zero value is a pool of 10 workers that ends on SIGTERM. New copies it.
@@ -153,6 +156,14 @@ type Config struct {
 	// after this time is ended. 0 means 1 s. A worker that never called Context is ended at once. Programs that are
 	// run by Command are killed by the kernel, where it can (Linux, FreeBSD; not setuid programs).
 	OrphanTimeout time.Duration
+
+	// Reaper has the program run below a reaper: a process that waits for all processes whose parents have ended before them,
+	// passes signals on to the manager, and ends as the manager does; with an upgrade, as the last of them. It runs nothing of
+	// the program. Where the program is the first process of a container (process 1), which has to do that, there always is
+	// one, from before main. Elsewhere New executes the program anew for it, so that what stands before New runs
+	// once more, in the directory and the environment as they are then; a second New finds it there. The pid of the reaper is
+	// the one that the program was started with, and stays through upgrades. On Linux.
+	Reaper bool
 
 	// Reload is called by Run, in the manager, before the first generation and when a signal comes that replaces the
 	// workers; its bytes are what Worker.Passed returns in the generation that follows. When it fails the first time,
@@ -300,6 +311,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.ListenFDs && c.Command == nil {
 		return c, configError("ListenFDs", "it is for a Command; workers of this program get their sockets from Listen")
+	}
+	if c.Reaper && !reaper.Supported {
+		return c, configError("Reaper", "%s cannot have other processes than the first adopt orphans: start the program below an init", runtime.GOOS)
 	}
 	if c.FromDisk && c.Command != nil {
 		return c, configError("FromDisk", "it is for workers of this program; a Command is looked up whenever it is spawned")

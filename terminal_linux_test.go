@@ -19,7 +19,7 @@ func init() { programs["interactive"] = interactive }
 // interactive is a manager on a terminal, whose worker reads lines from it.
 func interactive() {
 	pm := must(prefork.Config{
-		MaxWorkers: 1, ErrRespawnInterval: -1, SameGroup: true,
+		MaxWorkers: 1, ErrRespawnInterval: -1, SameGroup: true, Reaper: len(os.Args) > 1,
 		TrapSignals: prefork.Signals{term: {Signal: term}, hup: {}},
 		Observe: func(ev prefork.Event) {
 			if ev, ok := ev.(prefork.SignalEvent); ok {
@@ -44,7 +44,7 @@ func interactive() {
 
 // onTerminal starts interactive as the first of a session on a terminal, which is its standard input and error. What the
 // function returns closes the terminal.
-func onTerminal(t *testing.T) (p *preforktest.Program, terminal *os.File) {
+func onTerminal(t *testing.T, args ...string) (p *preforktest.Program, terminal *os.File) {
 	t.Helper()
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -63,7 +63,7 @@ func onTerminal(t *testing.T) (p *preforktest.Program, terminal *os.File) {
 		t.Fatal(err)
 	}
 	defer theirs.Close()
-	p = preforktest.New(t, "interactive")
+	p = preforktest.New(t, "interactive", args...)
 	p.Cmd.Stdin, p.Cmd.Stderr = theirs, theirs
 	p.Cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
 	return p.Start(), terminal
@@ -78,6 +78,30 @@ func TestSameGroup(t *testing.T) {
 	terminal.Write([]byte{'C' - '@'}) // to the whole group
 	p.Expect(`^received interrupt$`)
 	wantSuccess(t, p)
+}
+
+// Below a reaper the terminal means the manager: Ctrl-C comes once, and Ctrl-Z stops both.
+func TestReaperOnTerminal(t *testing.T) {
+	p, terminal := onTerminal(t, "reaper")
+	p.Expect(`^worker`)
+	fmt.Fprintln(terminal, "hello")
+	p.Expect(`^read hello$`)
+	for range 3 {
+		terminal.Write([]byte{'Z' - '@'})
+		preforktest.WaitFor(t, "the reaper is stopped", func() bool {
+			self, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+			return err == nil && strings.Contains(string(self), ") T ")
+		})
+		p.Signal(syscall.SIGCONT)
+		fmt.Fprintln(terminal, "again")
+		p.Expect(`^read again$`)
+	}
+	terminal.Write([]byte{'C' - '@'})
+	p.Expect(`^received interrupt$`)
+	wantSuccess(t, p)
+	if n := strings.Count(strings.Join(p.Lines(), "\n"), "received"); n != 1 {
+		t.Errorf("%d signals were received", n)
+	}
 }
 
 // A terminal that goes takes neither the manager nor its signals with it; the log has nowhere to go, and nobody waits.

@@ -48,3 +48,9 @@ func (*Binary) Path() string                { return "" }
 func (*Binary) Close()                      {}
 func (*Binary) Same(*Binary) bool           { return false }
 func (*Binary) StartPath(int) string        { return "" }
+
+// TakeReaper is not for this system.
+func TakeReaper() (value string, ok bool) { return "", false }
+
+// AddressedTo is not for this system.
+func AddressedTo(int) {}

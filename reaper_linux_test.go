@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"sync"
 	"syscall"
@@ -28,6 +29,8 @@ func first() {
 		MaxWorkers: 2, Reaper: os.Args[1] == "asked", ErrRespawnInterval: -1,
 		TrapSignals: prefork.Signals{
 			term: {Signal: term}, hup: {Signal: term}, usr1: {}, syscall.SIGUSR2: {Upgrade: true}, syscall.SIGQUIT: {},
+			syscall.SIGTTIN: {}, syscall.SIGTTOU: {}, syscall.SIGTSTP: {}, syscall.SIGWINCH: {}, syscall.SIGALRM: {}, syscall.SIGABRT: {},
+			syscall.Signal(35): {}, syscall.Signal(64): {},
 		},
 		Observe: func(ev prefork.Event) {
 			if ev, ok := ev.(prefork.SignalEvent); ok {
@@ -144,6 +147,20 @@ func TestReaper(t *testing.T) {
 		if ws.Signal() != syscall.SIGKILL && ws.ExitStatus() != 128+9 {
 			t.Errorf("the manager was killed, the reaper ended with %v", p.Cmd.ProcessState)
 		}
+	})
+}
+
+// Whatever a table can name is passed on, also what would stop a process at its terminal.
+func TestReaperPassesSignals(t *testing.T) {
+	eachReaper(t, func(t *testing.T, start func(int) *preforktest.Program) {
+		p := start(0)
+		p.ExpectN(2, `^worker of`)
+		for _, sig := range []syscall.Signal{syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGTSTP, syscall.SIGWINCH, syscall.SIGALRM, syscall.SIGABRT, 35, 64} {
+			p.Signal(sig)
+			p.Expect(`received ` + regexp.QuoteMeta(sig.String()) + `$`)
+		}
+		p.Signal(term)
+		wantSuccess(t, p)
 	})
 }
 

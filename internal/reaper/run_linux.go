@@ -107,11 +107,11 @@ func inherited() (fds []int) {
 	return fds
 }
 
-// own are the signals that are about the reaper itself: those that cannot be caught, that the kernel sends for a fault, that
-// stop a process at its terminal, and that Go and the C library use.
+// own are the signals that are about the reaper itself: those that cannot be caught, that the kernel sends for a fault, and that
+// Go and the C library use. (What stops a process at its terminal comes from others here, as the reaper uses no terminal.)
 var own = []syscall.Signal{
 	unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE, unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL,
-	unix.SIGTRAP, unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, 32, 33, 34,
+	unix.SIGTRAP, 32, 33, 34,
 }
 
 // forwardAll passes on all signals that can be. Each has a channel of its own, as in the manager, so that none crowds out

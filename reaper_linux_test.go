@@ -164,6 +164,20 @@ func TestReaperPassesSignals(t *testing.T) {
 	})
 }
 
+// What is ignored when the program is started, as by nohup, is received all the same where the table names it, and passed on; and
+// Ctrl-C stays ignored.
+func TestReaperIgnored(t *testing.T) {
+	p := preforktest.New(t, "first")
+	p.Cmd = &exec.Cmd{Path: "/bin/sh", Args: []string{"sh", "-c", `trap "" HUP INT; exec "$0" asked 0`, p.Cmd.Path}, Env: p.Cmd.Env}
+	p.Start()
+	p.ExpectN(2, `^worker of \d+, generation 1$`)
+	p.Signal(syscall.SIGINT)
+	p.Signal(hup)
+	p.ExpectN(2, `^worker of \d+, generation 2$`)
+	p.Signal(term)
+	wantSuccess(t, p)
+}
+
 // "10,000 grandchildren orphaned, all reaped; os/exec commands run by the manager meanwhile all return their right status".
 func TestReaperReaps(t *testing.T) {
 	eachReaper(t, func(t *testing.T, start func(int) *preforktest.Program) {

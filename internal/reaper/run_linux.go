@@ -48,12 +48,13 @@ func (r *reaper) run(path string, args, env []string, told func(pid, fd int) str
 	unix.Prctl(unix.PR_SET_NAME, pointer(name), 0, 0, 0) // for ps; and who signals by the program's name means the manager
 
 	r.mu.Lock()
-	r.forwardAll() // what comes meanwhile waits for the lock
+	r.forwardAll(false) // what comes meanwhile waits for the lock
 	theirs, err := r.start(path, args, env, told)
 	r.mu.Unlock()
 	if err != nil {
 		return err
 	}
+	r.forwardAll(true)
 	for _, fd := range theirs {
 		unix.Close(fd)
 	}
@@ -115,10 +116,11 @@ var own = []syscall.Signal{
 }
 
 // forwardAll passes on all signals that can be. Each has a channel of its own, as in the manager, so that none crowds out
-// another. What was ignored when the program was started stays so, here and there.
-func (r *reaper) forwardAll() {
+// another. Those that were ignored when this process was started (by nohup, say) are to be so when the program is; it can
+// listen for them all the same, and so they are passed on once it was started.
+func (r *reaper) forwardAll(ignored bool) {
 	for sig := syscall.Signal(1); sig <= 64; sig++ {
-		if slices.Contains(own, sig) || signal.Ignored(sig) {
+		if slices.Contains(own, sig) || signal.Ignored(sig) != ignored {
 			continue
 		}
 		c := make(chan os.Signal, 1)

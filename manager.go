@@ -179,6 +179,9 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 	if name := m.procs.Name(); strings.HasPrefix(name, "portable (") {
 		m.log.Warn("this system refuses pidfds; workers are watched by a thread each", "why", name)
 	}
+	if err := inherit.NoMemoryFiles(); err != nil {
+		m.log.Warn("this system refuses memory files; the configuration and the status of workers are in nameless temporary files, which workers can change", "why", err)
+	}
 	m.pool = pool.New(pool.Config{
 		Max:           m.cfg.MaxWorkers,
 		Surge:         m.cfg.MaxSurge,

@@ -29,6 +29,7 @@ func Exit(code int)                                { syscall.Exit(code) }
 
 func LockDir(string) (func(), error)          { return nil, errors.ErrUnsupported }
 func AnonymousFile() (int, error)             { return -1, errors.ErrUnsupported }
+func NoMemoryFiles() error                    { return nil }
 func SetBlocking(int, bool) error             { return errors.ErrUnsupported }
 func StarterName(int, string) (string, error) { return "", errors.ErrUnsupported }
 func ForgetGiven()                            {}

@@ -3,8 +3,10 @@
 package prefork
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -203,6 +205,54 @@ func TestUpgradeRefused(t *testing.T) {
 		r := heirRig(t, Config{}, nil)
 		if err := r.Upgrade(context.Background()); err == nil || !strings.Contains(err.Error(), "Start") {
 			t.Errorf("before the first Start: %v", err)
+		}
+	})
+}
+
+// A signal that comes for the old Manager when the heir has taken over goes to that, too, and to the workers that drain.
+func TestUpgradePassesSignalsOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := heirRig(t, Config{}, func(p *proc.FakeProcess) { say(p, wire.Reached{}) })
+		r.cfg.TrapSignals[usr1] = Forward{Signal: usr1}
+		r.fake.OnSignal = func(*proc.FakeProcess, syscall.Signal) {} // they drain
+		done := r.startRun(context.Background())
+		time.Sleep(time.Second)
+		r.Deliver(usr2)
+		time.Sleep(time.Second)
+		r.Deliver(hup)
+		r.Deliver(usr1)
+		r.Deliver(usr2)
+		r.Deliver(term)
+		time.Sleep(time.Second)
+		heirs := r.heirProcesses()
+		if len(heirs) != 1 || !slices.Equal(heirs[0].Signals(), []syscall.Signal{hup, usr1}) {
+			t.Errorf("%d heirs; the first was sent %v", len(heirs), heirs[0].Signals())
+		}
+		if got := signalsOf(r.process(1)); !slices.Contains(got, usr1) {
+			t.Errorf("a worker was sent %v", got)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// An heir that floods the manager is read slowly, too, and heard in the end.
+func TestUpgradeFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := heirRig(t, Config{}, func(p *proc.FakeProcess) {
+			p.Say(bytes.Repeat(wire.Append(nil, wire.Bell{}), 1000))
+			say(p, wire.Reached{})
+		})
+		done := r.startRun(context.Background())
+		time.Sleep(time.Minute)
+		r.Deliver(usr2)
+		synctest.Wait()
+		if n := r.heirProcesses()[0].Unread(); n < 1000 {
+			t.Errorf("%d bytes are left: one turn read too much", n)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -154,7 +154,7 @@ func (m *Manager) turn() pool.Step {
 		m.handle(ev)
 	}
 	m.inherit()
-	due := m.tickHeir()
+	due := pool.Sooner(m.hearSlowed(), m.tickHeir())
 	if m.watches() || m.cfg.Recycle.MaxMemory > 0 {
 		m.watch.due = m.handle(pool.Event{Kind: pool.Tick}).Survey || m.watch.due
 		due = pool.Sooner(due, m.lookAround())
@@ -196,7 +196,10 @@ func (m *Manager) note(n proc.Note) {
 	if c == nil {
 		return // reaped since
 	}
-	m.listen(c) // also before an exit: what it said before comes first
+	if n.Kind != proc.Readable {
+		c.heard = allowance{} // what it said at last is heard before its end
+	}
+	m.listen(c)
 	if n.Kind == proc.Ending && c.proc.Ending() {
 		c.ending = true
 		m.handle(pool.Event{Kind: pool.Yield, ID: c.Ordinal})
@@ -216,11 +219,17 @@ func (m *Manager) note(n proc.Note) {
 	m.handle(pool.Event{Kind: pool.Exited, ID: c.Ordinal, Clean: status.Clean(), Killed: int(status.Signal) == signum(os.Kill), Memory: m.outOfMemory(c), Rest: rest})
 }
 
-// listen reads what a worker has written.
+// listen reads what a worker has written, as far as it goes on at once.
 func (m *Manager) listen(c *child) {
 	var buf [wire.MaxSize]byte
 	for c.unread != nil {
-		n, err := c.proc.Read(buf[:])
+		left := c.heard.left(m.now())
+		if left <= 0 {
+			m.slow(c)
+			return
+		}
+		n, err := c.proc.Read(buf[:min(left, len(buf))])
+		c.heard.read += n
 		c.unread = append(c.unread, buf[:n]...)
 		m.decode(c)
 		switch {

@@ -55,6 +55,7 @@ type Manager struct {
 	ready       int                // workers in state ready
 	steerDue    bool               // who is ready has changed
 	watch       watch              // of the workers' load
+	slowed      []*child           // that are read on later, since they flood the manager
 	gaveUp      bool               // the workers crashed and crashed
 	heir        *heir              // that is on its way, or has taken over
 	heirs       uint64             // that were started so far
@@ -80,6 +81,8 @@ type child struct {
 	WorkerInfo
 	proc      proc.Process
 	unread    []byte // the beginning of a message
+	heard     allowance
+	flooded   bool // it has said more than that
 	exe       *inherit.Binary
 	cell      *scoreboard.Cell // nil for a Command
 	watch     scoreboard.Watch
@@ -101,6 +104,7 @@ func New(cfg Config) (*Manager, error) {
 	m, err := newManager(cfg, proc.New)
 	if err == nil && self.role != inherit.Worker {
 		m.trapTable()
+		m.followReaper()
 	}
 	return m, err
 }
@@ -128,6 +132,7 @@ func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, e
 		m.foreign = cfg.Name != self.marker.Name
 		return m, nil
 	}
+	m.log = newRelay(m.log)
 	if m.resources, err = cfg.Resources.check(cfg.Command != nil, cfg.Standby > 0); err == nil {
 		m.kills = m.resources.Kills()
 		err = m.prepare(table)
@@ -155,6 +160,9 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 	if m.exe, err = inherit.Executable(); err != nil {
 		return fmt.Errorf("prefork: the file of the program that runs is not found (is /proc mounted?): %w", err)
 	}
+	if err := m.wantReaper(); err != nil {
+		return err
+	}
 	m.dir, _ = os.Getwd() // now, since the program may change it
 	m.onDisk, _ = inherit.OnDisk(self.args[0], m.dir)
 	if self.role == inherit.Heir {
@@ -170,6 +178,9 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 	})
 	if name := m.procs.Name(); strings.HasPrefix(name, "portable (") {
 		m.log.Warn("this system refuses pidfds; workers are watched by a thread each", "why", name)
+	}
+	if err := inherit.NoMemoryFiles(); err != nil {
+		m.log.Warn("this system refuses memory files; the configuration and the status of workers are in nameless temporary files, which workers can change", "why", err)
 	}
 	m.pool = pool.New(pool.Config{
 		Max:           m.cfg.MaxWorkers,
@@ -425,5 +436,8 @@ func (m *Manager) enter(call string) (leave func()) {
 			misuse("%s called while %s runs: one blocking call at a time, and none in a hook; from there use Deliver, SignalAllChildren or SetMaxWorkers", call, *other)
 		}
 	}
-	return func() { m.busy.Store(nil) }
+	return func() {
+		m.flushLog()
+		m.busy.Store(nil)
+	}
 }

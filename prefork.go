@@ -45,8 +45,11 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
+
+	"github.com/prefork-go/prefork/internal/reaper"
 )
 
 // Config says what a Manager does. The zero value is a pool of 10 workers that ends on SIGTERM. New copies it.
@@ -96,6 +99,11 @@ type Config struct {
 	// Where the system cannot signal a group without its leader (Linux before 6.9, and systems other than Linux), what is left is
 	// killed as soon as the worker has ended. For those a worker should itself wait for what it has started.
 	StopGroup bool
+
+	// SameGroup leaves workers in the process group of the manager, where each otherwise leads one of its own: then they are in
+	// the terminal's foreground as the manager is, and can read from it, as a debugger of a worker does. What the terminal
+	// sends to the group (Ctrl-C, Ctrl-Z) reaches them too, and what sends a signal to the manager's group does.
+	SameGroup bool
 
 	// Readiness says when a worker counts as ready, and how long that may take.
 	Readiness Readiness
@@ -148,6 +156,14 @@ type Config struct {
 	// after this time is ended. 0 means 1 s. A worker that never called Context is ended at once. Programs that are
 	// run by Command are killed by the kernel, where it can (Linux, FreeBSD; not setuid programs).
 	OrphanTimeout time.Duration
+
+	// Reaper has the program run below a reaper: a process that waits for all processes whose parents have ended before them,
+	// passes signals on to the manager, and ends as the manager does; with an upgrade, as the last of them. It runs nothing of
+	// the program. Where the program is the first process of a container (process 1), which has to do that, there always is
+	// one, from before main. Elsewhere New executes the program anew for it, so that what stands before New runs
+	// once more, in the directory and the environment as they are then; a second New finds it there. The pid of the reaper is
+	// the one that the program was started with, and stays through upgrades. On Linux.
+	Reaper bool
 
 	// Reload is called by Run, in the manager, before the first generation and when a signal comes that replaces the
 	// workers; its bytes are what Worker.Passed returns in the generation that follows. When it fails the first time,
@@ -290,8 +306,14 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Command != nil && (len(c.Command) == 0 || c.Command[0] == "") {
 		return c, configError("Command", "it names no program; leave it nil to run this program as the worker")
 	}
+	if c.SameGroup && c.StopGroup {
+		return c, configError("SameGroup", "the group of a worker, which StopGroup has signalled and killed, would be the manager's: choose one of the two")
+	}
 	if c.ListenFDs && c.Command == nil {
 		return c, configError("ListenFDs", "it is for a Command; workers of this program get their sockets from Listen")
+	}
+	if c.Reaper && !reaper.Supported {
+		return c, configError("Reaper", "%s cannot have other processes than the first adopt orphans: start the program below an init", runtime.GOOS)
 	}
 	if c.FromDisk && c.Command != nil {
 		return c, configError("FromDisk", "it is for workers of this program; a Command is looked up whenever it is spawned")

@@ -163,6 +163,11 @@ func (m *Manager) trapTable() {
 	if _, ok := m.cfg.TrapSignals[m.cfg.ShutdownSignal]; ok {
 		m.trapInterrupt()
 	}
+	// Go ends a program that writes to its standard output or error when nobody reads there any more, unless it listens for
+	// SIGPIPE: a reader of the log that restarts would end the service.
+	if _, named := m.cfg.TrapSignals[syscall.SIGPIPE]; !named && !signal.Ignored(syscall.SIGPIPE) {
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	}
 }
 
 // trapInterrupt has Ctrl-C count as the shutdown signal, until the returned function is called.
@@ -202,6 +207,7 @@ func (m *Manager) arrive(sig os.Signal) {
 // forward sends what the table says for a signal.
 func (m *Manager) forward(a arrival) {
 	f := m.cfg.TrapSignals[a.sig]
+	m.passOn(a)
 	received, again := a.sig, false
 	if a.interrupt {
 		received = os.Interrupt

@@ -120,7 +120,7 @@ func (m *Manager) spawn(step pool.Step) {
 
 // start makes the process of a worker.
 func (m *Manager) start(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, err error) {
-	spec := proc.Spec{Path: m.exe, Args: self.args, Attr: m.resources.Attr(sp.Attr, m.cfg.Command != nil), Group: m.cfg.StopGroup}
+	spec := proc.Spec{Path: m.exe, Args: self.args, Attr: m.resources.Attr(sp.Attr, m.cfg.Command != nil), Group: m.cfg.StopGroup, SameGroup: m.cfg.SameGroup}
 	release, err := addStreams(&spec)
 	if err != nil {
 		return nil, nil, err

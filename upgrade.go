@@ -21,6 +21,8 @@ type heir struct {
 	proc     proc.Process
 	id       uint64
 	unread   []byte
+	heard    allowance
+	slowed   bool      // it is read on later
 	deadline pool.Time // it is told to stop, then killed; Never for neither
 	took     bool      // it has taken over
 	failed   error     // it is to end, or has ended, because of this
@@ -39,7 +41,8 @@ const firstHeir = 1 << 61
 //
 // It is refused with an error before the first Start, after one that has succeeded, in a program with several Managers, and where
 // the end of this process would end everything: as the first process of a container, under start_server, and as a
-// service of systemd that is not told of its new main process (Type=notify tells it).
+// service of systemd that is not told of its new main process (Type=notify tells it). Below a reaper, which stays, none of
+// the three is; see Config.Reaper.
 //
 // In a worker it does nothing and returns nil. It blocks, and runs the loop as Start does: hooks are called, signals are
 // kept for the next call.
@@ -125,6 +128,9 @@ func (m *Manager) mayUpgrade() error {
 	case self.managers() > 1:
 		return errors.New("this program has several Managers, and an heir could take the place of one alone: stop the program and start it anew")
 	}
+	if self.reaper != nil {
+		return nil // who has started the program sees the reaper alone, which stays
+	}
 	return mayEnd(os.Getpid(), self.byStarter, os.Getenv)
 }
 
@@ -160,7 +166,8 @@ func (m *Manager) startHeir() error {
 	marker := m.marker()
 	marker.Path = m.onDisk
 	layOut(&spec, &marker, 0, exe, m.handed(noSlot, true))
-	spec.Env = inherit.Alter(os.Environ(), nil, inherit.DepthEnv+"="+strconv.Itoa(m.depth), inherit.HeirEnv+"="+marker.String())
+	own := append(belowReaper(&spec), inherit.DepthEnv+"="+strconv.Itoa(m.depth), inherit.HeirEnv+"="+marker.String())
+	spec.Env = inherit.Alter(os.Environ(), nil, own...)
 	m.heirs++
 	h := &heir{id: firstHeir + m.heirs, unread: []byte{}, deadline: pool.Never}
 	if h.proc, err = m.procs.Start(h.id, spec); err != nil {
@@ -176,6 +183,9 @@ func (m *Manager) startHeir() error {
 
 // noteHeir handles what an heir has to say.
 func (m *Manager) noteHeir(h *heir, n proc.Note) {
+	if n.Kind == proc.Exited {
+		h.heard = allowance{} // what it said at last is heard before its end
+	}
 	m.listenHeir(h)
 	if n.Kind != proc.Exited {
 		return
@@ -186,6 +196,9 @@ func (m *Manager) noteHeir(h *heir, n proc.Note) {
 	}
 	switch {
 	case h.took:
+		if self.reaper != nil {
+			self.reaper.Ended(h.proc.Pid(), status.Code, status.Signal)
+		}
 		m.log.Error("the heir that has taken over is gone; start the program anew", "pid", h.proc.Pid(), "status", exitStatus(status).String())
 		return
 	case h.failed == nil:
@@ -198,7 +211,12 @@ func (m *Manager) noteHeir(h *heir, n proc.Note) {
 func (m *Manager) listenHeir(h *heir) {
 	var buf [wire.MaxSize]byte
 	for h.unread != nil {
-		n, err := h.proc.Read(buf[:])
+		left := h.heard.left(m.now())
+		if h.slowed = left <= 0; h.slowed {
+			return
+		}
+		n, err := h.proc.Read(buf[:min(left, len(buf))])
+		h.heard.read += n
 		h.unread = append(h.unread, buf[:n]...)
 		for h.unread != nil {
 			msg, n, err := wire.Decode(h.unread)
@@ -237,6 +255,9 @@ func (m *Manager) handOver(h *heir) {
 		return
 	}
 	h.took, h.deadline = true, pool.Never
+	if self.reaper != nil {
+		self.reaper.Heir(h.proc.Pid())
+	}
 	m.mu.Lock()
 	for _, s := range m.sockets {
 		s.file = nil // the heir's
@@ -244,15 +265,22 @@ func (m *Manager) handOver(h *heir) {
 	m.steers = false
 	m.mu.Unlock()
 	for _, a := range m.inbox.takeSignals() {
-		if !a.ctx && a.sig != m.cfg.ShutdownSignal && !m.cfg.TrapSignals[a.sig].Upgrade {
-			h.proc.Signal(a.sig.(syscall.Signal))
-		}
+		m.passOn(a)
 	}
-	if err := announce(h.proc.Pid(), os.Getenv(notifyEnv)); err != nil {
+	if self.reaper != nil {
+		// systemd goes on with the reaper as the main process.
+	} else if err := announce(h.proc.Pid(), os.Getenv(notifyEnv)); err != nil {
 		m.log.Error("cannot tell systemd of the new main process", "pid", h.proc.Pid(), "err", err)
 	}
 	m.changed(UpgradedEvent{Heir: h.proc.Pid()})
 	m.Deliver(m.cfg.ShutdownSignal)
+}
+
+// passOn sends what has come for this Manager to the heir that has taken its place.
+func (m *Manager) passOn(a arrival) {
+	if h := m.heir; h != nil && h.took && !a.ctx && a.sig != m.cfg.ShutdownSignal && !m.cfg.TrapSignals[a.sig].Upgrade {
+		h.proc.Signal(a.sig.(syscall.Signal))
+	}
 }
 
 // endHeir tells an heir to stop that is not to take over.

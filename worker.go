@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/reaper"
 	"github.com/prefork-go/prefork/internal/scoreboard"
 	"github.com/prefork-go/prefork/internal/wire"
 )
@@ -39,6 +40,9 @@ type process struct {
 	tookOver  chan struct{} // in an heir: closed when the manager before it has let go
 	byStarter bool          // this process was started by start_server
 
+	reaper     *reaper.Link  // above this process; nil for none
+	reaperGone chan struct{} // closed when it is
+
 	mu         sync.Mutex
 	names      map[string]bool  // of the Managers in this process
 	kept       map[int]*kept    // a worker's listeners with a socket for each slot, by index
@@ -53,6 +57,7 @@ type process struct {
 func inheritSelf() *process {
 	p := &process{names: make(map[string]bool), args: slices.Clone(os.Args)}
 	p.marker, p.role, p.err = inherit.Take()
+	p.meetReaper()
 	if errors.Is(p.err, inherit.ErrGone) {
 		fmt.Fprintln(os.Stderr, "prefork:", p.err)
 		inherit.Exit(1)

@@ -27,13 +27,14 @@ func TestDependencies(t *testing.T) {
 		t.Skip("the go command is not in PATH: dependencies cannot be listed")
 	}
 	for pkg, allowed := range map[string][]string{
-		module: {module + "/internal/inherit", module + "/internal/pool", module + "/internal/proc", module + "/internal/reuseport", module + "/internal/scoreboard", module + "/internal/resources",
+		module: {module + "/internal/inherit", module + "/internal/pool", module + "/internal/proc", module + "/internal/reaper", module + "/internal/reuseport", module + "/internal/scoreboard", module + "/internal/resources",
 			module + "/internal/wire",
 			"golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener"},
 		module + "/preforkhttp":         {module, module + "/internal/", "golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener"},
 		module + "/preforktest":         {"golang.org/x/sys/"},
 		module + "/internal/pool":       {},
 		module + "/internal/wire":       {},
+		module + "/internal/reaper":     {"golang.org/x/sys/"},
 		module + "/internal/resources":  {"golang.org/x/sys/"},
 		module + "/internal/scoreboard": {"golang.org/x/sys/"},
 		module + "/internal/reuseport":  {"golang.org/x/sys/"},

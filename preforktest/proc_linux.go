@@ -95,14 +95,14 @@ func parseStat(stat string) (Proc, error) {
 }
 
 func children(pid int) ([]Proc, error) {
-	all, err := processes(func(int) bool { return true })
-	var own []Proc
-	for _, p := range all {
-		if p.PPID == pid {
-			own = append(own, p)
+	return processes(func(other int) bool {
+		stat, err := procFile(other, "stat")
+		if err != nil {
+			return false
 		}
-	}
-	return own, err
+		p, err := parseStat(string(stat))
+		return err == nil && p.PPID == pid
+	})
 }
 
 func descriptors(pid int) (map[int]string, error) {

@@ -3,6 +3,7 @@ package preforktest
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -31,6 +32,7 @@ type Program struct {
 	id   string // value of idVar in the program's environment
 	output
 
+	first   bool          // AsInit was called
 	done    chan struct{} // closed when the program has been waited for; Cmd.ProcessState is valid from then on
 	grace   time.Duration // leakWait: what orphans may take to go
 	drain   time.Duration // leakWait: what the output may take to end when all are gone
@@ -102,10 +104,26 @@ func (p *Program) Start() *Program {
 	w.Close()
 	if err != nil {
 		r.Close()
+		if p.first && errors.Is(err, fs.ErrPermission) {
+			p.t.Skipf("preforktest: %s: PID namespaces are not permitted here: run as root: %v", p.name, err)
+		}
 		p.t.Fatalf("preforktest: %s: %v", p.name, err)
 	}
 	go p.read()
 	p.t.Cleanup(p.Stop)
+	return p
+}
+
+// AsInit has the program be the first process of a PID namespace, with a /proc of its own, as in a container: it is process 1
+// there, adopts orphans, and all that is left in the namespace is killed when it ends. PID is its id here, outside. It is
+// called before Start, and skips the test where namespaces are not to be had, at the latest in Start. It needs Linux, a shell,
+// and the command mount. It returns p.
+func (p *Program) AsInit() *Program {
+	p.t.Helper()
+	if err := p.asInit(); err != nil {
+		p.t.Skipf("preforktest: %s: %v", p.name, err)
+	}
+	p.first = true
 	return p
 }
 

@@ -54,6 +54,9 @@ func look(pid int) ancestor {
 	}
 	_, a.worker = lookup(environ, Env)
 	a.depth, a.told = lookup(environ, DepthEnv)
+	if value, ok := lookup(environ, ReaperEnv); ok {
+		a.reaper, _, _ = ParseReaper(value)
+	}
 	if value, ok := lookup(environ, HeirEnv); ok {
 		if m, err := ParseHeir(value); err == nil {
 			a.predecessor = m.Manager
@@ -68,6 +71,7 @@ type ancestor struct {
 	ours        bool   // it runs this very program
 	worker      bool   // it was started with a worker's marker
 	predecessor int    // the manager in whose place it stands, if it was started as an heir; 0 for others
+	reaper      int    // the reaper above it, as it was told; 0 for others
 	depth       string // what it was told of its depth
 	told        bool
 }
@@ -75,10 +79,11 @@ type ancestor struct {
 // managersAbove counts the managers among the ancestors of the first in line, from the nearest to the farthest: those who
 // run this program and are no workers. An heir and the managers before it, which live until their last worker has ended,
 // are one level: otherwise a few upgrades in a row would look like a program that starts itself. It must be the parent
-// that the heir names; whatever stands between them would not have verified the marker.
+// that the heir names; whatever stands between them would not have verified the marker. A reaper is none: it runs nothing of the
+// program.
 func managersAbove(line []ancestor) (n int) {
 	for i, a := range line {
-		if i > 0 && a.ours && !a.worker && line[i-1].predecessor != a.pid {
+		if i > 0 && a.ours && !a.worker && line[i-1].predecessor != a.pid && line[i-1].reaper != a.pid {
 			n++
 		}
 	}

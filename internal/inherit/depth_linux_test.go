@@ -16,6 +16,7 @@ func TestManagersAbove(t *testing.T) {
 	manager := func(pid int) ancestor { return ancestor{pid: pid, ours: true} }
 	heir := func(pid, of int) ancestor { return ancestor{pid: pid, ours: true, predecessor: of} }
 	worker := func(pid int) ancestor { return ancestor{pid: pid, ours: true, worker: true} }
+	below := func(a ancestor, reaper int) ancestor { a.reaper = reaper; return a }
 	other := func(pid int) ancestor { return ancestor{pid: pid} }
 	upgrades := []ancestor{}
 	for pid := 100; pid > 1; pid-- {
@@ -33,6 +34,11 @@ func TestManagersAbove(t *testing.T) {
 		"heir whose manager is gone": {[]ancestor{heir(9, 8), other(1)}, 0},
 		"heir whose manager is gone, and which another manager has adopted": {[]ancestor{heir(9, 8), manager(7), other(1)}, 1},
 		"heir with another between them":                                    {[]ancestor{heir(9, 8), other(10), manager(8), other(1)}, 1},
+		"below a reaper":                                                    {[]ancestor{below(manager(9), 8), manager(8), other(1)}, 0},
+		"in a worker below a reaper":                                        {[]ancestor{manager(9), worker(8), below(manager(7), 6), manager(6)}, 1},
+		"heir below a reaper":                                               {[]ancestor{below(heir(9, 8), 7), below(manager(8), 7), manager(7)}, 0},
+		"heir whose manager is gone, below a reaper":                        {[]ancestor{below(heir(9, 8), 7), manager(7)}, 0},
+		"an orphan that its reaper has adopted":                             {[]ancestor{manager(9), manager(1)}, 1},
 		"upgrades in a row":                                                 {append(upgrades, manager(1)), 0},
 		"upgrades in a row of a manager in a worker":                        {append(upgrades[:50:50], manager(50), worker(40), manager(30)), 1},
 		"in a worker of an heir":                                            {[]ancestor{manager(9), worker(8), heir(7, 6), manager(6), other(1)}, 1},

@@ -9,6 +9,9 @@ func isParent(m Marker) bool { return os.Getppid() == m.Manager }
 // AnonymousFile is an empty file without a name, close-on-exec, in memory where the system has such.
 func AnonymousFile() (int, error) { return unlinkedFile() }
 
+// NoMemoryFiles is for Linux, where they can be refused.
+func NoMemoryFiles() error { return nil }
+
 func seal(int) error { return nil }
 
 // setName does nothing: these systems show the program's path and arguments, which are the manager's.

@@ -29,6 +29,7 @@ func Exit(code int)                                { syscall.Exit(code) }
 
 func LockDir(string) (func(), error)          { return nil, errors.ErrUnsupported }
 func AnonymousFile() (int, error)             { return -1, errors.ErrUnsupported }
+func NoMemoryFiles() error                    { return nil }
 func SetBlocking(int, bool) error             { return errors.ErrUnsupported }
 func StarterName(int, string) (string, error) { return "", errors.ErrUnsupported }
 func ForgetGiven()                            {}
@@ -48,3 +49,9 @@ func (*Binary) Path() string                { return "" }
 func (*Binary) Close()                      {}
 func (*Binary) Same(*Binary) bool           { return false }
 func (*Binary) StartPath(int) string        { return "" }
+
+// TakeReaper is not for this system.
+func TakeReaper() (value string, ok bool) { return "", false }
+
+// AddressedTo is not for this system.
+func AddressedTo(int) {}

@@ -30,6 +30,16 @@ func Take() (Marker, Role, error) {
 	return Marker{}, Ordinary, nil
 }
 
+// TakeReaper reads and removes what the environment says of a reaper.
+func TakeReaper() (value string, ok bool) { return takeEnv(ReaperEnv) }
+
+// AddressedTo has the sockets that systemd has addressed to one process be those of this one, in whose place this one stands.
+func AddressedTo(pid int) {
+	if os.Getenv(ListenPIDEnv) == strconv.Itoa(pid) {
+		os.Setenv(ListenPIDEnv, strconv.Itoa(os.Getpid()))
+	}
+}
+
 func takeEnv(name string) (value string, ok bool) {
 	if value, ok = os.LookupEnv(name); ok {
 		os.Unsetenv(name)
@@ -200,7 +210,7 @@ func Alter(base, extra []string, own ...string) []string {
 				continue
 			}
 			switch name {
-			case Env, HeirEnv, DepthEnv, CommandEnv:
+			case Env, HeirEnv, DepthEnv, CommandEnv, ReaperEnv:
 				continue
 			case StarterEnv, StarterGenerationEnv, ListenPIDEnv, ListenFDsEnv, ListenFDNamesEnv:
 				if i == 0 {

@@ -19,7 +19,7 @@ type schedule struct {
 }
 
 // signal sends sig to one worker, or holds it until the worker is ready. The stop signal is never held: a
-// worker that is not ready yet simply ends by it.
+// worker that is not ready yet simply ends by it, or was ready and the news of that is late: what comes for it then is held, too.
 func (p *Pool) signal(now Time, w *worker, sig syscall.Signal, immediate bool) {
 	switch {
 	case w.state >= Killed:
@@ -29,7 +29,7 @@ func (p *Pool) signal(now Time, w *worker, sig syscall.Signal, immediate bool) {
 		p.tell(now, w, sig)
 	case w.reached || immediate:
 		p.send(w, sig)
-	case w.state <= Standby && !slices.Contains(w.held, sig):
+	case !slices.Contains(w.held, sig):
 		w.held = append(w.held, sig)
 	}
 }

@@ -180,6 +180,13 @@ func (p *FakeProcess) Signals() []syscall.Signal {
 	return slices.Clone(p.signals)
 }
 
+// Unread returns how many bytes the owner has not read yet.
+func (p *FakeProcess) Unread() int {
+	p.f.mu.Lock()
+	defer p.f.mu.Unlock()
+	return len(p.unread)
+}
+
 // Written returns what the owner has written to the control socket.
 func (p *FakeProcess) Written() []byte {
 	p.f.mu.Lock()

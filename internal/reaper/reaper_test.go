@@ -1,0 +1,73 @@
+package reaper
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What a manager says is read, and nothing else is.
+func FuzzMessage(f *testing.F) {
+	for _, s := range []string{"heir 7", "ended 7 0", "ended 7 255", "heir 1", "heir -7", "heir 07", "heir", "heir 7 0", "ended 7", "ended 7 256", "heir 7\n", "heir 9999999999", ""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		m, err := parseMessage(s)
+		if err == nil && m.String() != s {
+			t.Errorf("%q is read as %+v, which is written as %q", s, m, m)
+		}
+		if err == nil && (m.pid < 2 || m.code < 0 || m.code > 255 || len(s) > maxMessage) {
+			t.Errorf("%q is read as %+v", s, m)
+		}
+	})
+}
+
+// Who is signalled, and when the program is over: with what its last manager has ended.
+func TestChain(t *testing.T) {
+	opened := []int{}
+	open := func(pid int) int {
+		opened = append(opened, pid)
+		return -1
+	}
+	for name, tt := range map[string]struct {
+		steps string // h: heir, e: ended, r: reaped; and of whom
+		kids  string // who is a child of the reaper throughout
+		want  string // target after each step, "-" for none, and the code of the last
+	}{
+		"one":                            {"r7", "", "- 7"},
+		"an orphan":                      {"r99 r7", "", "7 - 7"},
+		"an heir":                        {"h8 r7 r8", "8", "8 8 - 8"},
+		"an heir that ends first":        {"h8 e8 r7", "", "8 7 - 8"},
+		"an heir that ends untold":       {"h8 r7", "", "8 - 1"},
+		"an heir of an heir":             {"h8 h9 r7 r8 r9", "8 9", "8 9 9 9 - 9"},
+		"the middle one goes first":      {"h8 h9 e8 r7 r9", "9", "8 9 9 9 - 9"},
+		"the last ends while both drain": {"h8 r7 h9 e9 r8", "8", "8 8 9 8 - 9"},
+		"told twice":                     {"h8 h8 r7 r8", "8", "8 8 8 - 8"},
+		"ended, of a stranger":           {"e99 r7", "", "7 - 7"},
+	} {
+		c := chain{{pid: 7, handle: -1}}
+		got := []string{}
+		for _, step := range strings.Fields(tt.steps) {
+			var pid int
+			fmt.Sscan(step[1:], &pid)
+			switch step[0] {
+			case 'h':
+				c.heard(message{pid: pid}, open)
+			case 'e':
+				c.heard(message{pid: pid, ended: true, code: pid}, open)
+			case 'r':
+				c.reaped(pid, pid, 0, func(pid int) bool { return slices.Contains(strings.Fields(tt.kids), fmt.Sprint(pid)) })
+			}
+			if m := c.target(); m != nil {
+				got = append(got, fmt.Sprint(m.pid))
+			} else {
+				got = append(got, "-")
+			}
+		}
+		got = append(got, fmt.Sprint(c[len(c)-1].code))
+		if s := strings.Join(got, " "); s != tt.want {
+			t.Errorf("%s: %s, want %s", name, s, tt.want)
+		}
+	}
+}

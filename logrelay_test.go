@@ -1,0 +1,72 @@
+package prefork
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// stalling is a log that takes no line while it is stalled.
+type stalling struct {
+	bytes.Buffer
+	stalled <-chan struct{}
+}
+
+func (s *stalling) Write(p []byte) (int, error) {
+	<-s.stalled
+	return s.Buffer.Write(p)
+}
+
+func TestRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stalled := make(chan struct{})
+		out := &stalling{stalled: stalled}
+		log := newRelay(slog.New(slog.NewTextHandler(out, nil)).With("pool", "web"))
+		m := &Manager{log: log}
+		began := time.Now()
+		for i := range 3 + relayLines {
+			log.WithGroup("g").Info("line", "i", i)
+		}
+		if waited := time.Since(began); waited != relayPatience {
+			t.Errorf("the caller waited for %v, want %v", waited, relayPatience)
+		}
+		m.flushLog()
+		if waited := time.Since(began); waited > 2*relayPatience {
+			t.Errorf("the caller waited for %v in all", waited)
+		}
+		close(stalled)
+		synctest.Wait()
+		log.Info("last")
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		if len(lines) != 1+relayLines+2 {
+			t.Fatalf("%d lines", len(lines))
+		}
+		for i, line := range lines[:1+relayLines] {
+			if !strings.HasSuffix(line, fmt.Sprintf("msg=line pool=web g.i=%d", i)) {
+				t.Errorf("line %d: %s", i, line)
+			}
+		}
+		if line := lines[1+relayLines]; !strings.Contains(line, "lines of the log are lost") || !strings.HasSuffix(line, "pool=web lines=2") {
+			t.Error(line)
+		}
+		if line := lines[2+relayLines]; !strings.HasSuffix(line, "msg=last pool=web") {
+			t.Error(line)
+		}
+	})
+}
+
+// Where nothing stalls, a line is written when it was logged.
+func TestRelayIsInStep(t *testing.T) {
+	var out bytes.Buffer
+	log := newRelay(slog.New(slog.NewTextHandler(&out, nil)))
+	for i := range 100 {
+		log.Info("line")
+		if n := strings.Count(out.String(), "\n"); n != i+1 {
+			t.Fatalf("%d lines written of %d", n, i+1)
+		}
+	}
+}

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package preforktest
+
+import "errors"
+
+func (p *Program) asInit() error { return errors.ErrUnsupported }

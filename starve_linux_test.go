@@ -1,0 +1,174 @@
+package prefork_test
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+func init() { programs["starving"] = starving }
+
+const starvedPause = 100 * time.Millisecond
+
+// starving is a manager that tells of spawns. Its first argument is the user that it is to become, or "", the others are a
+// Command, or nothing.
+func starving() {
+	if uid, _ := strconv.Atoi(os.Args[1]); uid > 0 && !prefork.IsWorker() {
+		if err := syscall.Setuid(uid); err != nil {
+			say("setuid: %v", err)
+			os.Exit(1)
+		}
+	}
+	cfg := prefork.Config{
+		MaxWorkers: 2, ErrRespawnInterval: starvedPause,
+		TrapSignals: prefork.Signals{term: {Signal: term}, hup: {Signal: syscall.SIGUSR2}, usr1: {}, syscall.SIGWINCH: {}},
+		AfterSpawn:  func(_ *prefork.Manager, pid int) { say("spawned %d", pid) },
+		Observe: func(ev prefork.Event) {
+			switch ev := ev.(type) {
+			case prefork.SpawnFailedEvent:
+				say("failed, again in %v: %v", ev.Retry, ev.Err.Err)
+			case prefork.ExitEvent:
+				say("gone %d", ev.Exit.PID)
+			case prefork.SignalEvent:
+				var usage unix.Rusage
+				unix.Getrusage(unix.RUSAGE_SELF, &usage)
+				switch ev.Received {
+				case usr1:
+					say("cpu %d", time.Duration(usage.Utime.Nano()+usage.Stime.Nano()))
+				case syscall.SIGWINCH:
+					toggleProcesses()
+				}
+			}
+		},
+	}
+	if len(os.Args) > 2 {
+		cfg.Command = os.Args[2:]
+	}
+	pm := must(cfg)
+	pm.Run(context.Background(), func(w *prefork.Worker) error {
+		c := make(chan os.Signal, 10)
+		signal.Notify(c, syscall.SIGUSR2)
+		ctx := w.Context()
+		say("worker %d", os.Getpid())
+		for {
+			select {
+			case <-c:
+				say("heard")
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+}
+
+// toggleProcesses takes the right to start processes from this one, or gives it back.
+func toggleProcesses() {
+	var limit unix.Rlimit
+	unix.Getrlimit(unix.RLIMIT_NPROC, &limit)
+	if limit.Cur == 1 {
+		limit.Cur = limit.Max
+	} else {
+		limit.Cur = 1
+	}
+	unix.Setrlimit(unix.RLIMIT_NPROC, &limit)
+	say("limit %d", limit.Cur)
+}
+
+// cpu is the processor time that the manager has used so far.
+func cpu(p *preforktest.Program) time.Duration {
+	p.Signal(usr1)
+	n, _ := strconv.ParseInt(p.Expect(`^cpu (\d+)$`)[1], 10, 64)
+	return time.Duration(n)
+}
+
+// testStarved takes something away from a manager with two workers, and gives it back: it reaps, signals and stops all the
+// same, tries again in pauses that grow, and spawns within one when it can.
+func testStarved(t *testing.T, p *preforktest.Program, starve func() (restore func())) {
+	t.Helper()
+	worker := p.ExpectN(2, `^worker (\d+)$`)[1][1]
+	pid, _ := strconv.Atoi(worker)
+	before, began := cpu(p), time.Now()
+	restore := starve()
+	syscall.Kill(pid, syscall.SIGKILL)
+	p.Expect(`^gone ` + worker + `$`)
+	var last []string
+	for range 5 { // 100, 200 … 1600 ms
+		last = p.Expect(`^failed, again in (\S+): (.*)$`)
+	}
+	retry, err := time.ParseDuration(last[1])
+	if err != nil || retry != 16*starvedPause {
+		t.Errorf("after five failures: %v", last)
+	}
+	p.Signal(hup)
+	p.Expect(`^heard$`)
+	used, took := cpu(p)-before, time.Since(began)
+	t.Logf("%s: %v of processor time in %v", last[2], used, took.Round(time.Millisecond))
+	if used > took/4 {
+		t.Errorf("%v of processor time in %v: it spins", used, took)
+	}
+	restore()
+	restored := time.Now()
+	p.ExpectN(2, `^(spawned|worker) \d+$`)
+	if took := time.Since(restored); took > retry+5*time.Second {
+		t.Errorf("the next worker was spawned after %v, the pause is %v", took, retry)
+	}
+	starve()
+	p.Signal(term)
+	wantSuccess(t, p)
+}
+
+func TestStarvedOfFiles(t *testing.T) {
+	p := preforktest.Start(t, "starving", "")
+	testStarved(t, p, p.StarveFiles)
+}
+
+func TestStarvedOfProcesses(t *testing.T) {
+	p := preforktest.Start(t, "starving", "")
+	testStarved(t, p, p.StarveProcesses)
+}
+
+// The limit of a user's processes, which does not hold for root.
+func TestStarvedByLimitOfUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("to become another user takes root")
+	}
+	p := preforktest.Start(t, "starving", "54321")
+	toggle := func() {
+		p.Signal(syscall.SIGWINCH)
+		p.Expect(`^limit \d+$`)
+	}
+	testStarved(t, p, func() func() {
+		toggle()
+		return toggle
+	})
+}
+
+// An executable that vanishes: that of a Command, which is looked up at each spawn.
+func TestStarvedOfProgram(t *testing.T) {
+	sleep := t.TempDir() + "/sleep"
+	install := func() {
+		t.Helper()
+		script := "#!/bin/sh\ntrap exit TERM; trap 'echo heard' USR2; echo worker $$; while :; do sleep 0.1; done\n"
+		if err := os.WriteFile(sleep, []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install()
+	p := preforktest.New(t, "starving", "", sleep)
+	p.Start()
+	testStarved(t, p, func() func() {
+		if err := os.Remove(sleep); err != nil {
+			t.Fatal(err)
+		}
+		return install
+	})
+}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -252,7 +253,7 @@ func TestPausedAtStart(t *testing.T) {
 	s.Heartbeat = time.Millisecond
 	s.Pause()
 	past := time.Now().Add(-time.Hour)
-	resumed := false
+	var resumed atomic.Bool
 	timer := time.AfterFunc(20*time.Millisecond, func() {
 		wantRunning(t, s, os.Getpid())
 		os.Chtimes(s.PIDFile, past, past)
@@ -260,13 +261,13 @@ func TestPausedAtStart(t *testing.T) {
 		if info, err := os.Stat(s.PIDFile); err != nil || info.ModTime().Equal(past) {
 			t.Errorf("no heartbeat while paused: %v", err)
 		}
-		resumed = true
+		resumed.Store(true)
 		s.Resume()
 	})
 	defer timer.Stop()
 	n := 0
 	err := s.Run(t.Context(), func(context.Context) (bool, error) {
-		if n++; !resumed {
+		if n++; !resumed.Load() {
 			t.Error("the callback runs while the service is paused")
 		}
 		if n == 1 {

@@ -113,7 +113,7 @@ func TestLooksDoNotGetInTheWay(t *testing.T) {
 			}
 		}()
 	}
-	for range 200 {
+	for range 50 {
 		l, err := s.Begin(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -24,3 +24,5 @@ func (p *File) Close() error                { return nil }
 func Signal(string, os.Signal) (int, error) { return 0, errors.ErrUnsupported }
 func CheckDir(string) (bool, error)         { return false, errors.ErrUnsupported }
 func Trusted(os.FileInfo) bool              { return true }
+
+func OpenAppend(string, uint32) (*os.File, error) { return nil, errors.ErrUnsupported }

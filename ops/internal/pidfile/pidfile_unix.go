@@ -21,14 +21,14 @@ type File struct {
 }
 
 // open opens a file of ours where others may write too: no symbolic link is followed, a pipe does not block, and what is no
-// plain file with one name is refused. With create it is made if there is none.
-func open(path string, flags int, create bool) (*os.File, *unix.Stat_t, error) {
+// plain file with one name is refused. With a mode it is made if there is none.
+func open(path string, flags int, mode uint32) (*os.File, *unix.Stat_t, error) {
 	flags |= unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
 	fd, err := retry(func() (int, error) { return unix.Open(path, flags, 0) })
-	if err == unix.ENOENT && create {
+	if err == unix.ENOENT && mode != 0 {
 		// Not in one call: where the directory is sticky, some kernels refuse O_CREAT on a file of another user
 		// (fs.protected_regular), and with O_EXCL a link that leads nowhere is not followed either.
-		fd, err = retry(func() (int, error) { return unix.Open(path, flags|unix.O_CREAT|unix.O_EXCL, 0o644) })
+		fd, err = retry(func() (int, error) { return unix.Open(path, flags|unix.O_CREAT|unix.O_EXCL, mode) })
 		if err == unix.EEXIST {
 			err = errChanged
 		}
@@ -103,7 +103,7 @@ func Take(path string) (*File, error) {
 }
 
 func take(path string) (*File, error) {
-	f, st, err := open(path, unix.O_RDWR, true)
+	f, st, err := open(path, unix.O_RDWR, 0o644)
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, orHeld(path, fmt.Errorf("%w: the file is another user's; if it is left from a former run, remove it", err))
 	}
@@ -201,7 +201,7 @@ func (p *File) Close() error { return p.f.Close() }
 
 // Read is the pid that the file names; 0 if it names none.
 func Read(path string) int {
-	f, _, err := open(path, unix.O_RDONLY, false)
+	f, _, err := open(path, unix.O_RDONLY, 0)
 	if err != nil {
 		return 0
 	}
@@ -217,7 +217,7 @@ func read(f *os.File) int {
 
 // Holder tells whether a process holds the file, and which: 0 if it cannot be seen from here.
 func Holder(path string) (pid int, held bool, err error) {
-	f, st, err := open(path, unix.O_RDONLY, false)
+	f, st, err := open(path, unix.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errChanged) {
 		return 0, false, nil
 	}
@@ -298,4 +298,21 @@ func CheckDir(dir string) (shared bool, err error) {
 func Trusted(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && (st.Uid == 0 || st.Uid == uint32(os.Geteuid()))
+}
+
+// OpenAppend opens a file of this user's to read and to append to it, with the same care. It is made with this mode if there
+// is none.
+func OpenAppend(path string, mode uint32) (*os.File, error) {
+	f, st, err := open(path, unix.O_RDWR|unix.O_APPEND, mode)
+	if errors.Is(err, errChanged) { // somebody has made it first
+		f, st, err = open(path, unix.O_RDWR|unix.O_APPEND, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if st.Uid != uint32(os.Geteuid()) && st.Uid != 0 || st.Mode&0o002 != 0 {
+		f.Close()
+		return nil, &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("it is user %d's with mode %#o: others could write into it", st.Uid, st.Mode&0o777)}
+	}
+	return f, nil
 }

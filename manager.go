@@ -60,6 +60,8 @@ type Manager struct {
 	heirs       uint64             // that were started so far
 	succeeds    bool               // this Manager is an heir, and has not told yet how it came out
 	inherits    bool               // and the one before it has not let go yet, or not been heard to
+	pauses      int                // there were so many
+	pausing     int                // the number of the one in force; 0 for none
 
 	// mu guards what other goroutines read: the loop alone changes children and generation.
 	mu         sync.Mutex
@@ -67,6 +69,7 @@ type Manager struct {
 	standbys   int            // of these
 	generation int
 	max        int
+	paused     bool      // as Pause and Resume have it
 	passed     *handover // what Pass was last given
 	steers     bool      // it is for this Manager to say which slots get new connections
 	sockets    []*socket // in order of Listen
@@ -391,7 +394,7 @@ func (m *Manager) Generation() int {
 func (m *Manager) Snapshot() Snapshot {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := Snapshot{Name: m.cfg.Name, PID: m.ManagerPID(), Generation: m.generation, MaxWorkers: m.max, Standbys: m.standbys}
+	s := Snapshot{Name: m.cfg.Name, PID: m.ManagerPID(), Generation: m.generation, MaxWorkers: m.max, Standbys: m.standbys, Pausing: m.paused}
 	if self.role == inherit.Worker {
 		s.Generation = self.marker.Generation
 	}

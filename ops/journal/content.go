@@ -65,6 +65,7 @@ type workerData struct {
 	PID        int       `json:"pid"`
 	State      stateName `json:"state"`
 	Started    time.Time `json:"started,omitzero"`
+	Paused     bool      `json:"paused,omitempty"`
 	Status     string    `json:"status,omitempty"`
 	Requests   uint64    `json:"requests,omitempty"`
 }
@@ -72,7 +73,7 @@ type workerData struct {
 func workerToData(w prefork.WorkerInfo) workerData {
 	d := workerData{
 		Slot: w.Slot, Generation: w.Generation, Ordinal: w.Ordinal, PID: w.PID, State: stateName(w.State),
-		Started: w.Started.UTC(), Requests: w.Requests,
+		Started: w.Started.UTC(), Paused: w.Paused, Requests: w.Requests,
 	}
 	if w.Status != 0 {
 		d.Status = string(rune(w.Status)) // a byte, as the rune of that number: JSON has no bytes
@@ -83,7 +84,7 @@ func workerToData(w prefork.WorkerInfo) workerData {
 func (d workerData) info() prefork.WorkerInfo {
 	w := prefork.WorkerInfo{
 		Slot: d.Slot, Generation: d.Generation, Ordinal: d.Ordinal, PID: d.PID, State: prefork.State(d.State),
-		Started: d.Started, Requests: d.Requests,
+		Started: d.Started, Paused: d.Paused, Requests: d.Requests,
 	}
 	for _, r := range d.Status {
 		w.Status = byte(r)

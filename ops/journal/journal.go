@@ -90,13 +90,16 @@ type Journal struct {
 	began  time.Time // of the first record in the file
 	torn   bool      // what was written last is not a whole line
 	state  tracker
-	syncer *time.Timer // set while something is to be synced
-	err    error       // of a sync in the background
+	syncer *time.Timer   // set while something is to be synced
+	err    error         // of what was done in the background
+	tend   chan struct{} // in an heir: closed by Close
 }
 
 // Open opens a journal for writing, makes it if there is none, and writes that the manager has started. It fails with a
 // *RunningError while another process has it; who has it is in a file beside it, with ".lock" at the end of its name, which the
 // kernel locks. The directory must be there, and not be one in which every user may make files.
+//
+// An heir (prefork.Manager.Upgrade) inherits the journal: both managers write it until the old one has ended.
 //
 // In a worker the Journal does nothing, and nothing is opened.
 func Open(path string, cfg Config) (*Journal, error) {
@@ -118,6 +121,7 @@ func Open(path string, cfg Config) (*Journal, error) {
 	if err := j.takeLock(); err != nil {
 		return nil, err
 	}
+	prefork.Bequeath(j.bequest(), j.lock.File())
 	j.mu.Lock() // a sync in the background may begin
 	defer j.mu.Unlock()
 	err := j.open()
@@ -141,10 +145,49 @@ func (j *Journal) begin() error {
 	}
 	j.previous = previous
 	j.state.restore(previous)
-	return j.write(Record{time.Now(), Started{PID: os.Getpid()}})
+	if err := j.write(Record{time.Now(), Started{PID: os.Getpid(), Heir: j.shares()}}); err != nil || !j.shares() {
+		return err
+	}
+	j.tend = make(chan struct{})
+	go j.awaitTakeOver()
+	return nil
+}
+
+// bequest is the name under which an heir inherits the lock.
+func (j *Journal) bequest() string { return "journal " + j.path }
+
+// shares tells whether another manager writes the journal too: the one before this one, until it has let go, or the heir
+// after it. The lock is one for both, each line is written by one call, and it is the manager that rules which rotates.
+func (j *Journal) shares() bool {
+	select {
+	case <-prefork.TookOver():
+		return prefork.Succeeded()
+	default:
+		return true
+	}
+}
+
+// awaitTakeOver is an heir's: it writes that it has taken over.
+func (j *Journal) awaitTakeOver() {
+	select {
+	case <-prefork.TookOver():
+	case <-j.tend:
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if !j.closed {
+		j.err = errors.Join(j.lock.Write(), j.write(Record{time.Now(), TookOver{PID: os.Getpid()}}))
+	}
 }
 
 func (j *Journal) takeLock() (err error) {
+	if f := prefork.Inherited(j.bequest()); f != nil {
+		if j.lock, err = pidfile.Adopt(j.path+".lock", f); err == nil {
+			return nil
+		}
+		f.Close() // it was removed, say; then it is to be had anew
+	}
 	end := time.Now().Add(j.cfg.LockTimeout)
 	for {
 		var held *pidfile.HeldError
@@ -268,7 +311,7 @@ func (j *Journal) sync() {
 // due says why the file is to be rotated before n more bytes are written, if it is.
 func (j *Journal) due(n int64, now time.Time) (reason string) {
 	switch {
-	case j.size == 0:
+	case j.size == 0 || j.shares():
 	case j.cfg.MaxSize > 0 && j.size+n > j.cfg.MaxSize:
 		return "size"
 	case j.cfg.MaxAge > 0 && now.Sub(j.began) >= j.cfg.MaxAge:
@@ -304,11 +347,11 @@ func (j *Journal) rotate(reason string, now time.Time) error {
 	return j.append(line, now)
 }
 
-// Rotate moves the file aside now.
+// Rotate moves the file aside now. While an heir and the manager before it both write, it does nothing.
 func (j *Journal) Rotate() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.closed || j.size == 0 {
+	if j.closed || j.size == 0 || j.shares() {
 		return nil
 	}
 	return j.wrap(j.rotate("request", time.Now()))
@@ -329,7 +372,14 @@ func (j *Journal) Close() error {
 	if j.cfg.Sync != 0 {
 		err = errors.Join(err, j.file.Sync())
 	}
-	return j.wrap(errors.Join(err, j.file.Close(), j.lock.Release()))
+	giveUp := j.lock.Release
+	if j.shares() {
+		giveUp = j.lock.Close // it goes on to be another's
+	}
+	if j.tend != nil {
+		close(j.tend)
+	}
+	return j.wrap(errors.Join(err, j.file.Close(), giveUp()))
 }
 
 func (j *Journal) wrap(err error) error {

@@ -382,9 +382,9 @@ func checkState(t *testing.T, path string, pid int) (bad int) {
 	if err != nil || s.PID != pid || !s.Ended.IsZero() {
 		t.Fatalf("PreviousState after %d: %v, %v", pid, s, err)
 	}
-	// The count by hand: from the last start on.
+	// The count by hand: from the last start on, or from the first file that is kept.
 	workers := make(map[int]bool)
-	started := false
+	started, first := false, true
 	for rec, err := range Read(path) {
 		var line *LineError
 		if errors.As(err, &line) {
@@ -397,11 +397,19 @@ func checkState(t *testing.T, path string, pid int) (bad int) {
 		case Started:
 			started = e.PID == pid
 			clear(workers)
+		case Rotated:
+			if first {
+				started = e.State.PID == pid
+				for _, w := range e.State.Workers {
+					workers[w.PID] = true
+				}
+			}
 		case prefork.StateEvent:
 			workers[e.Worker.PID] = true
 		case prefork.ExitEvent:
 			delete(workers, e.Exit.PID)
 		}
+		first = false
 	}
 	if !started || len(workers) != len(s.Workers) {
 		t.Fatalf("after %d: started %t, %d workers, and PreviousState has %d", pid, started, len(workers), len(s.Workers))

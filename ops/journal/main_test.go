@@ -60,6 +60,7 @@ func examples() []fmt.Stringer {
 		prefork.RollFailedEvent{Generation: 3, Kept: 2, Err: errors.New("worker 5 crashed")},
 		prefork.RollFailedEvent{Generation: 3, Kept: 2, Err: spawnErr},
 		prefork.CrashLoopEvent{Failures: 5, Window: time.Minute},
+		prefork.PauseEvent{}, prefork.PausedEvent{Worker: prefork.WorkerInfo{PID: 7, Paused: true}}, prefork.ResumeEvent{},
 		prefork.UpgradeEvent{Heir: 99}, prefork.UpgradedEvent{Heir: 99},
 		prefork.UpgradeFailedEvent{Heir: 99, Err: errors.New("it ended")}, prefork.UpgradeFailedEvent{Err: errors.New("no file")},
 	}

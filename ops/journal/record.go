@@ -105,6 +105,10 @@ var kinds = []kind{
 		func(d crashLoopData) prefork.CrashLoopEvent {
 			return prefork.CrashLoopEvent{Failures: d.Failures, Window: time.Duration(d.Window)}
 		}),
+	of("pause", func(prefork.PauseEvent) struct{} { return struct{}{} }, func(struct{}) prefork.PauseEvent { return prefork.PauseEvent{} }),
+	of("paused", func(e prefork.PausedEvent) workerData { return workerToData(e.Worker) },
+		func(d workerData) prefork.PausedEvent { return prefork.PausedEvent{Worker: d.info()} }),
+	of("resume", func(prefork.ResumeEvent) struct{} { return struct{}{} }, func(struct{}) prefork.ResumeEvent { return prefork.ResumeEvent{} }),
 	of("upgrade", func(e prefork.UpgradeEvent) heirData { return heirData(e) }, func(d heirData) prefork.UpgradeEvent { return prefork.UpgradeEvent(d) }),
 	of("upgraded", func(e prefork.UpgradedEvent) heirData { return heirData(e) }, func(d heirData) prefork.UpgradedEvent { return prefork.UpgradedEvent(d) }),
 	of("upgrade-failed", func(e prefork.UpgradeFailedEvent) upgradeFailedData { return upgradeFailedData{e.Heir, failure{e.Err}} },

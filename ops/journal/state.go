@@ -130,6 +130,13 @@ func (t *tracker) apply(rec Record) {
 		} else {
 			t.workers[e.Worker.PID] = e.Worker
 		}
+	case prefork.PausedEvent:
+		t.workers[e.Worker.PID] = e.Worker
+	case prefork.ResumeEvent:
+		for pid, w := range t.workers {
+			w.Paused = false
+			t.workers[pid] = w
+		}
 	case prefork.ExitEvent:
 		delete(t.workers, e.Exit.PID)
 	}

@@ -326,6 +326,10 @@ func (m *Manager) Deliver(sig os.Signal) {
 	}
 }
 
+// Shutdown delivers ShutdownSignal, as Deliver does: from a hook, a test, a control command. Run ends by it. In a worker it
+// does nothing. Any goroutine; it does not block.
+func (m *Manager) Shutdown() { m.Deliver(m.cfg.ShutdownSignal) }
+
 // SignalAllChildren sends sig to every worker at the loop's next turn: at once while a blocking call is under way, else
 // when the next begins. Workers that are starting get it when they are ready, save for the stop signal. One
 // that is sent the stop signal has been told to stop. Calling it again sends it again and does no more than that. In a

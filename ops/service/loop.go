@@ -268,10 +268,30 @@ func (h *hold) keep() error {
 	return nil
 }
 
-func (h *hold) release() error {
+func (h *hold) release() error { return h.leave(true) }
+
+// leave lets go of the file. One that is another process's too is left to that.
+func (h *hold) leave(ours bool) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if !ours {
+		return h.file.Close()
+	}
 	return h.file.Release()
+}
+
+// name writes this process's pid.
+func (h *hold) name() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.file.Write()
+}
+
+// open is the open file, which has the lock.
+func (h *hold) open() *os.File {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.file.File()
 }
 
 // traps are the signals that a loop receives.

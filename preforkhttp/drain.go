@@ -31,9 +31,9 @@ func serveBy(ctx context.Context, p pauser, limit time.Duration, ln net.Listener
 		last.end()
 	})
 	if p != nil {
-		pausing, cancel := context.WithCancel(ctx)
-		defer cancel()
-		go d.heedPauses(pausing, p, last)
+		ended := make(chan struct{})
+		defer close(ended)
+		go d.heedPauses(ctx, ended, p, last)
 	}
 	err := by(last)
 	if !stop() {

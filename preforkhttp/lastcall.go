@@ -25,6 +25,7 @@ type lastCallListener struct {
 	conn     syscall.RawConn
 	ends     atomic.Pointer[time.Time]     // set when accepting is to end
 	paused   atomic.Pointer[chan struct{}] // closed when it goes on
+	woken    atomic.Bool                   // for a pause, which may be over by now
 }
 
 type deadliner interface {
@@ -59,6 +60,7 @@ func (l *lastCallListener) wake() bool {
 func (l *lastCallListener) pause() {
 	paused := make(chan struct{})
 	l.paused.Store(&paused)
+	l.woken.Store(true)
 	l.wake()
 }
 
@@ -68,7 +70,8 @@ func (l *lastCallListener) goOn() {
 	}
 }
 
-// await waits while there is a pause. Deadlines were set before what they tell of can be seen to be over here, so none is lost.
+// await waits while there is a pause. Whoever sets a deadline to wake Accept has said before what for, so one that is cleared
+// here is not lost: what it was for is looked at after.
 func (l *lastCallListener) await() {
 	for paused := l.paused.Load(); paused != nil; paused = l.paused.Load() {
 		<-*paused
@@ -93,7 +96,8 @@ func (l *lastCallListener) Accept() (net.Conn, error) {
 		case ends != nil:
 			// Another worker may be faster; then this ends soon, and the queue is looked at again.
 			l.deadline.SetDeadline(time.Now().Add(10 * time.Millisecond))
-		case l.paused.Load() != nil:
+		case l.woken.Swap(false):
+			l.deadline.SetDeadline(time.Time{})
 			l.await()
 		default:
 			return nc, err // a deadline of the program's own

@@ -57,41 +57,42 @@ func (g *barrier) open() {
 	}
 }
 
-// heedPauses does what pauses ask for until ctx ends; then, and in the end, the barrier is open.
-func (d *drainer) heedPauses(ctx context.Context, p pauser, ln *lastCallListener) {
-	defer ln.goOn()
-	defer d.barrier.open()
-	for {
-		select {
-		case <-p.Pausing():
-		case <-ctx.Done():
-			return
-		}
-		ln.pause()
-		d.barrier.close() // behind it, so that a connection accepted meanwhile is held too
-		if d.quiesce(ctx, p) {
-			p.Checkpoint()
-		}
-		if ctx.Err() != nil {
-			return
-		}
+// heedPauses does what pauses ask for until the drain begins, or serving has ended. Then nothing is held back any more.
+func (d *drainer) heedPauses(ctx context.Context, ended <-chan struct{}, p pauser, ln *lastCallListener) {
+	for d.pause(ctx, ended, p, ln) {
 		d.barrier.open()
 		ln.goOn()
 	}
+	if ctx.Err() != nil {
+		d.draining.Store(true) // so that who has waited is told to close
+	}
+	d.barrier.open()
+	ln.goOn()
 }
 
-// quiesce waits until no request is under way. It is false if the pause is over before.
-func (d *drainer) quiesce(ctx context.Context, p pauser) bool {
+// pause waits for a pause and its end, and tells whether there may be another.
+func (d *drainer) pause(ctx context.Context, ended <-chan struct{}, p pauser, ln *lastCallListener) bool {
+	select {
+	case <-p.Pausing():
+	case <-ctx.Done():
+		return false
+	case <-ended:
+		return false
+	}
+	ln.pause()
+	d.barrier.close() // behind it, so that a connection accepted meanwhile is held too
 	for d.barrier.running.Load() > 0 {
 		select {
 		case <-d.barrier.quiet:
 		case <-p.Resumed():
-			return false
+			return true
 		case <-ctx.Done():
+			return false
+		case <-ended:
 			return false
 		}
 	}
-	return true
+	return p.Checkpoint()
 }
 
 // connectionKey is where a request finds its connection, in its context.

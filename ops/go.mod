@@ -5,7 +5,7 @@ go 1.26.0
 require (
 	github.com/DeRuina/timberjack v1.4.9
 	github.com/fsnotify/fsnotify v1.10.1
-	github.com/prefork-go/prefork v0.0.0-00010101000000-000000000000
+	github.com/prefork-go/prefork v0.0.0
 	golang.org/x/sys v0.49.0
 )
 

@@ -476,3 +476,64 @@ func TestManager(t *testing.T) {
 		t.Errorf("PreviousState: %v, %v", s, err)
 	}
 }
+
+func init() { programs["heirs"] = heirs }
+
+// heirs is a Manager with a journal, which upgrades itself on USR2.
+func heirs() {
+	j, err := Open(os.Args[1], Config{})
+	if err != nil {
+		say("cannot: %v", err)
+		os.Exit(1)
+	}
+	pm, err := prefork.New(prefork.Config{
+		MaxWorkers: 2, Logger: slog.New(slog.DiscardHandler), Observe: Observer(j, nil),
+		TrapSignals: prefork.Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}, syscall.SIGUSR2: {Upgrade: true}},
+	})
+	if err == nil {
+		if !prefork.IsWorker() {
+			say("manager %d", os.Getpid())
+		}
+		err = pm.Run(context.Background(), func(w *prefork.Worker) error {
+			say("worker")
+			<-w.Context().Done()
+			return nil
+		})
+	}
+	say("manager %d ended %v, %v", os.Getpid(), err, j.Close())
+}
+
+// An heir writes the same journal, from its start on; who reads it learns who rules, and kill -9 of the heir leaves its workers.
+func TestHeirs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	p := preforktest.Start(t, "heirs", path)
+	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
+	p.Signal(syscall.SIGUSR2)
+	heir := p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`, fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))[0][1]
+	pid, _ := strconv.Atoi(heir)
+	var running *RunningError
+	if _, err := Open(path, Config{}); !errors.As(err, &running) {
+		t.Errorf("Open while the heir runs: %v", err)
+	}
+	preforktest.WaitFor(t, "word of the heir", func() bool {
+		s, err := PreviousState(path)
+		return err == nil && s.PID == pid && len(s.Workers) == 2
+	})
+	syscall.Kill(pid, syscall.SIGKILL)
+	p.WaitGone()
+	s, err := PreviousState(path)
+	if err != nil || s.PID != pid || !s.Ended.IsZero() || len(s.Workers) != 2 {
+		t.Errorf("after kill -9: %v, %v", s, err)
+	}
+	texts, bad := all(t, path)
+	want := []string{fmt.Sprintf("manager %d has started as an heir", pid), fmt.Sprintf("manager %d has taken over", pid), fmt.Sprintf("manager %d has ended", p.PID())}
+	for _, w := range want {
+		if !slices.Contains(texts, w) || bad != 0 {
+			t.Errorf("%q is not in %q", w, texts)
+		}
+	}
+	j := open(t, path, Config{})
+	if previous := j.Previous(); previous.PID != pid || len(previous.Workers) != 2 {
+		t.Errorf("the next manager learns %v", previous)
+	}
+}

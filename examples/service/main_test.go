@@ -91,7 +91,7 @@ func TestService(t *testing.T) {
 
 	// An upgrade by the same file: another process has the name.
 	p.Signal(syscall.SIGUSR2)
-	heir := p.ExpectAll(`^web serves on .* as process (\d+);`, fmt.Sprintf(`heir \d+ has taken over$`))[0][1]
+	heir := p.ExpectAll(`^web serves on .* as process (\d+);`, `heir \d+ has taken over$`)[0][1]
 	p.Wait()
 	command(t, dir, []string{`^web runs as process ` + heir + `$`}, "status")
 

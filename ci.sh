@@ -25,14 +25,14 @@ vet() {
 	local os
 	for os in darwin freebsd openbsd netbsd windows; do
 		echo "vet for $os"
-		GOOS=$os go vet . ./internal/... ./preforkhttp ./preforktest
+		GOOS=$os go vet . ./internal/... ./preforkhttp ./preforktest ./ops/...
 	done
 	GOARCH=386 go vet . ./internal/...
 }
 
 tidy() {
 	local dir
-	for dir in . examples tools; do
+	for dir in . ops examples tools; do
 		(cd "$dir" && GOWORK=off go mod tidy -diff)
 	done
 }
@@ -41,9 +41,9 @@ tidy() {
 # reports its own deadline as a failure ("context deadline exceeded", without an input).
 fuzz() {
 	local target pkg name count
-	for target in pool:FuzzPool:150000x inherit:FuzzParse:500000x inherit:FuzzGiven:450000x wire:FuzzDecode:1000000x reuseport:FuzzKeepers:200000x scoreboard:FuzzCell:100000x resources:FuzzPlan:150000x inherit:FuzzCheckProgram:200000x; do
+	for target in internal/pool:FuzzPool:150000x internal/inherit:FuzzParse:500000x internal/inherit:FuzzGiven:450000x internal/wire:FuzzDecode:1000000x internal/reuseport:FuzzKeepers:200000x internal/scoreboard:FuzzCell:100000x internal/resources:FuzzPlan:150000x internal/inherit:FuzzCheckProgram:200000x ops/journal:FuzzJournal:50000x; do
 		IFS=: read -r pkg name count <<<"$target"
-		go test -run '^$' -fuzz "^$name\$" -fuzztime "$count" -fuzzminimizetime 10x "./internal/$pkg"
+		go test -run '^$' -fuzz "^$name\$" -fuzztime "$count" -fuzzminimizetime 10x "./$pkg"
 	done
 }
 

@@ -108,6 +108,7 @@ type WorkerInfo struct {
 
 	State   State
 	Started time.Time
+	Paused  bool // it waits at its checkpoint (Manager.Pause)
 
 	// What the worker has published, in a Snapshot.
 	Status   byte   // by SetStatus; StatusNone before the first, and for a Command
@@ -115,7 +116,11 @@ type WorkerInfo struct {
 }
 
 func (w WorkerInfo) String() string {
-	return fmt.Sprintf("worker %d (%s, generation %d) %v", w.PID, slotName(w.Slot), w.Generation, w.State)
+	text := fmt.Sprintf("worker %d (%s, generation %d) %v", w.PID, slotName(w.Slot), w.Generation, w.State)
+	if w.Paused {
+		text += ", paused"
+	}
+	return text
 }
 
 // Event is a change of state. It is one of
@@ -132,6 +137,9 @@ func (w WorkerInfo) String() string {
 //	RolledEvent       a rolling replacement has come to its end
 //	RollFailedEvent   one was given up
 //	CrashLoopEvent    the Manager gives up
+//	PauseEvent        the workers are told to pause
+//	PausedEvent       a worker has paused
+//	ResumeEvent       the workers are told to go on
 //	UpgradeEvent      an heir was started
 //	UpgradedEvent     it has taken over
 //	UpgradeFailedEvent it has not, or could not be started
@@ -210,6 +218,15 @@ type (
 		Window   time.Duration
 	}
 
+	// PauseEvent says that the workers are told to pause.
+	PauseEvent struct{}
+
+	// PausedEvent says that a worker waits at its checkpoint, and has nothing to do.
+	PausedEvent struct{ Worker WorkerInfo }
+
+	// ResumeEvent says that the workers are told to go on. None of them counts as paused any more.
+	ResumeEvent struct{}
+
 	// UpgradeEvent says that a new manager was started, as a process with the pid Heir.
 	UpgradeEvent struct{ Heir int }
 
@@ -236,6 +253,9 @@ func (ReloadFailedEvent) event()  {}
 func (RolledEvent) event()        {}
 func (CrashLoopEvent) event()     {}
 func (RollFailedEvent) event()    {}
+func (PauseEvent) event()         {}
+func (PausedEvent) event()        {}
+func (ResumeEvent) event()        {}
 func (UpgradeEvent) event()       {}
 func (UpgradedEvent) event()      {}
 func (UpgradeFailedEvent) event() {}
@@ -296,6 +316,12 @@ func (e CrashLoopEvent) String() string {
 	return fmt.Sprintf("giving up after %d failures of workers within %v", e.Failures, e.Window)
 }
 
+func (e PauseEvent) String() string { return "the workers are told to pause" }
+
+func (e PausedEvent) String() string { return e.Worker.String() }
+
+func (e ResumeEvent) String() string { return "the workers are told to go on" }
+
 func (e UpgradeEvent) String() string { return fmt.Sprintf("heir %d was started", e.Heir) }
 
 func (e UpgradedEvent) String() string { return fmt.Sprintf("heir %d has taken over", e.Heir) }
@@ -310,6 +336,7 @@ type Snapshot struct {
 	PID        int // the manager's
 	Generation int
 	MaxWorkers int
+	Pausing    bool         // the workers are told to pause (Manager.Pause)
 	Standbys   int          // how many of Workers are standbys, or were when they were told to stop
 	Workers    []WorkerInfo // in order of their spawn; those that were reaped are not among them
 	Sockets    []SocketInfo // in order of the calls of Listen
@@ -338,6 +365,15 @@ func (s Snapshot) String() string {
 	fmt.Fprintf(&b, ": generation %d, %d of %d workers", s.Generation, len(s.Workers)-s.Standbys, s.MaxWorkers)
 	if s.Standbys > 0 {
 		fmt.Fprintf(&b, ", %d standing by", s.Standbys)
+	}
+	if s.Pausing {
+		paused := 0
+		for _, w := range s.Workers {
+			if w.Paused {
+				paused++
+			}
+		}
+		fmt.Fprintf(&b, ", %d paused", paused)
 	}
 	for _, l := range s.Sockets {
 		fmt.Fprintf(&b, "\n  %v", l)

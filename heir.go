@@ -87,6 +87,7 @@ func (m *Manager) ownFiles() {
 	m.mu.Lock()
 	m.steers = true
 	m.mu.Unlock()
+	self.disinherit()
 	for _, s := range self.unclaimed() {
 		inherit.Close(s.FD)
 		path := s.Address

@@ -59,6 +59,8 @@ func describe(ev Event) (slog.Level, string, []slog.Attr) {
 		return slog.LevelInfo, "number of workers changed", []slog.Attr{slog.Int("from", ev.From), slog.Int("to", ev.To)}
 	case ReloadFailedEvent:
 		return slog.LevelError, "reload failed, the workers go on as they are", []slog.Attr{slog.Any("err", ev.Err)}
+	case PausedEvent:
+		return slog.LevelDebug, "worker paused", workerAttrs(ev.Worker.Slot, ev.Worker.Generation, ev.Worker.PID)
 	case UpgradeEvent:
 		return slog.LevelInfo, "upgrade begins", []slog.Attr{slog.Int("heir", ev.Heir)}
 	case UpgradedEvent:

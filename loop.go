@@ -142,6 +142,7 @@ func (m *Manager) begin() {
 // turn handles all that has happened since the last.
 func (m *Manager) turn() pool.Step {
 	m.resize()
+	m.tellPause()
 	notes, commands := m.inbox.take()
 	for _, n := range notes {
 		if m.heir != nil && n.ID == m.heir.id {
@@ -257,13 +258,15 @@ func (m *Manager) decode(c *child) {
 			return
 		}
 		c.unread = c.unread[n:]
-		switch msg.(type) {
+		switch msg := msg.(type) {
 		case wire.Reached:
 			m.handle(pool.Event{Kind: pool.Reached, ID: c.Ordinal})
 		case wire.Parked:
 			m.handle(pool.Event{Kind: pool.Parked, ID: c.Ordinal})
 		case wire.Bell:
 			m.watch.due, m.watch.rung = true, true
+		case wire.Paused:
+			m.hasPaused(c, msg.N)
 		case wire.Retire:
 			m.handle(pool.Event{Kind: pool.Retire, ID: c.Ordinal})
 		}

@@ -61,6 +61,8 @@ type Manager struct {
 	heirs       uint64             // that were started so far
 	succeeds    bool               // this Manager is an heir, and has not told yet how it came out
 	inherits    bool               // and the one before it has not let go yet, or not been heard to
+	pauses      int                // there were so many
+	pausing     int                // the number of the one in force; 0 for none
 
 	// mu guards what other goroutines read: the loop alone changes children and generation.
 	mu         sync.Mutex
@@ -68,6 +70,7 @@ type Manager struct {
 	standbys   int            // of these
 	generation int
 	max        int
+	paused     bool      // as Pause and Resume have it
 	passed     *handover // what Pass was last given
 	steers     bool      // it is for this Manager to say which slots get new connections
 	sockets    []*socket // in order of Listen
@@ -334,6 +337,10 @@ func (m *Manager) Deliver(sig os.Signal) {
 	}
 }
 
+// Shutdown delivers ShutdownSignal, as Deliver does: from a hook, a test, a control command. Run ends by it. In a worker it
+// does nothing. Any goroutine; it does not block.
+func (m *Manager) Shutdown() { m.Deliver(m.cfg.ShutdownSignal) }
+
 // SignalAllChildren sends sig to every worker at the loop's next turn: at once while a blocking call is under way, else
 // when the next begins. Workers that are starting get it when they are ready, save for the stop signal. One
 // that is sent the stop signal has been told to stop. Calling it again sends it again and does no more than that. In a
@@ -402,7 +409,7 @@ func (m *Manager) Generation() int {
 func (m *Manager) Snapshot() Snapshot {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := Snapshot{Name: m.cfg.Name, PID: m.ManagerPID(), Generation: m.generation, MaxWorkers: m.max, Standbys: m.standbys}
+	s := Snapshot{Name: m.cfg.Name, PID: m.ManagerPID(), Generation: m.generation, MaxWorkers: m.max, Standbys: m.standbys, Pausing: m.paused}
 	if self.role == inherit.Worker {
 		s.Generation = self.marker.Generation
 	}

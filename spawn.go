@@ -212,7 +212,7 @@ func addStreams(spec *proc.Spec) (release func(), err error) {
 // marker is what all markers of this Manager say.
 func (m *Manager) marker() inherit.Marker {
 	return inherit.Marker{
-		Manager: os.Getpid(), Name: m.cfg.Name, Generation: 1, Ordinal: 1, Stop: m.stop, Orphan: m.cfg.OrphanTimeout,
+		Manager: os.Getpid(), Name: m.cfg.Name, Generation: 1, Ordinal: 1, Stop: m.stop, Orphan: m.cfg.OrphanTimeout, Pause: m.pausing,
 	}
 }
 

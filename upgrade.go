@@ -164,8 +164,15 @@ func (m *Manager) startHeir() error {
 	}
 	defer release()
 	marker := m.marker()
-	marker.Path = m.onDisk
+	marker.Path, marker.Pause = m.onDisk, 0
 	layOut(&spec, &marker, 0, exe, m.handed(noSlot, true))
+	files, keep := self.bequeathed()
+	defer keep()
+	for _, f := range files {
+		spec.Files = append(spec.Files, uintptr(f.FD))
+		f.FD = len(spec.Files) - 1
+		marker.Files = append(marker.Files, f)
+	}
 	own := append(belowReaper(&spec), inherit.DepthEnv+"="+strconv.Itoa(m.depth), inherit.HeirEnv+"="+marker.String())
 	spec.Env = inherit.Alter(os.Environ(), nil, own...)
 	m.heirs++
@@ -258,6 +265,7 @@ func (m *Manager) handOver(h *heir) {
 	if self.reaper != nil {
 		self.reaper.Heir(h.proc.Pid())
 	}
+	self.succeeded.Store(true)
 	m.mu.Lock()
 	for _, s := range m.sockets {
 		s.file = nil // the heir's

@@ -37,7 +37,10 @@ type process struct {
 
 	promoted chan string // a standby's: the plan of the slot that it was given
 
+	pauses pauses
+
 	tookOver  chan struct{} // in an heir: closed when the manager before it has let go
+	succeeded atomic.Bool   // an heir has taken over
 	byStarter bool          // this process was started by start_server
 
 	reaper     *reaper.Link  // above this process; nil for none
@@ -45,6 +48,7 @@ type process struct {
 
 	mu         sync.Mutex
 	names      map[string]bool  // of the Managers in this process
+	bequests   []bequest        // for an heir
 	kept       map[int]*kept    // a worker's listeners with a socket for each slot, by index
 	looked     bool             // outside was looked for
 	wasGiven   bool             // something was found there
@@ -76,6 +80,7 @@ func inheritSelf() *process {
 	p.control = os.NewFile(uintptr(p.marker.Control), "prefork control socket")
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
 	p.promoted = make(chan string, 1)
+	p.pauses.begin(p.marker.Pause)
 	go p.watch()
 	return p
 }
@@ -124,6 +129,10 @@ func (p *process) hear(buf []byte, files []int) ([]byte, []int) {
 			p.drop(msg)
 		case wire.Promote:
 			p.promote(msg)
+		case wire.Pause:
+			p.pauses.pause(msg.N)
+		case wire.Resume:
+			p.pauses.resume()
 		}
 	}
 }

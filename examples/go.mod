@@ -6,6 +6,7 @@ require (
 	github.com/alecthomas/kong v1.17.0
 	github.com/mikespook/gearman-go v0.0.0-20220520031403-2a518e866145
 	github.com/prefork-go/prefork v0.0.0
+	github.com/prefork-go/prefork/ops v0.0.0
 	github.com/valyala/fasthttp v1.74.0
 	golang.org/x/sys v0.49.0
 	google.golang.org/grpc v1.85.0
@@ -13,6 +14,8 @@ require (
 )
 
 require (
+	github.com/DeRuina/timberjack v1.4.9 // indirect
+	github.com/fsnotify/fsnotify v1.10.1 // indirect
 	github.com/klauspost/compress v1.20.0 // indirect
 	github.com/lestrrat-go/server-starter v0.0.0-20210101230921-50cd1900b5bc // indirect
 	github.com/molecule-man/go-brrr v1.0.1 // indirect
@@ -23,3 +26,5 @@ require (
 )
 
 replace github.com/prefork-go/prefork => ../
+
+replace github.com/prefork-go/prefork/ops => ../ops

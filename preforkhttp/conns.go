@@ -17,6 +17,9 @@ type conns struct {
 	recent  list.List                  // the same; the one whose state changed last is at the back
 	active  int                        // those with a request under way
 	expired int                        // those that expire has told to end
+	coming  map[net.Conn]*exchange     // those of which no state was told yet
+
+	hijacked func() // called when a connection is
 
 	changed chan struct{} // holds a token after a change, for the one goroutine that waits for it
 }
@@ -26,10 +29,11 @@ type connection struct {
 	state   http.ConnState // StateNew, StateActive or StateIdle
 	since   time.Time      // of state
 	expired bool
+	x       *exchange
 }
 
 func newConns() *conns {
-	return &conns{byConn: make(map[net.Conn]*list.Element), changed: make(chan struct{}, 1)}
+	return &conns{byConn: make(map[net.Conn]*list.Element), coming: make(map[net.Conn]*exchange), hijacked: func() {}, changed: make(chan struct{}, 1)}
 }
 
 // setState is the ConnState hook. For every connection net/http reports StateNew first, before Serve can return, and
@@ -39,8 +43,9 @@ func (c *conns) setState(nc net.Conn, state http.ConnState) {
 	defer c.mu.Unlock()
 	e := c.byConn[nc]
 	if state == http.StateNew {
-		e = c.recent.PushBack(&connection{nc: nc})
+		e = c.recent.PushBack(&connection{nc: nc, x: c.coming[nc]})
 		c.byConn[nc] = e
+		delete(c.coming, nc)
 	}
 	if e == nil {
 		return // the program has called the hook itself
@@ -62,6 +67,10 @@ func (c *conns) setState(nc net.Conn, state http.ConnState) {
 		if conn.expired {
 			c.expired--
 		}
+	}
+	if state == http.StateHijacked && conn.x != nil {
+		conn.x.hijacked.Store(true)
+		c.hijacked()
 	}
 	select {
 	case c.changed <- struct{}{}:

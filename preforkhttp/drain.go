@@ -14,26 +14,28 @@ var errTwice = errors.New("preforkhttp: Serve was called twice with one http.Ser
 
 // serve is Serve without a Worker: it drains when ctx ends.
 func serve(ctx context.Context, limit time.Duration, ln net.Listener, srv *http.Server) error {
-	return serveBy(ctx, limit, ln, srv, srv.Serve)
+	return serveBy(ctx, nil, limit, ln, srv, srv.Serve)
 }
 
-// serveBy is serve with one of srv's methods that serve.
-func serveBy(ctx context.Context, limit time.Duration, ln net.Listener, srv *http.Server, by func(net.Listener) error) error {
+// serveBy is serve with one of srv's methods that serve, and with pauses, if there can be any.
+func serveBy(ctx context.Context, p pauser, limit time.Duration, ln net.Listener, srv *http.Server, by func(net.Listener) error) error {
 	if _, ok := srv.Handler.(*drainer); ok {
 		return errTwice
 	}
 	d := hook(srv)
 	// Closing the listener is the only way to end srv.Serve that leaves no mark on srv: once Shutdown has been called,
 	// net/http throws away every request that it reads.
-	end := func() { ln.Close() }
-	if l, ok := newLastCall(ln); ok {
-		ln, end = l, l.end
-	}
+	last := newLastCall(ln)
 	stop := context.AfterFunc(ctx, func() {
 		d.draining.Store(true)
-		end()
+		last.end()
 	})
-	err := by(ln)
+	if p != nil {
+		ended := make(chan struct{})
+		defer close(ended)
+		go d.heedPauses(ctx, ended, p, last)
+	}
+	err := by(last)
 	if !stop() {
 		return d.drain(limit)
 	}
@@ -46,22 +48,31 @@ func serveBy(ctx context.Context, limit time.Duration, ln net.Listener, srv *htt
 
 // drainer stands in front of a server's Handler.
 type drainer struct {
-	srv   *http.Server
-	next  http.Handler // the program's
-	conns *conns
+	srv     *http.Server
+	next    http.Handler // the program's
+	conns   *conns
+	barrier barrier
 
 	draining atomic.Bool // tell clients to close
 	ending   atomic.Bool // connections are being expired
 }
 
-// hook puts a drainer in front of the program's Handler and ConnState.
+// hook puts a drainer in front of the program's Handler, ConnContext and ConnState.
 func hook(srv *http.Server) *drainer {
-	d := &drainer{srv: srv, next: srv.Handler, conns: newConns()}
+	d := &drainer{srv: srv, next: srv.Handler, conns: newConns(), barrier: barrier{quiet: make(chan struct{}, 1)}}
+	d.conns.hijacked = d.barrier.done
 	if d.next == nil {
 		d.next = http.DefaultServeMux
 	}
 	srv.Handler = d
 
+	userContext := srv.ConnContext
+	srv.ConnContext = func(ctx context.Context, nc net.Conn) context.Context {
+		if userContext != nil {
+			ctx = userContext(ctx, nc)
+		}
+		return d.conns.connContext(ctx, nc)
+	}
 	user := srv.ConnState
 	srv.ConnState = func(nc net.Conn, state http.ConnState) {
 		if user != nil {
@@ -77,6 +88,10 @@ func hook(srv *http.Server) *drainer {
 // reaching the first would need a wrapper around the ResponseWriter, which hides what programs look
 // for in it (Flusher, Hijacker, ReaderFrom), and would win nothing but that one request.
 func (d *drainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if d.barrier.pass() {
+		d.afresh(w)
+	}
+	defer d.barrier.leave(r)
 	// A response to an Upgrade may copy its header as it stands (httputil.ReverseProxy does), and "close" ahead of
 	// "Upgrade" would break the handshake.
 	if d.draining.Load() && r.Header.Get("Upgrade") == "" {

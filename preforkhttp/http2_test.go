@@ -264,7 +264,7 @@ func TestTLSQueuedConnectionsAreServed(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- serveBy(ctx, time.Minute, g, srv, func(ln net.Listener) error { return srv.ServeTLS(ln, "", "") })
+		done <- serveBy(ctx, nil, time.Minute, g, srv, func(ln net.Listener) error { return srv.ServeTLS(ln, "", "") })
 	}()
 	nc, err := net.Dial("tcp", g.Addr().String()) // it is in the queue now
 	if err != nil {

@@ -26,9 +26,14 @@ const idleLimit = 5 * time.Second
 // http.Server.Shutdown alone, and SetKeepAlivesEnabled(false) alike, would drop requests that net/http
 // has read and not yet begun, and those that arrive while it closes a connection.
 //
+// A pause (prefork.Manager.Pause). The worker accepts nothing more, and requests that are under way are finished; then it counts
+// as paused. Requests that come meanwhile on connections that are open wait, and are answered after the pause. So no request
+// fails, unless its client does not wait so long. A response that does not end, such as a stream of events, keeps the worker
+// from pausing; hijacked connections do not.
+//
 // What to know:
 //
-//   - Serve sets srv.Handler and srv.ConnState to functions that call the program's own (http.DefaultServeMux for no
+//   - Serve sets srv.Handler, srv.ConnState and srv.ConnContext to functions that call the program's own (http.DefaultServeMux for no
 //     Handler). One Server is for one call; for two listeners use two Servers with one Handler. A second call
 //     with the same Server returns an error.
 //   - A handler that replaces or deletes the header "Connection" undoes the above: its clients stay until they are quiet.
@@ -44,11 +49,11 @@ const idleLimit = 5 * time.Second
 //   - If serving ends for any other reason, such as a listener that the program closed, Serve returns the error at
 //     once and has shut nothing down.
 func Serve(w *prefork.Worker, ln net.Listener, srv *http.Server) error {
-	return serve(w.Context(), idleLimit, ln, srv)
+	return serveBy(w.Context(), w, idleLimit, ln, srv, srv.Serve)
 }
 
 // ServeTLS is Serve over TLS, as http.Server.ServeTLS: certificate and key come from the files, or from srv.TLSConfig where
 // their names are empty, and HTTP/2 is offered.
 func ServeTLS(w *prefork.Worker, ln net.Listener, srv *http.Server, certFile, keyFile string) error {
-	return serveBy(w.Context(), idleLimit, ln, srv, func(ln net.Listener) error { return srv.ServeTLS(ln, certFile, keyFile) })
+	return serveBy(w.Context(), w, idleLimit, ln, srv, func(ln net.Listener) error { return srv.ServeTLS(ln, certFile, keyFile) })
 }

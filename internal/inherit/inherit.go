@@ -37,10 +37,18 @@ type Marker struct {
 	Passed     int            // descriptor of what Pass handed on; 0 for none
 	Cell       int            // descriptor of the memory in which a worker publishes its status; 0 for none
 	Requests   int            // so many requests and the worker retires; 0: never
+	Pause      int            // number of the pause that is in force; 0 for none
 	Exe        int            // descriptor of the file that the process was started from, see Binary; 0 for none. Take closes it
 	Resources  string         // what a worker is to put into force; see package resources
 	Path       string         // of an heir: where the program's file is found, as the manager before it has been told
 	Sockets    []Socket
+	Files      []File // of an heir: what the program bequeathed
+}
+
+// File is an open file, under the name by which the program asks for it.
+type File struct {
+	FD   int
+	Name string
 }
 
 // Socket is a listening socket, under the name by which the program asks for it.
@@ -80,7 +88,7 @@ func (m Marker) String() string {
 	}{
 		{"slot", int64(m.Slot)}, {"gen", int64(m.Generation)}, {"ord", int64(m.Ordinal)}, {"stop", int64(m.Stop)},
 		{"orphan", int64(m.Orphan)}, {"ctl", int64(m.Control)}, {"pass", int64(m.Passed)},
-		{"cell", int64(m.Cell)}, {"requests", int64(m.Requests)}, {"exe", int64(m.Exe)},
+		{"cell", int64(m.Cell)}, {"requests", int64(m.Requests)}, {"pause", int64(m.Pause)}, {"exe", int64(m.Exe)},
 	} {
 		b = append(append(append(b, ';'), f.key...), '=')
 		b = strconv.AppendInt(b, f.n, 10)
@@ -98,6 +106,11 @@ func (m Marker) String() string {
 			own = 1
 		}
 		b = strconv.AppendInt(append(b, ','), own, 10)
+	}
+	for _, f := range m.Files {
+		b = append(b, ";file="...)
+		b = strconv.AppendInt(b, int64(f.FD), 10)
+		b = append(append(b, ','), escape(f.Name)...)
 	}
 	return fmt.Sprintf("v%s;%08x;%s", version, checksum(string(b)), b)
 }
@@ -149,7 +162,7 @@ func parse(value string) (m Marker, err error) {
 		{"pid", &m.Manager, 1, 1 << 31}, {"name", &m.Name, 0, 0}, {"slot", &m.Slot, NoSlot, 1 << 31},
 		{"gen", &m.Generation, 1, 1 << 62}, {"ord", &m.Ordinal, 1, 1 << 62}, {"stop", &stop, 1, 128},
 		{"orphan", &orphan, 0, 1 << 62}, {"ctl", &m.Control, firstFD, maxFD}, {"pass", &m.Passed, 0, maxFD},
-		{"cell", &m.Cell, 0, maxFD}, {"requests", &m.Requests, 0, 1 << 62}, {"exe", &m.Exe, 0, maxFD}, {"res", &m.Resources, 0, 0}, {"path", &m.Path, 0, 0},
+		{"cell", &m.Cell, 0, maxFD}, {"requests", &m.Requests, 0, 1 << 62}, {"pause", &m.Pause, 0, 1 << 31}, {"exe", &m.Exe, 0, maxFD}, {"res", &m.Resources, 0, 0}, {"path", &m.Path, 0, 0},
 	} {
 		if len(fields) == 0 {
 			return m, fmt.Errorf("%s is missing", f.key)
@@ -164,12 +177,19 @@ func parse(value string) (m Marker, err error) {
 		}
 	}
 	m.Orphan, m.Stop = time.Duration(orphan), syscall.Signal(stop)
-	for _, f := range fields {
-		s, err := parseSocket(f)
+	for len(fields) > 0 && !strings.HasPrefix(fields[0], "file=") {
+		s, err := parseSocket(fields[0])
 		if err != nil {
 			return m, err
 		}
-		m.Sockets = append(m.Sockets, s)
+		m.Sockets, fields = append(m.Sockets, s), fields[1:]
+	}
+	for _, field := range fields {
+		f, err := parseFile(field)
+		if err != nil {
+			return m, err
+		}
+		m.Files = append(m.Files, f)
 	}
 	return m, m.checkFDs()
 }
@@ -200,6 +220,21 @@ func parseSocket(field string) (s Socket, err error) {
 	return s, nil
 }
 
+func parseFile(field string) (f File, err error) {
+	text, ok := strings.CutPrefix(field, "file=")
+	fd, name, comma := strings.Cut(text, ",")
+	if !ok || !comma {
+		return f, fmt.Errorf("field %q is not a file", short(field))
+	}
+	if err := set(&f.FD, fd, firstFD, maxFD); err != nil {
+		return f, fmt.Errorf("file: %w", err)
+	}
+	if err := set(&f.Name, name, 0, 0); err != nil {
+		return f, fmt.Errorf("file: %w", err)
+	}
+	return f, nil
+}
+
 // checkFDs refuses a descriptor that two things claim.
 func (m Marker) checkFDs() error {
 	fds := m.FDs()
@@ -225,6 +260,9 @@ func (m Marker) FDs() []int {
 	}
 	for _, s := range m.Sockets {
 		fds = append(fds, s.FD)
+	}
+	for _, f := range m.Files {
+		fds = append(fds, f.FD)
 	}
 	return fds
 }

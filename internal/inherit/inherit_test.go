@@ -9,8 +9,9 @@ import (
 
 var full = Marker{
 	Manager: 4711, Name: "web; a=b,%", Slot: 3, Generation: 7, Ordinal: 42, Stop: 15, Orphan: 1500 * time.Millisecond,
-	Control: 3, Passed: 4, Cell: 10, Requests: 5000, Exe: 9, Resources: "nice:5|id:1:2:", Path: "/srv/a;b/current",
+	Control: 3, Passed: 4, Cell: 10, Requests: 5000, Pause: 3, Exe: 9, Resources: "nice:5|id:1:2:", Path: "/srv/a;b/current",
 	Sockets: []Socket{{5, "tcp", "[::1]:8080", Shared, true}, {6, "unix", "/run/a b;c=d.sock", FellBack, true}, {7, "tcp", "", 0, false}, {8, "tcp", "", 12, false}},
+	Files:   []File{{11, "service web;1,2"}, {12, ""}},
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -52,7 +53,7 @@ func hex8(n uint32) string {
 }
 
 func TestWhatNoManagerWrites(t *testing.T) {
-	const good = "pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0;cell=0;requests=0;exe=0;res=;path="
+	const good = "pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0;cell=0;requests=0;pause=0;exe=0;res=;path="
 	if _, err := Parse(sum(good)); err != nil {
 		t.Fatalf("the good one: %v", err)
 	}
@@ -64,7 +65,7 @@ func TestWhatNoManagerWrites(t *testing.T) {
 		{"passed is a standard stream", sum(strings.Replace(good, "pass=0", "pass=1", 1)), "standard stream"},
 		{"pid 0", sum(strings.Replace(good, "pid=1", "pid=0", 1)), "out of range"},
 		{"a sign", sum(strings.Replace(good, "slot=0", "slot=+0", 1)), "not a number"},
-		{"fields swapped", sum("name=;pid=1;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0;cell=0;requests=0;exe=0"), "pid is missing"},
+		{"fields swapped", sum("name=;pid=1;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0;cell=0;requests=0;pause=0;exe=0"), "pid is missing"},
 		{"cut", sum("pid=1;name=;slot=0"), "gen is missing"},
 		{"a field too many", sum(good + ";x=1"), "not a socket"},
 		{"the binary is a standard stream", sum(strings.Replace(good, "exe=0", "exe=1", 1)), "standard stream"},
@@ -76,6 +77,10 @@ func TestWhatNoManagerWrites(t *testing.T) {
 		{"a socket with an empty slot", sum(good + ";sock=4,tcp,x,,0"), "slot"},
 		{"a socket of no slot", sum(good + ";sock=4,tcp,x,-4,0"), "out of range"},
 		{"a slot that is none", sum(strings.Replace(good, "slot=0", "slot=-2", 1)), "out of range"},
+		{"a file without a name", sum(good + ";file=4"), "not a file"},
+		{"a file that is a standard stream", sum(good + ";file=2,x"), "out of range"},
+		{"a file twice", sum(good + ";file=4,x;file=4,y"), "named twice"},
+		{"a socket behind a file", sum(good + ";file=4,x;sock=5,tcp,x,-1,0"), "not a file"},
 		{"escaped without need", sum(strings.Replace(good, "name=", "name=%61", 1)), "not as a manager writes it"},
 	} {
 		if _, err := Parse(tt.value); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -101,7 +106,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(full.String())
 	f.Add("v2;00000000;pid=1")
 	f.Add(full.String()[len("v2;00000000;"):]) // what stands behind the checksum
-	f.Add(sum("pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0;cell=0;requests=0;exe=0;res=;path=;sock=4,tcp,:80,-1,1"))
+	f.Add(sum("pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;ctl=3;pass=0;cell=0;requests=0;pause=0;exe=0;res=;path=;sock=4,tcp,:80,-1,1;file=5,lock"))
 	f.Fuzz(func(t *testing.T, value string) {
 		// Half of the search goes behind the checksum, which a fuzzer cannot guess.
 		for _, v := range []string{value, sum(value)} {

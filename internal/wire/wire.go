@@ -28,6 +28,9 @@ type Parked struct{}
 // Bell goes up: the worker's status has changed, and the manager waits to hear of it.
 type Bell struct{}
 
+// Paused goes up: the worker has come to its checkpoint and waits there, for the Pause with this number.
+type Paused struct{ N int }
+
 // Retire goes up: the worker has served as many requests as it should, and is to be replaced.
 type Retire struct{}
 
@@ -41,6 +44,13 @@ type TakeOver struct{}
 // to listen for it, or listens for it elsewhere; this cannot.
 type Stop struct{}
 
+// Pause goes down: the worker is to wait at its checkpoint until a Resume. N counts the pauses, so that the answer to one is not
+// taken for that to the next.
+type Pause struct{ N int }
+
+// Resume goes down: the worker is to go on.
+type Resume struct{}
+
 // Promote goes down, to a standby: it is the worker of a slot from now on, and puts Plan into force (see package
 // resources; "" for nothing). Its own sockets came before, each as an Adopt.
 type Promote struct {
@@ -49,7 +59,7 @@ type Promote struct {
 }
 
 // MaxPlan is the size of the longest Plan that a Promote takes.
-const MaxPlan = maxBody - 4
+const MaxPlan = maxBody - numberSize
 
 // Adopt goes down, with one descriptor beside it: the worker is to accept from that socket as well, until a Drop of the
 // same name or its end. Socket is the index of the listener among those that have a socket for each slot, in the order of
@@ -59,13 +69,19 @@ type Adopt struct{ Socket, Slot int }
 // Drop goes down: the socket is served by another worker again.
 type Drop struct{ Socket, Slot int }
 
-func (Reached) kind() byte   { return 'R' }
-func (Reached) body() []byte { return nil }
-func (Parked) kind() byte    { return 'K' }
-func (Parked) body() []byte  { return nil }
-func (Promote) kind() byte   { return 'P' }
+func (Reached) kind() byte    { return 'R' }
+func (Reached) body() []byte  { return nil }
+func (Parked) kind() byte     { return 'K' }
+func (Parked) body() []byte   { return nil }
+func (Paused) kind() byte     { return 'Z' }
+func (m Paused) body() []byte { return number(m.N) }
+func (Pause) kind() byte      { return 'H' }
+func (m Pause) body() []byte  { return number(m.N) }
+func (Resume) kind() byte     { return 'G' }
+func (Resume) body() []byte   { return nil }
+func (Promote) kind() byte    { return 'P' }
 func (m Promote) body() []byte {
-	return append(binary.BigEndian.AppendUint32(nil, uint32(m.Slot)), m.Plan[:min(len(m.Plan), MaxPlan)]...)
+	return append(number(m.Slot), m.Plan[:min(len(m.Plan), MaxPlan)]...)
 }
 func (Bell) kind() byte       { return 'B' }
 func (Bell) body() []byte     { return nil }
@@ -82,19 +98,22 @@ func (m Adopt) body() []byte  { return pair(m.Socket, m.Slot) }
 func (Drop) kind() byte       { return 'D' }
 func (m Drop) body() []byte   { return pair(m.Socket, m.Slot) }
 
-// pairSize is the size of two numbers, big-endian.
-const pairSize = 8
+// The size of a number, big-endian, and of two.
+const (
+	numberSize = 4
+	pairSize   = 2 * numberSize
+)
 
-func pair(a, b int) []byte {
-	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, uint32(a)), uint32(b))
-}
+func number(n int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(n)) }
 
-func unpair(body []byte) (a, b int, err error) {
-	m, n := binary.BigEndian.Uint32(body), binary.BigEndian.Uint32(body[4:])
-	if m > math.MaxInt32 || n > math.MaxInt32 {
-		return 0, 0, fmt.Errorf("numbers %d, %d are out of range", m, n)
+func pair(a, b int) []byte { return append(number(a), number(b)...) }
+
+func unnumber(body []byte) (int, error) {
+	n := binary.BigEndian.Uint32(body)
+	if n > math.MaxInt32 {
+		return 0, fmt.Errorf("number %d is out of range", n)
 	}
-	return int(m), int(n), nil
+	return int(n), nil
 }
 
 // maxBody is the size of the longest content.
@@ -121,11 +140,13 @@ func Decode(buf []byte) (Message, int, error) {
 	}
 	least, most := 0, 0 // bytes of content
 	switch buf[0] {
-	case 'R', 'S', 'T', 'B', 'Q', 'K':
+	case 'R', 'S', 'T', 'B', 'Q', 'K', 'G':
 	case 'F':
 		most = maxBody
 	case 'P':
-		least, most = 4, maxBody
+		least, most = numberSize, maxBody
+	case 'H', 'Z':
+		least, most = numberSize, numberSize
 	case 'A', 'D':
 		least, most = pairSize, pairSize
 	default:
@@ -163,21 +184,29 @@ func decode(kind byte, body []byte) (Message, error) {
 		return Retire{}, nil
 	case 'K':
 		return Parked{}, nil
+	case 'G':
+		return Resume{}, nil
 	case 'F':
 		return Failed{Why: string(body)}, nil
-	case 'P':
-		slot := binary.BigEndian.Uint32(body)
-		if slot > math.MaxInt32 {
-			return nil, fmt.Errorf("slot %d is out of range", slot)
-		}
-		return Promote{Slot: int(slot), Plan: string(body[4:])}, nil
 	}
-	socket, slot, err := unpair(body)
+	n, err := unnumber(body)
+	if err != nil {
+		return nil, err
+	}
+	switch kind {
+	case 'H':
+		return Pause{n}, nil
+	case 'Z':
+		return Paused{n}, nil
+	case 'P':
+		return Promote{Slot: n, Plan: string(body[numberSize:])}, nil
+	}
+	slot, err := unnumber(body[numberSize:])
 	if err != nil {
 		return nil, err
 	}
 	if kind == 'A' {
-		return Adopt{socket, slot}, nil
+		return Adopt{n, slot}, nil
 	}
-	return Drop{socket, slot}, nil
+	return Drop{n, slot}, nil
 }

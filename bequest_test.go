@@ -1,0 +1,96 @@
+//go:build unix
+
+package prefork_test
+
+import (
+	"context"
+	"log"
+	"os"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+func init() { programs["bequest"] = bequest }
+
+// bequest is a Manager that holds a lock, and upgrades itself on USR2. A failing heir is one that finds its second argument
+// as a file.
+func bequest() {
+	lock := prefork.Inherited("lock")
+	inherited := lock != nil
+	if prefork.Inherited("lock") != nil || prefork.Inherited("other") != nil {
+		say("inherited twice")
+	}
+	if !prefork.IsWorker() {
+		if lock == nil {
+			lock, _ = os.OpenFile(os.Args[1], os.O_RDWR|os.O_CREATE, 0o600)
+		}
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		say("manager %d inherited %t locked %v", os.Getpid(), inherited, err)
+		if _, err := os.Stat(os.Args[2]); err == nil && inherited {
+			log.Fatal("this heir fails")
+		}
+		go func() {
+			<-prefork.TookOver()
+			say("took over, inherited %t", inherited)
+		}()
+	}
+	prefork.Bequeath("lock", nil)
+	prefork.Bequeath("lock", lock)
+	if closed, err := os.Open(os.Args[0]); err == nil {
+		closed.Close()
+		prefork.Bequeath("closed", closed)
+		prefork.Bequeath("unused", os.Stderr) // of which the heir never asks
+	}
+	pm := must(prefork.Config{MaxWorkers: 1, TrapSignals: prefork.Signals{term: {Signal: term}, syscall.SIGUSR2: {Upgrade: true}}})
+	err := pm.Run(context.Background(), func(w *prefork.Worker) error {
+		<-w.Context().Done()
+		return nil
+	})
+	say("manager %d ended %v, succeeded %t", os.Getpid(), err, prefork.Succeeded())
+}
+
+// A file goes to the heir: a lock on it is not let go of between the two, and one that fails leaves it where it was.
+func TestBequest(t *testing.T) {
+	dir := t.TempDir()
+	path, fails := dir+"/lock", dir+"/fails"
+	locked := func() bool {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == syscall.EWOULDBLOCK
+	}
+	p := preforktest.Start(t, "bequest", path, fails)
+	p.Expect(`^manager \d+ inherited false locked <nil>$`)
+	p.Expect(`^took over, inherited false$`)
+	p.Expect(`worker ready`)
+
+	os.WriteFile(fails, nil, 0o600)
+	p.Signal(syscall.SIGUSR2)
+	p.Expect(`^manager \d+ inherited true locked <nil>$`)
+	p.Expect(`upgrade failed`)
+	if !locked() {
+		t.Error("the lock is lost after an heir that failed")
+	}
+	os.Remove(fails)
+
+	p.Signal(syscall.SIGUSR2)
+	heir := p.Expect(`^manager (\d+) inherited true locked <nil>$`)
+	p.ExpectAll(`^took over, inherited true$`, `^manager `+strconv.Itoa(p.PID())+` ended <nil>, succeeded true$`)
+	p.Wait()
+	if !locked() {
+		t.Error("the lock is lost with the old manager")
+	}
+	pid, _ := strconv.Atoi(heir[1])
+	syscall.Kill(pid, term)
+	p.Expect(`^manager ` + heir[1] + ` ended <nil>, succeeded false$`)
+	p.WaitGone()
+	if locked() {
+		t.Error("the lock outlives all")
+	}
+}

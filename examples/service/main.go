@@ -1,0 +1,170 @@
+// Service is a prefork HTTP server with a name: one runs at a time, and it is stopped and paused by commands, or by
+// touching a file. What happens to it is written down in a journal.
+//
+//	go run ./examples/service run
+//	go run ./examples/service status
+//	go run ./examples/service pause      # or: touch web.paused
+//	go run ./examples/service resume
+//	go run ./examples/service zap        # stop, and wait until it has
+//	go run ./examples/service start      # allow run again
+//
+// All take --name and --dir; --help says the rest.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/ops/journal"
+	"github.com/prefork-go/prefork/ops/service"
+	"github.com/prefork-go/prefork/preforkhttp"
+)
+
+// cli is parsed in every worker too, from the same arguments.
+var cli struct {
+	Name string `default:"web" help:"Name of the service."`
+	Dir  string `default:"." help:"Directory of its files."`
+
+	Run struct {
+		Listen  string `default:"127.0.0.1:8080" help:"Address to serve on."`
+		Workers int    `default:"4" help:"Number of workers."`
+	} `cmd:"" help:"Run the service until it is stopped."`
+	Stop   struct{} `cmd:"" help:"Have it end, and not start again."`
+	Start  struct{} `cmd:"" help:"Allow it to run; it does not launch it."`
+	Pause  struct{} `cmd:"" help:"Have it accept and begin nothing."`
+	Resume struct{} `cmd:"" help:"Have it go on."`
+	Zap    struct {
+		Timeout time.Duration `default:"10s" help:"How long to wait."`
+		Term    time.Duration `help:"Send TERM after this time."`
+		Kill    time.Duration `help:"Send KILL after this time."`
+	} `cmd:"" help:"Have it end, and wait until it has."`
+	Status struct{} `cmd:"" help:"Say whether it runs; exit status 3 if it does not."`
+}
+
+func main() {
+	command := kong.Parse(&cli, kong.Name("service"), kong.Description("A server that is stopped and paused by files.")).Command()
+	s, err := service.New(cli.Name, cli.Dir)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := do(s, command); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func do(s *service.Service, command string) error {
+	switch command {
+	case "run":
+		return run(s)
+	case "stop":
+		return s.Stop()
+	case "pause":
+		return s.Pause()
+	case "start":
+		return removed(s.Start())
+	case "resume":
+		return removed(s.Resume())
+	case "zap":
+		return zap(s)
+	}
+	return status(s)
+}
+
+func removed(was bool, err error) error {
+	if err == nil && !was {
+		fmt.Println("it was not set")
+	}
+	return err
+}
+
+func zap(s *service.Service) error {
+	ctx, cancel := context.WithTimeout(context.Background(), cli.Zap.Timeout)
+	defer cancel()
+	outcome, err := s.Zap(ctx, service.Escalation{Term: cli.Zap.Term, Kill: cli.Zap.Kill})
+	if outcome == service.StillRunning {
+		err = errors.Join(fmt.Errorf("%s is %v", s.Name(), outcome), err)
+	}
+	if err == nil {
+		fmt.Println(s.Name(), outcome)
+	}
+	return err
+}
+
+func status(s *service.Service) error {
+	pid, running, err := s.Running()
+	switch {
+	case err != nil:
+		return err
+	case running:
+		fmt.Printf("%s runs as process %d\n", s.Name(), pid)
+	default:
+		fmt.Println(s.Name(), "does not run")
+	}
+	if s.Stopped() {
+		fmt.Println("its stopped flag is set")
+	}
+	if s.Paused() {
+		fmt.Println("its paused flag is set")
+	}
+	if last, err := journal.PreviousState(journalPath()); err == nil {
+		fmt.Println(last)
+	}
+	if !running {
+		os.Exit(3)
+	}
+	return nil
+}
+
+func journalPath() string { return filepath.Join(cli.Dir, cli.Name+".journal") }
+
+func run(s *service.Service) error {
+	var observe func(prefork.Event) // called from Run on
+	pm, err := prefork.New(prefork.Config{
+		MaxWorkers: cli.Run.Workers,
+		TrapSignals: prefork.Signals{
+			syscall.SIGTERM: {Signal: syscall.SIGTERM},
+			syscall.SIGHUP:  {Rolling: true},
+			syscall.SIGUSR2: {Upgrade: true}, // the heir inherits the name and the journal
+		},
+		Observe: func(ev prefork.Event) { observe(ev) },
+		Logger:  slog.New(slog.DiscardHandler), // the journal says it, to people too
+	})
+	if err != nil {
+		return err
+	}
+	detach, err := s.Attach(pm) // first, so that a second one is told that it is running
+	if err != nil {
+		return err
+	}
+	defer detach()
+	j, err := journal.Open(journalPath(), journal.Config{})
+	if err != nil {
+		return err
+	}
+	defer j.Close()
+	observe = journal.Observer(journal.Multi(j, journal.NewHuman("stderr", os.Stderr)), nil)
+
+	ln, err := pm.Listen("tcp", cli.Run.Listen)
+	if err != nil {
+		return err
+	}
+	if !prefork.IsWorker() {
+		fmt.Printf("%s serves on http://%s with %d workers as process %d; before it: %v\n", s.Name(), ln.Addr(), cli.Run.Workers, os.Getpid(), j.Previous())
+	}
+	return pm.Run(context.Background(), func(w *prefork.Worker) error {
+		return preforkhttp.Serve(w, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(rw, "worker %d of manager %d\n", w.Slot(), w.ManagerPID())
+		})})
+	})
+}

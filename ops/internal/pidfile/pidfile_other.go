@@ -1,0 +1,28 @@
+//go:build !unix || solaris || aix
+
+package pidfile
+
+import (
+	"errors"
+	"os"
+)
+
+// File is a pid file that this process holds; there is none here.
+type File struct{}
+
+func Take(string) (*File, error)            { return nil, errors.ErrUnsupported }
+func Adopt(string, *os.File) (*File, error) { return nil, errors.ErrUnsupported }
+func Read(string) int                       { return 0 }
+func Holder(string) (int, bool, error)      { return 0, false, errors.ErrUnsupported }
+func (p *File) File() *os.File              { return nil }
+func (p *File) Write() error                { return errors.ErrUnsupported }
+func (p *File) Touch() error                { return errors.ErrUnsupported }
+func (p *File) InPlace() bool               { return false }
+func (p *File) Release() error              { return nil }
+func (p *File) Close() error                { return nil }
+
+func Signal(string, os.Signal) (int, error) { return 0, errors.ErrUnsupported }
+func CheckDir(string) (bool, error)         { return false, errors.ErrUnsupported }
+func Trusted(os.FileInfo) bool              { return true }
+
+func OpenAppend(string, uint32) (*os.File, error) { return nil, errors.ErrUnsupported }

@@ -1,0 +1,332 @@
+package journal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prefork-go/prefork"
+)
+
+// The contents of the records.
+
+type managerData struct {
+	PID  int  `json:"pid"`
+	Heir bool `json:"heir,omitempty"`
+}
+
+type warningData struct {
+	Component string `json:"component"`
+	Error     string `json:"error"`
+}
+
+type rotatedData struct {
+	Reason string `json:"reason"`
+	stateData
+}
+
+type stateData struct {
+	Started time.Time    `json:"started,omitzero"`
+	PID     int          `json:"pid,omitempty"`
+	Ended   time.Time    `json:"ended,omitzero"`
+	Workers []workerData `json:"workers,omitempty"`
+}
+
+func stateToData(s State) stateData {
+	d := stateData{Started: s.Started.UTC(), PID: s.PID, Ended: s.Ended.UTC()}
+	for _, w := range s.Workers {
+		d.Workers = append(d.Workers, workerToData(w))
+	}
+	return d
+}
+
+func (d stateData) state() State {
+	s := State{Started: d.Started, PID: d.PID, Ended: d.Ended}
+	for _, w := range d.Workers {
+		s.Workers = append(s.Workers, w.info())
+	}
+	return s
+}
+
+type generationData struct {
+	Generation int `json:"gen"`
+	MaxWorkers int `json:"max_workers"`
+}
+
+type workerData struct {
+	Slot       int       `json:"slot"`
+	Generation int       `json:"gen"`
+	Ordinal    int       `json:"ordinal"`
+	PID        int       `json:"pid"`
+	State      stateName `json:"state"`
+	Started    time.Time `json:"started,omitzero"`
+	Paused     bool      `json:"paused,omitempty"`
+	Status     string    `json:"status,omitempty"`
+	Requests   uint64    `json:"requests,omitempty"`
+}
+
+func workerToData(w prefork.WorkerInfo) workerData {
+	d := workerData{
+		Slot: w.Slot, Generation: w.Generation, Ordinal: w.Ordinal, PID: w.PID, State: stateName(w.State),
+		Started: w.Started.UTC(), Paused: w.Paused, Requests: w.Requests,
+	}
+	if w.Status != 0 {
+		d.Status = string(rune(w.Status)) // a byte, as the rune of that number: JSON has no bytes
+	}
+	return d
+}
+
+func (d workerData) info() prefork.WorkerInfo {
+	w := prefork.WorkerInfo{
+		Slot: d.Slot, Generation: d.Generation, Ordinal: d.Ordinal, PID: d.PID, State: prefork.State(d.State),
+		Started: d.Started, Paused: d.Paused, Requests: d.Requests,
+	}
+	for _, r := range d.Status {
+		w.Status = byte(r)
+		break
+	}
+	return w
+}
+
+type workerEventData struct {
+	workerData
+	From   stateName  `json:"from"`
+	Reason reasonName `json:"reason,omitempty"`
+}
+
+func workerEventToData(e prefork.StateEvent) workerEventData {
+	return workerEventData{workerToData(e.Worker), stateName(e.From), reasonName(e.Reason)}
+}
+
+func (d workerEventData) event() prefork.StateEvent {
+	return prefork.StateEvent{Worker: d.info(), From: prefork.State(d.From), Reason: prefork.Reason(d.Reason)}
+}
+
+type exitData struct {
+	Slot       int        `json:"slot"`
+	Generation int        `json:"gen"`
+	Ordinal    int        `json:"ordinal"`
+	PID        int        `json:"pid"`
+	From       stateName  `json:"from"`
+	Reason     reasonName `json:"reason"`
+	Code       int        `json:"exit_code"`
+	Signal     signal     `json:"signal,omitzero"`
+	CoreDump   bool       `json:"core_dump,omitempty"`
+	Unknown    bool       `json:"unknown,omitempty"`
+	Uptime     duration   `json:"uptime"`
+	Usage      *usageData `json:"usage,omitempty"`
+}
+
+func exitToData(e prefork.ExitEvent) exitData {
+	x := e.Exit
+	d := exitData{
+		Slot: x.Slot, Generation: x.Generation, Ordinal: x.Ordinal, PID: x.PID, From: stateName(e.From), Reason: reasonName(x.Reason),
+		Code: x.Status.Code, CoreDump: x.Status.CoreDump, Unknown: x.Status.Unknown, Uptime: duration(x.Uptime), Usage: usageToData(x.Usage),
+	}
+	if x.Status.Signal != 0 {
+		d.Signal.Signal = x.Status.Signal
+	}
+	return d
+}
+
+func (d exitData) event() prefork.ExitEvent {
+	sig, _ := d.Signal.Signal.(syscall.Signal)
+	return prefork.ExitEvent{From: prefork.State(d.From), Exit: prefork.Exit{
+		Slot: d.Slot, Generation: d.Generation, Ordinal: d.Ordinal, PID: d.PID, Reason: prefork.Reason(d.Reason),
+		Status: prefork.ExitStatus{Code: d.Code, Signal: sig, CoreDump: d.CoreDump, Unknown: d.Unknown},
+		Uptime: time.Duration(d.Uptime), Usage: d.Usage.rusage(),
+	}}
+}
+
+type restData struct {
+	Worker workerData `json:"worker"`
+	State  stateName  `json:"state"`
+}
+
+type delayData struct {
+	Slot int      `json:"slot"`
+	For  duration `json:"for"`
+}
+
+type spawnFailedData struct {
+	Error failure  `json:"error"`
+	Retry duration `json:"retry"`
+}
+
+func spawnFailedToData(e prefork.SpawnFailedEvent) spawnFailedData {
+	d := spawnFailedData{Retry: duration(e.Retry)}
+	if e.Err != nil {
+		d.Error.error = e.Err
+	}
+	return d
+}
+
+func (d spawnFailedData) event() prefork.SpawnFailedEvent {
+	e := prefork.SpawnFailedEvent{Retry: time.Duration(d.Retry)}
+	if !errors.As(d.Error.error, &e.Err) { // its String needs one
+		e.Err = &prefork.SpawnError{Err: errors.New("unknown")}
+	}
+	return e
+}
+
+type signalData struct {
+	Received signal   `json:"received"`
+	Sent     signal   `json:"sent,omitzero"`
+	Interval duration `json:"interval,omitempty"`
+	Rolling  bool     `json:"rolling,omitempty"`
+}
+
+type resizeData struct {
+	From int `json:"from"`
+	To   int `json:"to"`
+}
+
+type errorData struct {
+	Error failure `json:"error"`
+}
+
+type rolledData struct {
+	Generation int `json:"gen"`
+}
+
+type rollFailedData struct {
+	Generation int     `json:"gen"`
+	Kept       int     `json:"kept"`
+	Error      failure `json:"error"`
+}
+
+type crashLoopData struct {
+	Failures int      `json:"failures"`
+	Window   duration `json:"window"`
+}
+
+type heirData struct {
+	Heir int `json:"heir"`
+}
+
+type upgradeFailedData struct {
+	Heir  int     `json:"heir,omitempty"`
+	Error failure `json:"error"`
+}
+
+// stateName and reasonName are written as the names that they print.
+type (
+	stateName  prefork.State
+	reasonName prefork.Reason
+)
+
+func (s stateName) MarshalText() ([]byte, error)  { return []byte(prefork.State(s).String()), nil }
+func (r reasonName) MarshalText() ([]byte, error) { return []byte(prefork.Reason(r).String()), nil }
+
+func (s *stateName) UnmarshalText(text []byte) (err error) {
+	*s, err = named(text, func(s stateName) string { return prefork.State(s).String() })
+	return err
+}
+
+func (r *reasonName) UnmarshalText(text []byte) (err error) {
+	*r, err = named(text, func(r reasonName) string { return prefork.Reason(r).String() })
+	return err
+}
+
+// named finds the value that has a name.
+func named[T ~uint8](text []byte, name func(T) string) (T, error) {
+	for i := range 256 {
+		if name(T(i)) == string(text) {
+			return T(i), nil
+		}
+	}
+	return 0, fmt.Errorf("%q is not known", text)
+}
+
+// duration is written as it is printed, 1.5s.
+type duration time.Duration
+
+func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+func (d *duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	*d = duration(v)
+	return err
+}
+
+// signal is written by its name, or "signal 64" where it has none.
+type signal struct{ os.Signal }
+
+const numbered = "signal "
+
+func (s signal) IsZero() bool { return s.Signal == nil }
+
+func (s signal) MarshalText() ([]byte, error) {
+	sig, ok := s.Signal.(syscall.Signal)
+	switch {
+	case s.Signal == nil:
+		return nil, nil
+	case !ok:
+		return []byte(s.Signal.String()), nil
+	}
+	if name := signalName(sig); name != "" {
+		return []byte(name), nil
+	}
+	return []byte(numbered + strconv.Itoa(int(sig))), nil
+}
+
+func (s *signal) UnmarshalText(text []byte) error {
+	s.Signal = nil
+	if len(text) == 0 {
+		return nil
+	}
+	if sig := signalNumber(string(text)); sig != 0 {
+		s.Signal = sig
+		return nil
+	}
+	number, ok := strings.CutPrefix(string(text), numbered)
+	n, err := strconv.Atoi(number)
+	if !ok || err != nil || n <= 0 || n > 128 {
+		return fmt.Errorf("%q is no signal", text)
+	}
+	s.Signal = syscall.Signal(n)
+	return nil
+}
+
+// failure is an error, written as its text or, for a *prefork.SpawnError, with what that says.
+type failure struct{ error }
+
+type spawnErrorData struct {
+	Slot       int    `json:"slot"`
+	Generation int    `json:"gen"`
+	Error      string `json:"error"`
+}
+
+func (f failure) MarshalJSON() ([]byte, error) {
+	var spawn *prefork.SpawnError
+	switch {
+	case f.error == nil:
+		return []byte("null"), nil
+	case errors.As(f.error, &spawn) && spawn.Err != nil:
+		return json.Marshal(spawnErrorData{spawn.Slot, spawn.Generation, cut(spawn.Err.Error())})
+	}
+	return json.Marshal(cut(f.error.Error()))
+}
+
+func (f *failure) UnmarshalJSON(text []byte) error {
+	f.error = nil
+	if string(text) == "null" {
+		return nil
+	}
+	var s string
+	if json.Unmarshal(text, &s) == nil {
+		f.error = errors.New(s)
+		return nil
+	}
+	var d spawnErrorData
+	if err := json.Unmarshal(text, &d); err != nil {
+		return err
+	}
+	f.error = &prefork.SpawnError{Slot: d.Slot, Generation: d.Generation, Err: errors.New(d.Error)}
+	return nil
+}

@@ -1,0 +1,299 @@
+//go:build unix
+
+package service_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/ops/service"
+	"github.com/prefork-go/prefork/preforkhttp"
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+func init() {
+	programs["managed"] = managed
+	programs["web"] = web
+	programs["dying"] = dying
+}
+
+// manage is the life of a program with a Manager under the service of its first argument.
+func manage(cfg prefork.Config, before func(*prefork.Manager), work func(*prefork.Worker) error) {
+	s := in()
+	s.Logger = slog.New(slog.NewTextHandler(os.Stdout, nil))
+	pm, err := prefork.New(cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	detach, err := s.Attach(pm)
+	if err != nil {
+		say("cannot: %v", err)
+		return
+	}
+	if before != nil {
+		before(pm)
+	}
+	err = pm.Run(context.Background(), work)
+	say("manager %d ended %v, %v", os.Getpid(), err, detach())
+}
+
+// managed has two workers that do nothing.
+func managed() { waiting(func() {}) }
+
+// waiting is managed, with something to do once the name is had.
+func waiting(before func()) {
+	cfg := prefork.Config{
+		MaxWorkers:  2,
+		TrapSignals: prefork.Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}, syscall.SIGUSR2: {Upgrade: true}},
+		Observe: func(ev prefork.Event) {
+			switch ev.(type) {
+			case prefork.PauseEvent, prefork.PausedEvent, prefork.ResumeEvent:
+				say("event: %v", ev)
+			}
+		},
+	}
+	manage(cfg, func(*prefork.Manager) {
+		before()
+		if !prefork.IsWorker() {
+			say("manager %d runs", os.Getpid())
+		}
+	}, func(w *prefork.Worker) error {
+		for n := 0; w.Checkpoint(); n++ {
+			if n == 0 {
+				say("worker %d of manager %d works", w.Slot(), w.ManagerPID())
+			}
+			select {
+			case <-w.Pausing():
+			case <-w.Context().Done():
+			}
+		}
+		return nil
+	})
+}
+
+// The stopped flag is a shutdown, and a refusal to start.
+func TestAttachStop(t *testing.T) {
+	s := newService(t)
+	p := start(t, s, "managed")
+	p.ExpectN(2, `^worker \d of manager \d+ works$`)
+	wantRunning(t, s, p.PID())
+	again := start(t, s, "managed")
+	again.Expect(`^cannot: service test: it is already running, as process ` + strconv.Itoa(p.PID()) + `$`)
+	again.Wait()
+	if out, err := s.Zap(t.Context(), service.Escalation{}); out != service.Gone || err != nil {
+		t.Errorf("Zap: %v, %v", out, err)
+	}
+	p.Expect(`^manager \d+ ended <nil>, <nil>$`)
+	p.WaitGone()
+	if exists(t, s.PIDFile) {
+		t.Error("the pid file is left")
+	}
+	again = start(t, s, "managed")
+	again.Expect(`^cannot: service test: its stopped flag is set$`)
+	again.Wait()
+}
+
+// The paused flag pauses the workers, who say so; it holds for a start too.
+func TestAttachPause(t *testing.T) {
+	s := newService(t)
+	s.Pause()
+	p := start(t, s, "managed")
+	p.ExpectN(2, `^event: worker \d+ \(slot \d, generation 1\) ready, paused$`)
+	wantRunning(t, s, p.PID())
+	for range 3 {
+		s.Resume()
+		p.Expect(`^event: the workers are told to go on$`)
+		s.Pause()
+		p.Expect(`^event: the workers are told to pause$`)
+		p.ExpectN(2, `^event: worker \d+ \(slot \d, generation 1\) ready, paused$`)
+	}
+	s.Stop() // beats paused
+	p.Expect(`^manager \d+ ended <nil>, <nil>$`)
+	p.WaitGone()
+}
+
+// kill -9 of the manager: the next starts at once, though workers may still be ending.
+func TestAttachKilled(t *testing.T) {
+	s := newService(t)
+	for range 3 {
+		p := start(t, s, "managed")
+		p.Expect(`^manager \d+ runs$`)
+		p.Kill()
+		p.Wait()
+		wantRunning(t, s, 0)
+	}
+}
+
+// The heir has the name at once; at no time is it free. An heir that fails leaves it where it was.
+func TestAttachHeir(t *testing.T) {
+	s := newService(t)
+	s.Pause() // the heir is paused as well
+	p := start(t, s, "managed")
+	p.ExpectN(2, `ready, paused$`)
+	var free, looks atomic.Int64
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+				looks.Add(1)
+				if _, running, err := s.Running(); !running || err != nil {
+					free.Add(1)
+				}
+			}
+		}
+	}()
+	old := p.PID()
+	for range 2 {
+		if err := syscall.Kill(old, syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		pid, _ := strconv.Atoi(p.Expect(`^manager (\d+) runs$`)[1])
+		p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, old))
+		preforktest.WaitFor(t, "the heir's pid in the file", func() bool { return s.PID() == pid })
+		wantRunning(t, s, pid)
+		old = pid
+	}
+	close(done)
+	<-ended
+	if n := free.Load(); n > 0 {
+		t.Errorf("the name was free at %d of %d looks", n, looks.Load())
+	}
+	s.Stop()
+	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, old))
+	p.WaitGone()
+	if exists(t, s.PIDFile) {
+		t.Error("the pid file is left")
+	}
+}
+
+// dying is managed, but its heirs end before they are ready.
+func dying() {
+	heir := prefork.Inherited("dying") != nil
+	prefork.Bequeath("dying", os.Stdout)
+	waiting(func() {
+		if heir {
+			say("the heir ends")
+			os.Exit(3)
+		}
+	})
+}
+
+func TestAttachHeirFails(t *testing.T) {
+	s := newService(t)
+	p := start(t, s, "dying")
+	p.ExpectN(2, ` works$`)
+	p.Signal(syscall.SIGUSR2)
+	p.Expect(`^the heir ends$`)
+	p.Expect(`upgrade failed`)
+	wantRunning(t, s, p.PID())
+	s.Stop()
+	p.Expect(`^manager \d+ ended <nil>, <nil>$`)
+	p.WaitGone()
+}
+
+func TestAttachTraps(t *testing.T) {
+	s := newService(t)
+	s.TrapSignals = []os.Signal{syscall.SIGINT}
+	if _, err := s.Attach(nil); err == nil {
+		t.Error("a service with signals of its own is attached")
+	}
+}
+
+// web serves HTTP with 20 workers. It says when all have paused, and what they have served by then.
+func web() {
+	var pm atomic.Pointer[prefork.Manager]
+	said := true
+	cfg := prefork.Config{MaxWorkers: 20, Logger: slog.New(slog.DiscardHandler), Observe: func(ev prefork.Event) {
+		switch ev.(type) {
+		case prefork.PauseEvent:
+			said = false
+		case prefork.ExitEvent:
+			say("exit: %v", ev)
+		}
+		if said || !pm.Load().Snapshot().AllPaused() {
+			return
+		}
+		said = true
+		served := requests(pm.Load())
+		go func() {
+			// Nothing is begun any more: so it still is a while after.
+			time.Sleep(20 * time.Millisecond)
+			say("all paused, %d served since", requests(pm.Load())-served)
+		}()
+	}}
+	var ln net.Listener
+	manage(cfg, func(m *prefork.Manager) {
+		var err error
+		pm.Store(m)
+		if ln, err = m.Listen("tcp", "127.0.0.1:0"); err != nil {
+			log.Fatal(err)
+		}
+		if !prefork.IsWorker() {
+			say("listens on %v", ln.Addr())
+		}
+	}, func(w *prefork.Worker) error {
+		return preforkhttp.Serve(w, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			w.Served(1)
+			time.Sleep(time.Millisecond)
+			fmt.Fprintln(rw, os.Getpid())
+		})})
+	})
+}
+
+// requests is how many requests the workers have begun.
+func requests(pm *prefork.Manager) (n uint64) {
+	for _, w := range pm.Snapshot().Workers {
+		n += w.Requests
+	}
+	return n
+}
+
+// Pauses of a Manager with 20 workers under load: no worker ends, no request fails, and when it is said that all have paused, they
+// have.
+func TestPausesUnderLoad(t *testing.T) {
+	n := 5
+	if *long {
+		n = 100
+	}
+	s := newService(t)
+	p := start(t, s, "web")
+	address := p.Expect(`^listens on (\S+)$`)[1]
+	clients := load.Start(load.Config{Network: "tcp", Address: address, KeepAlive: 20, Fresh: 5, MaxTime: 10 * time.Minute})
+	var slowest time.Duration
+	for range n {
+		before := clients.Result().OK
+		preforktest.WaitFor(t, "requests after a pause", func() bool { return clients.Result().OK > before+25 })
+		from := time.Now()
+		s.Pause()
+		got := p.Expect(`^(exit: .*|all paused, (\d+) served since)$`)
+		if got[2] != "0" {
+			t.Error(got[0])
+		}
+		slowest = max(slowest, time.Since(from))
+		s.Resume()
+	}
+	result := clients.Stop()
+	t.Logf("%d pauses, the slowest complete after %v; %d requests, %d failed", n, slowest, result.OK, result.Failed)
+	if result.Failed > 0 {
+		t.Errorf("%v", result.Errors)
+	}
+	s.Stop()
+	p.Expect(`^manager \d+ ended <nil>, <nil>$`)
+	p.WaitGone()
+}

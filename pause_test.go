@@ -1,0 +1,146 @@
+//go:build unix
+
+package prefork
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/wire"
+)
+
+func (r *rig) paused() (n int) {
+	for _, w := range r.Snapshot().Workers {
+		if w.Paused {
+			n++
+		}
+	}
+	return n
+}
+
+// Who is paused is who has said so, of the pause that is in force; who is spawned meanwhile begins paused.
+func TestPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, Config{MaxWorkers: 2}, nil, nil)
+		done := r.startAgain()
+		time.Sleep(2 * boot)
+		say := func(i int, msg wire.Message) {
+			r.process(i).Say(wire.Append(nil, msg))
+			synctest.Wait()
+		}
+		want := func(when string, pausing bool, paused int, all bool) {
+			t.Helper()
+			synctest.Wait()
+			s := r.Snapshot()
+			if s.Pausing != pausing || r.paused() != paused || s.AllPaused() != all {
+				t.Errorf("%s: %v, all paused %t; want pausing %t, %d paused, all %t", when, s, s.AllPaused(), pausing, paused, all)
+			}
+		}
+		want("at first", false, 0, false)
+		r.Pause()
+		r.Pause()
+		want("told", true, 0, false)
+		say(1, wire.Paused{N: 1})
+		say(1, wire.Paused{N: 1})
+		want("one has paused", true, 1, false)
+		say(2, wire.Paused{N: 1})
+		want("all have paused", true, 2, true)
+		r.process(2).Exit(proc.Status{})
+		synctest.Wait()
+		time.Sleep(2 * boot)
+		want("one is new", true, 1, false)
+		if env := strings.Join(r.process(3).Spec.Env, " "); !strings.Contains(env, ";pause=1;") {
+			t.Errorf("the new one's marker: %s", env)
+		}
+		say(3, wire.Paused{N: 1})
+		want("the new one has paused", true, 2, true)
+		r.Resume()
+		want("resumed", false, 0, false)
+		say(1, wire.Paused{N: 1})
+		want("late word of the first pause", false, 0, false)
+		r.Pause()
+		synctest.Wait()
+		say(1, wire.Paused{N: 1})
+		want("later word of it", true, 0, false)
+		say(1, wire.Paused{N: 2})
+		want("word of the second", true, 1, false)
+		r.Resume()
+		r.Pause()
+		r.Resume()
+		synctest.Wait()
+		if got, want := r.told(1), []wire.Message{wire.Pause{N: 1}, wire.Resume{}, wire.Pause{N: 2}, wire.Resume{}}; !slices.Equal(got, want) {
+			t.Errorf("worker 1 was told %v, want %v", got, want)
+		}
+		if n := r.count(", paused"); n != 4 {
+			t.Errorf("%d times a worker paused: %q", n, r.eventLog())
+		}
+		r.Deliver(term)
+		<-done
+	})
+}
+
+// What a worker knows of pauses: it waits while there is one, says so once for each, and ends with its context.
+func TestCheckpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p pauses
+		p.begin(3)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var said []int
+		waits := make(chan bool)
+		wait := func() {
+			go func() {
+				p.wait(ctx, func(n int) { said = append(said, n) })
+				waits <- true
+			}()
+			synctest.Wait()
+		}
+		closed := func(c <-chan struct{}) bool {
+			select {
+			case <-c:
+				return true
+			default:
+				return false
+			}
+		}
+		if !closed(p.channel(true)) || closed(p.channel(false)) || !p.asked.Load() {
+			t.Error("a worker that begins paused does not know")
+		}
+		wait()
+		wait()
+		resumed := p.channel(false)
+		p.set(0)
+		<-waits
+		<-waits
+		if !closed(resumed) || closed(p.channel(true)) || p.asked.Load() {
+			t.Error("it does not know that the pause is over")
+		}
+		p.wait(ctx, func(int) { t.Error("waits without a pause") })
+		p.set(4)
+		wait()
+		p.set(5) // as if a Resume had been missed
+		synctest.Wait()
+		cancel()
+		<-waits
+		if want := []int{3, 4, 5}; !slices.Equal(said, want) {
+			t.Errorf("said %v, want %v", said, want)
+		}
+	})
+}
+
+// BenchmarkCheckpoint is what a worker pays for each job: no system call.
+func BenchmarkCheckpoint(b *testing.B) {
+	self.pauses.begin(0)
+	ctx := b.Context()
+	b.ReportAllocs()
+	for b.Loop() {
+		if self.pauses.asked.Load() || ctx.Err() != nil {
+			b.Fatal("paused")
+		}
+	}
+}

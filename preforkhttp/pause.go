@@ -1,0 +1,129 @@
+package preforkhttp
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// pauser is what a *prefork.Worker has for pausing.
+type pauser interface {
+	Pausing() <-chan struct{}
+	Resumed() <-chan struct{}
+	Checkpoint() bool
+}
+
+// barrier holds back requests during a pause, and knows when those that have passed it are finished.
+type barrier struct {
+	shut    atomic.Pointer[chan struct{}] // nil while requests may pass
+	running atomic.Int64                  // requests that have passed and are not finished
+	quiet   chan struct{}                 // holds a token when running has come to 0 while the barrier was shut
+}
+
+// pass waits while the barrier is shut. A request is counted before the barrier is looked at, as the barrier is shut before the
+// requests are counted: one of the two sees the other.
+func (g *barrier) pass() (waited bool) {
+	for {
+		g.running.Add(1)
+		shut := g.shut.Load()
+		if shut == nil {
+			return waited
+		}
+		g.done()
+		waited = true
+		<-*shut
+	}
+}
+
+func (g *barrier) done() {
+	if g.running.Add(-1) == 0 && g.shut.Load() != nil {
+		select {
+		case g.quiet <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (g *barrier) close() {
+	shut := make(chan struct{})
+	g.shut.Store(&shut)
+}
+
+func (g *barrier) open() {
+	if shut := g.shut.Swap(nil); shut != nil {
+		close(*shut)
+	}
+}
+
+// heedPauses does what pauses ask for until the drain begins, or serving has ended. Then nothing is held back any more.
+func (d *drainer) heedPauses(ctx context.Context, ended <-chan struct{}, p pauser, ln *lastCallListener) {
+	for d.pause(ctx, ended, p, ln) {
+		d.barrier.open()
+		ln.goOn()
+	}
+	if ctx.Err() != nil {
+		d.draining.Store(true) // so that who has waited is told to close
+	}
+	d.barrier.open()
+	ln.goOn()
+}
+
+// pause waits for a pause and its end, and tells whether there may be another.
+func (d *drainer) pause(ctx context.Context, ended <-chan struct{}, p pauser, ln *lastCallListener) bool {
+	select {
+	case <-p.Pausing():
+	case <-ctx.Done():
+		return false
+	case <-ended:
+		return false
+	}
+	ln.pause()
+	d.barrier.close() // behind it, so that a connection accepted meanwhile is held too
+	for d.barrier.running.Load() > 0 {
+		select {
+		case <-d.barrier.quiet:
+		case <-p.Resumed():
+			return true
+		case <-ctx.Done():
+			return false
+		case <-ended:
+			return false
+		}
+	}
+	return p.Checkpoint()
+}
+
+// connectionKey is where a request finds its connection, in its context.
+type connectionKey struct{}
+
+// exchange is what a connection and the request on it share.
+type exchange struct{ hijacked atomic.Bool }
+
+// connContext is the ConnContext hook, which comes before StateNew of the same connection.
+func (c *conns) connContext(ctx context.Context, nc net.Conn) context.Context {
+	x := new(exchange)
+	c.mu.Lock()
+	c.coming[nc] = x
+	c.mu.Unlock()
+	return context.WithValue(ctx, connectionKey{}, x)
+}
+
+// leave counts a request as finished. One that has hijacked its connection was counted then.
+func (g *barrier) leave(r *http.Request) {
+	if x, ok := r.Context().Value(connectionKey{}).(*exchange); !ok || !x.hijacked.Load() {
+		g.done()
+	}
+}
+
+// afresh gives a request that has waited the time that it would have had.
+func (d *drainer) afresh(w http.ResponseWriter) {
+	c := http.NewResponseController(w)
+	if d.srv.ReadTimeout > 0 {
+		c.SetReadDeadline(time.Now().Add(d.srv.ReadTimeout))
+	}
+	if d.srv.WriteTimeout > 0 {
+		c.SetWriteDeadline(time.Now().Add(d.srv.WriteTimeout))
+	}
+}

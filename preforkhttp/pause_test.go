@@ -1,0 +1,297 @@
+//go:build unix
+
+package preforkhttp
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+)
+
+// pauses is a worker's side of pausing, without a worker.
+type pauses struct {
+	ctx     context.Context
+	heeded  chan bool // Resumed was called: new requests are held back
+	reached chan bool // Checkpoint was called, while there was a pause
+
+	mu               sync.Mutex
+	paused           bool
+	pausing, resumed chan struct{}
+}
+
+func (p *pauses) set(paused bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.paused = paused; paused {
+		select {
+		case <-p.heeded: // of the pause before
+		default:
+		}
+		p.resumed = make(chan struct{})
+		close(p.pausing)
+	} else {
+		p.pausing = make(chan struct{})
+		close(p.resumed)
+	}
+}
+
+func (p *pauses) Pausing() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pausing
+}
+
+func (p *pauses) Resumed() <-chan struct{} {
+	select {
+	case p.heeded <- true:
+	default:
+	}
+	return p.over()
+}
+
+func (p *pauses) over() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.resumed
+}
+
+func (p *pauses) Checkpoint() bool {
+	select {
+	case <-p.over():
+	default:
+		p.reached <- true
+		select {
+		case <-p.over():
+		case <-p.ctx.Done():
+		}
+	}
+	return p.ctx.Err() == nil
+}
+
+// hasPaused waits until the server has.
+func (p *pauses) hasPaused(t *testing.T) {
+	t.Helper()
+	select {
+	case <-p.reached:
+	case <-time.After(long):
+		t.Fatal("it has not paused")
+	}
+}
+
+// startPausing is start with pauses.
+func startPausing(t *testing.T, ln net.Listener, srv *http.Server) (*server, *pauses) {
+	t.Helper()
+	srv.ErrorLog = log.New(io.Discard, "", 0)
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &server{t, ln.Addr(), cancel, nil, make(chan error, 1)}
+	p := &pauses{ctx: ctx, heeded: make(chan bool, 1), reached: make(chan bool, 1000), pausing: make(chan struct{}), resumed: make(chan struct{})}
+	close(p.resumed)
+	go func() { s.done <- serveBy(ctx, p, 50*time.Millisecond, ln, srv, srv.Serve) }()
+	t.Cleanup(func() { cancel(); srv.Close() })
+	return s, p
+}
+
+// silent fails the test if an answer comes.
+func (c *client) silent() {
+	c.t.Helper()
+	c.nc.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if _, err := c.br.Peek(1); err == nil {
+		c.t.Error("an answer came during the pause")
+	}
+	c.nc.SetDeadline(time.Now().Add(long))
+}
+
+// undeadlined is a listener that cannot be woken, as that of another package may be.
+type undeadlined struct{ net.Listener }
+
+// In a pause what is under way is finished, and what comes is answered after it: on an open connection, and on a new one.
+func TestPauseLosesNothing(t *testing.T) {
+	for _, network := range []string{"tcp", "unix", "undeadlined"} {
+		t.Run(network, func(t *testing.T) {
+			var ln net.Listener
+			if network == "undeadlined" {
+				ln = undeadlined{bind(t, "tcp").listener(t)}
+			} else {
+				ln = bind(t, network).listener(t)
+			}
+			entered, leave := make(chan bool), make(chan bool)
+			s, p := startPausing(t, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/slow" {
+					entered <- true
+					<-leave
+				}
+				body, err := io.ReadAll(r.Body)
+				fmt.Fprint(rw, len(body), err)
+			})})
+			for range 3 {
+				slow, open := s.dial(), s.dial()
+				open.send("GET /")
+				open.receive()
+				slow.send("GET /slow")
+				<-entered
+				p.set(true)
+				<-p.heeded
+				open.send("POST /", "Content-Length: 5")
+				io.WriteString(open.nc, "12345")
+				fresh := s.dial()
+				fresh.send("GET /")
+				open.silent()
+				fresh.silent()
+				select {
+				case <-p.reached:
+					t.Error("paused with a request under way")
+				default:
+				}
+				leave <- true
+				slow.receive()
+				p.hasPaused(t)
+				open.silent()
+				fresh.silent()
+				p.set(false)
+				if resp, body := open.receive(); resp.StatusCode != http.StatusOK || body != "5 <nil>" {
+					t.Errorf("a request that has waited: %s, %q", resp.Status, body)
+				}
+				if resp, _ := fresh.receive(); resp.StatusCode != http.StatusOK {
+					t.Errorf("a connection that has waited: %s", resp.Status)
+				}
+			}
+			s.cancel()
+			s.drained()
+		})
+	}
+}
+
+// A pause that ends before the last request does is over at once, and the next one counts.
+func TestPauseThatEndsEarly(t *testing.T) {
+	entered, leave := make(chan bool), make(chan bool)
+	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			entered <- true
+			<-leave
+		}
+	})})
+	slow := s.dial()
+	slow.send("GET /slow")
+	<-entered
+	p.set(true)
+	<-p.heeded
+	fresh := s.dial()
+	fresh.send("GET /")
+	fresh.silent()
+	p.set(false)
+	fresh.receive()
+	leave <- true
+	slow.receive()
+	p.set(true)
+	p.hasPaused(t)
+	p.set(false)
+	s.cancel()
+	s.drained()
+}
+
+// Pauses that are over before they were noticed do no harm.
+func TestShortPauses(t *testing.T) {
+	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{Handler: hello})
+	for range 200 {
+		p.set(true)
+		p.set(false)
+		c := s.dial()
+		c.send("GET /", "Connection: close")
+		c.receive()
+		c.nc.Close()
+		for len(p.reached) > 0 {
+			<-p.reached
+		}
+	}
+	s.cancel()
+	s.drained()
+}
+
+// Told to stop during a pause, it answers what has waited, in the queue too, and ends.
+func TestStopInAPause(t *testing.T) {
+	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{Handler: hello})
+	open := s.dial()
+	open.send("GET /")
+	open.receive()
+	p.set(true)
+	p.hasPaused(t)
+	open.send("GET /")
+	fresh := s.dial()
+	fresh.send("GET /")
+	fresh.silent()
+	s.cancel()
+	for _, c := range []*client{open, fresh} {
+		if resp, _ := c.receive(); resp.StatusCode != http.StatusOK || !resp.Close {
+			t.Errorf("status %s, close %t", resp.Status, resp.Close)
+		}
+		c.nc.Close()
+	}
+	s.drained()
+}
+
+// The timeouts of a request that has waited count from the end of the pause.
+func TestTimeoutsAfterAPause(t *testing.T) {
+	const timeout = 300 * time.Millisecond
+	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{ReadTimeout: timeout, WriteTimeout: timeout, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		fmt.Fprint(rw, len(body), err)
+	})})
+	c := s.dial()
+	c.send("GET /")
+	c.receive()
+	p.set(true)
+	p.hasPaused(t)
+	c.send("POST /", "Content-Length: 5")
+	time.Sleep(timeout + 50*time.Millisecond)
+	p.set(false)
+	io.WriteString(c.nc, "12345")
+	if resp, body := c.receive(); resp.StatusCode != http.StatusOK || body != "5 <nil>" {
+		t.Errorf("%s, %q", resp.Status, body)
+	}
+	s.cancel()
+	s.drained()
+}
+
+// A hijacked connection is the program's, and does not keep the worker from pausing, whether its handler returns or not.
+func TestPauseWithHijacked(t *testing.T) {
+	leave := make(chan bool)
+	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			return
+		}
+		nc, _, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		io.WriteString(nc, "HTTP/1.1 101 Switching Protocols\r\n\r\n")
+		if r.URL.Path == "/stays" {
+			<-leave
+		}
+		nc.Close()
+	})})
+	for _, path := range []string{"/stays", "/goes"} {
+		c := s.dial()
+		c.send("GET " + path)
+		if line, err := c.br.ReadString('\n'); err != nil {
+			t.Fatalf("%q, %v", line, err)
+		}
+	}
+	for range 2 {
+		p.set(true)
+		p.hasPaused(t)
+		p.set(false)
+		c := s.dial()
+		c.send("GET /")
+		c.receive()
+	}
+	close(leave)
+	s.cancel()
+	s.drained()
+}

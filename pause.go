@@ -85,10 +85,10 @@ func (m *Manager) hasPaused(c *child, n int) {
 	m.changed(PausedEvent{Worker: info})
 }
 
-// AllPaused tells whether every worker that is starting or ready has paused.
+// AllPaused tells whether every worker that is starting or ready has paused. Standbys do nothing anyway.
 func (s Snapshot) AllPaused() bool {
 	for _, w := range s.Workers {
-		if (w.State == StateStarting || w.State == StateReady) && !w.Paused {
+		if w.Slot != noSlot && (w.State == StateStarting || w.State == StateReady) && !w.Paused {
 			return false
 		}
 	}

@@ -1,0 +1,34 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// placement says which processors make the load and which serve, where both are at work at once.
+type placement struct{ load, serve []int }
+
+// place gives each side a half of the processors, or both all of them where there is one.
+func place() (placement, error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return placement{}, err
+	}
+	var all []int
+	for cpu := range len(set) * 64 {
+		if set.IsSet(cpu) {
+			all = append(all, cpu)
+		}
+	}
+	if len(all) == 1 {
+		return placement{all, all}, nil
+	}
+	return placement{all[len(all)/2:], all[:len(all)/2]}, nil
+}
+
+func (p placement) String() string {
+	return fmt.Sprintf("load on processors %v, servers on %v", p.load, p.serve)
+}

@@ -1,0 +1,13 @@
+module github.com/prefork-go/prefork/bench
+
+go 1.26.0
+
+require (
+	github.com/alecthomas/kong v1.17.0
+	github.com/prefork-go/prefork v0.0.0
+	golang.org/x/sys v0.49.0
+)
+
+require github.com/lestrrat-go/server-starter v0.0.0-20210101230921-50cd1900b5bc // indirect
+
+replace github.com/prefork-go/prefork => ../

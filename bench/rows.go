@@ -9,6 +9,9 @@ var rows = []row{
 	{"respawn", "kill → replacement in its main, no standby", "the same binary spawned by hand", "≤ 1.15 ×", respawn},
 	{"fleet", "1,000 workers: start until all ready; signal until all handled it; stop until all reaped", "loops by hand", "≤ 1.1 ×, ≤ 1.2 ×, ≤ 1.2 ×", fleet},
 	{"memory", "memory of an idle worker (PSS); private memory of the manager per worker", "a bare Go program of the same imports", "≤ 1.1 ×; ≤ 8 KiB", memoryRow},
+	{"idle", "wake-ups per second of an idle pool of 1,000 workers", "Parallel::Prefork::SpareWorkers, gunicorn, fasthttp/prefork with its master watch", "0", idle},
+	{"status", "SetStatus", "the scoreboard of Parallel::Prefork::SpareWorkers", "≤ 15 ns, 0 allocations", setStatus},
+	{"policy", "one event in the policy at 10, 100, 1,000, 10,000 slots", "itself at 10", "≤ 1.5 × at 10,000", policy},
 }
 
 func list(w io.Writer) {

@@ -31,6 +31,7 @@ func main() {
 	standby := flags.Int("standby", 0, "Standby")
 	surge := flags.Int("surge", 0, "MaxSurge")
 	status := flags.Int("status", 0, "have the worker call SetStatus so many times for each line that it reads")
+	stuck := flags.Duration("stuck", 0, "Stuck.Timeout")
 	unpaced := flags.Bool("unpaced", false, "ErrRespawnInterval -1")
 	again := flags.Bool("again", false, "by hand: start another process when one ends")
 	if os.Args[1] == "child" || prefork.IsWorker() {
@@ -39,7 +40,14 @@ func main() {
 	flags.Parse(os.Args[2:])
 	switch part := os.Args[1]; part {
 	case "pool":
-		runPool(poolConfig(*n, *spare, *standby, *surge, *unpaced), *status)
+		cfg := poolConfig(*n, *surge)
+		cfg.MinSpareWorkers = *spare
+		cfg.Stuck.Timeout = *stuck
+		if *unpaced {
+			cfg.ErrRespawnInterval = -1
+		}
+		setStandby(&cfg, *standby)
+		runPool(cfg, *status)
 	case "hand":
 		byHand(*n, *again)
 	case "child":

@@ -15,11 +15,10 @@ import (
 	"github.com/prefork-go/prefork"
 )
 
-func poolConfig(n, spare, standby, surge int, unpaced bool) prefork.Config {
-	cfg := prefork.Config{
-		MaxWorkers:      n,
-		MinSpareWorkers: spare,
-		MaxSurge:        surge,
+func poolConfig(n, surge int) prefork.Config {
+	return prefork.Config{
+		MaxWorkers: n,
+		MaxSurge:   surge,
 		TrapSignals: prefork.Signals{
 			syscall.SIGTERM: {Signal: syscall.SIGTERM},
 			syscall.SIGUSR1: {Signal: syscall.SIGUSR1},
@@ -27,11 +26,6 @@ func poolConfig(n, spare, standby, surge int, unpaced bool) prefork.Config {
 			syscall.SIGUSR2: {Rolling: true},
 		},
 	}
-	if unpaced {
-		cfg.ErrRespawnInterval = -1
-	}
-	setStandby(&cfg, standby)
-	return cfg
 }
 
 // runPool is a Manager whose workers take SIGUSR1 and wait for their end.

@@ -53,7 +53,9 @@ type launcher struct {
 	started int
 }
 
+// newLauncher also makes this process the parent of what contenders leave behind, so that it can wait for that.
 func newLauncher() *launcher {
+	unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	l := &launcher{calls: make(chan func())}
 	go func() {
 		runtime.LockOSThread()
@@ -198,16 +200,21 @@ func (p *program) failed(format string, args ...any) error {
 	return fmt.Errorf("%s: %s", p.name, text)
 }
 
-// stop kills what is left of a contender, and waits until it is gone: the program, and whatever carries its id. Nothing
-// else would do for all contenders, some of which leave processes behind when they are killed.
+// stop ends a contender: it is told to, and has a moment; then everything that carries its id is killed, until nothing
+// is left. Nothing else would do for all contenders, some of which leave processes behind when they end.
 func (p *program) stop() error {
 	if p == nil {
 		return nil
 	}
 	p.stdin.Close()
 	defer p.errs.Close()
-	p.cmd.Process.Kill()
-	<-p.ended
+	p.signal(syscall.SIGTERM)
+	select {
+	case <-p.ended:
+	case <-time.After(grace):
+		p.cmd.Process.Kill()
+		<-p.ended
+	}
 	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		left := carriers(p.id)
 		if len(left) == 0 {
@@ -220,6 +227,19 @@ func (p *program) stop() error {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return err
 			}
+			reap(pid)
+		}
+	}
+}
+
+// grace is how long a contender may take to end by itself.
+const grace = 3 * time.Second
+
+// reap waits for an orphan that has become this process's child; see newLauncher.
+func reap(pid int) {
+	for {
+		if _, err := syscall.Wait4(pid, nil, 0, nil); err != syscall.EINTR {
+			return // ECHILD: another's, which will reap it
 		}
 	}
 }

@@ -7,6 +7,7 @@ import "io"
 // rows are the lines of the table, in its order. Those that need no peer come first where the order does not matter.
 var rows = []row{
 	{"respawn", "kill → replacement in its main, no standby", "the same binary spawned by hand", "≤ 1.15 ×", respawn},
+	{"standby", "kill → replacement serving, one standby", "Parallel::Prefork, Starlet, fasthttp/prefork, runit, s6, gunicorn, unicorn", "≤ 0.5 × the best of them", standby},
 	{"fleet", "1,000 workers: start until all ready; signal until all handled it; stop until all reaped", "loops by hand", "≤ 1.1 ×, ≤ 1.2 ×, ≤ 1.2 ×", fleet},
 	{"memory", "memory of an idle worker (PSS); private memory of the manager per worker", "a bare Go program of the same imports", "≤ 1.1 ×; ≤ 8 KiB", memoryRow},
 	{"idle", "wake-ups per second of an idle pool of 1,000 workers", "Parallel::Prefork::SpareWorkers, gunicorn, fasthttp/prefork with its master watch", "0", idle},

@@ -105,7 +105,7 @@ var servers = []oneServer{
 		return fasthttpPrefork(web, port, 1, "-fast"), err
 	}},
 	{"runit", "runsv, a Go server in ./run", runit},
-	{"s6", "s6-supervise, a Go server in ./run", s6},
+	{"s6", "s6-supervise, a Go server in ./run; it lets a second pass", s6},
 	{"gunicorn", "--workers 1, sync", func(r *run, port int) (spec, error) { return gunicorn(r, port, 1) }},
 	{"unicorn", "worker_processes 1", func(r *run, port int) (spec, error) { return unicorn(r, port, 1) }},
 }

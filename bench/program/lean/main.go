@@ -43,10 +43,10 @@ func main() {
 		cfg := poolConfig(*n, *surge)
 		cfg.MinSpareWorkers = *spare
 		cfg.Stuck.Timeout = *stuck
+		cfg.Standby = *standby
 		if *unpaced {
 			cfg.ErrRespawnInterval = -1
 		}
-		setStandby(&cfg, *standby)
 		runPool(cfg, *status)
 	case "hand":
 		byHand(*n, *again)

@@ -23,6 +23,7 @@ import (
 func onPrefork() error {
 	cfg := prefork.Config{
 		MaxWorkers: *workers,
+		Standby:    *standby,
 		Resources:  prefork.Resources{GOMAXPROCS: *gomaxprocs},
 		TrapSignals: prefork.Signals{
 			syscall.SIGTERM: {Signal: syscall.SIGTERM},
@@ -30,7 +31,6 @@ func onPrefork() error {
 			syscall.SIGUSR1: {Signal: syscall.SIGTERM},
 		},
 	}
-	setStandby(&cfg, *standby)
 	pm, err := prefork.New(cfg)
 	if err != nil {
 		return err

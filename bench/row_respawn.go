@@ -10,66 +10,80 @@ import (
 )
 
 // respawn kills a worker and waits for the first line of its replacement's main, by turns of a Manager and of a loop of
-// wait and start.
+// wait and start. Beside them, for what a server cannot show: a standby until it is at work.
 func respawn(r *run) error {
 	rounds := r.rounds(300, 10)
-	r.bounds("%d rounds", rounds)
+	r.bounds("%d rounds, each worker at work for %v before", rounds, pause)
 	lean, err := r.builds.program("lean", false)
 	if err != nil {
 		return err
 	}
-	floor := &dying{series: r.series("", "by hand", "StartProcess and Wait in a loop", inSeconds)}
-	pool := &dying{series: r.series("", "prefork", "MaxWorkers 1, ErrRespawnInterval -1", inSeconds)}
-	for _, d := range []struct {
-		*dying
-		args []string
-	}{{floor, []string{lean, "hand", "-again"}}, {pool, []string{lean, "pool", "-unpaced"}}} {
-		p, err := r.start(spec{name: d.series.Name, args: d.args})
-		if err != nil {
+	floor := &dying{word: "main", series: r.series("", "by hand", "StartProcess and Wait in a loop", inSeconds)}
+	pool := &dying{word: "main", series: r.series("", "prefork", "MaxWorkers 1, ErrRespawnInterval -1", inSeconds)}
+	parked := &dying{word: "ready", series: r.series("", "prefork, a standby at work", "Standby 1, ErrRespawnInterval -1", inSeconds)}
+	floor.args = []string{lean, "hand", "-again"}
+	pool.args = []string{lean, "pool", "-unpaced"}
+	parked.args = []string{lean, "pool", "-unpaced", "-standby", "1"}
+	all := []*dying{floor, pool, parked}
+	for _, d := range all {
+		if err := d.up(r); err != nil {
 			return err
 		}
-		defer p.stop()
-		d.program = p
-		if err := d.next(r); err != nil {
-			return err
-		}
+		defer d.stop()
 	}
 	for range rounds {
-		for _, d := range []*dying{floor, pool} {
+		for _, d := range all {
 			if err := d.kill(r); err != nil {
 				return err
 			}
 		}
 	}
 	r.ratio(pool.series, floor.series, atMost(1.15))
+	r.ratio(parked.series, floor.series, nil)
 	return nil
 }
+
+// pause is how long a worker is left at work: what its start, or that of a standby behind it, has left to do is over then.
+const pause = 10 * time.Millisecond
 
 // dying is a contender whose one worker is killed again and again.
 type dying struct {
 	*program
+	args   []string
+	word   string // begins the line by which a replacement tells of itself
 	series *series
 	worker int
 }
 
-// next waits for the next worker's main, and then for its being ready.
+func (d *dying) up(r *run) (err error) {
+	if d.program, err = r.start(spec{name: d.series.Name, args: d.args}); err != nil {
+		return err
+	}
+	return d.next(r)
+}
+
+// next waits for the next worker.
 func (d *dying) next(r *run) error {
-	fields, err := d.expect(r.ctx, "main")
+	fields, err := d.expect(r.ctx, d.word)
 	if err != nil {
 		return err
 	}
 	if len(fields) != 1 {
-		return fmt.Errorf("%s: main without a pid", d.name)
+		return fmt.Errorf("%s: %s without a pid", d.name, d.word)
 	}
 	d.worker, err = strconv.Atoi(fields[0])
 	return err
 }
 
 func (d *dying) kill(r *run) error {
-	if _, err := d.expect(r.ctx, "ready"); err != nil {
+	if d.word != "ready" {
+		if _, err := d.expect(r.ctx, "ready"); err != nil {
+			return err
+		}
+	}
+	if err := rest(r.ctx, pause); err != nil {
 		return err
 	}
-	time.Sleep(2 * time.Millisecond) // what the start has left to do is not the next one's
 	began := time.Now()
 	if err := syscall.Kill(d.worker, syscall.SIGKILL); err != nil {
 		return err

@@ -4,6 +4,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,4 +33,25 @@ func place() (placement, error) {
 
 func (p placement) String() string {
 	return fmt.Sprintf("load on processors %v, servers on %v", p.load, p.serve)
+}
+
+// pin keeps this process on the given processors until the returned function is called.
+func pin(cpus []int) (release func()) {
+	var before, set unix.CPUSet
+	unix.SchedGetaffinity(0, &before)
+	for _, cpu := range cpus {
+		set.Set(cpu)
+	}
+	pinThreads(&set)
+	return func() { pinThreads(&before) }
+}
+
+// pinThreads sets the processors of all threads; those to come have them from the thread that makes them.
+func pinThreads(set *unix.CPUSet) {
+	entries, _ := os.ReadDir("/proc/self/task")
+	for _, e := range entries {
+		if tid, err := strconv.Atoi(e.Name()); err == nil {
+			unix.SchedSetaffinity(tid, set)
+		}
+	}
 }

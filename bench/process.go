@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -33,14 +34,15 @@ type spec struct {
 
 // program is a contender that runs, with all that it has started.
 type program struct {
-	name  string
-	cmd   *exec.Cmd
-	id    string
-	lines chan string
-	stdin io.WriteCloser
-	errs  *os.File
-	ended chan struct{} // closed when cmd has ended
-	state *os.ProcessState
+	launcher *launcher
+	name     string
+	cmd      *exec.Cmd
+	id       string
+	lines    chan string
+	stdin    io.WriteCloser
+	errs     *os.File
+	ended    chan struct{} // closed when cmd has ended
+	state    *os.ProcessState
 }
 
 // idVar is in the environment of every process of a contender, and tells whose it is.
@@ -51,6 +53,7 @@ const idVar = "PREFORK_BENCH_ID"
 type launcher struct {
 	calls   chan func()
 	started int
+	own     sync.Map // the pids of programs that are waited for
 }
 
 // newLauncher also makes this process the parent of what contenders leave behind, so that it can wait for that.
@@ -72,7 +75,7 @@ func (l *launcher) start(cmd *exec.Cmd, cpus []int) (err error) {
 	l.calls <- func() {
 		defer close(done)
 		if cpus == nil {
-			err = cmd.Start()
+			err = l.startOwn(cmd)
 			return
 		}
 		var before, set unix.CPUSet
@@ -83,7 +86,7 @@ func (l *launcher) start(cmd *exec.Cmd, cpus []int) (err error) {
 			set.Set(cpu)
 		}
 		if err = unix.SchedSetaffinity(0, &set); err == nil {
-			err = cmd.Start()
+			err = l.startOwn(cmd)
 			unix.SchedSetaffinity(0, &before)
 		}
 	}
@@ -91,11 +94,28 @@ func (l *launcher) start(cmd *exec.Cmd, cpus []int) (err error) {
 	return err
 }
 
+func (l *launcher) startOwn(cmd *exec.Cmd) error {
+	err := cmd.Start()
+	if err == nil {
+		l.own.Store(cmd.Process.Pid, true)
+	}
+	return err
+}
+
+// reapOrphans waits for what contenders have left behind and what has ended since: this process has become its parent.
+func (l *launcher) reapOrphans() {
+	for _, pid := range children(os.Getpid()) {
+		if _, own := l.own.Load(pid); !own {
+			syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+		}
+	}
+}
+
 // start starts a contender. Its standard output becomes lines, its standard error a file, which failure quotes.
 func (r *run) start(s spec) (*program, error) {
 	r.launcher.started++
 	p := &program{
-		name: s.name, id: fmt.Sprintf("%d.%d", os.Getpid(), r.launcher.started),
+		launcher: r.launcher, name: s.name, id: fmt.Sprintf("%d.%d", os.Getpid(), r.launcher.started),
 		lines: make(chan string, 1<<16), ended: make(chan struct{}),
 	}
 	if s.dir == "" {
@@ -129,6 +149,7 @@ func (r *run) start(s spec) (*program, error) {
 	go p.read(out)
 	go func() {
 		p.cmd.Wait()
+		r.launcher.own.Delete(p.pid())
 		p.state = p.cmd.ProcessState
 		close(p.ended)
 	}()
@@ -206,6 +227,7 @@ func (p *program) stop() error {
 	if p == nil {
 		return nil
 	}
+	defer p.launcher.reapOrphans()
 	p.stdin.Close()
 	defer p.errs.Close()
 	p.signal(syscall.SIGTERM)
@@ -227,19 +249,9 @@ func (p *program) stop() error {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return err
 			}
-			reap(pid)
 		}
 	}
 }
 
 // grace is how long a contender may take to end by itself.
 const grace = 3 * time.Second
-
-// reap waits for an orphan that has become this process's child; see newLauncher.
-func reap(pid int) {
-	for {
-		if _, err := syscall.Wait4(pid, nil, 0, nil); err != syscall.EINTR {
-			return // ECHILD: another's, which will reap it
-		}
-	}
-}

@@ -13,6 +13,8 @@ var rows = []row{
 	{"idle", "wake-ups per second of an idle pool of 1,000 workers", "Parallel::Prefork::SpareWorkers, gunicorn, fasthttp/prefork with its master watch", "0", idle},
 	{"status", "SetStatus", "the scoreboard of Parallel::Prefork::SpareWorkers", "≤ 15 ns, 0 allocations", setStatus},
 	{"policy", "one event in the policy at 10, 100, 1,000, 10,000 slots", "itself at 10", "≤ 1.5 × at 10,000", policy},
+	{"rate", "requests/s and p99 of two handlers on net/http and fasthttp, one socket and one for each worker, GOMAXPROCS=1 and default", "one process, fasthttp/prefork", "≥ 1.0 × fasthttp/prefork; ≥ 1.3 × one process where memory is allocated", rate},
+	{"reload", "failed requests and p99 through 20 reloads under load", "gunicorn HUP, unicorn USR2, start_server with Starlet, tableflip", "0 failed; p99 ≤ 1.5 × without reloads", reload},
 	{"spread", "spread of 64 connections over 2, 4, 8 workers, mean of the coefficients of variation", "one socket, fasthttp/prefork", "≤ 1.2 × √((k−1)/64), a socket for each worker", spreadRow},
 	{"main", "spawn → main with and without cgo", "–", "printed", spawnToMain},
 	{"roll", "rolling reload of 64 workers", "signal all at once", "printed", roll},

@@ -52,7 +52,7 @@ func newFullPool(n int) *fullPool {
 		Max: n, Surge: 1, ErrRespawn: time.Second, StopTimeout: 30 * time.Second, Stop: syscall.SIGTERM, Jitter: rand.Float64,
 	})
 	step := l.pool.Handle(0, pool.Event{Kind: pool.Begin})
-	for step.Spawn >= 0 {
+	for step.Ask {
 		l.ids[step.Spawn] = step.Ordinal
 		step = l.pool.Handle(0, pool.Event{Kind: pool.Spawned, Ready: true})
 	}

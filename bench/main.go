@@ -13,6 +13,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -34,10 +35,13 @@ type options struct {
 	Plots      string   `help:"Draw a plot of each row into this directory." type:"path" placeholder:"DIR"`
 	From       string   `help:"Measure nothing: take what --json has written." type:"existingfile" placeholder:"FILE"`
 	UpdateDocs string   `help:"Put the table, the figures and the plots into the documents below this directory." type:"existingdir" placeholder:"DIR"`
+
+	out io.Writer // the tables
+	log io.Writer // what is going on
 }
 
 func main() {
-	var o options
+	o := options{out: os.Stdout, log: os.Stderr}
 	kong.Parse(&o, kong.Name("bench"), kong.Description("Measures the library beside its peers and beside the floor."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -50,14 +54,14 @@ func main() {
 
 func (o *options) run(ctx context.Context) error {
 	if o.List {
-		list(os.Stdout)
+		list(o.out)
 		return nil
 	}
 	rep, err := o.report(ctx)
 	if rep == nil {
 		return err
 	}
-	rep.write(os.Stdout)
+	rep.write(o.out)
 	if o.JSON != "" {
 		if err := rep.writeJSON(o.JSON); err != nil {
 			return err
@@ -94,22 +98,23 @@ func (o *options) report(ctx context.Context) (*report, error) {
 	}
 	began := time.Now()
 	rep := &report{Machine: thisMachine(), Began: began, Command: commandLine(), Quick: o.Quick}
-	fmt.Printf("%s\n", rep.Machine)
+	fmt.Fprintf(o.log, "# %s\n", rep.Machine)
 	b := &builds{dir: filepath.Join(dir, "programs")}
 	l := newLauncher()
+	defer l.close()
 	for _, row := range chosen {
 		r := &run{
 			result: &result{Name: row.name, What: row.what, Beside: row.beside, Goal: row.goal},
 			ctx:    ctx, quick: o.Quick, fleet: o.fleet(), dir: dir, cpus: cpus, builds: b, launcher: l,
 		}
-		r.say = func(format string, args ...any) { fmt.Fprintf(os.Stderr, "# "+row.name+": "+format+"\n", args...) }
+		r.say = func(format string, args ...any) { fmt.Fprintf(o.log, "# "+row.name+": "+format+"\n", args...) }
 		from := time.Now()
 		if err := row.measure(r); err != nil {
 			r.Failed = err.Error()
 		}
 		r.Seconds = time.Since(from).Seconds()
 		r.summarize()
-		r.result.write(os.Stdout)
+		r.result.write(o.out)
 		rep.Rows = append(rep.Rows, r.result)
 		if ctx.Err() != nil {
 			break

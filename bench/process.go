@@ -94,6 +94,9 @@ func (l *launcher) start(cmd *exec.Cmd, cpus []int) (err error) {
 	return err
 }
 
+// close ends the thread; what it has started and still runs ends with it.
+func (l *launcher) close() { close(l.calls) }
+
 func (l *launcher) startOwn(cmd *exec.Cmd) error {
 	err := cmd.Start()
 	if err == nil {

@@ -96,9 +96,6 @@ const (
 )
 
 func (u unit) format(v float64) string {
-	if math.IsNaN(v) {
-		return "–"
-	}
 	switch u {
 	case inSeconds:
 		switch {

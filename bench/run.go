@@ -58,8 +58,8 @@ func (r *run) series(group, name, settings string, u unit) *series {
 
 // ratio compares the medians of two series.
 func (r *run) ratio(s, base *series, g *goal) {
-	if s == nil || base == nil || len(s.Samples) == 0 || len(base.Samples) == 0 {
-		return
+	if s == nil || base == nil || len(s.Samples) == 0 || len(base.Samples) == 0 || median(base.Samples) == 0 {
+		return // a contender that is left out
 	}
 	f := figure{Name: s.title() + " / " + base.title(), Unit: times, Goal: g}
 	if s.Group == base.Group {

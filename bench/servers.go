@@ -96,11 +96,11 @@ func askOn(conn net.Conn, path string, keep bool) (string, error) {
 	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: bench\r\nConnection: %s\r\n\r\n", path, connection); err != nil {
 		return "", err
 	}
-	return readBody(conn, keep)
+	return readBody(conn)
 }
 
-// readBody reads a response to the end of the connection, or, where that is kept, as long as its Content-Length says.
-func readBody(conn io.Reader, keep bool) (string, error) {
+// readBody reads a response as far as its Content-Length says.
+func readBody(conn io.Reader) (string, error) {
 	var text []byte
 	buf := make([]byte, 4096)
 	for {

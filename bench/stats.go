@@ -6,11 +6,8 @@ import (
 	"slices"
 )
 
-// quantile is the q-th part (0 … 1) of samples, which must be sorted, interpolated between neighbours; NaN for none.
+// quantile is the q-th part (0 … 1) of samples, which must be sorted and not none, interpolated between neighbours.
 func quantile(sorted []float64, q float64) float64 {
-	if len(sorted) == 0 {
-		return math.NaN()
-	}
 	at := q * float64(len(sorted)-1)
 	low := int(at)
 	if low+1 == len(sorted) {
@@ -29,7 +26,11 @@ type spread struct {
 	Max    float64 `json:"max"`
 }
 
+// spreadOf is the spread of samples; of none it is zero.
 func spreadOf(samples []float64) spread {
+	if len(samples) == 0 {
+		return spread{}
+	}
 	s := slices.Sorted(slices.Values(samples))
 	return spread{len(s), quantile(s, 0.5), quantile(s, 0.25), quantile(s, 0.75), quantile(s, 0), quantile(s, 1)}
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // respawn kills a worker and waits for the first line of its replacement's main, by turns of a Manager and of a loop of
-// wait and start. Beside them, for what a server cannot show: a standby until it is at work.
+// wait and start. Beside them, what row standby shows of servers, without a server: a standby until it is at work.
 func respawn(r *run) error {
 	rounds := r.rounds(300, 10)
 	r.bounds("%d rounds, each worker at work for %v before", rounds, pause)
@@ -25,6 +25,13 @@ func respawn(r *run) error {
 	pool.args = []string{lean, "pool", "-unpaced"}
 	parked.args = []string{lean, "pool", "-unpaced", "-standby", "1"}
 	all := []*dying{floor, pool, parked}
+	original := &dying{word: "ready"}
+	if original.args, err = r.perlScript("prefork_worker.pl", "Parallel::Prefork"); err == nil {
+		original.series = r.series("", "Parallel::Prefork, a fork at work", "err_respawn_interval 0", inSeconds)
+		all = append(all, original)
+	} else if err := r.without("Parallel::Prefork", err); err != nil {
+		return err
+	}
 	for _, d := range all {
 		if err := d.up(r); err != nil {
 			return err
@@ -39,7 +46,7 @@ func respawn(r *run) error {
 		}
 	}
 	r.ratio(pool.series, floor.series, atMost(1.15))
-	r.ratio(parked.series, floor.series, nil)
+	r.ratio(parked.series, original.series, atMost(0.5))
 	return nil
 }
 

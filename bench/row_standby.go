@@ -90,8 +90,8 @@ type oneServer struct {
 }
 
 var servers = []oneServer{
-	{withStandby, "Standby 1", func(r *run, port int) (spec, error) { return ourServer(r, port, "-standby", "1") }},
-	{withoutStandby, "the zero Config but for MaxWorkers 1", func(r *run, port int) (spec, error) { return ourServer(r, port) }},
+	{withStandby, "Standby 1; fasthttp's server", func(r *run, port int) (spec, error) { return ourServer(r, port, "-standby", "1") }},
+	{withoutStandby, "MaxWorkers 1; fasthttp's server", func(r *run, port int) (spec, error) { return ourServer(r, port) }},
 	{"Parallel::Prefork", "err_respawn_interval 0", func(r *run, port int) (s spec, err error) {
 		s.args, err = r.perlScript("prefork_server.pl", "Parallel::Prefork")
 		s.args = append(s.args, strconv.Itoa(port), "1")
@@ -104,15 +104,15 @@ var servers = []oneServer{
 		web, err := r.builds.program("web", false)
 		return fasthttpPrefork(web, port, 1, "-fast"), err
 	}},
-	{"runit", "runsv, a Go server in ./run", runit},
-	{"s6", "s6-supervise, a Go server in ./run; it lets a second pass", s6},
+	{"runit", "runsv; ./run is one process with fasthttp's server", runit},
+	{"s6", "s6-supervise, the same; it lets a second pass", s6},
 	{"gunicorn", "--workers 1, sync", func(r *run, port int) (spec, error) { return gunicorn(r, port, 1) }},
 	{"unicorn", "worker_processes 1", func(r *run, port int) (spec, error) { return unicorn(r, port, 1) }},
 }
 
 func ourServer(r *run, port int, args ...string) (spec, error) {
 	web, err := r.builds.program("web", false)
-	return spec{args: append([]string{web, "prefork", "-listen", address(port), "-workers", "1"}, args...)}, err
+	return spec{args: append([]string{web, "prefork", "-fast", "-listen", address(port), "-workers", "1"}, args...)}, err
 }
 
 // runit and s6 restart a program that binds its socket itself.

@@ -219,6 +219,10 @@ Transfer/sec:      8.52MB
 	if err != nil || !strings.Contains(got.bad, "read 3") {
 		t.Errorf("%+v, %v", got, err)
 	}
+	got, err = parseWrk(strings.Replace(strings.Replace(out, "5.61ms", "1.05s ", 1), "%s", "", 1)) // it writes a space there
+	if err != nil || got.p99 != 1050*time.Millisecond {
+		t.Errorf("%+v, %v", got, err)
+	}
 	if _, err := parseWrk("unable to connect"); err == nil {
 		t.Error("no error of what is no result")
 	}

@@ -64,6 +64,18 @@ func TestRatio(t *testing.T) {
 	}
 }
 
+func TestTurns(t *testing.T) {
+	all := []string{"a", "b", "c"}
+	for round, want := range []string{"abc", "bca", "cab", "abc"} {
+		if got := strings.Join(turns(round, all), ""); got != want {
+			t.Errorf("round %d: %s, want %s", round, got, want)
+		}
+	}
+	if got := turns(1, []int{}); len(got) != 0 {
+		t.Error(got)
+	}
+}
+
 func TestUnits(t *testing.T) {
 	for _, c := range []struct {
 		unit unit

@@ -19,8 +19,8 @@ func fleet(r *run) error {
 	n := strconv.Itoa(r.fleet)
 	hand := newCrowd(r, "by hand", "loops of StartProcess, Signal and Wait", lean, "hand", "-n", n)
 	pool := newCrowd(r, "prefork", "MaxWorkers "+n, lean, "pool", "-n", n)
-	for range rounds {
-		for _, c := range []*crowd{hand, pool} {
+	for round := range rounds {
+		for _, c := range turns(round, []*crowd{hand, pool}) {
 			if err := c.life(r, signals); err != nil {
 				return err
 			}

@@ -42,8 +42,8 @@ func spawnToMain(r *run) error {
 			}
 		}
 	}
-	for range rounds {
-		for _, c := range all {
+	for round := range rounds {
+		for _, c := range turns(round, all) {
 			took, err := firstLine(c.file, c.args)
 			if err != nil {
 				return err

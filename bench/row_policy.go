@@ -21,8 +21,8 @@ func policy(r *run) error {
 		pools[i] = newFullPool(n)
 		pools[i].took = r.series("", fmt.Sprintf("%d slots", n), "", inNanos)
 	}
-	for range rounds {
-		for _, p := range pools {
+	for round := range rounds {
+		for _, p := range turns(round, pools) {
 			p.took.add(p.measure(lives))
 		}
 	}

@@ -31,8 +31,8 @@ func rate(r *run) error {
 		all = append(all, ratedServers(r, web, true, "/alloc", fast)...)
 		all = append(all, ratedServers(r, web, false, "/alloc", fast)...)
 	}
-	for range rounds {
-		for _, c := range all {
+	for round := range rounds {
+		for _, c := range turns(round, all) {
 			if err := c.measure(r, lasts); err != nil {
 				return err
 			}

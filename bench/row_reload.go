@@ -40,8 +40,8 @@ func reload(r *run) error {
 			return err
 		}
 	}
-	for range rounds {
-		for _, l := range all {
+	for round := range rounds {
+		for _, l := range turns(round, all) {
 			if err := l.round(r, reloads); err != nil {
 				return err
 			}

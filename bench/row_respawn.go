@@ -38,8 +38,8 @@ func respawn(r *run) error {
 		}
 		defer d.stop()
 	}
-	for range rounds {
-		for _, d := range all {
+	for round := range rounds {
+		for _, d := range turns(round, all) {
 			if err := d.kill(r); err != nil {
 				return err
 			}

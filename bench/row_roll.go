@@ -36,8 +36,8 @@ func roll(r *run) error {
 			return err
 		}
 	}
-	for range rounds {
-		for _, c := range all {
+	for round := range rounds {
+		for _, c := range turns(round, all) {
 			if err := rest(r.ctx, settle); err != nil {
 				return err
 			}

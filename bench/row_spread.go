@@ -68,8 +68,8 @@ func spreadOver(r *run, k, rounds int, all []*spreading) (err error) {
 			return err
 		}
 	}
-	for range rounds {
-		for _, s := range all {
+	for round := range rounds {
+		for _, s := range turns(round, all) {
 			counts, err := s.count(k)
 			if err != nil {
 				return err

@@ -36,11 +36,11 @@ func standby(r *run) error {
 			return err
 		}
 	}
-	for range rounds {
+	for round := range rounds {
 		if err := rest(r.ctx, respite); err != nil {
 			return err
 		}
-		for _, s := range all {
+		for _, s := range turns(round, all) {
 			if err := s.kill(r); err != nil {
 				return err
 			}

@@ -51,7 +51,7 @@ func setStatus(r *run) error {
 		return err
 	}
 	for round := range rounds {
-		for _, c := range all {
+		for _, c := range turns(round, all) {
 			io.WriteString(c.stdin, fmt.Sprintln(round))
 			fields, err := c.expect(r.ctx, "status")
 			if err != nil {

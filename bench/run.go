@@ -79,6 +79,16 @@ func (r *run) note(format string, args ...any) {
 	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
 }
 
+// turns are the contenders in the order of one round. Each round begins with another, so that what follows the pause
+// between two rounds, or a neighbour that leaves much behind, falls on all of them.
+func turns[T any](round int, all []T) []T {
+	if len(all) == 0 {
+		return nil
+	}
+	first := round % len(all)
+	return append(append(make([]T, 0, len(all)), all[first:]...), all[:first]...)
+}
+
 // notInstalled is the error of a contender that cannot be measured here.
 type notInstalled struct{ what, how string }
 

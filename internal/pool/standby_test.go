@@ -223,6 +223,7 @@ func TestAWorkerThatIsAboutToEndYields(t *testing.T) {
 	s.crash(1)
 	want(t, "reason", s.gone[1], Crashed)
 	want(t, "workers", s.p.Len(), 2)
+	s.pass(breather)
 	want(t, "standbys", s.p.Standbys(), 1)
 }
 

@@ -106,7 +106,7 @@ func (r *report) write(w io.Writer) {
 	if r.Quick {
 		fmt.Fprintln(w, "A quick run: too few rounds to quote.")
 	}
-	t := &table{head: []string{"row", "figure", "", "goal", ""}, left: []bool{true, true, false, false, true}}
+	t := &table{head: []string{"row", "figure", "measured", "goal", ""}, left: []bool{true, true, false, false, true}}
 	for _, row := range r.Rows {
 		name := row.Name
 		for _, f := range row.Figures {
@@ -117,12 +117,15 @@ func (r *report) write(w io.Writer) {
 			t.add(name, f.Name, f.value(), goal, verdict)
 			name = ""
 		}
-		if row.Failed != "" {
-			t.add(name, "failed: "+row.Failed, "", "", "")
+		if len(row.Figures) == 0 {
+			t.add(name, "not measured", "", "", "")
 		}
 	}
 	t.write(w, "")
 	for _, row := range r.Rows {
+		if row.Failed != "" {
+			fmt.Fprintf(w, "%s FAILED: %s\n", row.Name, row.Failed)
+		}
 		for _, l := range row.LeftOut {
 			fmt.Fprintf(w, "left out of %s: %s: %s\n", row.Name, l.Name, l.Why)
 		}

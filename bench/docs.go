@@ -13,9 +13,14 @@ func (r *report) updateDocs(dir string) error {
 	if r.Quick {
 		return fmt.Errorf("a quick run is nothing to quote; the documents in %s are as they were", dir)
 	}
-	sections := map[string]string{"machine": r.markdownMachine(), "table": r.markdownTable(), "series": r.markdownSeries(), "leftout": r.markdownLeftOut()}
+	sections := map[string]string{"machine": r.markdownMachine(), "table": r.markdownTable(), "series": r.markdownSeries(), "leftout": r.markdownLeftOut(), "readme": r.markdownReadme()}
 	for _, row := range r.Rows {
 		sections["row "+row.Name] = row.markdownFigures()
+	}
+	for name, section := range sections {
+		if section == "" { // nothing of it was measured: what stands there stays
+			delete(sections, name)
+		}
 	}
 	for _, file := range []string{filepath.Join(dir, "PERFORMANCE.md"), filepath.Join(dir, "..", "README.md")} {
 		text, err := os.ReadFile(file)

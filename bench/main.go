@@ -97,7 +97,7 @@ func (o *options) report(ctx context.Context) (*report, error) {
 		return nil, err
 	}
 	began := time.Now()
-	rep := &report{Machine: thisMachine(), Began: began, Command: commandLine(), Quick: o.Quick}
+	rep := &report{Machine: thisMachine(), Began: began, Command: o.command(), Quick: o.Quick}
 	fmt.Fprintf(o.log, "# %s\n", rep.Machine)
 	b := &builds{dir: filepath.Join(dir, "programs")}
 	l := newLauncher()
@@ -163,7 +163,17 @@ func choose(only []string) (chosen []row, err error) {
 	return chosen, nil
 }
 
-// commandLine is how this run would be typed.
-func commandLine() string {
-	return strings.Join(append([]string{"go run ./bench"}, os.Args[1:]...), " ")
+// command is how this run would be typed, without what says where to write to.
+func (o *options) command() string {
+	line := "go run ./bench"
+	if len(o.Only) > 0 {
+		line += " --only=" + strings.Join(o.Only, ",")
+	}
+	if o.Quick {
+		line += " --quick"
+	}
+	if o.Fleet > 0 {
+		line += fmt.Sprint(" --fleet=", o.Fleet)
+	}
+	return line
 }

@@ -55,9 +55,9 @@ func compareStandby(r *run, all []*server) {
 	var ours, best *series
 	for _, s := range all {
 		switch {
-		case s.series.Name == withStandby:
+		case s.series.Name == standbyName:
 			ours = s.series
-		case s.series.Name == withoutStandby:
+		case s.series.Name == bareName:
 		case best == nil || median(s.series.Samples) < median(best.Samples):
 			best = s.series
 		}
@@ -78,11 +78,6 @@ type server struct {
 	worker string // its pid
 }
 
-const (
-	withStandby    = "prefork, one standby"
-	withoutStandby = "prefork, no standby"
-)
-
 // oneServer is how a server with one worker is started.
 type oneServer struct {
 	name, settings string
@@ -90,8 +85,8 @@ type oneServer struct {
 }
 
 var servers = []oneServer{
-	{withStandby, "Standby 1; fasthttp's server", func(r *run, port int) (spec, error) { return ourServer(r, port, "-standby", "1") }},
-	{withoutStandby, "MaxWorkers 1; fasthttp's server", func(r *run, port int) (spec, error) { return ourServer(r, port) }},
+	{standbyName, "Standby 1; fasthttp's server", func(r *run, port int) (spec, error) { return ourServer(r, port, "-standby", "1") }},
+	{bareName, "MaxWorkers 1; fasthttp's server", func(r *run, port int) (spec, error) { return ourServer(r, port) }},
 	{"Parallel::Prefork", "err_respawn_interval 0", func(r *run, port int) (s spec, err error) {
 		s.args, err = r.perlScript("prefork_server.pl", "Parallel::Prefork")
 		s.args = append(s.args, strconv.Itoa(port), "1")

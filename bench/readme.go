@@ -61,7 +61,7 @@ func (r *result) median(title string) *series {
 // best is the peer with the least median.
 func (r *result) best() (best *series) {
 	for _, s := range r.Series {
-		if !strings.HasPrefix(s.Name, "prefork") && s.Spread.N > 0 && (best == nil || s.Spread.Median < best.Spread.Median) {
+		if s.Group == "" && !strings.HasPrefix(s.Name, "prefork") && s.Spread.N > 0 && (best == nil || s.Spread.Median < best.Spread.Median) {
 			best = s
 		}
 	}

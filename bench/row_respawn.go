@@ -10,7 +10,7 @@ import (
 )
 
 // respawn kills a worker and waits for the first line of its replacement's main, by turns of a Manager and of a loop of
-// wait and start. Beside them, what row standby shows of servers, without a server: a standby until it is at work.
+// wait and start.
 func respawn(r *run) error {
 	rounds := r.rounds(300, 10)
 	r.bounds("%d rounds, each worker at work for %v before", rounds, pause)
@@ -20,18 +20,9 @@ func respawn(r *run) error {
 	}
 	floor := &dying{word: "main", series: r.series("", "by hand", "StartProcess and Wait in a loop", inSeconds)}
 	pool := &dying{word: "main", series: r.series("", "prefork", "MaxWorkers 1, ErrRespawnInterval -1", inSeconds)}
-	parked := &dying{word: "ready", series: r.series("", "prefork, a standby at work", "Standby 1, ErrRespawnInterval -1", inSeconds)}
 	floor.args = []string{lean, "hand", "-again"}
 	pool.args = []string{lean, "pool", "-unpaced"}
-	parked.args = []string{lean, "pool", "-unpaced", "-standby", "1"}
-	all := []*dying{floor, pool, parked}
-	original := &dying{word: "ready"}
-	if original.args, err = r.perlScript("prefork_worker.pl", "Parallel::Prefork"); err == nil {
-		original.series = r.series("", "Parallel::Prefork, a fork at work", "err_respawn_interval 0", inSeconds)
-		all = append(all, original)
-	} else if err := r.without("Parallel::Prefork", err); err != nil {
-		return err
-	}
+	all := []*dying{floor, pool}
 	for _, d := range all {
 		if err := d.up(r); err != nil {
 			return err
@@ -46,11 +37,10 @@ func respawn(r *run) error {
 		}
 	}
 	r.ratio(pool.series, floor.series, atMost(1.15))
-	r.ratio(parked.series, original.series, atMost(0.5))
 	return nil
 }
 
-// pause is how long a worker is left at work: what its start, or that of a standby behind it, has left to do is over then.
+// pause is how long a worker is left at work: what its start has left to do is over then.
 const pause = 10 * time.Millisecond
 
 // dying is a contender whose one worker is killed again and again.
@@ -83,13 +73,15 @@ func (d *dying) next(r *run) error {
 }
 
 func (d *dying) kill(r *run) error {
-	if d.word != "ready" {
+	if d.word == "main" {
 		if _, err := d.expect(r.ctx, "ready"); err != nil {
 			return err
 		}
 	}
-	if err := rest(r.ctx, pause); err != nil {
-		return err
+	if d.word == "main" {
+		if err := rest(r.ctx, pause); err != nil {
+			return err
+		}
 	}
 	began := time.Now()
 	if err := syscall.Kill(d.worker, syscall.SIGKILL); err != nil {

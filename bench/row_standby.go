@@ -36,6 +36,13 @@ func standby(r *run) error {
 			return err
 		}
 	}
+	bare, err := withoutServers(r)
+	for _, d := range bare {
+		defer d.stop()
+	}
+	if err != nil {
+		return err
+	}
 	for round := range rounds {
 		if err := rest(r.ctx, respite); err != nil {
 			return err
@@ -45,9 +52,41 @@ func standby(r *run) error {
 				return err
 			}
 		}
+		for _, d := range turns(round, bare) {
+			if err := d.kill(r); err != nil {
+				return err
+			}
+		}
 	}
 	compareStandby(r, all)
+	if len(bare) > 1 {
+		r.ratio(bare[0].series, bare[1].series, atMost(0.5))
+	}
 	return nil
+}
+
+// withoutServers are two contenders that only say when their worker is at work: what the servers add to both is left away.
+func withoutServers(r *run) (all []*dying, err error) {
+	lean, err := r.builds.program("lean", false)
+	if err != nil {
+		return nil, err
+	}
+	const group = "without a server, at work"
+	parked := &dying{word: "ready", args: []string{lean, "pool", "-standby", "1"}}
+	parked.series = r.series(group, standbyName, "Standby 1", inSeconds)
+	if err := parked.up(r); err != nil {
+		return nil, err
+	}
+	all = append(all, parked)
+	original := &dying{word: "ready"}
+	if original.args, err = r.perlScript("prefork_worker.pl", "Parallel::Prefork"); err != nil {
+		return all, r.without(join(group, "Parallel::Prefork"), err)
+	}
+	original.series = r.series(group, "Parallel::Prefork", "err_respawn_interval 0", inSeconds)
+	if err := original.up(r); err != nil {
+		return all, err
+	}
+	return append(all, original), nil
 }
 
 // compareStandby compares the standby with the best of the others.

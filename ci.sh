@@ -32,7 +32,7 @@ vet() {
 
 tidy() {
 	local dir
-	for dir in . ops examples tools; do
+	for dir in . ops bench examples tools; do
 		(cd "$dir" && GOWORK=off go mod tidy -diff)
 	done
 }
@@ -58,5 +58,6 @@ step "tests without cgo" env CGO_ENABLED=0 go test -run 'Original|Surroundings|D
 step "process tests, repeated" go test -race -shuffle=on -count=5 -run 'Original0[1256]|Storm|Interrupt|Marker|Listen|Command|EndOfAWorker|TwoPools' .
 step "processes, repeated" go test -race -shuffle=on -count=5 ./internal/proc
 step "fuzzing" fuzz
+step "unit benchmarks, beside the baseline" bench/units.sh
 step "figures" go test -run '^$' -bench Respawn -benchtime 100x .
 echo "all passed in $((SECONDS - began)) s"

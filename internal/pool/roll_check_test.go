@@ -125,6 +125,9 @@ func (s *sim) checkRolls() {
 			s.t.Fatalf("%v: slot %d waits for a replacement: %v, want %v (roll %+v)", s.now, sl.index, got, rolls, p.roll)
 		}
 	}
+	if !p.adapts() {
+		idle = 0 // nobody asks for them
+	}
 	if z := p.size; alive != z.alive || busy != z.busy || ready != z.ready || idle != len(z.idle) {
 		s.t.Fatalf("%v: %d alive, %d busy, %d ready, %d idle; counted %d, %d, %d, %d", s.now, alive, busy, ready, idle, z.alive, z.busy, z.ready, len(z.idle))
 	}

@@ -35,9 +35,9 @@ func (p *Pool) status(w *worker, busy bool) {
 	p.settle(w)
 }
 
-// settle keeps the idle workers in their heap.
+// settle keeps the idle workers in their heap, where anybody asks for them.
 func (p *Pool) settle(w *worker) {
-	idle := w.state == Ready && !w.busy && w.slot.worker == w
+	idle := p.adapts() && w.state == Ready && !w.busy && w.slot.worker == w
 	switch {
 	case idle && w.idleAt < 0:
 		heap.Push(&p.size.idle, w)

@@ -3,6 +3,7 @@ package pool
 import (
 	"container/heap"
 	"slices"
+	"time"
 )
 
 // Standbys are workers that are started ahead: each waits, parked, for a slot that falls empty, and is in it at once. They
@@ -14,6 +15,10 @@ type standby struct {
 	parked  []*worker // who has waited longest comes first
 	alive   int       // standbys that are not gone
 }
+
+// breather is how long no other standby is started after one was given a slot. To start a process takes a processor for
+// some milliseconds; whoever has just been given a dead worker's place, with what waits for it, needs that more.
+const breather = 10 * time.Millisecond
 
 // noSlot is the index of all places.
 const noSlot = -1
@@ -60,7 +65,7 @@ func (p *Pool) fill(now Time, s *slot) bool {
 	if s.heap != nil {
 		heap.Remove(s.heap, s.at)
 	}
-	place.worker, place.due = nil, max(place.due, s.due)
+	place.worker, place.due = nil, max(place.due, s.due, after(now, breather))
 	p.wait(place, false)
 	p.standby.alive--
 	w.slot, s.worker = s, w

@@ -86,6 +86,9 @@ func TestAStandbyTakesADeadWorkersPlaceAtOnce(t *testing.T) {
 	s.crash(1)
 	want(t, "slot of the standby", s.workers[3].slot, 0)
 	want(t, "state of the standby", s.workers[3].state, Starting)
+	s.pass(breather - 1)
+	want(t, "spawns while it begins", len(s.spawns), 3)
+	s.pass(1)
 	want(t, "slot of the next spawn", s.spawns[3].slot, noSlot)
 	want(t, "workers", s.p.Len(), 2)
 	s.do(Event{Kind: Reached, ID: 3})
@@ -146,6 +149,7 @@ func TestStandbysGrowAPool(t *testing.T) {
 	want(t, "slot of the first standby", s.workers[3].slot, 2)
 	want(t, "slot of the second", s.workers[4].slot, 3)
 	want(t, "workers", s.p.Len(), 5)
+	s.pass(breather)
 	want(t, "standbys", s.p.Standbys(), 2)
 }
 
@@ -219,6 +223,7 @@ func TestAWorkerThatIsAboutToEndYields(t *testing.T) {
 	s.crash(1)
 	want(t, "reason", s.gone[1], Crashed)
 	want(t, "workers", s.p.Len(), 2)
+	s.pass(breather)
 	want(t, "standbys", s.p.Standbys(), 1)
 }
 

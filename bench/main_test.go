@@ -1,0 +1,171 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var long = flag.Bool("long", false, "run every row, not only those that take a second")
+
+// TestMain fails where a test has left a process or a file behind.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Setenv("TMPDIR", dir) // where the runs put their files
+	code := m.Run()
+	if left := children(os.Getpid()); len(left) > 0 {
+		fmt.Fprintf(os.Stderr, "processes left behind: %v\n", left)
+		code = 1
+	}
+	if left, _ := filepath.Glob(dir + "/prefork-bench-*"); len(left) > 0 {
+		fmt.Fprintf(os.Stderr, "files left behind: %v\n", left)
+		code = 1
+	}
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// quick measures some rows with few rounds, and returns what was printed.
+func quick(t *testing.T, rows ...string) (*report, string) {
+	t.Helper()
+	var out bytes.Buffer
+	o := options{Only: rows, Quick: true, Fleet: 5, out: &out, log: io.Discard}
+	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
+	defer cancel()
+	rep, err := o.report(ctx)
+	if err != nil {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	if rep == nil {
+		t.FailNow()
+	}
+	rep.write(&out)
+	return rep, out.String()
+}
+
+func TestRows(t *testing.T) {
+	names := []string{"respawn", "fleet", "memory", "status", "policy", "main", "roll"}
+	if *long {
+		names = nil // all
+	}
+	rep, out := quick(t, names...)
+	for _, row := range rep.Rows {
+		if len(row.Figures) == 0 {
+			t.Errorf("%s has no figures:\n%s", row.Name, out)
+		}
+		for _, s := range row.Series {
+			if len(s.Samples) == 0 || s.Spread.Min < 0 || s.Spread.Median <= 0 && s.Unit == inSeconds {
+				t.Errorf("%s, %s: %+v", row.Name, s.title(), s.Spread)
+			}
+		}
+		missing(t, row)
+	}
+	dir := t.TempDir()
+	if err := rep.draw(dir); err != nil {
+		t.Error(err)
+	}
+	for _, row := range rep.Rows {
+		if len(row.Series) > 0 {
+			if svg, err := os.ReadFile(filepath.Join(dir, row.Name+".svg")); err != nil || !bytes.Contains(svg, []byte("</svg>")) {
+				t.Errorf("the plot of %s: %d bytes, %v", row.Name, len(svg), err)
+			}
+		}
+	}
+}
+
+// missing says what is not installed; where CI runs, everything is.
+func missing(t *testing.T, row *result) {
+	for _, l := range row.LeftOut {
+		if os.Getenv("CI") == "true" {
+			t.Errorf("%s: left out: %s: %s", row.Name, l.Name, l.Why)
+		} else {
+			t.Logf("%s: left out: %s: %s", row.Name, l.Name, l.Why)
+		}
+	}
+}
+
+// The peers start, lose their worker and serve again.
+func TestPeers(t *testing.T) {
+	rep, out := quick(t, "standby")
+	missing(t, rep.Rows[0])
+	if n := len(rep.Rows[0].Series) + len(rep.Rows[0].LeftOut); n != len(servers)+2 {
+		t.Errorf("%d contenders were measured or left out, want %d:\n%s", n, len(servers)+2, out)
+	}
+}
+
+func TestARowThatThereIsNot(t *testing.T) {
+	_, err := (&options{Only: []string{"respawn", "speed"}, out: io.Discard, log: io.Discard}).report(context.Background())
+	if err == nil || !strings.Contains(err.Error(), `no row "speed"`) {
+		t.Error(err)
+	}
+}
+
+func TestList(t *testing.T) {
+	var out strings.Builder
+	if err := (&options{List: true, out: &out}).run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range rows {
+		if !strings.Contains(out.String(), row.name) {
+			t.Errorf("%s is not in the list", row.name)
+		}
+	}
+}
+
+// A run that is broken off ends soon, says so, and leaves nothing.
+func TestBrokenOff(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	o := options{Only: []string{"idle"}, Fleet: 2, out: io.Discard, log: cancels{cancel}}
+	rep, err := o.report(ctx)
+	if err == nil || rep == nil || rep.Rows[0].Failed == "" {
+		t.Errorf("%v, %+v", err, rep)
+	}
+}
+
+// cancels breaks a run off at the first line that the row says.
+type cancels struct{ cancel func() }
+
+func (c cancels) Write(b []byte) (int, error) {
+	if bytes.HasPrefix(b, []byte("# idle")) {
+		c.cancel()
+	}
+	return len(b), nil
+}
+
+func TestContenderThatFails(t *testing.T) {
+	l := newLauncher()
+	defer l.close()
+	r := &run{result: new(result), ctx: context.Background(), dir: t.TempDir(), launcher: l}
+	p, err := r.start(spec{name: "liar", args: []string{"/bin/sh", "-c", "echo main; echo oops >&2; (sleep 1000 &) ; exit 3"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.stop()
+	if _, err := p.expect(r.ctx, "main"); err != nil {
+		t.Error(err)
+	}
+	<-p.ended
+	if err := p.stop(); err != nil { // what it has left behind, too, which holds the output open
+		t.Error(err)
+	}
+	if _, err := p.expect(r.ctx, "ready"); err == nil || !strings.Contains(err.Error(), "oops") {
+		t.Errorf("the error does not say what the contender said: %v", err)
+	}
+	if left := carriers(p.id); len(left) > 0 {
+		t.Errorf("processes %v are left", left)
+	}
+}

@@ -1,0 +1,108 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// reloadable is how a server is started and reloaded.
+type reloadable struct {
+	name, settings string
+	ours           bool
+	spec           func(r *run, port int) (spec, error)
+	reload         func(r *run, l *loaded) error
+	every          time.Duration // at least so long to the next reload
+}
+
+var reloadables = []reloadable{
+	{"prefork, rolling", "{Rolling: true}", true, pooled(), hup, 0},
+	{"prefork, rolling, a socket for each worker", "{Rolling: true}, ListenPerWorker", true, pooled("-each"), hup, 0},
+	{"prefork, all at once", "{Signal: SIGTERM}", true, pooled(), usr1, 0},
+	{"tableflip", "as in its example with net/http", false, flipping, hupNewest, 0},
+	{"gunicorn", "HUP, sync workers", false, func(r *run, port int) (spec, error) { return gunicorn(r, port, serverWorkers) }, hup, 0},
+	{"unicorn", "USR2, and before_fork of its examples/unicorn.conf.rb", false, replacingUnicorn, usr2Newest, 0},
+	{"start_server with Starlet", "HUP, --interval 1, its default", false, startServer, hup, 2500 * time.Millisecond},
+}
+
+func pooled(args ...string) func(*run, int) (spec, error) {
+	return func(r *run, port int) (spec, error) {
+		web, err := r.builds.program("web", false)
+		return spec{args: append([]string{web, "prefork", "-workers", strconv.Itoa(serverWorkers), "-listen", address(port)}, args...)}, err
+	}
+}
+
+func flipping(r *run, port int) (spec, error) {
+	web, err := r.builds.program("web", false)
+	return spec{args: []string{web, "tableflip", "-listen", address(port)}}, err
+}
+
+// hupNewest signals the process that answers now.
+func hupNewest(r *run, l *loaded) error {
+	answer, err := serving(r.ctx, l.program, l.port)
+	if err != nil {
+		return err
+	}
+	return signalTo(answer, syscall.SIGHUP)
+}
+
+// replacingUnicorn is told how to end the master before it by the configuration that unicorn comes with.
+func replacingUnicorn(r *run, port int) (spec, error) {
+	s, err := unicorn(r, port, serverWorkers)
+	if err != nil {
+		return s, err
+	}
+	config := fmt.Sprintf(`worker_processes %d
+pid %q
+before_fork do |server, worker|
+  old = "#{server.config[:pid]}.oldbin"
+  if File.exist?(old) && server.pid != old
+    begin
+      Process.kill((worker.nr + 1) >= server.worker_processes ? :QUIT : :TTOU, File.read(old).to_i)
+    rescue Errno::ENOENT, Errno::ESRCH
+    end
+  end
+end
+`, serverWorkers, unicornPid(r))
+	file, err := r.write("unicorn-reload.conf", config)
+	for i, arg := range s.args {
+		if arg == "--config-file" {
+			s.args[i+1] = file
+		}
+	}
+	return s, err
+}
+
+func unicornPid(r *run) string { return filepath.Join(r.dir, "unicorn.pid") }
+
+func usr2Newest(r *run, _ *loaded) error {
+	pid, err := os.ReadFile(unicornPid(r))
+	if err != nil {
+		return err
+	}
+	return signalTo(string(pid), syscall.SIGUSR2)
+}
+
+func signalTo(pid string, sig syscall.Signal) error {
+	n, err := strconv.Atoi(strings.TrimSpace(pid))
+	if err != nil {
+		return fmt.Errorf("%q is no pid", pid)
+	}
+	return syscall.Kill(n, sig)
+}
+
+func startServer(r *run, port int) (spec, error) {
+	path, err := command("start_server")
+	if err != nil {
+		return spec{}, err
+	}
+	s, err := starlet(r, 0, serverWorkers)
+	s.args = append([]string{path, "--port", address(port), "--"}, s.args...)
+	return s, err
+}

@@ -1,0 +1,150 @@
+//go:build linux
+
+package main
+
+import (
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// fleet is many workers at once: started, sent a signal, stopped; by turns of a Manager and of a loop by hand.
+func fleet(r *run) error {
+	rounds, signals := r.rounds(7, 2), 3
+	r.bounds("%d rounds of %d workers, %d signals to each", rounds, r.fleet, signals)
+	lean, err := r.builds.program("lean", false)
+	if err != nil {
+		return err
+	}
+	n := strconv.Itoa(r.fleet)
+	hand := newCrowd(r, "by hand", "loops of StartProcess, Signal and Wait", lean, "hand", "-n", n)
+	pool := newCrowd(r, "prefork", "MaxWorkers "+n, lean, "pool", "-n", n)
+	for round := range rounds {
+		for _, c := range turns(round, []*crowd{hand, pool}) {
+			if err := c.life(r, signals); err != nil {
+				return err
+			}
+		}
+	}
+	r.ratio(pool.start, hand.start, atMost(1.1))
+	r.ratio(pool.broadcast, hand.broadcast, atMost(1.2))
+	r.ratio(pool.end, hand.end, atMost(1.2))
+	return nil
+}
+
+// crowd is a contender with many processes.
+type crowd struct {
+	spec                  spec
+	start, broadcast, end *series
+}
+
+func newCrowd(r *run, name, settings string, args ...string) *crowd {
+	return &crowd{
+		spec:      spec{name: name, args: args},
+		start:     r.series("start until all are ready", name, settings, inSeconds),
+		broadcast: r.series("signal until all have handled it", name, settings, inSeconds),
+		end:       r.series("stop until all are reaped", name, settings, inSeconds),
+	}
+}
+
+// life is one start, some signals, one stop.
+func (c *crowd) life(r *run, signals int) error {
+	began := time.Now()
+	p, err := c.up(r)
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	c.start.addTime(time.Since(began))
+	for range signals {
+		time.Sleep(settle)
+		began = time.Now()
+		p.signal(syscall.SIGUSR1)
+		if err := p.expectN(r.ctx, r.fleet, "handled"); err != nil {
+			return err
+		}
+		c.broadcast.addTime(time.Since(began))
+	}
+	time.Sleep(settle)
+	began = time.Now()
+	p.signal(syscall.SIGTERM)
+	if err := p.wait(r.ctx); err != nil {
+		return err
+	}
+	c.end.addTime(time.Since(began))
+	if !p.state.Success() {
+		return p.failed("it ended with %v", p.state)
+	}
+	return nil
+}
+
+// settle is a pause in which what was done last comes to rest.
+const settle = 200 * time.Millisecond
+
+// up starts a contender and waits until all of its processes are ready.
+func (c *crowd) up(r *run) (*program, error) {
+	p, err := r.start(c.spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.expectN(r.ctx, r.fleet, "ready"); err != nil {
+		p.stop()
+		return nil, err
+	}
+	return p, nil
+}
+
+// memoryRow weighs idle workers and their manager.
+func memoryRow(r *run) error {
+	r.bounds("%d workers", r.fleet)
+	lean, err := r.builds.program("lean", false)
+	if err != nil {
+		return err
+	}
+	n := strconv.Itoa(r.fleet)
+	hand := r.series("an idle worker (PSS)", "bare", "the same program, not using the library", inBytes)
+	pool := r.series("an idle worker (PSS)", "prefork", "MaxWorkers "+n, inBytes)
+	if _, err := weigh(r, hand, spec{name: "bare", args: []string{lean, "hand", "-n", n}}, r.fleet); err != nil {
+		return err
+	}
+	many, err := weigh(r, pool, spec{name: "prefork", args: []string{lean, "pool", "-n", n}}, r.fleet)
+	if err != nil {
+		return err
+	}
+	one, err := weigh(r, nil, spec{name: "prefork", args: []string{lean, "pool", "-n", "1"}}, 1)
+	if err != nil {
+		return err
+	}
+	r.ratio(pool, hand, atMost(1.1))
+	r.figure("private memory of the manager per worker", float64(many.private-one.private)/float64(r.fleet-1), inBytes, atMost(8<<10))
+	r.note("The manager's private memory: %s with 1 worker, %s with %s.", inBytes.format(float64(one.private)), inBytes.format(float64(many.private)), n)
+	return nil
+}
+
+// weigh starts n workers, adds the memory of each to into, and returns that of the process above them.
+func weigh(r *run, into *series, s spec, n int) (memory, error) {
+	c := crowd{spec: s}
+	p, err := r.start(c.spec)
+	if err != nil {
+		return memory{}, err
+	}
+	defer p.stop()
+	if err := p.expectN(r.ctx, n, "ready"); err != nil {
+		return memory{}, err
+	}
+	time.Sleep(r.lasts(2*time.Second, settle))
+	workers := children(p.pid())
+	if len(workers) != n {
+		return memory{}, p.failed("it has %d workers, want %d", len(workers), n)
+	}
+	if into != nil {
+		for _, pid := range workers {
+			m, err := memoryOf(pid)
+			if err != nil {
+				return memory{}, err
+			}
+			into.add(float64(m.proportional))
+		}
+	}
+	return memoryOf(p.pid())
+}

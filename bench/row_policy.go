@@ -1,0 +1,76 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"syscall"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/pool"
+)
+
+// policy measures what the policy costs for each event: a worker has ended, its slot is spawned, the next one is ready.
+func policy(r *run) error {
+	rounds, lives := r.rounds(40, 4), 20_000
+	r.bounds("%d rounds of %d lives of workers, in slots at random, in this process", rounds, lives)
+	sizes := []int{10, 100, 1000, 10_000}
+	pools := make([]*fullPool, len(sizes))
+	for i, n := range sizes {
+		pools[i] = newFullPool(n)
+		pools[i].took = r.series("", fmt.Sprintf("%d slots", n), "", inNanos)
+	}
+	for round := range rounds {
+		for _, p := range turns(round, pools) {
+			p.took.add(p.measure(lives))
+		}
+	}
+	for _, p := range pools[1:] {
+		var g *goal
+		if p == pools[len(pools)-1] {
+			g = atMost(1.5)
+		}
+		r.ratio(p.took, pools[0].took, g)
+	}
+	return nil
+}
+
+// fullPool is a policy with a worker in each slot.
+type fullPool struct {
+	pool  *pool.Pool
+	ids   []int // of the worker in each slot
+	order []int // of slots whose worker ends
+	next  int
+	now   pool.Time
+	took  *series
+}
+
+func newFullPool(n int) *fullPool {
+	l := &fullPool{ids: make([]int, n), order: rand.New(rand.NewPCG(1, 2)).Perm(n)}
+	l.pool = pool.New(pool.Config{
+		Max: n, Surge: 1, ErrRespawn: time.Second, StopTimeout: 30 * time.Second, Stop: syscall.SIGTERM, Jitter: rand.Float64,
+	})
+	step := l.pool.Handle(0, pool.Event{Kind: pool.Begin})
+	for step.Ask {
+		l.ids[step.Spawn] = step.Ordinal
+		step = l.pool.Handle(0, pool.Event{Kind: pool.Spawned, Ready: true})
+	}
+	return l
+}
+
+// measure lets n workers end and be replaced, and returns nanoseconds for each of the three events.
+func (l *fullPool) measure(n int) float64 {
+	began := time.Now()
+	for range n {
+		slot := l.order[l.next]
+		l.next = (l.next + 1) % len(l.order)
+		l.now += 10 * pool.Time(time.Second)
+		step := l.pool.Handle(l.now, pool.Event{Kind: pool.Exited, ID: l.ids[slot], Clean: true})
+		id := step.Ordinal
+		l.pool.Handle(l.now, pool.Event{Kind: pool.Spawned})
+		l.pool.Handle(l.now, pool.Event{Kind: pool.Reached, ID: id})
+		l.ids[slot] = id
+	}
+	return float64(time.Since(began)) / float64(3*n)
+}

@@ -1,0 +1,136 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// serverWorkers is how many workers serve where there is a pool.
+const serverWorkers = 2
+
+// rate measures requests per second, and the 99th percentile of their latencies: two handlers, two HTTP servers, both kinds
+// of sockets, workers with one thread and with the default, beside one process and beside fasthttp's prefork.
+func rate(r *run) error {
+	if _, err := command("wrk"); err != nil {
+		return r.without("everything", err)
+	}
+	web, err := r.builds.program("web", false)
+	if err != nil {
+		return err
+	}
+	rounds, lasts := r.rounds(5, 1), r.lasts(2*time.Second, time.Second)
+	r.bounds("%d workers; wrk, 1 thread, %d connections; %d rounds of %v after 1 s to warm up; %s; alloc also with everything on all",
+		serverWorkers, connections, rounds, lasts, r.cpus)
+	var all []*rated
+	for _, fast := range []bool{false, true} {
+		all = append(all, ratedServers(r, web, true, "/hello", fast)...)
+		all = append(all, ratedServers(r, web, true, "/alloc", fast)...)
+		all = append(all, ratedServers(r, web, false, "/alloc", fast)...)
+	}
+	for round := range rounds {
+		for _, c := range turns(round, all) {
+			if err := c.measure(r, lasts); err != nil {
+				return err
+			}
+		}
+	}
+	compareRates(r, all)
+	return nil
+}
+
+// rated is a server under load.
+type rated struct {
+	spec      spec
+	path      string
+	rate, p99 *series
+	against   string // for ours: which of the peer's is the same
+}
+
+// ratedServers are the contenders for one handler and one HTTP server.
+func ratedServers(r *run, web string, apart bool, path string, fast bool) (all []*rated) {
+	server, cpus := "net/http", r.cpus.serve
+	if fast {
+		server = "fasthttp"
+	}
+	group := fmt.Sprintf("%s, %s", strings.TrimPrefix(path, "/"), server)
+	if !apart {
+		group, cpus = group+", load beside", nil
+	}
+	add := func(name, settings, against string, args ...string) {
+		if fast {
+			args = append(args, "-fast")
+		}
+		c := &rated{path: path, against: against, spec: spec{name: name, args: append([]string{web}, args...), cpus: cpus}}
+		c.rate = r.series(group, name, settings, perSecond)
+		c.p99 = r.series(group+", p99", name, settings, inSeconds)
+		all = append(all, c)
+	}
+	n := strconv.Itoa(serverWorkers)
+	add(oneProcess, "", "", "single")
+	for _, each := range []bool{false, true} {
+		socket, flag := "one socket", "-each=false"
+		if each {
+			socket, flag = "a socket each", "-each"
+		}
+		peer := "fasthttp/prefork, " + socket
+		add(peer, "GOMAXPROCS=1 in workers, its own choice", "", "fasthttp", flag)
+		all[len(all)-1].spec.env = []string{"GOMAXPROCS=" + n} // its number of workers
+		add("prefork, "+socket, "GOMAXPROCS left alone", peer, "prefork", "-workers", n, flag)
+		add("prefork, "+socket+", GOMAXPROCS=1", "Resources.GOMAXPROCS 1", peer, "prefork", "-workers", n, "-gomaxprocs", "1", flag)
+	}
+	return all
+}
+
+const oneProcess = "one process"
+
+// measure starts the server, warms it up, and loads it once.
+func (c *rated) measure(r *run, lasts time.Duration) error {
+	port := freePort()
+	s := c.spec
+	s.args = append(s.args[:len(s.args):len(s.args)], "-listen", address(port))
+	p, err := r.start(s)
+	if err != nil {
+		return err
+	}
+	defer p.stop()
+	if _, err := serving(r.ctx, p, port); err != nil {
+		return err
+	}
+	url := "http://" + address(port) + c.path
+	if _, err := r.wrk(r.ctx, url, time.Second); err != nil {
+		return err
+	}
+	got, err := r.wrk(r.ctx, url, lasts)
+	if err != nil {
+		return err
+	}
+	if got.bad != "" {
+		return p.failed("%s", got.bad)
+	}
+	c.rate.add(got.rate)
+	c.p99.addTime(got.p99)
+	return nil
+}
+
+// compareRates sets each of ours beside the peer's with the same socket, and beside one process.
+func compareRates(r *run, all []*rated) {
+	byTitle := map[string]*rated{}
+	for _, c := range all {
+		byTitle[c.rate.title()] = c
+	}
+	for _, c := range all {
+		if c.against == "" {
+			continue
+		}
+		r.ratio(c.rate, byTitle[join(c.rate.Group, c.against)].rate, atLeast(1))
+		if c.path == "/alloc" && strings.HasSuffix(c.spec.name, "=1") {
+			single := byTitle[join(c.rate.Group, oneProcess)]
+			r.ratio(c.rate, single.rate, atLeast(1.3))
+			r.ratio(c.p99, single.p99, nil)
+		}
+	}
+}

@@ -1,0 +1,66 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+// roll measures a reload of many workers: one after another, several at a time, all at once.
+func roll(r *run) error {
+	workers, rounds := 64, r.rounds(10, 2)
+	if r.quick {
+		workers = 8
+	}
+	r.bounds("%d workers, %d rounds", workers, rounds)
+	lean, err := r.builds.program("lean", false)
+	if err != nil {
+		return err
+	}
+	once := &reloaded{signal: syscall.SIGHUP, took: r.series("", "all at once", "{Signal: SIGTERM}", inSeconds)}
+	all := []*reloaded{once}
+	for _, surge := range []int{1, 8, workers} {
+		all = append(all, &reloaded{signal: syscall.SIGUSR2, surge: surge,
+			took: r.series("", fmt.Sprintf("rolling, %d at a time", surge), fmt.Sprintf("{Rolling: true}, MaxSurge %d", surge), inSeconds)})
+	}
+	for _, c := range all {
+		c.program, err = r.start(spec{name: c.took.Name, args: []string{lean, "pool", "-n", strconv.Itoa(workers), "-surge", strconv.Itoa(c.surge)}})
+		if err != nil {
+			return err
+		}
+		defer c.stop()
+		if err := c.expectN(r.ctx, workers, "ready"); err != nil {
+			return err
+		}
+	}
+	for round := range rounds {
+		for _, c := range turns(round, all) {
+			if err := rest(r.ctx, settle); err != nil {
+				return err
+			}
+			began := time.Now()
+			c.program.signal(c.signal)
+			if err := c.expectN(r.ctx, workers, "ready"); err != nil {
+				return err
+			}
+			c.took.addTime(time.Since(began))
+		}
+	}
+	for _, c := range all[1:] {
+		r.ratio(c.took, once.took, nil)
+	}
+	r.note("One after another is one start after another: %s for each worker, of which spawn → ready is nearly all.",
+		inSeconds.format(median(all[1].took.Samples)/float64(workers)))
+	return nil
+}
+
+// reloaded is a pool that is reloaded again and again.
+type reloaded struct {
+	*program
+	signal syscall.Signal
+	surge  int
+	took   *series
+}

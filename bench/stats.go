@@ -1,0 +1,79 @@
+package main
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+)
+
+// quantile is the q-th part (0 … 1) of samples, which must be sorted and not none, interpolated between neighbours.
+func quantile(sorted []float64, q float64) float64 {
+	at := q * float64(len(sorted)-1)
+	low := int(at)
+	if low+1 == len(sorted) {
+		return sorted[low]
+	}
+	return sorted[low] + (at-float64(low))*(sorted[low+1]-sorted[low])
+}
+
+// spread is what is told of a series: the median, the quartiles around it, and the ends.
+type spread struct {
+	N      int     `json:"n"`
+	Median float64 `json:"median"`
+	Q1     float64 `json:"q1"`
+	Q3     float64 `json:"q3"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+}
+
+// spreadOf is the spread of samples; of none it is zero.
+func spreadOf(samples []float64) spread {
+	if len(samples) == 0 {
+		return spread{}
+	}
+	s := slices.Sorted(slices.Values(samples))
+	return spread{len(s), quantile(s, 0.5), quantile(s, 0.25), quantile(s, 0.75), quantile(s, 0), quantile(s, 1)}
+}
+
+func median(samples []float64) float64 { return spreadOf(samples).Median }
+
+func mean(samples []float64) float64 {
+	sum := 0.0
+	for _, v := range samples {
+		sum += v
+	}
+	return sum / float64(len(samples))
+}
+
+// variation is the coefficient of variation: the standard deviation of counts as a part of their mean.
+func variation(counts []int) float64 {
+	sum, squares := 0.0, 0.0
+	for _, c := range counts {
+		sum += float64(c)
+	}
+	m := sum / float64(len(counts))
+	for _, c := range counts {
+		squares += (float64(c) - m) * (float64(c) - m)
+	}
+	return math.Sqrt(squares/float64(len(counts))) / m
+}
+
+// ratioOf is the ratio of the medians of two series, with the interval in which it lies in 95 of 100 draws with
+// replacement from both. The draws are the same in each run.
+func ratioOf(samples, base []float64) (ratio, low, high float64) {
+	ratio = median(samples) / median(base)
+	random := rand.New(rand.NewPCG(1, 2))
+	draw := func(from []float64) float64 {
+		drawn := make([]float64, len(from))
+		for i := range drawn {
+			drawn[i] = from[random.IntN(len(from))]
+		}
+		return median(drawn)
+	}
+	ratios := make([]float64, 0, 1000)
+	for range cap(ratios) {
+		ratios = append(ratios, draw(samples)/draw(base))
+	}
+	slices.Sort(ratios)
+	return ratio, quantile(ratios, 0.025), quantile(ratios, 0.975)
+}

@@ -356,7 +356,7 @@ func writerProgram() {
 
 // A journal through many kill -9 of its writer: every complete line is readable, and PreviousState is right each time.
 func TestKills(t *testing.T) {
-	n := 30
+	n := 20
 	if *long {
 		n = 1000
 	}

@@ -263,10 +263,14 @@ func (j *Journal) write(rec Record) error {
 	if err != nil {
 		return err
 	}
-	if reason := j.due(int64(len(line)), rec.Time); reason != "" {
-		if err = j.rotate(reason, rec.Time); err != nil {
-			err = fmt.Errorf("it cannot be rotated, and grows: %w", err)
+	// What is wrong with the file's name is no reason to lose the record.
+	if err = j.follow(rec.Time); err == nil {
+		if reason := j.due(int64(len(line)), rec.Time); reason != "" {
+			err = j.rotate(reason, rec.Time)
 		}
+	}
+	if err != nil {
+		err = fmt.Errorf("it goes on in the file before: %w", err)
 	}
 	j.state.apply(rec)
 	return errors.Join(err, j.append(line, rec.Time))
@@ -308,6 +312,35 @@ func (j *Journal) sync() {
 	}
 }
 
+// follow opens the file anew if somebody has moved or removed it, or the other manager has rotated it.
+func (j *Journal) follow(now time.Time) error {
+	if pidfile.InPlace(j.file, j.path) {
+		return nil
+	}
+	if _, err := os.Lstat(j.path); err != nil && j.shares() {
+		return nil // the other is about to make it; until it has, what is written goes where the other's did
+	}
+	return j.goOn("moved", now)
+}
+
+// goOn opens the file at the path in place of the one before. A new one begins with how things stand, so that PreviousState needs no
+// other.
+func (j *Journal) goOn(reason string, now time.Time) error {
+	line, err := Record{now, Rotated{Reason: reason, State: j.state.state()}}.line()
+	if err != nil {
+		return err
+	}
+	moved := j.file
+	if err := j.open(); err != nil {
+		return err // the records go on where they went
+	}
+	moved.Close()
+	if j.size > 0 {
+		return nil
+	}
+	return j.append(line, now)
+}
+
 // due says why the file is to be rotated before n more bytes are written, if it is.
 func (j *Journal) due(n int64, now time.Time) (reason string) {
 	switch {
@@ -320,12 +353,8 @@ func (j *Journal) due(n int64, now time.Time) (reason string) {
 	return ""
 }
 
-// rotate moves the file aside. The new one begins with how things stand, so that PreviousState needs no other.
+// rotate moves the file aside.
 func (j *Journal) rotate(reason string, now time.Time) error {
-	line, err := Record{now, Rotated{Reason: reason, State: j.state.state()}}.line()
-	if err != nil {
-		return err
-	}
 	if j.cfg.Sync != 0 {
 		if err := j.file.Sync(); err != nil {
 			return err
@@ -339,12 +368,7 @@ func (j *Journal) rotate(reason string, now time.Time) error {
 	if err := errors.Join(old.RotateWithReason(reason), old.Close()); err != nil {
 		return err
 	}
-	moved := j.file
-	if err := j.open(); err != nil {
-		return err // the records go on where they went
-	}
-	moved.Close()
-	return j.append(line, now)
+	return j.goOn(reason, now)
 }
 
 // Rotate moves the file aside now. While an heir and the manager before it both write, it does nothing.

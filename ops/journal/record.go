@@ -37,7 +37,7 @@ type (
 
 	// Rotated is the first record of a file that follows another, and says how things stand.
 	Rotated struct {
-		Reason string // "size", "age" or "request"
+		Reason string // "size", "age", "request", or "moved" where somebody else has moved or removed the file
 		State  State
 	}
 

@@ -37,7 +37,9 @@ func (w *writer) Write(rec Record) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	_, err = w.w.Write(line)
+	if _, err = w.w.Write(line); err != nil {
+		err = fmt.Errorf("journal %s: %w", w.id, err)
+	}
 	return err
 }
 
@@ -67,7 +69,7 @@ func (m multi) Write(rec Record) error {
 	var errs []error
 	for _, s := range m {
 		if err := s.Write(rec); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", s.ID(), err))
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)

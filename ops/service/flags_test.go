@@ -66,16 +66,16 @@ func TestFlagLatency(t *testing.T) {
 	}
 }
 
-// Nothing wakes a service while nothing changes, be it paused or in its callback.
+// Nothing wakes a service while nothing changes, be it paused, in its callback, or a Manager's.
 func TestIdleService(t *testing.T) {
 	if _, err := preforktest.ContextSwitches(os.Getpid()); err != nil {
 		t.Skipf("context switches cannot be counted here: %v", err)
 	}
-	busy, paused := newService(t), newService(t)
-	paused.Pause()
+	services := []*service.Service{newService(t), newService(t), newService(t)}
+	services[1].Pause()
 	var pids []int
-	for _, s := range []*service.Service{busy, paused} {
-		p := start(t, s, "loop")
+	for i, s := range services {
+		p := start(t, s, []string{"loop", "loop", "managed"}[i])
 		preforktest.WaitFor(t, "a pid file", func() bool { return s.PID() == p.PID() })
 		pids = append(pids, p.PID())
 	}
@@ -91,7 +91,10 @@ func TestIdleService(t *testing.T) {
 	if *long {
 		limit = 10 * time.Second
 	}
-	before := []int64{switches(pids[0]), switches(pids[1])}
+	var before []int64
+	for _, pid := range pids {
+		before = append(before, switches(pid))
+	}
 	time.Sleep(limit)
 	for i, pid := range pids {
 		d := switches(pid) - before[i]
@@ -100,9 +103,10 @@ func TestIdleService(t *testing.T) {
 			t.Errorf("process %d switched %d times in %v", pid, d, limit)
 		}
 	}
-	busy.Stop()
-	paused.Stop()
-	preforktest.WaitFor(t, "the end of both", func() bool { return busy.PID() == 0 && paused.PID() == 0 })
+	for _, s := range services {
+		s.Stop()
+		preforktest.WaitFor(t, "its end", func() bool { return s.PID() == 0 })
+	}
 }
 
 // A flag that a stranger sets in a directory for all does not count, nor do links.

@@ -76,6 +76,9 @@ func flock(f *os.File, how int) error {
 	return err
 }
 
+// InPlace tells whether an open file is the one at the path.
+func InPlace(f *os.File, path string) bool { return isAt(f, path) }
+
 // isAt tells whether the file is the one at the path.
 func isAt(f *os.File, path string) bool {
 	var here, there unix.Stat_t

@@ -41,7 +41,7 @@ tidy() {
 # reports its own deadline as a failure ("context deadline exceeded", without an input).
 fuzz() {
 	local target pkg name count
-	for target in internal/pool:FuzzPool:150000x internal/inherit:FuzzParse:500000x internal/inherit:FuzzGiven:450000x internal/wire:FuzzDecode:1000000x internal/reuseport:FuzzKeepers:200000x internal/scoreboard:FuzzCell:100000x internal/resources:FuzzPlan:150000x internal/inherit:FuzzCheckProgram:200000x ops/journal:FuzzJournal:50000x; do
+	for target in internal/pool:FuzzPool:150000x internal/inherit:FuzzParse:500000x internal/inherit:FuzzGiven:450000x internal/wire:FuzzDecode:1000000x internal/reuseport:FuzzKeepers:200000x internal/scoreboard:FuzzCell:100000x internal/resources:FuzzPlan:150000x internal/inherit:FuzzCheckProgram:200000x ops/journal:FuzzJournal:50000x internal/inherit:FuzzParseReaper:300000x internal/inherit:FuzzAncestor:50000x internal/reaper:FuzzMessage:300000x .:FuzzWorkerSays:5000x; do
 		IFS=: read -r pkg name count <<<"$target"
 		go test -run '^$' -fuzz "^$name\$" -fuzztime "$count" -fuzzminimizetime 10x "./$pkg"
 	done

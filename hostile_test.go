@@ -55,3 +55,36 @@ func TestFloodOfMessages(t *testing.T) {
 		<-done
 	})
 }
+
+// Whatever a worker says harms that worker alone: the others are neither signalled nor replaced, and the Manager goes on, and ends
+// when it is told to.
+func FuzzWorkerSays(f *testing.F) {
+	for _, s := range []string{"R\x00", "B\x00B\x00", "Q\x00", "F\x03why", "S\x00", "T\x00", "A\x08\x00\x00\x00\x00\x00\x00\x00\x01", "D\x08", "R\x00Q\x00Q\x00", "\xff\xff", "P"} {
+		f.Add([]byte(s), uint8(3))
+	}
+	f.Fuzz(func(t *testing.T, data []byte, step uint8) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, Config{MaxWorkers: 2, MinSpareWorkers: 2, ErrRespawnInterval: -1, CrashLoop: CrashLoop{Failures: 3}, TrapSignals: hupAndTerm}, nil, nil)
+			done := r.startAgain()
+			time.Sleep(time.Second)
+			said, other := r.process(1), r.process(2)
+			for rest := data; len(rest) > 0; {
+				n := min(int(step)+1, len(rest))
+				said.Say(rest[:n])
+				rest = rest[n:]
+				time.Sleep(time.Millisecond)
+			}
+			time.Sleep(time.Second)
+			if len(other.Signals()) != 0 || r.NumWorkers() != 2 {
+				t.Errorf("after %q the other worker was sent %v, and there are %d workers", data, other.Signals(), r.NumWorkers())
+			}
+			for _, e := range r.exits {
+				if e.Ordinal == 2 {
+					t.Errorf("after %q the other worker ended: %v", data, e)
+				}
+			}
+			r.Deliver(term)
+			<-done
+		})
+	})
+}

@@ -68,7 +68,11 @@ func installFilter(calls []uint32, errno syscall.Errno) {
 			unix.SockFilter{Code: equal, K: call, Jf: 1},
 			unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(errno)})
 	}
-	filter = append(filter, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ALLOW})
+	install(append(filter, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ALLOW}))
+}
+
+// install puts a filter into force, in all threads of this process and in what it starts.
+func install(filter []unix.SockFilter) {
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	runtime.LockOSThread()
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {

@@ -45,6 +45,10 @@ func starving() {
 				case usr1:
 					say("cpu %d", time.Duration(usage.Utime.Nano()+usage.Stime.Nano()))
 				case syscall.SIGWINCH:
+					if os.Args[1] == "memory" {
+						refuseMemory()
+						break
+					}
 					toggleProcesses()
 				}
 			}
@@ -81,6 +85,20 @@ func toggleProcesses() {
 	}
 	unix.Setrlimit(unix.RLIMIT_NPROC, &limit)
 	say("limit %d", limit.Cur)
+}
+
+// refuseMemory has the kernel refuse this process further processes, but not threads, with ENOMEM.
+func refuseMemory() {
+	const load, equal, set, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+	install([]unix.SockFilter{
+		{Code: load, K: 0},
+		{Code: equal, K: unix.SYS_CLONE, Jf: 3},
+		{Code: load, K: 16}, // the lower half of the first argument
+		{Code: set, K: unix.CLONE_THREAD, Jt: 1},
+		{Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(unix.ENOMEM)},
+		{Code: ret, K: unix.SECCOMP_RET_ALLOW},
+	})
+	say("limit 0")
 }
 
 // cpu is the processor time that the manager has used so far.
@@ -122,6 +140,30 @@ func testStarved(t *testing.T, p *preforktest.Program, starve func() (restore fu
 		t.Errorf("the next worker was spawned after %v, the pause is %v", took, retry)
 	}
 	starve()
+	p.Signal(term)
+	wantSuccess(t, p)
+}
+
+// A kernel that has no memory for another process. (That filter cannot be taken away again.)
+func TestStarvedOfMemory(t *testing.T) {
+	if programs["filtered"] == nil {
+		t.Skip("the seccomp filter of this test is written for amd64 and arm64")
+	}
+	p := preforktest.Start(t, "starving", "memory")
+	worker := p.ExpectN(2, `^worker (\d+)$`)[1][1]
+	pid, _ := strconv.Atoi(worker)
+	p.Signal(syscall.SIGWINCH)
+	p.Expect(`^limit 0$`)
+	before, began := cpu(p), time.Now()
+	syscall.Kill(pid, syscall.SIGKILL)
+	p.ExpectN(5, `^failed, again in \S+: .*cannot allocate memory$`)
+	p.Signal(hup)
+	p.Expect(`^heard$`)
+	used, took := cpu(p)-before, time.Since(began)
+	t.Logf("%v of processor time in %v", used, took.Round(time.Millisecond))
+	if used > took/4 {
+		t.Errorf("%v of processor time in %v: it spins", used, took)
+	}
 	p.Signal(term)
 	wantSuccess(t, p)
 }

@@ -105,10 +105,15 @@ func parentOf(pid int) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	// The second field is the name, in parentheses, and may itself hold anything.
+	return parseParent(stat)
+}
+
+// parseParent finds the parent in what the kernel says of a process. The second field is the name, in parentheses, which the
+// process chooses, and may itself hold anything.
+func parseParent(stat []byte) (int, error) {
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 2 {
-		return 0, fmt.Errorf("/proc/%d/stat is not understood", pid)
+		return 0, fmt.Errorf("%q is not what the kernel says of a process", short(string(stat)))
 	}
 	return strconv.Atoi(fields[1])
 }

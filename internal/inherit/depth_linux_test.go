@@ -145,3 +145,29 @@ func TestRestarted(t *testing.T) {
 		}
 	}
 }
+
+// A process chooses its own name and environment: neither makes another of it than it is.
+func FuzzAncestor(f *testing.F) {
+	f.Add("a) S 1 (", "PREFORK_DEPTH", "3")
+	f.Add(")", "PREFORK_WORKER", "")
+	f.Add("", "X", "\x00PREFORK_DEPTH=2")
+	f.Fuzz(func(t *testing.T, comm, name, value string) {
+		if len(comm) > 15 || strings.Contains(comm, "\x00") {
+			return
+		}
+		if pid, err := parseParent([]byte("7 (" + comm + ") S 4711 7 7 0 -1")); pid != 4711 || err != nil {
+			t.Errorf("name %q: parent %d, %v", comm, pid, err)
+		}
+		parseParent([]byte(comm))
+		if strings.ContainsAny(name, "=\x00") || strings.Contains(value, "\x00") || name == "" {
+			return
+		}
+		environ := []byte("A=1\x00" + name + "=" + value + "\x00B=2\x00")
+		if got, ok := lookup(environ, name); !ok || got != value && name != "A" && name != "B" {
+			t.Errorf("%s=%q is found as %q, %t", name, value, got, ok)
+		}
+		if n, err := parseDepth(value); err == nil && n < 0 {
+			t.Errorf("depth %q is read as %d", value, n)
+		}
+	})
+}

@@ -74,7 +74,9 @@ func (p *Pool) fill(now Time, s *slot) bool {
 	p.enter(w, Starting)
 	p.startClock(now, w)
 	p.joinRoll(w)
-	p.tellDelay(now, w, place)
+	if s.due > now { // not of the breather, which is no one's fault
+		p.tellDelay(now, w, place)
+	}
 	return true
 }
 

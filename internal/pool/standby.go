@@ -76,13 +76,16 @@ func (p *Pool) fill(now Time, s *slot) bool {
 // yield has a standby take the slot of a worker that is about to end: it need not wait until that is reaped. How it ends must
 // not matter to the slot, so its life is not a young one, and there is no roll.
 func (p *Pool) yield(now Time, w *worker) {
-	s, e := w.slot, p.cfg.ErrRespawn
-	young := e >= 0 && now-w.spawnedAt < max(youngLife, e)
+	s, e, life := w.slot, p.cfg.ErrRespawn, now-w.spawnedAt
+	young := e >= 0 && life < max(youngLife, e)
 	if w.state != Ready || s.worker != w || s.next != nil || s.index >= p.max || young || p.roll.way != still || !p.canFill(s) {
 		return
 	}
 	if s.heap != nil { // it was to be replaced
 		heap.Remove(s.heap, s.at)
+	}
+	if p.counts(w.gen) {
+		p.pace(now, s, life, true) // a life that was not young only ever forgives
 	}
 	p.discount(w, Ready)
 	w.yielded, s.worker, s.due = true, nil, now

@@ -256,3 +256,27 @@ func TestAStandbyThatIsLostTakesNoSlot(t *testing.T) {
 	s.pass(lostGrace)
 	want(t, "state of the standby", s.workers[2].state, Killed)
 }
+
+// A long life resets the delay of a slot, also where its end was seen before it was reaped.
+func TestALongLifeThatYieldsIsForgiven(t *testing.T) {
+	s := standing(t, 1, 1)
+	delay := func() (d time.Duration) {
+		for _, e := range s.crash(s.in(0).id) {
+			if e.Kind == Delay {
+				d = e.For
+			}
+		}
+		return d
+	}
+	s.crash(1)
+	s.reachAll()
+	want(t, "delay after the second crash", delay(), 1600*ms)
+	s.pass(time.Minute)
+	s.reachAll()
+	s.pass(time.Minute)
+	old := s.in(0).id
+	s.do(Event{Kind: Yield, ID: old})
+	want(t, "yielded", s.workers[old].yielded, true)
+	s.crash(old)
+	want(t, "delay after a long life", delay(), sec)
+}

@@ -3,6 +3,7 @@ package pool
 import (
 	"container/heap"
 	"slices"
+	"time"
 )
 
 // Standbys are workers that are started ahead: each waits, parked, for a slot that falls empty, and is in it at once. They
@@ -73,6 +74,10 @@ func (p *Pool) fill(now Time, s *slot) bool {
 	return true
 }
 
+// yieldGrace is how long a worker that has yielded may take to end. One that is still there then has become another program
+// in place (exec), which looks like an end; its slot has a worker by now, so it is told to stop.
+const yieldGrace = time.Second
+
 // yield has a standby take the slot of a worker that is about to end: it need not wait until that is reaped. How it ends must
 // not matter to the slot, so its life is not a young one, and there is no roll.
 func (p *Pool) yield(now Time, w *worker) {
@@ -90,6 +95,7 @@ func (p *Pool) yield(now Time, w *worker) {
 	p.discount(w, Ready)
 	w.yielded, s.worker, s.due = true, nil, now
 	p.settle(w)
+	p.killAt(w, after(now, yieldGrace))
 	p.vacate(now, s, false)
 }
 

@@ -280,3 +280,19 @@ func TestALongLifeThatYieldsIsForgiven(t *testing.T) {
 	s.crash(old)
 	want(t, "delay after a long life", delay(), sec)
 }
+
+// One that seemed to be about to end and lives on, as another program, is one too many: its slot has a worker.
+func TestAWorkerThatYieldsAndLivesOnIsToldToStop(t *testing.T) {
+	s := standing(t, 1, 1)
+	s.pass(time.Minute)
+	s.do(Event{Kind: Yield, ID: 1})
+	s.do(Event{Kind: Reached, ID: 2})
+	s.pass(yieldGrace - 1)
+	want(t, "state before", s.workers[1].state, Ready)
+	s.pass(1)
+	wantAll(t, "told to stop", s.sent(syscall.SIGTERM), 1)
+	s.pass(s.cfg.StopTimeout)
+	want(t, "state after StopTimeout", s.workers[1].state, Killed)
+	s.exit(1, Event{Killed: true})
+	want(t, "workers", s.p.Len(), 1)
+}

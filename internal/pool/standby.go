@@ -65,7 +65,7 @@ func (p *Pool) fill(now Time, s *slot) bool {
 	p.wait(place, false)
 	p.standby.alive--
 	w.slot, s.worker = s, w
-	w.spawnedAt, s.spawnedAt = now, now // what was waiting is not part of its life
+	w.ahead, w.spawnedAt, s.spawnedAt = now-w.spawnedAt, now, now // what was waiting is not part of its life
 	p.out = append(p.out, Effect{Kind: Change, ID: w.id, Slot: s.index, From: Standby, To: Starting})
 	p.enter(w, Starting)
 	p.startClock(now, w)

@@ -296,3 +296,29 @@ func TestAWorkerThatYieldsAndLivesOnIsToldToStop(t *testing.T) {
 	s.exit(1, Event{Killed: true})
 	want(t, "workers", s.p.Len(), 1)
 }
+
+// Who kills all workers at once kills the standbys too, and one is given a slot before its end is seen. That says nothing
+// about the slot, which is filled at once, as that of a worker of that age is.
+func TestAStandbyThatWasKilledBeforeItWasAtWork(t *testing.T) {
+	for _, tt := range []struct {
+		what    string
+		reached bool
+		end     Event
+		filled  bool
+	}{
+		{"killed", false, Event{Killed: true}, true},
+		{"killed at work", true, Event{Killed: true}, false},
+		{"killed for memory", false, Event{Killed: true, Memory: true}, false},
+		{"crashed", false, Event{}, false},
+	} {
+		s := standing(t, 1, 1)
+		s.pass(time.Minute)
+		s.exit(1, Event{Killed: true})
+		want(t, "slot of the standby", s.workers[2].slot, 0)
+		if tt.reached {
+			s.do(Event{Kind: Reached, ID: 2})
+		}
+		s.exit(2, tt.end)
+		want(t, tt.what+": the slot is filled", s.in(0) != nil, tt.filled)
+	}
+}

@@ -12,9 +12,13 @@ func (p *Pool) exited(now Time, w *worker, ev Event) {
 	if holder || s.next == w {
 		s.due = now
 		if own && p.running && p.counts(w.gen) {
+			life := now - w.spawnedAt
+			if ev.Killed && !ev.Memory && !w.reached && w.state < Killed { // by somebody who has perhaps killed all
+				life += w.ahead
+			}
 			urgent = !ev.Clean
-			p.pace(now, s, now-w.spawnedAt, ev.Clean)
-			fails = p.fails(w, now-w.spawnedAt, ev.Clean)
+			p.pace(now, s, life, ev.Clean)
+			fails = p.fails(w, life, ev.Clean)
 		}
 		if fails { // the slot goes back to the generation before, which is not to blame
 			s.bad, s.clean, s.delay, s.due = 0, 0, 0, now

@@ -224,6 +224,7 @@ type worker struct {
 	slot       *slot
 	state      State
 	spawnedAt  Time
+	ahead      time.Duration // that it has stood by
 	reached    bool
 	lost       bool
 	probe      bool // starting, and of the generation that a roll brings

@@ -69,9 +69,10 @@ func (w *worker) due() Time {
 	return w.deadline
 }
 
-// endStart ends the time that a worker has to become ready. One that is lost, or stuck, keeps its time to end.
+// endStart ends the time that a worker has to become ready, or to end after it yielded. One that is lost, or stuck, keeps its
+// time to end.
 func (p *Pool) endStart(w *worker) {
-	if w.state == Starting && w.at >= 0 && !w.lost && !w.stuck {
+	if (w.state == Starting || w.yielded) && w.state < Stopping && w.at >= 0 && !w.lost && !w.stuck {
 		heap.Remove(&p.deadlines, w.at)
 	}
 }
@@ -152,13 +153,16 @@ func (p *Pool) runSchedules(now Time) {
 	p.schedules = slices.DeleteFunc(p.schedules, func(s schedule) bool { return len(s.left) == 0 && s.next <= now })
 }
 
-// runDeadlines kills the lost, those that did not become ready in time, and the workers that were told to stop StopTimeout ago, each on its own clock: a staggered stop is not
+// runDeadlines tells those to stop that yielded and live on. It kills the lost, those that did not become ready in time, and the workers that were told to stop StopTimeout ago, each on its own clock: a staggered stop is not
 // cut short for those that were told last (D8).
 func (p *Pool) runDeadlines(now Time) {
 	for len(p.deadlines) > 0 && p.deadlines[0].deadline <= now {
 		why := Overdue
 		w := p.deadlines[0]
 		switch {
+		case w.yielded && w.state < Stopping && !w.stuck:
+			p.tell(now, w, p.cfg.Stop)
+			continue
 		case w.stuck:
 			why = Stuck
 		case w.state < Stopping:

@@ -69,7 +69,7 @@ func (p *Pool) fill(now Time, s *slot) bool {
 	p.wait(place, false)
 	p.standby.alive--
 	w.slot, s.worker = s, w
-	w.spawnedAt, s.spawnedAt = now, now // what was waiting is not part of its life
+	w.ahead, w.spawnedAt, s.spawnedAt = now-w.spawnedAt, now, now // what was waiting is not part of its life
 	p.out = append(p.out, Effect{Kind: Change, ID: w.id, Slot: s.index, From: Standby, To: Starting})
 	p.enter(w, Starting)
 	p.startClock(now, w)
@@ -80,20 +80,28 @@ func (p *Pool) fill(now Time, s *slot) bool {
 	return true
 }
 
+// yieldGrace is how long a worker that has yielded may take to end. One that is still there then has become another program
+// in place (exec), which looks like an end; its slot has a worker by now, so it is told to stop.
+const yieldGrace = time.Second
+
 // yield has a standby take the slot of a worker that is about to end: it need not wait until that is reaped. How it ends must
 // not matter to the slot, so its life is not a young one, and there is no roll.
 func (p *Pool) yield(now Time, w *worker) {
-	s, e := w.slot, p.cfg.ErrRespawn
-	young := e >= 0 && now-w.spawnedAt < max(youngLife, e)
+	s, e, life := w.slot, p.cfg.ErrRespawn, now-w.spawnedAt
+	young := e >= 0 && life < max(youngLife, e)
 	if w.state != Ready || s.worker != w || s.next != nil || s.index >= p.max || young || p.roll.way != still || !p.canFill(s) {
 		return
 	}
 	if s.heap != nil { // it was to be replaced
 		heap.Remove(s.heap, s.at)
 	}
+	if p.counts(w.gen) {
+		p.pace(now, s, life, true) // a life that was not young only ever forgives
+	}
 	p.discount(w, Ready)
 	w.yielded, s.worker, s.due = true, nil, now
 	p.settle(w)
+	p.killAt(w, after(now, yieldGrace))
 	p.vacate(now, s, false)
 }
 

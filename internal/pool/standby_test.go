@@ -261,3 +261,69 @@ func TestAStandbyThatIsLostTakesNoSlot(t *testing.T) {
 	s.pass(lostGrace)
 	want(t, "state of the standby", s.workers[2].state, Killed)
 }
+
+// A long life resets the delay of a slot, also where its end was seen before it was reaped.
+func TestALongLifeThatYieldsIsForgiven(t *testing.T) {
+	s := standing(t, 1, 1)
+	delay := func() (d time.Duration) {
+		for _, e := range s.crash(s.in(0).id) {
+			if e.Kind == Delay {
+				d = e.For
+			}
+		}
+		return d
+	}
+	s.crash(1)
+	s.reachAll()
+	want(t, "delay after the second crash", delay(), 1600*ms)
+	s.pass(time.Minute)
+	s.reachAll()
+	s.pass(time.Minute)
+	old := s.in(0).id
+	s.do(Event{Kind: Yield, ID: old})
+	want(t, "yielded", s.workers[old].yielded, true)
+	s.crash(old)
+	want(t, "delay after a long life", delay(), sec)
+}
+
+// One that seemed to be about to end and lives on, as another program, is one too many: its slot has a worker.
+func TestAWorkerThatYieldsAndLivesOnIsToldToStop(t *testing.T) {
+	s := standing(t, 1, 1)
+	s.pass(time.Minute)
+	s.do(Event{Kind: Yield, ID: 1})
+	s.do(Event{Kind: Reached, ID: 2})
+	s.pass(yieldGrace - 1)
+	want(t, "state before", s.workers[1].state, Ready)
+	s.pass(1)
+	wantAll(t, "told to stop", s.sent(syscall.SIGTERM), 1)
+	s.pass(s.cfg.StopTimeout)
+	want(t, "state after StopTimeout", s.workers[1].state, Killed)
+	s.exit(1, Event{Killed: true})
+	want(t, "workers", s.p.Len(), 1)
+}
+
+// Who kills all workers at once kills the standbys too, and one is given a slot before its end is seen. That says nothing
+// about the slot, which is filled at once, as that of a worker of that age is.
+func TestAStandbyThatWasKilledBeforeItWasAtWork(t *testing.T) {
+	for _, tt := range []struct {
+		what    string
+		reached bool
+		end     Event
+		filled  bool
+	}{
+		{"killed", false, Event{Killed: true}, true},
+		{"killed at work", true, Event{Killed: true}, false},
+		{"killed for memory", false, Event{Killed: true, Memory: true}, false},
+		{"crashed", false, Event{}, false},
+	} {
+		s := standing(t, 1, 1)
+		s.pass(time.Minute)
+		s.exit(1, Event{Killed: true})
+		want(t, "slot of the standby", s.workers[2].slot, 0)
+		if tt.reached {
+			s.do(Event{Kind: Reached, ID: 2})
+		}
+		s.exit(2, tt.end)
+		want(t, tt.what+": the slot is filled", s.in(0) != nil, tt.filled)
+	}
+}

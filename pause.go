@@ -103,14 +103,15 @@ func (s Snapshot) AllPaused() bool {
 //		// the next job
 //	}
 //
-// Without a pause it costs a few nanoseconds and no system call. Any goroutine; but where several do the worker's work, it
+// Without a pause it makes no system call: it loads a word of memory and looks at Context. Any goroutine; but where several do the worker's work, it
 // is for the one that knows that all have finished. A worker that waits for something else meanwhile, such as the next
 // connection, selects on Pausing too.
-func (w *Worker) Checkpoint() bool {
-	ctx := w.Context()
-	if self.pauses.asked.Load() {
-		self.pauses.wait(ctx, func(n int) {
-			self.control.Write(wire.Append(nil, wire.Paused{N: n})) // fails only when the manager is gone, which watch sees
+func (w *Worker) Checkpoint() bool { return self.checkpoint(w.Context()) }
+
+func (p *process) checkpoint(ctx context.Context) bool {
+	if p.pauses.asked.Load() {
+		p.pauses.wait(ctx, func(n int) {
+			p.control.Write(wire.Append(nil, wire.Paused{N: n})) // fails only when the manager is gone, which watch sees
 		})
 	}
 	return ctx.Err() == nil

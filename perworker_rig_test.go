@@ -33,23 +33,6 @@ func (r *rig) listenPerWorkerOn() {
 	})
 }
 
-// told is what the i-th worker was told of sockets, the stop message left out.
-func (r *rig) told(i int) (all []wire.Message) {
-	r.t.Helper()
-	synctest.Wait()
-	for buf := r.process(i).Written(); len(buf) > 0; {
-		msg, n, err := wire.Decode(buf)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		if _, ok := msg.(wire.Stop); !ok {
-			all = append(all, msg)
-		}
-		buf = buf[n:]
-	}
-	return all
-}
-
 func (r *rig) wantTold(when string, i int, want ...wire.Message) {
 	r.t.Helper()
 	if got := r.told(i); !slices.Equal(got, want) {

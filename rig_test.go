@@ -160,6 +160,23 @@ func signalsOf(p *proc.FakeProcess) (sent []syscall.Signal) {
 	return sent
 }
 
+// told is what the i-th worker was told, the stop message left out.
+func (r *rig) told(i int) (all []wire.Message) {
+	r.t.Helper()
+	synctest.Wait()
+	for buf := r.process(i).Written(); len(buf) > 0; {
+		msg, n, err := wire.Decode(buf)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if _, ok := msg.(wire.Stop); !ok {
+			all = append(all, msg)
+		}
+		buf = buf[n:]
+	}
+	return all
+}
+
 // wantSignals compares what the i-th worker was sent.
 func (r *rig) wantSignals(i int, want ...syscall.Signal) {
 	r.t.Helper()

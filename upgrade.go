@@ -32,7 +32,7 @@ type heir struct {
 const firstHeir = 1 << 61
 
 // Upgrade has a new manager take over: an heir, which is the program's file as it is on disk now, started with the
-// arguments, the environment and all the sockets of this one. When all its workers are ready, it has taken over; this
+// arguments, the environment, all the sockets and the bequeathed files of this one. When all its workers are ready, it has taken over; this
 // Manager then delivers itself ShutdownSignal, so that its workers end as they do at a shutdown, and stays until the last
 // is reaped. Until then nothing changes: the workers of the running generation are kept alive and serve.
 //

@@ -164,7 +164,7 @@ func (p *process) unregister(name string) {
 func IsWorker() bool { return self.role == inherit.Worker || self.role == inherit.Damaged }
 
 // Worker is what a worker knows of itself, and how it hears from its manager. There is one in a worker, from Start on;
-// its methods may be called from any goroutine and do not block.
+// its methods may be called from any goroutine and do not block, save for Checkpoint.
 type Worker struct {
 	context sync.Once
 	ready   sync.Once

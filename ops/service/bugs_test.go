@@ -277,16 +277,21 @@ func TestB9DeadlineAndZombie(t *testing.T) {
 	p := preforktest.New(t, "parent", s.Dir())
 	p.Start()
 	p.Expect(`^runs `)
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	from := time.Now()
-	if got, err := s.Zap(ctx, service.Escalation{}); got != service.StillRunning || err != nil {
-		t.Errorf("Zap: %v, %v", got, err)
+	// A poll of 200 ms would end 100 ms late each time; a machine that is busy does not.
+	const timeout = 300 * time.Millisecond
+	least := time.Hour
+	for try := 0; try < 20 && least > 50*time.Millisecond; try++ {
+		ctx, cancel := context.WithTimeout(t.Context(), timeout)
+		from := time.Now()
+		if got, err := s.Zap(ctx, service.Escalation{}); got != service.StillRunning || err != nil {
+			t.Errorf("Zap: %v, %v", got, err)
+		}
+		least = min(least, time.Since(from)-timeout)
+		cancel()
 	}
-	over := time.Since(from) - 300*time.Millisecond
-	t.Logf("a timeout of 300 ms took %v longer", over)
-	if over < 0 || over > 150*time.Millisecond { // a poll of 200 ms would end 100 ms late on a quiet machine
-		t.Errorf("a timeout of 300 ms took %v longer", over)
+	t.Logf("a timeout of %v took %v longer", timeout, least)
+	if least < 0 || least > 90*time.Millisecond {
+		t.Errorf("a timeout of %v took %v longer at least", timeout, least)
 	}
 	// The process is killed and stays a zombie, since its parent does not wait for it.
 	if got, err := s.Zap(t.Context(), service.Escalation{Kill: time.Millisecond}); got != service.Gone || err != nil {

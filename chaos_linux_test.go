@@ -583,7 +583,7 @@ func (r *chaosRun) judge() {
 type slackPipe struct {
 	t    *testing.T
 	r, w *os.File
-	more *os.File // the same pipe, opened once more: it does not block
+	more *os.File      // the same pipe, opened once more: it does not block
 	gate chan struct{} // who has what is in it may read
 }
 

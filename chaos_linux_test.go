@@ -583,8 +583,8 @@ func (r *chaosRun) judge() {
 type slackPipe struct {
 	t    *testing.T
 	r, w *os.File
-	more *os.File // the same pipe, opened once more: it does not block
-	gate sync.Mutex
+	more *os.File      // the same pipe, opened once more: it does not block
+	gate chan struct{} // who has what is in it may read
 }
 
 func newSlackPipe(t *testing.T) *slackPipe {
@@ -597,14 +597,14 @@ func newSlackPipe(t *testing.T) *slackPipe {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &slackPipe{t: t, r: r, w: w, more: more}
+	s := &slackPipe{t: t, r: r, w: w, more: more, gate: make(chan struct{}, 1)}
+	s.drain()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		buf := make([]byte, 1<<16)
 		for {
-			s.gate.Lock()
-			s.gate.Unlock()
+			s.gate <- <-s.gate
 			if _, err := r.Read(buf); err != nil {
 				return
 			}
@@ -621,7 +621,7 @@ func newSlackPipe(t *testing.T) *slackPipe {
 
 // fill leaves no room in the pipe, and nobody reads from then on. (The reader may be in a Read, and take one more buffer.)
 func (s *slackPipe) fill() {
-	s.gate.Lock()
+	<-s.gate
 	conn, err := s.more.SyscallConn()
 	if err != nil {
 		s.t.Fatal(err)
@@ -635,4 +635,4 @@ func (s *slackPipe) fill() {
 	}
 }
 
-func (s *slackPipe) drain() { s.gate.Unlock() }
+func (s *slackPipe) drain() { s.gate <- struct{}{} }

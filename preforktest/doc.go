@@ -27,6 +27,22 @@
 // program wrote, after 30 seconds, or when nine tenths of the time up to the test's deadline (go test -timeout) are
 // over, if that is sooner. No test has to choose a time, and none has to sleep.
 //
+// # Faults
+//
+// A test can have things go wrong: Freeze stops a process, Program.StarveFiles and Program.StarveProcesses take from a program what
+// it needs to start others, Program.AsInit runs it as process 1, and StartLoad sends requests from outside meanwhile and
+// says which failed.
+//
+//	load := preforktest.StartLoad(t, 4, func(int) error { return get(address) })
+//	restore := p.StarveFiles()
+//	p.Signal(syscall.SIGHUP)
+//	p.Expect(`spawn failed`)
+//	restore()
+//	p.Expect(`workers replaced`)
+//	if r := load.Stop(); r.Failed > 0 {
+//		t.Error(r)
+//	}
+//
 // # Systems
 //
 // What a test learns about processes that are not its own children it learns from /proc of Linux. Elsewhere the

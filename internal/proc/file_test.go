@@ -109,3 +109,29 @@ func TestWriteFileFull(t *testing.T) {
 		c.reap()
 	})
 }
+
+// Descriptors that a process sends are not taken: the kernel drops them, since nobody asks for them.
+func TestDescriptorsAreDropped(t *testing.T) {
+	ours, theirs, err := controlPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ours)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := writeControlFile(theirs, []byte("with it"), int(w.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	unix.Close(theirs)
+	buf := make([]byte, 100)
+	if n, err := readControl(ours, buf); string(buf[:n]) != "with it" || err != nil {
+		t.Fatalf("%q, %v", buf[:n], err)
+	}
+	if _, err := r.Read(buf); err != io.EOF { // nobody has the other end any more
+		t.Errorf("the pipe: %v", err)
+	}
+}

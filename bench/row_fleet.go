@@ -18,9 +18,10 @@ func fleet(r *run) error {
 	}
 	n := strconv.Itoa(r.fleet)
 	hand := newCrowd(r, "by hand", "loops of StartProcess, Signal and Wait", lean, "hand", "-n", n)
+	wired := newCrowd(r, "by hand, with a socket each", "the same, and each process reads a socket whose end tells of its parent's", lean, "hand", "-wired", "-n", n)
 	pool := newCrowd(r, "prefork", "MaxWorkers "+n, lean, "pool", "-n", n)
 	for round := range rounds {
-		for _, c := range turns(round, []*crowd{hand, pool}) {
+		for _, c := range turns(round, []*crowd{hand, wired, pool}) {
 			if err := c.life(r, signals); err != nil {
 				return err
 			}
@@ -29,6 +30,9 @@ func fleet(r *run) error {
 	r.ratio(pool.start, hand.start, atMost(1.1))
 	r.ratio(pool.broadcast, hand.broadcast, atMost(1.2))
 	r.ratio(pool.end, hand.end, atMost(1.2))
+	for _, s := range [][2]*series{{pool.start, wired.start}, {pool.broadcast, wired.broadcast}, {pool.end, wired.end}} {
+		r.ratio(s[0], s[1], nil)
+	}
 	return nil
 }
 
@@ -103,8 +107,12 @@ func memoryRow(r *run) error {
 	}
 	n := strconv.Itoa(r.fleet)
 	hand := r.series("an idle worker (PSS)", "bare", "the same program, not using the library", inBytes)
+	wired := r.series("an idle worker (PSS)", "bare, with a socket each", "the same, reading a socket whose end tells of its parent's", inBytes)
 	pool := r.series("an idle worker (PSS)", "prefork", "MaxWorkers "+n, inBytes)
 	if _, err := weigh(r, hand, spec{name: "bare", args: []string{lean, "hand", "-n", n}}, r.fleet); err != nil {
+		return err
+	}
+	if _, err := weigh(r, wired, spec{name: "bare, with a socket each", args: []string{lean, "hand", "-wired", "-n", n}}, r.fleet); err != nil {
 		return err
 	}
 	many, err := weigh(r, pool, spec{name: "prefork", args: []string{lean, "pool", "-n", n}}, r.fleet)
@@ -116,6 +124,7 @@ func memoryRow(r *run) error {
 		return err
 	}
 	r.ratio(pool, hand, atMost(1.1))
+	r.ratio(pool, wired, nil)
 	r.figure("private memory of the manager per worker", float64(many.private-one.private)/float64(r.fleet-1), inBytes, atMost(8<<10))
 	r.note("The manager's private memory: %s with 1 worker, %s with %s.", inBytes.format(float64(one.private)), inBytes.format(float64(many.private)), n)
 	return nil

@@ -12,14 +12,14 @@ import (
 
 // byHand keeps n processes as somebody would who has no library: start them in a loop, wait for each, signal each in a
 // loop. SIGUSR1 is passed on; SIGTERM too, and ends it when all have ended.
-func byHand(n int, again bool) {
+func byHand(n int, again, wired bool) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGTERM)
 	if again {
 		for range n {
 			go func() {
 				for {
-					wait(start())
+					wait(start(wired))
 				}
 			}()
 		}
@@ -28,7 +28,7 @@ func byHand(n int, again bool) {
 	}
 	processes := make([]*os.Process, n)
 	for i := range processes {
-		processes[i] = start()
+		processes[i] = start(wired)
 	}
 	for sig := range signals {
 		for _, p := range processes {
@@ -45,11 +45,24 @@ func byHand(n int, again bool) {
 	ended.Wait()
 }
 
-func start() *os.Process {
-	p, err := os.StartProcess("/proc/self/exe", []string{os.Args[0], "child"}, &os.ProcAttr{
-		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
-		Sys:   &syscall.SysProcAttr{Setpgid: true}, // as the workers of a pool have
+func start(wired bool) *os.Process {
+	args, files := []string{os.Args[0], "child"}, []uintptr{0, 1, 2}
+	if wired {
+		// Its other end stays open for as long as this process lives.
+		ends, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
+		if err != nil {
+			log.Fatal(err)
+		}
+		defer syscall.Close(ends[1])
+		args, files = append(args, "-wired"), append(files, uintptr(ends[1]))
+	}
+	pid, _, err := syscall.StartProcess("/proc/self/exe", args, &syscall.ProcAttr{
+		Env: os.Environ(), Files: files, Sys: &syscall.SysProcAttr{Setpgid: true}, // as the workers of a pool have
 	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	p, err := os.FindProcess(pid)
 	if err != nil {
 		log.Fatal(err)
 	}

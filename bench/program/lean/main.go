@@ -33,6 +33,7 @@ func main() {
 	status := flags.Int("status", 0, "have the worker call SetStatus so many times for each line that it reads")
 	stuck := flags.Duration("stuck", 0, "Stuck.Timeout")
 	unpaced := flags.Bool("unpaced", false, "ErrRespawnInterval -1")
+	wired := flags.Bool("wired", false, "by hand: give each process a socket on which it hears of its parent's death, as workers do")
 	again := flags.Bool("again", false, "by hand: start another process when one ends")
 	if os.Args[1] == "child" || prefork.IsWorker() {
 		line("main %d", os.Getpid())
@@ -49,9 +50,9 @@ func main() {
 		}
 		runPool(cfg, *status)
 	case "hand":
-		byHand(*n, *again)
+		byHand(*n, *again, *wired)
 	case "child":
-		child()
+		child(*wired)
 	default:
 		log.Fatalf("lean: there is no part %q", part)
 	}
@@ -61,7 +62,13 @@ func main() {
 func line(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
 
 // child is what the floor starts: it takes the signals that the workers of a pool take.
-func child() {
+func child(wired bool) {
+	if wired {
+		go func() {
+			os.NewFile(3, "socket").Read(make([]byte, 1)) // without blocking a thread, as the socket does not block
+			os.Exit(1)
+		}()
+	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGTERM)
 	line("ready %d", os.Getpid())

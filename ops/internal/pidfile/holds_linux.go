@@ -18,14 +18,14 @@ func Holds(pid int, file *unix.Stat_t) bool {
 		return errors.Is(err, fs.ErrPermission) || !hasProc() && alive(pid)
 	}
 	defer d.Close()
-	names, _ := d.Readdirnames(-1)
+	names, err := d.Readdirnames(-1)
 	var st unix.Stat_t
 	for _, name := range names {
 		if unix.Stat(dir+"/"+name, &st) == nil && st.Dev == file.Dev && st.Ino == file.Ino {
 			return true
 		}
 	}
-	return len(names) == 0 && alive(pid)
+	return errors.Is(err, fs.ErrPermission)
 }
 
 func hasProc() bool {

@@ -2,6 +2,7 @@ package prefork
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -352,10 +353,13 @@ func (m *Manager) promote(c *child) {
 	if err == nil {
 		_, err = c.proc.Write(wire.Append(nil, wire.Promote{Slot: c.Slot, Plan: m.resources.SlotPlan(c.Slot)}))
 	}
-	if err != nil {
-		m.log.Error("standby cannot be given its slot", c.attrs("err", err)...)
-		c.proc.Signal(syscall.SIGKILL)
+	if err == nil {
+		return
 	}
+	if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) { // else it has ended, which is told when it is reaped
+		m.log.Error("standby cannot be given its slot", c.attrs("err", err)...)
+	}
+	c.proc.Signal(syscall.SIGKILL)
 }
 
 // tellRest tells of what is left of a worker's process group. What was killed together with the worker is not worth telling.

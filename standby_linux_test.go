@@ -3,7 +3,9 @@ package prefork_test
 import (
 	"bufio"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -68,4 +70,38 @@ func TestStandbyGetsTheCPUsOfItsSlot(t *testing.T) {
 	p.Expect(`^worker 3 in slot 1 .* cpus 1$`)
 	p.Signal(term)
 	p.Wait()
+}
+
+// A standby that has died unseen may be given a slot all the same. Its end is told as any other; that it could not be told of
+// its slot is no news.
+func TestStandbyKilledWithTheWorker(t *testing.T) {
+	p, pids := standby(t, "")
+	p.Signal(syscall.SIGSTOP)
+	all, err := preforktest.Children(p.PID())
+	if err != nil || len(all) != 3 {
+		t.Fatalf("children %v, %v", all, err)
+	}
+	dead := 0
+	kill := func(pid int) {
+		syscall.Kill(pid, syscall.SIGKILL)
+		dead++
+		preforktest.WaitFor(t, "a child to die", func() bool {
+			zombies, _ := preforktest.Zombies(p.PID())
+			return len(zombies) == dead
+		})
+	}
+	kill(pids[1])
+	for _, c := range all {
+		if !slices.Contains(pids[:], c.PID) {
+			kill(c.PID)
+		}
+	}
+	p.Signal(syscall.SIGCONT)
+	p.ExpectAll(`^2: slot 1, crashed$`, `^3: slot -?1, crashed$`, `slot 1, generation 1, starting to ready$`)
+	p.Signal(term)
+	p.Expect(`^left 0, <nil>$`)
+	p.Wait()
+	if text := strings.Join(p.Lines(), "\n"); strings.Contains(text, "ERROR") {
+		t.Errorf("an error was told:\n%s", text)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"strconv"
 	"syscall"
 	"testing"
@@ -123,8 +124,8 @@ func wantRunning(t *testing.T, s *service.Service, pid int) {
 // open makes a directory of tests one that every user can write to, as /tmp is.
 func open(t *testing.T, dir string) {
 	t.Helper()
-	for _, d := range []string{filepath.Dir(filepath.Dir(dir)), filepath.Dir(dir)} {
-		if err := os.Chmod(d, 0o755); err != nil && d != os.TempDir() {
+	for d := filepath.Dir(dir); strings.HasPrefix(d, os.TempDir()+"/"); d = filepath.Dir(d) {
+		if err := os.Chmod(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -321,7 +322,10 @@ func (p *process) adopt(msg wire.Adopt, fd int) {
 	switch k := p.keptOf(msg.Socket); {
 	case fd < 0:
 	case own && k.ln != nil:
-		k.ln.Own(fd)
+		if err := k.ln.Own(fd); err != nil && !errors.Is(err, net.ErrClosed) {
+			fmt.Fprintf(os.Stderr, "prefork: worker %d ends, since it cannot have the socket of its slot: %v\n", os.Getpid(), err)
+			inherit.Exit(1)
+		}
 	case own:
 		k.own = fd
 	case k.ln != nil:

@@ -58,6 +58,7 @@ func (m *Manager) Upgrade(ctx context.Context) error {
 
 // upgrade is Upgrade while a generation runs.
 func (m *Manager) upgrade(ctx context.Context) error {
+	m.awaitInheritance(ctx)
 	err := ctx.Err()
 	if err == nil {
 		err = m.startHeir()
@@ -90,6 +91,18 @@ func (m *Manager) upgrade(ctx context.Context) error {
 		return nil
 	}
 	return m.upgradeFailed(h)
+}
+
+// awaitInheritance lets an heir that has said that it is ready hear that it has taken over, which is on its way: the signal for the
+// next upgrade can be faster, since others see that the manager before it has gone.
+func (m *Manager) awaitInheritance(ctx context.Context) {
+	for m.inherits && !m.succeeds && ctx.Err() == nil && !m.shutdownWaits() {
+		if step := m.turn(); step.Ask {
+			m.spawn(step)
+		} else if m.inherits {
+			m.sleep(step.Wake, ctx.Done())
+		}
+	}
 }
 
 // restoreModes makes the sockets block or not, as the workers of this Manager need it: that is a property which all share,

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -256,8 +257,9 @@ type chaosRun struct {
 	step    string
 
 	mu   sync.Mutex
-	cut  map[int]bool // workers whose end may cut a connection
-	cuts []time.Time  // when something may have been cut
+	cut  map[int]bool   // workers whose end may cut a connection
+	cuts []time.Time    // when something may have been cut
+	out  [][2]time.Time // from when to when there was no program
 	fail []chaosFailure
 	said []string // by programs that have ended
 }
@@ -545,13 +547,14 @@ func (r *chaosRun) murder() {
 	for _, c := range children {
 		r.mayCut(c.PID)
 	}
+	from := time.Now()
 	syscall.Kill(r.manager, syscall.SIGKILL)
 	r.p.Wait()
 	r.p.WaitGone()
 	r.said = append(r.said, r.p.Lines()...)
 	r.start()
 	r.settle()
-	r.mayCut()
+	r.out = append(r.out, [2]time.Time{from, time.Now()})
 }
 
 // judge looks at the requests that failed: only the end of a worker that was not let drain may have cut one.
@@ -569,7 +572,7 @@ func (r *chaosRun) judge() {
 		if f.worker != 0 && r.cut[f.worker] {
 			continue
 		}
-		cut := false
+		cut := slices.ContainsFunc(r.out, func(out [2]time.Time) bool { return f.to.After(out[0]) && f.from.Before(out[1]) })
 		for _, at := range r.cuts {
 			cut = cut || at.After(f.from.Add(-time.Second)) && at.Before(f.to)
 		}

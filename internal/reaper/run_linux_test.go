@@ -1,0 +1,155 @@
+package reaper
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+func TestMain(m *testing.M) {
+	preforktest.Main(m, map[string]func(){"above": above})
+}
+
+const linkVar = "REAPER_TEST_LINK"
+
+// above is a reaper, and below what it starts.
+func above() {
+	if os.Getenv(linkVar) != "" {
+		below()
+		return
+	}
+	Run("/proc/self/exe", os.Args, os.Environ(), func(pid, fd int) string { return fmt.Sprintf("%s=%d:%d", linkVar, pid, fd) })
+}
+
+// below is a manager that does what its arguments say, one after the other.
+func below() {
+	var pid, fd int
+	fmt.Sscanf(os.Getenv(linkVar), "%d:%d", &pid, &fd)
+	link, err := Join(pid, fd)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(99)
+	}
+	if _, err := Join(pid+1, fd); err == nil {
+		fmt.Println("joined a stranger")
+	}
+	if _, err := Join(pid, 1); err == nil {
+		fmt.Println("joined what is no socket")
+	}
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGUSR1)
+	var heir *exec.Cmd
+	if len(os.Args) > 1 && os.Args[1] == "orphan" { // before the test looks
+		exec.Command("sh", "-c", "sleep 0.01 & sleep 0.02 &").Run()
+	}
+	fmt.Println("up", os.Getpid(), "of", link.PID())
+	for i, arg := range os.Args[1:] {
+		word, n, _ := strings.Cut(arg, "=")
+		code, _ := strconv.Atoi(n)
+		switch word {
+		case "wait":
+			<-c
+			fmt.Println(os.Getpid(), "got it")
+		case "exit":
+			os.Exit(code)
+		case "die":
+			signal.Reset(syscall.Signal(code))
+			unix.Kill(os.Getpid(), syscall.Signal(code))
+			select {}
+		case "gone":
+			link.Wait()
+			fmt.Println("the reaper is gone")
+		case "file":
+			_, err := os.NewFile(3, "inherited").WriteString("through the reaper\n")
+			fmt.Println("wrote:", err)
+		case "heir": // what comes after "then" is for it
+			heir = exec.Command("/proc/self/exe", os.Args[i+2:]...)
+			heir.Env = append(os.Environ(), fmt.Sprintf("%s=%d:3", linkVar, link.PID()))
+			heir.ExtraFiles = []*os.File{os.NewFile(uintptr(link.FD()), "link")}
+			heir.Stdout, heir.Stderr = os.Stdout, os.Stderr
+			if err := heir.Start(); err != nil {
+				fmt.Println(err)
+			}
+			link.Heir(heir.Process.Pid)
+			if n == "waited for" {
+				heir.Wait()
+				status := heir.ProcessState.Sys().(syscall.WaitStatus)
+				link.Ended(heir.Process.Pid, max(0, status.ExitStatus()), max(0, status.Signal()))
+			}
+			os.Exit(0)
+		}
+	}
+}
+
+func TestRun(t *testing.T) {
+	for name, tt := range map[string]struct {
+		args  []string
+		lines []string // before which USR1 is sent to the reaper
+		code  int      // -1: by a signal
+	}{
+		"ends":                              {[]string{"orphan", "wait", "exit=7"}, []string{"got it"}, 7},
+		"is signalled":                      {[]string{"wait", "wait", "exit=3"}, []string{"got it", "got it"}, 3},
+		"is ended by a signal":              {[]string{"die=15"}, nil, -1},
+		"dumps":                             {[]string{"die=6"}, nil, 0}, // Go says 2, or the kernel 128 and the signal
+		"has an heir":                       {[]string{"heir", "wait", "exit=5"}, []string{"got it"}, 5},
+		"has an heir of an heir":            {[]string{"heir", "heir", "wait", "exit=6"}, []string{"got it"}, 6},
+		"waits for its heir":                {[]string{"heir=waited for", "exit=4"}, nil, 4},
+		"waits for its heir that is killed": {[]string{"heir=waited for", "die=9"}, nil, 128 + 9},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := preforktest.Start(t, "above", tt.args...)
+			for i := 0; i <= strings.Count(strings.Join(tt.args, " "), "heir"); i++ {
+				p.Expect(`^up \d+ of ` + strconv.Itoa(p.PID()) + `$`)
+			}
+			for _, line := range tt.lines {
+				preforktest.WaitFor(t, "the manager is the only child", func() bool {
+					all, err := preforktest.Children(p.PID())
+					return err != nil || len(all) == 1
+				})
+				p.Signal(syscall.SIGUSR1)
+				p.Expect(line + `$`)
+			}
+			state := p.Wait()
+			status := state.Sys().(syscall.WaitStatus)
+			switch {
+			case tt.code < 0 && status.Signal() != syscall.SIGTERM, tt.code > 0 && status.ExitStatus() != tt.code, tt.code == 0 && state.Success():
+				t.Errorf("it ended with %v", state)
+			}
+		})
+	}
+}
+
+func TestRunPassesDescriptors(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	p := preforktest.New(t, "above", "file", "exit=0")
+	p.Cmd.ExtraFiles = []*os.File{w}
+	p.Start()
+	w.Close()
+	p.Expect(`^wrote: <nil>$`)
+	buf := make([]byte, 100)
+	if n, err := r.Read(buf); string(buf[:n]) != "through the reaper\n" {
+		t.Errorf("%q, %v", buf[:n], err)
+	}
+	p.Wait()
+}
+
+func TestRunGone(t *testing.T) {
+	p := preforktest.Start(t, "above", "gone")
+	p.Expect(`^up`)
+	p.Kill()
+	p.Expect(`^the reaper is gone$`)
+	p.WaitGone()
+}

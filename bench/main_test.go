@@ -114,6 +114,19 @@ func TestARowThatThereIsNot(t *testing.T) {
 	}
 }
 
+func TestTooManyWorkers(t *testing.T) {
+	allowed, file := tasksAllowed()
+	if file == "" {
+		t.Skip("no cgroup bounds the number of processes here")
+	}
+	if err := roomFor(allowed); err == nil || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "--fleet") {
+		t.Error(err)
+	}
+	if err := roomFor(1); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestList(t *testing.T) {
 	var out strings.Builder
 	if err := (&options{List: true, out: &out}).run(context.Background()); err != nil {

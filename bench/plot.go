@@ -52,7 +52,9 @@ var (
 // plot draws the medians of the series in one unit, with the middle half of the samples, the first on top.
 func (r *result) plot(u unit, file string) error {
 	p := plot.New()
-	p.Title.Text = r.What
+	if p.Title.Text = r.What; len(p.Title.Text) > 70 {
+		p.Title.Text = r.Name
+	}
 	p.X.Label.Text = "median and middle half; left is better"
 	if u == perSecond {
 		p.X.Label.Text = "median and middle half; right is better"
@@ -66,7 +68,7 @@ func (r *result) plot(u unit, file string) error {
 		if err := s.plot(p, float64(len(names))); err != nil {
 			return err
 		}
-		names = append(names, s.title())
+		names = append(names, "   "+s.title()) // or the longest is cut at the edge
 		low, high = min(low, s.Spread.Q1), max(high, s.Spread.Q3)
 	}
 	p.X.Tick.Marker = ticks{u}
@@ -123,16 +125,21 @@ func (t ticks) named(all []plot.Tick) []plot.Tick {
 	return all
 }
 
-// logTicks has 1, 2, 5, 10, 20 … on an axis.
+// logTicks has 1, 2, 5, 10, 20 … on an axis, or, on a long one, 1, 10, 100 …
 type logTicks struct{ unit unit }
 
 func (t logTicks) Ticks(low, high float64) (all []plot.Tick) {
 	for power := math.Floor(math.Log10(low)); power <= math.Ceil(math.Log10(high)); power++ {
 		for _, step := range []float64{1, 2, 5} {
 			v := step * math.Pow(10, power)
-			if v >= low && v <= high {
-				all = append(all, plot.Tick{Value: v, Label: t.unit.format(v)})
+			if v < low || v > high {
+				continue
 			}
+			tick := plot.Tick{Value: v}
+			if step == 1 || high < 50*low {
+				tick.Label = t.unit.format(v)
+			}
+			all = append(all, tick)
 		}
 	}
 	return all

@@ -3,7 +3,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -81,12 +83,21 @@ end
 
 func unicornPid(r *run) string { return filepath.Join(r.dir, "unicorn.pid") }
 
-func usr2Newest(r *run, _ *loaded) error {
-	pid, err := os.ReadFile(unicornPid(r))
-	if err != nil {
-		return err
+// usr2Newest waits for the end of the replacement before, while which there is no pid file, or two.
+func usr2Newest(r *run, l *loaded) error {
+	for began := time.Now(); ; {
+		pid, err := os.ReadFile(unicornPid(r))
+		_, old := os.Stat(unicornPid(r) + ".oldbin")
+		if err == nil && len(pid) > 0 && errors.Is(old, fs.ErrNotExist) {
+			return signalTo(string(pid), syscall.SIGUSR2)
+		}
+		if time.Since(began) > limit {
+			return l.program.failed("its last replacement is not over within %v: %v", limit, err)
+		}
+		if err := rest(r.ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
 	}
-	return signalTo(string(pid), syscall.SIGUSR2)
 }
 
 func signalTo(pid string, sig syscall.Signal) error {

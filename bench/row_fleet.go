@@ -11,6 +11,9 @@ import (
 // fleet is many workers at once: started, sent a signal, stopped; by turns of a Manager and of a loop by hand.
 func fleet(r *run) error {
 	rounds, signals := r.rounds(7, 2), 3
+	if err := roomFor(r.fleet); err != nil {
+		return err
+	}
 	r.bounds("%d rounds of %d workers, %d signals to each", rounds, r.fleet, signals)
 	lean, err := r.builds.program("lean", false)
 	if err != nil {
@@ -100,6 +103,9 @@ func (c *crowd) up(r *run) (*program, error) {
 
 // memoryRow weighs idle workers and their manager.
 func memoryRow(r *run) error {
+	if err := roomFor(r.fleet); err != nil {
+		return err
+	}
 	r.bounds("%d workers", r.fleet)
 	lean, err := r.builds.program("lean", false)
 	if err != nil {

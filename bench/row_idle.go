@@ -13,6 +13,9 @@ import (
 func idle(r *run) error {
 	window, settles := r.lasts(20*time.Second, 2*time.Second), r.lasts(5*time.Second, time.Second)
 	peers := 10
+	if err := roomFor(r.fleet); err != nil {
+		return err
+	}
 	r.bounds("%d workers, the peers %d; %v idle, after %v to come to rest", r.fleet, peers, window, settles)
 	lean, err := r.builds.program("lean", false)
 	if err != nil {

@@ -44,7 +44,7 @@ func spawnToMain(r *run) error {
 	}
 	for round := range rounds {
 		for _, c := range turns(round, all) {
-			took, err := firstLine(c.file, c.args)
+			took, err := firstOutput(c.file, c.args)
 			if err != nil {
 				return err
 			}
@@ -59,8 +59,8 @@ func spawnToMain(r *run) error {
 	return nil
 }
 
-// firstLine is how long a program takes to its first line of output. Then it is killed.
-func firstLine(file string, args []string) (time.Duration, error) {
+// firstOutput is how long a program takes to its first line of output. Then it is killed.
+func firstOutput(file string, args []string) (time.Duration, error) {
 	out, w, err := os.Pipe()
 	if err != nil {
 		return 0, err

@@ -11,7 +11,7 @@ import (
 // setStatus measures what a worker pays for saying what it does.
 func setStatus(r *run) error {
 	rounds, calls, perlCalls := r.rounds(30, 3), 1_000_000, 20_000
-	r.bounds("%d rounds of %d calls, in Perl of %d", rounds, calls, perlCalls)
+	r.bounds("%d rounds of %d calls, in Perl of %d; processor time", rounds, calls, perlCalls)
 	lean, err := r.builds.program("lean", false)
 	if err != nil {
 		return err

@@ -78,11 +78,13 @@ func FuzzWorkerSays(f *testing.F) {
 			if len(other.Signals()) != 0 || r.NumWorkers() != 2 {
 				t.Errorf("after %q the other worker was sent %v, and there are %d workers", data, other.Signals(), r.NumWorkers())
 			}
+			r.mu.Lock()
 			for _, e := range r.exits {
 				if e.Ordinal == 2 {
 					t.Errorf("after %q the other worker ended: %v", data, e)
 				}
 			}
+			r.mu.Unlock()
 			r.Deliver(term)
 			<-done
 		})

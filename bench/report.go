@@ -119,6 +119,10 @@ func (u unit) format(v float64) string {
 		return digits(v) + "/s"
 	case inNanos:
 		return digits(v) + " ns"
+	case count:
+		if v == math.Trunc(v) {
+			return fmt.Sprintf("%.0f", v)
+		}
 	}
 	return digits(v)
 }

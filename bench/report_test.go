@@ -84,7 +84,7 @@ func TestUnits(t *testing.T) {
 	}{
 		{inSeconds, 42e-6, "42 µs"}, {inSeconds, 1.234e-3, "1.23 ms"}, {inSeconds, 0.123, "123 ms"}, {inSeconds, 12.34, "12.3 s"},
 		{inBytes, 2048, "2.00 KiB"}, {inBytes, 900 << 10, "900 KiB"}, {inBytes, 64 << 20, "64.0 MiB"},
-		{times, 1.155, "1.16 ×"}, {perSecond, 64321, "64321/s"}, {perSecond, 0, "0/s"}, {inNanos, 3.9, "3.90 ns"}, {count, 0.125, "0.12"},
+		{times, 1.155, "1.16 ×"}, {perSecond, 64321, "64321/s"}, {perSecond, 0, "0/s"}, {inNanos, 3.9, "3.90 ns"}, {count, 0.125, "0.12"}, {count, 1234, "1234"},
 	} {
 		if got := c.unit.format(c.v); got != c.want {
 			t.Errorf("%v in %q: %q, want %q", c.v, c.unit, got, c.want)
@@ -155,7 +155,7 @@ func TestPrinted(t *testing.T) {
 	r.write(&out)
 	for _, want := range []string{
 		"standby: kill → serving", "  prefork, one standby  2.00 ms  1.50 ms – 2.50 ms  3  Standby 1",
-		"prefork, one standby / peer: 0.10 × (", "≤ 0.50 ×: reached", "wake-ups: 3.00/s, ≤ 0/s: NOT REACHED", "printed: 3.00\n", "A note.",
+		"prefork, one standby / peer: 0.10 × (", "≤ 0.50 ×: reached", "wake-ups: 3.00/s, ≤ 0/s: NOT REACHED", "printed: 3\n", "A note.",
 		"left out: unicorn: it is not installed", "left out of standby: unicorn", "too few rounds to quote", "2 cores (CPU)",
 	} {
 		if !strings.Contains(out.String(), want) {

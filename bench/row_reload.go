@@ -21,7 +21,7 @@ func think() time.Duration { return 2*time.Millisecond + rand.N(4*time.Milliseco
 
 // reload reloads servers under load, and counts what is lost and what is late.
 func reload(r *run) error {
-	rounds, reloads := r.rounds(4, 1), r.rounds(5, 2)
+	rounds, reloads := r.rounds(10, 1), 2
 	r.bounds("%d × %d reloads, one each second (start_server: 2.5 s), and as long without, by turns; %d clients, a new connection for each request, 2–6 ms between two; %d workers; %s",
 		rounds, reloads, clients, serverWorkers, r.cpus)
 	defer pin(r.cpus.load)()

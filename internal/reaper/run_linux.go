@@ -36,6 +36,7 @@ type reaper struct {
 
 	mu    sync.Mutex // held by who signals, and by who waits: so a signal meets no pid that was given to another
 	chain chain
+	woken bool // the next SIGCONT is the one by which this process went on
 }
 
 func (r *reaper) run(path string, args, env []string, told func(pid, fd int) string) error {
@@ -137,6 +138,10 @@ func (r *reaper) forward(sig syscall.Signal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.hear()
+	if sig == unix.SIGCONT && r.woken {
+		r.woken = false // the manager has had it; late, it could undo the next stop
+		return
+	}
 	switch m := r.chain.target(); {
 	case m == nil:
 	case m.handle >= 0:
@@ -230,7 +235,12 @@ func (r *reaper) stopped(pid int, sig syscall.Signal) {
 		return
 	}
 	if r.pid != 1 {
-		unix.Kill(r.pid, unix.SIGSTOP)
+		r.woken = true
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, unix.SIGCONT)
+		unix.Kill(r.pid, unix.SIGSTOP) // some of this thread's instructions may come before it is stopped
+		<-c
+		signal.Stop(c)
 		if inForeground() {
 			unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, pid)
 		}

@@ -202,7 +202,7 @@ func (m *Manager) note(n proc.Note) {
 		c.heard = allowance{} // what it said at last is heard before its end
 	}
 	m.listen(c)
-	if n.Kind == proc.Ending && c.proc.Ending() {
+	if n.Kind == proc.Ending && !c.ending && c.proc.Ending() {
 		c.ending = true
 		m.handle(pool.Event{Kind: pool.Yield, ID: c.Ordinal})
 	}

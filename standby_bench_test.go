@@ -67,12 +67,35 @@ func TestStandbyIsFasterThanAFork(t *testing.T) {
 // standbyTimes kills a worker of each by turns, so that what the machine does besides falls on both. It returns the medians.
 func standbyTimes(tb testing.TB, more func() bool) (ours, perl time.Duration) {
 	needParallelPrefork(tb)
-	manager := preforktest.Start(tb, "understudy")
-	lines := manager.ExpectAll(`^start (\d+)$`, `^parked$`)
-	var pid int
-	fmt.Sscan(lines[0][1], &pid)
+	cmd := preforktest.New(tb, "understudy").Cmd
+	cmd.Env = append(cmd.Env, "PREFORKTEST_PROGRAM=understudy")
+	standby, fork := startTalker(tb, cmd), startTalker(tb, exec.Command("perl", "-e", original))
+	var standbys, forks []time.Duration
+	pids := [2]int{standby.started(true), fork.started(false)}
+	standby.isThere = false
+	for more() {
+		began := time.Now()
+		syscall.Kill(pids[0], syscall.SIGKILL)
+		pids[0] = standby.started(false)
+		standbys = append(standbys, time.Since(began))
+		standby.parked()
 
-	cmd := exec.Command("perl", "-e", original)
+		began = time.Now()
+		syscall.Kill(pids[1], syscall.SIGKILL)
+		pids[1] = fork.started(false)
+		forks = append(forks, time.Since(began))
+	}
+	return median(standbys), median(forks)
+}
+
+// talker is a program that says "start" and the pid for each worker, and perhaps "parked". Both are read by the same means.
+type talker struct {
+	tb      testing.TB
+	lines   *bufio.Scanner
+	isThere bool // the standby that is to be parked
+}
+
+func startTalker(tb testing.TB, cmd *exec.Cmd) *talker {
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -81,43 +104,38 @@ func standbyTimes(tb testing.TB, more func() bool) (ours, perl time.Duration) {
 	if err := cmd.Start(); err != nil {
 		tb.Fatal(err)
 	}
-	defer func() {
+	tb.Cleanup(func() {
 		cmd.Process.Signal(term)
 		if err := cmd.Wait(); err != nil {
-			tb.Errorf("perl: %v", err)
+			tb.Errorf("%s: %v", cmd.Path, err)
 		}
-	}()
-	forks, fork := bufio.NewScanner(out), 0
-	next := func() {
-		if !forks.Scan() {
-			tb.Fatalf("perl: the output has ended: %v", forks.Err())
-		}
-		fmt.Sscanf(forks.Text(), "start %d", &fork)
-	}
-	next()
-	var standbys, others []time.Duration
-	for more() {
-		began := time.Now()
-		syscall.Kill(pid, syscall.SIGKILL)
-		for started, parked := false, false; !started || !parked; {
-			switch line := manager.NextLine(); {
-			case line == "parked":
-				parked = true
-			case !started:
-				started = true
-				standbys = append(standbys, time.Since(began))
-				fmt.Sscanf(line, "start %d", &pid)
-			}
-		}
+	})
+	return &talker{tb: tb, lines: bufio.NewScanner(out)}
+}
 
-		began = time.Now()
-		syscall.Kill(fork, syscall.SIGKILL)
-		next()
-		others = append(others, time.Since(began))
+// started waits for the next worker, and for a standby behind it, if that is asked for.
+func (p *talker) started(andParked bool) (pid int) {
+	for pid == 0 || andParked && !p.isThere {
+		if n, _ := fmt.Sscanf(p.next(), "start %d", &pid); n == 0 {
+			p.isThere = true
+		}
 	}
-	manager.Signal(term)
-	manager.Wait()
-	return median(standbys), median(others)
+	return pid
+}
+
+// parked waits for a standby.
+func (p *talker) parked() {
+	for !p.isThere {
+		p.isThere = p.next() == "parked"
+	}
+	p.isThere = false
+}
+
+func (p *talker) next() string {
+	if !p.lines.Scan() {
+		p.tb.Fatalf("the output has ended: %v", p.lines.Err())
+	}
+	return p.lines.Text()
 }
 
 // needParallelPrefork skips where the original is not installed, but not in CI.

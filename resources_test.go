@@ -217,10 +217,11 @@ func narrow() {
 
 // A worker publishes its status also where its limits leave no room for the memory in which it does.
 func TestStatusUnderLimits(t *testing.T) {
+	p := preforktest.New(t, "narrow")
 	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
 		t.Skip("the race detector cannot do without address space")
 	}
-	p := preforktest.Start(t, "narrow")
+	p.Start()
 	p.Expect(`^active 1$`)
 	p.Signal(term)
 	p.Wait()

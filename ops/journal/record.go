@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -172,11 +173,14 @@ func (r Record) line() ([]byte, error) {
 }
 
 func finish(f frame) ([]byte, error) {
-	line, err := json.Marshal(f)
-	if err == nil && len(line) >= maxLine {
-		err = fmt.Errorf("a record of type %s with %d bytes is too long", f.Type, len(line))
+	var line bytes.Buffer
+	e := json.NewEncoder(&line)
+	e.SetEscapeHTML(false) // what a later version has written stays as it is
+	err := e.Encode(f)
+	if err == nil && line.Len() > maxLine {
+		err = fmt.Errorf("a record of type %s with %d bytes is too long", f.Type, line.Len()-1)
 	}
-	return append(line, '\n'), err
+	return line.Bytes(), err
 }
 
 // parse reads a line.
@@ -201,10 +205,14 @@ func parse(line []byte) (Record, error) {
 		}
 		return Record{f.Time, event}, nil
 	}
+	var data bytes.Buffer
 	if f.Data == nil {
 		f.Data = json.RawMessage("null")
 	}
-	return Record{f.Time, Unknown{f.Type, f.Data}}, nil
+	if err := json.Compact(&data, f.Data); err != nil {
+		return Record{}, err
+	}
+	return Record{f.Time, Unknown{f.Type, data.Bytes()}}, nil
 }
 
 // maxLine bounds what is kept of a damaged file in memory. Errors in records are cut well below it.

@@ -207,6 +207,42 @@ func TestAttachHeirFails(t *testing.T) {
 	p.WaitGone()
 }
 
+func init() { programs["confined"] = confined }
+
+// confined makes its service behind New, where workers are another user already.
+func confined() {
+	pm, err := prefork.New(prefork.Config{MaxWorkers: 1, Resources: prefork.Resources{User: nobody}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	detach, err := in().Attach(pm)
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = pm.Run(context.Background(), func(w *prefork.Worker) error {
+		say("user %d works", os.Geteuid())
+		<-w.Context().Done()
+		return nil
+	})
+	say("manager %d ended %v, %v", os.Getpid(), err, detach())
+}
+
+// Workers that may not see the service's directory work.
+func TestAttachConfinedWorkers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("run as root")
+	}
+	s := newService(t)
+	os.Chmod(s.Dir(), 0o700)
+	p := start(t, s, "confined")
+	if got := p.Expect(`^(user ` + nobody + ` works|cannot: .*)$`)[0]; got != "user "+nobody+" works" {
+		t.Error(got)
+	}
+	s.Stop()
+	p.Expect(`^manager \d+ ended <nil>, <nil>$`)
+	p.WaitGone()
+}
+
 func TestAttachTraps(t *testing.T) {
 	s := newService(t)
 	s.TrapSignals = []os.Signal{syscall.SIGINT}

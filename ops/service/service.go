@@ -30,6 +30,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/ops/internal/pidfile"
 )
 
@@ -90,14 +91,18 @@ func (e *RunningError) Is(target error) bool { return target == ErrRunning }
 
 // New makes a Service called name, with its files in dir. It creates nothing. It fails if name has nothing but spaces in it
 // or could lead to another directory, and if dir is no directory, cannot be written to, or lets every user remove the
-// files of others (it is writable for all and not sticky).
+// files of others (it is writable for all and not sticky). In a worker, which may be another user and see no such
+// directory (prefork.Resources), dir is not looked at.
 func New(name, dir string) (*Service, error) {
 	if strings.TrimSpace(name) == "" || strings.ContainsAny(name, "/\x00"+string(filepath.Separator)) {
 		return nil, fmt.Errorf("service: %q is no name: it needs a letter or so, and no slash", name)
 	}
-	shared, err := pidfile.CheckDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("service %s: %w", name, err)
+	var shared bool
+	if !prefork.IsWorker() {
+		var err error
+		if shared, err = pidfile.CheckDir(dir); err != nil {
+			return nil, fmt.Errorf("service %s: %w", name, err)
+		}
 	}
 	file := func(suffix string) string { return filepath.Join(dir, name+suffix) }
 	return &Service{

@@ -61,7 +61,6 @@ type Service struct {
 	Logger *slog.Logger
 
 	name, dir string
-	shared    bool // others may put files into dir
 }
 
 // ErrStopped says that a service was not started because its stopped flag is set.
@@ -97,17 +96,15 @@ func New(name, dir string) (*Service, error) {
 	if strings.TrimSpace(name) == "" || strings.ContainsAny(name, "/\x00"+string(filepath.Separator)) {
 		return nil, fmt.Errorf("service: %q is no name: it needs a letter or so, and no slash", name)
 	}
-	var shared bool
 	if !prefork.IsWorker() {
-		var err error
-		if shared, err = pidfile.CheckDir(dir); err != nil {
+		if _, err := pidfile.CheckDir(dir); err != nil {
 			return nil, fmt.Errorf("service %s: %w", name, err)
 		}
 	}
 	file := func(suffix string) string { return filepath.Join(dir, name+suffix) }
 	return &Service{
 		PIDFile: file(".pid"), StopFile: file(".stopped"), PauseFile: file(".paused"),
-		name: name, dir: dir, shared: shared,
+		name: name, dir: dir,
 	}, nil
 }
 
@@ -187,7 +184,7 @@ func (s *Service) unset(flag string) (was bool, err error) {
 
 func (s *Service) isSet(flag string) bool {
 	info, err := os.Lstat(flag)
-	return err == nil && (!s.shared || pidfile.Trusted(info))
+	return err == nil && (pidfile.Trusted(info) || !pidfile.Shared(filepath.Dir(flag)))
 }
 
 func (s *Service) wrap(err error) error {

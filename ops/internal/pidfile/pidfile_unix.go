@@ -290,17 +290,26 @@ func CheckDir(dir string) (shared bool, err error) {
 	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
 		return false, fmt.Errorf("%s cannot be written to: %w", dir, err)
 	}
-	shared = info.Mode().Perm()&0o002 != 0
+	shared = isShared(info)
 	if shared && info.Mode()&fs.ModeSticky == 0 {
 		return shared, fmt.Errorf("%s lets every user remove the files of others: take another directory, or chmod o-w, or chmod +t", dir)
 	}
 	return shared, nil
 }
 
-// Trusted tells whether a file is this user's or root's.
+func isShared(dir fs.FileInfo) bool { return dir.Mode().Perm()&0o002 != 0 }
+
+// Shared tells whether every user may make files in a directory, or whether that cannot be told.
+func Shared(dir string) bool {
+	info, err := os.Stat(dir)
+	return err != nil || isShared(info)
+}
+
+// Trusted tells whether a file is this user's or root's, and was put there by one of them: a plain file with further names
+// (hard links) may have been linked there by anybody.
 func Trusted(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && (st.Uid == 0 || st.Uid == uint32(os.Geteuid()))
+	return ok && (st.Uid == 0 || st.Uid == uint32(os.Geteuid())) && (st.Nlink <= 1 || !info.Mode().IsRegular())
 }
 
 // OpenAppend opens a file of this user's to read and to append to it, with the same care. It is made with this mode if there

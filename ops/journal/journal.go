@@ -132,7 +132,7 @@ func Open(path string, cfg Config) (*Journal, error) {
 		if j.file != nil {
 			j.file.Close()
 		}
-		return nil, errors.Join(j.wrap(err), j.lock.Release())
+		return nil, errors.Join(j.wrap(err), j.unlock())
 	}
 	return j, nil
 }
@@ -396,14 +396,18 @@ func (j *Journal) Close() error {
 	if j.cfg.Sync != 0 {
 		err = errors.Join(err, j.file.Sync())
 	}
-	giveUp := j.lock.Release
-	if j.shares() {
-		giveUp = j.lock.Close // it goes on to be another's
-	}
 	if j.tend != nil {
 		close(j.tend)
 	}
-	return j.wrap(errors.Join(err, j.file.Close(), giveUp()))
+	return j.wrap(errors.Join(err, j.file.Close(), j.unlock()))
+}
+
+// unlock gives the journal free, or leaves it to the other manager.
+func (j *Journal) unlock() error {
+	if j.shares() {
+		return j.lock.Close()
+	}
+	return j.lock.Release()
 }
 
 func (j *Journal) wrap(err error) error {

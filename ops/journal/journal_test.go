@@ -557,3 +557,21 @@ func TestHeirs(t *testing.T) {
 		t.Errorf("the next manager learns %v", previous)
 	}
 }
+
+// An heir that cannot open the journal leaves the lock to the manager that goes on.
+func TestHeirCannotOpen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	p := preforktest.Start(t, "heirs", path)
+	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
+	os.Chmod(path, 0o666)
+	p.Signal(syscall.SIGUSR2)
+	p.Expect(`^cannot: .*others could write into it$`)
+	os.Chmod(path, 0o600)
+	var running *RunningError
+	if _, err := Open(path, Config{}); !errors.As(err, &running) || running.PID != p.PID() {
+		t.Errorf("Open while the manager runs: %v", err)
+	}
+	p.Signal(syscall.SIGTERM)
+	p.Expect(` ended <nil>, <nil>$`)
+	p.WaitGone()
+}

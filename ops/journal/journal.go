@@ -145,6 +145,9 @@ func (j *Journal) begin() error {
 	}
 	j.previous = previous
 	j.state.restore(previous)
+	if j.shares() {
+		j.state.before = previous.PID
+	}
 	if err := j.write(Record{time.Now(), Started{PID: os.Getpid(), Heir: j.shares()}}); err != nil || !j.shares() {
 		return err
 	}
@@ -326,6 +329,7 @@ func (j *Journal) follow(now time.Time) error {
 // goOn opens the file at the path in place of the one before. A new one begins with how things stand, so that PreviousState needs no
 // other.
 func (j *Journal) goOn(reason string, now time.Time) error {
+	j.catchUp()
 	line, err := Record{now, Rotated{Reason: reason, State: j.state.state()}}.line()
 	if err != nil {
 		return err
@@ -339,6 +343,18 @@ func (j *Journal) goOn(reason string, now time.Time) error {
 		return nil
 	}
 	return j.append(line, now)
+}
+
+// catchUp learns, in an heir, what the manager before it has written into the file. Once that has ended there is no need.
+func (j *Journal) catchUp() {
+	info, err := j.file.Stat()
+	if err != nil || j.state.before == 0 {
+		return
+	}
+	t := tracker{before: j.state.before}
+	if t.replay(DecodeBackward(j.file, info.Size())) == nil {
+		j.state = t
+	}
 }
 
 // due says why the file is to be rotated before n more bytes are written, if it is.

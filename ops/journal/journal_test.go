@@ -316,6 +316,7 @@ func TestStateOfHeirs(t *testing.T) {
 		{"two", []fmt.Stringer{Started{PID: 1}, worker(11), Started{PID: 2}, worker(21)}, 2, 2, false, []int{21}},
 		{"heir failed", []fmt.Stringer{Started{PID: 1}, worker(11), Started{PID: 2, Heir: true}, worker(21), exit(21), Ended{2}}, 1, 0, false, []int{11}},
 		{"heir took over", []fmt.Stringer{Started{PID: 1}, worker(11), Started{PID: 2, Heir: true}, worker(21), TookOver{2}, exit(11), Ended{1}}, 2, 2, false, []int{21}},
+		{"file begun before the heir took over", []fmt.Stringer{Rotated{"size", State{Started: at(0), PID: 1, Workers: []prefork.WorkerInfo{worker(11).Worker}}}, TookOver{2}}, 2, 1, false, []int{11}},
 		{"both killed", []fmt.Stringer{Started{PID: 1}, worker(11), Started{PID: 2, Heir: true}, worker(21), TookOver{2}}, 2, 2, false, []int{11, 21}},
 	} {
 		var buf bytes.Buffer
@@ -508,7 +509,7 @@ func heirs() {
 	}
 	pm, err := prefork.New(prefork.Config{
 		MaxWorkers: 2, Logger: slog.New(slog.DiscardHandler), Observe: Observer(j, nil),
-		TrapSignals: prefork.Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}, syscall.SIGUSR2: {Upgrade: true}},
+		TrapSignals: prefork.Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}, syscall.SIGHUP: {Signal: syscall.SIGTERM}, syscall.SIGUSR2: {Upgrade: true}},
 	})
 	if err == nil {
 		if !prefork.IsWorker() {
@@ -573,5 +574,35 @@ func TestHeirCannotOpen(t *testing.T) {
 	}
 	p.Signal(syscall.SIGTERM)
 	p.Expect(` ended <nil>, <nil>$`)
+	p.WaitGone()
+}
+
+// A file that an heir begins does not tell of the workers of the manager before it, whose ends that has written.
+func TestHeirRotates(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	p := preforktest.Start(t, "heirs", path)
+	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
+	p.Signal(syscall.SIGUSR2)
+	heir := p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`, fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))[0][1]
+	pid, _ := strconv.Atoi(heir)
+	preforktest.WaitFor(t, "word of the heir", func() bool {
+		s, err := PreviousState(path)
+		return err == nil && s.PID == pid && len(s.Workers) == 2
+	})
+	os.Rename(path, path+".1")
+	syscall.Kill(pid, syscall.SIGHUP)
+	p.Expect(`^worker$`)
+	p.Expect(`^worker$`)
+	preforktest.WaitFor(t, "the workers of the next generation alone", func() bool {
+		s, err := PreviousState(path)
+		ready := 0
+		for _, w := range s.Workers {
+			if w.Generation == 2 && w.State == prefork.StateReady {
+				ready++
+			}
+		}
+		return err == nil && s.PID == pid && ready == 2 && len(s.Workers) == 2
+	})
+	syscall.Kill(pid, syscall.SIGTERM)
 	p.WaitGone()
 }

@@ -5,6 +5,7 @@ package service_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log"
 	"log/slog"
 	"net"
@@ -192,6 +193,49 @@ func dying() {
 			os.Exit(3)
 		}
 	})
+}
+
+func init() { programs["awaited"] = awaited }
+
+// awaited is managed, but its heirs wait for the end of the standard input.
+func awaited() {
+	heir := prefork.Inherited("awaited") != nil
+	prefork.Bequeath("awaited", os.Stdout)
+	waiting(func() {
+		if heir {
+			say("the heir waits")
+			io.Copy(io.Discard, os.Stdin)
+		}
+	})
+}
+
+// A pid file that is removed while an heir is under way is made anew by the manager before it; the heir has the name when that
+// is gone.
+func TestAttachRemovedBeforeHeir(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	s := newService(t)
+	p := preforktest.New(t, "awaited", s.Dir())
+	p.Cmd.Stdin = r
+	p.Start()
+	p.ExpectN(2, ` works$`)
+	p.Signal(syscall.SIGUSR2)
+	p.Expect(`^the heir waits$`)
+	os.Remove(s.PIDFile)
+	p.Expect(`it is there again`)
+	wantRunning(t, s, p.PID())
+	w.Close()
+	heir, _ := strconv.Atoi(p.Expect(`^manager (\d+) runs$`)[1])
+	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))
+	preforktest.WaitFor(t, "the heir's pid in the file", func() bool { return s.PID() == heir })
+	wantRunning(t, s, heir)
+	s.Stop()
+	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, heir))
+	p.WaitGone()
 }
 
 func TestAttachHeirFails(t *testing.T) {

@@ -256,7 +256,9 @@ func alive(pid int) bool {
 	return err == nil || err == unix.EPERM
 }
 
-// Signal signals the process that holds the file; the pid is 0 if none does, or none that can be seen from here.
+// Signal signals the process that holds the file; the pid is 0 if none does, or none that can be seen from here. What a file
+// says that is neither this user's nor root's may be a trap: its owner can have sent the open file to a process of others. So
+// only a process is signalled that the owner could signal too.
 func Signal(path string, sig os.Signal) (pid int, err error) {
 	for range 10 {
 		pid, held, err := Holder(path)
@@ -271,11 +273,19 @@ func Signal(path string, sig os.Signal) (pid int, err error) {
 		if now, held, _ := Holder(path); !held || now != pid {
 			continue // it has ended, and its pid may be that of a stranger
 		}
+		if !ownerMaySignal(path, pid) {
+			return pid, errors.New("the pid file belongs to another user than the process: find out who has made it")
+		}
 		if err := p.Signal(sig); !errors.Is(err, os.ErrProcessDone) {
 			return pid, err
 		}
 	}
 	return 0, nil
+}
+
+func ownerMaySignal(path string, pid int) bool {
+	info, err := os.Lstat(path)
+	return err == nil && (Trusted(info) || hasUser(pid, info.Sys().(*syscall.Stat_t).Uid))
 }
 
 // CheckDir checks a directory for pid files, and tells whether every user may make files in it.

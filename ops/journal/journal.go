@@ -320,8 +320,8 @@ func (j *Journal) follow(now time.Time) error {
 	if pidfile.InPlace(j.file, j.path) {
 		return nil
 	}
-	if _, err := os.Lstat(j.path); err != nil && j.shares() {
-		return nil // the other is about to make it; until it has, what is written goes where the other's did
+	if info, err := os.Lstat(j.path); (err != nil || info.Size() == 0) && j.shares() {
+		return nil // the other is about to begin it; until it has, what is written goes where the other's did
 	}
 	return j.goOn("moved", now)
 }

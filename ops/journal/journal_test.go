@@ -500,7 +500,8 @@ func TestManager(t *testing.T) {
 
 func init() { programs["heirs"] = heirs }
 
-// heirs is a Manager with a journal, which upgrades itself on USR2.
+// heirs is a Manager with a journal, which upgrades itself on USR2. With a second argument its workers end when the standard
+// input does.
 func heirs() {
 	j, err := Open(os.Args[1], Config{})
 	if err != nil {
@@ -518,6 +519,9 @@ func heirs() {
 		err = pm.Run(context.Background(), func(w *prefork.Worker) error {
 			say("worker")
 			<-w.Context().Done()
+			if len(os.Args) > 2 {
+				io.Copy(io.Discard, os.Stdin)
+			}
 			return nil
 		})
 	}
@@ -604,5 +608,38 @@ func TestHeirRotates(t *testing.T) {
 		return err == nil && s.PID == pid && ready == 2 && len(s.Workers) == 2
 	})
 	syscall.Kill(pid, syscall.SIGTERM)
+	p.WaitGone()
+}
+
+// A file that the heir has made and not begun yet is the heir's to begin: only that knows how things stand.
+func TestHeirBegins(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	p := preforktest.New(t, "heirs", path, "linger")
+	p.Cmd.Stdin = r
+	p.Start()
+	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
+	p.Signal(syscall.SIGUSR2)
+	heir, _ := strconv.Atoi(p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`)[0][1])
+	preforktest.WaitFor(t, "word of the heir", func() bool {
+		s, err := PreviousState(path)
+		return err == nil && s.PID == heir
+	})
+	syscall.Kill(heir, syscall.SIGSTOP)
+	os.Rename(path, path+".1")
+	os.WriteFile(path, nil, 0o600)
+	w.Close()
+	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))
+	if texts, _ := all(t, path); len(texts) > 0 {
+		t.Errorf("the manager before it has begun the file: %q", texts)
+	}
+	syscall.Kill(heir, syscall.SIGCONT)
+	syscall.Kill(heir, syscall.SIGTERM)
+	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, heir))
 	p.WaitGone()
 }

@@ -176,3 +176,23 @@ func TestFlagsOfStrangers(t *testing.T) {
 		t.Errorf("the other file has %q", content)
 	}
 }
+
+// Where one of several directories is removed and made anew, its flag is polled.
+func TestDirectoryMadeAnew(t *testing.T) {
+	s := newService(t)
+	dir := filepath.Join(s.Dir(), "flags")
+	s.StopFile = filepath.Join(dir, "stopped")
+	os.Mkdir(dir, 0o700)
+	l, err := s.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	os.Remove(dir)
+	os.Mkdir(dir, 0o700)
+	time.Sleep(pollTime) // what the system tells of the directory's end is over
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	preforktest.WaitFor(t, "the end", func() bool { return l.Context().Err() != nil })
+}

@@ -356,10 +356,15 @@ func (m *Manager) promote(c *child) {
 	if err == nil {
 		return
 	}
-	if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) { // else it has ended, which is told when it is reaped
+	if !hungUp(err) {
 		m.log.Error("standby cannot be given its slot", c.attrs("err", err)...)
 	}
 	c.proc.Signal(syscall.SIGKILL)
+}
+
+// hungUp tells whether a worker could not be told something because it has ended, which is told when it is reaped.
+func hungUp(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // tellRest tells of what is left of a worker's process group. What was killed together with the worker is not worth telling.

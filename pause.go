@@ -68,14 +68,19 @@ func (m *Manager) tellPausing(c *child) {
 	if m.pausing != 0 {
 		msg = wire.Pause{N: m.pausing}
 	}
-	if _, err := c.proc.Write(wire.Append(nil, msg)); err != nil {
+	if _, err := c.proc.Write(wire.Append(nil, msg)); err != nil && !hungUp(err) {
 		m.log.Error("worker cannot be told to pause or to go on", c.attrs("err", err)...)
 	}
 }
 
-// hasPaused notes that a worker waits. What is said of a pause that is over does not count.
+// hasPaused notes that a worker waits. What is said of a pause that is over does not count, and who says it is told again how
+// things stand: a worker that was stopped (SIGSTOP) for long has a full socket, in which the end of that pause had no room.
 func (m *Manager) hasPaused(c *child, n int) {
-	if n != m.pausing || c.Paused {
+	if n != m.pausing {
+		m.tellPausing(c)
+		return
+	}
+	if c.Paused {
 		return
 	}
 	m.mu.Lock()

@@ -132,7 +132,7 @@ func Open(path string, cfg Config) (*Journal, error) {
 		if j.file != nil {
 			j.file.Close()
 		}
-		return nil, errors.Join(j.wrap(err), j.lock.Release())
+		return nil, errors.Join(j.wrap(err), j.unlock())
 	}
 	return j, nil
 }
@@ -145,6 +145,9 @@ func (j *Journal) begin() error {
 	}
 	j.previous = previous
 	j.state.restore(previous)
+	if j.shares() {
+		j.state.before = previous.PID
+	}
 	if err := j.write(Record{time.Now(), Started{PID: os.Getpid(), Heir: j.shares()}}); err != nil || !j.shares() {
 		return err
 	}
@@ -317,8 +320,8 @@ func (j *Journal) follow(now time.Time) error {
 	if pidfile.InPlace(j.file, j.path) {
 		return nil
 	}
-	if _, err := os.Lstat(j.path); err != nil && j.shares() {
-		return nil // the other is about to make it; until it has, what is written goes where the other's did
+	if info, err := os.Lstat(j.path); (err != nil || info.Size() == 0) && j.shares() {
+		return nil // the other is about to begin it; until it has, what is written goes where the other's did
 	}
 	return j.goOn("moved", now)
 }
@@ -326,6 +329,7 @@ func (j *Journal) follow(now time.Time) error {
 // goOn opens the file at the path in place of the one before. A new one begins with how things stand, so that PreviousState needs no
 // other.
 func (j *Journal) goOn(reason string, now time.Time) error {
+	j.catchUp()
 	line, err := Record{now, Rotated{Reason: reason, State: j.state.state()}}.line()
 	if err != nil {
 		return err
@@ -339,6 +343,18 @@ func (j *Journal) goOn(reason string, now time.Time) error {
 		return nil
 	}
 	return j.append(line, now)
+}
+
+// catchUp learns, in an heir, what the manager before it has written into the file. Once that has ended there is no need.
+func (j *Journal) catchUp() {
+	info, err := j.file.Stat()
+	if err != nil || j.state.before == 0 {
+		return
+	}
+	t := tracker{before: j.state.before}
+	if t.replay(DecodeBackward(j.file, info.Size())) == nil {
+		j.state = t
+	}
 }
 
 // due says why the file is to be rotated before n more bytes are written, if it is.
@@ -396,14 +412,18 @@ func (j *Journal) Close() error {
 	if j.cfg.Sync != 0 {
 		err = errors.Join(err, j.file.Sync())
 	}
-	giveUp := j.lock.Release
-	if j.shares() {
-		giveUp = j.lock.Close // it goes on to be another's
-	}
 	if j.tend != nil {
 		close(j.tend)
 	}
-	return j.wrap(errors.Join(err, j.file.Close(), giveUp()))
+	return j.wrap(errors.Join(err, j.file.Close(), j.unlock()))
+}
+
+// unlock gives the journal free, or leaves it to the other manager.
+func (j *Journal) unlock() error {
+	if j.shares() {
+		return j.lock.Close()
+	}
+	return j.lock.Release()
 }
 
 func (j *Journal) wrap(err error) error {

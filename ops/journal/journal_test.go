@@ -316,6 +316,7 @@ func TestStateOfHeirs(t *testing.T) {
 		{"two", []fmt.Stringer{Started{PID: 1}, worker(11), Started{PID: 2}, worker(21)}, 2, 2, false, []int{21}},
 		{"heir failed", []fmt.Stringer{Started{PID: 1}, worker(11), Started{PID: 2, Heir: true}, worker(21), exit(21), Ended{2}}, 1, 0, false, []int{11}},
 		{"heir took over", []fmt.Stringer{Started{PID: 1}, worker(11), Started{PID: 2, Heir: true}, worker(21), TookOver{2}, exit(11), Ended{1}}, 2, 2, false, []int{21}},
+		{"file begun before the heir took over", []fmt.Stringer{Rotated{"size", State{Started: at(0), PID: 1, Workers: []prefork.WorkerInfo{worker(11).Worker}}}, TookOver{2}}, 2, 1, false, []int{11}},
 		{"both killed", []fmt.Stringer{Started{PID: 1}, worker(11), Started{PID: 2, Heir: true}, worker(21), TookOver{2}}, 2, 2, false, []int{11, 21}},
 	} {
 		var buf bytes.Buffer
@@ -499,7 +500,8 @@ func TestManager(t *testing.T) {
 
 func init() { programs["heirs"] = heirs }
 
-// heirs is a Manager with a journal, which upgrades itself on USR2.
+// heirs is a Manager with a journal, which upgrades itself on USR2. With a second argument its workers end when the standard
+// input does.
 func heirs() {
 	j, err := Open(os.Args[1], Config{})
 	if err != nil {
@@ -508,7 +510,7 @@ func heirs() {
 	}
 	pm, err := prefork.New(prefork.Config{
 		MaxWorkers: 2, Logger: slog.New(slog.DiscardHandler), Observe: Observer(j, nil),
-		TrapSignals: prefork.Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}, syscall.SIGUSR2: {Upgrade: true}},
+		TrapSignals: prefork.Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}, syscall.SIGHUP: {Signal: syscall.SIGTERM}, syscall.SIGUSR2: {Upgrade: true}},
 	})
 	if err == nil {
 		if !prefork.IsWorker() {
@@ -517,6 +519,9 @@ func heirs() {
 		err = pm.Run(context.Background(), func(w *prefork.Worker) error {
 			say("worker")
 			<-w.Context().Done()
+			if len(os.Args) > 2 {
+				io.Copy(io.Discard, os.Stdin)
+			}
 			return nil
 		})
 	}
@@ -556,4 +561,85 @@ func TestHeirs(t *testing.T) {
 	if previous := j.Previous(); previous.PID != pid || len(previous.Workers) != 2 {
 		t.Errorf("the next manager learns %v", previous)
 	}
+}
+
+// An heir that cannot open the journal leaves the lock to the manager that goes on.
+func TestHeirCannotOpen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	p := preforktest.Start(t, "heirs", path)
+	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
+	os.Chmod(path, 0o666)
+	p.Signal(syscall.SIGUSR2)
+	p.Expect(`^cannot: .*others could write into it$`)
+	os.Chmod(path, 0o600)
+	var running *RunningError
+	if _, err := Open(path, Config{}); !errors.As(err, &running) || running.PID != p.PID() {
+		t.Errorf("Open while the manager runs: %v", err)
+	}
+	p.Signal(syscall.SIGTERM)
+	p.Expect(` ended <nil>, <nil>$`)
+	p.WaitGone()
+}
+
+// A file that an heir begins does not tell of the workers of the manager before it, whose ends that has written.
+func TestHeirRotates(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	p := preforktest.Start(t, "heirs", path)
+	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
+	p.Signal(syscall.SIGUSR2)
+	heir := p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`, fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))[0][1]
+	pid, _ := strconv.Atoi(heir)
+	preforktest.WaitFor(t, "word of the heir", func() bool {
+		s, err := PreviousState(path)
+		return err == nil && s.PID == pid && len(s.Workers) == 2
+	})
+	os.Rename(path, path+".1")
+	syscall.Kill(pid, syscall.SIGHUP)
+	p.Expect(`^worker$`)
+	p.Expect(`^worker$`)
+	preforktest.WaitFor(t, "the workers of the next generation alone", func() bool {
+		s, err := PreviousState(path)
+		ready := 0
+		for _, w := range s.Workers {
+			if w.Generation == 2 && w.State == prefork.StateReady {
+				ready++
+			}
+		}
+		return err == nil && s.PID == pid && ready == 2 && len(s.Workers) == 2
+	})
+	syscall.Kill(pid, syscall.SIGTERM)
+	p.WaitGone()
+}
+
+// A file that the heir has made and not begun yet is the heir's to begin: only that knows how things stand.
+func TestHeirBegins(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	p := preforktest.New(t, "heirs", path, "linger")
+	p.Cmd.Stdin = r
+	p.Start()
+	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
+	p.Signal(syscall.SIGUSR2)
+	heir, _ := strconv.Atoi(p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`)[0][1])
+	preforktest.WaitFor(t, "word of the heir", func() bool {
+		s, err := PreviousState(path)
+		return err == nil && s.PID == heir
+	})
+	syscall.Kill(heir, syscall.SIGSTOP)
+	os.Rename(path, path+".1")
+	os.WriteFile(path, nil, 0o600)
+	w.Close()
+	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))
+	if texts, _ := all(t, path); len(texts) > 0 {
+		t.Errorf("the manager before it has begun the file: %q", texts)
+	}
+	syscall.Kill(heir, syscall.SIGCONT)
+	syscall.Kill(heir, syscall.SIGTERM)
+	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, heir))
+	p.WaitGone()
 }

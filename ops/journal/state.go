@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"slices"
 	"time"
 
@@ -36,32 +37,37 @@ var ErrNoStart = errors.New("no manager has started")
 // Lines that are no records are skipped.
 // Of a journal that there is not, or that tells of no start, the error is an ErrNoStart.
 func PreviousState(path string) (State, error) {
+	var t tracker
+	if err := t.replay(ReadBackward(path)); err != nil {
+		return State{}, notThere(err)
+	}
+	return t.state(), nil
+}
+
+// replay follows records that come from the newest to the oldest, as far back as they matter.
+func (t *tracker) replay(backward iter.Seq2[Record, error]) error {
 	var recent []Record // the newest first
 	whole := false
-	for rec, err := range ReadBackward(path) {
+	for rec, err := range backward {
 		var line *LineError
 		switch {
 		case err == nil:
 			recent = append(recent, rec)
 		case !errors.As(err, &line):
-			return State{}, notThere(err)
+			return err
 		}
 		if err == nil && isStart(rec) {
 			whole = true
 			break
 		}
 	}
-	if !whole {
-		return State{}, ErrNoStart
-	}
-	var t tracker
 	for _, rec := range slices.Backward(recent) {
 		t.apply(rec)
 	}
-	if t.now.Started.IsZero() {
-		return State{}, ErrNoStart // a new file that follows one without a start
+	if !whole || t.now.Started.IsZero() { // a new file may follow one without a start
+		return ErrNoStart
 	}
-	return t.state(), nil
+	return nil
 }
 
 // isStart tells whether what came before a record does not matter.
@@ -80,6 +86,7 @@ type tracker struct {
 	now     State // without workers
 	workers map[int]prefork.WorkerInfo
 	heirs   map[int]time.Time // that have started, by pid
+	before  int               // in an heir: the manager that writes the journal too, until it says that it has ended
 }
 
 func (t *tracker) restore(s State) {
@@ -114,13 +121,18 @@ func (t *tracker) apply(rec Record) {
 		}
 		t.restore(State{Started: rec.Time, PID: e.PID})
 	case TookOver:
-		if started, ok := t.heirs[e.PID]; ok {
-			t.now = State{Started: started, PID: e.PID}
-			delete(t.heirs, e.PID)
+		started, ok := t.heirs[e.PID]
+		if !ok { // in a file before this one
+			started = rec.Time
 		}
+		t.now = State{Started: started, PID: e.PID}
+		delete(t.heirs, e.PID)
 	case Ended:
 		if e.PID == t.now.PID {
 			t.now.Ended = rec.Time
+		}
+		if e.PID == t.before {
+			t.before = 0
 		}
 	case Rotated:
 		t.restore(e.State)

@@ -68,18 +68,19 @@ func (s *Service) inheritOrTake() (*hold, *watcher, error) {
 		return nil, nil, errors.Join(s.wrap(ErrStopped), file.Close())
 	}
 	prefork.Bequeath(s.bequest(), f)
-	return &hold{s: s, file: file}, s.watch(), nil
+	return &hold{s: s, file: file, before: pidfile.Read(s.PIDFile)}, s.watch(), nil
 }
 
 // attached is a Manager under a service.
 type attached struct {
-	s    *Service
-	pm   *prefork.Manager
-	lock *hold
-	tend sync.WaitGroup
-	stop chan struct{}
-	lost bool
-	told bool // the Manager was told to shut down
+	s     *Service
+	pm    *prefork.Manager
+	lock  *hold
+	tend  sync.WaitGroup
+	stop  chan struct{}
+	again <-chan time.Time // the name is to be taken when the manager before this one has ended
+	lost  bool
+	told  bool // the Manager was told to shut down
 }
 
 // mind does what the flags say.
@@ -104,6 +105,8 @@ func (a *attached) mind(w *watcher) {
 			a.lock.beat(0)
 		case <-w.changed:
 			a.look()
+		case <-a.again:
+			a.look()
 		case <-a.stop:
 			return
 		}
@@ -121,7 +124,9 @@ func (a *attached) look() {
 		a.pm.Resume()
 	}
 	if rules() {
-		if err := a.lock.keep(); err != nil {
+		if err := a.lock.keep(); errors.Is(err, errBefore) {
+			a.again = time.After(pollInterval)
+		} else if err != nil {
 			a.s.log().Error("the service ends", "err", err)
 			a.lost = true
 		} else {

@@ -5,6 +5,7 @@ package service_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"log"
 	"log/slog"
 	"net"
@@ -194,6 +195,49 @@ func dying() {
 	})
 }
 
+func init() { programs["awaited"] = awaited }
+
+// awaited is managed, but its heirs wait for the end of the standard input.
+func awaited() {
+	heir := prefork.Inherited("awaited") != nil
+	prefork.Bequeath("awaited", os.Stdout)
+	waiting(func() {
+		if heir {
+			say("the heir waits")
+			io.Copy(io.Discard, os.Stdin)
+		}
+	})
+}
+
+// A pid file that is removed while an heir is under way is made anew by the manager before it; the heir has the name when that
+// is gone.
+func TestAttachRemovedBeforeHeir(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	s := newService(t)
+	p := preforktest.New(t, "awaited", s.Dir())
+	p.Cmd.Stdin = r
+	p.Start()
+	p.ExpectN(2, ` works$`)
+	p.Signal(syscall.SIGUSR2)
+	p.Expect(`^the heir waits$`)
+	os.Remove(s.PIDFile)
+	p.Expect(`it is there again`)
+	wantRunning(t, s, p.PID())
+	w.Close()
+	heir, _ := strconv.Atoi(p.Expect(`^manager (\d+) runs$`)[1])
+	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))
+	preforktest.WaitFor(t, "the heir's pid in the file", func() bool { return s.PID() == heir })
+	wantRunning(t, s, heir)
+	s.Stop()
+	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, heir))
+	p.WaitGone()
+}
+
 func TestAttachHeirFails(t *testing.T) {
 	s := newService(t)
 	p := start(t, s, "dying")
@@ -202,6 +246,42 @@ func TestAttachHeirFails(t *testing.T) {
 	p.Expect(`^the heir ends$`)
 	p.Expect(`upgrade failed`)
 	wantRunning(t, s, p.PID())
+	s.Stop()
+	p.Expect(`^manager \d+ ended <nil>, <nil>$`)
+	p.WaitGone()
+}
+
+func init() { programs["confined"] = confined }
+
+// confined makes its service behind New, where workers are another user already.
+func confined() {
+	pm, err := prefork.New(prefork.Config{MaxWorkers: 1, Resources: prefork.Resources{User: nobody}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	detach, err := in().Attach(pm)
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = pm.Run(context.Background(), func(w *prefork.Worker) error {
+		say("user %d works", os.Geteuid())
+		<-w.Context().Done()
+		return nil
+	})
+	say("manager %d ended %v, %v", os.Getpid(), err, detach())
+}
+
+// Workers that may not see the service's directory work.
+func TestAttachConfinedWorkers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("run as root")
+	}
+	s := newService(t)
+	os.Chmod(s.Dir(), 0o700)
+	p := start(t, s, "confined")
+	if got := p.Expect(`^(user ` + nobody + ` works|cannot: .*)$`)[0]; got != "user "+nobody+" works" {
+		t.Error(got)
+	}
 	s.Stop()
 	p.Expect(`^manager \d+ ended <nil>, <nil>$`)
 	p.WaitGone()

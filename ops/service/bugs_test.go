@@ -5,6 +5,7 @@ package service_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -346,4 +347,33 @@ func TestB12Waiting(t *testing.T) {
 			t.Errorf("Run that waits: %v", err)
 		}
 	}
+}
+
+// A pid file that another user has made names whom that user likes; only a process of that user is signalled for it.
+func TestB8FileOfAStranger(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("run as root")
+	}
+	s := newService(t)
+	f, err := os.Create(s.PIDFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	victim := preforktest.New(t, "stranger")
+	victim.Cmd.Stdin = f // as if it had been sent there
+	victim.Start()
+	id, _ := strconv.Atoi(nobody)
+	fmt.Fprintln(f, victim.PID())
+	if err := errors.Join(f.Chown(id, id), syscall.Flock(int(f.Fd()), syscall.LOCK_EX)); err != nil {
+		t.Fatal(err)
+	}
+	wantRunning(t, s, victim.PID())
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	outcome, err := s.Zap(ctx, service.Escalation{Term: time.Millisecond})
+	if outcome != service.StillRunning || err == nil {
+		t.Errorf("%v, %v", outcome, err)
+	}
+	t.Log(err)
 }

@@ -131,6 +131,18 @@ func TestFlagsOfStrangers(t *testing.T) {
 	}
 	os.Remove(s.StopFile)
 
+	// The directory that counts is the flag's, wherever that is.
+	elsewhere := newService(t)
+	elsewhere.StopFile = filepath.Join(s.Dir(), "elsewhere")
+	os.WriteFile(elsewhere.StopFile, nil, 0o644)
+	if !elsewhere.Stopped() {
+		t.Error("a flag of one's own does not count")
+	}
+	os.Chown(elsewhere.StopFile, id, id)
+	if elsewhere.Stopped() {
+		t.Error("a stranger's flag in another directory counts")
+	}
+
 	victim := filepath.Join(t.TempDir(), "victim")
 	for _, file := range []string{s.StopFile, s.PauseFile, s.PIDFile} {
 		os.Symlink(victim, file)
@@ -148,6 +160,11 @@ func TestFlagsOfStrangers(t *testing.T) {
 	}
 	os.Remove(s.PIDFile)
 	os.WriteFile(victim, []byte("precious\n"), 0o644)
+	os.Remove(s.PauseFile)
+	os.Link(victim, s.PauseFile)
+	if s.Paused() {
+		t.Error("a file of one's own that anybody may have linked there counts as a flag")
+	}
 	os.Link(victim, s.PIDFile)
 	s.ClearFlags()
 	if _, err := s.Begin(t.Context()); err == nil {
@@ -158,4 +175,24 @@ func TestFlagsOfStrangers(t *testing.T) {
 	if content, _ := os.ReadFile(victim); string(content) != "precious\n" {
 		t.Errorf("the other file has %q", content)
 	}
+}
+
+// Where one of several directories is removed and made anew, its flag is polled.
+func TestDirectoryMadeAnew(t *testing.T) {
+	s := newService(t)
+	dir := filepath.Join(s.Dir(), "flags")
+	s.StopFile = filepath.Join(dir, "stopped")
+	os.Mkdir(dir, 0o700)
+	l, err := s.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	os.Remove(dir)
+	os.Mkdir(dir, 0o700)
+	time.Sleep(pollTime) // what the system tells of the directory's end is over
+	if err := s.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	preforktest.WaitFor(t, "the end", func() bool { return l.Context().Err() != nil })
 }

@@ -189,10 +189,11 @@ const minBeat = 100 * time.Millisecond
 
 // hold is the pid file of a service that this process runs.
 type hold struct {
-	s    *Service
-	mu   sync.Mutex
-	file *pidfile.File
-	last time.Time // of a beat
+	s      *Service
+	mu     sync.Mutex
+	file   *pidfile.File
+	last   time.Time // of a beat
+	before int       // the manager that an heir has inherited it from
 }
 
 // lock takes the pid file, and waits for it as LockTimeout says.
@@ -246,6 +247,10 @@ func (h *hold) beat(least time.Duration) {
 	}
 }
 
+// errBefore says that the manager before this heir still has the name: it has made the file anew when the heir had inherited
+// the one that was removed.
+var errBefore = errors.New("the manager before this one has not ended yet")
+
 // keep takes the name anew if somebody has removed the file, since a process that starts would not see that it is held.
 func (h *hold) keep() error {
 	h.mu.Lock()
@@ -256,6 +261,8 @@ func (h *hold) keep() error {
 	file, err := pidfile.Take(h.s.PIDFile)
 	var held *pidfile.HeldError
 	switch {
+	case errors.As(err, &held) && held.PID == h.before && h.before != 0:
+		return errBefore
 	case errors.As(err, &held):
 		return fmt.Errorf("%w: process %d", ErrLost, held.PID)
 	case err != nil:

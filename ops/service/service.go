@@ -30,6 +30,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/ops/internal/pidfile"
 )
 
@@ -60,7 +61,6 @@ type Service struct {
 	Logger *slog.Logger
 
 	name, dir string
-	shared    bool // others may put files into dir
 }
 
 // ErrStopped says that a service was not started because its stopped flag is set.
@@ -90,19 +90,21 @@ func (e *RunningError) Is(target error) bool { return target == ErrRunning }
 
 // New makes a Service called name, with its files in dir. It creates nothing. It fails if name has nothing but spaces in it
 // or could lead to another directory, and if dir is no directory, cannot be written to, or lets every user remove the
-// files of others (it is writable for all and not sticky).
+// files of others (it is writable for all and not sticky). In a worker, which may be another user and see no such
+// directory (prefork.Resources), dir is not looked at.
 func New(name, dir string) (*Service, error) {
 	if strings.TrimSpace(name) == "" || strings.ContainsAny(name, "/\x00"+string(filepath.Separator)) {
 		return nil, fmt.Errorf("service: %q is no name: it needs a letter or so, and no slash", name)
 	}
-	shared, err := pidfile.CheckDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("service %s: %w", name, err)
+	if !prefork.IsWorker() {
+		if _, err := pidfile.CheckDir(dir); err != nil {
+			return nil, fmt.Errorf("service %s: %w", name, err)
+		}
 	}
 	file := func(suffix string) string { return filepath.Join(dir, name+suffix) }
 	return &Service{
 		PIDFile: file(".pid"), StopFile: file(".stopped"), PauseFile: file(".paused"),
-		name: name, dir: dir, shared: shared,
+		name: name, dir: dir,
 	}, nil
 }
 
@@ -182,7 +184,7 @@ func (s *Service) unset(flag string) (was bool, err error) {
 
 func (s *Service) isSet(flag string) bool {
 	info, err := os.Lstat(flag)
-	return err == nil && (!s.shared || pidfile.Trusted(info))
+	return err == nil && (pidfile.Trusted(info) || !pidfile.Shared(filepath.Dir(flag)))
 }
 
 func (s *Service) wrap(err error) error {

@@ -47,11 +47,11 @@ func (s *Service) watch() *watcher {
 			poll = pollInterval
 		}
 	}
-	w.wg.Go(func() { w.run(s, notify, names, poll) })
+	w.wg.Go(func() { w.run(s, notify, names, len(dirs), poll) })
 	return w
 }
 
-func (w *watcher) run(s *Service, notify *fsnotify.Watcher, names map[string]bool, poll time.Duration) {
+func (w *watcher) run(s *Service, notify *fsnotify.Watcher, names map[string]bool, dirs int, poll time.Duration) {
 	var events chan fsnotify.Event
 	var errs chan error
 	if notify != nil {
@@ -71,7 +71,7 @@ func (w *watcher) run(s *Service, notify *fsnotify.Watcher, names map[string]boo
 			case !ok:
 				events = nil
 			case ev.Op == fsnotify.Chmod, !names[filepath.Clean(ev.Name)]: // a heartbeat; a file of others
-				if lost(notify) && tick == nil {
+				if len(notify.WatchList()) < dirs && tick == nil {
 					// A directory of ours was moved or removed, and is not watched any more.
 					s.log().Warn("a directory of the service was moved or removed; the flags are polled", "every", pollInterval)
 					ticker := time.NewTicker(pollInterval)
@@ -91,8 +91,6 @@ func (w *watcher) run(s *Service, notify *fsnotify.Watcher, names map[string]boo
 		w.tell()
 	}
 }
-
-func lost(notify *fsnotify.Watcher) bool { return notify != nil && len(notify.WatchList()) == 0 }
 
 func (w *watcher) tell() {
 	select {

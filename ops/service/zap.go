@@ -36,7 +36,8 @@ type Escalation struct{ Term, Kill time.Duration }
 // where the system allows that (on Linux, of whatever user), and for the files; elsewhere it looks each 200 ms. The flag
 // stays set: Start must be called before the service can run again.
 //
-// Signals are sent only to the process that holds the pid file, never to one that was given its pid. The error, beside
+// Signals are sent only to the process that holds the pid file, never to one that was given its pid; and where the file is
+// neither this user's nor root's, only to a process of the file's owner, which on systems other than Linux cannot be told. The error, beside
 // those of the files, is that of a signal that was not permitted; Zap goes on waiting then.
 func (s *Service) Zap(ctx context.Context, e Escalation) (Outcome, error) {
 	pid, running, err := s.Running() // before it has a reason to end

@@ -2,9 +2,11 @@ package pidfile
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,4 +33,16 @@ func Holds(pid int, file *unix.Stat_t) bool {
 func hasProc() bool {
 	_, err := os.Stat("/proc/self/fd")
 	return err == nil
+}
+
+// hasUser tells whether a process is a user's in that sense in which kill(2) asks: by its real or its saved user.
+func hasUser(pid int, uid uint32) bool {
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return false
+	}
+	_, rest, _ := strings.Cut(string(status), "\nUid:")
+	var real, effective, saved uint32
+	fmt.Sscan(rest, &real, &effective, &saved)
+	return rest != "" && (real == uid || saved == uid)
 }

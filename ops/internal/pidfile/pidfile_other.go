@@ -23,6 +23,7 @@ func (p *File) Close() error                { return nil }
 
 func Signal(string, os.Signal) (int, error) { return 0, errors.ErrUnsupported }
 func CheckDir(string) (bool, error)         { return false, errors.ErrUnsupported }
+func Shared(string) bool                    { return false }
 func Trusted(os.FileInfo) bool              { return true }
 
 func OpenAppend(string, uint32) (*os.File, error) { return nil, errors.ErrUnsupported }

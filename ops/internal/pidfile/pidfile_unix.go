@@ -256,7 +256,9 @@ func alive(pid int) bool {
 	return err == nil || err == unix.EPERM
 }
 
-// Signal signals the process that holds the file; the pid is 0 if none does, or none that can be seen from here.
+// Signal signals the process that holds the file; the pid is 0 if none does, or none that can be seen from here. What a file
+// says that is neither this user's nor root's may be a trap: its owner can have sent the open file to a process of others. So
+// only a process is signalled that the owner could signal too.
 func Signal(path string, sig os.Signal) (pid int, err error) {
 	for range 10 {
 		pid, held, err := Holder(path)
@@ -271,11 +273,19 @@ func Signal(path string, sig os.Signal) (pid int, err error) {
 		if now, held, _ := Holder(path); !held || now != pid {
 			continue // it has ended, and its pid may be that of a stranger
 		}
+		if !ownerMaySignal(path, pid) {
+			return pid, errors.New("the pid file belongs to another user than the process: find out who has made it")
+		}
 		if err := p.Signal(sig); !errors.Is(err, os.ErrProcessDone) {
 			return pid, err
 		}
 	}
 	return 0, nil
+}
+
+func ownerMaySignal(path string, pid int) bool {
+	info, err := os.Lstat(path)
+	return err == nil && (Trusted(info) || hasUser(pid, info.Sys().(*syscall.Stat_t).Uid))
 }
 
 // CheckDir checks a directory for pid files, and tells whether every user may make files in it.
@@ -290,17 +300,26 @@ func CheckDir(dir string) (shared bool, err error) {
 	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
 		return false, fmt.Errorf("%s cannot be written to: %w", dir, err)
 	}
-	shared = info.Mode().Perm()&0o002 != 0
+	shared = isShared(info)
 	if shared && info.Mode()&fs.ModeSticky == 0 {
 		return shared, fmt.Errorf("%s lets every user remove the files of others: take another directory, or chmod o-w, or chmod +t", dir)
 	}
 	return shared, nil
 }
 
-// Trusted tells whether a file is this user's or root's.
+func isShared(dir fs.FileInfo) bool { return dir.Mode().Perm()&0o002 != 0 }
+
+// Shared tells whether every user may make files in a directory, or whether that cannot be told.
+func Shared(dir string) bool {
+	info, err := os.Stat(dir)
+	return err != nil || isShared(info)
+}
+
+// Trusted tells whether a file is this user's or root's, and was put there by one of them: a plain file with further names
+// (hard links) may have been linked there by anybody.
 func Trusted(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && (st.Uid == 0 || st.Uid == uint32(os.Geteuid()))
+	return ok && (st.Uid == 0 || st.Uid == uint32(os.Geteuid())) && (st.Nlink <= 1 || !info.Mode().IsRegular())
 }
 
 // OpenAppend opens a file of this user's to read and to append to it, with the same care. It is made with this mode if there

@@ -13,6 +13,7 @@ func (m *Manager) changed(ev Event) {
 		m.log.LogAttrs(ctx, level, msg, attrs...)
 	}
 	if m.cfg.Observe != nil {
+		m.flushLog()
 		m.cfg.Observe(ev)
 	}
 }

@@ -7,10 +7,13 @@ import (
 	"time"
 )
 
-// relay is the handler of a manager's log. It writes lines as they come, one after the other, and as a rule a line is
-// written when its Handle returns. But the loop does not wait for a log that nobody reads (a full pipe, a stopped
-// terminal): after relayPatience it goes on, and lines wait for their turn, up to relayLines of them. Those beyond are
-// counted, and the log is told of them when it takes lines again.
+// relay is the handler of a manager's log. A goroutine writes its lines, one after the other, and the loop waits for that
+// before it sleeps and before it calls a hook (flush), not after each line: where hundreds of workers start or end at
+// once, that is a good part of what each costs.
+//
+// Nor does the loop wait for a log that nobody reads (a full pipe, a stopped terminal): after relayPatience it goes on,
+// and lines wait for their turn, up to relayLines of them. Those beyond are counted, and the log is told of them when it
+// takes lines again.
 type relay struct {
 	slog.Handler
 	queue *relayQueue
@@ -19,6 +22,7 @@ type relay struct {
 const (
 	relayPatience = 100 * time.Millisecond
 	relayLines    = 1000
+	relayAhead    = 100 // lines that may wait before who logs waits for them
 )
 
 func newRelay(to *slog.Logger) *slog.Logger {
@@ -30,7 +34,9 @@ func newRelay(to *slog.Logger) *slog.Logger {
 
 func (r *relay) Handle(ctx context.Context, line slog.Record) error {
 	line = line.Clone()
-	r.queue.put(func() { r.Handler.Handle(ctx, line) }) // who could be told of an error?
+	if r.queue.put(func() { r.Handler.Handle(ctx, line) }) { // who could be told of an error?
+		r.queue.flush()
+	}
 	return nil
 }
 
@@ -47,89 +53,73 @@ type relayQueue struct {
 	lostLines func(n int)
 
 	mu      sync.Mutex
-	writes  bool      // the goroutine is there
-	began   time.Time // with the line that it writes
-	waiting []relayLine
+	written chan struct{} // closed when the goroutine ends; nil while there is none
+	began   time.Time     // with the line that it writes
+	waiting []func()
 	lost    int
 }
 
-type relayLine struct {
-	write   func()
-	written chan struct{} // closed when it is
-}
-
-// put has a line written, and waits for that unless the log stalls.
-func (q *relayQueue) put(write func()) {
-	line := relayLine{write, make(chan struct{})}
+// put has a line written, and tells whether many are waiting.
+func (q *relayQueue) put(write func()) (many bool) {
 	q.mu.Lock()
+	defer q.mu.Unlock()
 	if len(q.waiting) == relayLines {
 		q.lost++
-		q.mu.Unlock()
-		return
+		return true
 	}
-	q.waiting = append(q.waiting, line)
-	if !q.writes {
-		q.writes, q.began = true, time.Now()
+	q.waiting = append(q.waiting, write)
+	if q.written == nil {
+		q.written, q.began = make(chan struct{}), time.Now()
 		go q.run()
 	}
-	patience := relayPatience - time.Since(q.began)
-	q.mu.Unlock()
-	if patience <= 0 {
-		return
-	}
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	select {
-	case <-line.written:
-	case <-timer.C:
-	}
+	return len(q.waiting) >= relayAhead
 }
 
-// run writes what there is. Who waits for a line goes on when it is known what comes next: as a rule nothing.
 func (q *relayQueue) run() {
-	line, ok := q.next()
-	for ok {
-		line.write()
-		written := line.written
-		line, ok = q.next()
-		close(written)
+	for write := q.next(); write != nil; write = q.next() {
+		write()
 	}
 }
 
-// next is what is to be written next; false ends the goroutine.
-func (q *relayQueue) next() (line relayLine, ok bool) {
+// next is what is to be written next; nil ends the goroutine.
+func (q *relayQueue) next() (write func()) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.began = time.Now()
 	switch {
 	case len(q.waiting) > 0:
-		line = q.waiting[0]
+		write = q.waiting[0]
 		q.waiting = q.waiting[1:]
 	case q.lost > 0:
 		n := q.lost
 		q.lost = 0
-		line = relayLine{func() { q.lostLines(n) }, make(chan struct{})}
+		write = func() { q.lostLines(n) }
 	default:
-		q.writes, q.waiting = false, nil
-		return line, false
+		close(q.written)
+		q.written, q.waiting = nil, nil
 	}
-	return line, true
+	return write
 }
 
-// flush waits until all is written, or nothing is for relayPatience.
+// flush waits until all is written, or a line takes relayPatience.
 func (q *relayQueue) flush() {
-	for pause := time.Millisecond; ; pause = min(2*pause, relayPatience/4) {
+	for {
 		q.mu.Lock()
-		over := !q.writes || time.Since(q.began) > relayPatience
+		written, patience := q.written, relayPatience-time.Since(q.began)
 		q.mu.Unlock()
-		if over {
+		if written == nil || patience <= 0 {
 			return
 		}
-		time.Sleep(pause)
+		timer := time.NewTimer(patience)
+		select {
+		case <-written:
+		case <-timer.C: // perhaps of a line that was written meanwhile
+		}
+		timer.Stop()
 	}
 }
 
-// flushLog has the log catch up before the program goes on, and ends perhaps.
+// flushLog has the log catch up before the loop sleeps, the program's own code runs, or a blocking call returns.
 func (m *Manager) flushLog() {
 	if r, ok := m.log.Handler().(*relay); ok {
 		r.queue.flush()

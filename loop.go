@@ -180,6 +180,12 @@ func (m *Manager) resize() {
 
 // sleep waits until something happens, or wake comes, or done is closed.
 func (m *Manager) sleep(wake pool.Time, done <-chan struct{}) {
+	select {
+	case <-m.inbox.wake:
+		return
+	default:
+	}
+	m.flushLog()
 	var due <-chan time.Time
 	if wake != pool.Never {
 		m.timer.Reset(max(0, wake-m.now()))
@@ -202,16 +208,23 @@ func (m *Manager) note(n proc.Note) {
 		c.heard = allowance{} // what it said at last is heard before its end
 	}
 	m.listen(c)
+	if m.children[c.Ordinal] != c {
+		return // reaped when it hung up
+	}
 	if n.Kind == proc.Ending && !c.ending && c.proc.Ending() {
 		c.ending = true
 		m.handle(pool.Event{Kind: pool.Yield, ID: c.Ordinal})
 	}
-	if n.Kind != proc.Exited {
-		return
+	if n.Kind == proc.Exited {
+		m.reap(c)
 	}
+}
+
+// reap takes the status of a worker that has ended, and tells whether it has.
+func (m *Manager) reap(c *child) bool {
 	status, usage, ok := c.proc.Reap()
 	if !ok {
-		return
+		return false
 	}
 	c.status, c.usage = status, usage
 	rest := c.proc.Rest()
@@ -219,6 +232,7 @@ func (m *Manager) note(n proc.Note) {
 		m.rests[c.Ordinal] = c
 	}
 	m.handle(pool.Event{Kind: pool.Exited, ID: c.Ordinal, Clean: status.Clean(), Killed: int(status.Signal) == signum(os.Kill), Memory: m.outOfMemory(c), Rest: rest})
+	return true
 }
 
 // listen reads what a worker has written, as far as it goes on at once.
@@ -274,8 +288,12 @@ func (m *Manager) decode(c *child) {
 	}
 }
 
-// hungUp handles the end of a worker's socket: it is about to end, or it lives on as something else.
+// hungUp handles the end of a worker's socket: it has ended, or is about to, or it lives on as something else. Where many
+// end at once the first is the rule, and to ask /proc about each would cost as much as to reap it.
 func (m *Manager) hungUp(c *child) {
+	if m.reap(c) {
+		return
+	}
 	anew := inherit.Restarted(c.PID, c.exe)
 	if anew {
 		m.log.Error("worker has replaced itself by this program without its marker; it is killed, since it would be a manager", c.attrs()...)
@@ -424,6 +442,7 @@ func (m *Manager) transition(c *child, e pool.Effect) {
 		m.tellFailed(exit.String())
 	}
 	if m.cfg.OnChildReap != nil {
+		m.flushLog()
 		m.cfg.OnChildReap(m, exit)
 	}
 }

@@ -62,6 +62,7 @@ func (m *Manager) reload() error {
 	if m.cfg.Reload == nil {
 		return nil
 	}
+	m.flushLog()
 	data, err := m.cfg.Reload()
 	if err == nil {
 		m.Pass(data)

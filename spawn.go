@@ -87,6 +87,7 @@ func (m *Manager) Pass(data []byte) {
 func (m *Manager) spawn(step pool.Step) {
 	sp := &Spawn{Slot: step.Spawn, Generation: step.Gen, Ordinal: step.Ordinal}
 	if m.cfg.BeforeSpawn != nil {
+		m.flushLog()
 		m.cfg.BeforeSpawn(m, sp)
 		sp.Slot, sp.Generation, sp.Ordinal = step.Spawn, step.Gen, step.Ordinal
 	}
@@ -114,6 +115,7 @@ func (m *Manager) spawn(step pool.Step) {
 	m.mu.Unlock()
 	m.handle(pool.Event{Kind: pool.Spawned, Ready: m.cfg.Command != nil})
 	if m.cfg.AfterSpawn != nil {
+		m.flushLog()
 		m.cfg.AfterSpawn(m, c.PID)
 	}
 }

@@ -9,8 +9,8 @@ import (
 func (m *Manager) changed(ev Event) {
 	ctx := context.Background()
 	level, msg, attrs := describe(ev)
-	if m.log.Enabled(ctx, level) {
-		m.log.LogAttrs(ctx, level, msg, attrs...)
+	if m.events.Enabled(ctx, level) {
+		m.events.LogAttrs(ctx, level, msg, attrs...)
 	}
 	if m.cfg.Observe != nil {
 		m.flushLog()

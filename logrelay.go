@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// relay is the handler of a manager's log. A goroutine writes its lines, one after the other, and the loop waits for that
-// before it sleeps and before it calls a hook (flush), not after each line: where hundreds of workers start or end at
-// once, that is a good part of what each costs.
+// relay is the handler of a manager's log. A goroutine writes its lines, one after the other. What the loop says of its
+// workers is written before it sleeps and before it calls a hook (flush), and not line by line: where hundreds start or end
+// at once, to change between goroutines for each line is a good part of what a worker costs.
 //
 // Nor does the loop wait for a log that nobody reads (a full pipe, a stopped terminal): after relayPatience it goes on,
 // and lines wait for their turn, up to relayLines of them. Those beyond are counted, and the log is told of them when it
@@ -17,6 +17,7 @@ import (
 type relay struct {
 	slog.Handler
 	queue *relayQueue
+	later bool // lines wait until there is a flush
 }
 
 const (
@@ -25,27 +26,33 @@ const (
 	relayAhead    = 100 // lines that may wait before who logs waits for them
 )
 
-func newRelay(to *slog.Logger) *slog.Logger {
+// newRelay returns a log whose lines are written at once, and one, for the loop, whose lines wait for the next flush. They
+// keep their order.
+func newRelay(to *slog.Logger) (log, events *slog.Logger) {
 	h := to.Handler()
-	return slog.New(&relay{h, &relayQueue{lostLines: func(n int) {
+	queue := &relayQueue{lostLines: func(n int) {
 		slog.New(h).Error("lines of the log are lost: nobody took them", "lines", n)
-	}}})
+	}}
+	return slog.New(&relay{h, queue, false}), slog.New(&relay{h, queue, true})
 }
 
 func (r *relay) Handle(ctx context.Context, line slog.Record) error {
 	line = line.Clone()
-	if r.queue.put(func() { r.Handler.Handle(ctx, line) }) { // who could be told of an error?
+	many := r.queue.put(func() { r.Handler.Handle(ctx, line) }) // who could be told of an error?
+	if many {
 		r.queue.flush()
+	} else if !r.later {
+		r.queue.start()
 	}
 	return nil
 }
 
 func (r *relay) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &relay{r.Handler.WithAttrs(attrs), r.queue}
+	return &relay{r.Handler.WithAttrs(attrs), r.queue, r.later}
 }
 
 func (r *relay) WithGroup(name string) slog.Handler {
-	return &relay{r.Handler.WithGroup(name), r.queue}
+	return &relay{r.Handler.WithGroup(name), r.queue, r.later}
 }
 
 // A relayQueue has a goroutine while there is something to write.
@@ -59,20 +66,27 @@ type relayQueue struct {
 	lost    int
 }
 
-// put has a line written, and tells whether many are waiting.
+// put adds a line, and tells whether many are waiting.
 func (q *relayQueue) put(write func()) (many bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.waiting) == relayLines {
 		q.lost++
-		return true
+	} else {
+		q.waiting = append(q.waiting, write)
 	}
-	q.waiting = append(q.waiting, write)
-	if q.written == nil {
+	return len(q.waiting) >= relayAhead
+}
+
+// start has what waits written. It returns when that will have happened, and how long one who waits for it has patience.
+func (q *relayQueue) start() (written <-chan struct{}, patience time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.written == nil && len(q.waiting) > 0 {
 		q.written, q.began = make(chan struct{}), time.Now()
 		go q.run()
 	}
-	return len(q.waiting) >= relayAhead
+	return q.written, relayPatience - time.Since(q.began)
 }
 
 func (q *relayQueue) run() {
@@ -101,12 +115,10 @@ func (q *relayQueue) next() (write func()) {
 	return write
 }
 
-// flush waits until all is written, or a line takes relayPatience.
+// flush has all written, and waits for that, or until a line takes relayPatience.
 func (q *relayQueue) flush() {
 	for {
-		q.mu.Lock()
-		written, patience := q.written, relayPatience-time.Since(q.began)
-		q.mu.Unlock()
+		written, patience := q.start()
 		if written == nil || patience <= 0 {
 			return
 		}

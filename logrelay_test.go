@@ -26,7 +26,7 @@ func TestRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stalled := make(chan struct{})
 		out := &stalling{stalled: stalled}
-		log := newRelay(slog.New(slog.NewTextHandler(out, nil)).With("pool", "web"))
+		log, _ := newRelay(slog.New(slog.NewTextHandler(out, nil)).With("pool", "web"))
 		m := &Manager{log: log}
 		began := time.Now()
 		for i := range 3 + relayLines {
@@ -66,9 +66,10 @@ func TestRelay(t *testing.T) {
 func TestRelayCatchesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := &slow{}
-		m := &Manager{log: newRelay(slog.New(slog.NewTextHandler(out, nil)))}
+		m := new(Manager)
+		m.log, m.events = newRelay(slog.New(slog.NewTextHandler(out, nil)))
 		for i := range 3 * relayAhead {
-			m.log.Info("line", "i", i)
+			m.events.Info("line", "i", i)
 			if behind := i - int(out.lines.Load()); behind > relayAhead {
 				t.Fatalf("%d lines behind", behind)
 			}

@@ -29,6 +29,7 @@ type Manager struct {
 	cfg       Config
 	stop      syscall.Signal
 	log       *slog.Logger
+	events    *slog.Logger // of the loop: see relay
 	origin    time.Time
 	exe       string // by which the program that runs here is started again
 	resources *resources.Settings
@@ -135,7 +136,7 @@ func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, e
 		m.foreign = cfg.Name != self.marker.Name
 		return m, nil
 	}
-	m.log = newRelay(m.log)
+	m.log, m.events = newRelay(m.log)
 	if m.resources, err = cfg.Resources.check(cfg.Command != nil, cfg.Standby > 0); err == nil {
 		m.kills = m.resources.Kills()
 		err = m.prepare(table)

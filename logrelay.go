@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// relay is the handler of a manager's log. A goroutine writes its lines, one after the other. What the loop says of its
-// workers is written before it sleeps and before it calls a hook (flush), and not line by line: where hundreds start or end
-// at once, to change between goroutines for each line is a good part of what a worker costs.
+// relay is the handler of a manager's log. A goroutine writes its lines, one after the other, and as a rule a line is
+// written when its Handle returns. What the loop says of its workers is written before it sleeps and before it calls a
+// hook (flush), and not line by line: where hundreds start or end at once, to change between goroutines for each line is a
+// good part of what a worker costs.
 //
 // Nor does the loop wait for a log that nobody reads (a full pipe, a stopped terminal): after relayPatience it goes on,
 // and lines wait for their turn, up to relayLines of them. Those beyond are counted, and the log is told of them when it
@@ -26,8 +27,8 @@ const (
 	relayAhead    = 100 // lines that may wait before who logs waits for them
 )
 
-// newRelay returns a log whose lines are written at once, and one, for the loop, whose lines wait for the next flush. They
-// keep their order.
+// newRelay returns a log whose lines are written at once, and one, for the loop, whose lines may wait for the next flush.
+// They share a queue, and so keep their order.
 func newRelay(to *slog.Logger) (log, events *slog.Logger) {
 	h := to.Handler()
 	queue := &relayQueue{lostLines: func(n int) {
@@ -39,10 +40,8 @@ func newRelay(to *slog.Logger) (log, events *slog.Logger) {
 func (r *relay) Handle(ctx context.Context, line slog.Record) error {
 	line = line.Clone()
 	many := r.queue.put(func() { r.Handler.Handle(ctx, line) }) // who could be told of an error?
-	if many {
+	if many || !r.later {
 		r.queue.flush()
-	} else if !r.later {
-		r.queue.start()
 	}
 	return nil
 }

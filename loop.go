@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/inherit"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/wire"
@@ -156,7 +155,7 @@ func (m *Manager) turn() pool.Step {
 		m.handle(ev)
 	}
 	m.inherit()
-	due := pool.Sooner(m.hearSlowed(), m.tickHeir())
+	due := pool.Sooner(pool.Sooner(m.hearSlowed(), m.lookAtHungUp()), m.tickHeir())
 	if m.watches() || m.cfg.Recycle.MaxMemory > 0 {
 		m.watch.due = m.handle(pool.Event{Kind: pool.Tick}).Survey || m.watch.due
 		due = pool.Sooner(due, m.lookAround())
@@ -220,21 +219,6 @@ func (m *Manager) note(n proc.Note) {
 	}
 }
 
-// reap takes the status of a worker that has ended, and tells whether it has.
-func (m *Manager) reap(c *child) bool {
-	status, usage, ok := c.proc.Reap()
-	if !ok {
-		return false
-	}
-	c.status, c.usage = status, usage
-	rest := c.proc.Rest()
-	if rest {
-		m.rests[c.Ordinal] = c
-	}
-	m.handle(pool.Event{Kind: pool.Exited, ID: c.Ordinal, Clean: status.Clean(), Killed: int(status.Signal) == signum(os.Kill), Memory: m.outOfMemory(c), Rest: rest})
-	return true
-}
-
 // listen reads what a worker has written, as far as it goes on at once.
 func (m *Manager) listen(c *child) {
 	var buf [wire.MaxSize]byte
@@ -286,19 +270,6 @@ func (m *Manager) decode(c *child) {
 			m.handle(pool.Event{Kind: pool.Retire, ID: c.Ordinal})
 		}
 	}
-}
-
-// hungUp handles the end of a worker's socket: it has ended, or is about to, or it lives on as something else. Where many
-// end at once the first is the rule, and to ask /proc about each would cost as much as to reap it.
-func (m *Manager) hungUp(c *child) {
-	if m.reap(c) {
-		return
-	}
-	anew := inherit.Restarted(c.PID, c.exe)
-	if anew {
-		m.log.Error("worker has replaced itself by this program without its marker; it is killed, since it would be a manager", c.attrs()...)
-	}
-	m.handle(pool.Event{Kind: pool.Lost, ID: c.Ordinal, Lives: anew})
 }
 
 // handle asks the policy and does what it says. It is the only caller of the policy.

@@ -57,6 +57,7 @@ type Manager struct {
 	steerDue    bool               // who is ready has changed
 	watch       watch              // of the workers' load
 	slowed      []*child           // that are read on later, since they flood the manager
+	silent      []silent           // that have hung up and may live on
 	gaveUp      bool               // the workers crashed and crashed
 	heir        *heir              // that is on its way, or has taken over
 	heirs       uint64             // that were started so far

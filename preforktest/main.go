@@ -39,6 +39,9 @@ var registry struct {
 //     os/signal do not count. Descriptors are read from /proc/self/fd on Linux, tried one by one on other Unix systems,
 //     and not compared elsewhere.
 //
+// Programs that the tests start have the default effect of SIGHUP, SIGINT and SIGQUIT, also where the tests run under nohup
+// or in the background of a shell, which have them ignored.
+//
 // A test binary that was started by itself without the name of a program, because what started it had lost its
 // environment, would run the tests that start it again, and so on without end. Main refuses to run tests in a
 // process that carries the environment of a Program, or whose parent is the same binary with the same arguments.
@@ -57,6 +60,7 @@ func Main(m *testing.M, programs map[string]func()) {
 		os.Exit(2)
 	}
 	flag.Parse()
+	unignore()
 	os.Exit(runTests(m.Run, programs, leakWait))
 }
 

@@ -4,4 +4,6 @@ package preforktest
 
 import "syscall"
 
+func unignore() {}
+
 const sigStop, sigCont = syscall.Signal(0), syscall.Signal(0)

@@ -69,7 +69,7 @@ func standbyTimes(tb testing.TB, more func() bool) (ours, perl time.Duration) {
 	needParallelPrefork(tb)
 	cmd := preforktest.New(tb, "understudy").Cmd
 	cmd.Env = append(cmd.Env, "PREFORKTEST_PROGRAM=understudy")
-	standby, fork := startTalker(tb, cmd), startTalker(tb, exec.Command("perl", "-e", original))
+	standby, fork := startTalker(tb, cmd, term), startTalker(tb, exec.Command("perl", "-e", original), syscall.SIGKILL)
 	var standbys, forks []time.Duration
 	pids := [2]int{standby.started(true), fork.started(false)}
 	standby.isThere = false
@@ -95,7 +95,10 @@ type talker struct {
 	isThere bool // the standby that is to be parked
 }
 
-func startTalker(tb testing.TB, cmd *exec.Cmd) *talker {
+// startTalker starts a program that ends with its process group by a signal. Perl may go to sleep on a SIGTERM that it has
+// just received, and so is sent a SIGKILL.
+func startTalker(tb testing.TB, cmd *exec.Cmd, stop syscall.Signal) *talker {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -105,8 +108,8 @@ func startTalker(tb testing.TB, cmd *exec.Cmd) *talker {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		cmd.Process.Signal(term)
-		if err := cmd.Wait(); err != nil {
+		syscall.Kill(-cmd.Process.Pid, stop)
+		if err := cmd.Wait(); err != nil && stop == term {
 			tb.Errorf("%s: %v", cmd.Path, err)
 		}
 	})

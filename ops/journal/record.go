@@ -10,13 +10,16 @@ import (
 	"github.com/prefork-go/prefork"
 )
 
-// Record is something that happened, and when.
+// Record is something that happened, when, and who has written it.
 type Record struct {
 	Time time.Time
 
 	// Event is one of the types of prefork.Event, or Started, Ended, Rotated, Warning or, of a type that this version
 	// does not know, Unknown.
 	Event fmt.Stringer
+
+	// PID is the process that has written it, which a Journal sets; 0 where it is not known. During an upgrade two write.
+	PID int
 }
 
 func (r Record) String() string {
@@ -30,8 +33,8 @@ type (
 		Heir bool // it is to take over from one that goes on until then
 	}
 
-	// TookOver says that an heir has taken over.
-	TookOver struct{ PID int }
+	// TookOver says that an heir has taken over, and how things stand with it.
+	TookOver struct{ State State }
 
 	// Ended says that a manager has closed the journal.
 	Ended struct{ PID int }
@@ -58,7 +61,7 @@ func (e Started) String() string {
 	}
 	return fmt.Sprintf("manager %d has started", e.PID)
 }
-func (e TookOver) String() string { return fmt.Sprintf("manager %d has taken over", e.PID) }
+func (e TookOver) String() string { return fmt.Sprintf("manager %d has taken over", e.State.PID) }
 func (e Ended) String() string    { return fmt.Sprintf("manager %d has ended", e.PID) }
 func (e Rotated) String() string {
 	return fmt.Sprintf("the journal goes on in a new file (%s); %v", e.Reason, e.State)
@@ -70,7 +73,7 @@ func (e Unknown) String() string { return fmt.Sprintf("%s: %s", e.Type, e.Data) 
 // what is in a file must not change because a type of the program does.
 var kinds = []kind{
 	of("started", func(e Started) managerData { return managerData(e) }, func(d managerData) Started { return Started(d) }),
-	of("took-over", func(e TookOver) managerData { return managerData{PID: e.PID} }, func(d managerData) TookOver { return TookOver{d.PID} }),
+	of("took-over", func(e TookOver) stateData { return stateToData(e.State) }, func(d stateData) TookOver { return TookOver{d.state()} }),
 	of("ended", func(e Ended) managerData { return managerData{PID: e.PID} }, func(d managerData) Ended { return Ended{d.PID} }),
 	of("rotated", func(e Rotated) rotatedData { return rotatedData{e.Reason, stateToData(e.State)} }, func(d rotatedData) Rotated { return Rotated{d.Reason, d.stateData.state()} }),
 	of("warning", func(e Warning) warningData { return warningData{e.Component, cut(e.Error)} }, func(d warningData) Warning { return Warning(d) }),
@@ -149,6 +152,7 @@ func of[E fmt.Stringer, D any](name string, to func(E) D, from func(D) E) kind {
 // frame is a line of a journal.
 type frame struct {
 	Time time.Time       `json:"time"`
+	PID  int             `json:"pid,omitempty"`
 	Type string          `json:"type"`
 	Data json.RawMessage `json:"data"`
 }
@@ -156,7 +160,7 @@ type frame struct {
 // line is the record as it is written, with the end of the line.
 func (r Record) line() ([]byte, error) {
 	if u, ok := r.Event.(Unknown); ok {
-		return finish(frame{r.Time.UTC(), u.Type, u.Data})
+		return finish(frame{r.Time.UTC(), r.PID, u.Type, u.Data})
 	}
 	for _, k := range kinds {
 		content, ok := k.encode(r.Event)
@@ -167,7 +171,7 @@ func (r Record) line() ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("a record of type %s: %w", k.name, err)
 		}
-		return finish(frame{r.Time.UTC(), k.name, data})
+		return finish(frame{r.Time.UTC(), r.PID, k.name, data})
 	}
 	return nil, fmt.Errorf("there are no records of %T", r.Event)
 }
@@ -203,7 +207,7 @@ func parse(line []byte) (Record, error) {
 		if err != nil {
 			return Record{}, fmt.Errorf("a record of type %s: %w", f.Type, err)
 		}
-		return Record{f.Time, event}, nil
+		return Record{f.Time, event, f.PID}, nil
 	}
 	var data bytes.Buffer
 	if f.Data == nil {
@@ -212,7 +216,7 @@ func parse(line []byte) (Record, error) {
 	if err := json.Compact(&data, f.Data); err != nil {
 		return Record{}, err
 	}
-	return Record{f.Time, Unknown{f.Type, data.Bytes()}}, nil
+	return Record{f.Time, Unknown{f.Type, data.Bytes()}, f.PID}, nil
 }
 
 // maxLine bounds what is kept of a damaged file in memory. Errors in records are cut well below it.

@@ -264,7 +264,7 @@ func (j *Journal) Write(rec Record) error {
 
 func (j *Journal) write(rec Record) error {
 	rec.PID = os.Getpid()
-	line, err := rec.line()
+	line, err := rec.lines()
 	if err != nil {
 		return err
 	}
@@ -331,19 +331,27 @@ func (j *Journal) follow(now time.Time) error {
 // goOn opens the file at the path in place of the one before. A new one begins with how things stand, so that PreviousState needs no
 // other.
 func (j *Journal) goOn(reason string, now time.Time) error {
-	line, err := Record{now, Rotated{Reason: reason, State: j.state.state()}, os.Getpid()}.line()
+	line, err := Record{now, Rotated{Reason: reason, State: j.state.state()}, os.Getpid()}.lines()
 	if err != nil {
 		return err
 	}
+	info, err := j.file.Stat()
+	if err != nil {
+		return err
+	}
+	_, missing := os.Lstat(j.path)
 	moved := j.file
 	if err := j.open(); err != nil {
 		return err // the records go on where they went
 	}
+	if missing != nil {
+		err = j.file.Chmod(info.Mode().Perm()) // not for the mask to decide; the records matter more
+	}
 	moved.Close()
 	if j.size > 0 {
-		return nil
+		return err
 	}
-	return j.append(line, now)
+	return errors.Join(err, j.append(line, now))
 }
 
 // due says why the file is to be rotated before n more bytes are written, if it is.
@@ -366,8 +374,12 @@ func (j *Journal) rotate(reason string, now time.Time) error {
 		}
 	}
 	// It closes and opens files by itself, and those not to append; so it is asked for the rotation alone.
+	info, err := j.file.Stat()
+	if err != nil {
+		return err
+	}
 	old := timberjack.Logger{
-		Filename: j.path, FileMode: fileMode, BackupTimeFormat: rotatedLayout,
+		Filename: j.path, FileMode: info.Mode().Perm(), BackupTimeFormat: rotatedLayout,
 		MaxBackups: max(j.cfg.Keep, 0), MaxAge: j.cfg.KeepDays,
 	}
 	if err := errors.Join(old.RotateWithReason(reason), old.Close()); err != nil {

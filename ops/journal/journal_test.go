@@ -85,7 +85,7 @@ func TestTornLine(t *testing.T) {
 	whole, _ := os.ReadFile(path)
 	lines := bytes.SplitAfter(whole, []byte("\n"))
 	kept := bytes.Join(lines[:len(lines)-3], nil) // without "2" and the end
-	for cutAt := 1; cutAt < len(lines[len(lines)-3]); cutAt += 7 {
+	for cutAt := 1; cutAt < len(lines[len(lines)-3])-1; cutAt += 7 {
 		if err := os.WriteFile(path, append(slices.Clone(kept), lines[len(lines)-3][:cutAt]...), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -147,6 +147,55 @@ func TestRotation(t *testing.T) {
 		t.Errorf("PreviousState without the last file: %v, %v", s, err)
 	}
 	open(t, path, Config{}).Close()
+}
+
+// More workers than a line has room for are there behind a rotation too.
+func TestRotationOfManyWorkers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	j := open(t, path, Config{MaxSize: -1})
+	const n = 7000
+	for i := range n {
+		j.state.apply(Record{Event: prefork.StateEvent{Worker: prefork.WorkerInfo{
+			Slot: i, Generation: 1e6, Ordinal: i + 1, PID: i + 10, State: prefork.StateStarting, Started: moment, Status: 0xe9, Requests: 1e18,
+		}}})
+	}
+	if err := j.Rotate(); err != nil {
+		t.Error(err)
+	}
+	write(t, j, prefork.ExitEvent{Exit: prefork.Exit{PID: 10}})
+	names, _ := files(path)
+	for _, name := range names[:len(names)-1] {
+		os.Remove(name)
+	}
+	if s, err := PreviousState(path); err != nil || s.PID != os.Getpid() || len(s.Workers) != n-1 || s.Workers[n-2].PID != n+9 {
+		t.Errorf("%v, %v", s, err)
+	}
+	if texts, bad := all(t, path); bad != 0 || len(texts) < 3 {
+		t.Errorf("%d records, %d bad lines", len(texts), bad)
+	}
+}
+
+// The file keeps the mode that it was given.
+func TestRotationKeepsMode(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	j := open(t, path, Config{Keep: -1})
+	os.Chmod(path, 0o640)
+	write(t, j, Warning{"n", "0"})
+	if err := j.Rotate(); err != nil {
+		t.Fatal(err)
+	}
+	check := func() {
+		t.Helper()
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
+			t.Errorf("%v, %v", info.Mode(), err)
+		}
+	}
+	check()
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	os.Rename(path, path+".1")
+	write(t, j, Warning{"n", "1"})
+	check()
 }
 
 // Rotation by age, and how many files are kept.
@@ -332,6 +381,7 @@ func TestStateOfHeirs(t *testing.T) {
 		{"heir took over, the one before it killed", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Heir: true}}, {2, worker(21)}, {2, TookOver{state(2, 21)}}, {1, worker(12)}, {2, worker(22)}}, 2, 0, false, []int{21, 22}},
 		{"file begun before the heir took over", []by{{1, Rotated{"size", state(1, 11)}}, {2, TookOver{state(2, 21)}}}, 2, 0, false, []int{21}},
 		{"file begun by the heir", []by{{2, Rotated{"size", state(2, 21)}}, {1, exit(11)}, {1, Ended{1}}}, 2, 0, false, []int{21}},
+		{"many", []by{{1, Rotated{"size", state(1, 11)}}, {1, MoreWorkers{state(1, 12, 13).Workers}}, {1, exit(12)}}, 1, 0, false, []int{11, 13}},
 	} {
 		var buf bytes.Buffer
 		path := filepath.Join(t.TempDir(), "test.journal")

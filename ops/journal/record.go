@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prefork-go/prefork"
@@ -45,6 +46,9 @@ type (
 		State  State
 	}
 
+	// MoreWorkers goes on where a Rotated or TookOver with more workers than a line holds ends.
+	MoreWorkers struct{ Workers []prefork.WorkerInfo }
+
 	// Warning is for what else there is to be said by a program.
 	Warning struct{ Component, Error string }
 
@@ -66,8 +70,9 @@ func (e Ended) String() string    { return fmt.Sprintf("manager %d has ended", e
 func (e Rotated) String() string {
 	return fmt.Sprintf("the journal goes on in a new file (%s); %v", e.Reason, e.State)
 }
-func (e Warning) String() string { return fmt.Sprintf("%s: %s", e.Component, e.Error) }
-func (e Unknown) String() string { return fmt.Sprintf("%s: %s", e.Type, e.Data) }
+func (e MoreWorkers) String() string { return fmt.Sprintf("and %d workers more", len(e.Workers)) }
+func (e Warning) String() string     { return fmt.Sprintf("%s: %s", e.Component, e.Error) }
+func (e Unknown) String() string     { return fmt.Sprintf("%s: %s", e.Type, e.Data) }
 
 // The types of records, as they are called in the file. Each has a content of its own, a struct below or in content.go:
 // what is in a file must not change because a type of the program does.
@@ -76,6 +81,7 @@ var kinds = []kind{
 	of("took-over", func(e TookOver) stateData { return stateToData(e.State) }, func(d stateData) TookOver { return TookOver{d.state()} }),
 	of("ended", func(e Ended) managerData { return managerData{PID: e.PID} }, func(d managerData) Ended { return Ended{d.PID} }),
 	of("rotated", func(e Rotated) rotatedData { return rotatedData{e.Reason, stateToData(e.State)} }, func(d rotatedData) Rotated { return Rotated{d.Reason, d.stateData.state()} }),
+	of("workers", func(e MoreWorkers) workersData { return workersData{workersToData(e.Workers)} }, func(d workersData) MoreWorkers { return MoreWorkers{workersOf(d.Workers)} }),
 	of("warning", func(e Warning) warningData { return warningData{e.Component, cut(e.Error)} }, func(d warningData) Warning { return Warning(d) }),
 
 	of("generation", func(e prefork.GenerationEvent) generationData { return generationData{e.Generation, e.MaxWorkers} },
@@ -174,6 +180,31 @@ func (r Record) line() ([]byte, error) {
 		return finish(frame{r.Time.UTC(), r.PID, k.name, data})
 	}
 	return nil, fmt.Errorf("there are no records of %T", r.Event)
+}
+
+// perLine is how many workers a line has at most: well below maxLine, whatever there is to be said of them.
+const perLine = 1000
+
+// lines is the record as a Journal writes it: how things stand takes as many lines as there must be for the workers.
+func (r Record) lines() ([]byte, error) {
+	var more []prefork.WorkerInfo
+	first := func(s State) State {
+		n := min(len(s.Workers), perLine)
+		s.Workers, more = s.Workers[:n], s.Workers[n:]
+		return s
+	}
+	switch e := r.Event.(type) {
+	case Rotated:
+		r.Event = Rotated{e.Reason, first(e.State)}
+	case TookOver:
+		r.Event = TookOver{first(e.State)}
+	}
+	all, err := r.line()
+	for part := range slices.Chunk(more, perLine) {
+		line, errPart := Record{r.Time, MoreWorkers{part}, r.PID}.line()
+		all, err = append(all, line...), errors.Join(err, errPart)
+	}
+	return all, err
 }
 
 func finish(f frame) ([]byte, error) {

@@ -139,6 +139,10 @@ func (t *tracker) apply(rec Record) {
 		} else {
 			t.workers[e.Worker.PID] = e.Worker
 		}
+	case MoreWorkers:
+		for _, w := range e.Workers {
+			t.workers[w.PID] = w
+		}
 	case prefork.PausedEvent:
 		t.workers[e.Worker.PID] = e.Worker
 	case prefork.ResumeEvent:

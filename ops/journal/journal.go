@@ -328,7 +328,7 @@ func (j *Journal) follow(now time.Time) error {
 	return j.goOn("moved", now)
 }
 
-// goOn opens the file at the path in place of the one before. A new one begins with how things stand, so that PreviousState needs no
+// goOn opens the file at the path in place of the one before. There how things stand comes first, so that PreviousState needs no
 // other.
 func (j *Journal) goOn(reason string, now time.Time) error {
 	line, err := Record{now, Rotated{Reason: reason, State: j.state.state()}, os.Getpid()}.lines()
@@ -348,8 +348,8 @@ func (j *Journal) goOn(reason string, now time.Time) error {
 		err = j.file.Chmod(info.Mode().Perm()) // not for the mask to decide; the records matter more
 	}
 	moved.Close()
-	if j.size > 0 {
-		return err
+	if j.shares() {
+		return err // who rules writes how things stand
 	}
 	return errors.Join(err, j.append(line, now))
 }

@@ -279,6 +279,23 @@ func TestMoved(t *testing.T) {
 	}
 }
 
+// A file that somebody else has put in its place, with something in it, tells how things stand too.
+func TestReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	j := open(t, path, Config{})
+	os.Rename(path, path+".1")
+	var other bytes.Buffer
+	write(t, NewWriter("", &other), Warning{"n", "0"})
+	os.WriteFile(path, other.Bytes(), 0o600)
+	write(t, j, Warning{"n", "1"})
+	if texts, bad := all(t, path); len(texts) != 3 || texts[0] != "n: 0" || texts[2] != "n: 1" || bad != 0 {
+		t.Errorf("%q", texts)
+	}
+	if s, err := PreviousState(path); err != nil || s.PID != os.Getpid() {
+		t.Errorf("PreviousState: %v, %v", s, err)
+	}
+}
+
 func TestSync(t *testing.T) {
 	for _, sync := range []time.Duration{SyncAlways, time.Millisecond, time.Hour} {
 		path := filepath.Join(t.TempDir(), "test.journal")

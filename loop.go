@@ -268,6 +268,8 @@ func (m *Manager) decode(c *child) {
 			m.hasPaused(c, msg.N)
 		case wire.Retire:
 			m.handle(pool.Event{Kind: pool.Retire, ID: c.Ordinal})
+		case wire.Closed:
+			m.hasClosed(c, msg.Socket)
 		}
 	}
 }

@@ -93,6 +93,7 @@ type child struct {
 	watch     scoreboard.Watch
 	busy      bool  // as the policy knows it
 	ending    bool  // its process has begun to exit
+	closed    []int // the listeners with a socket for each slot that it has closed, by index
 	maxMemory int64 // it retires beyond
 	spawned   pool.Time
 	status    proc.Status

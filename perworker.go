@@ -41,8 +41,8 @@ const roomPause = 10 * time.Millisecond
 // sockets from start_server or systemd, another system than Linux), it is Listen, and says so in one warning; see
 // Snapshot.Sockets. In a worker it is called once for each call in the manager.
 //
-// What a ready worker is sent is expected to be accepted: one that closes its listener, or never asks for it, leaves its
-// queue to nobody until it ends.
+// What a ready worker is sent is expected to be accepted: one that has not called ListenPerWorker, or no longer calls Accept, leaves its
+// queue to nobody until it ends. Where it closes its listener, others serve the queue, if there is another ready worker.
 //
 // Either process, any goroutine; it does not block, but for looking up a host name. In a worker what it returns has
 // SetDeadline and SyscallConn too.
@@ -173,7 +173,7 @@ func (m *Manager) steer() {
 func (m *Manager) steerGroup(index int, g *group) {
 	own, ready := make([]int, len(g.fds)), []int{}
 	for _, c := range m.children {
-		if c.State != StateReady || c.unread == nil || c.ending {
+		if c.State != StateReady || c.unread == nil || c.ending || slices.Contains(c.closed, index) {
 			continue // one that has let go of its control socket is about to end, too, or is another program now
 		}
 		ready = append(ready, c.Ordinal)
@@ -203,6 +203,24 @@ func (m *Manager) steerGroup(index int, g *group) {
 			})
 		}
 	}
+}
+
+// hasClosed notes that a worker accepts nothing any more from one of the listeners with a socket for each slot.
+func (m *Manager) hasClosed(c *child, index int) {
+	if len(c.closed) < m.groups() && !slices.Contains(c.closed, index) { // whatever it says, no more than there can be
+		c.closed = append(c.closed, index)
+		m.steerDue = m.steerDue || c.State == StateReady
+	}
+}
+
+// groups is how many listeners with a socket for each slot there are.
+func (m *Manager) groups() (n int) {
+	for _, s := range m.allSockets() {
+		if s.group != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // give gives a standby the sockets of the slot that it takes.
@@ -288,7 +306,21 @@ func (p *process) listenOwn(group int, s inherit.Socket) (net.Listener, error) {
 		ln.Adopt(slot, fd)
 	}
 	k.waiting = nil
-	return ln, nil
+	return &ownListener{ln, group}, nil
+}
+
+// ownListener tells the manager when it is closed, so that others serve its queue, however long this worker lives.
+type ownListener struct {
+	*reuseport.Listener
+	group int
+}
+
+func (l *ownListener) Close() error {
+	err := l.Listener.Close()
+	if err == nil {
+		self.control.Write(wire.Append(nil, wire.Closed{Socket: l.group})) // fails only when the manager is gone, which watch sees
+	}
+	return err
 }
 
 // groupOf is the index of a worker's socket among those that are for each slot.

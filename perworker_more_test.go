@@ -84,6 +84,29 @@ func TestWorkerThatIsAnotherProgram(t *testing.T) {
 	f.end()
 }
 
+// A worker that closes its listener, and goes on, leaves what is queued to the others, and is sent nothing more; a worker
+// after it is.
+func TestWorkerThatClosesItsListener(t *testing.T) {
+	f := startFleet(t, 3)
+	pids := f.ready(3, 1)
+	conns := f.queue(100)
+	syscall.Kill(pids[1], syscall.SIGWINCH)
+	f.Expect(`^closed$`)
+	f.open()
+	for _, a := range f.served(conns) {
+		if a.slot == 1 {
+			t.Error("served by the one that has closed its listener")
+		}
+	}
+	if got := f.ask(100); got[1] != 0 {
+		t.Errorf("asked: %v", got)
+	}
+	syscall.Kill(pids[1], syscall.SIGKILL)
+	f.Expect(`^ready 1 gen 1 `)
+	preforktest.WaitFor(t, "an answer of slot 1", func() bool { return f.ask(20)[1] > 0 })
+	f.end()
+}
+
 // Each of several listeners is the same in the manager and in all workers, and those that cannot have a socket for each
 // worker say so, once.
 func TestPerWorkerIdentities(t *testing.T) {

@@ -34,7 +34,8 @@ func init() { programs["perworker"], programs["perworkerpools"] = perWorker, per
 //	respawn   ErrRespawnInterval
 //	hold      Start waits for a line "go"
 //
-// The manager reads lines "max N" from its standard input. A worker becomes another program on SIGUSR2.
+// The manager reads lines "max N" from its standard input. A worker becomes another program on SIGUSR2, and closes
+// its listeners on SIGWINCH.
 func perWorker() { perWorkerThat(nil) }
 
 // perWorkerThat obeys more words.
@@ -85,6 +86,15 @@ func perWorkerThat(orders map[string]func(string)) {
 		go func() {
 			<-become
 			log.Fatal(syscall.Exec("/bin/sh", []string{"sh", "-c", "echo another program; exec sleep 1000"}, os.Environ()))
+		}()
+		leave := make(chan os.Signal, 1)
+		signal.Notify(leave, syscall.SIGWINCH)
+		go func() {
+			<-leave
+			for _, ln := range lns {
+				ln.Close()
+			}
+			say("closed")
 		}()
 		w.Ready()
 		if crash == fmt.Sprint(w.Slot(), " after") {

@@ -88,8 +88,15 @@ func hook(srv *http.Server) *drainer {
 // reaching the first would need a wrapper around the ResponseWriter, which hides what programs look
 // for in it (Flusher, Hijacker, ReaderFrom), and would win nothing but that one request.
 func (d *drainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if d.barrier.pass() {
+	passed, waited := d.admit(r)
+	if waited {
 		d.afresh(w)
+	}
+	if !passed {
+		// A client that has ended its side alone looks the same, and is there to read it.
+		w.Header().Set("Connection", "close")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
 	}
 	defer d.barrier.leave(r)
 	// A response to an Upgrade may copy its header as it stands (httputil.ReverseProxy does), and "close" ahead of

@@ -23,18 +23,37 @@ type barrier struct {
 }
 
 // pass waits while the barrier is shut. A request is counted before the barrier is looked at, as the barrier is shut before the
-// requests are counted: one of the two sees the other.
-func (g *barrier) pass() (waited bool) {
+// requests are counted: one of the two sees the other. It does not pass where gone is closed while it waits.
+func (g *barrier) pass(gone <-chan struct{}) (passed, waited bool) {
 	for {
 		g.running.Add(1)
 		shut := g.shut.Load()
 		if shut == nil {
-			return waited
+			return true, waited
 		}
 		g.done()
 		waited = true
-		<-*shut
+		select {
+		case <-*shut:
+		case <-gone:
+			return false, true
+		}
 	}
+}
+
+// admit is pass for a request, which is not begun where its client has gone meanwhile. That is seen of one without a body alone:
+// nothing reads the connection before a body is read.
+func (d *drainer) admit(r *http.Request) (passed, waited bool) {
+	if passed, waited = d.barrier.pass(r.Context().Done()); passed {
+		return true, waited
+	}
+	// Its context can also have ended with the program's own, or since the connection was expired; then somebody waits.
+	x, ok := r.Context().Value(connectionKey{}).(*exchange)
+	if d.ending.Load() || ok && x.program.Err() != nil {
+		d.barrier.pass(nil)
+		return true, true
+	}
+	return false, true
 }
 
 func (g *barrier) done() {
@@ -99,11 +118,14 @@ func (d *drainer) pause(ctx context.Context, ended <-chan struct{}, p pauser, ln
 type connectionKey struct{}
 
 // exchange is what a connection and the request on it share.
-type exchange struct{ hijacked atomic.Bool }
+type exchange struct {
+	hijacked atomic.Bool
+	program  context.Context // of BaseContext and ConnContext: it does not end when the client goes
+}
 
 // connContext is the ConnContext hook, which comes before StateNew of the same connection.
 func (c *conns) connContext(ctx context.Context, nc net.Conn) context.Context {
-	x := new(exchange)
+	x := &exchange{program: ctx}
 	c.mu.Lock()
 	c.coming[nc] = x
 	c.mu.Unlock()

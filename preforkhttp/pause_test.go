@@ -235,6 +235,73 @@ func TestStopInAPause(t *testing.T) {
 	s.drained()
 }
 
+// A client that goes away while its request waits frees what that holds, during the pause; its request is not begun. One that
+// only ends its side of the connection, which looks the same, is told.
+func TestGoneInAPause(t *testing.T) {
+	closed, begun := make(chan bool, 1), make(chan bool, 1)
+	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			if state == http.StateClosed {
+				closed <- true
+			}
+		},
+		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/" {
+				begun <- true
+			}
+		}),
+	})
+	for _, half := range []bool{false, true} {
+		c := s.dial()
+		c.send("GET /")
+		c.receive()
+		p.set(true)
+		p.hasPaused(t)
+		c.send("GET /waits")
+		c.silent()
+		if half {
+			c.nc.(*net.TCPConn).CloseWrite()
+			if resp, _ := c.receive(); resp.StatusCode != http.StatusServiceUnavailable || !resp.Close {
+				t.Errorf("status %s, close %t", resp.Status, resp.Close)
+			}
+		} else {
+			c.nc.Close()
+		}
+		select {
+		case <-closed:
+		case <-time.After(long):
+			t.Error("the connection is still held")
+		}
+		p.set(false)
+	}
+	s.cancel()
+	s.drained()
+	if len(begun) > 0 {
+		t.Error("a request was begun that nobody waits for")
+	}
+}
+
+// A program that ends the contexts of its requests when it stops has those that have waited answered all the same.
+func TestStopInAPauseEndsContexts(t *testing.T) {
+	base, end := context.WithCancel(context.Background())
+	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{Handler: hello, BaseContext: func(net.Listener) context.Context { return base }})
+	open := s.dial()
+	open.send("GET /")
+	open.receive()
+	p.set(true)
+	p.hasPaused(t)
+	open.send("GET /")
+	open.silent()
+	end()
+	open.silent()
+	s.cancel()
+	if resp, _ := open.receive(); resp.StatusCode != http.StatusOK || !resp.Close {
+		t.Errorf("status %s, close %t", resp.Status, resp.Close)
+	}
+	open.nc.Close()
+	s.drained()
+}
+
 // The timeouts of a request that has waited count from the end of the pause.
 func TestTimeoutsAfterAPause(t *testing.T) {
 	const timeout = 300 * time.Millisecond

@@ -28,7 +28,8 @@ const idleLimit = 5 * time.Second
 //
 // A pause (prefork.Manager.Pause). The worker accepts nothing more, and requests that are under way are finished; then it counts
 // as paused. Requests that come meanwhile on connections that are open wait, and are answered after the pause. So no request
-// fails, unless its client does not wait so long. A response that does not end, such as a stream of events, keeps the worker
+// fails, unless its client does not wait so long: one without a body whose client goes, or ends its side of the connection, is
+// not begun, and the answer has status 503. A response that does not end, such as a stream of events, keeps the worker
 // from pausing; hijacked connections do not.
 //
 // What to know:

@@ -84,18 +84,7 @@ func (p *Pool) nextSpawn(now Time) (Time, *slot) {
 	if !p.running {
 		return Never, nil
 	}
-	at, next := Never, (*slot)(nil)
-	wants := p.wants()
-	if wants && len(p.vacant) > 0 {
-		next = p.vacant[0]
-		at = p.paced(next)
-	}
-	// What crashed is not held back by SpawnInterval, which spaces the starts of many: its own pace is enough (P17). Nor
-	// does it hold back those that are, or one slot that crashes again and again would keep the others empty (D4).
-	if wants && len(p.urgent) > 0 && (next == nil || p.urgent[0].due < max(at, now)) {
-		next = p.urgent[0]
-		at = next.due
-	}
+	at, next := p.nextEmpty(now)
 	// A replacement can wait for what is missing.
 	if p.mayReplace() && (next == nil || at > now) {
 		if t := p.paced(p.rolls[0]); next == nil || t < at {
@@ -112,6 +101,24 @@ func (p *Pool) nextSpawn(now Time) (Time, *slot) {
 		return Never, nil
 	}
 	return max(at, p.failedUntil), next
+}
+
+// nextEmpty finds the empty slot that is to have a worker next, and when; a spawn for it may have to wait longer.
+func (p *Pool) nextEmpty(now Time) (at Time, next *slot) {
+	if !p.running || !p.wants() {
+		return Never, nil
+	}
+	if len(p.vacant) > 0 {
+		next = p.vacant[0]
+		at = p.paced(next)
+	}
+	// What crashed is not held back by SpawnInterval, which spaces the starts of many: its own pace is enough (P17). Nor
+	// does it hold back those that are, or one slot that crashes again and again would keep the others empty (D4).
+	if len(p.urgent) > 0 && (next == nil || p.urgent[0].due < max(at, now)) {
+		next = p.urgent[0]
+		at = next.due
+	}
+	return at, next
 }
 
 // paced is when a slot is due that SpawnInterval holds back.

@@ -347,19 +347,18 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 	p.runAges(now)
 	p.runRests(now)
 	p.endRoll(now)
-	p.fillDue(now)
-	return p.step(now)
+	return p.step(now, p.fillDue(now))
 }
 
-func (p *Pool) step(now Time) Step {
-	s := Step{Ordinal: p.ordinal + 1, Wake: Never}
+func (p *Pool) step(now, wake Time) Step {
+	s := Step{Ordinal: p.ordinal + 1, Wake: wake}
 	p.asked = nil
 	if at, slot := p.nextSpawn(now); slot != nil {
 		if at <= now {
 			p.asked, p.askedGen = slot, p.genFor(slot)
 			s.Ask, s.Spawn, s.Gen = true, slot.index, p.askedGen
 		} else {
-			s.Wake = at
+			s.Wake = Sooner(s.Wake, at)
 		}
 	}
 	if len(p.deadlines) > 0 {

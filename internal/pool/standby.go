@@ -110,17 +110,20 @@ func (p *Pool) canFill(s *slot) bool {
 	return len(parked) > 0 && p.running && parked[0].gen == p.genFor(s)
 }
 
-// fillDue has standbys take the slots that are to be spawned now.
-func (p *Pool) fillDue(now Time) {
-	if len(p.standby.parked) == 0 {
-		return
-	}
-	for {
-		at, s := p.nextSpawn(now)
-		if s == nil || at > now || s.heap != &p.vacant && s.heap != &p.urgent || !p.fill(now, s) {
-			return
+// fillDue has standbys take the slots that are to have a worker now, also while spawns fail: these need none. It returns when
+// it is to be called again.
+func (p *Pool) fillDue(now Time) Time {
+	for len(p.standby.parked) > 0 {
+		at, s := p.nextEmpty(now)
+		if s == nil || !p.canFill(s) {
+			break
 		}
+		if at > now {
+			return at
+		}
+		p.fill(now, s)
 	}
+	return Never
 }
 
 // dismissStandbys tells all standbys to stop. They leave their places at once.

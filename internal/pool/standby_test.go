@@ -32,7 +32,7 @@ func (s *sim) checkStandbys() {
 	if parked == nil || !s.p.running || s.asked == noSlot || len(s.p.rolls) > 0 {
 		return
 	}
-	if at, sl := s.p.nextSpawn(s.now); sl != nil && at <= s.now && sl.index != noSlot {
+	if at, sl := s.p.nextEmpty(s.now); sl != nil && at <= s.now {
 		s.t.Fatalf("%v: slot %d is to be spawned, and standby %d waits", s.now, sl.index, parked.id)
 	}
 }
@@ -141,6 +141,45 @@ func TestAStandbyThatIsNotParkedIsPassedOver(t *testing.T) {
 	s.crash(1)
 	want(t, "slot of the standby", s.workers[2].slot, noSlot)
 	want(t, "slot of the next spawn", s.spawns[2].slot, 0)
+}
+
+// At a limit of the system a standby that is parked costs no spawn.
+func TestStandbysGrowAPoolWhileSpawnsFail(t *testing.T) {
+	s := standing(t, 2, 3)
+	s.failing = 1000
+	s.do(Event{Kind: Resize, N: 3})
+	s.pass(breather) // then the standby behind it cannot be started
+	want(t, "failed spawns", len(s.failed), 1)
+	want(t, "slot of the first standby", s.workers[3].slot, 2)
+	s.do(Event{Kind: Resize, N: 4})
+	want(t, "slot of the second", s.workers[4].slot, 3)
+	s.crash(1)
+	want(t, "slot of the third", s.workers[5].slot, 0)
+	want(t, "failed spawns", len(s.failed), 1)
+}
+
+// The same where the slot has to wait for its turn: it is looked at then, and not only when spawns may be tried again.
+func TestAStandbyFillsASlotThatIsDueWhileSpawnsFail(t *testing.T) {
+	cfg := usual(2)
+	cfg.Standby = 2
+	s := newSim(t, cfg)
+	s.do(Event{Kind: Begin})
+	s.do(Event{Kind: Reached, ID: 1})
+	s.do(Event{Kind: Reached, ID: 2})
+	s.crash(1)
+	s.pass(1200 * ms)
+	s.do(Event{Kind: Reached, ID: 5})
+	s.failing = 1000
+	s.crash(5) // its slot waits for 2 s, a fifth more or less, from its spawn
+	s.crash(2) // this one's is tried at once, and again a second later, and not for two more
+	want(t, "failed spawns", len(s.failed), 1)
+	s.do(Event{Kind: Parked, ID: 3})
+	s.do(Event{Kind: Parked, ID: 4})
+	want(t, "slot of the first standby", s.workers[3].slot, 1)
+	want(t, "slot of the second", s.workers[4].slot, noSlot)
+	s.pass(2400 * ms)
+	want(t, "slot of the second", s.workers[4].slot, 0)
+	want(t, "failed spawns", len(s.failed), 2)
 }
 
 func TestStandbysGrowAPool(t *testing.T) {

@@ -40,6 +40,10 @@ type Failed struct{ Why string }
 // TakeOver goes down, to an heir that has said Reached: everything is its own now.
 type TakeOver struct{}
 
+// Closed goes up: the worker has closed a listener with a socket for each slot, and accepts nothing there any more. Socket is
+// its index, as in Adopt.
+type Closed struct{ Socket int }
+
 // Stop goes down, from manager to worker, beside the stop signal: a signal can be lost on a program that has not begun
 // to listen for it, or listens for it elsewhere; this cannot.
 type Stop struct{}
@@ -85,6 +89,8 @@ func (m Promote) body() []byte {
 }
 func (Bell) kind() byte       { return 'B' }
 func (Bell) body() []byte     { return nil }
+func (Closed) kind() byte     { return 'C' }
+func (m Closed) body() []byte { return number(m.Socket) }
 func (Retire) kind() byte     { return 'Q' }
 func (Retire) body() []byte   { return nil }
 func (Failed) kind() byte     { return 'F' }
@@ -145,7 +151,7 @@ func Decode(buf []byte) (Message, int, error) {
 		most = maxBody
 	case 'P':
 		least, most = numberSize, maxBody
-	case 'H', 'Z':
+	case 'H', 'Z', 'C':
 		least, most = numberSize, numberSize
 	case 'A', 'D':
 		least, most = pairSize, pairSize
@@ -198,6 +204,8 @@ func decode(kind byte, body []byte) (Message, error) {
 		return Pause{n}, nil
 	case 'Z':
 		return Paused{n}, nil
+	case 'C':
+		return Closed{n}, nil
 	case 'P':
 		return Promote{Slot: n, Plan: string(body[numberSize:])}, nil
 	}

@@ -12,7 +12,7 @@ func TestRoundTrip(t *testing.T) {
 	all := []Message{
 		Reached{}, Stop{}, Failed{Why: "worker 7"}, TakeOver{}, Failed{}, Adopt{}, Adopt{1, 70_000}, Drop{2, math.MaxInt32},
 		Drop{math.MaxInt32, 0}, Parked{}, Promote{}, Promote{7, "cpu:0-3"}, Promote{math.MaxInt32, strings.Repeat("x", MaxPlan)}, Reached{},
-		Pause{}, Pause{math.MaxInt32}, Resume{}, Paused{9},
+		Pause{}, Pause{math.MaxInt32}, Resume{}, Paused{9}, Closed{}, Closed{3},
 	}
 	var buf []byte
 	for _, msg := range all {
@@ -34,7 +34,7 @@ func TestDecodeRefusesWhatItDoesNotKnow(t *testing.T) {
 	for _, in := range []string{
 		"X\x00", "R\x01x", "\x00\x00", "A\x00", "D\x07", "A\x09", "D\xff",
 		"A\x08\x80\x00\x00\x00\x00\x00\x00\x00", "D\x08\x00\x00\x00\x00\xff\xff\xff\xff",
-		"K\x01x", "H\x00", "H\x05", "G\x01", "Z\x04\x80\x00\x00\x00", "P\x03\x00\x00\x00", "P\x04\x80\x00\x00\x00",
+		"K\x01x", "H\x00", "H\x05", "G\x01", "Z\x04\x80\x00\x00\x00", "C\x00", "P\x03\x00\x00\x00", "P\x04\x80\x00\x00\x00",
 	} {
 		if msg, n, err := Decode([]byte(in)); err == nil || errors.Is(err, ErrShort) || n != 0 {
 			t.Errorf("Decode(%q) = %v, %d, %v; want an error that is not ErrShort", in, msg, n, err)
@@ -44,7 +44,7 @@ func TestDecodeRefusesWhatItDoesNotKnow(t *testing.T) {
 
 // A message can come in pieces, cut anywhere.
 func TestDecodeInPieces(t *testing.T) {
-	for _, want := range []Message{Reached{}, Stop{}, TakeOver{}, Failed{"no room"}, Adopt{3, 4}, Drop{1 << 20, 9}, Parked{}, Promote{5, "cpu:1"}, Pause{3}, Resume{}, Paused{1 << 30}} {
+	for _, want := range []Message{Reached{}, Stop{}, TakeOver{}, Failed{"no room"}, Adopt{3, 4}, Drop{1 << 20, 9}, Parked{}, Promote{5, "cpu:1"}, Pause{3}, Resume{}, Paused{1 << 30}, Closed{1}} {
 		whole := Append(nil, want)
 		for cut := range whole {
 			if msg, n, err := Decode(whole[:cut]); msg != nil || n != 0 || !errors.Is(err, ErrShort) {
@@ -65,6 +65,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte("A\x08\x00\x00\x00\x01\x00\x01\x00\x02S\x00D\x08\x00\x00\x00\x01\x00\x01\x00\x02"))
 	f.Add([]byte("D\x08\x7f\xff\xff\xff\x80\x00\x00\x00"))
 	f.Add([]byte("F\x02noT\x00"))
+	f.Add([]byte("C\x04\x00\x00\x00\x01"))
 	f.Add([]byte("H\x04\x00\x00\x00\x07G\x00Z\x04\x00\x00\x00\x07"))
 	f.Fuzz(func(t *testing.T, buf []byte) {
 		for {

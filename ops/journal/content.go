@@ -30,6 +30,10 @@ type rotatedData struct {
 	stateData
 }
 
+type workersData struct {
+	Workers []workerData `json:"workers,omitempty"`
+}
+
 type stateData struct {
 	Started time.Time    `json:"started,omitzero"`
 	PID     int          `json:"pid,omitempty"`
@@ -38,19 +42,25 @@ type stateData struct {
 }
 
 func stateToData(s State) stateData {
-	d := stateData{Started: s.Started.UTC(), PID: s.PID, Ended: s.Ended.UTC()}
-	for _, w := range s.Workers {
-		d.Workers = append(d.Workers, workerToData(w))
-	}
-	return d
+	return stateData{Started: s.Started.UTC(), PID: s.PID, Ended: s.Ended.UTC(), Workers: workersToData(s.Workers)}
 }
 
 func (d stateData) state() State {
-	s := State{Started: d.Started, PID: d.PID, Ended: d.Ended}
-	for _, w := range d.Workers {
-		s.Workers = append(s.Workers, w.info())
+	return State{Started: d.Started, PID: d.PID, Ended: d.Ended, Workers: workersOf(d.Workers)}
+}
+
+func workersToData(workers []prefork.WorkerInfo) (all []workerData) {
+	for _, w := range workers {
+		all = append(all, workerToData(w))
 	}
-	return s
+	return all
+}
+
+func workersOf(data []workerData) (all []prefork.WorkerInfo) {
+	for _, d := range data {
+		all = append(all, d.info())
+	}
+	return all
 }
 
 type generationData struct {

@@ -17,10 +17,11 @@ func FuzzJournal(f *testing.F) {
 	var whole bytes.Buffer
 	w := NewWriter("", &whole)
 	for _, e := range examples() {
-		w.Write(Record{moment, e})
+		w.Write(Record{Time: moment, Event: e})
 	}
 	f.Add(whole.Bytes())
 	f.Add(whole.Bytes()[:whole.Len()-7])
+	f.Add([]byte(`{"time":"2026-11-25T07:00:00Z","pid":7,"type":"took-over","data":{"pid":7,"workers":[{"pid":9}]}}` + "\n"))
 	f.Add([]byte("\n\n{}\nnull\n{\"time\":\"2026-11-25T07:00:00Z\",\"type\":\"x\"}\n\x00\xff"))
 	f.Add([]byte(`{"time":"2026-11-25T07:00:00Z","type":"rotated","data":{"workers":[{"status":"é"},{}]}}` + "\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -43,13 +44,13 @@ func FuzzJournal(f *testing.F) {
 				continue // it is longer than what was read, which may have had escapes that are not needed
 			}
 			again, err := parse(line)
-			if err != nil || again.Event.String() != rec.Event.String() || !again.Time.Equal(rec.Time) {
+			if err != nil || again.Event.String() != rec.Event.String() || !again.Time.Equal(rec.Time) || again.PID != rec.PID {
 				t.Fatalf("%v is written as %s and read as %v, %v", rec, line, again, err)
 			}
 		}
 		_ = tr.state().String()
 		// A line in front and one behind are read, whatever is between them.
-		one, _ := Record{time.Unix(1, 0), Ended{1}}.line()
+		one, _ := Record{Time: time.Unix(1, 0), Event: Ended{1}}.line()
 		around := slices.Concat(one, data, []byte("\n"), one)
 		n := 0
 		for _, err := range Decode(bytes.NewReader(around)) {

@@ -1,7 +1,7 @@
 // Package journal writes down what happens to a prefork.Manager, one JSON object a line, and reads it back: for people,
 // for other programs, and for the next manager, which learns from it how the last one ended.
 //
-//	{"time":"2026-11-25T07:00:00.123456789Z","type":"worker","data":{"slot":0,"gen":1,"ordinal":1,"pid":42,"state":"ready",…}}
+//	{"time":"2026-11-25T07:00:00.123456789Z","pid":41,"type":"worker","data":{"slot":0,"gen":1,"ordinal":1,"pid":42,"state":"ready",…}}
 //
 // A Journal is a file that one process writes at a time. It is connected with a Manager by Config.Observe:
 //
@@ -145,10 +145,11 @@ func (j *Journal) begin() error {
 	}
 	j.previous = previous
 	j.state.restore(previous)
-	if j.shares() {
-		j.state.before = previous.PID
+	now, heir := time.Now(), j.shares()
+	if heir {
+		j.state.restore(State{Started: now, PID: os.Getpid()})
 	}
-	if err := j.write(Record{time.Now(), Started{PID: os.Getpid(), Heir: j.shares()}}); err != nil || !j.shares() {
+	if err := j.write(Record{Time: now, Event: Started{PID: os.Getpid(), Heir: heir}}); err != nil || !heir {
 		return err
 	}
 	j.tend = make(chan struct{})
@@ -180,7 +181,7 @@ func (j *Journal) awaitTakeOver() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if !j.closed {
-		j.err = errors.Join(j.lock.Write(), j.write(Record{time.Now(), TookOver{PID: os.Getpid()}}))
+		j.err = errors.Join(j.lock.Write(), j.write(Record{Time: time.Now(), Event: TookOver{j.state.state()}}))
 	}
 }
 
@@ -262,7 +263,8 @@ func (j *Journal) Write(rec Record) error {
 }
 
 func (j *Journal) write(rec Record) error {
-	line, err := rec.line()
+	rec.PID = os.Getpid()
+	line, err := rec.lines()
 	if err != nil {
 		return err
 	}
@@ -326,35 +328,30 @@ func (j *Journal) follow(now time.Time) error {
 	return j.goOn("moved", now)
 }
 
-// goOn opens the file at the path in place of the one before. A new one begins with how things stand, so that PreviousState needs no
+// goOn opens the file at the path in place of the one before. There how things stand comes first, so that PreviousState needs no
 // other.
 func (j *Journal) goOn(reason string, now time.Time) error {
-	j.catchUp()
-	line, err := Record{now, Rotated{Reason: reason, State: j.state.state()}}.line()
+	line, err := Record{now, Rotated{Reason: reason, State: j.state.state()}, os.Getpid()}.lines()
 	if err != nil {
 		return err
 	}
+	info, err := j.file.Stat()
+	if err != nil {
+		return err
+	}
+	_, missing := os.Lstat(j.path)
 	moved := j.file
 	if err := j.open(); err != nil {
 		return err // the records go on where they went
 	}
+	if missing != nil {
+		err = j.file.Chmod(info.Mode().Perm()) // not for the mask to decide; the records matter more
+	}
 	moved.Close()
-	if j.size > 0 {
-		return nil
+	if j.shares() {
+		return err // who rules writes how things stand
 	}
-	return j.append(line, now)
-}
-
-// catchUp learns, in an heir, what the manager before it has written into the file. Once that has ended there is no need.
-func (j *Journal) catchUp() {
-	info, err := j.file.Stat()
-	if err != nil || j.state.before == 0 {
-		return
-	}
-	t := tracker{before: j.state.before}
-	if t.replay(DecodeBackward(j.file, info.Size())) == nil {
-		j.state = t
-	}
+	return errors.Join(err, j.append(line, now))
 }
 
 // due says why the file is to be rotated before n more bytes are written, if it is.
@@ -377,8 +374,12 @@ func (j *Journal) rotate(reason string, now time.Time) error {
 		}
 	}
 	// It closes and opens files by itself, and those not to append; so it is asked for the rotation alone.
+	info, err := j.file.Stat()
+	if err != nil {
+		return err
+	}
 	old := timberjack.Logger{
-		Filename: j.path, FileMode: fileMode, BackupTimeFormat: rotatedLayout,
+		Filename: j.path, FileMode: info.Mode().Perm(), BackupTimeFormat: rotatedLayout,
 		MaxBackups: max(j.cfg.Keep, 0), MaxAge: j.cfg.KeepDays,
 	}
 	if err := errors.Join(old.RotateWithReason(reason), old.Close()); err != nil {
@@ -405,7 +406,7 @@ func (j *Journal) Close() error {
 		return nil
 	}
 	j.closed = true
-	err := j.write(Record{time.Now(), Ended{PID: os.Getpid()}})
+	err := j.write(Record{Time: time.Now(), Event: Ended{PID: os.Getpid()}})
 	if j.syncer != nil {
 		j.syncer.Stop()
 	}
@@ -441,7 +442,7 @@ func Observer(sink Sink, log *slog.Logger) func(prefork.Event) {
 	}
 	said := ""
 	return func(ev prefork.Event) { // by one goroutine at a time
-		err := sink.Write(Record{time.Now(), ev})
+		err := sink.Write(Record{Time: time.Now(), Event: ev})
 		switch {
 		case err == nil:
 			said = ""

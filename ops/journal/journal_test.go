@@ -46,7 +46,7 @@ func TestLock(t *testing.T) {
 	if _, err := os.Stat(path + ".lock"); err == nil {
 		t.Error("the lock is left")
 	}
-	if err := second.Write(Record{time.Now(), Warning{}}); !errors.Is(err, os.ErrClosed) {
+	if err := second.Write(Record{Time: time.Now(), Event: Warning{}}); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Write after Close: %v", err)
 	}
 }
@@ -85,7 +85,7 @@ func TestTornLine(t *testing.T) {
 	whole, _ := os.ReadFile(path)
 	lines := bytes.SplitAfter(whole, []byte("\n"))
 	kept := bytes.Join(lines[:len(lines)-3], nil) // without "2" and the end
-	for cutAt := 1; cutAt < len(lines[len(lines)-3]); cutAt += 7 {
+	for cutAt := 1; cutAt < len(lines[len(lines)-3])-1; cutAt += 7 {
 		if err := os.WriteFile(path, append(slices.Clone(kept), lines[len(lines)-3][:cutAt]...), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -149,13 +149,62 @@ func TestRotation(t *testing.T) {
 	open(t, path, Config{}).Close()
 }
 
+// More workers than a line has room for are there behind a rotation too.
+func TestRotationOfManyWorkers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	j := open(t, path, Config{MaxSize: -1})
+	const n = 7000
+	for i := range n {
+		j.state.apply(Record{Event: prefork.StateEvent{Worker: prefork.WorkerInfo{
+			Slot: i, Generation: 1e6, Ordinal: i + 1, PID: i + 10, State: prefork.StateStarting, Started: moment, Status: 0xe9, Requests: 1e18,
+		}}})
+	}
+	if err := j.Rotate(); err != nil {
+		t.Error(err)
+	}
+	write(t, j, prefork.ExitEvent{Exit: prefork.Exit{PID: 10}})
+	names, _ := files(path)
+	for _, name := range names[:len(names)-1] {
+		os.Remove(name)
+	}
+	if s, err := PreviousState(path); err != nil || s.PID != os.Getpid() || len(s.Workers) != n-1 || s.Workers[n-2].PID != n+9 {
+		t.Errorf("%v, %v", s, err)
+	}
+	if texts, bad := all(t, path); bad != 0 || len(texts) < 3 {
+		t.Errorf("%d records, %d bad lines", len(texts), bad)
+	}
+}
+
+// The file keeps the mode that it was given.
+func TestRotationKeepsMode(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	j := open(t, path, Config{Keep: -1})
+	os.Chmod(path, 0o640)
+	write(t, j, Warning{"n", "0"})
+	if err := j.Rotate(); err != nil {
+		t.Fatal(err)
+	}
+	check := func() {
+		t.Helper()
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o640 {
+			t.Errorf("%v, %v", info.Mode(), err)
+		}
+	}
+	check()
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	os.Rename(path, path+".1")
+	write(t, j, Warning{"n", "1"})
+	check()
+}
+
 // Rotation by age, and how many files are kept.
 func TestRotationByAge(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
 	now := time.Now()
 	j := open(t, path, Config{MaxAge: time.Hour, Keep: 2})
 	for i := range 6 {
-		if err := j.Write(Record{now.Add(time.Duration(i) * 40 * time.Minute), Warning{"n", strconv.Itoa(i)}}); err != nil {
+		if err := j.Write(Record{Time: now.Add(time.Duration(i) * 40 * time.Minute), Event: Warning{"n", strconv.Itoa(i)}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -174,7 +223,7 @@ func TestRotationByAge(t *testing.T) {
 	}
 	// The age counts from the first record, also for a writer that comes later.
 	j = open(t, path, Config{MaxAge: time.Hour})
-	if err := j.Write(Record{time.Now().Add(2 * time.Hour), Warning{}}); err != nil {
+	if err := j.Write(Record{Time: time.Now().Add(2 * time.Hour), Event: Warning{}}); err != nil {
 		t.Fatal(err)
 	}
 	if again, _ := files(path); len(again) != len(names)+1 {
@@ -191,7 +240,7 @@ func TestRotationFails(t *testing.T) {
 	os.Rename(dir, dir+".moved")
 	os.WriteFile(dir, nil, 0o600) // so it cannot be made anew either
 	for i := range 10 {
-		err := j.Write(Record{time.Now(), Warning{"n", strconv.Itoa(i)}})
+		err := j.Write(Record{Time: time.Now(), Event: Warning{"n", strconv.Itoa(i)}})
 		if err == nil || !strings.Contains(err.Error(), "it goes on in the file before") {
 			t.Errorf("write %d: %v", i, err)
 		}
@@ -223,6 +272,23 @@ func TestMoved(t *testing.T) {
 		t.Errorf("what was moved: %q", texts)
 	}
 	if texts, bad := all(t, path); len(texts) != 2 || texts[1] != "n: 2" || bad != 0 {
+		t.Errorf("%q", texts)
+	}
+	if s, err := PreviousState(path); err != nil || s.PID != os.Getpid() {
+		t.Errorf("PreviousState: %v, %v", s, err)
+	}
+}
+
+// A file that somebody else has put in its place, with something in it, tells how things stand too.
+func TestReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	j := open(t, path, Config{})
+	os.Rename(path, path+".1")
+	var other bytes.Buffer
+	write(t, NewWriter("", &other), Warning{"n", "0"})
+	os.WriteFile(path, other.Bytes(), 0o600)
+	write(t, j, Warning{"n", "1"})
+	if texts, bad := all(t, path); len(texts) != 3 || texts[0] != "n: 0" || texts[2] != "n: 1" || bad != 0 {
 		t.Errorf("%q", texts)
 	}
 	if s, err := PreviousState(path); err != nil || s.PID != os.Getpid() {
@@ -296,34 +362,49 @@ func TestLongErrors(t *testing.T) {
 	}
 }
 
-// Heirs: who rules is who has taken over, and the workers of both are there until they exit.
+// Heirs: who rules is who has taken over, and what the other one writes of its workers does not count.
 func TestStateOfHeirs(t *testing.T) {
 	at := func(n int) time.Time { return moment.Add(time.Duration(n) * time.Second) }
 	worker := func(pid int) prefork.StateEvent {
 		return prefork.StateEvent{Worker: prefork.WorkerInfo{PID: pid, State: prefork.StateStarting, Started: at(pid)}}
 	}
 	exit := func(pid int) prefork.ExitEvent { return prefork.ExitEvent{Exit: prefork.Exit{PID: pid}} }
+	state := func(pid int, workers ...int) (s State) {
+		s = State{Started: at(0), PID: pid}
+		for _, w := range workers {
+			s.Workers = append(s.Workers, worker(w).Worker)
+		}
+		return s
+	}
+	type by struct { // a record, and who writes it
+		pid   int
+		event fmt.Stringer
+	}
 	for _, c := range []struct {
 		name    string
-		events  []fmt.Stringer
+		records []by
 		pid     int
 		started int
 		ended   bool
 		workers []int
 	}{
-		{"killed", []fmt.Stringer{Started{PID: 1}, worker(11), worker(12), exit(11)}, 1, 0, false, []int{12}},
-		{"ended", []fmt.Stringer{Started{PID: 1}, worker(11), exit(11), Ended{1}}, 1, 0, true, nil},
-		{"two", []fmt.Stringer{Started{PID: 1}, worker(11), Started{PID: 2}, worker(21)}, 2, 2, false, []int{21}},
-		{"heir failed", []fmt.Stringer{Started{PID: 1}, worker(11), Started{PID: 2, Heir: true}, worker(21), exit(21), Ended{2}}, 1, 0, false, []int{11}},
-		{"heir took over", []fmt.Stringer{Started{PID: 1}, worker(11), Started{PID: 2, Heir: true}, worker(21), TookOver{2}, exit(11), Ended{1}}, 2, 2, false, []int{21}},
-		{"file begun before the heir took over", []fmt.Stringer{Rotated{"size", State{Started: at(0), PID: 1, Workers: []prefork.WorkerInfo{worker(11).Worker}}}, TookOver{2}}, 2, 1, false, []int{11}},
-		{"both killed", []fmt.Stringer{Started{PID: 1}, worker(11), Started{PID: 2, Heir: true}, worker(21), TookOver{2}}, 2, 2, false, []int{11, 21}},
+		{"killed", []by{{1, Started{PID: 1}}, {1, worker(11)}, {1, worker(12)}, {1, exit(11)}}, 1, 0, false, []int{12}},
+		{"killed, of no writer", []by{{0, Started{PID: 1}}, {0, worker(11)}, {0, worker(12)}, {0, exit(11)}}, 1, 0, false, []int{12}},
+		{"ended", []by{{1, Started{PID: 1}}, {1, worker(11)}, {1, exit(11)}, {1, Ended{1}}}, 1, 0, true, nil},
+		{"two", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2}}, {2, worker(21)}}, 2, 2, false, []int{21}},
+		{"heir failed", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Heir: true}}, {2, worker(21)}, {2, exit(21)}, {2, Ended{2}}}, 1, 0, false, []int{11}},
+		{"heir killed", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Heir: true}}, {2, worker(21)}, {1, worker(12)}}, 1, 0, false, []int{11, 12}},
+		{"heir took over", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Heir: true}}, {2, worker(21)}, {2, TookOver{state(2, 21)}}, {1, exit(11)}, {1, Ended{1}}}, 2, 0, false, []int{21}},
+		{"heir took over, the one before it killed", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Heir: true}}, {2, worker(21)}, {2, TookOver{state(2, 21)}}, {1, worker(12)}, {2, worker(22)}}, 2, 0, false, []int{21, 22}},
+		{"file begun before the heir took over", []by{{1, Rotated{"size", state(1, 11)}}, {2, TookOver{state(2, 21)}}}, 2, 0, false, []int{21}},
+		{"file begun by the heir", []by{{2, Rotated{"size", state(2, 21)}}, {1, exit(11)}, {1, Ended{1}}}, 2, 0, false, []int{21}},
+		{"many", []by{{1, Rotated{"size", state(1, 11)}}, {1, MoreWorkers{state(1, 12, 13).Workers}}, {1, exit(12)}}, 1, 0, false, []int{11, 13}},
 	} {
 		var buf bytes.Buffer
 		path := filepath.Join(t.TempDir(), "test.journal")
 		w := NewWriter("", &buf)
-		for i, e := range c.events {
-			w.Write(Record{at(i), e})
+		for i, r := range c.records {
+			w.Write(Record{Time: at(i), Event: r.event, PID: r.pid})
 		}
 		os.WriteFile(path, buf.Bytes(), 0o600)
 		s, err := PreviousState(path)
@@ -348,9 +429,9 @@ func writerProgram() {
 	p := j.Previous()
 	say("previous %d ended %t workers %d", p.PID, !p.Ended.IsZero(), len(p.Workers))
 	for i := 1; ; i++ {
-		j.Write(Record{time.Now(), prefork.StateEvent{Worker: prefork.WorkerInfo{PID: i, Ordinal: i, State: prefork.StateStarting}}})
+		j.Write(Record{Time: time.Now(), Event: prefork.StateEvent{Worker: prefork.WorkerInfo{PID: i, Ordinal: i, State: prefork.StateStarting}}})
 		if i%3 != 0 {
-			j.Write(Record{time.Now(), prefork.ExitEvent{Exit: prefork.Exit{PID: i}}})
+			j.Write(Record{Time: time.Now(), Event: prefork.ExitEvent{Exit: prefork.Exit{PID: i}}})
 		}
 	}
 }
@@ -501,7 +582,7 @@ func TestManager(t *testing.T) {
 func init() { programs["heirs"] = heirs }
 
 // heirs is a Manager with a journal, which upgrades itself on USR2. With a second argument its workers end when the standard
-// input does.
+// input does. While there is a file with ".hold" behind the journal's name, no worker gets ready.
 func heirs() {
 	j, err := Open(os.Args[1], Config{})
 	if err != nil {
@@ -509,7 +590,7 @@ func heirs() {
 		os.Exit(1)
 	}
 	pm, err := prefork.New(prefork.Config{
-		MaxWorkers: 2, Logger: slog.New(slog.DiscardHandler), Observe: Observer(j, nil),
+		MaxWorkers: 2, Logger: slog.New(slog.DiscardHandler), Observe: Observer(j, nil), Readiness: prefork.Readiness{Explicit: true},
 		TrapSignals: prefork.Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}, syscall.SIGHUP: {Signal: syscall.SIGTERM}, syscall.SIGUSR2: {Upgrade: true}},
 	})
 	if err == nil {
@@ -517,6 +598,9 @@ func heirs() {
 			say("manager %d", os.Getpid())
 		}
 		err = pm.Run(context.Background(), func(w *prefork.Worker) error {
+			if _, err := os.Stat(os.Args[1] + ".hold"); err != nil {
+				w.Ready()
+			}
 			say("worker")
 			<-w.Context().Done()
 			if len(os.Args) > 2 {
@@ -561,6 +645,38 @@ func TestHeirs(t *testing.T) {
 	if previous := j.Previous(); previous.PID != pid || len(previous.Workers) != 2 {
 		t.Errorf("the next manager learns %v", previous)
 	}
+}
+
+// The workers of an heir that was killed before it has taken over are none of the manager that goes on.
+func TestHeirKilled(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	p := preforktest.Start(t, "heirs", path)
+	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
+	preforktest.WaitFor(t, "word of the manager", func() bool {
+		s, err := PreviousState(path)
+		return err == nil && len(s.Workers) == 2
+	})
+	before, err := PreviousState(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.WriteFile(path+".hold", nil, 0o600)
+	p.Signal(syscall.SIGUSR2)
+	heir, _ := strconv.Atoi(p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`)[0][1])
+	during, err := PreviousState(path)
+	syscall.Kill(heir, syscall.SIGKILL)
+	preforktest.WaitFor(t, "word of its end", func() bool {
+		texts, _ := collect(t, Read(path))
+		return strings.Contains(strings.Join(texts, "\n"), "upgrade failed")
+	})
+	after, errAfter := PreviousState(path)
+	for _, s := range []State{during, after} {
+		if err != nil || errAfter != nil || s.PID != p.PID() || len(s.Workers) != 2 || s.Workers[0].PID != before.Workers[0].PID || s.Workers[1].PID != before.Workers[1].PID {
+			t.Errorf("%v, %v, %v, with %v; want %v", s, err, errAfter, s.Workers, before.Workers)
+		}
+	}
+	p.Signal(syscall.SIGTERM)
+	p.WaitGone()
 }
 
 // An heir that cannot open the journal leaves the lock to the manager that goes on.

@@ -39,8 +39,9 @@ func examples() []fmt.Stringer {
 	usage := &syscall.Rusage{Maxrss: 2048, Minflt: 3, Nvcsw: 5}
 	usage.Utime, usage.Stime = syscall.NsecToTimeval(1_500_000_000), syscall.NsecToTimeval(20_000)
 	return []fmt.Stringer{
-		Started{PID: 1}, Started{PID: 2, Heir: true}, TookOver{PID: 2}, Ended{PID: 1}, Warning{"watcher", "a \"quoted\"\nerror"},
+		Started{PID: 1}, Started{PID: 2, Heir: true}, TookOver{State{Started: moment, PID: 2, Workers: []prefork.WorkerInfo{worker}}}, Ended{PID: 1}, Warning{"watcher", "a \"quoted\"\nerror"},
 		Rotated{"size", State{}}, Rotated{"age", State{Started: moment, PID: 1, Ended: moment.Add(1), Workers: []prefork.WorkerInfo{worker}}},
+		MoreWorkers{[]prefork.WorkerInfo{worker}},
 		Unknown{"of a later version", []byte(`{"a":[1,2]}`)},
 		prefork.GenerationEvent{Generation: 1, MaxWorkers: 4},
 		prefork.StateEvent{Worker: worker, From: prefork.StateStarting},
@@ -70,7 +71,7 @@ func examples() []fmt.Stringer {
 func TestEveryTypeIsRead(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, event := range examples() {
-		want := Record{moment, event}
+		want := Record{moment, event, 1234}
 		line, err := want.line()
 		if err != nil {
 			t.Errorf("%T: %v", event, err)
@@ -136,7 +137,7 @@ func open(t *testing.T, path string, cfg Config) *Journal {
 func write(t *testing.T, sink Sink, events ...fmt.Stringer) {
 	t.Helper()
 	for _, e := range events {
-		if err := sink.Write(Record{time.Now(), e}); err != nil {
+		if err := sink.Write(Record{Time: time.Now(), Event: e}); err != nil {
 			t.Fatalf("%v: %v", e, err)
 		}
 	}

@@ -5,18 +5,22 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prefork-go/prefork"
 )
 
-// Record is something that happened, and when.
+// Record is something that happened, when, and who has written it.
 type Record struct {
 	Time time.Time
 
 	// Event is one of the types of prefork.Event, or Started, Ended, Rotated, Warning or, of a type that this version
 	// does not know, Unknown.
 	Event fmt.Stringer
+
+	// PID is the process that has written it, which a Journal sets; 0 where it is not known. During an upgrade two write.
+	PID int
 }
 
 func (r Record) String() string {
@@ -30,8 +34,8 @@ type (
 		Heir bool // it is to take over from one that goes on until then
 	}
 
-	// TookOver says that an heir has taken over.
-	TookOver struct{ PID int }
+	// TookOver says that an heir has taken over, and how things stand with it.
+	TookOver struct{ State State }
 
 	// Ended says that a manager has closed the journal.
 	Ended struct{ PID int }
@@ -41,6 +45,9 @@ type (
 		Reason string // "size", "age", "request", or "moved" where somebody else has moved or removed the file
 		State  State
 	}
+
+	// MoreWorkers goes on where a Rotated or TookOver with more workers than a line holds ends.
+	MoreWorkers struct{ Workers []prefork.WorkerInfo }
 
 	// Warning is for what else there is to be said by a program.
 	Warning struct{ Component, Error string }
@@ -58,21 +65,23 @@ func (e Started) String() string {
 	}
 	return fmt.Sprintf("manager %d has started", e.PID)
 }
-func (e TookOver) String() string { return fmt.Sprintf("manager %d has taken over", e.PID) }
+func (e TookOver) String() string { return fmt.Sprintf("manager %d has taken over", e.State.PID) }
 func (e Ended) String() string    { return fmt.Sprintf("manager %d has ended", e.PID) }
 func (e Rotated) String() string {
 	return fmt.Sprintf("the journal goes on in a new file (%s); %v", e.Reason, e.State)
 }
-func (e Warning) String() string { return fmt.Sprintf("%s: %s", e.Component, e.Error) }
-func (e Unknown) String() string { return fmt.Sprintf("%s: %s", e.Type, e.Data) }
+func (e MoreWorkers) String() string { return fmt.Sprintf("and %d workers more", len(e.Workers)) }
+func (e Warning) String() string     { return fmt.Sprintf("%s: %s", e.Component, e.Error) }
+func (e Unknown) String() string     { return fmt.Sprintf("%s: %s", e.Type, e.Data) }
 
 // The types of records, as they are called in the file. Each has a content of its own, a struct below or in content.go:
 // what is in a file must not change because a type of the program does.
 var kinds = []kind{
 	of("started", func(e Started) managerData { return managerData(e) }, func(d managerData) Started { return Started(d) }),
-	of("took-over", func(e TookOver) managerData { return managerData{PID: e.PID} }, func(d managerData) TookOver { return TookOver{d.PID} }),
+	of("took-over", func(e TookOver) stateData { return stateToData(e.State) }, func(d stateData) TookOver { return TookOver{d.state()} }),
 	of("ended", func(e Ended) managerData { return managerData{PID: e.PID} }, func(d managerData) Ended { return Ended{d.PID} }),
 	of("rotated", func(e Rotated) rotatedData { return rotatedData{e.Reason, stateToData(e.State)} }, func(d rotatedData) Rotated { return Rotated{d.Reason, d.stateData.state()} }),
+	of("workers", func(e MoreWorkers) workersData { return workersData{workersToData(e.Workers)} }, func(d workersData) MoreWorkers { return MoreWorkers{workersOf(d.Workers)} }),
 	of("warning", func(e Warning) warningData { return warningData{e.Component, cut(e.Error)} }, func(d warningData) Warning { return Warning(d) }),
 
 	of("generation", func(e prefork.GenerationEvent) generationData { return generationData{e.Generation, e.MaxWorkers} },
@@ -149,6 +158,7 @@ func of[E fmt.Stringer, D any](name string, to func(E) D, from func(D) E) kind {
 // frame is a line of a journal.
 type frame struct {
 	Time time.Time       `json:"time"`
+	PID  int             `json:"pid,omitempty"`
 	Type string          `json:"type"`
 	Data json.RawMessage `json:"data"`
 }
@@ -156,7 +166,7 @@ type frame struct {
 // line is the record as it is written, with the end of the line.
 func (r Record) line() ([]byte, error) {
 	if u, ok := r.Event.(Unknown); ok {
-		return finish(frame{r.Time.UTC(), u.Type, u.Data})
+		return finish(frame{r.Time.UTC(), r.PID, u.Type, u.Data})
 	}
 	for _, k := range kinds {
 		content, ok := k.encode(r.Event)
@@ -167,9 +177,34 @@ func (r Record) line() ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("a record of type %s: %w", k.name, err)
 		}
-		return finish(frame{r.Time.UTC(), k.name, data})
+		return finish(frame{r.Time.UTC(), r.PID, k.name, data})
 	}
 	return nil, fmt.Errorf("there are no records of %T", r.Event)
+}
+
+// perLine is how many workers a line has at most: well below maxLine, whatever there is to be said of them.
+const perLine = 1000
+
+// lines is the record as a Journal writes it: how things stand takes as many lines as there must be for the workers.
+func (r Record) lines() ([]byte, error) {
+	var more []prefork.WorkerInfo
+	first := func(s State) State {
+		n := min(len(s.Workers), perLine)
+		s.Workers, more = s.Workers[:n], s.Workers[n:]
+		return s
+	}
+	switch e := r.Event.(type) {
+	case Rotated:
+		r.Event = Rotated{e.Reason, first(e.State)}
+	case TookOver:
+		r.Event = TookOver{first(e.State)}
+	}
+	all, err := r.line()
+	for part := range slices.Chunk(more, perLine) {
+		line, errPart := Record{r.Time, MoreWorkers{part}, r.PID}.line()
+		all, err = append(all, line...), errors.Join(err, errPart)
+	}
+	return all, err
 }
 
 func finish(f frame) ([]byte, error) {
@@ -203,7 +238,7 @@ func parse(line []byte) (Record, error) {
 		if err != nil {
 			return Record{}, fmt.Errorf("a record of type %s: %w", f.Type, err)
 		}
-		return Record{f.Time, event}, nil
+		return Record{f.Time, event, f.PID}, nil
 	}
 	var data bytes.Buffer
 	if f.Data == nil {
@@ -212,7 +247,7 @@ func parse(line []byte) (Record, error) {
 	if err := json.Compact(&data, f.Data); err != nil {
 		return Record{}, err
 	}
-	return Record{f.Time, Unknown{f.Type, data.Bytes()}}, nil
+	return Record{f.Time, Unknown{f.Type, data.Bytes()}, f.PID}, nil
 }
 
 // maxLine bounds what is kept of a damaged file in memory. Errors in records are cut well below it.

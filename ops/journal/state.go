@@ -12,7 +12,8 @@ import (
 	"github.com/prefork-go/prefork"
 )
 
-// State is what a journal tells of the last manager.
+// State is what a journal tells of the last manager, which is the one that rules: an heir from when it has taken over. What
+// another writes meanwhile, of its own workers, does not count.
 type State struct {
 	Started time.Time            // zero if there was none
 	PID     int                  // the manager's
@@ -75,22 +76,20 @@ func isStart(rec Record) bool {
 	switch e := rec.Event.(type) {
 	case Started:
 		return !e.Heir
-	case Rotated:
+	case TookOver, Rotated:
 		return true
 	}
 	return false
 }
 
-// tracker follows the records.
+// tracker follows the records of the manager that rules, or of one.
 type tracker struct {
 	now     State // without workers
 	workers map[int]prefork.WorkerInfo
-	heirs   map[int]time.Time // that have started, by pid
-	before  int               // in an heir: the manager that writes the journal too, until it says that it has ended
 }
 
 func (t *tracker) restore(s State) {
-	t.workers, t.heirs = make(map[int]prefork.WorkerInfo), make(map[int]time.Time)
+	t.workers = make(map[int]prefork.WorkerInfo)
 	for _, w := range s.Workers {
 		t.workers[w.PID] = w
 	}
@@ -115,32 +114,34 @@ func (t *tracker) apply(rec Record) {
 	}
 	switch e := rec.Event.(type) {
 	case Started:
-		if e.Heir {
-			t.heirs[e.PID] = rec.Time
-			return
+		if !e.Heir {
+			t.restore(State{Started: rec.Time, PID: e.PID})
 		}
-		t.restore(State{Started: rec.Time, PID: e.PID})
+		return
 	case TookOver:
-		started, ok := t.heirs[e.PID]
-		if !ok { // in a file before this one
-			started = rec.Time
-		}
-		t.now = State{Started: started, PID: e.PID}
-		delete(t.heirs, e.PID)
+		t.restore(e.State)
+		return
+	case Rotated:
+		t.restore(e.State)
+		return
+	}
+	if rec.PID != 0 && rec.PID != t.now.PID {
+		return
+	}
+	switch e := rec.Event.(type) {
 	case Ended:
 		if e.PID == t.now.PID {
 			t.now.Ended = rec.Time
 		}
-		if e.PID == t.before {
-			t.before = 0
-		}
-	case Rotated:
-		t.restore(e.State)
 	case prefork.StateEvent:
 		if e.Worker.State == prefork.StateGone {
 			delete(t.workers, e.Worker.PID)
 		} else {
 			t.workers[e.Worker.PID] = e.Worker
+		}
+	case MoreWorkers:
+		for _, w := range e.Workers {
+			t.workers[w.PID] = w
 		}
 	case prefork.PausedEvent:
 		t.workers[e.Worker.PID] = e.Worker

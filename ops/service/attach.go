@@ -102,7 +102,9 @@ func (a *attached) mind(w *watcher) {
 			}
 			a.look()
 		case <-beat:
-			a.lock.beat(0)
+			if rules() { // or it would hide that the other one hangs
+				a.lock.beat(0)
+			}
 		case <-w.changed:
 			a.look()
 		case <-a.again:

@@ -30,10 +30,14 @@ func init() {
 	programs["dying"] = dying
 }
 
-// manage is the life of a program with a Manager under the service of its first argument.
+// manage is the life of a program with a Manager under the service of its first argument. With "beat" as the second it has
+// a heartbeat.
 func manage(cfg prefork.Config, before func(*prefork.Manager), work func(*prefork.Worker) error) {
 	s := in()
 	s.Logger = slog.New(slog.NewTextHandler(os.Stdout, nil))
+	if len(os.Args) > 2 && os.Args[2] == "beat" {
+		s.Heartbeat = time.Millisecond
+	}
 	pm, err := prefork.New(cfg)
 	if err != nil {
 		log.Fatal(err)
@@ -122,6 +126,61 @@ func TestAttachPause(t *testing.T) {
 	}
 	s.Stop() // beats paused
 	p.Expect(`^manager \d+ ended <nil>, <nil>$`)
+	p.WaitGone()
+}
+
+// beats tells whether the pid file is touched within a moment.
+func beats(t *testing.T, s *service.Service) bool {
+	t.Helper()
+	past := time.Now().Add(-time.Hour).Truncate(time.Second)
+	if err := os.Chtimes(s.PIDFile, past, past); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond)
+	info, err := os.Stat(s.PIDFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return !info.ModTime().Equal(past)
+}
+
+// The heartbeat is that of the manager which rules, paused or not: it ends with that, whatever its workers and its heir do.
+func TestAttachHeartbeat(t *testing.T) {
+	s := newService(t)
+	p := start(t, s, "managed")
+	p.ExpectN(2, ` works$`)
+	if beats(t, s) {
+		t.Error("a heartbeat that nobody has asked for")
+	}
+	s.Stop()
+	p.WaitGone()
+	s.Start()
+
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	p = preforktest.New(t, "awaited", s.Dir(), "beat")
+	p.Cmd.Stdin = r
+	p.Start()
+	p.ExpectN(2, ` works$`)
+	preforktest.WaitFor(t, "a heartbeat", func() bool { return beats(t, s) })
+	s.Pause()
+	p.ExpectN(2, ` ready, paused$`)
+	preforktest.WaitFor(t, "a heartbeat in the pause", func() bool { return beats(t, s) })
+	s.Resume()
+	p.Signal(syscall.SIGUSR2)
+	p.Expect(`^the heir waits$`)
+	p.Signal(syscall.SIGSTOP)
+	preforktest.WaitFor(t, "no heartbeat while the manager is stopped", func() bool { return !beats(t, s) })
+	p.Signal(syscall.SIGCONT)
+	preforktest.WaitFor(t, "a heartbeat again", func() bool { return beats(t, s) })
+	w.Close()
+	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))
+	preforktest.WaitFor(t, "the heir's heartbeat", func() bool { return beats(t, s) })
+	s.Stop()
 	p.WaitGone()
 }
 

@@ -54,7 +54,7 @@ type Service struct {
 	Poll time.Duration
 
 	// Heartbeat is how often the pid file is touched while there are no turns of a loop to touch it: while the service is
-	// paused, and with Attach. 0 means never: then nothing wakes the process while nothing changes.
+	// paused, and with Attach, by the manager that rules. 0 means never: then nothing wakes the process while nothing changes.
 	Heartbeat time.Duration
 
 	// Logger is told what the service does. nil means slog.Default().

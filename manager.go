@@ -175,6 +175,7 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 		m.onDisk = self.marker.Path // a symbolic link may be another by now
 	}
 	self.lookOutside() // now, so that what the program starts does not get them
+	self.spareThreads()
 	m.origin = time.Now()
 	m.inbox.wake = make(chan struct{}, 1)
 	m.timer = time.NewTimer(0)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -30,7 +32,7 @@ func starving() {
 	}
 	cfg := prefork.Config{
 		MaxWorkers: 2, ErrRespawnInterval: starvedPause,
-		TrapSignals: prefork.Signals{term: {Signal: term}, hup: {Signal: syscall.SIGUSR2}, usr1: {}, syscall.SIGWINCH: {}},
+		TrapSignals: prefork.Signals{term: {Signal: term}, hup: {Signal: syscall.SIGUSR2}, usr1: {}, syscall.SIGWINCH: {}, syscall.SIGUSR2: {}},
 		AfterSpawn:  func(_ *prefork.Manager, pid int) { say("spawned %d", pid) },
 		Observe: func(ev prefork.Event) {
 			switch ev := ev.(type) {
@@ -42,6 +44,8 @@ func starving() {
 				var usage unix.Rusage
 				unix.Getrusage(unix.RUSAGE_SELF, &usage)
 				switch ev.Received {
+				case syscall.SIGUSR2:
+					say("%d threads at once", threadsAtOnce(4))
 				case usr1:
 					say("cpu %d", time.Duration(usage.Utime.Nano()+usage.Stime.Nano()))
 				case syscall.SIGWINCH:
@@ -176,6 +180,36 @@ func TestStarvedOfFiles(t *testing.T) {
 func TestStarvedOfProcesses(t *testing.T) {
 	p := preforktest.Start(t, "starving", "")
 	testStarved(t, p, p.StarveProcesses)
+}
+
+// What the manager's runtime may need at the limit is there before: without it the program would end.
+func TestThreadsAtTheLimit(t *testing.T) {
+	p := preforktest.Start(t, "starving", "")
+	p.ExpectN(2, `^worker \d+$`)
+	restore := p.StarveProcesses()
+	for range 20 {
+		p.Signal(syscall.SIGUSR2)
+		p.Expect(`^4 threads at once$`)
+	}
+	restore()
+	p.Signal(term)
+	wantSuccess(t, p)
+}
+
+// threadsAtOnce has n goroutines that each hold a thread at the same time.
+func threadsAtOnce(n int) int {
+	var all, done sync.WaitGroup
+	all.Add(n)
+	for range n {
+		done.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			all.Done()
+			all.Wait()
+		})
+	}
+	done.Wait()
+	return n
 }
 
 // The limit of a user's processes, which does not hold for root.

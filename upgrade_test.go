@@ -132,15 +132,28 @@ func (s *site) install(version string) {
 		s.t.Fatal(err)
 	}
 	text, err := os.ReadFile(exe)
+	if err == nil {
+		err = s.put(append(text, "\n"+tail+version...))
+	}
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	if err := os.WriteFile(s.binary+".new", append(text, "\n"+tail+version...), 0o700); err != nil {
-		s.t.Fatal(err)
+}
+
+func (s *site) put(text []byte) error {
+	if err := os.WriteFile(s.binary+".new", text, 0o700); err != nil {
+		return err
 	}
-	if err := os.Rename(s.binary+".new", s.binary); err != nil {
-		s.t.Fatal(err)
+	return os.Rename(s.binary+".new", s.binary)
+}
+
+// cut puts a version on disk that is not whole. It is another file: one that still runs cannot be written.
+func (s *site) cut() error {
+	text, err := os.ReadFile(s.binary)
+	if err != nil {
+		return err
 	}
+	return s.put(text[:100_000])
 }
 
 func (s *site) kill(sig syscall.Signal) {
@@ -190,7 +203,7 @@ func TestBadPrograms(t *testing.T) {
 	}
 	for _, broken := range []func() error{
 		func() error { return os.Chmod(s.binary, 0o600) },
-		func() error { return os.Truncate(s.binary, 100_000) },
+		s.cut,
 		func() error { return os.Remove(s.binary) },
 		func() error { return os.Mkdir(s.binary, 0o700) },
 	} {

@@ -28,8 +28,9 @@ type process struct {
 	cell     *scoreboard.Writer
 	cellErr  error // why there is none
 	confined sync.Once
-	control  *os.File // of a worker and of an heir
-	args     []string // of this process, before the program may have changed them
+	threads  sync.Once // spareThreads
+	control  *os.File  // of a worker and of an heir
+	args     []string  // of this process, before the program may have changed them
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc

@@ -39,6 +39,7 @@ func (p *process) meetReaper() {
 		if err != nil {
 			return
 		}
+		p.spareThreads()
 		reaper.Run(exe, os.Args, os.Environ(), func(pid, fd int) string {
 			return inherit.ReaperEnv + "=" + inherit.BelowReaper(pid, fd)
 		})

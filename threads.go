@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// spareThreads makes the threads that a manager may need, once for the process, and leaves them to the Go runtime idle.
+// spareThreads makes the threads that a manager or a reaper may need, once for the process, and leaves them to the Go runtime idle.
 // When the runtime needs a thread and the system has none left (RLIMIT_NPROC, a full pids cgroup), it ends the program:
 // a manager would die of the limit that its workers have reached. An idle thread stays, so what is enough once is enough
 // from then on: one for each processor that runs Go code, and a few that wait in a system call meanwhile. Each has some

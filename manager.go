@@ -126,8 +126,7 @@ func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, e
 	if err != nil {
 		return nil, err
 	}
-	cfg.TrapSignals, cfg.Command = maps.Clone(cfg.TrapSignals), slices.Clone(cfg.Command)
-	m := &Manager{cfg: cfg, stop: cfg.stopSignal(), log: cfg.Logger, max: cfg.MaxWorkers, children: make(map[int]*child), rests: make(map[int]*child), steers: true, generations: make(map[int]generation)}
+	m := &Manager{cfg: cfg, stop: cfg.stopSignal(), log: cfg.Logger, max: cfg.MaxWorkers, steers: true}
 	if cfg.Name != "" {
 		m.log = m.log.With("pool", cfg.Name)
 	}
@@ -138,6 +137,8 @@ func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, e
 		m.foreign = cfg.Name != self.marker.Name
 		return m, nil
 	}
+	m.cfg.TrapSignals, m.cfg.Command = maps.Clone(cfg.TrapSignals), slices.Clone(cfg.Command)
+	m.children, m.rests, m.generations = make(map[int]*child), make(map[int]*child), make(map[int]generation)
 	m.log, m.events = newRelay(m.log)
 	if m.resources, err = cfg.Resources.check(cfg.Command != nil, cfg.Standby > 0); err == nil {
 		m.kills = m.resources.Kills()

@@ -90,7 +90,7 @@ func checkTrap(field string, sig os.Signal) error {
 	if err := checkSignal(field, sig); err != nil {
 		return err
 	}
-	if why, ok := untrappable[sig.(syscall.Signal)]; ok {
+	if why := untrappable(sig.(syscall.Signal)); why != "" {
 		return configError(field, "%v cannot be trapped: %s", sig, why)
 	}
 	return nil
@@ -254,8 +254,7 @@ func (m *Manager) forward(a arrival) {
 
 // sendEvent tells the policy to send sig to every worker. What cannot be caught needs no worker that is ready for it.
 func sendEvent(sig syscall.Signal) pool.Event {
-	_, uncatchable := untrappable[sig]
-	return pool.Event{Kind: pool.Signal, Sig: sig, Now: uncatchable || sig == continueSignal}
+	return pool.Event{Kind: pool.Signal, Sig: sig, Now: untrappable(sig) != "" || sig == continueSignal}
 }
 
 // replaces tells whether a signal has the workers replaced by a new generation.

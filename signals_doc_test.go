@@ -5,7 +5,6 @@ package prefork
 import (
 	"context"
 	"errors"
-	"maps"
 	"os"
 	"os/signal"
 	"slices"
@@ -137,12 +136,12 @@ func TestSignalsPage(t *testing.T) {
 		for _, row := range rows {
 			page[called(t, row[0]).(syscall.Signal)] = row[1]
 		}
-		if !maps.Equal(page, untrappable) {
-			t.Errorf("the page says %q, the code has %q", page, untrappable)
-		}
 		for sig := syscall.Signal(1); sig < 32; sig++ {
-			if _, ok := page[sig]; ok != (checkTrap("", sig) != nil) {
-				t.Errorf("%v: on the page: %t; checkTrap: %v", sig, ok, checkTrap("", sig))
+			if page[sig] != untrappable(sig) {
+				t.Errorf("%v: the page says %q, the code %q", sig, page[sig], untrappable(sig))
+			}
+			if (page[sig] != "") != (checkTrap("", sig) != nil) {
+				t.Errorf("%v: on the page %q; checkTrap: %v", sig, page[sig], checkTrap("", sig))
 			}
 			if err := checkSignal("", sig); err != nil {
 				t.Errorf("%v cannot be sent: %v", sig, err)

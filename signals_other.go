@@ -4,7 +4,12 @@ package prefork
 
 import "syscall"
 
-var untrappable = map[syscall.Signal]string{syscall.SIGKILL: "the system does not deliver it"}
+func untrappable(sig syscall.Signal) (why string) {
+	if sig == syscall.SIGKILL {
+		return "the system does not deliver it"
+	}
+	return ""
+}
 
 const continueSignal = syscall.Signal(0)
 

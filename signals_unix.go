@@ -8,11 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// untrappable are the signals that a program cannot receive, and why.
-var untrappable = map[syscall.Signal]string{
-	syscall.SIGKILL: "the kernel does not deliver it",
-	syscall.SIGSTOP: "the kernel does not deliver it",
-	syscall.SIGURG:  "the Go runtime sends it to itself many times a second",
+// untrappable says why a program cannot receive a signal; "" where it can.
+func untrappable(sig syscall.Signal) (why string) {
+	switch sig {
+	case syscall.SIGKILL, syscall.SIGSTOP:
+		return "the kernel does not deliver it"
+	case syscall.SIGURG:
+		return "the Go runtime sends it to itself many times a second"
+	}
+	return ""
 }
 
 const continueSignal = syscall.SIGCONT

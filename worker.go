@@ -48,7 +48,7 @@ type process struct {
 	reaperGone chan struct{} // closed when it is
 
 	mu         sync.Mutex
-	names      map[string]bool  // of the Managers in this process
+	names      []string         // of the Managers in this process
 	bequests   []bequest        // for an heir
 	kept       map[int]*kept    // a worker's listeners with a socket for each slot, by index
 	looked     bool             // outside was looked for
@@ -60,7 +60,7 @@ type process struct {
 // inheritSelf runs before main, so that the marker is gone before main reads or copies the environment, and the manager
 // is watched however early it dies.
 func inheritSelf() *process {
-	p := &process{names: make(map[string]bool), args: slices.Clone(os.Args)}
+	p := &process{args: slices.Clone(os.Args)}
 	p.marker, p.role, p.err = inherit.Take()
 	p.meetReaper()
 	if errors.Is(p.err, inherit.ErrGone) {
@@ -148,17 +148,17 @@ var errManagerGone = errors.New("prefork: the manager is gone")
 func (p *process) register(name string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.names[name] {
+	if slices.Contains(p.names, name) {
 		return configError("Name", "there is a Manager named %q in this program already; each needs a name of its own", name)
 	}
-	p.names[name] = true
+	p.names = append(p.names, name)
 	return nil
 }
 
 func (p *process) unregister(name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.names, name)
+	p.names = slices.DeleteFunc(p.names, func(n string) bool { return n == name })
 }
 
 // IsWorker reports whether this process was started as a worker by a Manager. Any goroutine, also before New.

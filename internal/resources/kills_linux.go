@@ -59,6 +59,7 @@ func memoryCgroups(mounts, cgroups string) (v1, v2, top string) {
 			paths[controller] = fields[2]
 		}
 	}
+	unoctal := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace // a path as mountinfo writes it
 	for line := range strings.Lines(mounts) {
 		before, after, ok := strings.Cut(line, " - ")
 		mount, kind := strings.Fields(before), strings.Fields(after)
@@ -84,6 +85,3 @@ func below(point, root, path string) string {
 	}
 	return filepath.Join(point, rest)
 }
-
-// unoctal reads a path as mountinfo writes it.
-var unoctal = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace

@@ -68,6 +68,18 @@ func below() {
 		case "gone":
 			link.Wait()
 			fmt.Println("the reaper is gone")
+		case "again": // until USR1
+			on := make(chan os.Signal, 1)
+			signal.Notify(on, syscall.SIGCONT)
+			fmt.Println("ready")
+			for went := false; !went; {
+				select {
+				case <-on:
+					fmt.Println("goes on")
+				case <-c:
+					went = true
+				}
+			}
 		case "file":
 			_, err := os.NewFile(3, "inherited").WriteString("through the reaper\n")
 			fmt.Println("wrote:", err)
@@ -152,4 +164,35 @@ func TestRunGone(t *testing.T) {
 	p.Kill()
 	p.Expect(`^the reaper is gone$`)
 	p.WaitGone()
+}
+
+// What the terminal stops is the manager. The reaper stops with it, so that the shell sees it, and when it goes on the manager
+// does, once: a second SIGCONT, late, would undo the next stop.
+func TestRunStops(t *testing.T) {
+	p := preforktest.Start(t, "above", "again", "exit=7")
+	pid, err := strconv.Atoi(p.Expect(`^up (\d+)`)[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Expect(`^ready$`)
+	n := 300
+	for i := range n {
+		sig := []syscall.Signal{syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU}[i%3]
+		if err := syscall.Kill(pid, sig); err != nil {
+			t.Fatal(err)
+		}
+		preforktest.WaitFor(t, fmt.Sprintf("stop %d is seen by the reaper", i), func() bool {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID()))
+			return err == nil && strings.Contains(string(stat), ") T ")
+		})
+		p.Signal(syscall.SIGCONT)
+		p.Expect(`^goes on$`)
+	}
+	p.Signal(syscall.SIGUSR1)
+	if state := p.Wait(); state.ExitCode() != 7 {
+		t.Errorf("it ended with %v", state)
+	}
+	if got := strings.Count(strings.Join(p.Lines(), "\n"), "goes on"); got != n {
+		t.Errorf("the manager went on %d times, want %d", got, n)
+	}
 }

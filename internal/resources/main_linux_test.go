@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The test binary is its own supply of programs: TestMain runs the one that this variable names instead of the tests. It
@@ -282,3 +284,13 @@ func settings(t testing.TB, c Config) *Settings {
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
+
+func hardLimit(t testing.TB, name string) uint64 {
+	t.Helper()
+	var now unix.Rlimit
+	number, ok := rlimit(name)
+	if err := unix.Getrlimit(number, &now); !ok || err != nil {
+		t.Fatalf("%s: %t, %v", name, ok, err)
+	}
+	return now.Max
+}

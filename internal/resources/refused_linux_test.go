@@ -130,7 +130,7 @@ func TestApplyRefused(t *testing.T) {
 			if len(cpus) < 2 && tt.plan == cpu {
 				t.Skip("with one CPU there is nothing to change")
 			}
-			p := start(t, shared(t), inside(tt.around), []string{aroundVar + "=" + tt.around}, "apply", tt.plan)
+			p := start(t, self(t), inside(tt.around), []string{aroundVar + "=" + tt.around}, "apply", tt.plan)
 			if line := p.line(); !strings.HasPrefix(line, "error: ") || !strings.Contains(line, tt.want) {
 				t.Errorf("%s\nwant %s", line, tt.want)
 			}
@@ -173,7 +173,7 @@ func TestCheckRefused(t *testing.T) {
 			if tt.c.NoNewPrivs && tt.around != "no proc" && !linksCgo() {
 				t.Skip("without cgo the kernel's own call is enough")
 			}
-			if got := start(t, shared(t), inside(tt.around), []string{aroundVar + "=" + tt.around}, "check", string(text)).line(); !strings.HasPrefix(got, tt.want) {
+			if got := start(t, self(t), inside(tt.around), []string{aroundVar + "=" + tt.around}, "check", string(text)).line(); !strings.HasPrefix(got, tt.want) {
 				t.Errorf("%s\nwant %s", got, tt.want)
 			}
 		})

@@ -91,6 +91,21 @@ func TestD14DeathOfTheManager(t *testing.T) {
 	}
 }
 
+// The manager is killed while its workers start: no moment is so early that a worker does not notice.
+func TestDeathWhileWorkersStart(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	for i := range times(300) {
+		p := preforktest.Start(t, "orphans", []string{"heed", "never ask", "ignore"}[i%3], "50")
+		p.ExpectN(r.IntN(40), `^up$`) // 0 is before, or while, the manager itself starts
+		for spin := r.IntN(1 << 20); spin > 0; spin-- {
+		}
+		p.Kill()
+		p.WaitGone()
+	}
+}
+
 // runProgram is a program around Run whose table does not name what Run traps besides.
 func runProgram() {
 	pm := must(prefork.Config{MaxWorkers: 1, TrapSignals: prefork.Signals{hup: {Signal: term}}})

@@ -2,9 +2,16 @@
 
 package inherit
 
-import "os"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 func isParent(m Marker) bool { return os.Getppid() == m.Manager }
+
+// isGone tells whether there is no such process any more; one that nobody has waited for yet counts as there.
+func isGone(m Marker) bool { return unix.Kill(m.Manager, 0) == unix.ESRCH }
 
 // AnonymousFile is an empty file without a name, close-on-exec, in memory where the system has such.
 func AnonymousFile() (int, error) { return unlinkedFile() }

@@ -1,6 +1,7 @@
 package inherit
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strconv"
@@ -18,6 +19,33 @@ func isParent(m Marker) bool {
 	}
 	pid := int(peer.Pid)
 	return pid == os.Getppid() && (pid == 0 || pid == m.Manager)
+}
+
+// isGone tells whether the process that made the control socket has ended. It gives it a moment: its children get another parent
+// just before its end can be seen.
+func isGone(m Marker) bool {
+	peer, err := unix.GetsockoptUcred(m.Control, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil || peer.Pid <= 0 { // not of this PID namespace
+		return false
+	}
+	fd, err := unix.PidfdOpen(int(peer.Pid), 0)
+	if err != nil { // an old kernel or a seccomp filter, or no such process
+		return unix.Kill(int(peer.Pid), 0) == unix.ESRCH || isZombie(int(peer.Pid))
+	}
+	defer unix.Close(fd)
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 100)
+		if err != unix.EINTR {
+			return n > 0
+		}
+	}
+}
+
+// isZombie tells whether a process has ended and nobody has waited for it. Its state stands behind its name, in parentheses.
+func isZombie(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, _ := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
+	return err == nil && (bytes.HasPrefix(state, []byte("Z")) || bytes.HasPrefix(state, []byte("X")))
 }
 
 // AnonymousFile is an empty file without a name, close-on-exec, in memory where the system has such.

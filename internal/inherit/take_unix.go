@@ -69,7 +69,7 @@ func takeHeir(value string) (Marker, Role, error) {
 	if err != nil {
 		return Marker{}, Damaged, err
 	}
-	if !isParent(m) && !atEnd(m.Control) {
+	if !isParent(m) && !atEnd(m.Control) && !isGone(m) {
 		return Marker{}, Ordinary, nil
 	}
 	return adopt(m, HeirEnv, Heir)
@@ -113,7 +113,10 @@ func parentage(m Marker) relation {
 	var b [1]byte
 	n, _, err := unix.Recvfrom(m.Control, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	if n > 0 || err == unix.EAGAIN || err == unix.EINTR {
-		return foreign
+		// The end of the socket can come late: what the manager was starting when it died has a copy until it runs its program.
+		if !isGone(m) {
+			return foreign
+		}
 	}
 	return orphaned
 }

@@ -36,7 +36,7 @@ type reaper struct {
 
 	mu    sync.Mutex // held by who signals, and by who waits: so a signal meets no pid that was given to another
 	chain chain
-	woken bool // the next SIGCONT is the one by which this process went on
+	woken chan struct{} // nil but while this process is stopped: the next SIGCONT closes it, and goes no further
 }
 
 func (r *reaper) run(path string, args, env []string, told func(pid, fd int) string) error {
@@ -138,8 +138,9 @@ func (r *reaper) forward(sig syscall.Signal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.hear()
-	if sig == unix.SIGCONT && r.woken {
-		r.woken = false // the manager has had it; late, it could undo the next stop
+	if sig == unix.SIGCONT && r.woken != nil {
+		close(r.woken)
+		r.woken = nil
 		return
 	}
 	switch m := r.chain.target(); {
@@ -229,18 +230,22 @@ func (r *reaper) wait() {
 }
 
 // stopped does as the manager does that its terminal has stopped, so that the shell comes to know; and when the shell has
-// this process go on, so does the manager. The first process of a container has no shell, and nobody else who would.
+// this process go on, so does the manager. The first process of a container has no shell, and nobody else who would. The
+// caller holds mu.
+//
+// The SIGCONT by which this process goes on must end this wait and do nothing else: passed on in addition it would come
+// late, when the terminal has stopped the manager anew, and undo that before it was seen.
 func (r *reaper) stopped(pid int, sig syscall.Signal) {
 	if _, ours := r.chain.find(pid); !ours || sig != unix.SIGTSTP && sig != unix.SIGTTIN && sig != unix.SIGTTOU {
 		return
 	}
 	if r.pid != 1 {
-		r.woken = true
-		c := make(chan os.Signal, 1)
-		signal.Notify(c, unix.SIGCONT)
+		woken := make(chan struct{})
+		r.woken = woken
+		r.mu.Unlock()                  // this goroutine waits for nobody meanwhile, so that no pid becomes another's
 		unix.Kill(r.pid, unix.SIGSTOP) // some of this thread's instructions may come before it is stopped
-		<-c
-		signal.Stop(c)
+		<-woken
+		r.mu.Lock()
 		if inForeground() {
 			unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, pid)
 		}

@@ -27,7 +27,11 @@ func above() {
 		below()
 		return
 	}
-	Run("/proc/self/exe", os.Args, os.Environ(), func(pid, fd int) string { return fmt.Sprintf("%s=%d:%d", linkVar, pid, fd) })
+	path := "/proc/self/exe"
+	if len(os.Args) > 1 && os.Args[1] == "nowhere" {
+		path = "/no/such/program"
+	}
+	Run(path, os.Args, os.Environ(), func(pid, fd int) string { return fmt.Sprintf("%s=%d:%d", linkVar, pid, fd) })
 }
 
 // below is a manager that does what its arguments say, one after the other.
@@ -68,6 +72,22 @@ func below() {
 		case "gone":
 			link.Wait()
 			fmt.Println("the reaper is gone")
+		case "nonsense":
+			for _, text := range []string{"heir", "heir 1", "heir -1", "ended 2 0", "ended " + strconv.Itoa(os.Getpid()) + " 256", "heir 7 0", strings.Repeat("heir 7 ", 1000), "\x00", ""} {
+				unix.Sendto(link.FD(), []byte(text), 0, nil)
+			}
+		case "again": // until USR1
+			on := make(chan os.Signal, 1)
+			signal.Notify(on, syscall.SIGCONT)
+			fmt.Println("ready")
+			for went := false; !went; {
+				select {
+				case <-on:
+					fmt.Println("goes on")
+				case <-c:
+					went = true
+				}
+			}
 		case "file":
 			_, err := os.NewFile(3, "inherited").WriteString("through the reaper\n")
 			fmt.Println("wrote:", err)
@@ -102,6 +122,8 @@ func TestRun(t *testing.T) {
 		"dumps":                             {[]string{"die=6"}, nil, 0}, // Go says 2, or the kernel 128 and the signal
 		"has an heir":                       {[]string{"heir", "wait", "exit=5"}, []string{"got it"}, 5},
 		"has an heir of an heir":            {[]string{"heir", "heir", "wait", "exit=6"}, []string{"got it"}, 6},
+		"says nonsense":                     {[]string{"nonsense", "wait", "exit=8"}, []string{"got it"}, 8},
+		"says nonsense, and has an heir":    {[]string{"nonsense", "heir", "wait", "exit=9"}, []string{"got it"}, 9},
 		"waits for its heir":                {[]string{"heir=waited for", "exit=4"}, nil, 4},
 		"waits for its heir that is killed": {[]string{"heir=waited for", "die=9"}, nil, 128 + 9},
 	} {
@@ -146,10 +168,61 @@ func TestRunPassesDescriptors(t *testing.T) {
 	p.Wait()
 }
 
+// A program that cannot be started is an end with a reason.
+func TestRunFails(t *testing.T) {
+	p := preforktest.Start(t, "above", "nowhere")
+	p.Expect(`^prefork: the reaper, process ` + strconv.Itoa(p.PID()) + `, cannot start the program: fork/exec /no/such/program: no such file or directory$`)
+	if state := p.Wait(); state.ExitCode() != 1 {
+		t.Errorf("it ended with %v", state)
+	}
+}
+
 func TestRunGone(t *testing.T) {
 	p := preforktest.Start(t, "above", "gone")
 	p.Expect(`^up`)
 	p.Kill()
 	p.Expect(`^the reaper is gone$`)
 	p.WaitGone()
+}
+
+// What the terminal stops is the manager. The reaper stops with it, so that the shell sees it, and when it goes on the manager
+// does, once: a second SIGCONT, late, would undo the next stop.
+func TestRunStops(t *testing.T) {
+	p := preforktest.Start(t, "above", "again", "exit=7")
+	pid, err := strconv.Atoi(p.Expect(`^up (\d+)`)[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Expect(`^ready$`)
+	stopped := func(what string, pid int) {
+		t.Helper()
+		preforktest.WaitFor(t, what, func() bool {
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			return err == nil && strings.Contains(string(stat), ") T ")
+		})
+	}
+	const n = 300
+	for i := range n {
+		sig := []syscall.Signal{syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU}[i%3]
+		if err := syscall.Kill(pid, sig); err != nil {
+			t.Fatal(err)
+		}
+		stopped(fmt.Sprintf("stop %d is seen by the reaper", i), p.PID())
+		p.Signal(syscall.SIGCONT)
+		p.Expect(`^goes on$`)
+	}
+	// Where somebody else has stopped it, there is no shell that waits for the reaper, which passes on this SIGCONT, too.
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	stopped("the manager is stopped", pid)
+	p.Signal(syscall.SIGCONT)
+	p.Expect(`^goes on$`)
+	p.Signal(syscall.SIGUSR1)
+	if state := p.Wait(); state.ExitCode() != 7 {
+		t.Errorf("it ended with %v", state)
+	}
+	if got := strings.Count(strings.Join(p.Lines(), "\n"), "goes on"); got != n+1 {
+		t.Errorf("the manager went on %d times, want %d", got, n+1)
+	}
 }

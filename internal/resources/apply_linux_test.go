@@ -65,8 +65,7 @@ func TestAffinity(t *testing.T) {
 }
 
 func TestRlimits(t *testing.T) {
-	s := settings(t, Config{Rlimits: []Rlimit{{"nofile", 30, 40}, {"core", 0, 0}, {"fsize", 1024, 0}}})
-	p := applied(t, s.Plan(0))
+	p := applied(t, settings(t, Config{Rlimits: []Rlimit{{"nofile", 30, 40}, {"core", 0, 0}}}).Plan(0))
 	if got := p.ask("ulimit -n; ulimit -Hn; ulimit -c"); got != "30" {
 		t.Errorf("soft nofile of what it starts: %s, want 30", got)
 	}
@@ -76,8 +75,49 @@ func TestRlimits(t *testing.T) {
 	if got := p.ask("open"); !strings.HasSuffix(got, "too many open files") || !strings.HasPrefix(got, "2") {
 		t.Errorf("files that can be opened, %s; want 20 to 29, and an error", got)
 	}
+	p = applied(t, settings(t, Config{Rlimits: []Rlimit{{"fsize", 1024, 0}}}).Plan(0))
 	if got := p.ask("head -c 4096 /dev/zero >" + filepath.Join(t.TempDir(), "f") + " 2>&1"); !strings.Contains(got, "(") || strings.Contains(got, "<nil>") {
 		t.Errorf("writing more than fsize: %s", got)
+	}
+}
+
+// Each name is that limit of the kernel's, and no other.
+func TestRlimitNames(t *testing.T) {
+	theirs := map[string]string{
+		"as": "Max address space", "core": "Max core file size", "cpu": "Max cpu time", "data": "Max data size", "fsize": "Max file size",
+		"memlock": "Max locked memory", "nofile": "Max open files", "nproc": "Max processes", "stack": "Max stack size",
+	}
+	for _, name := range limitNames {
+		// So high that it limits nothing here, and yet another number than is in force.
+		want := min(1<<40-1, hardLimit(t, name)-1)
+		p := applied(t, settings(t, Config{Rlimits: []Rlimit{{name, want, 0}}}).Plan(0))
+		limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if line := fmt.Sprintf(`(?m)^%s +%d +%d `, theirs[name], want, want); !regexp.MustCompile(line).Match(limits) {
+			t.Errorf("%s of %d:\n%s", name, want, limits)
+		}
+		if n := strings.Count(string(limits), fmt.Sprintf(" %d ", want)); n != 2 {
+			t.Errorf("%s of %d stands there %d times:\n%s", name, want, n, limits)
+		}
+	}
+	if _, ok := rlimit("rss"); ok {
+		t.Error("there is no name rss")
+	}
+}
+
+// The root directory may be that of the manager. A worker goes there, and has the groups that it was given.
+func TestRootInChroot(t *testing.T) {
+	needRoot(t)
+	text := settings(t, Config{User: "1234", Group: "1235", Groups: []string{"7", "5"}, Chroot: "/"}).Plan(0)
+	p := start(t, shared(t), nil, nil, "apply", text)
+	if line := p.line(); !strings.HasPrefix(line, "applied") {
+		t.Fatal(line)
+	}
+	p.want("Groups", "5 7")
+	if got := p.ask("pwd"); got != "/ (<nil>)" {
+		t.Errorf("it works in %s", got)
 	}
 }
 
@@ -210,6 +250,59 @@ func TestThreadsComeAndGo(t *testing.T) {
 	}
 }
 
+// With cgo a thread that is about to end keeps the rights that it had, and can be seen for a moment. One that stays is an error,
+// whatever it is in which it differs.
+func TestThreadThatEnds(t *testing.T) {
+	const right = "Uid: 7 7 7 7\nGid: 8 8 8 8\nGroups: 4 5\nCapPrm: 00\nCapEff: 00\nCapAmb: 00\nNoNewPrivs: 1\n"
+	p := plan{identity: &identity{7, 8, []uint32{4, 5}}, noNewPrivs: true}
+	try := func(t *testing.T, status string, gone bool) error {
+		t.Helper()
+		path := t.TempDir()
+		for tid, text := range map[string]string{"1": right, "2": status} {
+			if err := os.Mkdir(filepath.Join(path, tid), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(path, tid, "status"), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		dir, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dir.Close()
+		done := make(chan error)
+		go func() { done <- threads{dir}.verify(p, true) }()
+		if gone {
+			time.Sleep(20 * time.Millisecond)
+			os.RemoveAll(filepath.Join(path, "2"))
+		}
+		return <-done
+	}
+	if err := try(t, right, false); err != nil {
+		t.Error(err)
+	}
+	if err := try(t, strings.Replace(right, "7 7 7 7", "0 0 0 0", 1), true); err != nil {
+		t.Errorf("it has ended: %v", err)
+	}
+	for _, tt := range []struct{ name, was, is, want string }{
+		{"user", "7 7 7 7", "7 7 0 7", "User: user 7, group 8, supplementary groups [4 5]: set, but Uid 7 7 0 7 is in force"},
+		{"group", "8 8 8 8", "8 8 8 0", "set, but Gid 8 8 8 0 is in force"},
+		{"groups", "4 5", "0 4 5", "set, but the supplementary groups 0 4 5 are in force"},
+		{"what the kernel does not write", "4 5", "4 adm", "not a number"},
+		{"capabilities", "CapPrm: 00", "CapPrm: 01", "capabilities are left (CapPrm 01)"},
+		{"new privileges", "NoNewPrivs: 1", "NoNewPrivs: 0", "NoNewPrivs: set, but not in force"},
+		{"nothing", right, "", "set, but "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if err := try(t, strings.Replace(right, tt.was, tt.is, 1), false); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v; want %s", err, tt.want)
+			}
+		})
+	}
+}
+
 // What cannot be had is an error with a reason, and not a worker that goes on.
 func TestApplyFails(t *testing.T) {
 	needRoot(t)
@@ -296,6 +389,56 @@ func TestCgroup(t *testing.T) {
 	p.cmd.Wait() // or the cgroup could not be removed
 	s.Close()
 	s.Close()
+}
+
+// A cgroup in which the kernel would start no process is refused when it is named, with the reason.
+func TestCgroupsThatHoldNone(t *testing.T) {
+	needRoot(t)
+	top := unified(t)
+	dir, err := os.MkdirTemp(top, "prefork-test-")
+	if err != nil {
+		t.Skip("no cgroup can be made: ", err)
+	}
+	threaded, invalid := filepath.Join(dir, "threaded"), filepath.Join(dir, "invalid")
+	t.Cleanup(func() {
+		for _, d := range []string{threaded, invalid, dir} {
+			if err := os.Remove(d); err != nil {
+				t.Errorf("the cgroup is left: %v", err)
+			}
+		}
+	})
+	for _, d := range []string{threaded, invalid} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := func(path, want string) {
+		t.Helper()
+		if s, err := Check(Config{Cgroup: path}, false); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, %v; want %s", path, s, err, want)
+		}
+	}
+	if _, err := Check(Config{Cgroup: dir}, false); err != nil {
+		t.Errorf("one that holds others: %v", err)
+	}
+	if _, err := Check(Config{Cgroup: top}, false); err != nil {
+		t.Errorf("the root: %v", err)
+	}
+	available, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if name, _, _ := strings.Cut(strings.TrimSpace(string(available)), " "); err == nil && name != "" {
+		control := filepath.Join(dir, "cgroup.subtree_control")
+		if err := os.WriteFile(control, []byte("+"+name), 0); err != nil {
+			t.Fatal(err)
+		}
+		refused(dir, "it shares out "+name+" among the cgroups below it")
+		if err := os.WriteFile(control, []byte("-"+name), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(threaded, "cgroup.type"), []byte("threaded"), 0); err != nil {
+		t.Fatal(err)
+	}
+	refused(invalid, "its type is domain invalid")
 }
 
 // What the start of a process can set holds for programs that know nothing of this library.

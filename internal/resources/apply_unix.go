@@ -72,8 +72,6 @@ func explain(err error) error {
 		return fmt.Errorf("%w (the value is not known in the user namespace or cpuset of the worker)", err)
 	case errors.Is(err, syscall.EMFILE):
 		return fmt.Errorf("%w (the limit nofile is too low for what the worker inherits)", err)
-	case errors.Is(err, syscall.EAGAIN):
-		return fmt.Errorf("%w (the user has more processes than its limit allows)", err)
 	}
 	return err
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestCheck(t *testing.T) {
@@ -59,6 +61,16 @@ func TestCheck(t *testing.T) {
 		if _, err := Check(Config{Cgroup: "/sys/fs/cgroup/memory"}, false); err == nil || !strings.Contains(err.Error(), "first version") {
 			t.Errorf("a cgroup of the first version: %v", err)
 		}
+	}
+}
+
+func TestCheckOfCPUsTwice(t *testing.T) {
+	cpus, err := allowed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Check(Config{CPUs: []int{cpus[0], cpus[0]}}, false); err == nil || !strings.Contains(err.Error(), "is given twice") {
+		t.Error(err)
 	}
 }
 
@@ -127,6 +139,11 @@ func TestCheckWithoutRights(t *testing.T) {
 		}
 		if got := start(t, program, tt.attr, nil, "check", string(text)).line(); !strings.HasPrefix(got, tt.want) {
 			t.Errorf("%s: %s, want %s", text, got, tt.want)
+		}
+	}
+	if hard := hardLimit(t, "nofile"); has(unix.CAP_SYS_RESOURCE) && hard < mostOf("nofile") {
+		if _, err := Check(Config{Rlimits: []Rlimit{{"nofile", 10, hard + 1}}}, false); err != nil {
+			t.Errorf("root may raise a limit: %v", err)
 		}
 	}
 	if _, err := Check(Config{Rlimits: []Rlimit{{"nofile", 10, 1 << 40}}}, false); err == nil || !strings.Contains(err.Error(), "above the system's") {

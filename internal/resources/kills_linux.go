@@ -19,7 +19,11 @@ func killsFile(cgroup string) string {
 	if err != nil {
 		return ""
 	}
-	v1, v2, top := memoryCgroups(string(mounts), string(self))
+	return killsFileOf(string(mounts), string(self), cgroup)
+}
+
+func killsFileOf(mounts, cgroups, cgroup string) string {
+	v1, v2, top := memoryCgroups(mounts, cgroups)
 	if v1 != "" {
 		return existing(v1 + "/memory.oom_control")
 	}

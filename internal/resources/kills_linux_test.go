@@ -36,6 +36,45 @@ func TestMemoryCgroups(t *testing.T) {
 	}
 }
 
+// Where the second version has the memory controller, the kernel counts in the cgroup of the workers, or in the nearest above it
+// that has the controller.
+func TestKillsFile(t *testing.T) {
+	top := t.TempDir()
+	for _, dir := range []string{"web/workers/none", "other"} {
+		if err := os.MkdirAll(filepath.Join(top, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{"web", "web/workers"} {
+		if err := os.WriteFile(filepath.Join(top, dir, "memory.events"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mounts := "30 1 0:26 / " + top + " rw - cgroup2 cgroup2 rw\n"
+	for _, tt := range []struct{ self, cgroup, want string }{
+		{"/web", "", "web/memory.events"},
+		{"/web/workers/none", "", "web/workers/memory.events"},
+		{"/web", top + "/web/workers/", "web/workers/memory.events"},
+		{"/other", "", ""}, // nor is it looked for above the mount
+		{"/other", "/", ""},
+	} {
+		want := tt.want
+		if want != "" {
+			want = filepath.Join(top, want)
+		}
+		if got := killsFileOf(mounts, "0::"+tt.self+"\n", tt.cgroup); got != want {
+			t.Errorf("in %s, workers in %q: %q, want %q", tt.self, tt.cgroup, got, want)
+		}
+	}
+	v1 := "23 1 0:22 / " + top + " rw - cgroup cgroup rw,memory\n"
+	if got := killsFileOf(v1, "4:memory:/other\n", ""); got != "" {
+		t.Errorf("%q is no file", got)
+	}
+	if got := killsFileOf("", "", ""); got != "" {
+		t.Errorf("%q, without cgroups", got)
+	}
+}
+
 // Each kill is told of once, also where several came at one time, and those before are not.
 func TestKills(t *testing.T) {
 	k := &Kills{file: filepath.Join(t.TempDir(), "memory.events")}

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The test binary is its own supply of programs: TestMain runs the one that this variable names instead of the tests. It
@@ -34,8 +36,10 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(code)
 	case "apply":
+		around()
 		applyProgram(os.Args[1], strings.Join(os.Args[2:], ""))
 	case "check":
+		around()
 		checkProgram(os.Args[1])
 	default:
 		fmt.Println("no program", name)
@@ -81,6 +85,11 @@ func applyProgram(text, mode string) {
 		<-ended
 	}
 	if err != nil {
+		var files unix.Rlimit // what it has reached is written to a file
+		if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
+			files.Cur = files.Max
+			unix.Setrlimit(unix.RLIMIT_NOFILE, &files)
+		}
 		groups, _ := os.Getgroups()
 		fmt.Printf("error: %v\nuid=%d euid=%d gid=%d groups=%v\n", err, os.Getuid(), os.Geteuid(), os.Getgid(), groups)
 		os.Exit(1)
@@ -136,7 +145,8 @@ type process struct {
 // start starts the file path, a test binary, as a program.
 func start(t testing.TB, path string, attr *syscall.SysProcAttr, env []string, program string, args ...string) *process {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	// The context of the test ends before its cleanup, and would have the program killed, which is to end itself.
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(os.Environ(), programVar+"="+program, "GORACE=atexit_sleep_ms=0")
 	cmd.Env = append(cmd.Env, env...)
@@ -282,3 +292,13 @@ func settings(t testing.TB, c Config) *Settings {
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
+
+func hardLimit(t testing.TB, name string) uint64 {
+	t.Helper()
+	var now unix.Rlimit
+	number, ok := rlimit(name)
+	if err := unix.Getrlimit(number, &now); !ok || err != nil {
+		t.Fatalf("%s: %t, %v", name, ok, err)
+	}
+	return now.Max
+}

@@ -2,6 +2,7 @@ package resources
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -74,6 +75,10 @@ func TestIdentify(t *testing.T) {
 
 // What is wrong never means somebody, least of all root.
 func TestNobody(t *testing.T) {
+	many := make([]string, maxGroups+1)
+	for i := range many {
+		many[i] = strconv.Itoa(2000 + i)
+	}
 	for _, tt := range []struct {
 		c           Config
 		field, want string
@@ -107,6 +112,7 @@ func TestNobody(t *testing.T) {
 		{Config{User: "web", Group: "4294967295"}, "Group", "out of range"},
 		{Config{User: "web", Groups: []string{"adm", "wbe"}}, "Groups", "no group"},
 		{Config{User: "web", Groups: []string{""}}, "Groups", "no group"},
+		{Config{User: "web", Groups: many}, "Groups", "65537 are more than the system allows"},
 	} {
 		got, err := identify(tt.c, odd)
 		var field *FieldError

@@ -38,6 +38,9 @@ func TestWhatNoManagerWrites(t *testing.T) {
 			t.Errorf("Apply(%q) has no error", text)
 		}
 	}
+	if err := Apply(strings.Repeat("x", 1<<20)); err == nil || len(err.Error()) > 200 {
+		t.Errorf("%.300v", err)
+	}
 	if err := Apply(""); err != nil {
 		t.Errorf("nothing to do: %v", err)
 	}
@@ -80,6 +83,27 @@ func TestSpread(t *testing.T) {
 	}
 	if want := []int{3, 3, 3, 3, 3, 3, 3}; !reflect.DeepEqual(counts, want) {
 		t.Errorf("CPUs are counted off %v times", counts)
+	}
+}
+
+// A standby is told its CPUs in a message, which has a size.
+func TestCheckStandby(t *testing.T) {
+	s := &Settings{per: 2}
+	for cpu := 0; cpu < 1000; cpu += 3 {
+		s.cpus = append(s.cpus, cpu)
+	}
+	if err := s.CheckStandby(len("cpu:993.999")); err != nil {
+		t.Errorf("it fits: %v", err)
+	}
+	if err := s.CheckStandby(len("cpu:993.999") - 1); err == nil || !strings.HasPrefix(err.Error(), "CPUsPerWorker: the CPUs of slot ") {
+		t.Errorf("one byte too little: %v", err)
+	}
+	if text := (&Settings{cpus: s.cpus}).SlotPlan(1); text != "" {
+		t.Errorf("where all slots are alike: %q", text)
+	}
+	s.plan.chroot = "/srv"
+	if err := s.CheckStandby(1 << 20); err == nil || !strings.Contains(err.Error(), "changed its root") {
+		t.Errorf("in a chroot: %v", err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -167,25 +168,25 @@ func syncNoNewPrivs() error {
 	return nil
 }
 
+// endWithin is how long a thread that is about to end may take for it. The C library changes all threads but those.
+const endWithin = time.Second
+
 // verify makes sure of the rights of every thread: one that is still root would be a way back for all.
 func (t threads) verify(p plan, wasRoot bool) error {
 	if p.identity == nil && !p.noNewPrivs {
 		return nil
 	}
+	last := time.Now().Add(endWithin)
 	return t.each(func(tid int) (bool, error) {
 		s, err := t.status(tid)
 		if err != nil {
 			return false, err
 		}
-		if id := p.identity; id != nil {
-			if err := s.verify(id, wasRoot && id.uid != 0); err != nil {
-				return false, fieldError("User", "%v: %w", *id, err)
-			}
+		if err := s.verify(p, wasRoot); err == nil || time.Now().After(last) {
+			return false, err
 		}
-		if p.noNewPrivs && !slices.Equal(s["NoNewPrivs"], []string{"1"}) {
-			return false, fieldError("NoNewPrivs", "set, but not in force")
-		}
-		return false, nil
+		time.Sleep(2 * endWithin / maxRounds)
+		return true, nil
 	})
 }
 
@@ -217,7 +218,19 @@ func (t threads) status(tid int) (status, error) {
 	return s, nil
 }
 
-func (s status) verify(id *identity, leftRoot bool) error {
+func (s status) verify(p plan, wasRoot bool) error {
+	if id := p.identity; id != nil {
+		if err := s.verifyIdentity(id, wasRoot && id.uid != 0); err != nil {
+			return fieldError("User", "%v: %w", *id, err)
+		}
+	}
+	if p.noNewPrivs && !slices.Equal(s["NoNewPrivs"], []string{"1"}) {
+		return fieldError("NoNewPrivs", "set, but not in force")
+	}
+	return nil
+}
+
+func (s status) verifyIdentity(id *identity, leftRoot bool) error {
 	for key, want := range map[string]uint32{"Uid": id.uid, "Gid": id.gid} {
 		// real, effective, saved, and of the file system
 		n := strconv.FormatUint(uint64(want), 10)

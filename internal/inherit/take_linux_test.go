@@ -64,3 +64,33 @@ func TestIsZombie(t *testing.T) {
 		t.Error("it has ended, and nobody has waited for it")
 	}
 }
+
+// Where memory files are refused, what is passed on lies on a disk, under no name, and nothing that is started has it.
+func TestUnlinkedFile(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
+	fd, err := unlinkedFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("flags %#x, %v", flags, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("%v, %v", left, err)
+	}
+	if err := seal(fd); err != nil {
+		t.Errorf("it cannot be sealed, and need not be: %v", err)
+	}
+	if _, err := unix.Pwrite(fd, []byte("passed"), 0); err != nil {
+		t.Error(err)
+	}
+	if data, err := ReadBlob(fd); string(data) != "passed" || err != nil {
+		t.Errorf("%q, %v", data, err)
+	}
+	t.Setenv("TMPDIR", dir+"/nowhere")
+	if fd, err := unlinkedFile(); err == nil || fd != -1 {
+		t.Errorf("%d, %v", fd, err)
+	}
+}

@@ -102,7 +102,7 @@ func TestOriginal03Spare(t *testing.T) {
 
 // limited workers: what they do is in the first argument.
 func burdened() {
-	cfg := prefork.Config{MaxWorkers: 2, ErrRespawnInterval: -1, StopTimeout: 300 * time.Millisecond, Observe: func(ev prefork.Event) {
+	cfg := prefork.Config{MaxWorkers: 2, ErrRespawnInterval: -1, Observe: func(ev prefork.Event) {
 		if ev, ok := ev.(prefork.ExitEvent); ok {
 			say("gone: %v, %v", ev.Exit.Reason, ev.Exit.Status)
 		}
@@ -115,7 +115,7 @@ func burdened() {
 	case "memory":
 		cfg.Recycle.MaxMemory = 100 << 20
 	case "loops", "blocks", "is stopped":
-		cfg.Stuck.Timeout = 500 * time.Millisecond
+		cfg.Stuck.Timeout, cfg.StopTimeout = 500*time.Millisecond, 300*time.Millisecond
 	case "crashes":
 		cfg.CrashLoop = prefork.CrashLoop{Failures: 5}
 	}

@@ -3,6 +3,7 @@ package prefork
 import (
 	"context"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 )
@@ -41,7 +42,7 @@ func (r *relay) Handle(ctx context.Context, line slog.Record) error {
 	line = line.Clone()
 	many := r.queue.put(func() { r.Handler.Handle(ctx, line) }) // who could be told of an error?
 	if many || !r.later {
-		r.queue.flush()
+		r.queue.flush(relayPatience)
 	}
 	return nil
 }
@@ -114,10 +115,11 @@ func (q *relayQueue) next() (write func()) {
 	return write
 }
 
-// flush has all written, and waits for that, or until a line takes relayPatience.
-func (q *relayQueue) flush() {
-	for {
+// flush has all written, and waits for that, for most at the longest, and no longer than a line takes relayPatience.
+func (q *relayQueue) flush(most time.Duration) {
+	for began := time.Now(); ; {
 		written, patience := q.start()
+		patience = min(patience, most-time.Since(began))
 		if written == nil || patience <= 0 {
 			return
 		}
@@ -130,9 +132,15 @@ func (q *relayQueue) flush() {
 	}
 }
 
-// flushLog has the log catch up before the loop sleeps, the program's own code runs, or a blocking call returns.
-func (m *Manager) flushLog() {
+// flushLog has the log catch up before the loop sleeps, or the program's own code runs. A slow log holds the loop up for
+// relayPatience, whatever waits.
+func (m *Manager) flushLog() { m.flushWithin(relayPatience) }
+
+// finishLog has the log catch up before a blocking call returns: for as long as it takes, while it goes on.
+func (m *Manager) finishLog() { m.flushWithin(math.MaxInt64) }
+
+func (m *Manager) flushWithin(most time.Duration) {
 	if r, ok := m.log.Handler().(*relay); ok {
-		r.queue.flush()
+		r.queue.flush(most)
 	}
 }

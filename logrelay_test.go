@@ -74,18 +74,23 @@ func TestRelayCatchesUp(t *testing.T) {
 				t.Fatalf("%d lines behind", behind)
 			}
 		}
+		began := time.Now()
 		m.flushLog()
+		if took := time.Since(began); took > relayPatience {
+			t.Errorf("a slow log held up the loop for %v", took)
+		}
+		m.finishLog()
 		if out.lines.Load() != 3*relayAhead {
 			t.Fatalf("%d lines written of %d", out.lines.Load(), 3*relayAhead)
 		}
 	})
 }
 
-// slow is a log that takes a line each millisecond.
+// slow is a log that takes a line each 20 milliseconds.
 type slow struct{ lines atomic.Int64 }
 
 func (s *slow) Write(p []byte) (int, error) {
-	time.Sleep(time.Millisecond)
+	time.Sleep(20 * time.Millisecond)
 	if !bytes.HasSuffix(p, fmt.Appendf(nil, "i=%d\n", s.lines.Load())) {
 		panic(fmt.Sprintf("line %d: %s", s.lines.Load(), p))
 	}

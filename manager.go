@@ -449,7 +449,7 @@ func (m *Manager) enter(call string) (leave func()) {
 		}
 	}
 	return func() {
-		m.flushLog()
+		m.finishLog()
 		m.busy.Store(nil)
 	}
 }

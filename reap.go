@@ -29,9 +29,12 @@ func (m *Manager) reap(c *child) bool {
 func (m *Manager) hungUp(c *child) {
 	if !m.reap(c) {
 		m.silent = append(m.silent, silent{c, m.now() + hungUpPause})
+		m.handle(pool.Event{Kind: pool.Lost, ID: c.Ordinal})
 	}
 }
 
+// hungUpPause is about what a program needs to reach its main. One that is a manager by mistake may spawn in it; what it
+// has spawned ends with it.
 const hungUpPause = 2 * time.Millisecond
 
 // silent is a worker that has hung up, and when it is looked at.
@@ -48,11 +51,10 @@ func (m *Manager) lookAtHungUp() pool.Time {
 		if m.children[c.Ordinal] != c {
 			continue
 		}
-		anew := inherit.Restarted(c.PID, c.exe)
-		if anew {
+		if inherit.Restarted(c.PID, c.exe) {
 			m.log.Error("worker has replaced itself by this program without its marker; it is killed, since it would be a manager", c.attrs()...)
+			m.handle(pool.Event{Kind: pool.Lost, ID: c.Ordinal, Lives: true})
 		}
-		m.handle(pool.Event{Kind: pool.Lost, ID: c.Ordinal, Lives: anew})
 	}
 	if len(m.silent) == 0 {
 		m.silent = nil

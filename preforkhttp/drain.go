@@ -94,7 +94,9 @@ func (d *drainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if !passed {
 		// A client that has ended its side alone looks the same, and is there to read it.
-		w.Header().Set("Connection", "close")
+		if r.ProtoMajor == 1 { // HTTP/2 would end the connection for all of its requests
+			w.Header().Set("Connection", "close")
+		}
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}

@@ -308,6 +308,43 @@ func TestLostWorker(t *testing.T) {
 	})
 }
 
+// A standby whose socket has ended is not given a slot: it is about to end, too.
+func TestLostStandby(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		all := make(map[uint64]*proc.FakeProcess)
+		promoted := false
+		r := newRig(t, Config{MaxWorkers: 1, Standby: 1, ErrRespawnInterval: -1, Observe: func(ev Event) {
+			if ev, ok := ev.(StateEvent); ok && ev.Worker.Ordinal == 2 && ev.From == StateStandby && ev.Worker.State == StateStarting {
+				promoted = true
+			}
+		}}, func(p *proc.FakeProcess) {
+			all[p.ID] = p
+			if p.ID == 2 {
+				p.Say(wire.Append(nil, wire.Parked{}))
+			} else {
+				p.Say(wire.Append(nil, wire.Reached{}))
+			}
+		}, nil)
+		done := r.startAgain()
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if s := r.Snapshot(); s.Standbys != 1 {
+			t.Fatalf("%v", s)
+		}
+		all[2].Hangup()
+		synctest.Wait()
+		all[1].Exit(proc.Status{Signal: syscall.SIGKILL})
+		synctest.Wait()
+		all[2].Exit(proc.Status{Signal: syscall.SIGKILL})
+		time.Sleep(5 * time.Second)
+		if promoted {
+			t.Error("it was given a slot")
+		}
+		r.Deliver(term)
+		<-done
+	})
+}
+
 func TestConfigErrors(t *testing.T) {
 	for field, cfg := range map[string]Config{
 		"MaxWorkers":     {MaxWorkers: -1},

@@ -41,8 +41,9 @@ const roomPause = 10 * time.Millisecond
 // sockets from start_server or systemd, another system than Linux), it is Listen, and says so in one warning; see
 // Snapshot.Sockets. In a worker it is called once for each call in the manager.
 //
-// What a ready worker is sent is expected to be accepted: one that has not called ListenPerWorker, or no longer calls Accept, leaves its
-// queue to nobody until it ends. Where it closes its listener, others serve the queue, if there is another ready worker.
+// What a ready worker is sent is expected to be accepted: one that has not called ListenPerWorker, or no longer calls
+// Accept, leaves its queue to nobody until it ends. Where it closes its listener, others serve the queue, if there is
+// another ready worker.
 //
 // Either process, any goroutine; it does not block, but for looking up a host name. In a worker what it returns has
 // SetDeadline and SyscallConn too.
@@ -345,8 +346,8 @@ func (p *process) keptOf(i int) *kept {
 	return p.kept[i]
 }
 
-// adopt and drop do what the manager says. A listener that the worker has closed adopts nothing; the manager learns of
-// the worker's end.
+// adopt and drop do what the manager says. A listener that the worker has closed adopts nothing; the manager has been told,
+// or is about to be.
 func (p *process) adopt(msg wire.Adopt, fd int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

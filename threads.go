@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// spareThreads makes the threads that a manager or a reaper may need, once for the process, and leaves them to the Go runtime idle.
-// When the runtime needs a thread and the system has none left (RLIMIT_NPROC, a full pids cgroup), it ends the program:
+// spareThreads makes the threads that a manager or a reaper may need, once for the process, and leaves them to the Go
+// runtime, idle. When the runtime needs a thread and the system has none left (RLIMIT_NPROC, a full pids cgroup), it ends the program:
 // a manager would die of the limit that its workers have reached. An idle thread stays, so what is enough once is enough
 // from then on: one for each processor that runs Go code, and a few for those that wait in a system call meanwhile, also
 // where a busy machine makes each call a long one. Each has some 30 KiB; hence the bound.

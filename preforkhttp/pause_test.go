@@ -281,6 +281,41 @@ func TestGoneInAPause(t *testing.T) {
 	}
 }
 
+// Over HTTP/2 it is the request alone that goes away, and not the connection of all others.
+func TestGoneInAPauseOverHTTP2(t *testing.T) {
+	for _, f := range flavours(t) {
+		t.Run(f.name, func(t *testing.T) {
+			srv := f.server()
+			srv.Handler = proto
+			s, p := startPausing(t, f.listener(bind(t, "tcp").listener(t)), srv)
+			tr, dialed := transport(t, f.client)
+			url := f.scheme + "://" + s.addr.String()
+			get(t, tr, url, "HTTP/2.0")
+			p.set(true)
+			p.hasPaused(t)
+			ctx, gone := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer gone()
+			req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp, err := tr.RoundTrip(req); err == nil {
+				resp.Body.Close()
+				t.Error("an answer came during the pause")
+			}
+			p.set(false)
+			for range 20 {
+				get(t, tr, url, "HTTP/2.0")
+			}
+			if n := dialed(); n != 1 {
+				t.Errorf("%d connections, want 1", n)
+			}
+			s.cancel()
+			s.drained()
+		})
+	}
+}
+
 // A program that ends the contexts of its requests when it stops has those that have waited answered all the same.
 func TestStopInAPauseEndsContexts(t *testing.T) {
 	base, end := context.WithCancel(context.Background())

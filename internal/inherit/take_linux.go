@@ -21,8 +21,9 @@ func isParent(m Marker) bool {
 	return pid == os.Getppid() && (pid == 0 || pid == m.Manager)
 }
 
-// isGone tells whether the process that made the control socket has ended. It gives it a moment: its children get another parent
-// just before its end can be seen.
+// isGone tells whether the process that made the control socket has ended. It gives it a moment: its children get another
+// parent just before its end can be seen. One that carries the marker of somebody else's worker waits so long for nothing,
+// 0.1 s before its main.
 func isGone(m Marker) bool {
 	peer, err := unix.GetsockoptUcred(m.Control, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil || peer.Pid <= 0 { // not of this PID namespace

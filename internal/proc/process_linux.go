@@ -129,7 +129,8 @@ func (p *pidfdProcess) free() {
 	p.freeLeader()
 }
 
-// freeLeader closes what is of no use for what is left of the group. The pidfd stays in the epoll, disarmed.
+// freeLeader closes what is of no use for what is left of the group. The pidfd stays in the epoll, where it can
+// have one more note sent, of a process that is known to have ended.
 func (p *pidfdProcess) freeLeader() {
 	closeFd(&p.control)
 	p.closeThreads()

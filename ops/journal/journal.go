@@ -223,15 +223,17 @@ func (j *Journal) open() error {
 		f.Close()
 		return err
 	}
-	j.file, j.size, j.began, j.torn = f, info.Size(), time.Time{}, false
-	if j.size == 0 {
+	size, last := info.Size(), []byte{'\n'}
+	if size > 0 {
+		if _, err := f.ReadAt(last, size-1); err != nil {
+			f.Close()
+			return err
+		}
+	}
+	j.file, j.size, j.began, j.torn = f, size, time.Time{}, last[0] != '\n'
+	if size == 0 {
 		return nil
 	}
-	var last [1]byte
-	if _, err := f.ReadAt(last[:], j.size-1); err != nil {
-		return err
-	}
-	j.torn = last[0] != '\n'
 	j.began = info.ModTime() // where no record says better
 	for rec, err := range Decode(io.NewSectionReader(f, 0, min(j.size, 1<<20))) {
 		if err == nil {
@@ -344,14 +346,14 @@ func (j *Journal) goOn(reason string, now time.Time) error {
 	if err := j.open(); err != nil {
 		return err // the records go on where they went
 	}
-	if missing != nil {
-		err = j.file.Chmod(info.Mode().Perm()) // not for the mask to decide; the records matter more
+	if missing != nil { // not for the mask to decide
+		j.err = errors.Join(j.err, j.file.Chmod(info.Mode().Perm())) // the records matter more: append tells of it
 	}
 	moved.Close()
 	if j.shares() {
-		return err // who rules writes how things stand
+		return nil // who rules writes how things stand
 	}
-	return errors.Join(err, j.append(line, now))
+	return j.append(line, now)
 }
 
 // due says why the file is to be rotated before n more bytes are written, if it is.

@@ -15,8 +15,8 @@ import (
 type Record struct {
 	Time time.Time
 
-	// Event is one of the types of prefork.Event, or Started, Ended, Rotated, Warning or, of a type that this version
-	// does not know, Unknown.
+	// Event is one of the types of prefork.Event, or Started, TookOver, Ended, Rotated, MoreWorkers, Warning or, of a type
+	// that this version does not know, Unknown.
 	Event fmt.Stringer
 
 	// PID is the process that has written it, which a Journal sets; 0 where it is not known. During an upgrade two write.

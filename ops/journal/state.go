@@ -34,8 +34,9 @@ func (s State) String() string {
 // ErrNoStart says that a journal does not tell of the start of a manager.
 var ErrNoStart = errors.New("no manager has started")
 
-// PreviousState reads what a journal tells of the last manager, from its end and no further than to that manager's start or the last rotation.
-// Lines that are no records are skipped.
+// PreviousState reads what a journal tells of the last manager, from its end and no further than to that manager's start, its
+// taking over, or the last rotation. Lines that are no records are skipped.
+//
 // Of a journal that there is not, or that tells of no start, the error is an ErrNoStart.
 func PreviousState(path string) (State, error) {
 	var t tracker

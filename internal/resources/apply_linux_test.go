@@ -257,12 +257,19 @@ func TestThreadThatEnds(t *testing.T) {
 	p := plan{identity: &identity{7, 8, []uint32{4, 5}}, noNewPrivs: true}
 	try := func(t *testing.T, status string, gone bool) error {
 		t.Helper()
+		var err error
 		path := t.TempDir()
 		for tid, text := range map[string]string{"1": right, "2": status} {
 			if err := os.Mkdir(filepath.Join(path, tid), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(filepath.Join(path, tid, "status"), []byte(text), 0o600); err != nil {
+			file := filepath.Join(path, tid, "status")
+			if gone && tid == "2" { // a pipe, which tells when it is looked at
+				err = unix.Mkfifo(file, 0o600)
+			} else {
+				err = os.WriteFile(file, []byte(text), 0o600)
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -274,8 +281,13 @@ func TestThreadThatEnds(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- threads{dir}.verify(p, true) }()
 		if gone {
-			time.Sleep(20 * time.Millisecond)
+			looked, err := os.OpenFile(filepath.Join(path, "2", "status"), os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
 			os.RemoveAll(filepath.Join(path, "2"))
+			looked.WriteString(status)
+			looked.Close()
 		}
 		return <-done
 	}

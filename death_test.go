@@ -331,7 +331,9 @@ func differences(before, after []int64) string {
 // hello is the floor for respawn: what a worker's main does, with nothing before it.
 func hello() {
 	say("main")
-	select {}
+	for { // select would be a deadlock here without cgo
+		time.Sleep(time.Hour)
+	}
 }
 
 // respawn is a manager whose workers tell when they are in main.

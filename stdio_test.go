@@ -3,6 +3,7 @@
 package prefork_test
 
 import (
+	"bufio"
 	"io"
 	"os"
 	"strconv"
@@ -77,12 +78,16 @@ func TestFullStderr(t *testing.T) {
 		pid = spawned(p)
 	}
 	w.Close()
+	in := bufio.NewReader(r) // it is read, at last
+	if _, err := in.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
 	lines := make(chan int)
-	go func() { // it is read, at last
-		all, _ := io.ReadAll(r)
+	go func() {
+		all, _ := io.ReadAll(in)
 		lines <- strings.Count(string(all), "lines of the log are lost")
 	}()
-	p.Signal(term)
+	p.Signal(term) // which is heeded when the log goes on again: one that stands still is not waited for at the end
 	wantSuccess(t, p)
 	if n := <-lines; n != 1 {
 		t.Errorf("%d lines tell that lines are lost, want one", n)

@@ -64,7 +64,7 @@ func TestRows(t *testing.T) {
 	}
 	rep, out := quick(t, names...)
 	for _, row := range rep.Rows {
-		if len(row.Figures) == 0 {
+		if len(row.Figures) == 0 && (row.Name != "main" || len(row.LeftOut) == 0) { // its ratios are to programs with cgo
 			t.Errorf("%s has no figures:\n%s", row.Name, out)
 		}
 		for _, s := range row.Series {

@@ -1,7 +1,6 @@
 package preforkhttp
 
 import (
-	"container/list"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -10,67 +9,57 @@ import (
 )
 
 // conns keeps the open connections of one server, as its ConnState hook tells of them. The hook runs twice for
-// every request, so what it does costs the same however many connections there are.
+// every request, so it touches nothing that connections share: what it does costs the same however many connections and
+// processors there are. Who asks about all of them pays instead, in a drain.
 type conns struct {
-	mu      sync.Mutex
-	byConn  map[net.Conn]*list.Element // of *connection
-	recent  list.List                  // the same; the one whose state changed last is at the back
-	active  int                        // those with a request under way
-	expired int                        // those that expire has told to end
-	coming  map[net.Conn]*exchange     // those of which no state was told yet
+	byConn sync.Map // net.Conn: *connection
+	coming sync.Map // net.Conn: *exchange, of those of which no state was told yet
 
 	hijacked func() // called when a connection is
 
+	began   time.Time     // times are counted from here: the clock is read once for it, and twice for one of the day
 	changed chan struct{} // holds a token after a change, for the one goroutine that waits for it
 }
 
 type connection struct {
-	nc      net.Conn
+	nc net.Conn
+	x  *exchange
+
+	mu      sync.Mutex     // of what follows
 	state   http.ConnState // StateNew, StateActive or StateIdle
-	since   time.Time      // of state
+	since   time.Duration  // of state
 	expired bool
-	x       *exchange
 }
 
 func newConns() *conns {
-	return &conns{byConn: make(map[net.Conn]*list.Element), coming: make(map[net.Conn]*exchange), hijacked: func() {}, changed: make(chan struct{}, 1)}
+	return &conns{hijacked: func() {}, began: time.Now(), changed: make(chan struct{}, 1)}
 }
 
 // setState is the ConnState hook. For every connection net/http reports StateNew first, before Serve can return, and
 // one of StateClosed and StateHijacked last. HTTP/2 connections are active while they have a stream.
 func (c *conns) setState(nc net.Conn, state http.ConnState) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	e := c.byConn[nc]
-	if state == http.StateNew {
-		e = c.recent.PushBack(&connection{nc: nc, x: c.coming[nc]})
-		c.byConn[nc] = e
-		delete(c.coming, nc)
-	}
-	if e == nil {
-		return // the program has called the hook itself
-	}
-	conn := e.Value.(*connection)
-	if conn.state == http.StateActive {
-		c.active--
-	}
-	conn.state, conn.since = state, time.Now()
 	switch state {
-	case http.StateActive:
-		c.active++
-		c.recent.MoveToBack(e)
-	case http.StateIdle:
-		c.recent.MoveToBack(e)
-	case http.StateClosed, http.StateHijacked:
-		delete(c.byConn, nc)
-		c.recent.Remove(e)
-		if conn.expired {
-			c.expired--
+	case http.StateNew:
+		conn := &connection{nc: nc, since: time.Since(c.began)}
+		if x, ok := c.coming.LoadAndDelete(nc); ok {
+			conn.x = x.(*exchange)
 		}
-	}
-	if state == http.StateHijacked && conn.x != nil {
-		conn.x.hijacked.Store(true)
-		c.hijacked()
+		c.byConn.Store(nc, conn)
+	case http.StateActive, http.StateIdle:
+		e, ok := c.byConn.Load(nc)
+		if !ok {
+			return // the program has called the hook itself
+		}
+		e.(*connection).set(state, time.Since(c.began))
+	case http.StateClosed, http.StateHijacked:
+		e, ok := c.byConn.LoadAndDelete(nc)
+		if !ok {
+			return
+		}
+		if x := e.(*connection).x; x != nil && state == http.StateHijacked {
+			x.hijacked.Store(true)
+			c.hijacked()
+		}
 	}
 	select {
 	case c.changed <- struct{}{}:
@@ -78,26 +67,44 @@ func (c *conns) setState(nc net.Conn, state http.ConnState) {
 	}
 }
 
+func (conn *connection) set(state http.ConnState, now time.Duration) {
+	conn.mu.Lock()
+	conn.state, conn.since = state, now
+	conn.mu.Unlock()
+}
+
+// all calls do with each open connection, locked, until it returns false.
+func (c *conns) all(do func(*connection) bool) {
+	c.byConn.Range(func(_, e any) bool {
+		conn := e.(*connection)
+		conn.mu.Lock()
+		defer conn.mu.Unlock()
+		return do(conn)
+	})
+}
+
 // none reports whether no connection is open.
 func (c *conns) none() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.recent.Len() == 0
+	none := true
+	c.all(func(*connection) bool {
+		none = false
+		return false
+	})
+	return none
 }
 
 // quiet reports whether no connection is open, or no request is under way and no connection has changed its
 // state for limit. If not, it may be so after again, or after a change.
 func (c *conns) quiet(limit time.Duration) (quiet bool, again time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	last := c.recent.Back()
-	if last == nil {
-		return true, 0
-	}
-	again = limit - time.Since(last.Value.(*connection).since)
-	if c.active > 0 {
-		return false, max(again, limit) // only a change helps; to look again does no harm
-	}
+	now := time.Since(c.began)
+	c.all(func(conn *connection) bool {
+		if conn.state == http.StateActive {
+			again = limit // only a change helps; to look again does no harm
+			return false
+		}
+		again = max(again, limit-(now-conn.since))
+		return true
+	})
 	return again <= 0, again
 }
 
@@ -110,15 +117,11 @@ func (c *conns) quiet(limit time.Duration) (quiet bool, again time.Duration) {
 // send as not, 1.9 % of the connections against none. (Unix sockets tell the peer: its next write fails with
 // EPIPE, without a byte sent. Systems other than Linux may drop what lies in the socket, as a close does.)
 func (c *conns) expire(plainHTTP2 bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for e := c.recent.Front(); e != nil; e = e.Next() {
-		conn := e.Value.(*connection)
+	c.all(func(conn *connection) bool {
 		if conn.state == http.StateActive || conn.http2(plainHTTP2) {
-			continue
+			return true
 		}
 		conn.expired = true
-		c.expired++
 		nc := conn.nc
 		if tc, ok := nc.(*tls.Conn); ok {
 			nc = tc.NetConn()
@@ -128,7 +131,8 @@ func (c *conns) expire(plainHTTP2 bool) {
 		} else {
 			nc.Close()
 		}
-	}
+		return true
+	})
 }
 
 // http2 reports whether the connection speaks HTTP/2, or may. In StateNew none does yet, and it must
@@ -145,7 +149,10 @@ func (conn *connection) http2(plainHTTP2 bool) bool {
 
 // settled reports whether the connections that expire told to end have done so.
 func (c *conns) settled() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.expired == 0
+	settled := true
+	c.all(func(conn *connection) bool {
+		settled = !conn.expired
+		return settled
+	})
+	return settled
 }

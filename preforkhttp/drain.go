@@ -60,7 +60,7 @@ type drainer struct {
 // hook puts a drainer in front of the program's Handler, ConnContext and ConnState.
 func hook(srv *http.Server) *drainer {
 	d := &drainer{srv: srv, next: srv.Handler, conns: newConns(), barrier: barrier{quiet: make(chan struct{}, 1)}}
-	d.conns.hijacked = d.barrier.done
+	d.conns.hijacked = d.barrier.hijacked
 	if d.next == nil {
 		d.next = http.DefaultServeMux
 	}

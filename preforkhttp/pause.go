@@ -19,12 +19,13 @@ type pauser interface {
 type barrier struct {
 	shut    atomic.Pointer[chan struct{}] // nil while requests may pass
 	running atomic.Int64                  // requests that have passed and are not finished
+	hijacks atomic.Bool                   // a connection was hijacked, some time
 	quiet   chan struct{}                 // holds a token when running has come to 0 while the barrier was shut
 }
 
 // pass waits while the barrier is shut. A request is counted before the barrier is looked at, as the barrier is shut before the
-// requests are counted: one of the two sees the other. It does not pass where gone is closed while it waits.
-func (g *barrier) pass(gone <-chan struct{}) (passed, waited bool) {
+// requests are counted: one of the two sees the other. It does not pass where ctx ends while it waits.
+func (g *barrier) pass(ctx context.Context) (passed, waited bool) {
 	for {
 		g.running.Add(1)
 		shut := g.shut.Load()
@@ -35,7 +36,7 @@ func (g *barrier) pass(gone <-chan struct{}) (passed, waited bool) {
 		waited = true
 		select {
 		case <-*shut:
-		case <-gone:
+		case <-ctx.Done(): // not before: it makes a channel
 			return false, true
 		}
 	}
@@ -44,13 +45,13 @@ func (g *barrier) pass(gone <-chan struct{}) (passed, waited bool) {
 // admit is pass for a request, which is not begun where its client has gone meanwhile. That is seen of one without a body alone:
 // nothing reads the connection before a body is read.
 func (d *drainer) admit(r *http.Request) (passed, waited bool) {
-	if passed, waited = d.barrier.pass(r.Context().Done()); passed {
+	if passed, waited = d.barrier.pass(r.Context()); passed {
 		return true, waited
 	}
 	// Its context can also have ended with the program's own, or since the connection was expired; then somebody waits.
 	x, ok := r.Context().Value(connectionKey{}).(*exchange)
 	if d.ending.Load() || ok && x.program.Err() != nil {
-		d.barrier.pass(nil)
+		d.barrier.pass(context.Background())
 		return true, true
 	}
 	return false, true
@@ -126,17 +127,24 @@ type exchange struct {
 // connContext is the ConnContext hook, which comes before StateNew of the same connection.
 func (c *conns) connContext(ctx context.Context, nc net.Conn) context.Context {
 	x := &exchange{program: ctx}
-	c.mu.Lock()
-	c.coming[nc] = x
-	c.mu.Unlock()
+	c.coming.Store(nc, x)
 	return context.WithValue(ctx, connectionKey{}, x)
 }
 
 // leave counts a request as finished. One that has hijacked its connection was counted then.
 func (g *barrier) leave(r *http.Request) {
-	if x, ok := r.Context().Value(connectionKey{}).(*exchange); !ok || !x.hijacked.Load() {
-		g.done()
+	if g.hijacks.Load() {
+		if x, ok := r.Context().Value(connectionKey{}).(*exchange); ok && x.hijacked.Load() {
+			return
+		}
 	}
+	g.done()
+}
+
+// hijacked counts a request as finished whose connection is the program's from now on.
+func (g *barrier) hijacked() {
+	g.hijacks.Store(true)
+	g.done()
 }
 
 // afresh gives a request that has waited the time that it would have had.

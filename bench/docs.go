@@ -81,10 +81,7 @@ func (r *report) markdownTable() string {
 			if f.Goal == nil {
 				continue
 			}
-			verdict := "reached"
-			if !f.Reached {
-				verdict = "**not reached**"
-			}
+			verdict := strings.Replace(f.verdict(), "NOT REACHED", "**not reached**", 1)
 			fmt.Fprintf(&out, "| %s | %s | %s | %s | %s |\n", name, f.Name, f.value(), f.Goal.format(f.Unit), verdict)
 			name = ""
 		}

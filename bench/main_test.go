@@ -182,3 +182,24 @@ func TestContenderThatFails(t *testing.T) {
 		t.Errorf("processes %v are left", left)
 	}
 }
+
+// TestStopSeesAnExec: a process that is in the middle of an exec when its contender is stopped is not overlooked.
+func TestStopSeesAnExec(t *testing.T) {
+	l := newLauncher()
+	defer l.close()
+	r := &run{result: new(result), ctx: context.Background(), dir: t.TempDir(), launcher: l}
+	for range 100 {
+		p, err := r.start(spec{name: "leaver", args: []string{"/bin/sh", "-c", "(sleep 1000 &) ; exit 3"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-p.ended
+		if err := p.stop(); err != nil {
+			t.Error(err)
+		}
+		if left := carriers(p.id); len(left) > 0 {
+			t.Errorf("processes %v are left", left)
+			p.stop()
+		}
+	}
+}

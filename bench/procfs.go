@@ -33,6 +33,14 @@ func carriers(id string) (found []int) {
 	return found
 }
 
+// inExec reports whether the process is in the middle of an exec: the kernel has given it its new memory, and not yet said where
+// in there the environment is, so that it carries nothing that could be seen.
+func inExec(pid int) bool {
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	_, noProgram := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)) // a zombie has none
+	return err == nil && len(env) == 0 && noProgram == nil
+}
+
 // children are the processes whose parent is pid.
 func children(pid int) (found []int) {
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))

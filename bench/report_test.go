@@ -64,6 +64,36 @@ func TestRatio(t *testing.T) {
 	}
 }
 
+// TestRatioOfRounds: what the machine did besides is in both contenders of a round, and not in their ratio.
+func TestRatioOfRounds(t *testing.T) {
+	samples, base := []float64{20, 40, 80, 160, 320}, []float64{10, 20, 40, 80, 160}
+	if ratio, low, high := ratioOf(samples, base); ratio != 2 || low != 2 || high != 2 {
+		t.Errorf("%v (%v–%v), want 2 (2–2)", ratio, low, high)
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	for _, c := range []struct {
+		value, low, high float64
+		goal             *goal
+		want             string
+	}{
+		{1.0, 0.9, 1.05, atMost(1.1), "reached"},
+		{1.0, 0.9, 1.2, atMost(1.1), "undecided"},
+		{1.15, 1.05, 1.2, atMost(1.1), "undecided"},
+		{1.15, 1.12, 1.2, atMost(1.1), "NOT REACHED"},
+		{1.0, 0.9, 1.2, atLeast(1), "undecided"},
+		{1.1, 1.02, 1.2, atLeast(1), "reached"},
+		{0, 0, 0, atMost(0), "reached"},
+		{7, 0, 0, atMost(0), "NOT REACHED"},
+	} {
+		f := figure{Value: c.value, Low: c.low, High: c.high, Goal: c.goal, Reached: c.goal.reached(c.value)}
+		if got := f.verdict(); got != c.want {
+			t.Errorf("%v, %v: %s, want %s", f.value(), c.goal.format(count), got, c.want)
+		}
+	}
+}
+
 func TestTurns(t *testing.T) {
 	all := []string{"a", "b", "c"}
 	for round, want := range []string{"abc", "bca", "cab", "abc"} {

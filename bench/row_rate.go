@@ -22,7 +22,7 @@ func rate(r *run) error {
 	if err != nil {
 		return err
 	}
-	rounds, lasts := r.rounds(5, 1), r.lasts(2*time.Second, time.Second)
+	rounds, lasts := r.rounds(12, 1), r.lasts(time.Second, time.Second)
 	r.bounds("%d workers; wrk, 1 thread, %d connections; %d rounds of %v after 1 s to warm up; %s; alloc also with everything on all",
 		serverWorkers, connections, rounds, lasts, r.cpus)
 	var all []*rated

@@ -58,21 +58,34 @@ func variation(counts []int) float64 {
 	return math.Sqrt(squares/float64(len(counts))) / m
 }
 
-// ratioOf is the ratio of the medians of two series, with the interval in which it lies in 95 of 100 draws with
-// replacement from both. The draws are the same in each run.
+// ratioOf is the ratio of the medians of two series, with the interval in which it lies in 95 of 100 draws of rounds, with
+// replacement. Contenders that were measured in the same rounds, by turns, are drawn together: what the machine did besides in
+// a round is in both. The draws are the same in each run.
 func ratioOf(samples, base []float64) (ratio, low, high float64) {
 	ratio = median(samples) / median(base)
 	random := rand.New(rand.NewPCG(1, 2))
-	draw := func(from []float64) float64 {
-		drawn := make([]float64, len(from))
+	rounds := func(n int) []int {
+		drawn := make([]int, n)
 		for i := range drawn {
-			drawn[i] = from[random.IntN(len(from))]
+			drawn[i] = random.IntN(n)
+		}
+		return drawn
+	}
+	of := func(from []float64, rounds []int) float64 {
+		drawn := make([]float64, len(rounds))
+		for i, round := range rounds {
+			drawn[i] = from[round]
 		}
 		return median(drawn)
 	}
 	ratios := make([]float64, 0, 1000)
 	for range cap(ratios) {
-		ratios = append(ratios, draw(samples)/draw(base))
+		mine := rounds(len(samples))
+		its := mine
+		if len(base) != len(samples) {
+			its = rounds(len(base))
+		}
+		ratios = append(ratios, of(samples, mine)/of(base, its))
 	}
 	slices.Sort(ratios)
 	return ratio, quantile(ratios, 0.025), quantile(ratios, 0.975)

@@ -93,8 +93,12 @@ func (g *goal) format(u unit) string {
 	return sign + " " + u.format(g.Bound)
 }
 
+// verdict is none where the interval has the goal within: another run may find the median on the other side of it.
 func (f figure) verdict() string {
-	if f.Reached {
+	switch {
+	case f.Low != f.High && f.Goal.reached(f.Low) != f.Goal.reached(f.High):
+		return "undecided"
+	case f.Reached:
 		return "reached"
 	}
 	return "NOT REACHED"

@@ -178,7 +178,7 @@ func TestContenderThatFails(t *testing.T) {
 	if _, err := p.expect(r.ctx, "ready"); err == nil || !strings.Contains(err.Error(), "oops") {
 		t.Errorf("the error does not say what the contender said: %v", err)
 	}
-	if left := carriers(p.id); len(left) > 0 {
+	if left, _ := carriers(p.id); len(left) > 0 {
 		t.Errorf("processes %v are left", left)
 	}
 }
@@ -197,7 +197,7 @@ func TestStopSeesAnExec(t *testing.T) {
 		if err := p.stop(); err != nil {
 			t.Error(err)
 		}
-		if left := carriers(p.id); len(left) > 0 {
+		if left, _ := carriers(p.id); len(left) > 0 {
 			t.Errorf("processes %v are left", left)
 			p.stop()
 		}

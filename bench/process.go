@@ -105,16 +105,6 @@ func (l *launcher) startOwn(cmd *exec.Cmd) error {
 	return err
 }
 
-// execs reports whether something that a contender has left behind is in the middle of an exec.
-func (l *launcher) execs() bool {
-	for _, pid := range children(os.Getpid()) {
-		if _, own := l.own.Load(pid); !own && inExec(pid) {
-			return true
-		}
-	}
-	return false
-}
-
 // reapOrphans waits for what contenders have left behind and what has ended since: this process has become its parent.
 func (l *launcher) reapOrphans() {
 	for _, pid := range children(os.Getpid()) {
@@ -240,7 +230,6 @@ func (p *program) stop() error {
 	if p == nil {
 		return nil
 	}
-	defer p.launcher.reapOrphans()
 	p.stdin.Close()
 	defer p.errs.Close()
 	p.signal(syscall.SIGTERM)
@@ -251,8 +240,9 @@ func (p *program) stop() error {
 		<-p.ended
 	}
 	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
-		left := carriers(p.id)
-		if len(left) == 0 && !p.launcher.execs() {
+		p.launcher.reapOrphans()
+		left, unsure := carriers(p.id)
+		if len(left) == 0 && !unsure {
 			return nil
 		}
 		if time.Since(began) > limit {

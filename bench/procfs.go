@@ -21,24 +21,53 @@ func pids() (all []int) {
 	return all
 }
 
-// carriers are the processes that carry a contender's id in their environment. Those that have ended have none.
-func carriers(id string) (found []int) {
+// carriers are the processes that carry a contender's id in their environment. It is unsure whether these are all where there is
+// a descendant of this process whose environment cannot be seen: one that has ended may have started another since the
+// processes were listed; and in the middle of an exec the kernel has given a process its new memory, and not yet said where in
+// there the environment is. Then ask again, with the dead reaped.
+func carriers(id string) (found []int, unsure bool) {
 	want := []byte(idVar + "=" + id)
+	buf := make([]byte, 1<<20)
 	for _, pid := range pids() {
-		env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		if err == nil && bytes.Contains(append(env, 0), append(want, 0)) {
+		env := environ(pid, buf)
+		switch {
+		case len(env) == 0:
+			unsure = unsure || descends(pid, os.Getpid())
+		case bytes.Contains(append(env, 0), append(want, 0)):
 			found = append(found, pid)
 		}
 	}
-	return found
+	return found, unsure
 }
 
-// inExec reports whether the process is in the middle of an exec: the kernel has given it its new memory, and not yet said where
-// in there the environment is, so that it carries nothing that could be seen.
-func inExec(pid int) bool {
-	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	_, noProgram := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)) // a zombie has none
-	return err == nil && len(env) == 0 && noProgram == nil
+// environ is what can be seen of a process's environment. It is read at once: an exec between two reads would end the file.
+func environ(pid int, buf []byte) []byte {
+	file, err := os.Open(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	n, _ := file.Read(buf)
+	return buf[:max(n, 0)]
+}
+
+// descends reports whether pid is a child of ancestor, or one's child and so on.
+func descends(pid, ancestor int) bool {
+	for pid > 1 && pid != ancestor {
+		pid = parent(pid)
+	}
+	return pid == ancestor
+}
+
+// parent is 0 for a process that is gone.
+func parent(pid int) int {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, _ := bytes.Cut(text[bytes.LastIndexByte(text, ')')+1:], []byte(" ")) // the program's name may hold anything
+	if fields := bytes.Fields(rest); len(fields) > 1 {
+		ppid, _ := strconv.Atoi(string(fields[1]))
+		return ppid
+	}
+	return 0
 }
 
 // children are the processes whose parent is pid.

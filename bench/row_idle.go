@@ -100,7 +100,7 @@ func idleWakeups(r *run, s spec, n int, settles, window time.Duration, ready rea
 	if err := ready(r.ctx, p, n); err != nil {
 		return 0, err
 	}
-	all := carriers(p.id)
+	all, _ := carriers(p.id)
 	if err := rest(r.ctx, settles); err != nil {
 		return 0, err
 	}

@@ -91,10 +91,19 @@ func (m *Manager) generate() os.Signal {
 		// One spawn a turn: a signal that comes while hundreds of workers start is not kept waiting for the last.
 		if step.Ask {
 			m.spawn(step)
+			m.closeCells()
 			continue
 		}
 		m.sleep(step.Wake, nil)
 	}
+}
+
+// closeCells lets go of the cells of workers that are gone: behind the start of a replacement, which is in a hurry.
+func (m *Manager) closeCells() {
+	for _, cell := range m.cells {
+		cell.Close()
+	}
+	m.cells = nil
 }
 
 // drain is the loop of WaitAllChildren.
@@ -184,6 +193,7 @@ func (m *Manager) sleep(wake pool.Time, done <-chan struct{}) {
 		return
 	default:
 	}
+	m.closeCells()
 	m.flushLog()
 	var due <-chan time.Time
 	if wake != pool.Never {
@@ -376,7 +386,7 @@ func (m *Manager) transition(c *child, e pool.Effect) {
 	if e.To == pool.Gone {
 		delete(m.children, c.Ordinal)
 		if c.cell != nil {
-			c.cell.Close()
+			m.cells = append(m.cells, c.cell)
 		}
 	}
 	promoted := c.Slot == noSlot && e.Slot != noSlot

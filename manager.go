@@ -58,6 +58,7 @@ type Manager struct {
 	watch       watch              // of the workers' load
 	slowed      []*child           // that are read on later, since they flood the manager
 	silent      []silent           // that have hung up and may live on
+	cells       []*scoreboard.Cell // of workers that are gone, to be let go of
 	gaveUp      bool               // the workers crashed and crashed
 	heir        *heir              // that is on its way, or has taken over
 	heirs       uint64             // that were started so far
@@ -449,6 +450,7 @@ func (m *Manager) enter(call string) (leave func()) {
 		}
 	}
 	return func() {
+		m.closeCells()
 		m.finishLog()
 		m.busy.Store(nil)
 	}

@@ -112,7 +112,7 @@ func (m Marker) String() string {
 		b = strconv.AppendInt(b, int64(f.FD), 10)
 		b = append(append(b, ','), escape(f.Name)...)
 	}
-	return fmt.Sprintf("v%s;%08x;%s", version, checksum(string(b)), b)
+	return "v" + version + ";" + checksum(string(b)) + ";" + string(b)
 }
 
 // Parse decodes the marker of a worker. It accepts what String writes and nothing else: a value that was cut, altered or
@@ -148,7 +148,7 @@ func parse(value string) (m Marker, err error) {
 		return m, fmt.Errorf("%w (%s, this one is v%s)", errVersion, short(v), version)
 	}
 	sum, rest, ok := strings.Cut(rest, ";")
-	if !ok || sum != fmt.Sprintf("%08x", checksum(rest)) {
+	if !ok || sum != checksum(rest) {
 		return m, errors.New("altered or cut after the manager wrote it")
 	}
 	// From here on the checksum says that a manager wrote it; what is wrong below is a fault of its own or of a forger.
@@ -326,13 +326,18 @@ func unescape(dst *string, s string) error {
 	return nil
 }
 
-// checksum is FNV-1a: against accidents, not against malice. Who can write our environment can run us anyway.
-func checksum(s string) uint32 {
+// checksum is FNV-1a, in eight digits: against accidents, not against malice. Who can write our environment can run us anyway.
+// Every worker's start passes here, and package fmt would be the first that it needs.
+func checksum(s string) string {
 	h := uint32(2166136261)
 	for i := range len(s) {
 		h = (h ^ uint32(s[i])) * 16777619
 	}
-	return h
+	var b [8]byte
+	for i := range b {
+		b[i] = hex[h>>(28-4*i)&15]
+	}
+	return string(b[:])
 }
 
 func short(s string) string {

@@ -41,15 +41,16 @@ func TestAnyAlterationIsSeen(t *testing.T) {
 
 // sum gives a body the checksum that a forger would give it.
 func sum(body string) string {
-	return "v" + version + ";" + hex8(checksum(body)) + ";" + body
+	return "v" + version + ";" + checksum(body) + ";" + body
 }
 
-func hex8(n uint32) string {
-	b := make([]byte, 8)
-	for i := range b {
-		b[i] = hex[n>>(28-4*i)&15]
+// TestChecksum: the values are those of the algorithm's authors.
+func TestChecksum(t *testing.T) {
+	for text, want := range map[string]string{"": "811c9dc5", "a": "e40c292c", "foobar": "bf9cf968"} {
+		if got := checksum(text); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
 	}
-	return string(b)
 }
 
 func TestWhatNoManagerWrites(t *testing.T) {

@@ -2,8 +2,8 @@ package resources
 
 import (
 	"bytes"
-	"os"
 	"strconv"
+	"syscall"
 )
 
 // Kills counts what the kernel has killed for want of memory in the cgroup of the workers. The kernel tells it by a counter of the
@@ -39,11 +39,24 @@ func (k *Kills) count() (n uint64) {
 	if k.file == "" {
 		return 0
 	}
-	text, err := os.ReadFile(k.file)
+	text, err := readAtOnce(k.file)
 	if err != nil {
 		return 0
 	}
 	return killsIn(text)
+}
+
+// readAtOnce reads a small file of the kernel's. It is asked for between a death and the next start: os.ReadFile would offer the
+// file to epoll, which wakes another thread for it.
+func readAtOnce(file string) ([]byte, error) {
+	fd, err := syscall.Open(file, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer syscall.Close(fd)
+	text := make([]byte, 1<<10)
+	n, err := syscall.Read(fd, text)
+	return text[:max(n, 0)], err
 }
 
 // killsIn finds the count in the file of a cgroup of either version, which write it alike.

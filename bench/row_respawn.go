@@ -19,10 +19,12 @@ func respawn(r *run) error {
 		return err
 	}
 	floor := &dying{word: "main", series: r.series("", "by hand", "StartProcess and Wait in a loop", inSeconds)}
+	wired := &dying{word: "main", series: r.series("", "by hand, with a socket each", "the same, and each process reads a socket whose end tells of its parent's", inSeconds)}
 	pool := &dying{word: "main", series: r.series("", "prefork", "MaxWorkers 1, ErrRespawnInterval -1", inSeconds)}
 	floor.args = []string{lean, "hand", "-again"}
+	wired.args = []string{lean, "hand", "-again", "-wired"}
 	pool.args = []string{lean, "pool", "-unpaced"}
-	all := []*dying{floor, pool}
+	all := []*dying{floor, wired, pool}
 	for _, d := range all {
 		if err := d.up(r); err != nil {
 			return err
@@ -37,6 +39,7 @@ func respawn(r *run) error {
 		}
 	}
 	r.ratio(pool.series, floor.series, atMost(1.15))
+	r.ratio(pool.series, wired.series, nil)
 	return nil
 }
 

@@ -59,25 +59,30 @@ func standby(r *run) error {
 		}
 	}
 	compareStandby(r, all)
-	if len(bare) > 1 {
-		r.ratio(bare[0].series, bare[1].series, atMost(0.5))
+	if len(bare) > 2 {
+		r.ratio(bare[0].series, bare[2].series, atMost(0.5))
+		r.ratio(bare[1].series, bare[2].series, nil)
 	}
 	return nil
 }
 
-// withoutServers are two contenders that only say when their worker is at work: what the servers add to both is left away.
+// withoutServers are contenders that only say when their worker is at work: what the servers add to both is left away.
 func withoutServers(r *run) (all []*dying, err error) {
 	lean, err := r.builds.program("lean", false)
 	if err != nil {
 		return nil, err
 	}
 	const group = "without a server, at work"
-	parked := &dying{word: "ready", args: []string{lean, "pool", "-standby", "1"}}
-	parked.series = r.series(group, standbyName, "Standby 1", inSeconds)
-	if err := parked.up(r); err != nil {
-		return nil, err
+	ours := &dying{word: "ready", args: []string{lean, "pool", "-standby", "1"}}
+	ours.series = r.series(group, standbyName, "Standby 1", inSeconds)
+	hand := &dying{word: "ready", args: []string{lean, "hand", "-parked"}}
+	hand.series = r.series(group, "by hand, a parked process", "Wait, and a byte to a process that waits for it", inSeconds)
+	for _, d := range []*dying{ours, hand} {
+		if err := d.up(r); err != nil {
+			return all, err
+		}
+		all = append(all, d)
 	}
-	all = append(all, parked)
 	original := &dying{word: "ready"}
 	if original.args, err = r.perlScript("prefork_worker.pl", "Parallel::Prefork"); err != nil {
 		return all, r.without(join(group, "Parallel::Prefork"), err)

@@ -5,9 +5,11 @@ package main
 import (
 	"log"
 	"os"
+	"os/exec"
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // byHand keeps n processes as somebody would who has no library: start them in a loop, wait for each, signal each in a
@@ -73,4 +75,44 @@ func wait(p *os.Process) {
 	if _, err := p.Wait(); err != nil {
 		log.Fatal(err)
 	}
+}
+
+// parkedByHand keeps one process at work and one that only has to be told to begin, as somebody would who has no library.
+func parkedByHand() {
+	next := parked()
+	for {
+		current := next
+		if _, err := current.toldBy.Write([]byte{1}); err != nil {
+			log.Fatal(err)
+		}
+		current.toldBy.Close()
+		go func() {
+			time.Sleep(10 * time.Millisecond) // as a Manager does: it is not to take the processor from the one that was told
+			next = parked()
+			close(current.succeeded)
+		}()
+		wait(current.process)
+		<-current.succeeded
+	}
+}
+
+// parkedProcess is one that waits to be told.
+type parkedProcess struct {
+	process   *os.Process
+	toldBy    *os.File
+	succeeded chan struct{} // closed when the next is parked
+}
+
+func parked() *parkedProcess {
+	r, w, err := os.Pipe()
+	if err != nil {
+		log.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe", "child", "-parked")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = r, os.Stdout, os.Stderr
+	if err := cmd.Start(); err != nil {
+		log.Fatal(err)
+	}
+	r.Close()
+	return &parkedProcess{cmd.Process, w, make(chan struct{})}
 }

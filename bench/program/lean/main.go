@@ -34,6 +34,7 @@ func main() {
 	stuck := flags.Duration("stuck", 0, "Stuck.Timeout")
 	unpaced := flags.Bool("unpaced", false, "ErrRespawnInterval -1")
 	wired := flags.Bool("wired", false, "by hand: give each process a socket on which it hears of its parent's death, as workers do")
+	parked := flags.Bool("parked", false, "by hand: keep a process that waits to be told that it is to begin; of such a process: wait")
 	again := flags.Bool("again", false, "by hand: start another process when one ends")
 	if os.Args[1] == "child" || prefork.IsWorker() {
 		line("main %d", os.Getpid())
@@ -50,8 +51,14 @@ func main() {
 		}
 		runPool(cfg, *status)
 	case "hand":
+		if *parked {
+			parkedByHand()
+		}
 		byHand(*n, *again, *wired)
 	case "child":
+		if *parked {
+			syscall.Read(0, make([]byte, 1))
+		}
 		child(*wired)
 	default:
 		log.Fatalf("lean: there is no part %q", part)

@@ -143,6 +143,7 @@ func TestReaper(t *testing.T) {
 		if state := p.Wait(); state.ExitCode() != 7 {
 			t.Errorf("the manager exited with 7, the reaper with %v", state)
 		}
+		p.WaitGone() // the workers, which nobody has stopped
 
 		p = start(0)
 		p.ExpectN(2, `^worker of`)
@@ -246,6 +247,7 @@ func TestReaperOfTwo(t *testing.T) {
 		if state := p.Wait(); state.ExitCode() != 7 {
 			t.Errorf("the heir exited with 7, the reaper with %v", state)
 		}
+		p.WaitGone() // the heir's workers, which nobody has stopped
 	})
 }
 

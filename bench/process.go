@@ -242,7 +242,7 @@ func (p *program) stop() error {
 	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		p.launcher.reapOrphans()
 		left, unsure := carriers(p.id)
-		if len(left) == 0 && !unsure {
+		if len(left) == 0 && (!unsure || time.Since(began) > grace) { // it may be another contender's
 			return nil
 		}
 		if time.Since(began) > limit {

@@ -76,7 +76,7 @@ func withoutServers(r *run) (all []*dying, err error) {
 	ours := &dying{word: "ready", args: []string{lean, "pool", "-standby", "1"}}
 	ours.series = r.series(group, standbyName, "Standby 1", inSeconds)
 	hand := &dying{word: "ready", args: []string{lean, "hand", "-parked"}}
-	hand.series = r.series(group, "by hand, a parked process", "Wait, and a byte to a process that waits for it", inSeconds)
+	hand.series = r.series(group, "by hand, a parked process", "Wait, and a byte to a process that waits for it in a blocking read", inSeconds)
 	for _, d := range []*dying{ours, hand} {
 		if err := d.up(r); err != nil {
 			return all, err

@@ -58,8 +58,8 @@ func variation(counts []int) float64 {
 	return math.Sqrt(squares/float64(len(counts))) / m
 }
 
-// ratioOf is the ratio of the medians of two series, with the interval in which it lies in 95 of 100 draws of rounds, with
-// replacement. Contenders that were measured in the same rounds, by turns, are drawn together: what the machine did besides in
+// ratioOf is the ratio of the medians of two series, with the interval in which it lies in 95 of 100 draws of samples, with
+// replacement. Series of one length were measured by turns, a sample of each in a round, and are drawn together: what the machine did besides in
 // a round is in both. The draws are the same in each run.
 func ratioOf(samples, base []float64) (ratio, low, high float64) {
 	ratio = median(samples) / median(base)

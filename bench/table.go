@@ -93,7 +93,7 @@ func (g *goal) format(u unit) string {
 	return sign + " " + u.format(g.Bound)
 }
 
-// verdict is none where the interval has the goal within: another run may find the median on the other side of it.
+// verdict is "undecided" where the interval has the goal within: another run may find the median on the other side of it.
 func (f figure) verdict() string {
 	switch {
 	case f.Low != f.High && f.Goal.reached(f.Low) != f.Goal.reached(f.High):

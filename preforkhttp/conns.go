@@ -10,12 +10,12 @@ import (
 
 // conns keeps the open connections of one server, as its ConnState hook tells of them. The hook runs twice for
 // every request, so it touches nothing that connections share: what it does costs the same however many connections and
-// processors there are. Who asks about all of them pays instead, in a drain.
+// processors there are. Who asks about all of them pays instead, in a drain, and looks the less often the longer it takes.
 type conns struct {
 	byConn sync.Map // net.Conn: *connection
 	coming sync.Map // net.Conn: *exchange, of those of which no state was told yet
 
-	hijacked func() // called when a connection is
+	hijacked func(*exchange) // called when a connection is
 
 	began   time.Time     // times are counted from here: the clock is read once for it, and twice for one of the day
 	changed chan struct{} // holds a token after a change, for the one goroutine that waits for it
@@ -32,7 +32,7 @@ type connection struct {
 }
 
 func newConns() *conns {
-	return &conns{hijacked: func() {}, began: time.Now(), changed: make(chan struct{}, 1)}
+	return &conns{hijacked: func(*exchange) {}, began: time.Now(), changed: make(chan struct{}, 1)}
 }
 
 // setState is the ConnState hook. For every connection net/http reports StateNew first, before Serve can return, and
@@ -57,8 +57,7 @@ func (c *conns) setState(nc net.Conn, state http.ConnState) {
 			return
 		}
 		if x := e.(*connection).x; x != nil && state == http.StateHijacked {
-			x.hijacked.Store(true)
-			c.hijacked()
+			c.hijacked(x)
 		}
 	}
 	select {
@@ -97,15 +96,18 @@ func (c *conns) none() bool {
 // state for limit. If not, it may be so after again, or after a change.
 func (c *conns) quiet(limit time.Duration) (quiet bool, again time.Duration) {
 	now := time.Since(c.began)
+	quiet = true
 	c.all(func(conn *connection) bool {
 		if conn.state == http.StateActive {
-			again = limit // only a change helps; to look again does no harm
+			quiet, again = false, limit // only a change helps; to look again does no harm
 			return false
 		}
-		again = max(again, limit-(now-conn.since))
+		if left := limit - (now - conn.since); left > 0 {
+			quiet, again = false, max(again, left)
+		}
 		return true
 	})
-	return again <= 0, again
+	return quiet, again
 }
 
 // expire makes the connections that wait for a request end, but those of HTTP/2, which have a better way. plainHTTP2
@@ -116,9 +118,15 @@ func (c *conns) quiet(limit time.Duration) (quiet bool, again time.Duration) {
 // request that lies in the socket or has been read and not begun: observed on loopback with clients as likely to
 // send as not, 1.9 % of the connections against none. (Unix sockets tell the peer: its next write fails with
 // EPIPE, without a byte sent. Systems other than Linux may drop what lies in the socket, as a close does.)
-func (c *conns) expire(plainHTTP2 bool) {
+//
+// It reports whether one is spared, since it has begun a request meanwhile.
+func (c *conns) expire(plainHTTP2 bool) (spared bool) {
 	c.all(func(conn *connection) bool {
-		if conn.state == http.StateActive || conn.http2(plainHTTP2) {
+		if conn.http2(plainHTTP2) {
+			return true
+		}
+		if conn.state == http.StateActive {
+			spared = true
 			return true
 		}
 		conn.expired = true
@@ -133,6 +141,7 @@ func (c *conns) expire(plainHTTP2 bool) {
 		}
 		return true
 	})
+	return spared
 }
 
 // http2 reports whether the connection speaks HTTP/2, or may. In StateNew none does yet, and it must

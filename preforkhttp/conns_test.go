@@ -69,6 +69,61 @@ func TestExpireSparesActive(t *testing.T) {
 	}
 }
 
+// closer is a connection that only tells of its end for reading.
+type closer struct {
+	net.Conn
+	closed func(*closer)
+}
+
+func (c *closer) CloseRead() error {
+	c.closed(c)
+	return nil
+}
+
+// TestDrainSparesWhatBegins: a request that begins while connections are expired is waited for, and its connection is expired after.
+func TestDrainSparesWhatBegins(t *testing.T) {
+	d := hook(new(http.Server))
+	var one, two *closer
+	expired := make(chan *closer, 2)
+	first := true
+	closed := func(c *closer) {
+		if other := one; first {
+			if c == one {
+				other = two
+			}
+			d.conns.setState(other, http.StateActive)
+		}
+		first = false
+		expired <- c
+	}
+	one, two = &closer{closed: closed}, &closer{closed: closed}
+	d.conns.setState(one, http.StateNew)
+	d.conns.setState(two, http.StateNew)
+	done := make(chan error, 1)
+	go func() { done <- d.drain(time.Millisecond) }()
+	idle := <-expired
+	spared := one
+	if idle == one {
+		spared = two
+	}
+	d.conns.setState(idle, http.StateClosed)
+	select {
+	case <-done:
+		t.Fatal("the drain is over while there is a request")
+	case c := <-expired:
+		t.Fatalf("expired with a request: %v", c == spared)
+	case <-time.After(50 * time.Millisecond):
+	}
+	d.conns.setState(spared, http.StateIdle)
+	if c := <-expired; c != spared {
+		t.Error("expired twice")
+	}
+	d.conns.setState(spared, http.StateClosed)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestHookAllocatesNothing: what a request adds to the cost of net/http is a lock and the time.
 func TestHookAllocatesNothing(t *testing.T) {
 	c, nc := newConns(), net.Conn(new(net.TCPConn))

@@ -117,26 +117,41 @@ func (d *drainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // drain returns when nothing is open any more. The listener is closed, and srv.Serve has returned: no connection is added.
 func (d *drainer) drain(limit time.Duration) error {
 	d.draining.Store(true) // the AfterFunc may be late
+	// A connection that begins a request between the look and its end is spared, and the drain begins anew: after Shutdown
+	// net/http would throw that request away.
+	for spared := true; spared; {
+		d.awaitQuiet(limit)
+		d.ending.Store(true)
+		spared = d.conns.expire(d.srv.Protocols != nil && d.srv.Protocols.UnencryptedHTTP2())
+		d.wait(d.conns.settled)
+	}
+	// What is left are HTTP/2 connections. Shutdown sends them GOAWAY, by which that protocol loses no request.
+	return d.srv.Shutdown(context.Background())
+}
+
+func (d *drainer) awaitQuiet(limit time.Duration) {
 	for {
+		began := time.Now()
 		quiet, again := d.conns.quiet(limit)
 		if quiet {
-			break
+			return
 		}
+		pauseAfter(began)
 		select {
 		case <-d.conns.changed:
 		case <-time.After(again):
 		}
 	}
-	d.ending.Store(true)
-	d.conns.expire(d.srv.Protocols != nil && d.srv.Protocols.UnencryptedHTTP2())
-	d.wait(d.conns.settled)
-	// What is left are HTTP/2 connections. Shutdown sends them GOAWAY, by which that protocol loses no request.
-	return d.srv.Shutdown(context.Background())
 }
 
 // wait returns when done, which a change of the connections can make true.
 func (d *drainer) wait(done func() bool) {
-	for !done() {
+	for began := time.Now(); !done(); began = time.Now() {
+		pauseAfter(began)
 		<-d.conns.changed
 	}
 }
+
+// pauseAfter is a pause behind a look at all connections: with thousands of them, and requests that go on, the looks would
+// take the processor from the requests.
+func pauseAfter(began time.Time) { time.Sleep(min(10*time.Since(began), 100*time.Millisecond)) }

@@ -142,8 +142,9 @@ func (g *barrier) leave(r *http.Request) {
 }
 
 // hijacked counts a request as finished whose connection is the program's from now on.
-func (g *barrier) hijacked() {
-	g.hijacks.Store(true)
+func (g *barrier) hijacked(x *exchange) {
+	g.hijacks.Store(true) // first: leave asks about x only then
+	x.hijacked.Store(true)
 	g.done()
 }
 

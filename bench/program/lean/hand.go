@@ -110,6 +110,7 @@ func parked() *parkedProcess {
 	}
 	cmd := exec.Command("/proc/self/exe", "child", "-parked")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = r, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		log.Fatal(err)
 	}

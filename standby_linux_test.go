@@ -76,7 +76,7 @@ func TestStandbyGetsTheCPUsOfItsSlot(t *testing.T) {
 // its slot is no news.
 func TestStandbyKilledWithTheWorker(t *testing.T) {
 	p, pids := standby(t, "")
-	p.Signal(syscall.SIGSTOP)
+	thaw := preforktest.Freeze(t, p.PID())
 	all, err := preforktest.Children(p.PID())
 	if err != nil || len(all) != 3 {
 		t.Fatalf("children %v, %v", all, err)
@@ -96,7 +96,7 @@ func TestStandbyKilledWithTheWorker(t *testing.T) {
 			kill(c.PID)
 		}
 	}
-	p.Signal(syscall.SIGCONT)
+	thaw()
 	p.ExpectAll(`^2: slot 1, crashed$`, `^3: slot -?1, crashed$`, `slot 1, generation 1, starting to ready$`)
 	p.Signal(term)
 	p.Expect(`^left 0, <nil>$`)

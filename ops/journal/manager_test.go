@@ -406,7 +406,7 @@ func TestHeirBegins(t *testing.T) {
 		s, err := PreviousState(path)
 		return err == nil && s.PID == heir
 	})
-	syscall.Kill(heir, syscall.SIGSTOP)
+	thaw := preforktest.Freeze(t, heir)
 	os.Rename(path, path+".1")
 	os.WriteFile(path, nil, 0o600)
 	w.Close()
@@ -414,7 +414,7 @@ func TestHeirBegins(t *testing.T) {
 	if texts, _ := all(t, path); len(texts) > 0 {
 		t.Errorf("the manager before it has begun the file: %q", texts)
 	}
-	syscall.Kill(heir, syscall.SIGCONT)
+	thaw()
 	syscall.Kill(heir, syscall.SIGTERM)
 	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, heir))
 	p.WaitGone()

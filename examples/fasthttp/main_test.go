@@ -136,8 +136,7 @@ func TestQueueAtTheEnd(t *testing.T) {
 	if err != nil {
 		t.Skipf("the worker's pid is not known here: %v", err)
 	}
-	worker := workers[0].PID
-	syscall.Kill(worker, syscall.SIGSTOP) // so that what comes now queues
+	thaw := preforktest.Freeze(t, workers[0].PID) // so that what comes now queues
 	conns := make([]net.Conn, clients)
 	for i := range conns {
 		if conns[i], err = net.Dial("tcp", address); err != nil {
@@ -148,7 +147,7 @@ func TestQueueAtTheEnd(t *testing.T) {
 	}
 	p.Signal(syscall.SIGTERM)
 	p.Expect(`worker stopping`)
-	syscall.Kill(worker, syscall.SIGCONT)
+	thaw()
 	for i, c := range conns {
 		answer := make([]byte, len("HTTP/1.1 200"))
 		c.SetDeadline(time.Now().Add(20 * time.Second))

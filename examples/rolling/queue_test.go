@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
 // TestQueues: what waits to be accepted when a worker is told to stop is served, by its replacement or, at the end of the
@@ -20,36 +22,37 @@ func TestQueues(t *testing.T) {
 	s := startServer(t, modes)
 
 	workers := s.workerPIDs()
-	queue := s.fill(workers)
+	queue, thaw := s.fill(workers)
 	s.roll()
 	s.served(queue, "by the replacements, while the old workers stand still")
-	s.goOn(workers)
+	thaw()
 
 	workers = s.workerPIDs()
-	queue = s.fill(workers)
+	queue, thaw = s.fill(workers)
 	old := s.generation
 	s.signal(syscall.SIGUSR2)
 	s.begins()
 	s.served(queue, "by the heir's workers, while the old ones stand still")
-	s.goOn(workers)
+	thaw()
 	s.ExpectN(2*number, fmt.Sprintf(`worker ready slot=\d gen=1 |worker gone slot=\d gen=%d `, old))
 
 	workers = s.workerPIDs()
-	queue = s.fill(workers)
+	queue, thaw = s.fill(workers)
 	s.signal(syscall.SIGTERM)
 	s.ExpectN(number, `worker stopping`)
-	s.goOn(workers)
+	thaw()
 	s.served(queue, "at the end of the program")
 	s.WaitGone()
 }
 
-// fill stops workers and opens connections with a request each, which none of them can accept.
-func (s *server) fill(workers []int) map[mode][]net.Conn {
+// fill stops workers and opens connections with a request each, which none of them can accept; thaw has the workers go on.
+func (s *server) fill(workers []int) (queue map[mode][]net.Conn, thaw func()) {
 	s.t.Helper()
+	var thaws []func()
 	for _, pid := range workers {
-		syscall.Kill(pid, syscall.SIGSTOP)
+		thaws = append(thaws, preforktest.Freeze(s.t, pid))
 	}
-	queue := make(map[mode][]net.Conn)
+	queue = make(map[mode][]net.Conn)
 	for _, m := range s.modes {
 		for range 20 {
 			c, err := net.Dial(m.network, s.addresses[m])
@@ -61,12 +64,10 @@ func (s *server) fill(workers []int) map[mode][]net.Conn {
 			queue[m] = append(queue[m], c)
 		}
 	}
-	return queue
-}
-
-func (s *server) goOn(workers []int) {
-	for _, pid := range workers {
-		syscall.Kill(pid, syscall.SIGCONT)
+	return queue, func() {
+		for _, thaw := range thaws {
+			thaw()
+		}
 	}
 }
 

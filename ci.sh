@@ -54,7 +54,7 @@ step "go mod tidy" tidy
 # The command that README.md names; -v would hide a failure in noise.
 step "tests of all modules" go test -race -shuffle=on work
 step "tests as users get the module" env GOWORK=off go test -short ./...
-step "tests without cgo" env CGO_ENABLED=0 go test -run 'Original|Surroundings|Death|Guard|Marker' .
+step "tests without cgo" env CGO_ENABLED=0 go test -run 'Original|Surroundings|Death|Marker' .
 step "process tests, repeated" go test -race -shuffle=on -count=5 -run 'Original0[1256]|Storm|Interrupt|Marker|Listen|Command|EndOfAWorker|TwoPools' .
 step "processes, repeated" go test -race -shuffle=on -count=5 ./internal/proc
 step "fuzzing" fuzz

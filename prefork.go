@@ -142,7 +142,7 @@ type Config struct {
 	MaxSurge int
 
 	// FromDisk has the workers of each generation but the first run the program's file as it is on disk when the signal comes
-	// that replaces the workers, so that a deploy needs no new manager; else they run the file that the manager runs, also where another has
+	// that replaces the workers, so that a deploy needs no new manager; else they run the file that the manager runs, on Linux also where another has
 	// taken its name. The file is looked at before anybody is told to stop: if it is missing, cut short or cannot be
 	// run, ReloadFailedEvent says so and the workers go on. It stays open: a worker that is respawned runs what
 	// its generation ran, whatever became of the file. Manager.Upgrade replaces the manager, too.

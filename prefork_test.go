@@ -32,7 +32,7 @@ var programs = map[string]func(){
 
 func TestMain(m *testing.M) { preforktest.Main(m, programs) }
 
-// long asks for the counts that the issues name; without it a test repeats less often.
+// long asks for the counts that README.md and docs/RELIABILITY.md name; without it a test repeats less often.
 var long = flag.Bool("long", false, "repeat as often as is promised, not a tenth of it")
 
 // times is how often a test repeats what it does.

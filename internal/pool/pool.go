@@ -259,6 +259,14 @@ func (p *Pool) Max() int { return p.max }
 // Len is the number of workers that are not gone, without standbys.
 func (p *Pool) Len() int { return len(p.workers) - p.standby.alive }
 
+// Full tells whether all workers are ready that there should be: Max, or with sizing by load as many as it wants now.
+func (p *Pool) Full() bool {
+	return p.size.ready >= p.max || !p.wants() && p.size.ready == p.size.alive
+}
+
+// Overdue tells whether a Tick would find that somebody's time is over.
+func (p *Pool) Overdue(now Time) bool { return len(p.deadlines) > 0 && p.deadlines[0].deadline <= now }
+
 // Generation is the number of Begin events so far.
 func (p *Pool) Generation() int { return p.gen }
 
@@ -308,6 +316,7 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 		p.roll.gaveUp = p.roll.gaveUp && ev.Sig != p.cfg.Stop // whoever stops all has the next generation come, whatever it is
 	case Forward:
 		p.schedule(now, ev)
+		p.roll.gaveUp = p.roll.gaveUp && ev.Sig != p.cfg.Stop // as above
 	case KillAll:
 		for w := p.oldest; w != nil; w = w.next {
 			p.kill(w, Overdue)
@@ -343,7 +352,7 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 		p.killRests() // they serve nobody, so that there is nothing to stagger
 	}
 	p.runSchedules(now)
-	p.runDeadlines(now)
+	p.runDeadlines(now, ev.Kind == Tick)
 	p.runAges(now)
 	p.runRests(now)
 	p.endRoll(now)

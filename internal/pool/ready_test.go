@@ -53,3 +53,29 @@ func TestAStartingWorkerToldToStopHasTheStopsTime(t *testing.T) {
 		t.Errorf("reason %d, want that it did not stop in time", s.gone[1])
 	}
 }
+
+// A loop that was held up says first what happened meanwhile, and then that time has passed: who is ready by then is not killed.
+func TestNewsBeforeDeadlines(t *testing.T) {
+	cfg := usual(3)
+	cfg.ReadyTimeout = 5 * sec
+	cfg.Jitter = func() float64 { return 0 }
+	p := New(cfg)
+	for step := p.Handle(0, Event{Kind: Begin}); step.Ask; {
+		step = p.Handle(0, Event{Kind: Spawned})
+	}
+	killed := func(step Step) (ids []int) {
+		for _, e := range step.Effects {
+			if e.Kind == Change && e.To == Killed {
+				ids = append(ids, e.ID)
+			}
+		}
+		return ids
+	}
+	var ids []int
+	for _, ev := range []Event{{Kind: Halt}, {Kind: Begin}, {Kind: Reached, ID: 1}, {Kind: Reached, ID: 3}} {
+		ids = append(ids, killed(p.Handle(6*sec, ev))...)
+	}
+	wantAll(t, "killed before the last news", ids)
+	want(t, "overdue", p.Overdue(6*sec), true)
+	wantAll(t, "killed by the Tick", killed(p.Handle(6*sec, Event{Kind: Tick})), 2)
+}

@@ -58,7 +58,7 @@ func (p *Pool) beginRoll(now Time) {
 	marked := r.marked && p.Len() > 0
 	r.marked = false
 	switch {
-	case p.Len() == 0, !marked && r.way == forward && r.told, !marked && r.way == still && !r.gaveUp:
+	case p.Len() == 0, !marked && r.way == forward && r.told, !marked && r.way != forward && !r.gaveUp:
 		p.good, r.way, r.gaveUp = p.gen, still, false
 		p.requeue()
 	case marked:

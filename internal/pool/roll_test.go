@@ -359,3 +359,34 @@ func TestGivenUpStaysGivenUp(t *testing.T) {
 	s.obey()
 	want(t, "of the generation after all were stopped", s.gens()[4], 2)
 }
+
+// Nor do the workers of the good generation come back where all are stopped one after another, or while what was given up is on its way out.
+func TestGivenUpAndStaggered(t *testing.T) {
+	for _, staggered := range []bool{true, false} {
+		for _, ready := range []bool{false, true} {
+			s := rolling(t, 2, 1)
+			failed := 3
+			if ready { // one of generation 2 is there, and has to be replaced once more
+				s.reach(3)
+				failed = 4
+			}
+			s.crash(failed)
+			want(t, "rolls given up", s.gaveUp, 1)
+			s.do(Event{Kind: Halt})
+			if staggered {
+				s.do(Event{Kind: Forward, Sig: s.cfg.Stop, For: hup, Interval: sec})
+			} else {
+				s.do(Event{Kind: Signal, Sig: s.cfg.Stop})
+			}
+			s.do(Event{Kind: Begin})
+			for range 5 {
+				s.obey()
+				s.pass(sec)
+				s.reachAll()
+			}
+			if got := s.gens(); got[3] != 2 || len(got) != 1 {
+				t.Errorf("staggered %v, one was ready %v: workers by generation: %v, want two of 3", staggered, ready, got)
+			}
+		}
+	}
+}

@@ -155,8 +155,11 @@ func (p *Pool) runSchedules(now Time) {
 
 // runDeadlines tells those to stop that yielded and live on. It kills the lost, those that did not become ready in time, and the workers that were told to stop StopTimeout ago, each on its own clock: a staggered stop is not
 // cut short for those that were told last (D8).
-func (p *Pool) runDeadlines(now Time) {
-	for len(p.deadlines) > 0 && p.deadlines[0].deadline <= now {
+//
+// Nobody is killed for not being ready before a Tick: a caller that was held up says first what happened meanwhile, and that may be
+// that the worker is ready.
+func (p *Pool) runDeadlines(now Time, tick bool) {
+	for p.Overdue(now) {
 		why := Overdue
 		w := p.deadlines[0]
 		switch {
@@ -165,6 +168,8 @@ func (p *Pool) runDeadlines(now Time) {
 			continue
 		case w.stuck:
 			why = Stuck
+		case w.state < Stopping && !tick:
+			return
 		case w.state < Stopping:
 			why = NeverReady
 		}

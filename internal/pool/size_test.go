@@ -146,3 +146,22 @@ func TestCrashLoop(t *testing.T) {
 	}
 	want(t, "given up at a failure each 3 s", s.surrendered, 0)
 }
+
+// Full is when nobody is missing and nobody starting: with sizing by load that is not Max.
+func TestFull(t *testing.T) {
+	s := begun(t, Config{Max: 10, MinSpare: 2, MaxSpare: 4, StopTimeout: sec})
+	want(t, "full, with two idle", s.p.Full(), true)
+	s.do(Event{Kind: Busy, ID: 1})
+	want(t, "full, while one starts", s.p.Full(), false)
+	s.reachAll()
+	want(t, "full, with one busy", s.p.Full(), true)
+	s.pass(2 * sec)
+	s.crash(2)
+	want(t, "full, after a crash", s.p.Full(), false)
+	s = newSim(t, Config{Max: 2, StopTimeout: sec})
+	s.do(Event{Kind: Begin})
+	s.do(Event{Kind: Reached, ID: 2})
+	want(t, "full, with one of two", s.p.Full(), false)
+	s.reachAll()
+	want(t, "full", s.p.Full(), true)
+}

@@ -53,9 +53,9 @@ func (m *Manager) inherit() {
 	}
 }
 
-// tellReady tells the manager before this one that all workers are ready.
+// tellReady tells the manager before this one that all workers are ready that there should be.
 func (m *Manager) tellReady() {
-	if m.succeeds && m.generation > 0 && m.ready >= m.pool.Max() {
+	if m.succeeds && m.generation > 0 && m.pool.Full() {
 		m.succeeds = false
 		self.control.Write(wire.Append(nil, wire.Reached{})) // fails only where that is gone, and then this is in its place
 	}

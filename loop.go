@@ -136,7 +136,7 @@ func (m *Manager) drain(ctx context.Context) (left int, err error) {
 }
 
 func (m *Manager) begin() {
-	m.stopping, m.gaveUp = stopping{}, false
+	m.stopping, m.gaveUp = stopping{}, m.gaveUp && m.shutdownWaits() // it may have given up in Upgrade, and nobody has seen that yet
 	m.resize()
 	m.mu.Lock()
 	m.generation++
@@ -145,7 +145,6 @@ func (m *Manager) begin() {
 	m.changed(GenerationEvent{Generation: m.generation, MaxWorkers: m.pool.Max()})
 	m.handle(pool.Event{Kind: pool.Begin})
 	m.forget()
-	m.tellReady()
 }
 
 // turn handles all that has happened since the last.
@@ -164,6 +163,7 @@ func (m *Manager) turn() pool.Step {
 		m.handle(ev)
 	}
 	m.inherit()
+	m.hearLate()
 	due := pool.Sooner(pool.Sooner(m.hearSlowed(), m.lookAtHungUp()), m.tickHeir())
 	if m.watches() || m.cfg.Recycle.MaxMemory > 0 {
 		m.watch.due = m.handle(pool.Event{Kind: pool.Tick}).Survey || m.watch.due
@@ -177,12 +177,24 @@ func (m *Manager) turn() pool.Step {
 	return step
 }
 
+// hearLate asks those that have had their time to become ready, before they are killed for it: where the manager was held up
+// (suspended, in a hook), they may have said so long ago, and the news be on its way still.
+func (m *Manager) hearLate() {
+	if !m.pool.Overdue(m.now()) {
+		return
+	}
+	for _, c := range m.children {
+		if c.State == StateStarting && c.heard.left(m.now()) > 0 {
+			m.listen(c)
+		}
+	}
+}
+
 // resize brings what SetMaxWorkers was last given to the policy.
 func (m *Manager) resize() {
 	if from, to := m.pool.Max(), m.MaxWorkers(); from != to {
 		m.changed(ResizeEvent{From: from, To: to})
 		m.handle(pool.Event{Kind: pool.Resize, N: to})
-		m.tellReady()
 	}
 }
 
@@ -317,6 +329,7 @@ func (m *Manager) handle(ev pool.Event) pool.Step {
 		m.forget()
 	}
 	m.steer()
+	m.tellReady()
 	return step
 }
 
@@ -398,16 +411,13 @@ func (m *Manager) transition(c *child, e pool.Effect) {
 	m.mu.Unlock()
 	m.watch.due = true
 	if e.From == pool.Ready {
-		m.ready--
 		m.steerDue = true
 	}
 	if e.To == pool.Ready {
 		if m.cfg.Standby > 0 {
 			c.proc.Foretell()
 		}
-		m.ready++
 		m.steerDue = true
-		m.tellReady()
 	}
 	if promoted {
 		m.promote(c)

@@ -53,7 +53,6 @@ type Manager struct {
 	fetched     *inherit.Binary    // what the next generation is started from; nil: the file that this process runs
 	notSpawned  *SpawnError        // the last spawn that failed
 	rests       map[int]*child     // by ordinal, those that are gone and have left something of their process groups
-	ready       int                // workers in state ready
 	steerDue    bool               // who is ready has changed
 	watch       watch              // of the workers' load
 	slowed      []*child           // that are read on later, since they flood the manager
@@ -89,6 +88,7 @@ type child struct {
 	unread    []byte // the beginning of a message
 	heard     allowance
 	flooded   bool // it has said more than that
+	deaf      bool // it could not be told of a pause
 	exe       *inherit.Binary
 	cell      *scoreboard.Cell // nil for a Command
 	watch     scoreboard.Watch
@@ -274,14 +274,20 @@ func (m *Manager) stopWith(ctx context.Context) (release func()) {
 	deliver := func() {
 		m.inbox.put(func(in *inbox) { in.signals.add(arrival{sig: m.cfg.ShutdownSignal, ctx: true}) })
 	}
-	stop := func() bool { return false }
+	delivered := make(chan struct{})
+	stop := func() bool { return true }
 	if ctx.Err() != nil {
 		deliver() // before anything is spawned
 	} else {
-		stop = context.AfterFunc(ctx, deliver)
+		stop = context.AfterFunc(ctx, func() {
+			defer close(delivered)
+			deliver()
+		})
 	}
 	return func() {
-		stop()
+		if !stop() {
+			<-delivered
+		}
 		m.inbox.put(func(in *inbox) { // it is not to end a later Start
 			in.signals = slices.DeleteFunc(in.signals, func(a arrival) bool { return a.ctx })
 		})

@@ -68,7 +68,8 @@ func (m *Manager) tellPausing(c *child) {
 	if m.pausing != 0 {
 		msg = wire.Pause{N: m.pausing}
 	}
-	if _, err := c.proc.Write(wire.Append(nil, msg)); err != nil && !hungUp(err) {
+	if _, err := c.proc.Write(wire.Append(nil, msg)); err != nil && !hungUp(err) && !c.deaf {
+		c.deaf = true // it may go on asking, and is not to fill the log
 		m.log.Error("worker cannot be told to pause or to go on", c.attrs("err", err)...)
 	}
 }

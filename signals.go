@@ -207,7 +207,7 @@ func (m *Manager) arrive(sig os.Signal) {
 // forward sends what the table says for a signal.
 func (m *Manager) forward(a arrival) {
 	f := m.cfg.TrapSignals[a.sig]
-	m.passOn(a)
+	m.passOn(a, false)
 	received, again := a.sig, false
 	if a.interrupt {
 		received = os.Interrupt

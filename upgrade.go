@@ -31,10 +31,12 @@ type heir struct {
 // firstHeir is where the ids of heirs begin, in the Table that they share with the workers, whose ordinals do not get there.
 const firstHeir = 1 << 61
 
+var errShutdown = errors.New("a shutdown was asked for meanwhile, which ends both")
+
 // Upgrade has a new manager take over: an heir, which is the program's file as it is on disk now, started with the
-// arguments, the environment, all the sockets and the bequeathed files of this one. When all its workers are ready, it has taken over; this
-// Manager then delivers itself ShutdownSignal, so that its workers end as they do at a shutdown, and stays until the last
-// is reaped. Until then nothing changes: the workers of the running generation are kept alive and serve.
+// arguments, the environment, all the sockets and the bequeathed files of this one. When all its workers are ready (MaxWorkers, or what
+// sizing by load wants of them), it has taken over; this Manager then delivers itself ShutdownSignal, so that its workers end as they do
+// at a shutdown, and stays until the last is reaped. Until then nothing changes: the workers of the running generation are kept alive and serve.
 //
 // If the heir ends, or fails, or is not ready within Config.UpgradeTimeout, or ctx ends, or ShutdownSignal arrives, it is
 // told to stop (and killed after StopTimeout) and reaped, the error says why, and the Manager goes on as before.
@@ -67,15 +69,19 @@ func (m *Manager) upgrade(ctx context.Context) error {
 		m.changed(UpgradeFailedEvent{Err: err})
 		return fmt.Errorf("prefork: Upgrade: %w", err)
 	}
-	defer m.restoreModes()
 	h := m.heir
+	defer func() {
+		if !h.took {
+			m.restoreModes()
+		}
+	}()
 	for !h.took && m.heir == h {
 		step := m.turn()
 		switch {
 		case h.took || m.heir != h:
 		case m.shutdownWaits():
 			// The workers are not to wait for the heir's end; it is reaped on the way.
-			m.endHeir(errors.New("a shutdown was asked for meanwhile, which ends both"))
+			m.endHeir(errShutdown)
 			return m.upgradeFailed(h)
 		case ctx.Err() != nil && h.failed == nil:
 			m.endHeir(ctx.Err())
@@ -251,7 +257,11 @@ func (m *Manager) listenHeir(h *heir) {
 			h.unread = h.unread[n:]
 			switch msg := msg.(type) {
 			case wire.Reached:
-				m.handOver(h)
+				if m.shutdownWaits() {
+					m.endHeir(errShutdown)
+				} else {
+					m.handOver(h)
+				}
 			case wire.Failed:
 				m.endHeir(fmt.Errorf("heir %d: %s", h.proc.Pid(), msg.Why))
 			}
@@ -286,7 +296,7 @@ func (m *Manager) handOver(h *heir) {
 	m.steers = false
 	m.mu.Unlock()
 	for _, a := range m.inbox.takeSignals() {
-		m.passOn(a)
+		m.passOn(a, true)
 	}
 	if self.reaper != nil {
 		// systemd goes on with the reaper as the main process.
@@ -297,9 +307,15 @@ func (m *Manager) handOver(h *heir) {
 	m.Deliver(m.cfg.ShutdownSignal)
 }
 
-// passOn sends what has come for this Manager to the heir that has taken its place.
-func (m *Manager) passOn(a arrival) {
-	if h := m.heir; h != nil && h.took && !a.ctx && a.sig != m.cfg.ShutdownSignal && !m.cfg.TrapSignals[a.sig].Upgrade {
+// passOn sends what has come for this Manager to the heir that has taken its place. A signal for an upgrade is for the heir if
+// it came before that: the program on disk may be newer than the heir's. What the table does not name was delivered by this
+// program, and means nothing to another.
+func (m *Manager) passOn(a arrival, before bool) {
+	h := m.heir
+	if h == nil || !h.took || a.sig == m.cfg.ShutdownSignal {
+		return
+	}
+	if f, named := m.cfg.TrapSignals[a.sig]; named && (before || !f.Upgrade) {
 		h.proc.Signal(a.sig.(syscall.Signal))
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -38,7 +39,11 @@ func ownVersion() string {
 	return string(exe[at+1+len(tail):])
 }
 
-func init() { programs["deploy"] = deploy }
+func init() {
+	programs["deploy"] = deploy
+	programs["sizedSite"] = sizedSite
+	programs["warming"] = warming
+}
 
 // deploy is a server whose program is replaced while it runs.
 func deploy() {
@@ -243,5 +248,65 @@ func TestBadPrograms(t *testing.T) {
 	t.Logf("%d bad programs, each as a generation and as an heir: %v", len(bad)+4, result)
 	if result.Failed > 0 || result.OK < 1000 {
 		t.Errorf("failed %d of %d: %v", result.Failed, result.OK, result.Errors)
+	}
+}
+
+// sizedSite is a pool sized by load, with much room.
+func sizedSite() {
+	pm := must(prefork.Config{
+		MaxWorkers: 10, MinSpareWorkers: 2, UpgradeTimeout: 30 * time.Second,
+		TrapSignals: prefork.Signals{term: {Signal: term}, syscall.SIGUSR2: {Upgrade: true}},
+	})
+	if !prefork.IsWorker() {
+		say("manager %d", os.Getpid())
+	}
+	pm.Run(context.Background(), func(w *prefork.Worker) error {
+		<-w.Context().Done()
+		return nil
+	})
+}
+
+// An heir that sizes its pool by load is ready when it has as many workers as it wants, which is not MaxWorkers.
+func TestUpgradeOfASizedPool(t *testing.T) {
+	p := preforktest.Start(t, "sizedSite")
+	p.Expect(`^manager `)
+	p.ExpectN(2, `worker ready`)
+	p.Signal(syscall.SIGUSR2)
+	heir, err := strconv.Atoi(p.Expect(`^manager (\d+)`)[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Expect(`heir has taken over`)
+	p.Wait()
+	syscall.Kill(heir, term)
+	p.WaitGone()
+}
+
+// warming has two workers that take a moment to be ready, and little time for it.
+func warming() {
+	pm := must(prefork.Config{MaxWorkers: 2, Readiness: prefork.Readiness{Explicit: true, Timeout: time.Second}})
+	pm.Run(context.Background(), func(w *prefork.Worker) error {
+		say("warms up")
+		time.Sleep(300 * time.Millisecond)
+		w.Ready()
+		<-w.Context().Done()
+		return nil
+	})
+}
+
+// A manager that was stopped while its workers became ready does not kill them for having been late.
+func TestReadyWhileTheManagerIsFrozen(t *testing.T) {
+	p := preforktest.Start(t, "warming")
+	p.ExpectN(2, `^warms up`)
+	thaw := preforktest.Freeze(t, p.PID())
+	time.Sleep(1200 * time.Millisecond) // more than the workers have
+	thaw()
+	p.ExpectN(2, `worker (ready|killed)`)
+	p.Signal(term)
+	p.Wait()
+	for _, line := range p.Lines() {
+		if strings.Contains(line, "worker killed") {
+			t.Error(line)
+		}
 	}
 }

@@ -1,0 +1,201 @@
+//go:build unix
+
+package prefork
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/wire"
+	"golang.org/x/sys/unix"
+)
+
+// What has come for a Manager while its heir is on its way, by the time that the heir is ready.
+func TestWhatWaitsAtTheTakeover(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		delivered []syscall.Signal
+		passed    []syscall.Signal // to the heir
+		took      bool
+	}{
+		{"a shutdown", []syscall.Signal{hup, term}, []syscall.Signal{term}, false},
+		{"the next upgrade", []syscall.Signal{usr2, hup}, []syscall.Signal{usr2, hup}, true},
+		{"what the table does not name", []syscall.Signal{syscall.SIGQUIT, hup}, []syscall.Signal{hup}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var r *rig
+				upgrades := 0
+				r = heirRig(t, Config{Observe: func(ev Event) {
+					if _, ok := ev.(UpgradeEvent); ok && upgrades == 0 { // in the loop, so that the heir's word is read later
+						upgrades++
+						for _, sig := range c.delivered {
+							r.Deliver(sig)
+						}
+					}
+				}}, func(p *proc.FakeProcess) { say(p, wire.Reached{}) })
+				done := r.startRun(context.Background())
+				time.Sleep(time.Second)
+				r.Deliver(usr2)
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if took := r.count("has taken over") == 1; took != c.took {
+					t.Errorf("the heir has taken over: %v, want %v: %q", took, c.took, r.eventLog())
+				}
+				if got := signalsOf(r.heirProcesses()[0]); !slices.Equal(got, c.passed) {
+					t.Errorf("the heir was sent %v, want %v", got, c.passed)
+				}
+			})
+		})
+	}
+}
+
+// A Manager that gives up while it upgrades says so at the end.
+func TestCrashLoopInAnUpgrade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := heirRig(t, Config{ErrRespawnInterval: -1, CrashLoop: CrashLoop{Failures: 2}}, nil)
+		go func() { time.Sleep(time.Minute); r.Deliver(usr1) }()
+		r.Start()
+		go func() {
+			time.Sleep(time.Second)
+			r.process(1).Exit(proc.Status{Code: 1})
+			r.process(2).Exit(proc.Status{Code: 1})
+		}()
+		if err := r.Upgrade(context.Background()); !errors.Is(err, errShutdown) {
+			t.Errorf("Upgrade: %v", err)
+		}
+		for r.SignalReceived() != term {
+			r.Start()
+		}
+		if _, err := r.WaitAllChildren(context.Background()); !errors.Is(err, ErrCrashLoop) {
+			t.Errorf("WaitAllChildren: %v, want ErrCrashLoop", err)
+		}
+	})
+}
+
+// Whether a socket blocks is for the heir to say once it has taken over: the Manager before it makes it as it was only where the heir
+// has failed.
+func TestSocketsOfTheHeir(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		var r *rig
+		blocks := func() bool {
+			flags, err := unix.FcntlInt(uintptr(r.sockets[0].fd), unix.F_GETFL, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return flags&unix.O_NONBLOCK == 0
+		}
+		synctest.Test(t, func(t *testing.T) {
+			r = heirRig(t, Config{}, func(p *proc.FakeProcess) {
+				inherit.SetBlocking(r.sockets[0].fd, true)
+				if fails {
+					say(p, wire.Failed{Why: "so it is"})
+				} else {
+					say(p, wire.Reached{})
+				}
+			})
+			ln, err := r.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.(net.Listener).Close()
+			done := r.startRun(context.Background())
+			time.Sleep(time.Second)
+			r.Deliver(usr2)
+			time.Sleep(time.Second)
+			if blocks() == fails {
+				t.Errorf("the heir has failed: %v, and its socket blocks: %v", fails, blocks())
+			}
+			r.Deliver(term)
+			<-done
+		})
+	}
+}
+
+// A context that ends in the very moment in which Run does, does not end what comes after it.
+func TestContextEndsAsRunDoes(t *testing.T) {
+	for range 100 {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			r := newRig(t, Config{MaxWorkers: 1, OnChildReap: func(*Manager, Exit) { cancel() }}, nil, nil)
+			done := r.startRun(ctx)
+			time.Sleep(time.Second)
+			r.Deliver(term)
+			<-done
+			synctest.Wait()
+			if a, ok := r.takeSignal(); ok {
+				t.Errorf("%v is left, by the context: %v", a.sig, a.ctx)
+			}
+		})
+	}
+}
+
+// Workers that become ready while the Manager is held up by a hook are not killed for being late.
+func TestReadyWhileReloading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reload := time.Duration(0)
+		r := newRig(t, Config{MaxWorkers: 3, Readiness: Readiness{Timeout: 2 * time.Second}, TrapSignals: hupAndTerm,
+			Reload: func() ([]byte, error) { time.Sleep(reload); return nil, nil },
+		}, func(p *proc.FakeProcess) {
+			time.AfterFunc(time.Second, func() { say(p, wire.Reached{}) })
+		}, func(p *proc.FakeProcess, sig syscall.Signal) {
+			time.AfterFunc(time.Second, func() { endOnTerm(p, sig) })
+		})
+		done := r.startRun(context.Background())
+		synctest.Wait()
+		reload = 3 * time.Second
+		r.Deliver(hup)
+		time.Sleep(time.Minute)
+		for i := range 3 {
+			r.wantSignals(i+1, term)
+		}
+		if n := r.count("killed"); n > 0 {
+			t.Errorf("%d workers were killed: %q", n, r.eventLog())
+		}
+		r.Deliver(term)
+		<-done
+	})
+}
+
+// deaf is a worker that reads nothing.
+type deaf struct{ proc.Process }
+
+func (deaf) Write([]byte) (int, error) { return 0, proc.ErrWouldBlock }
+
+// A worker that says again and again that it has paused, and does not read what it is told of that, does not fill the log.
+func TestDeafWorkerAndTheLog(t *testing.T) {
+	var log bytes.Buffer
+	synctest.Test(t, func(t *testing.T) {
+		var r *rig
+		r = newRig(t, Config{MaxWorkers: 1, Logger: slog.New(slog.NewTextHandler(&log, nil)), Observe: func(ev Event) {
+			if ev, ok := ev.(StateEvent); ok && ev.Worker.State == StateReady {
+				c := r.children[ev.Worker.Ordinal]
+				c.proc = deaf{c.proc}
+			}
+		}}, nil, nil)
+		done := r.startAgain()
+		time.Sleep(time.Second)
+		for range 100 {
+			say(r.process(1), wire.Paused{N: 7})
+		}
+		time.Sleep(time.Minute)
+		r.Deliver(term)
+		<-done
+	})
+	if n := strings.Count(log.String(), "cannot be told to pause"); n != 1 {
+		t.Errorf("the log says %d times that it cannot be told", n)
+	}
+}

@@ -25,7 +25,9 @@ import (
 // answers is an error. What workers start does not inherit sockets; a Command does, see Config.Command.
 //
 // In a worker the error is ErrNotInherited when the manager made no such call before it spawned the worker. Either
-// process, any goroutine. It does not block, but for looking up a host name, or a look at a unix socket's file that exists.
+// process, any goroutine. It does not block, but for looking up a host name, a look at a unix socket's file that exists, and
+// about a second where another program has that file's directory locked (flock): a file that a dead manager left behind is an
+// error then.
 func (m *Manager) Listen(network, address string) (net.Listener, error) {
 	switch network {
 	case "tcp", "tcp4", "tcp6", "unix":

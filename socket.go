@@ -37,6 +37,7 @@ type socketFile struct {
 
 // bindSocket makes a socket in the manager. That of a unix socket's file is made under a lock on its directory: from
 // finding that nobody answers on an old file to answering on the new one nobody else may come to the same conclusion.
+// Without the lock, since anybody may have it, a file that exists is left alone.
 func bindSocket[T closer](m *Manager, sock *socket, bind func(network, address string) (T, error)) (s T, err error) {
 	path := sock.address
 	if !strings.HasPrefix(sock.network, "unix") || path == "" || path[0] == '@' {
@@ -52,7 +53,7 @@ func bindSocket[T closer](m *Manager, sock *socket, bind func(network, address s
 			return s, fmt.Errorf("this Manager listens on it already: %w", syscall.EADDRINUSE)
 		}
 		if lockErr != nil {
-			return s, fmt.Errorf("the file exists, and whether it is in use cannot be told safely (%v): %w", lockErr, syscall.EADDRINUSE)
+			return s, fmt.Errorf("the file exists, and whether it is in use cannot be told safely (%v): remove the file if no program serves on it: %w", lockErr, syscall.EADDRINUSE)
 		}
 		if err = removeStale(sock.network, path); err == nil {
 			s, err = bind(sock.network, path)

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/prefork-go/prefork/preforktest"
 	"golang.org/x/sys/unix"
@@ -160,5 +161,60 @@ func TestSocketWithoutNameForACommand(t *testing.T) {
 	}
 	if _, err := os.Lstat(path); !os.IsNotExist(err) {
 		t.Errorf("its file: %v", err)
+	}
+}
+
+// Anybody who can open a directory can lock it, for as long as he likes. Listen waits a moment, and then does what needs no lock.
+func TestListenInALockedDirectory(t *testing.T) {
+	dir := preforktest.TempDir(t)
+	lock, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH); err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, Config{}, nil, nil)
+	t.Cleanup(r.removeSocketFiles)
+	listen := func(name string) error {
+		t.Helper()
+		result := make(chan error, 1)
+		go func() {
+			ln, err := r.Listen("unix", filepath.Join(dir, name))
+			if err == nil {
+				ln.Close()
+			}
+			result <- err
+		}()
+		select {
+		case err := <-result:
+			return err
+		case <-time.After(20 * time.Second):
+			lock.Close()
+			<-result
+			t.Fatal("Listen waits for the lock")
+			return nil
+		}
+	}
+	if err := listen("new"); err != nil {
+		t.Errorf("a new file: %v", err)
+	}
+	stale := filepath.Join(dir, "stale")
+	leaveStale(t, "unix", stale)
+	before, err := os.Lstat(stale)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = listen("stale")
+	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "the directory "+dir) || !strings.Contains(err.Error(), "remove the file") {
+		t.Errorf("a stale file: %v", err)
+	}
+	if now, err := os.Lstat(stale); err != nil || !os.SameFile(now, before) {
+		t.Errorf("the stale file: %v", err)
+	}
+	lock.Close()
+	if err := listen("stale"); err != nil {
+		t.Errorf("a stale file when the lock is gone: %v", err)
 	}
 }

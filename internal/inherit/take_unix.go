@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -280,18 +281,30 @@ func becomeCommand() {
 	syscall.Exit(127)
 }
 
+// lockWait is how long LockDir waits. Who replaces a socket's file holds the lock for some milliseconds; any other program may
+// have locked the directory for as long as it likes. lockPause is the time between two tries.
+const (
+	lockWait  = time.Second
+	lockPause = 5 * time.Millisecond
+)
+
 // LockDir holds a lock on the directory of a path until unlock is called, against others who do so. It leaves nothing
-// behind, and waits while another holds it.
+// behind. While another holds it, it waits for a second, and then fails.
 func LockDir(path string) (unlock func(), err error) {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
-	for {
-		switch err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err {
-		case nil:
+	for began := time.Now(); ; {
+		switch err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+		case err == nil:
 			return func() { dir.Close() }, nil
-		case unix.EINTR:
+		case err == unix.EINTR:
+		case err == unix.EWOULDBLOCK && time.Since(began) < lockWait:
+			time.Sleep(lockPause)
+		case err == unix.EWOULDBLOCK:
+			dir.Close()
+			return nil, fmt.Errorf("another program holds a lock, by flock, on the directory %s", dir.Name())
 		default:
 			dir.Close()
 			return nil, os.NewSyscallError("flock", err)

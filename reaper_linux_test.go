@@ -214,6 +214,19 @@ func TestReaperUpgrade(t *testing.T) {
 			p.Signal(usr1)
 			p.Expect(`^` + heir + ` received user defined signal 1$`)
 			manager = heir
+			preforktest.WaitFor(t, "the reaper has a handle of no other manager", func() bool {
+				fds, err := preforktest.Descriptors(p.PID())
+				if err != nil {
+					t.Fatal(err)
+				}
+				handles := 0
+				for _, name := range fds {
+					if strings.Contains(name, "pidfd") {
+						handles++
+					}
+				}
+				return handles <= 1
+			})
 		}
 		p.Signal(term)
 		p.Expect(`^` + manager + ` ends: <nil>$`)

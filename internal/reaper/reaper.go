@@ -9,6 +9,7 @@ package reaper
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -68,10 +69,20 @@ type chain []*manager
 
 type manager struct {
 	pid    int
-	handle int // pidfd, or -1
+	handle int    // pidfd, or -1
+	close  func() // closes it; nil for none
 	gone   bool
 	code   int            // how it ended: an exit code, or 128 and a signal
 	signal syscall.Signal // the signal
+}
+
+// end notes how a manager has ended. No signal goes to it any more.
+func (m *manager) end(code int, sig syscall.Signal) {
+	m.gone, m.code, m.signal = true, code, sig
+	if m.close != nil {
+		m.close()
+	}
+	m.handle, m.close = -1, nil
 }
 
 func (c chain) find(pid int) (i int, found bool) {
@@ -84,27 +95,35 @@ func (c chain) find(pid int) (i int, found bool) {
 }
 
 // heard takes in what a manager has said.
-func (c *chain) heard(m message, open func(pid int) int) {
+func (c *chain) heard(m message, open func(pid int) (handle int, close func())) {
 	i, found := c.find(m.pid)
 	switch {
 	case m.ended && found:
-		(*c)[i].gone, (*c)[i].code = true, m.code
+		(*c)[i].end(m.code, 0)
 	case !m.ended && !found:
-		*c = append(*c, &manager{pid: m.pid, handle: open(m.pid)})
+		for last := len(*c) - 1; last > 0 && (*c)[last].gone; last-- {
+			*c = (*c)[:last] // it has nothing to do with this heir: what it said came before its end
+		}
+		handle, close := open(m.pid)
+		*c = append(*c, &manager{pid: m.pid, handle: handle, close: close})
 	}
 }
 
 // reaped takes in the end of a child. An heir is the child of the manager before it while that lives, and then the
 // reaper's, unless it is gone and nobody has told: isChild says.
-func (c chain) reaped(pid int, code int, sig syscall.Signal, isChild func(pid int) bool) {
+func (c *chain) reaped(pid int, code int, sig syscall.Signal, isChild func(pid int) bool) {
 	if i, found := c.find(pid); found {
-		c[i].gone, c[i].code, c[i].signal = true, code, sig
+		(*c)[i].end(code, sig)
 	}
-	for i := 1; i < len(c); i++ {
-		if c[i-1].gone && !c[i].gone && !isChild(c[i].pid) {
-			c[i].gone, c[i].code = true, 1
+	for i, m := range (*c)[1:] {
+		if (*c)[i].gone && !m.gone && !isChild(m.pid) {
+			m.end(1, 0)
 		}
 	}
+	// The last counts, also when it is gone. Of the others, those that are gone had one more use, which was to have the heir
+	// looked for among the children: there it is, or gone, too.
+	last := (*c)[len(*c)-1]
+	*c = slices.DeleteFunc(*c, func(m *manager) bool { return m.gone && m != last })
 }
 
 // target is who signals go to: the newest that lives; nil for none.

@@ -185,12 +185,12 @@ func (r *reaper) hear() bool {
 }
 
 // open is a handle on a manager that is not a child yet: its pid could be another's by the time that a signal comes.
-func open(pid int) int {
+func open(pid int) (handle int, close func()) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		return -1 // an old kernel
+		return -1, nil // an old kernel
 	}
-	return fd
+	return fd, func() { unix.Close(fd) }
 }
 
 // wait waits until something has ended, and for all that has.

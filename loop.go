@@ -190,9 +190,9 @@ func (m *Manager) hearLate() {
 	}
 }
 
-// resize brings what SetMaxWorkers was last given to the policy.
+// resize brings what SetMaxWorkers was last given to the policy, as far as there is room.
 func (m *Manager) resize() {
-	if from, to := m.pool.Max(), m.MaxWorkers(); from != to {
+	if from, to := m.pool.Max(), m.room(m.MaxWorkers()); from != to {
 		m.changed(ResizeEvent{From: from, To: to})
 		m.handle(pool.Event{Kind: pool.Resize, N: to})
 	}

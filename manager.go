@@ -382,7 +382,8 @@ func (m *Manager) MaxWorkers() int {
 }
 
 // SetMaxWorkers changes the target number of workers, at the loop's next turn: new ones are spawned in the running
-// generation, surplus ones (those in the highest slots) are told to stop. 0 stops all and keeps the Manager running. In
+// generation, surplus ones (those in the highest slots) are told to stop. 0 stops all and keeps the Manager running. With
+// ListenPerWorker, while an upgrade is under way, slots beyond those that had a socket when it began wait until it has failed. In
 // a worker it does nothing. Any goroutine; it does not block. A negative number panics.
 func (m *Manager) SetMaxWorkers(n int) {
 	if n < 0 {

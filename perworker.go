@@ -150,6 +150,21 @@ func (m *Manager) grow(slot int) error {
 	return nil
 }
 
+// room is how many workers there may be of n that are wanted. While an heir is there, it alone makes sockets: the kernel gives
+// places in the group in the order in which sockets come, of whichever manager, and each would take the other's for its own. What
+// is steered to such a one is lost when the other ends.
+func (m *Manager) room(n int) int {
+	if m.heir == nil {
+		return n
+	}
+	for _, s := range m.allSockets() {
+		if s.group != nil {
+			n = min(n, len(s.group.fds))
+		}
+	}
+	return n
+}
+
 // steer has new connections go to slots with a ready worker, and the sockets of the others served by some worker.
 func (m *Manager) steer() {
 	if !m.steerDue {

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/inherit"
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/wire"
 )
@@ -168,4 +169,71 @@ func TestPerWorkerOfACommand(t *testing.T) {
 	if _, err := r.ListenPerWorker("udp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), `ListenPerWorker("udp", "127.0.0.1:0")`) {
 		t.Errorf("udp: %v", err)
 	}
+}
+
+// heirSockets is how many sockets for slots an heir was handed.
+func heirSockets(t *testing.T, p *proc.FakeProcess) (n int) {
+	t.Helper()
+	for _, kv := range p.Spec.Env {
+		value, ok := strings.CutPrefix(kv, inherit.HeirEnv+"=")
+		if !ok {
+			continue
+		}
+		marker, err := inherit.ParseHeir(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range marker.Sockets {
+			if perSlot(s) {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// While an heir is there, it alone makes sockets: two who do cannot know their places in the kernel's group.
+func TestNoSocketsBesideAnHeir(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := heirRig(t, Config{}, nil)
+		r.listenPerWorkerOn()
+		done := r.startAgain()
+		time.Sleep(time.Minute)
+		want := func(when string, workers, sockets int) {
+			t.Helper()
+			r.wantWorkers(when, workers)
+			got := 0
+			r.idle(func() { got = len(r.sockets[0].group.fds) })
+			if got != sockets {
+				t.Errorf("%s: %d sockets, want %d", when, got, sockets)
+			}
+		}
+		r.SetMaxWorkers(3) // just before the upgrade: the worker may come later, its socket not
+		r.Deliver(usr2)
+		want("an heir starts", 3, 3)
+		heir := r.heirProcesses()[0]
+		if n := heirSockets(t, heir); n != 3 {
+			t.Errorf("the heir was handed %d sockets, want 3", n)
+		}
+		r.SetMaxWorkers(1)
+		time.Sleep(time.Second)
+		want("fewer beside an heir", 1, 3)
+		r.SetMaxWorkers(5)
+		time.Sleep(time.Second)
+		want("more beside an heir", 3, 3)
+		heir.Exit(proc.Status{Code: 1})
+		want("the heir is gone", 5, 5)
+
+		r.Deliver(usr2)
+		time.Sleep(time.Second)
+		heir = r.heirProcesses()[1]
+		if n := heirSockets(t, heir); n != 5 {
+			t.Errorf("the second heir was handed %d sockets, want 5", n)
+		}
+		r.SetMaxWorkers(6)
+		time.Sleep(time.Second)
+		say(heir, wire.Reached{})
+		want("the heir has taken over", 0, 5)
+		<-done
+	})
 }

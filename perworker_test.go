@@ -33,6 +33,7 @@ func init() { programs["perworker"], programs["perworkerpools"] = perWorker, per
 //	deaf      workers up to this generation never accept
 //	respawn   ErrRespawnInterval
 //	hold      Start waits for a line "go"
+//	grow      how many workers the manager is to have once an heir is under way
 //
 // The manager reads lines "max N" from its standard input. A worker becomes another program on SIGUSR2, and closes
 // its listeners on SIGWINCH.
@@ -47,8 +48,16 @@ func perWorkerThat(orders map[string]func(string)) {
 	}
 	respawn, _ := time.ParseDuration(args["respawn"])
 	workers, _ := strconv.Atoi(contents(args["dir"], "workers"))
-	pm := must(prefork.Config{
-		MaxWorkers: workers, ErrRespawnInterval: respawn, MaxSurge: 2, Readiness: prefork.Readiness{Explicit: true}, Observe: sayEvent,
+	var pm *prefork.Manager
+	observe := func(ev prefork.Event) {
+		sayEvent(ev)
+		if _, ok := ev.(prefork.UpgradeEvent); ok && args["grow"] != "" {
+			n, _ := strconv.Atoi(args["grow"])
+			pm.SetMaxWorkers(n)
+		}
+	}
+	pm = must(prefork.Config{
+		MaxWorkers: workers, ErrRespawnInterval: respawn, MaxSurge: 2, Readiness: prefork.Readiness{Explicit: true}, Observe: observe,
 		TrapSignals: prefork.Signals{term: {Signal: term}, hup: {Signal: term}, usr1: {Rolling: true}, syscall.SIGUSR2: {Upgrade: true}},
 	})
 	var lns []net.Listener

@@ -4,9 +4,12 @@ package prefork_test
 
 import (
 	"fmt"
+	"net"
 	"strconv"
 	"syscall"
 	"testing"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
 // upgrade has an heir take over that has n workers, and waits until the manager before it has ended.
@@ -87,4 +90,40 @@ func TestPerWorkerUpgradeFails(t *testing.T) {
 			f.end()
 		})
 	}
+}
+
+// A manager that is to grow while its heir comes up does not take the place in the kernel's group that the heir counts on: once that
+// has taken over, nothing new waits for a manager that drains.
+func TestPerWorkerUpgradeWhileGrowing(t *testing.T) {
+	f := startFleet(t, 2, "respawn=1h", "grow=3")
+	f.ready(2, 1)
+	f.open()
+	held, err := net.Dial("tcp", f.addrs[0]) // asks for nothing yet, so that the first manager has to wait for it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	preforktest.WaitFor(t, "the connection is accepted", func() bool {
+		all := f.sockets("01")                   // established
+		return len(all) == 1 && all[0][9] != "0" // one that is queued has no inode yet
+	})
+	f.write("workers", "3")
+	f.Signal(syscall.SIGUSR2)
+	f.heir, _ = strconv.Atoi(f.Expect(`^heir (\d+)$`)[1])
+	f.wantSlots("tcp", f.addrs[0], 3)
+	for _, a := range f.served(f.queue(200)) {
+		if a.manager != f.heir {
+			t.Errorf("served by manager %d, not %d", a.manager, f.heir)
+		}
+	}
+	if _, err := held.Write([]byte("?")); err != nil {
+		t.Fatal(err)
+	}
+	if a := f.served([]net.Conn{held}); a[0].manager != f.PID() {
+		t.Errorf("what the first manager had accepted is served by %d", a[0].manager)
+	}
+	f.Wait()
+	f.ask(200)
+	syscall.Kill(f.heir, term)
+	f.WaitGone()
 }

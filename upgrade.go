@@ -171,6 +171,9 @@ func (m *Manager) startHeir() error {
 	if err := m.mayUpgrade(); err != nil {
 		return err
 	}
+	if err := m.grow(m.MaxWorkers() - 1); err != nil { // later it could not
+		return err
+	}
 	exe, err := m.openOnDisk()
 	if err != nil {
 		return err

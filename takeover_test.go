@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"slices"
 	"strings"
 	"syscall"
@@ -110,7 +109,7 @@ func TestSocketsOfTheHeir(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer ln.(net.Listener).Close()
+			defer ln.Close()
 			done := r.startRun(context.Background())
 			time.Sleep(time.Second)
 			r.Deliver(usr2)

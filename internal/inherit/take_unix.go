@@ -291,7 +291,7 @@ const (
 // LockDir holds a lock on the directory of a path until unlock is called, against others who do so. It leaves nothing
 // behind. While another holds it, it waits for a second, and then fails.
 func LockDir(path string) (unlock func(), err error) {
-	dir, err := os.Open(filepath.Dir(path))
+	dir, err := os.OpenFile(filepath.Dir(path), os.O_RDONLY|unix.O_DIRECTORY, 0) // a FIFO would wait
 	if err != nil {
 		return nil, err
 	}

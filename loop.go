@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -124,6 +125,7 @@ func (m *Manager) drain(ctx context.Context) (left int, err error) {
 				m.removeSocketFiles()
 			}
 			if m.gaveUp {
+				m.gaveUp = false
 				return 0, ErrCrashLoop
 			}
 			return 0, nil
@@ -163,13 +165,13 @@ func (m *Manager) turn() pool.Step {
 		m.handle(ev)
 	}
 	m.inherit()
-	m.hearLate()
+	heard := m.hearLate()
 	due := pool.Sooner(pool.Sooner(m.hearSlowed(), m.lookAtHungUp()), m.tickHeir())
 	if m.watches() || m.cfg.Recycle.MaxMemory > 0 {
-		m.watch.due = m.handle(pool.Event{Kind: pool.Tick}).Survey || m.watch.due
+		m.watch.due = m.handle(pool.Event{Kind: pool.Tick, Heard: heard}).Survey || m.watch.due
 		due = pool.Sooner(due, m.lookAround())
 	}
-	step := m.handle(pool.Event{Kind: pool.Tick})
+	step := m.handle(pool.Event{Kind: pool.Tick, Heard: heard})
 	step.Wake = pool.Sooner(step.Wake, due)
 	if m.watch.due = m.watch.due || step.Survey; m.watch.due && m.watches() { // what has just changed is looked at before the loop sleeps for long
 		step.Wake = pool.Sooner(step.Wake, m.readable())
@@ -178,16 +180,18 @@ func (m *Manager) turn() pool.Step {
 }
 
 // hearLate asks those that have had their time to become ready, before they are killed for it: where the manager was held up
-// (suspended, in a hook), they may have said so long ago, and the news be on its way still.
-func (m *Manager) hearLate() {
-	if !m.pool.Overdue(m.now()) {
-		return
+// (suspended, in a hook), they may have said so long ago, and the news be on its way still. It returns up to when all was heard.
+func (m *Manager) hearLate() pool.Time {
+	now := m.now()
+	if !m.pool.Overdue(now) {
+		return now
 	}
 	for _, c := range m.children {
-		if c.State == StateStarting && c.heard.left(m.now()) > 0 {
+		if c.State == StateStarting && !slices.Contains(m.slowed, c) {
 			m.listen(c)
 		}
 	}
+	return now
 }
 
 // resize brings what SetMaxWorkers was last given to the policy, as far as there is room.

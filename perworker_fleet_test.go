@@ -3,7 +3,9 @@
 package prefork_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -240,7 +242,9 @@ func (f *fleet) wantSpread(n int) (conns []net.Conn) {
 func (f *fleet) holds(pid int) (inodes []string) {
 	f.t.Helper()
 	fds, err := preforktest.Descriptors(pid)
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it has ended
+	} else if err != nil {
 		f.t.Fatal(err)
 	}
 	backlogs := f.backlogs()

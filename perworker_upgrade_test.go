@@ -5,6 +5,7 @@ package prefork_test
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -111,6 +112,13 @@ func TestPerWorkerUpgradeWhileGrowing(t *testing.T) {
 	f.Signal(syscall.SIGUSR2)
 	f.heir, _ = strconv.Atoi(f.Expect(`^heir (\d+)$`)[1])
 	f.wantSlots("tcp", f.addrs[0], 3)
+	preforktest.WaitFor(t, "the workers of the first manager accept no more", func() bool {
+		children, err := preforktest.Children(f.PID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return !slices.ContainsFunc(children, func(c preforktest.Proc) bool { return c.PID != f.heir && len(f.holds(c.PID)) > 0 })
+	})
 	for _, a := range f.served(f.queue(200)) {
 		if a.manager != f.heir {
 			t.Errorf("served by manager %d, not %d", a.manager, f.heir)

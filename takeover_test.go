@@ -61,6 +61,63 @@ func TestWhatWaitsAtTheTakeover(t *testing.T) {
 	}
 }
 
+// A shutdown that comes in the very moment of the takeover is the heir's, too; the end of Run's context is not.
+func TestShutdownInTheTakeover(t *testing.T) {
+	for name, ctx := range map[string]bool{"signal": false, "context": true} {
+		t.Run(name, func(t *testing.T) {
+			r := heirRig(t, Config{}, nil)
+			p, err := r.fake.Start(firstHeir, proc.Spec{Control: 3})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.heir = &heir{proc: p}
+			r.inbox.put(func(in *inbox) { in.signals.add(arrival{sig: term, ctx: ctx}) })
+			r.handOver(r.heir)
+			if got := signalsOf(r.fake.Started()[0]); slices.Contains(got, term) == ctx || !r.shutdownWaits() {
+				t.Errorf("the heir was sent %v, and the Manager itself ends: %v", got, r.shutdownWaits())
+			}
+		})
+	}
+}
+
+// late is an heir whose word that it is ready is there before the news that there is something to read.
+type late struct {
+	proc.Process
+	said []byte
+}
+
+func (l *late) Read(p []byte) (int, error) {
+	if len(l.said) == 0 {
+		return 0, proc.ErrWouldBlock
+	}
+	n := copy(p, l.said)
+	l.said = l.said[n:]
+	return n, nil
+}
+
+// An heir that was ready while the Manager was held up takes over, though its time is over by then.
+func TestHeirOfAManagerHeldUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r *rig
+		r = heirRig(t, Config{UpgradeTimeout: time.Second, Observe: func(ev Event) {
+			if _, ok := ev.(UpgradeEvent); ok {
+				r.heir.proc = &late{r.heir.proc, wire.Append(nil, wire.Reached{})}
+			}
+		}}, nil)
+		done := r.startRun(context.Background())
+		time.Sleep(time.Second)
+		r.Deliver(usr2)
+		time.Sleep(2 * time.Second)
+		if r.count("has taken over") != 1 {
+			t.Errorf("%q", r.eventLog())
+			r.Deliver(term)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // A Manager that gives up while it upgrades says so at the end.
 func TestCrashLoopInAnUpgrade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -80,6 +137,11 @@ func TestCrashLoopInAnUpgrade(t *testing.T) {
 		}
 		if _, err := r.WaitAllChildren(context.Background()); !errors.Is(err, ErrCrashLoop) {
 			t.Errorf("WaitAllChildren: %v, want ErrCrashLoop", err)
+		}
+		r.Deliver(term) // what comes after that is another matter
+		r.Start()
+		if _, err := r.WaitAllChildren(context.Background()); err != nil {
+			t.Errorf("WaitAllChildren again: %v", err)
 		}
 	})
 }

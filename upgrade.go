@@ -171,6 +171,7 @@ func (m *Manager) startHeir() error {
 	if err := m.mayUpgrade(); err != nil {
 		return err
 	}
+	m.steerDue = true
 	if err := m.grow(m.MaxWorkers() - 1); err != nil { // later it could not
 		return err
 	}
@@ -227,6 +228,10 @@ func (m *Manager) noteHeir(h *heir, n proc.Note) {
 	case h.took:
 		if self.reaper != nil {
 			self.reaper.Ended(h.proc.Pid(), status.Code, status.Signal)
+		}
+		if status.Clean() { // it was told to stop, or has an heir itself
+			m.log.Info("the heir that has taken over has ended", "pid", h.proc.Pid())
+			return
 		}
 		m.log.Error("the heir that has taken over is gone; start the program anew", "pid", h.proc.Pid(), "status", exitStatus(status).String())
 		return
@@ -315,10 +320,14 @@ func (m *Manager) handOver(h *heir) {
 // program, and means nothing to another.
 func (m *Manager) passOn(a arrival, before bool) {
 	h := m.heir
-	if h == nil || !h.took || a.sig == m.cfg.ShutdownSignal {
+	if h == nil || !h.took {
 		return
 	}
-	if f, named := m.cfg.TrapSignals[a.sig]; named && (before || !f.Upgrade) {
+	f, named := m.cfg.TrapSignals[a.sig]
+	if a.sig == m.cfg.ShutdownSignal {
+		named = before && !a.ctx // it has come just now; later ones are for this Manager, which drains
+	}
+	if named && (before || !f.Upgrade) {
 		h.proc.Signal(a.sig.(syscall.Signal))
 	}
 }
@@ -349,6 +358,10 @@ func (m *Manager) tickHeir() pool.Time {
 		return h.deadline
 	}
 	if h.failed == nil {
+		m.listenHeir(h) // where this manager was held up, it may have been ready long ago
+		if h.took || h.failed != nil {
+			return h.deadline
+		}
 		m.endHeir(fmt.Errorf("heir %d was not ready within %v (Config.UpgradeTimeout)", h.proc.Pid(), m.cfg.UpgradeTimeout))
 		return m.tickHeir()
 	}

@@ -284,7 +284,7 @@ func TestUpgradeOfASizedPool(t *testing.T) {
 
 // warming has two workers that take a moment to be ready, and little time for it.
 func warming() {
-	pm := must(prefork.Config{MaxWorkers: 2, Readiness: prefork.Readiness{Explicit: true, Timeout: time.Second}})
+	pm := must(prefork.Config{MaxWorkers: 2, Readiness: prefork.Readiness{Explicit: true, Timeout: 4 * time.Second}})
 	pm.Run(context.Background(), func(w *prefork.Worker) error {
 		say("warms up")
 		time.Sleep(300 * time.Millisecond)
@@ -299,7 +299,7 @@ func TestReadyWhileTheManagerIsFrozen(t *testing.T) {
 	p := preforktest.Start(t, "warming")
 	p.ExpectN(2, `^warms up`)
 	thaw := preforktest.Freeze(t, p.PID())
-	time.Sleep(1200 * time.Millisecond) // more than the workers have
+	time.Sleep(4200 * time.Millisecond) // more than the workers have
 	thaw()
 	p.ExpectN(2, `worker (ready|killed)`)
 	p.Signal(term)

@@ -123,6 +123,7 @@ type Event struct {
 	Interval time.Duration  // Forward
 	For      syscall.Signal // Forward: the signal that was received; a new one for the same takes the old one's place
 	Again    bool           // Forward: also to workers that have been told to stop
+	Heard    Time           // Tick: what the workers had said by then has been told
 }
 
 // EffectKind says what an Effect does.
@@ -260,8 +261,14 @@ func (p *Pool) Max() int { return p.max }
 func (p *Pool) Len() int { return len(p.workers) - p.standby.alive }
 
 // Full tells whether all workers are ready that there should be: Max, or with sizing by load as many as it wants now.
+// While no generation runs it is not told, and a worker that failed is missing until it is reaped.
 func (p *Pool) Full() bool {
-	return p.size.ready >= p.max || !p.wants() && p.size.ready == p.size.alive
+	for w := p.oldest; w != nil; w = w.next {
+		if w.state == Killed {
+			return false
+		}
+	}
+	return p.running && (p.size.ready >= p.max || !p.wants() && p.size.ready == p.size.alive)
 }
 
 // Overdue tells whether a Tick would find that somebody's time is over.
@@ -352,7 +359,7 @@ func (p *Pool) Handle(now Time, ev Event) Step {
 		p.killRests() // they serve nobody, so that there is nothing to stagger
 	}
 	p.runSchedules(now)
-	p.runDeadlines(now, ev.Kind == Tick)
+	p.runDeadlines(now, ev.Heard)
 	p.runAges(now)
 	p.runRests(now)
 	p.endRoll(now)

@@ -77,5 +77,6 @@ func TestNewsBeforeDeadlines(t *testing.T) {
 	}
 	wantAll(t, "killed before the last news", ids)
 	want(t, "overdue", p.Overdue(6*sec), true)
-	wantAll(t, "killed by the Tick", killed(p.Handle(6*sec, Event{Kind: Tick})), 2)
+	wantAll(t, "killed by a Tick before which nobody was heard", killed(p.Handle(6*sec, Event{Kind: Tick, Heard: 5*sec - 1})))
+	wantAll(t, "killed by a Tick", killed(p.Handle(6*sec, Event{Kind: Tick, Heard: 5 * sec})), 2)
 }

@@ -156,9 +156,9 @@ func (p *Pool) runSchedules(now Time) {
 // runDeadlines tells those to stop that yielded and live on. It kills the lost, those that did not become ready in time, and the workers that were told to stop StopTimeout ago, each on its own clock: a staggered stop is not
 // cut short for those that were told last (D8).
 //
-// Nobody is killed for not being ready before a Tick: a caller that was held up says first what happened meanwhile, and that may be
-// that the worker is ready.
-func (p *Pool) runDeadlines(now Time, tick bool) {
+// Nobody is killed for not being ready whose time was not over when the caller has last listened: one that was held up says first
+// what happened meanwhile, and that may be that the worker is ready.
+func (p *Pool) runDeadlines(now, heard Time) {
 	for p.Overdue(now) {
 		why := Overdue
 		w := p.deadlines[0]
@@ -168,7 +168,7 @@ func (p *Pool) runDeadlines(now Time, tick bool) {
 			continue
 		case w.stuck:
 			why = Stuck
-		case w.state < Stopping && !tick:
+		case w.state < Stopping && w.deadline > heard:
 			return
 		case w.state < Stopping:
 			why = NeverReady

@@ -141,6 +141,9 @@ func (s *sim) step(ev Event) Step {
 	early := ev.Kind == Tick && !s.left && (s.wake == Never || s.now < s.wake)
 	asked, gen := s.asked, s.askedGen
 	s.note(ev)
+	if ev.Kind == Tick {
+		ev.Heard = s.now
+	}
 	st := s.p.Handle(s.now, ev)
 	if early && (len(st.Effects) > 0 || st.Ask) {
 		s.t.Fatalf("%v: had something to do before its Wake at %v: %+v", s.now, s.wake, st)

@@ -3,17 +3,28 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log"
+	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"tasks": main}) }
+func TestMain(m *testing.M) {
+	preforktest.Main(m, map[string]func(){"tasks": main, "leaving": leaving})
+}
 
 func start(t *testing.T, args ...string) (p *preforktest.Program, dir string) {
 	t.Helper()
@@ -53,6 +64,44 @@ func TestB11DeathIsFailure(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "tasks.pid")); err == nil {
 		t.Error("the pid file is left")
 	}
+}
+
+// leaving is a pool whose only task starts a program that lives on, and is killed.
+func leaving() {
+	p := &pool{
+		task: func(json.RawMessage) (any, error) {
+			cmd := exec.Command("sleep", "1000")
+			if err := cmd.Start(); err != nil {
+				return nil, err
+			}
+			fmt.Println("left", cmd.Process.Pid)
+			return nil, syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		},
+		assign:  func(string) {},
+		success: func(id string, _ json.RawMessage) { fmt.Println("success", id) },
+		failure: func(id string, why error) { fmt.Printf("failure %s: %v\n", id, why) },
+	}
+	if err := p.manager(prefork.Config{MaxWorkers: 1, Logger: slog.New(slog.DiscardHandler)}); err != nil {
+		log.Fatal(err)
+	}
+	ctx, end := context.WithCancel(context.Background())
+	p.run(ctx, func() {
+		defer end()
+		p.process("a", 1)
+		p.sync()
+	})
+}
+
+// The end of a task is seen also where something that it has started lives on.
+func TestTaskLeavesSomething(t *testing.T) {
+	p := preforktest.Start(t, "leaving")
+	pid, err := strconv.Atoi(p.Expect(`^left (\d+)$`)[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Kill(pid, syscall.SIGKILL)
+	p.Expect(`^failure a: worker terminated with SIGKILL$`)
+	p.Wait()
 }
 
 // No more run at a time than there is capacity for, each in another process.

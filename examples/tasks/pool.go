@@ -77,8 +77,13 @@ func (p *pool) beforeSpawn(_ *prefork.Manager, sp *prefork.Spawn) {
 	p.theirs = os.NewFile(uintptr(fds[1]), "task")
 	syscall.CloseOnExec(fds[0])
 	syscall.CloseOnExec(fds[1])
-	p.ours, _ = net.FileConn(ours)
+	p.ours, err = net.FileConn(ours)
 	ours.Close()
+	if err != nil {
+		p.theirs.Close()
+		p.theirs = nil
+		return
+	}
 	sp.Files = []*os.File{p.theirs}
 }
 
@@ -217,10 +222,12 @@ func (p *pool) run(ctx context.Context, submit func()) error {
 
 // work is a worker: it waits for its task and does it.
 func (p *pool) work(w *prefork.Worker) error {
-	conn, err := net.FileConn(os.NewFile(3, "task")) // Spawn.Files begin there
+	file := os.NewFile(3, "task") // Spawn.Files begin there
+	conn, err := net.FileConn(file)
 	if err != nil {
 		return err
 	}
+	file.Close() // what the task starts would inherit it, and the end of the socket would not tell the end of the worker
 	args := make(chan json.RawMessage, 1)
 	go func() {
 		var arg json.RawMessage

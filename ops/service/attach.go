@@ -3,7 +3,10 @@ package service
 import (
 	"context"
 	"errors"
+	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/prefork-go/prefork"
@@ -27,6 +30,8 @@ import (
 //
 // The heir of an upgrade inherits the name: at no time is it free, and the pid file names the heir when it has taken over.
 //
+// Where LockTimeout has it wait for the name, SIGTERM and Ctrl-C end the wait with an error, whatever the table says.
+//
 // Attach belongs behind New and before Listen, so that a program which is started twice says that it is running, and not that
 // its address is in use. In a worker it does nothing, so it may stand where both pass.
 func (s *Service) Attach(pm *prefork.Manager) (detach func() error, err error) {
@@ -49,11 +54,23 @@ func (s *Service) Attach(pm *prefork.Manager) (detach func() error, err error) {
 // bequest is the name under which an heir inherits the pid file.
 func (s *Service) bequest() string { return "service " + s.PIDFile }
 
+// takeUnlessTold takes the name, and waits for it as LockTimeout says, or until the process is told to stop: the Manager traps the
+// signals for that, and looks at them only in Run.
+func (s *Service) takeUnlessTold() (*hold, *watcher, error) {
+	stops := []os.Signal{syscall.SIGTERM}
+	if !signal.Ignored(os.Interrupt) {
+		stops = append(stops, os.Interrupt)
+	}
+	ctx, release := signal.NotifyContext(context.Background(), stops...)
+	defer release()
+	return s.take(ctx)
+}
+
 // inheritOrTake takes the name, which an heir has already.
 func (s *Service) inheritOrTake() (*hold, *watcher, error) {
 	f := prefork.Inherited(s.bequest())
 	if f == nil {
-		lock, w, err := s.take(context.Background())
+		lock, w, err := s.takeUnlessTold()
 		if err == nil {
 			prefork.Bequeath(s.bequest(), lock.file.File())
 		}
@@ -125,7 +142,7 @@ func (a *attached) look() {
 	} else {
 		a.pm.Resume()
 	}
-	if rules() {
+	if rules() && !a.lost {
 		if err := a.lock.keep(); errors.Is(err, errBefore) {
 			a.again = time.After(pollInterval)
 		} else if err != nil {

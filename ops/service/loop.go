@@ -161,6 +161,7 @@ func (l *Loop) Close() error {
 // mind does what is to be done at any moment of the loop.
 func (l *Loop) mind(w *watcher) {
 	defer w.close()
+	lost := false
 	for {
 		select {
 		case sig := <-l.traps.c:
@@ -170,7 +171,10 @@ func (l *Loop) mind(w *watcher) {
 			if l.s.Stopped() {
 				l.cancel(errFlag)
 			}
-			if err := l.lock.keep(); err != nil {
+			if lost {
+				// Somebody else has the name, and it is not to be taken from him while this loop ends.
+			} else if err := l.lock.keep(); err != nil {
+				lost = true
 				l.s.log().Error("the service ends", "err", err)
 				l.cancel(err)
 			}
@@ -194,6 +198,7 @@ type hold struct {
 	file   *pidfile.File
 	last   time.Time // of a beat
 	before int       // the manager that an heir has inherited it from
+	failed string    // why the file could last not be made anew
 }
 
 // lock takes the pid file, and waits for it as LockTimeout says.
@@ -209,13 +214,14 @@ func (s *Service) lock(ctx context.Context) (*hold, error) {
 		limit, cancel = context.WithTimeout(ctx, s.LockTimeout)
 		defer cancel()
 	}
+	s.log().Info("waits for the process that runs to end", "pid", held.PID)
 	for errors.As(err, &held) {
 		waitErr := s.awaitFree(limit, s.Stopped)
 		if s.Stopped() {
 			return nil, s.wrap(ErrStopped)
 		}
-		if err := ctx.Err(); err != nil {
-			return nil, s.wrap(err)
+		if ctx.Err() != nil {
+			return nil, s.wrap(context.Cause(ctx))
 		}
 		if waitErr != nil {
 			break // LockTimeout is over: err says who runs
@@ -266,9 +272,13 @@ func (h *hold) keep() error {
 	case errors.As(err, &held):
 		return fmt.Errorf("%w: process %d", ErrLost, held.PID)
 	case err != nil:
-		h.s.log().Error("the pid file was removed and cannot be made anew: the service could be started twice", "err", err)
+		if err.Error() != h.failed { // it is tried again and again
+			h.failed = err.Error()
+			h.s.log().Error("the pid file was removed and cannot be made anew: the service could be started twice", "err", err)
+		}
 		return nil
 	}
+	h.failed = ""
 	h.s.log().Warn("the pid file was removed; it is there again", "path", h.s.PIDFile)
 	h.file.Close()
 	h.file = file

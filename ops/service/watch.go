@@ -1,6 +1,8 @@
 package service
 
 import (
+	"io/fs"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -22,14 +24,17 @@ type watcher struct {
 func (s *Service) watch() *watcher {
 	w := &watcher{changed: make(chan struct{}, 1), done: make(chan struct{})}
 	names := make(map[string]bool)
-	dirs := make(map[string]bool)
+	dirs := make(map[string]fs.FileInfo)
 	poll := s.Poll
 	for _, file := range []string{s.PIDFile, s.StopFile, s.PauseFile} {
 		names[filepath.Clean(file)] = true
-		dirs[filepath.Dir(file)] = true
+		dirs[filepath.Dir(file)] = nil
 	}
 	notify, err := fsnotify.NewWatcher()
 	for dir := range dirs {
+		if err == nil {
+			dirs[dir], err = os.Stat(dir)
+		}
 		if err == nil {
 			err = notify.Add(dir)
 		}
@@ -47,23 +52,32 @@ func (s *Service) watch() *watcher {
 			poll = pollInterval
 		}
 	}
-	w.wg.Go(func() { w.run(s, notify, names, len(dirs), poll) })
+	w.wg.Go(func() { w.run(s, notify, names, dirs, poll) })
 	return w
 }
 
-func (w *watcher) run(s *Service, notify *fsnotify.Watcher, names map[string]bool, dirs int, poll time.Duration) {
+func (w *watcher) run(s *Service, notify *fsnotify.Watcher, names map[string]bool, dirs map[string]fs.FileInfo, poll time.Duration) {
 	var events chan fsnotify.Event
 	var errs chan error
 	if notify != nil {
 		events, errs = notify.Events, notify.Errors
 		defer notify.Close()
 	}
-	var tick <-chan time.Time
-	if poll > 0 {
-		ticker := time.NewTicker(poll)
-		defer ticker.Stop()
-		tick = ticker.C
+	ticker := time.NewTicker(max(poll, 1))
+	defer ticker.Stop()
+	if poll == 0 {
+		ticker.Stop()
 	}
+	pollAlso := func() {
+		if poll == 0 {
+			s.log().Warn("a directory of the service was moved or removed; the flags are polled", "every", pollInterval)
+			poll = pollInterval
+			ticker.Reset(poll)
+		}
+	}
+	// The open pid file keeps a directory that was removed, and Linux does not tell of its end while it is kept. So after each
+	// change of a file it is looked whether the directory is still the same.
+	var recheck <-chan time.Time
 	for {
 		select {
 		case ev, ok := <-events:
@@ -71,25 +85,38 @@ func (w *watcher) run(s *Service, notify *fsnotify.Watcher, names map[string]boo
 			case !ok:
 				events = nil
 			case ev.Op == fsnotify.Chmod, !names[filepath.Clean(ev.Name)]: // a heartbeat; a file of others
-				if len(notify.WatchList()) < dirs && tick == nil {
-					// A directory of ours was moved or removed, and is not watched any more.
-					s.log().Warn("a directory of the service was moved or removed; the flags are polled", "every", pollInterval)
-					ticker := time.NewTicker(pollInterval)
-					defer ticker.Stop()
-					tick = ticker.C
+				if len(notify.WatchList()) < len(dirs) {
+					pollAlso()
 				}
 				continue
 			}
+			recheck = time.After(pollInterval)
+		case <-recheck:
+			recheck = nil
+			if !replaced(dirs) {
+				continue
+			}
+			pollAlso()
 		case _, ok := <-errs: // the queue has overflowed, say
 			if !ok {
 				errs = nil
 			}
-		case <-tick:
+		case <-ticker.C:
 		case <-w.done:
 			return
 		}
 		w.tell()
 	}
+}
+
+// replaced tells whether one of the directories is not there any more, or another one.
+func replaced(dirs map[string]fs.FileInfo) bool {
+	for dir, was := range dirs {
+		if is, err := os.Stat(dir); err != nil || !os.SameFile(is, was) {
+			return true
+		}
+	}
+	return false
 }
 
 func (w *watcher) tell() {

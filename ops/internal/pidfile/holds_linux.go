@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Holds tells whether a process has the file open. Of a process of another user, which does not let itself be looked
+// Holds tells whether a process has the file open, other than by the descriptor with which it looks itself: in another PID
+// namespace the pid of who holds the file can be that of who looks. Of a process of another user, which does not let itself be looked
 // into, it is believed if there is such a process.
-func Holds(pid int, file *unix.Stat_t) bool {
+func Holds(pid int, file *unix.Stat_t, looks *os.File) bool {
 	dir := "/proc/" + strconv.Itoa(pid) + "/fd"
 	d, err := os.Open(dir)
 	if err != nil {
@@ -21,9 +22,13 @@ func Holds(pid int, file *unix.Stat_t) bool {
 	}
 	defer d.Close()
 	names, err := d.Readdirnames(-1)
+	own := ""
+	if pid == os.Getpid() {
+		own = strconv.Itoa(int(looks.Fd()))
+	}
 	var st unix.Stat_t
 	for _, name := range names {
-		if unix.Stat(dir+"/"+name, &st) == nil && st.Dev == file.Dev && st.Ino == file.Ino {
+		if name != own && unix.Stat(dir+"/"+name, &st) == nil && st.Dev == file.Dev && st.Ino == file.Ino {
 			return true
 		}
 	}

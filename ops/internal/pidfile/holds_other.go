@@ -2,10 +2,14 @@
 
 package pidfile
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 // Holds tells whether there is such a process: whether it has the file open cannot be told here.
-func Holds(pid int, _ *unix.Stat_t) bool { return alive(pid) }
+func Holds(pid int, _ *unix.Stat_t, _ *os.File) bool { return alive(pid) && pid != os.Getpid() }
 
 // hasUser cannot be told here.
 func hasUser(int, uint32) bool { return false }

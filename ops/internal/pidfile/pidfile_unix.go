@@ -237,7 +237,7 @@ func Holder(path string) (pid int, held bool, err error) {
 			return 0, false, &fs.PathError{Op: "flock", Path: path, Err: err}
 		}
 		// The file may still name the one before.
-		if pid := read(f); pid > 0 && Holds(pid, st) {
+		if pid := read(f); pid > 0 && Holds(pid, st, f) {
 			return pid, true, nil
 		}
 		if !isAt(f, path) {

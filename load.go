@@ -216,7 +216,7 @@ func (m *Manager) findStuck(seen []*child, idle int) {
 	now, period := m.now(), max(timeout/8, time.Millisecond)
 	heldUp := m.watch.look != pool.Never && now-m.watch.look > 2*period
 	for _, c := range seen {
-		if heldUp {
+		if heldUp || c.Paused { // it waits, as it was told to
 			c.watch = scoreboard.Watch{}
 		}
 		if c.watch.Look(c.cell.Read(), now) >= timeout {

@@ -107,21 +107,35 @@ func burdened() {
 			say("gone: %v, %v", ev.Exit.Reason, ev.Exit.Status)
 		}
 	}}
-	switch os.Args[1] {
+	what, quit := strings.CutSuffix(os.Args[1], ", stopped by QUIT")
+	if quit {
+		cfg.TrapSignals = prefork.Signals{term: {Signal: syscall.SIGQUIT}}
+	}
+	switch what {
 	case "requests":
 		cfg.Recycle.MaxRequests = 100
 	case "lifetime":
 		cfg.Recycle.MaxLifetime = 200 * time.Millisecond
 	case "memory":
 		cfg.Recycle.MaxMemory = 100 << 20
+	case "pauses":
+		cfg.Stuck.Timeout = 300 * time.Millisecond
 	case "loops", "blocks", "is stopped":
 		cfg.Stuck.Timeout, cfg.StopTimeout = 500*time.Millisecond, 300*time.Millisecond
 	case "crashes":
 		cfg.CrashLoop = prefork.CrashLoop{Failures: 5}
 	}
 	pm := must(cfg)
+	if what == "pauses" && !prefork.IsWorker() {
+		pm.Pause()
+		time.AfterFunc(time.Second, pm.Resume)
+	}
 	err := pm.Run(context.Background(), func(w *prefork.Worker) error {
-		switch os.Args[1] {
+		switch what {
+		case "pauses":
+			w.SetStatus('P')
+			w.Checkpoint()
+			say("goes on")
 		case "requests":
 			for w.Context().Err() == nil {
 				w.Served(1)
@@ -171,8 +185,18 @@ func TestRecycle(t *testing.T) {
 	}
 }
 
+// A worker that has paused while it says that it is busy is not stuck.
+func TestPausedIsNotStuck(t *testing.T) {
+	p := preforktest.Start(t, "burdened", "pauses")
+	if got := p.ExpectN(2, `^gone: .*|^goes on$`); got[0][0] != "goes on" || got[1][0] != "goes on" {
+		t.Error(got)
+	}
+	p.Signal(term)
+	p.Wait()
+}
+
 func TestStuckWorkers(t *testing.T) {
-	for why, how := range map[string]string{"loops": "exit code 2", "blocks": "exit code 2", "is stopped": "SIGKILL"} {
+	for why, how := range map[string]string{"loops": "exit code 2", "loops, stopped by QUIT": "exit code 2", "blocks": "exit code 2", "is stopped": "SIGKILL"} {
 		t.Run(why, func(t *testing.T) {
 			t.Parallel()
 			p := preforktest.Start(t, "burdened", why)

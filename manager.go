@@ -201,7 +201,7 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 		ReadyTimeout:  m.cfg.Readiness.Timeout,
 		Stop:          m.stop,
 		Continue:      continueSignal,
-		Dump:          syscall.SIGQUIT,
+		Dump:          m.dump(),
 		MinSpare:      m.cfg.MinSpareWorkers,
 		MaxSpare:      m.cfg.MaxSpareWorkers,
 		Lifetime:      m.cfg.Recycle.MaxLifetime,
@@ -211,6 +211,14 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 		Jitter:        jitter,
 	})
 	return nil
+}
+
+// dump is the signal on which a Go program says where it is, and ends; not the one that a worker takes for the stop signal.
+func (m *Manager) dump() syscall.Signal {
+	if m.stop == syscall.SIGQUIT {
+		return syscall.SIGABRT
+	}
+	return syscall.SIGQUIT
 }
 
 // Start keeps MaxWorkers workers alive until a trapped signal arrives, has it forwarded to the workers as the table

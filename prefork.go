@@ -207,8 +207,8 @@ type Recycle struct {
 }
 
 // Stuck finds workers that are busy and have not beaten (Heartbeat, Served, SetStatus) for Timeout: such a worker is sent
-// SIGQUIT, on which a Go program says where its goroutines are, and SIGKILL half a second later. Time in which the manager itself
-// was held up does not count. 0 means never.
+// SIGQUIT (SIGABRT, where QUIT is the stop signal), on which a Go program says where its goroutines are, and SIGKILL half a second
+// later. Time in which the manager itself was held up, or the worker has paused, does not count. 0 means never.
 type Stuck struct{ Timeout time.Duration }
 
 // CrashLoop has the Manager give up, when so many workers have failed (ended badly by themselves, not become ready, or

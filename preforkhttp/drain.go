@@ -30,12 +30,12 @@ func serveBy(ctx context.Context, p pauser, limit time.Duration, ln net.Listener
 		d.draining.Store(true)
 		last.end()
 	})
+	ended := make(chan struct{})
 	if p != nil {
-		ended := make(chan struct{})
-		defer close(ended)
 		go d.heedPauses(ctx, ended, p, last)
 	}
 	err := by(last)
+	close(ended)
 	if !stop() {
 		return d.drain(limit)
 	}
@@ -88,9 +88,9 @@ func hook(srv *http.Server) *drainer {
 // reaching the first would need a wrapper around the ResponseWriter, which hides what programs look
 // for in it (Flusher, Hijacker, ReaderFrom), and would win nothing but that one request.
 func (d *drainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	passed, waited := d.admit(r)
+	passed, waited := d.admit(w, r)
 	if waited {
-		d.afresh(w)
+		d.afresh(w, r)
 	}
 	if !passed {
 		// A client that has ended its side alone looks the same, and is there to read it.

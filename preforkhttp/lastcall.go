@@ -26,6 +26,7 @@ type lastCallListener struct {
 	ends     atomic.Pointer[time.Time]     // set when accepting is to end
 	paused   atomic.Pointer[chan struct{}] // closed when it goes on
 	woken    atomic.Bool                   // for a pause, which may be over by now
+	closed   atomic.Bool
 }
 
 type deadliner interface {
@@ -57,6 +58,13 @@ func (l *lastCallListener) wake() bool {
 	return l.deadline != nil && l.deadline.SetDeadline(time.Now()) == nil
 }
 
+// Close ends an Accept that waits for the end of a pause, too.
+func (l *lastCallListener) Close() error {
+	l.closed.Store(true) // before: a pause that begins now is not waited for
+	l.goOn()
+	return l.Listener.Close()
+}
+
 func (l *lastCallListener) pause() {
 	paused := make(chan struct{})
 	l.paused.Store(&paused)
@@ -73,7 +81,7 @@ func (l *lastCallListener) goOn() {
 // await waits while there is a pause. Whoever sets a deadline to wake Accept has said before what for, so one that is cleared
 // here is not lost: what it was for is looked at after.
 func (l *lastCallListener) await() {
-	for paused := l.paused.Load(); paused != nil; paused = l.paused.Load() {
+	for paused := l.paused.Load(); paused != nil && !l.closed.Load(); paused = l.paused.Load() {
 		<-*paused
 		if l.deadline != nil {
 			l.deadline.SetDeadline(time.Time{})

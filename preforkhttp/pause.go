@@ -24,8 +24,9 @@ type barrier struct {
 }
 
 // pass waits while the barrier is shut. A request is counted before the barrier is looked at, as the barrier is shut before the
-// requests are counted: one of the two sees the other. It does not pass where ctx ends while it waits.
-func (g *barrier) pass(ctx context.Context) (passed, waited bool) {
+// requests are counted: one of the two sees the other. It does not pass where ctx ends while it waits. Before it waits, it calls
+// waits.
+func (g *barrier) pass(ctx context.Context, waits func()) (passed, waited bool) {
 	for {
 		g.running.Add(1)
 		shut := g.shut.Load()
@@ -33,6 +34,9 @@ func (g *barrier) pass(ctx context.Context) (passed, waited bool) {
 			return true, waited
 		}
 		g.done()
+		if !waited {
+			waits()
+		}
 		waited = true
 		select {
 		case <-*shut:
@@ -44,14 +48,14 @@ func (g *barrier) pass(ctx context.Context) (passed, waited bool) {
 
 // admit is pass for a request, which is not begun where its client has gone meanwhile. That is seen of one without a body alone:
 // nothing reads the connection before a body is read.
-func (d *drainer) admit(r *http.Request) (passed, waited bool) {
-	if passed, waited = d.barrier.pass(r.Context()); passed {
+func (d *drainer) admit(w http.ResponseWriter, r *http.Request) (passed, waited bool) {
+	if passed, waited = d.barrier.pass(r.Context(), func() { d.stopTimers(w) }); passed {
 		return true, waited
 	}
 	// Its context can also have ended with the program's own, or since the connection was expired; then somebody waits.
 	x, ok := r.Context().Value(connectionKey{}).(*exchange)
 	if d.ending.Load() || ok && x.program.Err() != nil {
-		d.barrier.pass(context.Background())
+		d.barrier.pass(context.Background(), func() {})
 		return true, true
 	}
 	return false, true
@@ -112,7 +116,14 @@ func (d *drainer) pause(ctx context.Context, ended <-chan struct{}, p pauser, ln
 			return false
 		}
 	}
-	return p.Checkpoint()
+	over := make(chan bool, 1)
+	go func() { over <- p.Checkpoint() }()
+	select {
+	case again := <-over:
+		return again
+	case <-ended:
+		return false
+	}
 }
 
 // connectionKey is where a request finds its connection, in its context.
@@ -148,10 +159,23 @@ func (g *barrier) hijacked(x *exchange) {
 	g.done()
 }
 
-// afresh gives a request that has waited the time that it would have had.
-func (d *drainer) afresh(w http.ResponseWriter) {
+// stopTimers has a request wait that has limits for being read and answered: over HTTP/2 each has timers of its own, which would
+// end it meanwhile.
+func (d *drainer) stopTimers(w http.ResponseWriter) {
 	c := http.NewResponseController(w)
 	if d.srv.ReadTimeout > 0 {
+		c.SetReadDeadline(time.Time{})
+	}
+	if d.srv.WriteTimeout > 0 {
+		c.SetWriteDeadline(time.Time{})
+	}
+}
+
+// afresh gives a request that has waited the time that it would have had. Behind an HTTP/1 request without a body net/http reads
+// already, without a limit, to see whether the client goes: with one that would be taken for such an end.
+func (d *drainer) afresh(w http.ResponseWriter, r *http.Request) {
+	c := http.NewResponseController(w)
+	if d.srv.ReadTimeout > 0 && r.Body != http.NoBody {
 		c.SetReadDeadline(time.Now().Add(d.srv.ReadTimeout))
 	}
 	if d.srv.WriteTimeout > 0 {

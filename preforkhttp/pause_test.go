@@ -360,6 +360,87 @@ func TestTimeoutsAfterAPause(t *testing.T) {
 	s.drained()
 }
 
+// So they do over HTTP/2, where each request has timers of its own.
+func TestTimeoutsAfterAPauseOverHTTP2(t *testing.T) {
+	const timeout = 300 * time.Millisecond
+	for _, f := range flavours(t) {
+		t.Run(f.name, func(t *testing.T) {
+			srv := f.server()
+			srv.Handler, srv.ReadTimeout, srv.WriteTimeout = proto, timeout, timeout
+			s, p := startPausing(t, f.listener(bind(t, "tcp").listener(t)), srv)
+			tr, _ := transport(t, f.client)
+			url := f.scheme + "://" + s.addr.String()
+			get(t, tr, url, "HTTP/2.0")
+			p.set(true)
+			p.hasPaused(t)
+			answered := make(chan struct{})
+			go func() {
+				defer close(answered)
+				get(t, tr, url, "HTTP/2.0")
+			}()
+			time.Sleep(timeout + 100*time.Millisecond)
+			p.set(false)
+			<-answered
+			s.cancel()
+			s.drained()
+		})
+	}
+}
+
+// A request without a body that has waited is not taken for one whose client has gone, though it takes longer than it may be read.
+func TestContextAfterAPause(t *testing.T) {
+	const timeout = 200 * time.Millisecond
+	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{ReadTimeout: timeout, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		time.Sleep(timeout + 100*time.Millisecond)
+		fmt.Fprint(rw, r.Context().Err())
+	})})
+	c := s.dial()
+	c.send("GET /")
+	c.receive()
+	p.set(true)
+	p.hasPaused(t)
+	c.send("GET /")
+	c.silent()
+	p.set(false)
+	for range 2 {
+		if _, body := c.receive(); body != "<nil>" {
+			t.Errorf("its context has ended: %s", body)
+		}
+		c.send("GET /")
+	}
+	c.receive()
+	s.cancel()
+	s.drained()
+}
+
+// A program that ends serving by itself does not wait for the end of a pause, and neither do requests that have come meanwhile.
+func TestShutdownInAPause(t *testing.T) {
+	for name, end := range map[string]func(*http.Server) error{
+		"Shutdown": func(srv *http.Server) error { return srv.Shutdown(context.Background()) },
+		"Close":    func(srv *http.Server) error { return srv.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := &http.Server{Handler: hello}
+			s, p := startPausing(t, bind(t, "tcp").listener(t), srv)
+			c := s.dial()
+			c.send("GET /")
+			c.receive()
+			p.set(true)
+			defer p.set(false)
+			p.hasPaused(t)
+			c.send("GET /")
+			c.silent()
+			if err := end(srv); err != nil {
+				t.Error(err)
+			}
+			s.drained()
+			if name == "Shutdown" {
+				c.receive()
+			}
+		})
+	}
+}
+
 // A hijacked connection is the program's, and does not keep the worker from pausing, whether its handler returns or not.
 func TestPauseWithHijacked(t *testing.T) {
 	leave := make(chan bool)

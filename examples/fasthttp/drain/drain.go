@@ -35,7 +35,7 @@ func Serve(ctx context.Context, ln net.Listener, srv *fasthttp.Server) error {
 	handler := srv.Handler
 	srv.Handler = func(ctx *fasthttp.RequestCtx) {
 		handler(ctx)
-		if draining.Load() {
+		if draining.Load() && !ctx.Hijacked() { // that connection is the program's
 			ctx.SetConnectionClose()
 		}
 	}

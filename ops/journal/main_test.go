@@ -10,6 +10,7 @@ import (
 	"go/parser"
 	"go/token"
 	"iter"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -141,6 +142,15 @@ func write(t *testing.T, sink Sink, events ...fmt.Stringer) {
 			t.Fatalf("%v: %v", e, err)
 		}
 	}
+}
+
+// files are those of a journal, the oldest first, that which is written last.
+func files(path string) ([]string, error) {
+	all, err := rotated(path)
+	if _, missing := os.Stat(path); missing == nil {
+		all = append(all, path)
+	}
+	return all, err
 }
 
 // all reads a journal in both ways, which must agree, and returns its records as text and the number of lines that are none.

@@ -29,41 +29,61 @@ func (e *LineError) Error() string {
 func (e *LineError) Unwrap() error { return e.Err }
 
 // Read reads a journal, rotated files first, from the oldest record to the newest. Nobody need have it open, and it may be
-// written meanwhile. What is no record gives a *LineError, behind which it goes on; any other error is the last that
-// comes. That there is no such file is an error too.
+// written and rotated meanwhile: each record that was written before comes once, but those of files that are removed
+// for their age or number meanwhile; of what is written later, the first records may come. What is no record gives a
+// *LineError, behind which it goes on; any other error is the last that comes. That there is no such file is an error too.
 func Read(path string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		all, err := files(path)
+		last, older, err := openFiles(path)
 		if err != nil {
 			yield(Record{}, err)
 			return
 		}
-		for _, name := range all {
-			if !readFile(name, yield, func(f *os.File, _ int64) iter.Seq2[Record, error] { return Decode(f) }) {
+		defer last.Close()
+		decode := func(f *os.File) iter.Seq2[Record, error] { return Decode(f) }
+		for _, name := range older {
+			if !readRotated(name, yield, decode) {
 				return
 			}
+		}
+		if last != nil {
+			readFile(path, last, yield, decode)
 		}
 	}
 }
 
-// ReadBackward is Read from the newest record to the oldest.
+// ReadBackward is Read from the newest record to the oldest; of what is written later, nothing comes.
 func ReadBackward(path string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		all, err := files(path)
+		last, older, err := openFiles(path)
 		if err != nil {
 			yield(Record{}, err)
 			return
 		}
-		for _, name := range slices.Backward(all) {
-			if !readFile(name, yield, func(f *os.File, size int64) iter.Seq2[Record, error] { return DecodeBackward(f, size) }) {
+		defer last.Close()
+		decode := func(f *os.File) iter.Seq2[Record, error] {
+			return func(yield func(Record, error) bool) {
+				info, err := f.Stat()
+				if err != nil {
+					yield(Record{}, err)
+					return
+				}
+				DecodeBackward(f, info.Size())(yield)
+			}
+		}
+		if last != nil && !readFile(path, last, yield, decode) {
+			return
+		}
+		for _, name := range slices.Backward(older) {
+			if !readRotated(name, yield, decode) {
 				return
 			}
 		}
 	}
 }
 
-// readFile reads one file, and tells whether to go on.
-func readFile(name string, yield func(Record, error) bool, decode func(*os.File, int64) iter.Seq2[Record, error]) bool {
+// readRotated reads a rotated file, and tells whether to go on.
+func readRotated(name string, yield func(Record, error) bool, decode func(*os.File) iter.Seq2[Record, error]) bool {
 	f, err := os.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true // it was removed for its age meanwhile
@@ -73,12 +93,12 @@ func readFile(name string, yield func(Record, error) bool, decode func(*os.File,
 		return false
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		yield(Record{}, err)
-		return false
-	}
-	for rec, err := range decode(f, info.Size()) {
+	return readFile(name, f, yield, decode)
+}
+
+// readFile reads one file, and tells whether to go on.
+func readFile(name string, f *os.File, yield func(Record, error) bool, decode func(*os.File) iter.Seq2[Record, error]) bool {
+	for rec, err := range decode(f) {
 		var line *LineError
 		isLine := errors.As(err, &line)
 		if isLine {
@@ -94,15 +114,51 @@ func readFile(name string, yield func(Record, error) bool, decode func(*os.File,
 // rotatedLayout is the time in the names of rotated files: web-2026-11-25T07-00-00.000000000-size.journal.
 const rotatedLayout = "2006-01-02T15-04-05.000000000"
 
-// files are those of a journal, the oldest first, that which is written last.
-func files(path string) ([]string, error) {
+// openFiles opens the file that is being written, which is nil if there is none at the moment, and names those that were
+// rotated before it, the oldest first. In this order: a file that is rotated between the two is not missed.
+func openFiles(path string) (last *os.File, older []string, err error) {
+	last, missing := os.Open(path)
+	if missing != nil && !errors.Is(missing, fs.ErrNotExist) {
+		return nil, nil, missing
+	}
+	older, err = rotatedBefore(last, path)
+	if err == nil && last == nil && len(older) == 0 {
+		err = missing
+	}
+	if err != nil {
+		last.Close()
+		return nil, nil, err
+	}
+	return last, older, nil
+}
+
+// rotatedBefore names the rotated files of a journal, the oldest first. If last is one of them by now, those from it on are left
+// out: what they have was written after last was opened.
+func rotatedBefore(last *os.File, path string) ([]string, error) {
+	all, err := rotated(path)
+	if err != nil || last == nil {
+		return all, err
+	}
+	info, err := last.Stat()
+	if err != nil {
+		return nil, err
+	}
+	for i, name := range all {
+		if other, err := os.Stat(name); err == nil && os.SameFile(info, other) {
+			return all[:i], nil
+		}
+	}
+	return all, nil
+}
+
+// rotated names the rotated files of a journal, the oldest first.
+func rotated(path string) (all []string, err error) {
 	ext := filepath.Ext(path)
 	prefix := strings.TrimSuffix(filepath.Base(path), ext) + "-"
 	entries, err := os.ReadDir(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}
-	var all []string
 	for _, e := range entries { // in order of their names, which is that of time
 		middle, ok := strings.CutPrefix(e.Name(), prefix)
 		if middle, ok = cutSuffix(middle, ext, ok); !ok || len(middle) < len(rotatedLayout) {
@@ -111,11 +167,6 @@ func files(path string) ([]string, error) {
 		if _, err := time.Parse(rotatedLayout, middle[:len(rotatedLayout)]); err == nil {
 			all = append(all, filepath.Join(filepath.Dir(path), e.Name()))
 		}
-	}
-	if _, err := os.Stat(path); err == nil {
-		all = append(all, path)
-	} else if len(all) == 0 {
-		return nil, err
 	}
 	return all, nil
 }

@@ -206,3 +206,74 @@ func TestReplaced(t *testing.T) {
 		t.Errorf("PreviousState: %v, %v", s, err)
 	}
 }
+
+// What is rotated while it is read is not missed: each record that was there comes once, in order.
+func TestRotationWhileReading(t *testing.T) {
+	for _, begun := range []bool{true, false} { // a writer that died in a rotation has left no file at the path
+		path := filepath.Join(t.TempDir(), "test.journal")
+		j := open(t, path, Config{MaxSize: -1, Keep: -1})
+		rotate := func() {
+			t.Helper()
+			if err := j.Rotate(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(t, j, Warning{"n", "0"}, Warning{"n", "1"})
+		rotate()
+		write(t, j, Warning{"n", "2"}, Warning{"n", "3"})
+		if !begun {
+			rotate()
+			os.Remove(path)
+		}
+		var want, got []string
+		for i := range 4 {
+			want = append(want, "n: "+strconv.Itoa(i))
+		}
+		first := true
+		for rec, err := range Read(path) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first {
+				first = false
+				for i := range 3 {
+					rotate()
+					write(t, j, Warning{"later", strconv.Itoa(i)})
+				}
+			}
+			if w, ok := rec.Event.(Warning); ok && w.Component == "n" {
+				got = append(got, w.String())
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("begun %t: %q, want %q", begun, got, want)
+		}
+	}
+}
+
+// The same between the moments at which a reader opens the file and finds the rotated ones.
+func TestRotationWhileOpening(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	j := open(t, path, Config{MaxSize: -1, Keep: -1})
+	write(t, j, Warning{"n", "0"})
+	if err := j.Rotate(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := rotated(path)
+	if err != nil || len(before) != 1 {
+		t.Fatalf("%q, %v", before, err)
+	}
+	last, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer last.Close()
+	for range 3 {
+		if err := j.Rotate(); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := rotatedBefore(last, path); err != nil || !slices.Equal(got, before) {
+			t.Errorf("%q, %v, want %q", got, err, before)
+		}
+	}
+}

@@ -251,7 +251,8 @@ func (j *Journal) ID() string { return "file:" + j.path }
 // when it died. It is zero if there was none.
 func (j *Journal) Previous() State { return j.previous }
 
-// Write appends a record. An error says what is wrong with the file; the next Write tries again.
+// Write appends a record, whose Time is that of the call if it is zero. An error says what is wrong with the file; the next Write
+// tries again.
 func (j *Journal) Write(rec Record) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -265,22 +266,26 @@ func (j *Journal) Write(rec Record) error {
 }
 
 func (j *Journal) write(rec Record) error {
+	now := time.Now() // the record's time, which others may set, is not what files are kept by
+	if rec.Time.IsZero() {
+		rec.Time = now
+	}
 	rec.PID = os.Getpid()
 	line, err := rec.lines()
 	if err != nil {
 		return err
 	}
 	// What is wrong with the file's name is no reason to lose the record.
-	if err = j.follow(rec.Time); err == nil {
-		if reason := j.due(int64(len(line)), rec.Time); reason != "" {
-			err = j.rotate(reason, rec.Time)
+	if err = j.follow(now); err == nil {
+		if reason := j.due(int64(len(line)), now); reason != "" {
+			err = j.rotate(reason, now)
 		}
 	}
 	if err != nil {
 		err = fmt.Errorf("it goes on in the file before: %w", err)
 	}
 	j.state.apply(rec)
-	return errors.Join(err, j.append(line, rec.Time))
+	return errors.Join(err, j.append(line, now))
 }
 
 // append writes a line, in one call: then only the kernel can tear it.

@@ -168,3 +168,44 @@ func TestLongErrors(t *testing.T) {
 		t.Errorf("%d records, %d bad lines", len(texts), bad)
 	}
 }
+
+// A record without a time is of the time at which it is written, and can be read; a file that it begins too.
+func TestNoTime(t *testing.T) {
+	from := time.Now()
+	path := filepath.Join(t.TempDir(), "test.journal")
+	j := open(t, path, Config{})
+	for _, name := range []string{path + ".1", path + ".2"} {
+		if err := j.Write(Record{Event: Warning{"n", "1"}}); err != nil {
+			t.Fatal(err)
+		}
+		os.Rename(path, name)
+	}
+	if err := j.Write(Record{Event: Warning{"n", "2"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{path + ".1", path + ".2", path} {
+		if texts, bad := all(t, name); len(texts) != 2 || bad != 0 {
+			t.Errorf("%s: %q and %d bad lines", name, texts, bad)
+		}
+	}
+	if s, err := PreviousState(path); err != nil || s.PID != os.Getpid() {
+		t.Errorf("PreviousState: %v, %v", s, err)
+	}
+	var lines, text bytes.Buffer
+	for _, sink := range []Sink{NewWriter("", &lines), NewHuman("", &text)} {
+		if err := sink.Write(Record{Event: Warning{"n", "3"}}); err != nil {
+			t.Error(err)
+		}
+	}
+	n := 0
+	content, _ := os.ReadFile(path)
+	for rec, err := range Decode(io.MultiReader(bytes.NewReader(content), &lines)) {
+		n++
+		if err != nil || rec.Time.Before(from) || rec.Time.After(time.Now()) {
+			t.Errorf("%v, %v", rec, err)
+		}
+	}
+	if n != 3 || strings.HasPrefix(text.String(), "0001") {
+		t.Errorf("%d records; for people: %s", n, text.String())
+	}
+}

@@ -13,7 +13,7 @@ import (
 
 // Record is something that happened, when, and who has written it.
 type Record struct {
-	Time time.Time
+	Time time.Time // zero means the time at which it is written
 
 	// Event is one of the types of prefork.Event, or Started, TookOver, Ended, Rotated, MoreWorkers, Warning or, of a type
 	// that this version does not know, Unknown.

@@ -112,12 +112,10 @@ func TestRotationKeepsMode(t *testing.T) {
 // Rotation by age, and how many files are kept.
 func TestRotationByAge(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
-	now := time.Now()
 	j := open(t, path, Config{MaxAge: time.Hour, Keep: 2})
 	for i := range 6 {
-		if err := j.Write(Record{Time: now.Add(time.Duration(i) * 40 * time.Minute), Event: Warning{"n", strconv.Itoa(i)}}); err != nil {
-			t.Fatal(err)
-		}
+		write(t, j, Warning{"n", strconv.Itoa(i)})
+		j.began = j.began.Add(-40 * time.Minute) // so much time passes
 	}
 	names, _ := files(path)
 	if len(names) != 3 || !strings.HasSuffix(names[0], "-age.journal") {
@@ -134,11 +132,31 @@ func TestRotationByAge(t *testing.T) {
 	}
 	// The age counts from the first record, also for a writer that comes later.
 	j = open(t, path, Config{MaxAge: time.Hour})
-	if err := j.Write(Record{Time: time.Now().Add(2 * time.Hour), Event: Warning{}}); err != nil {
-		t.Fatal(err)
+	content, _ := os.ReadFile(path)
+	for rec, err := range Decode(bytes.NewReader(content)) {
+		if err != nil || !j.began.Equal(rec.Time) {
+			t.Errorf("it began %v; first record %v, %v", j.began, rec, err)
+		}
+		break
 	}
+	j.began = j.began.Add(-2 * time.Hour)
+	write(t, j, Warning{})
 	if again, _ := files(path); len(again) != len(names)+1 {
 		t.Errorf("files: %q", again)
+	}
+}
+
+// Files are kept by the clock: what time a record is said to be of rotates none.
+func TestRotationByAgeOfClock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	j := open(t, path, Config{MaxAge: time.Hour})
+	for i := range 3 {
+		if err := j.Write(Record{Time: time.Now().Add(time.Duration(i+2) * time.Hour), Event: Warning{"n", strconv.Itoa(i)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if names, _ := files(path); len(names) != 1 {
+		t.Errorf("files: %q", names)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Sink takes records: a Journal, and what NewWriter, NewHuman and Multi make. Any goroutine may call it.
@@ -14,11 +15,11 @@ type Sink interface {
 	Write(Record) error
 }
 
-// NewWriter makes a Sink that writes lines of JSON to w, each in one call.
+// NewWriter makes a Sink that writes lines of JSON to w, each in one call. A record whose Time is zero gets that of the call.
 func NewWriter(id string, w io.Writer) Sink { return &writer{id: id, w: w, line: Record.line} }
 
 // NewHuman makes a Sink that writes lines for people to w, each in one call: the local time, and what the event says of
-// itself.
+// itself. A record whose Time is zero gets that of the call.
 func NewHuman(id string, w io.Writer) Sink { return &writer{id: id, w: w, line: human} }
 
 type writer struct {
@@ -31,6 +32,9 @@ type writer struct {
 func (w *writer) ID() string { return w.id }
 
 func (w *writer) Write(rec Record) error {
+	if rec.Time.IsZero() {
+		rec.Time = time.Now()
+	}
 	line, err := w.line(rec)
 	if err != nil {
 		return err

@@ -90,6 +90,8 @@ type Journal struct {
 	began  time.Time // of the first record in the file
 	torn   bool      // what was written last is not a whole line
 	state  tracker
+	behind bool          // something could not be written: the file does not say how things stand
+	untold bool          // that this manager has taken over could not be written
 	syncer *time.Timer   // set while something is to be synced
 	err    error         // of what was done in the background
 	tend   chan struct{} // in an heir: closed by Close
@@ -181,8 +183,16 @@ func (j *Journal) awaitTakeOver() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if !j.closed {
-		j.err = errors.Join(j.lock.Write(), j.write(Record{Time: time.Now(), Event: TookOver{j.state.state()}}))
+		j.err = errors.Join(j.lock.Write(), j.takeOver())
 	}
+}
+
+// takeOver writes that this manager rules.
+func (j *Journal) takeOver() error {
+	j.behind = false // this says how things stand
+	err := j.write(Record{Event: TookOver{j.state.state()}})
+	j.untold = j.behind
+	return err
 }
 
 func (j *Journal) takeLock() (err error) {
@@ -252,7 +262,8 @@ func (j *Journal) ID() string { return "file:" + j.path }
 func (j *Journal) Previous() State { return j.previous }
 
 // Write appends a record, whose Time is that of the call if it is zero. An error says what is wrong with the file; the next Write
-// tries again.
+// tries again. A record that could not be written is lost, but not what it says of the state: that is written before the next
+// one.
 func (j *Journal) Write(rec Record) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -284,11 +295,32 @@ func (j *Journal) write(rec Record) error {
 	if err != nil {
 		err = fmt.Errorf("it goes on in the file before: %w", err)
 	}
+	head, errHead := j.catchUp(now)
 	j.state.apply(rec)
-	return errors.Join(err, j.append(line, now))
+	if head != nil {
+		line = append(head, line...)
+	}
+	errLine := j.append(line, now)
+	if head != nil && errLine == nil {
+		j.behind, j.untold = false, false
+	}
+	return errors.Join(err, errHead, errLine)
 }
 
-// append writes a line, in one call: then only the kernel can tear it.
+// catchUp is how things stand, where the file lacks what could not be written: nobody is to be told the state by what is
+// there. A manager that does not rule has no say in it.
+func (j *Journal) catchUp(now time.Time) ([]byte, error) {
+	if !j.behind && !j.untold || j.shares() {
+		return nil, nil
+	}
+	rec := Record{Time: now, Event: Rotated{reasonBehind, j.state.state()}, PID: os.Getpid()}
+	if j.untold {
+		rec.Event = TookOver{j.state.state()}
+	}
+	return rec.lines()
+}
+
+// append writes lines, in one call: then only the kernel can tear them.
 func (j *Journal) append(line []byte, at time.Time) error {
 	if j.torn {
 		line = append([]byte{'\n'}, line...)
@@ -302,6 +334,7 @@ func (j *Journal) append(line []byte, at time.Time) error {
 		j.torn = n < len(line)
 	}
 	if err != nil {
+		j.behind = true
 		return err
 	}
 	switch {
@@ -358,7 +391,11 @@ func (j *Journal) goOn(reason string, now time.Time) error {
 	if j.shares() {
 		return nil // who rules writes how things stand
 	}
-	return j.append(line, now)
+	if err := j.append(line, now); err != nil {
+		return err
+	}
+	j.behind = false
+	return nil
 }
 
 // due says why the file is to be rotated before n more bytes are written, if it is.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	ossignal "os/signal"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -18,7 +19,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/preforktest"
 )
 
 // Only one process writes a journal; "already running" says who.
@@ -207,5 +211,113 @@ func TestNoTime(t *testing.T) {
 	}
 	if n != 3 || strings.HasPrefix(text.String(), "0001") {
 		t.Errorf("%d records; for people: %s", n, text.String())
+	}
+}
+
+// failWrites makes writes to the file fail, until ok is called.
+func failWrites(t *testing.T, j *Journal) (ok func()) {
+	t.Helper()
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	writable := j.file
+	readOnly, err := os.Open(j.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.file = readOnly
+	return func() {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.file = writable
+		readOnly.Close()
+	}
+}
+
+// That an heir has taken over is written when it can be.
+func TestTookOverWhenFull(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	j := open(t, path, Config{})
+	write(t, j, prefork.StateEvent{Worker: prefork.WorkerInfo{PID: 7, State: prefork.StateReady}})
+	ok := failWrites(t, j)
+	if err := j.takeOver(); err == nil {
+		t.Error("it is written")
+	}
+	if err := j.Write(Record{Event: prefork.ExitEvent{Exit: prefork.Exit{PID: 7}}}); err == nil {
+		t.Error("it is written")
+	}
+	ok()
+	write(t, j, Warning{"n", "1"}, Warning{"n", "2"})
+	took := TookOver{State{PID: os.Getpid()}}.String()
+	texts, bad := all(t, path)
+	if len(texts) != 5 || bad != 0 || !slices.Equal(texts[2:], []string{took, "n: 1", "n: 2"}) {
+		t.Errorf("%q, %d bad lines", texts, bad)
+	}
+	if s, err := PreviousState(path); err != nil || s.PID != os.Getpid() || len(s.Workers) != 0 {
+		t.Errorf("PreviousState: %v, %v", s, err)
+	}
+}
+
+func init() { programs["full"] = full }
+
+// full writes of workers; while there is room for so many bytes as its second argument says, of an exit and a worker. Then it says
+// whether they failed, and waits to be killed. With a third argument the file is moved away before.
+func full() {
+	ossignal.Ignore(syscall.SIGXFSZ)
+	j, err := Open(os.Args[1], Config{})
+	if err != nil {
+		say("cannot: %v", err)
+		os.Exit(1)
+	}
+	worker := func(pid int) Record {
+		return Record{Event: prefork.StateEvent{Worker: prefork.WorkerInfo{PID: pid, Ordinal: pid, State: prefork.StateReady}}}
+	}
+	err = errors.Join(j.Write(worker(1)), j.Write(worker(2)))
+	room, _ := strconv.Atoi(os.Args[2])
+	info, errStat := os.Stat(os.Args[1])
+	var before unix.Rlimit
+	err = errors.Join(err, errStat, unix.Getrlimit(unix.RLIMIT_FSIZE, &before))
+	size := info.Size() + int64(room)
+	if len(os.Args) > 3 {
+		size = int64(room)
+		err = errors.Join(err, os.Rename(os.Args[1], os.Args[3]))
+	}
+	limit := before
+	setLimit(&limit.Cur, size)
+	err = errors.Join(err, unix.Setrlimit(unix.RLIMIT_FSIZE, &limit))
+	failed := [2]bool{
+		j.Write(Record{Event: prefork.ExitEvent{Exit: prefork.Exit{PID: 1}}}) != nil,
+		j.Write(worker(3)) != nil,
+	}
+	err = errors.Join(err, unix.Setrlimit(unix.RLIMIT_FSIZE, &before), j.Write(worker(4)))
+	say("failed %v, then %v", failed, err)
+	select {}
+}
+
+// setLimit copes with what differs by system.
+func setLimit[T int64 | uint64](to *T, n int64) { *to = T(n) }
+
+// What a full disk has kept from being written is made good when there is room again, before anybody is told the state by it.
+func TestFull(t *testing.T) {
+	for _, args := range [][]string{{"0"}, {"1"}, {"50"}, {"300"}, {"0", "moved"}, {"50", "moved"}} {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "test.journal")
+		for i := range args[1:] {
+			args[i+1] = filepath.Join(dir, args[i+1])
+		}
+		p := preforktest.Start(t, "full", append([]string{path}, args...)...)
+		p.Expect(`^failed \[(true|false) true\], then <nil>$`)
+		p.Kill()
+		p.Wait()
+		s, err := PreviousState(path)
+		var pids []int
+		for _, w := range s.Workers {
+			pids = append(pids, w.PID)
+		}
+		if err != nil || s.PID != p.PID() || !slices.Equal(pids, []int{2, 3, 4}) {
+			t.Errorf("room for %s: %v with workers %v, %v", args, s, pids, err)
+		}
+		if texts, bad := all(t, path); bad > 2 || !strings.Contains(strings.Join(texts, "|"), "could not be written") {
+			t.Errorf("room for %s: %d bad lines, %q", args, bad, texts)
+		}
 	}
 }

@@ -42,6 +42,7 @@ func examples() []fmt.Stringer {
 	return []fmt.Stringer{
 		Started{PID: 1}, Started{PID: 2, Heir: true}, TookOver{State{Started: moment, PID: 2, Workers: []prefork.WorkerInfo{worker}}}, Ended{PID: 1}, Warning{"watcher", "a \"quoted\"\nerror"},
 		Rotated{"size", State{}}, Rotated{"age", State{Started: moment, PID: 1, Ended: moment.Add(1), Workers: []prefork.WorkerInfo{worker}}},
+		Rotated{"behind", State{Started: moment, PID: 1}},
 		MoreWorkers{[]prefork.WorkerInfo{worker}},
 		Unknown{"of a later version", []byte(`{"a":[1,2]}`)},
 		prefork.GenerationEvent{Generation: 1, MaxWorkers: 4},

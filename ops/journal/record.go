@@ -40,9 +40,10 @@ type (
 	// Ended says that a manager has closed the journal.
 	Ended struct{ PID int }
 
-	// Rotated is the first record of a file that follows another, and says how things stand.
+	// Rotated is the first record of a file that follows another, and says how things stand. In the middle of a file it stands
+	// where records before it could not be written.
 	Rotated struct {
-		Reason string // "size", "age", "request", or "moved" where somebody else has moved or removed the file
+		Reason string // "size", "age", "request", "moved" where somebody else has moved or removed the file, or "behind"
 		State  State
 	}
 
@@ -68,6 +69,9 @@ func (e Started) String() string {
 func (e TookOver) String() string { return fmt.Sprintf("manager %d has taken over", e.State.PID) }
 func (e Ended) String() string    { return fmt.Sprintf("manager %d has ended", e.PID) }
 func (e Rotated) String() string {
+	if e.Reason == reasonBehind {
+		return fmt.Sprintf("the journal goes on behind records that could not be written; %v", e.State)
+	}
 	return fmt.Sprintf("the journal goes on in a new file (%s); %v", e.Reason, e.State)
 }
 func (e MoreWorkers) String() string { return fmt.Sprintf("and %d workers more", len(e.Workers)) }
@@ -181,6 +185,9 @@ func (r Record) line() ([]byte, error) {
 	}
 	return nil, fmt.Errorf("there are no records of %T", r.Event)
 }
+
+// reasonBehind is that of a Rotated that makes good what could not be written.
+const reasonBehind = "behind"
 
 // perLine is how many workers a line has at most: well below maxLine, whatever there is to be said of them.
 const perLine = 1000

@@ -81,6 +81,9 @@ type Journal struct {
 	path     string
 	cfg      Config
 	previous State
+	fsync    func(*os.File) error // for tests
+
+	syncing sync.Mutex // held while the disk is waited for in the background; taken before mu
 
 	mu     sync.Mutex
 	lock   *pidfile.File
@@ -93,6 +96,7 @@ type Journal struct {
 	behind bool          // something could not be written: the file does not say how things stand
 	untold bool          // that this manager has taken over could not be written
 	syncer *time.Timer   // set while something is to be synced
+	moved  []*os.File    // files before this one, to be synced and closed
 	err    error         // of what was done in the background
 	tend   chan struct{} // in an heir: closed by Close
 }
@@ -111,7 +115,7 @@ func Open(path string, cfg Config) (*Journal, error) {
 	if cfg.Keep == 0 {
 		cfg.Keep = defaultKeep
 	}
-	j := &Journal{path: path, cfg: cfg}
+	j := &Journal{path: path, cfg: cfg, fsync: (*os.File).Sync}
 	if prefork.IsWorker() {
 		return j, nil
 	}
@@ -337,24 +341,47 @@ func (j *Journal) append(line []byte, at time.Time) error {
 		j.behind = true
 		return err
 	}
+	err, j.err = j.err, nil
 	switch {
 	case j.cfg.Sync < 0:
-		return j.file.Sync()
+		err = errors.Join(err, j.fsync(j.file))
 	case j.cfg.Sync > 0 && j.syncer == nil:
 		j.syncer = time.AfterFunc(j.cfg.Sync, j.sync)
 	}
-	err, j.err = j.err, nil
 	return err
 }
 
-// sync is that of Config.Sync, some time after a Write.
+// sync is that of Config.Sync, some time after a Write. A slow disk does not hold up who writes meanwhile.
 func (j *Journal) sync() {
+	j.syncing.Lock()
+	defer j.syncing.Unlock()
+	j.mu.Lock()
+	if j.closed { // Close has done it
+		j.mu.Unlock()
+		return
+	}
+	if j.syncer != nil {
+		j.syncer.Stop()
+		j.syncer = nil // what is written from now on wants another
+	}
+	file, moved := j.file, j.moved
+	j.moved = nil
+	j.mu.Unlock()
+	err := j.retire(moved)
+	if errFile := j.fsync(file); !errors.Is(errFile, os.ErrClosed) { // Open has failed
+		err = errors.Join(err, errFile)
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.syncer = nil
-	if !j.closed {
-		j.err = j.file.Sync()
+	j.err = errors.Join(j.err, err)
+}
+
+// retire syncs and closes files that are written no more.
+func (j *Journal) retire(moved []*os.File) (err error) {
+	for _, f := range moved {
+		err = errors.Join(err, j.fsync(f), f.Close())
 	}
+	return err
 }
 
 // follow opens the file anew if somebody has moved or removed it, or the other manager has rotated it.
@@ -387,7 +414,11 @@ func (j *Journal) goOn(reason string, now time.Time) error {
 	if missing != nil { // not for the mask to decide
 		j.err = errors.Join(j.err, j.file.Chmod(info.Mode().Perm())) // the records matter more: append tells of it
 	}
-	moved.Close()
+	if j.cfg.Sync == 0 {
+		moved.Close()
+	} else if j.moved = append(j.moved, moved); len(j.moved) == 1 {
+		go j.sync() // at once: a file that waits is one more that is open
+	}
 	if j.shares() {
 		return nil // who rules writes how things stand
 	}
@@ -412,11 +443,6 @@ func (j *Journal) due(n int64, now time.Time) (reason string) {
 
 // rotate moves the file aside.
 func (j *Journal) rotate(reason string, now time.Time) error {
-	if j.cfg.Sync != 0 {
-		if err := j.file.Sync(); err != nil {
-			return err
-		}
-	}
 	// It closes and opens files by itself, and those not to append; so it is asked for the rotation alone.
 	info, err := j.file.Stat()
 	if err != nil {
@@ -444,6 +470,8 @@ func (j *Journal) Rotate() error {
 
 // Close writes that the manager has ended, and gives the journal free. A second call does nothing.
 func (j *Journal) Close() error {
+	j.syncing.Lock() // what is on its way to the disk is to be there
+	defer j.syncing.Unlock()
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed || prefork.IsWorker() {
@@ -455,7 +483,7 @@ func (j *Journal) Close() error {
 		j.syncer.Stop()
 	}
 	if j.cfg.Sync != 0 {
-		err = errors.Join(err, j.file.Sync())
+		err = errors.Join(err, j.retire(j.moved), j.fsync(j.file))
 	}
 	if j.tend != nil {
 		close(j.tend)

@@ -321,3 +321,76 @@ func TestFull(t *testing.T) {
 		}
 	}
 }
+
+// A disk that is slow holds up no Write, and what is written goes to it all the same: also a file that was rotated or moved.
+func TestSlowSync(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	j := open(t, path, Config{Sync: time.Hour})
+	var synced []os.FileInfo // read behind Close
+	began, slow := make(chan bool), make(chan bool)
+	j.mu.Lock()
+	j.fsync = func(f *os.File) error {
+		select {
+		case began <- true:
+		case <-slow:
+		}
+		<-slow
+		info, err := f.Stat()
+		synced = append(synced, info)
+		return errors.Join(err, f.Sync())
+	}
+	j.mu.Unlock()
+	go j.sync()
+	<-began
+	if !j.mu.TryLock() {
+		close(slow)
+		t.Fatal("a sync holds up Write")
+	}
+	j.mu.Unlock()
+	os.Rename(path, path+".1")
+	write(t, j, Warning{"n", "1"})
+	os.Rename(path, path+".2")
+	write(t, j, Warning{"n", "2"})
+	if err := j.Rotate(); err != nil {
+		t.Error(err)
+	}
+	close(slow)
+	if err := j.Close(); err != nil {
+		t.Error(err)
+	}
+	names, _ := files(path)
+	if len(names) != 2 {
+		t.Errorf("files: %q", names)
+	}
+	for _, name := range append(names, path+".1", path+".2") {
+		info, err := os.Stat(name)
+		if err != nil || !slices.ContainsFunc(synced, func(s os.FileInfo) bool { return os.SameFile(s, info) }) {
+			t.Errorf("%s is not synced: %v", name, err)
+		}
+	}
+}
+
+// So too where the file is moved while nothing is being synced, and the error of a sync is told by the next Write.
+func TestSyncOfMoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	j := open(t, path, Config{Sync: SyncAlways})
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.mu.Lock()
+	j.fsync = func(f *os.File) error {
+		if info, err := f.Stat(); err != nil || !os.SameFile(info, before) {
+			return err
+		}
+		return errors.New("disk fails")
+	}
+	j.mu.Unlock()
+	os.Rename(path, path+".1")
+	write(t, j, Warning{"n", "1"})
+	preforktest.WaitFor(t, "the error", func() bool {
+		err := j.Write(Record{Event: Warning{"n", "2"}})
+		return err != nil && strings.Contains(err.Error(), "disk fails")
+	})
+	write(t, j, Warning{"n", "3"})
+}

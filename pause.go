@@ -110,17 +110,26 @@ func (s Snapshot) AllPaused() bool {
 //	}
 //
 // Without a pause it makes no system call: it loads a word of memory and looks at Context. Any goroutine; but where several do the worker's work, it
-// is for the one that knows that all have finished. A worker that waits for something else meanwhile, such as the next
+// is for the one that knows that all have finished, or each has a Part. A worker that waits for something else meanwhile, such as the next
 // connection, selects on Pausing too.
 func (w *Worker) Checkpoint() bool { return self.checkpoint(w.Context()) }
 
 func (p *process) checkpoint(ctx context.Context) bool {
 	if p.pauses.asked.Load() {
-		p.pauses.wait(ctx, func(n int) {
-			p.control.Write(wire.Append(nil, wire.Paused{N: n})) // fails only when the manager is gone, which watch sees
-		})
+		p.pauses.wait(ctx, nil, p.sayPaused)
 	}
 	return ctx.Err() == nil
+}
+
+func (p *process) partCheckpoint(ctx context.Context, t *Part) bool {
+	if p.pauses.asked.Load() {
+		p.pauses.wait(ctx, t, p.sayPaused)
+	}
+	return ctx.Err() == nil
+}
+
+func (p *process) sayPaused(n int) {
+	p.control.Write(wire.Append(nil, wire.Paused{N: n})) // fails only when the manager is gone, which watch sees
 }
 
 // Pausing returns a channel that is closed when the worker is told to pause. After the pause there is another: ask anew
@@ -139,6 +148,8 @@ type pauses struct {
 	said    int           // the last one that the manager was told of
 	changed chan struct{} // closed when it begins or ends
 	now     chan struct{} // closed
+	parts   int           // that have not ended
+	waiting int           // of these
 }
 
 // begin is for the start of a worker.
@@ -172,12 +183,16 @@ func (p *pauses) channel(paused bool) <-chan struct{} {
 	return p.changed
 }
 
-// wait waits until there is no pause, and says of which it waits for.
-func (p *pauses) wait(ctx context.Context, say func(n int)) {
+// wait waits until there is no pause, and says of which it waits for: for the whole worker, or for a part.
+func (p *pauses) wait(ctx context.Context, t *Part, say func(n int)) {
 	for {
 		p.mu.Lock()
 		n, changed := p.n, p.changed
-		if n != 0 && n != p.said {
+		switch {
+		case t != nil:
+			p.setWaits(t, n != 0)
+			p.sayIfAll(say)
+		case n != 0 && n != p.said:
 			p.said = n
 			say(n)
 		}
@@ -188,7 +203,74 @@ func (p *pauses) wait(ctx context.Context, say func(n int)) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
+			if t != nil {
+				p.mu.Lock()
+				p.setWaits(t, false)
+				p.mu.Unlock()
+			}
 			return
 		}
+	}
+}
+
+// Part is one of several things that a worker does at a time: a server on each of two sockets, or a server and a consumer of a
+// queue. Each has a checkpoint of its own, and the worker has paused (Manager.Pause) when all of them wait there.
+// preforkhttp.Serve is a part by itself. A worker that does one thing needs none: Worker.Checkpoint is for the whole of it.
+type Part struct {
+	w     *Worker
+	waits bool // guarded by pauses.mu, as is ended
+	ended bool
+}
+
+// Part begins a part of this worker's work, which lasts until its End. Worker, any goroutine; it does not block.
+func (w *Worker) Part() *Part {
+	p := &self.pauses
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.parts++
+	return &Part{w: w}
+}
+
+// Checkpoint is Worker.Checkpoint for this part: it says that the worker has paused only when all others wait too, or have
+// ended. It is to be called by one goroutine at a time.
+func (t *Part) Checkpoint() bool { return self.partCheckpoint(t.w.Context(), t) }
+
+// End says that there is nothing more to be waited for from this part. A second call does nothing. Any goroutine; it does not block.
+func (t *Part) End() { self.pauses.end(t, self.sayPaused) }
+
+func (p *pauses) end(t *Part, say func(n int)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t.ended {
+		return
+	}
+	t.ended = true
+	p.parts--
+	if t.waits {
+		p.waiting--
+	}
+	p.sayIfAll(say)
+}
+
+// setWaits counts a part as waiting, or no longer; one that has ended does not count.
+func (p *pauses) setWaits(t *Part, waits bool) {
+	if t.waits == waits {
+		return
+	}
+	t.waits = waits
+	switch {
+	case t.ended:
+	case waits:
+		p.waiting++
+	default:
+		p.waiting--
+	}
+}
+
+// sayIfAll says that the worker has paused, once in each pause, where all parts wait.
+func (p *pauses) sayIfAll(say func(n int)) {
+	if p.n != 0 && p.n != p.said && p.parts > 0 && p.waiting == p.parts {
+		p.said = p.n
+		say(p.n)
 	}
 }

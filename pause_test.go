@@ -6,6 +6,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,7 +97,7 @@ func TestCheckpoint(t *testing.T) {
 		waits := make(chan bool)
 		wait := func() {
 			go func() {
-				p.wait(ctx, func(n int) { said = append(said, n) })
+				p.wait(ctx, nil, func(n int) { said = append(said, n) })
 				waits <- true
 			}()
 			synctest.Wait()
@@ -121,7 +122,7 @@ func TestCheckpoint(t *testing.T) {
 		if !closed(resumed) || closed(p.channel(true)) || p.asked.Load() {
 			t.Error("it does not know that the pause is over")
 		}
-		p.wait(ctx, func(int) { t.Error("waits without a pause") })
+		p.wait(ctx, nil, func(int) { t.Error("waits without a pause") })
 		p.set(4)
 		wait()
 		p.set(5) // as if a Resume had been missed
@@ -130,6 +131,64 @@ func TestCheckpoint(t *testing.T) {
 		<-waits
 		if want := []int{3, 4, 5}; !slices.Equal(said, want) {
 			t.Errorf("said %v, want %v", said, want)
+		}
+	})
+}
+
+// A worker of several parts has paused when all wait that have not ended, once in each pause.
+func TestParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p pauses
+		p.begin(0)
+		ctx, cancel := context.WithCancel(t.Context())
+		var said []int
+		say := func(n int) { said = append(said, n) }
+		part := func() *Part { p.parts++; return &Part{} }
+		var all sync.WaitGroup
+		wait := func(parts ...*Part) {
+			for _, part := range parts {
+				all.Go(func() { p.wait(ctx, part, say) })
+			}
+			synctest.Wait()
+		}
+		want := func(when string, want ...int) {
+			t.Helper()
+			synctest.Wait()
+			if !slices.Equal(said, want) {
+				t.Errorf("%s: said %v, want %v", when, said, want)
+			}
+		}
+		a, b, c := part(), part(), part()
+		p.set(1)
+		wait(a, b)
+		want("two of three wait")
+		p.end(c, say)
+		p.end(c, say)
+		want("the third has ended", 1)
+		p.set(0)
+		all.Wait()
+		p.set(2)
+		wait(b)
+		want("one of two waits", 1)
+		p.set(0)
+		all.Wait()
+		wait(a, b) // there is no pause
+		want("in no pause", 1)
+		p.set(3)
+		wait(b, a)
+		want("both wait", 1, 3)
+		p.set(4) // as if a Resume had been missed
+		want("they wait on", 1, 3, 4)
+		d := part()
+		p.set(5)
+		want("a new one does not wait", 1, 3, 4)
+		p.end(b, say)
+		wait(d)
+		want("all that are left wait", 1, 3, 4, 5)
+		cancel()
+		all.Wait()
+		if p.waiting != 0 || p.parts != 2 {
+			t.Errorf("%d of %d wait", p.waiting, p.parts)
 		}
 	})
 }

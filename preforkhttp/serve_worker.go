@@ -13,6 +13,14 @@ import (
 // above it: a worker that is killed in its drain cuts what is open.
 const idleLimit = 5 * time.Second
 
+// part is a worker's pausing, for this part of its work alone.
+type part struct {
+	*prefork.Worker
+	part *prefork.Part
+}
+
+func (p part) Checkpoint() bool { return p.part.Checkpoint() }
+
 // Serve serves srv on ln until w's Context ends, then drains what is open, and returns nil. Worker only.
 //
 // The drain. Serve accepts what has queued on ln (for a second at the most) and closes this worker's copy of it; the
@@ -27,7 +35,7 @@ const idleLimit = 5 * time.Second
 // has read and not yet begun, and those that arrive while it closes a connection.
 //
 // A pause (prefork.Manager.Pause). The worker accepts nothing more, and requests that are under way are finished; then it counts
-// as paused. Requests that come meanwhile on connections that are open wait, and are answered after the pause. So no request
+// as paused, as far as Serve goes: with several servers when all have, and what else it does is to be a prefork.Part. Requests that come meanwhile on connections that are open wait, and are answered after the pause. So no request
 // fails, unless its client does not wait so long: one without a body whose client goes, or ends its side of the connection, is
 // not begun, and the answer has status 503. A response that does not end, such as a stream of events, keeps the worker
 // from pausing; hijacked connections do not.
@@ -50,11 +58,15 @@ const idleLimit = 5 * time.Second
 //   - If serving ends for any other reason, such as a listener that the program closed, Serve returns the error at
 //     once and has shut nothing down.
 func Serve(w *prefork.Worker, ln net.Listener, srv *http.Server) error {
-	return serveBy(w.Context(), w, idleLimit, ln, srv, srv.Serve)
+	p := part{w, w.Part()}
+	defer p.part.End()
+	return serveBy(w.Context(), p, idleLimit, ln, srv, srv.Serve)
 }
 
 // ServeTLS is Serve over TLS, as http.Server.ServeTLS: certificate and key come from the files, or from srv.TLSConfig where
 // their names are empty, and HTTP/2 is offered.
 func ServeTLS(w *prefork.Worker, ln net.Listener, srv *http.Server, certFile, keyFile string) error {
-	return serveBy(w.Context(), w, idleLimit, ln, srv, func(ln net.Listener) error { return srv.ServeTLS(ln, certFile, keyFile) })
+	p := part{w, w.Part()}
+	defer p.part.End()
+	return serveBy(w.Context(), p, idleLimit, ln, srv, func(ln net.Listener) error { return srv.ServeTLS(ln, certFile, keyFile) })
 }

@@ -77,8 +77,9 @@ type Manager struct {
 	steers     bool      // it is for this Manager to say which slots get new connections
 	sockets    []*socket // in order of Listen
 
-	worker  *Worker // in a worker, from Start on
-	foreign bool    // in a worker of another Manager of this program
+	started atomic.Bool // in a worker: Start was called
+	worker  *Worker     // in a worker, from Start on
+	foreign bool        // in a worker of another Manager of this program
 }
 
 // child is the manager's side of a worker.

@@ -38,7 +38,7 @@ func standingBy() {
 	}
 	var signals chan os.Signal
 	switch what := os.Args[1]; {
-	case what == "explicit":
+	case strings.HasPrefix(what, "explicit"):
 		cfg.Readiness.Explicit = true
 	case what == "cpus":
 		cfg.Resources.CPUsPerWorker = 1
@@ -49,6 +49,14 @@ func standingBy() {
 		signal.Notify(signals, usr1, term) // a prelude that keeps the stop signal to itself
 	}
 	pm := must(cfg)
+	if os.Args[1] == "explicit, by another goroutine" && prefork.IsWorker() {
+		go func() {
+			for pm.Worker() == nil {
+				time.Sleep(time.Millisecond)
+			}
+			pm.Worker().Ready()
+		}()
+	}
 	var ln net.Listener
 	if os.Args[1] == "sockets" || os.Args[1] == "early" {
 		var err error
@@ -158,11 +166,15 @@ func TestStandbyOfANewGeneration(t *testing.T) {
 }
 
 func TestStandbyWithExplicitReadiness(t *testing.T) {
-	p, pids := standby(t, "explicit")
-	syscall.Kill(pids[0], syscall.SIGKILL)
-	p.ExpectAll(`^worker 3 in slot 0`, `^3: slot 0, generation 1, starting to ready$`)
-	p.Signal(term)
-	p.Wait()
+	for _, what := range []string{"explicit", "explicit, by another goroutine"} {
+		t.Run(what, func(t *testing.T) {
+			p, pids := standby(t, what)
+			syscall.Kill(pids[0], syscall.SIGKILL)
+			p.ExpectAll(`^worker 3 in slot 0`, `^3: slot 0, generation 1, starting to ready$`)
+			p.Signal(term)
+			p.Wait()
+		})
+	}
 }
 
 // A standby whose prelude listens for signals hears those that were forwarded once it is at work, and ends when it is told to

@@ -178,13 +178,7 @@ func (m *Manager) startWorker() {
 		m.log.Debug("this worker belongs to another Manager; here Start does not return", "worker of", self.marker.Name, "Start of", m.cfg.Name)
 		select {} // this worker belongs to another Manager, whose Start another goroutine calls
 	}
-	m.mu.Lock()
-	started := m.worker != nil
-	if !started {
-		m.worker = &Worker{passed: sync.OnceValue(readPassed)}
-	}
-	m.mu.Unlock()
-	if started {
+	if m.started.Swap(true) {
 		misuse("Start called twice in a worker; after its work a worker ends by Finish, or by returning from the function of StartFunc or Run")
 	}
 	if self.cellErr != nil {
@@ -192,8 +186,12 @@ func (m *Manager) startWorker() {
 	}
 	inherit.HideDepth()
 	self.standBy()
+	w := &Worker{passed: sync.OnceValue(readPassed)}
+	m.mu.Lock()
+	m.worker = w // not before: a standby is nobody's worker yet
+	m.mu.Unlock()
 	if !m.cfg.Readiness.Explicit {
-		m.worker.Ready()
+		w.Ready()
 	}
 }
 

@@ -144,7 +144,7 @@ func (c *conns) expire(plainHTTP2 bool) (spared bool) {
 	return spared
 }
 
-// http2 reports whether the connection speaks HTTP/2, or may. In StateNew none does yet, and it must
+// http2 reports whether the connection speaks HTTP/2, or may: without TLS that is seen only when a request has come. In StateNew none does yet, and it must
 // not be asked: ConnectionState waits for the handshake, which may wait for the client.
 func (conn *connection) http2(plainHTTP2 bool) bool {
 	if conn.state == http.StateNew {
@@ -153,7 +153,7 @@ func (conn *connection) http2(plainHTTP2 bool) bool {
 	if tc, ok := conn.nc.(*tls.Conn); ok {
 		return tc.ConnectionState().NegotiatedProtocol == "h2"
 	}
-	return plainHTTP2
+	return plainHTTP2 && (conn.x == nil || !conn.x.http1.Load())
 }
 
 // settled reports whether the connections that expire told to end have done so.

@@ -124,6 +124,26 @@ func TestDrainSparesWhatBegins(t *testing.T) {
 	}
 }
 
+// TestExpireWhereHTTP2MayBePlain: a connection without TLS that was seen to be HTTP/1 is expired as any other, and not left to Shutdown.
+func TestExpireWhereHTTP2MayBePlain(t *testing.T) {
+	d := hook(&http.Server{Handler: hello, Protocols: protocols(func(p *http.Protocols) { p.SetHTTP1(true); p.SetUnencryptedHTTP2(true) })})
+	for major, want := range map[int]bool{1: true, 2: false} {
+		expired := false
+		nc := &closer{closed: func(*closer) { expired = true }}
+		r := httptest.NewRequest("GET", "/", nil).WithContext(d.conns.connContext(t.Context(), nc))
+		r.ProtoMajor = major
+		d.conns.setState(nc, http.StateNew)
+		d.conns.setState(nc, http.StateActive)
+		d.ServeHTTP(httptest.NewRecorder(), r)
+		d.conns.setState(nc, http.StateIdle)
+		d.conns.expire(d.plain2)
+		if expired != want {
+			t.Errorf("HTTP/%d: expired %v, want %v", major, expired, want)
+		}
+		d.conns.setState(nc, http.StateClosed)
+	}
+}
+
 // TestHookAllocatesNothing: what a request adds to the cost of net/http is a lock and the time.
 func TestHookAllocatesNothing(t *testing.T) {
 	c, nc := newConns(), net.Conn(new(net.TCPConn))

@@ -49,6 +49,7 @@ func serveBy(ctx context.Context, p pauser, limit time.Duration, ln net.Listener
 // drainer stands in front of a server's Handler.
 type drainer struct {
 	srv     *http.Server
+	plain2  bool         // connections without TLS may be HTTP/2 as well
 	next    http.Handler // the program's
 	conns   *conns
 	barrier barrier
@@ -61,6 +62,7 @@ type drainer struct {
 func hook(srv *http.Server) *drainer {
 	d := &drainer{srv: srv, next: srv.Handler, conns: newConns(), barrier: barrier{quiet: make(chan struct{}, 1)}}
 	d.conns.hijacked = d.barrier.hijacked
+	d.plain2 = srv.Protocols != nil && srv.Protocols.UnencryptedHTTP2()
 	if d.next == nil {
 		d.next = http.DefaultServeMux
 	}
@@ -88,6 +90,11 @@ func hook(srv *http.Server) *drainer {
 // reaching the first would need a wrapper around the ResponseWriter, which hides what programs look
 // for in it (Flusher, Hijacker, ReaderFrom), and would win nothing but that one request.
 func (d *drainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if d.plain2 && r.ProtoMajor == 1 {
+		if x, ok := r.Context().Value(connectionKey{}).(*exchange); ok {
+			x.http1.Store(true)
+		}
+	}
 	passed, waited := d.admit(w, r)
 	if waited {
 		d.afresh(w, r)
@@ -122,7 +129,7 @@ func (d *drainer) drain(limit time.Duration) error {
 	for spared := true; spared; {
 		d.awaitQuiet(limit)
 		d.ending.Store(true)
-		spared = d.conns.expire(d.srv.Protocols != nil && d.srv.Protocols.UnencryptedHTTP2())
+		spared = d.conns.expire(d.plain2)
 		d.wait(d.conns.settled)
 	}
 	// What is left are HTTP/2 connections. Shutdown sends them GOAWAY, by which that protocol loses no request.

@@ -132,6 +132,7 @@ type connectionKey struct{}
 // exchange is what a connection and the request on it share.
 type exchange struct {
 	hijacked atomic.Bool
+	http1    atomic.Bool     // a request has come by HTTP/1, where that is not certain
 	program  context.Context // of BaseContext and ConnContext: it does not end when the client goes
 }
 

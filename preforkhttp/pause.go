@@ -160,8 +160,8 @@ func (g *barrier) hijacked(x *exchange) {
 	g.done()
 }
 
-// stopTimers has a request wait that has limits for being read and answered: over HTTP/2 each has timers of its own, which would
-// end it meanwhile.
+// stopTimers takes the limits for being read and answered off a request that is about to wait: over HTTP/2 each has timers of
+// its own, which would end it meanwhile.
 func (d *drainer) stopTimers(w http.ResponseWriter) {
 	c := http.NewResponseController(w)
 	if d.srv.ReadTimeout > 0 {

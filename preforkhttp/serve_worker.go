@@ -35,8 +35,8 @@ func (p part) Checkpoint() bool { return p.part.Checkpoint() }
 // has read and not yet begun, and those that arrive while it closes a connection.
 //
 // A pause (prefork.Manager.Pause). The worker accepts nothing more, and requests that are under way are finished; then it counts
-// as paused, as far as Serve goes: with several servers when all have, and what else it does is to be a prefork.Part. Requests that come meanwhile on connections that are open wait, and are answered after the pause. So no request
-// fails, unless its client does not wait so long: one without a body whose client goes, or ends its side of the connection, is
+// as paused, with several servers when all have that; what else the worker does at a time is to be a prefork.Part. Requests that come
+// meanwhile on connections that are open wait, and are answered after the pause. So no request fails, unless its client does not wait so long: one without a body whose client goes, or ends its side of the connection, is
 // not begun, and the answer has status 503. A response that does not end, such as a stream of events, keeps the worker
 // from pausing; hijacked connections do not.
 //
@@ -58,15 +58,18 @@ func (p part) Checkpoint() bool { return p.part.Checkpoint() }
 //   - If serving ends for any other reason, such as a listener that the program closed, Serve returns the error at
 //     once and has shut nothing down.
 func Serve(w *prefork.Worker, ln net.Listener, srv *http.Server) error {
-	p := part{w, w.Part()}
-	defer p.part.End()
-	return serveBy(w.Context(), p, idleLimit, ln, srv, srv.Serve)
+	return serveIn(w, ln, srv, srv.Serve)
 }
 
 // ServeTLS is Serve over TLS, as http.Server.ServeTLS: certificate and key come from the files, or from srv.TLSConfig where
 // their names are empty, and HTTP/2 is offered.
 func ServeTLS(w *prefork.Worker, ln net.Listener, srv *http.Server, certFile, keyFile string) error {
+	return serveIn(w, ln, srv, func(ln net.Listener) error { return srv.ServeTLS(ln, certFile, keyFile) })
+}
+
+// serveIn is serveBy as a part of a worker's work.
+func serveIn(w *prefork.Worker, ln net.Listener, srv *http.Server, by func(net.Listener) error) error {
 	p := part{w, w.Part()}
 	defer p.part.End()
-	return serveBy(w.Context(), p, idleLimit, ln, srv, func(ln net.Listener) error { return srv.ServeTLS(ln, certFile, keyFile) })
+	return serveBy(w.Context(), p, idleLimit, ln, srv, by)
 }

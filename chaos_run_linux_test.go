@@ -258,7 +258,7 @@ func (r *chaosRun) judge() {
 		var pid int
 		var at int64
 		var reason string
-		if n, _ := fmt.Sscanf(line, "exit %d at %d: %s", &pid, &at, &reason); n == 3 && reason != "stopped" && reason != "retired" && reason != "finished" {
+		if n, _ := fmt.Sscanf(line, "exit %d at %d: %s", &pid, &at, &reason); n == 3 && reason != "stopped" && reason != "recycled" && reason != "finished" {
 			r.cut[pid] = true
 			r.cuts = append(r.cuts, time.Unix(0, at))
 		}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # How much of the library the tests reach, by package, counted in all processes: the tests start their own binary again as
-# managers, workers, heirs and reapers, and each writes what it has reached when it exits. (One that a signal ends does not, so
+# managers, workers, successors and reapers, and each writes what it has reached when it exits. (One that a signal ends does not, so
 # the true figure is higher.) Run it as ci.sh, inside a pids cgroup. Arguments go to the test binaries, such as -test.skip.
 #
 # What a test says is not looked at: counting makes programs slow, and some tests are about time.

@@ -177,7 +177,7 @@ func TestInterrupt(t *testing.T) {
 		p.Expect(`^received terminated$`)
 		p.Signal(syscall.SIGINT)
 		p.Expect(`signal received signal=SIGINT forward=SIGKILL`)
-		p.Expect(`worker gone.*reason="killed after StopTimeout" status=SIGKILL`)
+		p.Expect(`worker gone.*reason="stop timeout" status=SIGKILL`)
 		p.Expect(`^left 0 <nil>$`)
 		wantSuccess(t, p)
 	})

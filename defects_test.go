@@ -269,7 +269,7 @@ func TestD8StopTimeout(t *testing.T) {
 		r.Start()
 		r.WaitAllChildren(context.Background())
 		for i, e := range r.exits {
-			if want := time.Second + time.Duration(i)*2*time.Second + 5*time.Second; e.Uptime != want || e.Reason != ReasonOverdue || e.Status.Signal != kill {
+			if want := time.Second + time.Duration(i)*2*time.Second + 5*time.Second; e.Uptime != want || e.Reason != ReasonStopTimeout || e.Status.Signal != kill {
 				t.Errorf("worker %d: %v; want it killed after %v", e.Ordinal, e, want)
 			}
 		}

@@ -38,18 +38,18 @@ func (s State) String() string {
 type Reason uint8
 
 const (
-	ReasonFinished    = Reason(pool.Finished)    // ended by itself, with exit code 0
-	ReasonCrashed     = Reason(pool.Crashed)     // ended by itself, with another code or by a signal
-	ReasonStopped     = Reason(pool.Stopped)     // was told to stop, or killed by SignalAllChildren
-	ReasonRetired     = Reason(pool.Retired)     // was recycled
-	ReasonOverdue     = Reason(pool.Overdue)     // was told to stop, did not within StopTimeout (or by the second interrupt), and was killed
-	ReasonStuck       = Reason(pool.Stuck)       // was busy for too long without a sign of life, and was killed
-	ReasonNeverReady  = Reason(pool.NeverReady)  // was killed, because it was not ready in time or replaced itself by this program
-	ReasonOutOfMemory = Reason(pool.OutOfMemory) // was killed by the kernel for want of memory
+	ReasonFinished     = Reason(pool.Finished)    // ended by itself, with exit code 0
+	ReasonCrashed      = Reason(pool.Crashed)     // ended by itself, with another code or by a signal
+	ReasonStopped      = Reason(pool.Stopped)     // was told to stop, or killed by SignalAllChildren
+	ReasonRecycled     = Reason(pool.Retired)     // was recycled
+	ReasonStopTimeout  = Reason(pool.Overdue)     // was told to stop, did not within StopTimeout (or by the second interrupt), and was killed
+	ReasonStuck        = Reason(pool.Stuck)       // was busy for too long without a sign of life, and was killed
+	ReasonReadyTimeout = Reason(pool.NeverReady)  // was killed, because it was not ready in time or replaced itself by this program
+	ReasonOutOfMemory  = Reason(pool.OutOfMemory) // was killed by the kernel for want of memory
 )
 
 func (r Reason) String() string {
-	return name(int(r), "none", "finished", "crashed", "stopped", "retired", "killed after StopTimeout", "stuck", "never ready", "out of memory")
+	return name(int(r), "none", "finished", "crashed", "stopped", "recycled", "stop timeout", "stuck", "ready timeout", "out of memory")
 }
 
 func name(i int, names ...string) string {
@@ -128,7 +128,7 @@ func (w WorkerInfo) String() string {
 //	GenerationEvent   a generation of workers begins
 //	StateEvent        a worker was spawned, was ready, was told to stop, was killed
 //	ExitEvent         a worker was reaped
-//	RestEvent         something is left of its process group, or is not any more
+//	LeftoverEvent         something is left of its process group, or is not any more
 //	DelayEvent        a slot waits before its next spawn
 //	SpawnFailedEvent  a worker could not be spawned
 //	SignalEvent       a signal was received, and forwarded as the table says
@@ -140,7 +140,7 @@ func (w WorkerInfo) String() string {
 //	PauseEvent        the workers are told to pause
 //	PausedEvent       a worker has paused
 //	ResumeEvent       the workers are told to go on
-//	UpgradeEvent      an heir was started
+//	UpgradeEvent      a successor was started
 //	UpgradedEvent     it has taken over
 //	UpgradeFailedEvent it has not, or could not be started
 //
@@ -167,9 +167,9 @@ type (
 		From State
 	}
 
-	// RestEvent says what becomes of the process group of a worker that was reaped (Config.StopGroup): State is StateStopping
+	// LeftoverEvent says what becomes of the process group of a worker that was reaped (Config.StopGroup): State is StateStopping
 	// where something is left of it, which was told to stop, then StateGone or StateKilled.
-	RestEvent struct {
+	LeftoverEvent struct {
 		Worker WorkerInfo
 		State  State
 	}
@@ -227,24 +227,24 @@ type (
 	// ResumeEvent says that the workers are told to go on. None of them counts as paused any more.
 	ResumeEvent struct{}
 
-	// UpgradeEvent says that a new manager was started, as a process with the pid Heir.
-	UpgradeEvent struct{ Heir int }
+	// UpgradeEvent says that a new manager was started, as a process with the pid PID.
+	UpgradeEvent struct{ PID int }
 
 	// UpgradedEvent says that it has taken over. The shutdown signal follows.
-	UpgradedEvent struct{ Heir int }
+	UpgradedEvent struct{ PID int }
 
-	// UpgradeFailedEvent says that it has not, and has ended or, where a shutdown came meanwhile, been told to. Heir is 0 where
+	// UpgradeFailedEvent says that it has not, and has ended or, where a shutdown came meanwhile, been told to. PID is 0 if
 	// none was started.
 	UpgradeFailedEvent struct {
-		Heir int
-		Err  error
+		PID int
+		Err error
 	}
 )
 
 func (GenerationEvent) event()    {}
 func (StateEvent) event()         {}
 func (ExitEvent) event()          {}
-func (RestEvent) event()          {}
+func (LeftoverEvent) event()      {}
 func (DelayEvent) event()         {}
 func (SpawnFailedEvent) event()   {}
 func (SignalEvent) event()        {}
@@ -273,8 +273,8 @@ func (e StateEvent) String() string {
 
 func (e ExitEvent) String() string { return e.Exit.String() }
 
-func (e RestEvent) String() string {
-	return fmt.Sprintf("rest of the process group of worker %d (%s, generation %d): %v", e.Worker.PID, slotName(e.Worker.Slot), e.Worker.Generation, e.State)
+func (e LeftoverEvent) String() string {
+	return fmt.Sprintf("leftover processes of worker %d (%s, generation %d): %v", e.Worker.PID, slotName(e.Worker.Slot), e.Worker.Generation, e.State)
 }
 
 func (e DelayEvent) String() string {
@@ -322,9 +322,9 @@ func (e PausedEvent) String() string { return e.Worker.String() }
 
 func (e ResumeEvent) String() string { return "the workers are told to go on" }
 
-func (e UpgradeEvent) String() string { return fmt.Sprintf("heir %d was started", e.Heir) }
+func (e UpgradeEvent) String() string { return fmt.Sprintf("successor %d was started", e.PID) }
 
-func (e UpgradedEvent) String() string { return fmt.Sprintf("heir %d has taken over", e.Heir) }
+func (e UpgradedEvent) String() string { return fmt.Sprintf("successor %d has taken over", e.PID) }
 
 func (e UpgradeFailedEvent) String() string {
 	return fmt.Sprintf("upgrade failed, this manager goes on: %v", e.Err)

@@ -56,9 +56,9 @@ func (m *Manager) hearSlowed() pool.Time {
 	for _, c := range m.slowed {
 		due = pool.Sooner(due, c.heard.next())
 	}
-	if h := m.heir; h != nil && h.slowed {
+	if h := m.successor; h != nil && h.slowed {
 		if h.heard.next() <= m.now() {
-			m.listenHeir(h)
+			m.listenSuccessor(h)
 		}
 		if h.slowed {
 			due = pool.Sooner(due, h.heard.next())

@@ -145,7 +145,7 @@ func TestOverdueWithGroup(t *testing.T) {
 		synctest.Wait()
 		<-done
 		r.wantGroup(1, term, continueSignal, kill)
-		if len(r.exits) != 1 || r.exits[0].Reason != ReasonOverdue || r.count("): stopping") > 0 || len(r.rests) > 0 {
+		if len(r.exits) != 1 || r.exits[0].Reason != ReasonStopTimeout || r.count("): stopping") > 0 || len(r.rests) > 0 {
 			t.Errorf("exits %v, events %q, %d rests", r.exits, r.eventLog(), len(r.rests))
 		}
 	})

@@ -148,7 +148,7 @@ func TestGroupOfAKilledWorker(t *testing.T) {
 	p, worker, _ := startRelatives(t, "300ms", "deaf")
 	syscall.Kill(worker, syscall.SIGKILL)
 	if keepsRests() {
-		p.ExpectN(3, `^worker |^grandchild |rest of a worker's process group killed`)
+		p.ExpectN(3, `^worker |^grandchild |leftover processes killed`)
 	} else {
 		p.ExpectN(2, `^worker |^grandchild `)
 	}
@@ -169,7 +169,7 @@ func TestGroupIsLeftAlone(t *testing.T) {
 	}
 	syscall.Kill(pid, syscall.SIGKILL)
 	p.WaitGone()
-	if out := strings.Join(p.Lines(), "\n"); strings.Contains(out, "is told") || strings.Contains(out, "rest of") {
+	if out := strings.Join(p.Lines(), "\n"); strings.Contains(out, "is told") || strings.Contains(out, "leftover") {
 		t.Errorf("somebody has looked after it:\n%s", out)
 	}
 }
@@ -199,7 +199,7 @@ func TestGroupOfTheManager(t *testing.T) {
 	p.Start()
 	p.Expect(`^up in the group of the manager: true$`)
 	p.Signal(term)
-	p.Expect(`^killed after StopTimeout$`)
+	p.Expect(`^stop timeout$`)
 	p.Expect(`^manager ends$`)
 	wantSuccess(t, p)
 }

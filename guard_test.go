@@ -150,7 +150,7 @@ func TestLostMarker(t *testing.T) {
 		t.Skip("this system has no /proc/self/exe")
 	}
 	p := preforktest.Start(t, "amnesia")
-	p.Expect(`^depth : never ready, SIGKILL$`)
+	p.Expect(`^depth : ready timeout, SIGKILL$`)
 	wantSuccess(t, p)
 	p.WaitGone()
 }

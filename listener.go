@@ -84,12 +84,12 @@ func obtain[T closer](m *Manager, network, address string, kind int, bind func(n
 		return s, err
 	}
 	sock := &socket{fd: -1, network: network, address: address, fellBack: kind == inherit.FellBack}
-	if !given && self.role == inherit.Heir {
+	if !given && self.role == inherit.Successor {
 		// What the manager before this one did not have is new in this version of the program.
 		if _, got, err := self.inherited(network, address, sharedAs(kind)); err == nil {
 			fd, given = got.FD, true
 			if got.Own {
-				sock.bequeathed, _ = filepath.Abs(address)
+				sock.ownedBefore, _ = filepath.Abs(address)
 			}
 		}
 	}
@@ -120,7 +120,7 @@ func (m *Manager) keep(sock *socket, s any) (err error) {
 		sock.bound = s.LocalAddr().String()
 	}
 	if m.cfg.Command != nil {
-		path := sock.bequeathed
+		path := sock.ownedBefore
 		if sock.file != nil {
 			path = sock.file.path
 		}

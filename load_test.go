@@ -178,7 +178,7 @@ func TestRecycle(t *testing.T) {
 	for _, why := range []string{"requests", "lifetime", "memory"} {
 		t.Run(why, func(t *testing.T) {
 			p := preforktest.Start(t, "burdened", why)
-			p.ExpectN(4, `^gone: retired, exit code 0`)
+			p.ExpectN(4, `^gone: recycled, exit code 0`)
 			p.Signal(term)
 			p.Wait()
 		})

@@ -30,16 +30,16 @@ func describe(ev Event) (slog.Level, string, []slog.Attr) {
 	case ExitEvent:
 		attrs := append(workerAttrs(ev.Exit.Slot, ev.Exit.Generation, ev.Exit.PID), slog.String("reason", ev.Exit.Reason.String()),
 			slog.String("status", ev.Exit.Status.String()), slog.Duration("uptime", ev.Exit.Uptime))
-		if r := ev.Exit.Reason; r == ReasonFinished || r == ReasonStopped || r == ReasonRetired {
+		if r := ev.Exit.Reason; r == ReasonFinished || r == ReasonStopped || r == ReasonRecycled {
 			return slog.LevelInfo, "worker gone", attrs
 		}
 		return slog.LevelWarn, "worker gone", attrs
-	case RestEvent:
+	case LeftoverEvent:
 		level := slog.LevelInfo
 		if ev.State == StateKilled {
 			level = slog.LevelWarn
 		}
-		return level, "rest of a worker's process group " + ev.State.String(), workerAttrs(ev.Worker.Slot, ev.Worker.Generation, ev.Worker.PID)
+		return level, "leftover processes " + ev.State.String(), workerAttrs(ev.Worker.Slot, ev.Worker.Generation, ev.Worker.PID)
 	case GenerationEvent:
 		return slog.LevelInfo, "generation begins", []slog.Attr{slog.Int("gen", ev.Generation), slog.Int("workers", ev.MaxWorkers)}
 	case DelayEvent:
@@ -63,9 +63,9 @@ func describe(ev Event) (slog.Level, string, []slog.Attr) {
 	case PausedEvent:
 		return slog.LevelDebug, "worker paused", workerAttrs(ev.Worker.Slot, ev.Worker.Generation, ev.Worker.PID)
 	case UpgradeEvent:
-		return slog.LevelInfo, "upgrade begins", []slog.Attr{slog.Int("heir", ev.Heir)}
+		return slog.LevelInfo, "upgrade begins", []slog.Attr{slog.Int("successor", ev.PID)}
 	case UpgradedEvent:
-		return slog.LevelInfo, "heir has taken over, this manager ends", []slog.Attr{slog.Int("heir", ev.Heir)}
+		return slog.LevelInfo, "successor has taken over, this manager ends", []slog.Attr{slog.Int("successor", ev.PID)}
 	case UpgradeFailedEvent:
 		return slog.LevelError, "upgrade failed, this manager goes on", []slog.Attr{slog.Any("err", ev.Err)}
 	case CrashLoopEvent:

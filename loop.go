@@ -120,7 +120,7 @@ func (m *Manager) drain(ctx context.Context) (left int, err error) {
 			m.forward(a)
 			continue
 		}
-		if m.pool.Len() == 0 && m.pool.Standbys() == 0 && m.pool.Rests() == 0 && (m.heir == nil || m.heir.took) {
+		if m.pool.Len() == 0 && m.pool.Standbys() == 0 && m.pool.Rests() == 0 && (m.successor == nil || m.successor.took) {
 			if m.stopping.begun {
 				m.removeSocketFiles()
 			}
@@ -155,8 +155,8 @@ func (m *Manager) turn() pool.Step {
 	m.tellPause()
 	notes, commands := m.inbox.take()
 	for _, n := range notes {
-		if m.heir != nil && n.ID == m.heir.id {
-			m.noteHeir(m.heir, n)
+		if m.successor != nil && n.ID == m.successor.id {
+			m.noteSuccessor(m.successor, n)
 			continue
 		}
 		m.note(n)
@@ -166,7 +166,7 @@ func (m *Manager) turn() pool.Step {
 	}
 	m.inherit()
 	heard := m.hearLate()
-	due := pool.Sooner(pool.Sooner(m.hearSlowed(), m.lookAtHungUp()), m.tickHeir())
+	due := pool.Sooner(pool.Sooner(m.hearSlowed(), m.lookAtHungUp()), m.tickSuccessor())
 	if m.watches() || m.cfg.Recycle.MaxMemory > 0 {
 		m.watch.due = m.handle(pool.Event{Kind: pool.Tick, Heard: heard}).Survey || m.watch.due
 		due = pool.Sooner(due, m.lookAround())
@@ -392,7 +392,7 @@ func (m *Manager) tellRest(e pool.Effect) {
 		delete(m.rests, e.ID)
 	}
 	if e.From != e.To {
-		m.changed(RestEvent{Worker: c.WorkerInfo, State: State(e.To)})
+		m.changed(LeftoverEvent{Worker: c.WorkerInfo, State: State(e.To)})
 	}
 }
 
@@ -435,7 +435,7 @@ func (m *Manager) transition(c *child, e pool.Effect) {
 		Status: exitStatus(c.status), Reason: Reason(e.Reason), Uptime: m.now() - c.spawned, Usage: c.usage,
 	}
 	m.changed(ExitEvent{Exit: exit, From: State(e.From)})
-	if e.From < pool.Stopping && (e.From == pool.Starting || !c.status.Clean()) || exit.Reason == ReasonNeverReady {
+	if e.From < pool.Stopping && (e.From == pool.Starting || !c.status.Clean()) || exit.Reason == ReasonReadyTimeout {
 		m.tellFailed(exit.String())
 	}
 	if m.cfg.OnChildReap != nil {

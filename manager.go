@@ -59,9 +59,9 @@ type Manager struct {
 	silent      []silent           // that have hung up and may live on
 	cells       []*scoreboard.Cell // of workers that are gone, to be let go of
 	gaveUp      bool               // the workers crashed and crashed
-	heir        *heir              // that is on its way, or has taken over
-	heirs       uint64             // that were started so far
-	succeeds    bool               // this Manager is an heir, and has not told yet how it came out
+	successor   *successor         // that is on its way, or has taken over
+	successors  uint64             // that were started so far
+	succeeds    bool               // this Manager is a successor, and has not told yet how it came out
 	inherits    bool               // and the one before it has not let go yet, or not been heard to
 	pauses      int                // there were so many
 	pausing     int                // the number of the one in force; 0 for none
@@ -150,7 +150,7 @@ func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, e
 		self.unregister(cfg.Name)
 		return nil, err
 	}
-	if self.role == inherit.Heir && cfg.Name == self.marker.Name {
+	if self.role == inherit.Successor && cfg.Name == self.marker.Name {
 		m.succeed()
 	}
 	return m, nil
@@ -174,7 +174,7 @@ func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
 	}
 	m.dir, _ = os.Getwd() // now, since the program may change it
 	m.onDisk, _ = inherit.OnDisk(self.args[0], m.dir)
-	if self.role == inherit.Heir {
+	if self.role == inherit.Successor {
 		m.onDisk = self.marker.Path // a symbolic link may be another by now
 	}
 	self.lookOutside() // now, so that what the program starts does not get them

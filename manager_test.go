@@ -215,7 +215,7 @@ func TestToldToStopByAnyPath(t *testing.T) {
 				r.wantSignals(1, syscall.SIGQUIT)
 				time.Sleep(3 * time.Second)
 				r.wantSignals(1, syscall.SIGQUIT, kill)
-				if r.exits[0].Reason != ReasonOverdue {
+				if r.exits[0].Reason != ReasonStopTimeout {
 					t.Errorf("reason %v", r.exits[0].Reason)
 				}
 				r.Deliver(term)
@@ -301,7 +301,7 @@ func TestLostWorker(t *testing.T) {
 		if len(r.exits) != 2 || r.exits[0].Status.Code != 7 || r.exits[0].Reason != ReasonCrashed {
 			t.Fatalf("exits: %v", r.exits)
 		}
-		if e := r.exits[1]; e.Reason != ReasonNeverReady || e.Uptime > time.Second/2 {
+		if e := r.exits[1]; e.Reason != ReasonReadyTimeout || e.Uptime > time.Second/2 {
 			t.Errorf("the lost one: %v", e)
 		}
 		r.WaitAllChildren(context.Background())
@@ -437,7 +437,7 @@ func TestReadinessTimeout(t *testing.T) {
 		r.wantSignals(1, kill)
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if e := r.exits[0]; e.Reason != ReasonNeverReady || e.Uptime != 10*time.Second || len(r.fake.Started()) != 2 {
+		if e := r.exits[0]; e.Reason != ReasonReadyTimeout || e.Uptime != 10*time.Second || len(r.fake.Started()) != 2 {
 			t.Errorf("%v, then %d spawns", e, len(r.fake.Started()))
 		}
 		r.Deliver(term)

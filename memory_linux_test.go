@@ -102,7 +102,7 @@ func TestLeakIsRecycledInTime(t *testing.T) {
 		cgroup = append(cgroup, memoryCgroup(t, 3*hungryLimit))
 	}
 	p := preforktest.Start(t, "hungry", append([]string{"80"}, cgroup...)...)
-	p.ExpectN(times(20), `^gone \d+: retired, exit code 0$`)
+	p.ExpectN(times(20), `^gone \d+: recycled, exit code 0$`)
 	p.Signal(term)
 	p.Wait()
 	for _, line := range p.Lines() {

@@ -18,7 +18,7 @@ import (
 // only, in a worker it does nothing; any goroutine; it does not block: the workers are told at the loop's next turn. Calling it again
 // does nothing.
 //
-// An heir (see Upgrade) does not begin paused: the program decides anew.
+// A successor (see Upgrade) does not begin paused: the program decides anew.
 func (m *Manager) Pause() { m.setPaused(true) }
 
 // Resume has the workers go on, as Pause had them wait.
@@ -110,7 +110,7 @@ func (s Snapshot) AllPaused() bool {
 //	}
 //
 // Without a pause it makes no system call: it loads a word of memory and looks at Context. Any goroutine; but where several do the worker's work, it
-// is for the one that knows that all have finished, or each has a Part. A worker that waits for something else meanwhile, such as the next
+// is for the one that knows that all have finished, or each has an Activity. A worker that waits for something else meanwhile, such as the next
 // connection, selects on Pausing too.
 func (w *Worker) Checkpoint() bool { return self.checkpoint(w.Context()) }
 
@@ -121,7 +121,7 @@ func (p *process) checkpoint(ctx context.Context) bool {
 	return ctx.Err() == nil
 }
 
-func (p *process) partCheckpoint(ctx context.Context, t *Part) bool {
+func (p *process) activityCheckpoint(ctx context.Context, t *Activity) bool {
 	if p.pauses.asked.Load() {
 		p.pauses.wait(ctx, t, p.sayPaused)
 	}
@@ -184,7 +184,7 @@ func (p *pauses) channel(paused bool) <-chan struct{} {
 }
 
 // wait waits until there is no pause, and says of which it waits for: for the whole worker, or for a part.
-func (p *pauses) wait(ctx context.Context, t *Part, say func(n int)) {
+func (p *pauses) wait(ctx context.Context, t *Activity, say func(n int)) {
 	for {
 		p.mu.Lock()
 		n, changed := p.n, p.changed
@@ -213,32 +213,32 @@ func (p *pauses) wait(ctx context.Context, t *Part, say func(n int)) {
 	}
 }
 
-// Part is one of several things that a worker does at a time: a server on each of two sockets, or a server and a consumer of a
+// Activity is one of several things that a worker does at a time: a server on each of two sockets, or a server and a consumer of a
 // queue. Each has a checkpoint of its own, and the worker has paused (Manager.Pause) when all of them wait there.
 // preforkhttp.Serve is a part by itself. A worker that does one thing needs none: Worker.Checkpoint is for the whole of it.
-type Part struct {
+type Activity struct {
 	w     *Worker
 	waits bool // guarded by pauses.mu, as is ended
 	ended bool
 }
 
-// Part begins a part of this worker's work, which lasts until its End. Worker, any goroutine; it does not block.
-func (w *Worker) Part() *Part {
+// Activity begins an activity of this worker's work, which lasts until its End. Worker, any goroutine; it does not block.
+func (w *Worker) Activity() *Activity {
 	p := &self.pauses
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.parts++
-	return &Part{w: w}
+	return &Activity{w: w}
 }
 
 // Checkpoint is Worker.Checkpoint for this part: it says that the worker has paused only when all others wait too, or have
 // ended. It is to be called by one goroutine at a time.
-func (t *Part) Checkpoint() bool { return self.partCheckpoint(t.w.Context(), t) }
+func (t *Activity) Checkpoint() bool { return self.activityCheckpoint(t.w.Context(), t) }
 
 // End says that there is nothing more to be waited for from this part. A second call does nothing. Any goroutine; it does not block.
-func (t *Part) End() { self.pauses.end(t, self.sayPaused) }
+func (t *Activity) End() { self.pauses.end(t, self.sayPaused) }
 
-func (p *pauses) end(t *Part, say func(n int)) {
+func (p *pauses) end(t *Activity, say func(n int)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if t.ended {
@@ -253,7 +253,7 @@ func (p *pauses) end(t *Part, say func(n int)) {
 }
 
 // setWaits counts a part as waiting, or no longer; one that has ended does not count.
-func (p *pauses) setWaits(t *Part, waits bool) {
+func (p *pauses) setWaits(t *Activity, waits bool) {
 	if t.waits == waits {
 		return
 	}

@@ -136,16 +136,16 @@ func TestCheckpoint(t *testing.T) {
 }
 
 // A worker of several parts has paused when all wait that have not ended, once in each pause.
-func TestParts(t *testing.T) {
+func TestActivities(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p pauses
 		p.begin(0)
 		ctx, cancel := context.WithCancel(t.Context())
 		var said []int
 		say := func(n int) { said = append(said, n) }
-		part := func() *Part { p.parts++; return &Part{} }
+		part := func() *Activity { p.parts++; return &Activity{} }
 		var all sync.WaitGroup
-		wait := func(parts ...*Part) {
+		wait := func(parts ...*Activity) {
 			for _, part := range parts {
 				all.Go(func() { p.wait(ctx, part, say) })
 			}

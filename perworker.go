@@ -100,7 +100,7 @@ func (m *Manager) mustShare(network string) error {
 // bindGroup makes the sockets of all slots, or takes over those of the manager before this one.
 func (m *Manager) bindGroup(network, address string) (net.Listener, error) {
 	g, n := &group{}, m.MaxWorkers()
-	if self.role == inherit.Heir {
+	if self.role == inherit.Successor {
 		g.fds = self.inheritedGroup(network, address)
 	}
 	if len(g.fds) == 0 {
@@ -150,11 +150,11 @@ func (m *Manager) grow(slot int) error {
 	return nil
 }
 
-// room is how many workers there may be of n that are wanted. While an heir is there, it alone makes sockets: the kernel gives
+// room is how many workers there may be of n that are wanted. While a successor is there, it alone makes sockets: the kernel gives
 // places in the group in the order in which sockets come, of whichever manager, and each would take the other's for its own. What
 // is steered to such a one is lost when the other ends.
 func (m *Manager) room(n int) int {
-	if m.heir == nil {
+	if m.successor == nil {
 		return n
 	}
 	for _, s := range m.allSockets() {
@@ -174,7 +174,7 @@ func (m *Manager) steer() {
 	steers := m.steers
 	m.mu.Unlock()
 	if !steers {
-		return // an heir leaves that to the manager before it until that is gone, and the other way round after
+		return // a successor leaves that to the manager before it until that is gone, and the other way round after
 	}
 	m.steerDue = false
 	i := 0

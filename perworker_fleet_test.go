@@ -22,13 +22,13 @@ import (
 // fleet is a running perWorker.
 type fleet struct {
 	*preforktest.Program
-	t     *testing.T
-	addrs []string
-	dir   string
-	in    *os.File
-	stdin *os.File
-	gate  *os.File
-	heir  int // the pid of the manager after an upgrade
+	t         *testing.T
+	addrs     []string
+	dir       string
+	in        *os.File
+	stdin     *os.File
+	gate      *os.File
+	successor int // the pid of the manager after an upgrade
 }
 
 // newFleet prepares a perWorker with n workers, whose gate is closed.
@@ -204,8 +204,8 @@ func (f *fleet) sockets(state string) (lines [][]string) {
 	_, port, _ := net.SplitHostPort(f.addrs[0])
 	n, _ := strconv.Atoi(port)
 	pid := f.PID()
-	if f.heir != 0 {
-		pid = f.heir
+	if f.successor != 0 {
+		pid = f.successor
 	}
 	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", pid)) // it may be in a network namespace
 	if err != nil {

@@ -171,15 +171,15 @@ func TestPerWorkerOfACommand(t *testing.T) {
 	}
 }
 
-// heirSockets is how many sockets for slots an heir was handed.
-func heirSockets(t *testing.T, p *proc.FakeProcess) (n int) {
+// successorSockets is how many sockets for slots a successor was handed.
+func successorSockets(t *testing.T, p *proc.FakeProcess) (n int) {
 	t.Helper()
 	for _, kv := range p.Spec.Env {
-		value, ok := strings.CutPrefix(kv, inherit.HeirEnv+"=")
+		value, ok := strings.CutPrefix(kv, inherit.SuccessorEnv+"=")
 		if !ok {
 			continue
 		}
-		marker, err := inherit.ParseHeir(value)
+		marker, err := inherit.ParseSuccessor(value)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -192,10 +192,10 @@ func heirSockets(t *testing.T, p *proc.FakeProcess) (n int) {
 	return n
 }
 
-// While an heir is there, it alone makes sockets: two who do cannot know their places in the kernel's group.
-func TestNoSocketsBesideAnHeir(t *testing.T) {
+// While a successor is there, it alone makes sockets: two who do cannot know their places in the kernel's group.
+func TestNoSocketsBesideASuccessor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := heirRig(t, Config{}, nil)
+		r := successorRig(t, Config{}, nil)
 		r.listenPerWorkerOn()
 		done := r.startAgain()
 		time.Sleep(time.Minute)
@@ -210,30 +210,30 @@ func TestNoSocketsBesideAnHeir(t *testing.T) {
 		}
 		r.SetMaxWorkers(3) // just before the upgrade: the worker may come later, its socket not
 		r.Deliver(usr2)
-		want("an heir starts", 3, 3)
-		heir := r.heirProcesses()[0]
-		if n := heirSockets(t, heir); n != 3 {
-			t.Errorf("the heir was handed %d sockets, want 3", n)
+		want("a successor starts", 3, 3)
+		successor := r.successorProcesses()[0]
+		if n := successorSockets(t, successor); n != 3 {
+			t.Errorf("the successor was handed %d sockets, want 3", n)
 		}
 		r.SetMaxWorkers(1)
 		time.Sleep(time.Second)
-		want("fewer beside an heir", 1, 3)
+		want("fewer beside a successor", 1, 3)
 		r.SetMaxWorkers(5)
 		time.Sleep(time.Second)
-		want("more beside an heir", 3, 3)
-		heir.Exit(proc.Status{Code: 1})
-		want("the heir is gone", 5, 5)
+		want("more beside a successor", 3, 3)
+		successor.Exit(proc.Status{Code: 1})
+		want("the successor is gone", 5, 5)
 
 		r.Deliver(usr2)
 		time.Sleep(time.Second)
-		heir = r.heirProcesses()[1]
-		if n := heirSockets(t, heir); n != 5 {
-			t.Errorf("the second heir was handed %d sockets, want 5", n)
+		successor = r.successorProcesses()[1]
+		if n := successorSockets(t, successor); n != 5 {
+			t.Errorf("the second successor was handed %d sockets, want 5", n)
 		}
 		r.SetMaxWorkers(6)
 		time.Sleep(time.Second)
-		say(heir, wire.Reached{})
-		want("the heir has taken over", 0, 5)
+		say(successor, wire.Reached{})
+		want("the successor has taken over", 0, 5)
 		<-done
 	})
 }

@@ -33,7 +33,7 @@ func init() { programs["perworker"], programs["perworkerpools"] = perWorker, per
 //	deaf      workers up to this generation never accept
 //	respawn   ErrRespawnInterval
 //	hold      Start waits for a line "go"
-//	grow      how many workers the manager is to have once an heir is under way
+//	grow      how many workers the manager is to have once a successor is under way
 //
 // The manager reads lines "max N" from its standard input. A worker becomes another program on SIGUSR2, and closes
 // its listeners on SIGWINCH.
@@ -158,9 +158,9 @@ func sayEvent(ev prefork.Event) {
 	case prefork.RolledEvent:
 		say("rolled %d", ev.Generation)
 	case prefork.UpgradedEvent:
-		say("heir %d", ev.Heir)
+		say("successor %d", ev.PID)
 	case prefork.UpgradeFailedEvent:
-		say("no heir: %v", ev.Err)
+		say("no successor: %v", ev.Err)
 	}
 }
 

@@ -13,15 +13,15 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-// upgrade has an heir take over that has n workers, and waits until the manager before it has ended.
+// upgrade has a successor take over that has n workers, and waits until the manager before it has ended.
 func (f *fleet) upgrade(n int) (pids map[int]int) {
 	f.t.Helper()
 	f.write("workers", strconv.Itoa(n))
 	f.Signal(syscall.SIGUSR2)
 	pids = make(map[int]int)
-	for _, m := range f.ExpectN(n+1, `^(?:heir (\d+)|ready (\d+) gen 1 pid (\d+))$`) {
+	for _, m := range f.ExpectN(n+1, `^(?:successor (\d+)|ready (\d+) gen 1 pid (\d+))$`) {
 		if m[1] != "" {
-			f.heir, _ = strconv.Atoi(m[1])
+			f.successor, _ = strconv.Atoi(m[1])
 			continue
 		}
 		slot, _ := strconv.Atoi(m[2])
@@ -31,7 +31,7 @@ func (f *fleet) upgrade(n int) (pids map[int]int) {
 	return pids
 }
 
-// An heir, with as many workers or more or fewer, gets what is queued, steers, and grows.
+// A successor, with as many workers or more or fewer, gets what is queued, steers, and grows.
 func TestPerWorkerUpgrade(t *testing.T) {
 	for _, n := range [][2]int{{4, 4}, {4, 2}, {2, 6}, {1, 3}, {3, 1}} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
@@ -49,20 +49,20 @@ func TestPerWorkerUpgrade(t *testing.T) {
 			}
 			f.open()
 			for _, a := range append(f.served(conns), f.served(f.queue(100))...) {
-				if a.manager != f.heir {
-					t.Errorf("served by manager %d, not %d", a.manager, f.heir)
+				if a.manager != f.successor {
+					t.Errorf("served by manager %d, not %d", a.manager, f.successor)
 				}
 			}
 			f.tell(fmt.Sprint("max ", n[1]+4))
 			f.ready(4, 1)
 			f.wantSlots("tcp", f.addrs[0], alive)
-			syscall.Kill(f.heir, term)
+			syscall.Kill(f.successor, term)
 			f.WaitGone()
 		})
 	}
 }
 
-// An heir that fails, also one that had more sockets than the manager, takes nothing with it.
+// A successor that fails, also one that had more sockets than the manager, takes nothing with it.
 func TestPerWorkerUpgradeFails(t *testing.T) {
 	for _, n := range [][2]int{{4, 8}, {1, 3}, {4, 2}} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestPerWorkerUpgradeFails(t *testing.T) {
 			f.Signal(syscall.SIGUSR2)
 			f.Expect(`INFO worker starting slot=` + strconv.Itoa(n[1]-1))
 			conns = append(conns, f.queue(100)...)
-			f.Expect(`^no heir: `)
+			f.Expect(`^no successor: `)
 			f.write("crash", "")
 			conns = append(conns, f.queue(100)...)
 			// The sockets' places in the kernel's group are still what the manager believes.
@@ -93,7 +93,7 @@ func TestPerWorkerUpgradeFails(t *testing.T) {
 	}
 }
 
-// A manager that is to grow while its heir comes up does not take the place in the kernel's group that the heir counts on: once that
+// A manager that is to grow while its successor comes up does not take the place in the kernel's group that the successor counts on: once that
 // has taken over, nothing new waits for a manager that drains.
 func TestPerWorkerUpgradeWhileGrowing(t *testing.T) {
 	f := startFleet(t, 2, "respawn=1h", "grow=3")
@@ -110,18 +110,18 @@ func TestPerWorkerUpgradeWhileGrowing(t *testing.T) {
 	})
 	f.write("workers", "3")
 	f.Signal(syscall.SIGUSR2)
-	f.heir, _ = strconv.Atoi(f.Expect(`^heir (\d+)$`)[1])
+	f.successor, _ = strconv.Atoi(f.Expect(`^successor (\d+)$`)[1])
 	f.wantSlots("tcp", f.addrs[0], 3)
 	preforktest.WaitFor(t, "the workers of the first manager accept no more", func() bool {
 		children, err := preforktest.Children(f.PID())
 		if err != nil {
 			t.Fatal(err)
 		}
-		return !slices.ContainsFunc(children, func(c preforktest.Proc) bool { return c.PID != f.heir && len(f.holds(c.PID)) > 0 })
+		return !slices.ContainsFunc(children, func(c preforktest.Proc) bool { return c.PID != f.successor && len(f.holds(c.PID)) > 0 })
 	})
 	for _, a := range f.served(f.queue(200)) {
-		if a.manager != f.heir {
-			t.Errorf("served by manager %d, not %d", a.manager, f.heir)
+		if a.manager != f.successor {
+			t.Errorf("served by manager %d, not %d", a.manager, f.successor)
 		}
 	}
 	if _, err := held.Write([]byte("?")); err != nil {
@@ -132,6 +132,6 @@ func TestPerWorkerUpgradeWhileGrowing(t *testing.T) {
 	}
 	f.Wait()
 	f.ask(200)
-	syscall.Kill(f.heir, term)
+	syscall.Kill(f.successor, term)
 	f.WaitGone()
 }

@@ -141,14 +141,14 @@ type Config struct {
 	// them: how many are replaced at a time. 0 means 1.
 	MaxSurge int
 
-	// FromDisk has the workers of each generation but the first run the program's file as it is on disk when the signal comes
+	// ReloadBinary has the workers of each generation but the first run the program's file as it is on disk when the signal comes
 	// that replaces the workers, so that a deploy needs no new manager; else they run the file that the manager runs, on Linux also where another has
 	// taken its name. The file is looked at before anybody is told to stop: if it is missing, cut short or cannot be
 	// run, ReloadFailedEvent says so and the workers go on. It stays open: a worker that is respawned runs what
 	// its generation ran, whatever became of the file. Manager.Upgrade replaces the manager, too.
-	FromDisk bool
+	ReloadBinary bool
 
-	// UpgradeTimeout is how long an heir may take until all its workers are ready; see Manager.Upgrade. 0 means 60 s,
+	// UpgradeTimeout is how long a successor may take until all its workers are ready; see Manager.Upgrade. 0 means 60 s,
 	// negative means for ever.
 	UpgradeTimeout time.Duration
 
@@ -315,8 +315,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Reaper && !reaper.Supported {
 		return c, configError("Reaper", "%s cannot have other processes than the first adopt orphans: start the program below an init", runtime.GOOS)
 	}
-	if c.FromDisk && c.Command != nil {
-		return c, configError("FromDisk", "it is for workers of this program; a Command is looked up whenever it is spawned")
+	if c.ReloadBinary && c.Command != nil {
+		return c, configError("ReloadBinary", "it is for workers of this program; a Command is looked up whenever it is spawned")
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -16,7 +16,7 @@ import (
 // A value that cannot be verified was meant for another process.
 func (p *process) meetReaper() {
 	value, told := inherit.TakeReaper()
-	if !reaper.Supported || p.role != inherit.Ordinary && p.role != inherit.Heir {
+	if !reaper.Supported || p.role != inherit.Ordinary && p.role != inherit.Successor {
 		return
 	}
 	if told {
@@ -52,7 +52,7 @@ func (m *Manager) wantReaper() error {
 	switch {
 	case !m.cfg.Reaper || self.reaper != nil:
 		return nil
-	case self.role == inherit.Heir:
+	case self.role == inherit.Successor:
 		m.log.Warn("no reaper can be put above a manager that has taken the place of another; to have one, stop the program and start it anew")
 		return nil
 	}
@@ -72,7 +72,7 @@ func (m *Manager) followReaper() {
 	}()
 }
 
-// belowReaper puts an heir below the reaper that this Manager has, and says what it is to be told.
+// belowReaper puts a successor below the reaper that this Manager has, and says what it is to be told.
 func belowReaper(spec *proc.Spec) (own []string) {
 	if self.reaper == nil {
 		return nil

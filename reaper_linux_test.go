@@ -200,7 +200,7 @@ func TestReaperReaps(t *testing.T) {
 	})
 }
 
-// An upgrade keeps the reaper, which goes on with the heir, and loses no connection.
+// An upgrade keeps the reaper, which goes on with the successor, and loses no connection.
 func TestReaperUpgrade(t *testing.T) {
 	eachReaper(t, func(t *testing.T, start func(int) *preforktest.Program) {
 		p := start(0)
@@ -208,12 +208,12 @@ func TestReaperUpgrade(t *testing.T) {
 		p.ExpectN(2, `^worker of`)
 		for range times(50) {
 			p.Signal(syscall.SIGUSR2)
-			heir := p.Expect(`^manager (\d+)`)[1]
+			successor := p.Expect(`^manager (\d+)`)[1]
 			p.Expect(`^` + manager + ` ends: <nil>$`)
-			preforktest.WaitFor(t, "the heir is the reaper's only child", func() bool { return len(managers(t, p)) == 1 })
+			preforktest.WaitFor(t, "the successor is the reaper's only child", func() bool { return len(managers(t, p)) == 1 })
 			p.Signal(usr1)
-			p.Expect(`^` + heir + ` received user defined signal 1$`)
-			manager = heir
+			p.Expect(`^` + successor + ` received user defined signal 1$`)
+			manager = successor
 			preforktest.WaitFor(t, "the reaper has a handle of no other manager", func() bool {
 				fds, err := preforktest.Descriptors(p.PID())
 				if err != nil {
@@ -234,7 +234,7 @@ func TestReaperUpgrade(t *testing.T) {
 	})
 }
 
-// An heir that ends while the manager before it still drains is not the end of the program, and then its status is.
+// A successor that ends while the manager before it still drains is not the end of the program, and then its status is.
 func TestReaperOfTwo(t *testing.T) {
 	eachReaper(t, func(t *testing.T, start func(int) *preforktest.Program) {
 		p := start(0)
@@ -247,20 +247,20 @@ func TestReaperOfTwo(t *testing.T) {
 		defer conn.Close()
 		bufio.NewReader(conn).ReadString('\n') // a worker of the first manager has it
 		p.Signal(syscall.SIGUSR2)
-		heir := p.Expect(`^manager (\d+)`)[1]
+		successor := p.Expect(`^manager (\d+)`)[1]
 		p.Expect(`^\d+ received terminated$`) // of the first to its workers
-		preforktest.WaitFor(t, "the heir has taken over", func() bool { return len(managers(t, p)) == 1 })
+		preforktest.WaitFor(t, "the successor has taken over", func() bool { return len(managers(t, p)) == 1 })
 		p.Signal(syscall.SIGQUIT)
-		p.Expect(`^` + heir + ` received quit$`)
-		preforktest.WaitFor(t, "the heir is gone", func() bool {
+		p.Expect(`^` + successor + ` received quit$`)
+		preforktest.WaitFor(t, "the successor is gone", func() bool {
 			all, err := preforktest.Children(managers(t, p)[0].PID)
 			return err == nil && len(all) == 1 // the worker
 		})
 		conn.Close()
 		if state := p.Wait(); state.ExitCode() != 7 {
-			t.Errorf("the heir exited with 7, the reaper with %v", state)
+			t.Errorf("the successor exited with 7, the reaper with %v", state)
 		}
-		p.WaitGone() // the heir's workers, which nobody has stopped
+		p.WaitGone() // the successor's workers, which nobody has stopped
 	})
 }
 

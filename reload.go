@@ -39,7 +39,7 @@ func (m *Manager) accept(a arrival) (ends, sends bool) {
 
 // fetch is the file that the next generation is to be started from. It is looked at before anybody is told to stop.
 func (m *Manager) fetch() (*inherit.Binary, error) {
-	if !m.cfg.FromDisk {
+	if !m.cfg.ReloadBinary {
 		return nil, nil
 	}
 	exe, err := m.openOnDisk()

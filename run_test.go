@@ -192,7 +192,7 @@ func TestSecondInterruptKills(t *testing.T) {
 		r.Deliver(syscall.SIGINT)
 		<-done
 		r.wantSignals(2, term, term, term, term, kill)
-		if r.exits[0].Reason != ReasonOverdue {
+		if r.exits[0].Reason != ReasonStopTimeout {
 			t.Errorf("reason: %v", r.exits[0].Reason)
 		}
 	})
@@ -223,8 +223,8 @@ worker 1073741826 (slot 0, generation 2) starting
 worker 1073741826 (slot 0, generation 2) ready
 SIGTERM received, SIGTERM sent to the workers
 worker 1073741826 (slot 0, generation 2) stopping
-worker 1073741826 (slot 0, generation 2) killed: killed after StopTimeout
-worker 1073741826 (slot 0, generation 2) killed after StopTimeout: SIGKILL after 2s`
+worker 1073741826 (slot 0, generation 2) killed: stop timeout
+worker 1073741826 (slot 0, generation 2) stop timeout: SIGKILL after 2s`
 		if got := strings.Join(r.eventLog(), "\n"); got != want {
 			t.Errorf("events:\n%s\nwant:\n%s", got, want)
 		}

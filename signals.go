@@ -223,8 +223,8 @@ func (m *Manager) forward(a arrival) {
 		switch {
 		case before.interrupted && a.interrupt:
 			m.changed(SignalEvent{Received: received, Sent: os.Kill})
-			if m.heir != nil && !m.heir.took {
-				m.heir.proc.Signal(syscall.SIGKILL)
+			if m.successor != nil && !m.successor.took {
+				m.successor.proc.Signal(syscall.SIGKILL)
 			}
 			m.handle(pool.Event{Kind: pool.KillAll})
 			return

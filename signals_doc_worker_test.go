@@ -204,7 +204,7 @@ func checkWorkerCell(t *testing.T, state, what, want string) {
 			t.Errorf("it ended after %v, OrphanTimeout is 300ms", took)
 		}
 	case "kills it":
-		p.Expect(`^reaped: SIGKILL, killed after StopTimeout$`)
+		p.Expect(`^reaped: SIGKILL, stop timeout$`)
 	default:
 		t.Fatalf("%s: nothing is known of %q", signalsPage, want)
 	}

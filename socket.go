@@ -26,7 +26,7 @@ type socket struct {
 	group            *group      // of a listener with a socket for each slot, of which fd is the first
 	fellBack         bool        // sockets for each worker were asked for
 	name             string      // in SERVER_STARTER_PORT, for a Command
-	bequeathed       string      // the path of the file that the manager before this one still owns
+	ownedBefore      string      // the path of the file that the manager before this one still owns
 }
 
 // socketFile is the file of a unix socket, by what tells it from another of the same name.
@@ -157,7 +157,7 @@ func (m *Manager) allSockets() []*socket {
 	return slices.Clone(m.sockets)
 }
 
-// inherited takes a socket of a worker or an heir: the first with these words that no call has taken yet.
+// inherited takes a socket of a worker or a successor: the first with these words that no call has taken yet.
 func (p *process) inherited(network, address string, fits func(inherit.Socket) bool) (i int, got inherit.Socket, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

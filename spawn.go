@@ -242,24 +242,24 @@ func layOut(spec *proc.Spec, marker *inherit.Marker, blob int, exe *inherit.Bina
 }
 
 // handed are the sockets that the worker of a slot is handed. A standby is handed one for its address, in the place of each
-// that it will get with its slot; an heir those of all slots.
-func (m *Manager) handed(slot int, heir bool) (all []inherit.Socket) {
+// that it will get with its slot; a successor those of all slots.
+func (m *Manager) handed(slot int, successor bool) (all []inherit.Socket) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.sockets {
-		h := inherit.Socket{FD: s.fd, Network: s.network, Address: s.address, Slot: inherit.Shared, Own: s.file != nil || s.bequeathed != ""}
+		h := inherit.Socket{FD: s.fd, Network: s.network, Address: s.address, Slot: inherit.Shared, Own: s.file != nil || s.ownedBefore != ""}
 		switch {
 		case s.group == nil:
 			if s.fellBack {
 				h.Slot = inherit.FellBack
 			}
 			all = append(all, h)
-		case slot == noSlot && !heir:
+		case slot == noSlot && !successor:
 			h.Slot = inherit.Awaited
 			all = append(all, h)
 		default:
 			for i, fd := range s.group.fds {
-				if h.FD, h.Slot = fd, i; slot == i || heir {
+				if h.FD, h.Slot = fd, i; slot == i || successor {
 					all = append(all, h)
 				}
 			}

@@ -20,12 +20,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What has come for a Manager while its heir is on its way, by the time that the heir is ready.
+// What has come for a Manager while its successor is on its way, by the time that the successor is ready.
 func TestWhatWaitsAtTheTakeover(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		delivered []syscall.Signal
-		passed    []syscall.Signal // to the heir
+		passed    []syscall.Signal // to the successor
 		took      bool
 	}{
 		{"a shutdown", []syscall.Signal{hup, term}, []syscall.Signal{term}, false},
@@ -36,8 +36,8 @@ func TestWhatWaitsAtTheTakeover(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var r *rig
 				upgrades := 0
-				r = heirRig(t, Config{Observe: func(ev Event) {
-					if _, ok := ev.(UpgradeEvent); ok && upgrades == 0 { // in the loop, so that the heir's word is read later
+				r = successorRig(t, Config{Observe: func(ev Event) {
+					if _, ok := ev.(UpgradeEvent); ok && upgrades == 0 { // in the loop, so that the successor's word is read later
 						upgrades++
 						for _, sig := range c.delivered {
 							r.Deliver(sig)
@@ -51,36 +51,36 @@ func TestWhatWaitsAtTheTakeover(t *testing.T) {
 					t.Error(err)
 				}
 				if took := r.count("has taken over") == 1; took != c.took {
-					t.Errorf("the heir has taken over: %v, want %v: %q", took, c.took, r.eventLog())
+					t.Errorf("the successor has taken over: %v, want %v: %q", took, c.took, r.eventLog())
 				}
-				if got := signalsOf(r.heirProcesses()[0]); !slices.Equal(got, c.passed) {
-					t.Errorf("the heir was sent %v, want %v", got, c.passed)
+				if got := signalsOf(r.successorProcesses()[0]); !slices.Equal(got, c.passed) {
+					t.Errorf("the successor was sent %v, want %v", got, c.passed)
 				}
 			})
 		})
 	}
 }
 
-// A shutdown that comes in the very moment of the takeover is the heir's, too; the end of Run's context is not.
+// A shutdown that comes in the very moment of the takeover is the successor's, too; the end of Run's context is not.
 func TestShutdownInTheTakeover(t *testing.T) {
 	for name, ctx := range map[string]bool{"signal": false, "context": true} {
 		t.Run(name, func(t *testing.T) {
-			r := heirRig(t, Config{}, nil)
-			p, err := r.fake.Start(firstHeir, proc.Spec{Control: 3})
+			r := successorRig(t, Config{}, nil)
+			p, err := r.fake.Start(firstSuccessor, proc.Spec{Control: 3})
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.heir = &heir{proc: p}
+			r.successor = &successor{proc: p}
 			r.inbox.put(func(in *inbox) { in.signals.add(arrival{sig: term, ctx: ctx}) })
-			r.handOver(r.heir)
+			r.handOver(r.successor)
 			if got := signalsOf(r.fake.Started()[0]); slices.Contains(got, term) == ctx || !r.shutdownWaits() {
-				t.Errorf("the heir was sent %v, and the Manager itself ends: %v", got, r.shutdownWaits())
+				t.Errorf("the successor was sent %v, and the Manager itself ends: %v", got, r.shutdownWaits())
 			}
 		})
 	}
 }
 
-// late is an heir whose word that it is ready is there before the news that there is something to read.
+// late is a successor whose word that it is ready is there before the news that there is something to read.
 type late struct {
 	proc.Process
 	said []byte
@@ -95,13 +95,13 @@ func (l *late) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// An heir that was ready while the Manager was held up takes over, though its time is over by then.
-func TestHeirOfAManagerHeldUp(t *testing.T) {
+// A successor that was ready while the Manager was held up takes over, though its time is over by then.
+func TestSuccessorOfAManagerHeldUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r *rig
-		r = heirRig(t, Config{UpgradeTimeout: time.Second, Observe: func(ev Event) {
+		r = successorRig(t, Config{UpgradeTimeout: time.Second, Observe: func(ev Event) {
 			if _, ok := ev.(UpgradeEvent); ok {
-				r.heir.proc = &late{r.heir.proc, wire.Append(nil, wire.Reached{})}
+				r.successor.proc = &late{r.successor.proc, wire.Append(nil, wire.Reached{})}
 			}
 		}}, nil)
 		done := r.startRun(context.Background())
@@ -121,7 +121,7 @@ func TestHeirOfAManagerHeldUp(t *testing.T) {
 // A Manager that gives up while it upgrades says so at the end.
 func TestCrashLoopInAnUpgrade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := heirRig(t, Config{ErrRespawnInterval: -1, CrashLoop: CrashLoop{Failures: 2}}, nil)
+		r := successorRig(t, Config{ErrRespawnInterval: -1, CrashLoop: CrashLoop{Failures: 2}}, nil)
 		go func() { time.Sleep(time.Minute); r.Deliver(usr1) }()
 		r.Start()
 		go func() {
@@ -146,9 +146,9 @@ func TestCrashLoopInAnUpgrade(t *testing.T) {
 	})
 }
 
-// Whether a socket blocks is for the heir to say once it has taken over: the Manager before it makes it as it was only where the heir
+// Whether a socket blocks is for the successor to say once it has taken over: the Manager before it makes it as it was only where the successor
 // has failed.
-func TestSocketsOfTheHeir(t *testing.T) {
+func TestSocketsOfTheSuccessor(t *testing.T) {
 	for _, fails := range []bool{false, true} {
 		var r *rig
 		blocks := func() bool {
@@ -159,7 +159,7 @@ func TestSocketsOfTheHeir(t *testing.T) {
 			return flags&unix.O_NONBLOCK == 0
 		}
 		synctest.Test(t, func(t *testing.T) {
-			r = heirRig(t, Config{}, func(p *proc.FakeProcess) {
+			r = successorRig(t, Config{}, func(p *proc.FakeProcess) {
 				inherit.SetBlocking(r.sockets[0].fd, true)
 				if fails {
 					say(p, wire.Failed{Why: "so it is"})
@@ -177,7 +177,7 @@ func TestSocketsOfTheHeir(t *testing.T) {
 			r.Deliver(usr2)
 			time.Sleep(time.Second)
 			if blocks() == fails {
-				t.Errorf("the heir has failed: %v, and its socket blocks: %v", fails, blocks())
+				t.Errorf("the successor has failed: %v, and its socket blocks: %v", fails, blocks())
 			}
 			r.Deliver(term)
 			<-done

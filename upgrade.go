@@ -16,8 +16,8 @@ import (
 	"github.com/prefork-go/prefork/internal/wire"
 )
 
-// heir is a new manager that this one has started to take its place. It belongs to the loop.
-type heir struct {
+// successor is a new manager that this one has started to take its place. It belongs to the loop.
+type successor struct {
 	proc     proc.Process
 	id       uint64
 	unread   []byte
@@ -28,17 +28,17 @@ type heir struct {
 	failed   error     // it is to end, or has ended, because of this
 }
 
-// firstHeir is where the ids of heirs begin, in the Table that they share with the workers, whose ordinals do not get there.
-const firstHeir = 1 << 61
+// firstSuccessor is where the ids of successors begin, in the Table that they share with the workers, whose ordinals do not get there.
+const firstSuccessor = 1 << 61
 
 var errShutdown = errors.New("a shutdown was asked for meanwhile, which ends both")
 
-// Upgrade has a new manager take over: an heir, which is the program's file as it is on disk now, started with the
-// arguments, the environment, all the sockets and the bequeathed files of this one. When all its workers are ready (MaxWorkers, or what
+// Upgrade has a new manager take over: a successor, which is the program's file as it is on disk now, started with the
+// arguments, the environment, all the sockets and the passed files of this one. When all its workers are ready (MaxWorkers, or what
 // sizing by load wants of them), it has taken over; this Manager then delivers itself ShutdownSignal, so that its workers end as they do
 // at a shutdown, and stays until the last is reaped. Until then nothing changes: the workers of the running generation are kept alive and serve.
 //
-// If the heir ends, or fails, or is not ready within Config.UpgradeTimeout, or ctx ends, or ShutdownSignal arrives, it is
+// If the successor ends, or fails, or is not ready within Config.UpgradeTimeout, or ctx ends, or ShutdownSignal arrives, it is
 // told to stop (and killed after StopTimeout) and reaped, the error says why, and the Manager goes on as before.
 //
 // It is refused with an error before the first Start, after one that has succeeded, in a program with several Managers, and where
@@ -63,28 +63,28 @@ func (m *Manager) upgrade(ctx context.Context) error {
 	m.awaitInheritance(ctx)
 	err := ctx.Err()
 	if err == nil {
-		err = m.startHeir()
+		err = m.startSuccessor()
 	}
 	if err != nil {
 		m.changed(UpgradeFailedEvent{Err: err})
 		return fmt.Errorf("prefork: Upgrade: %w", err)
 	}
-	h := m.heir
+	h := m.successor
 	defer func() {
 		if !h.took {
 			m.restoreModes()
 		}
 	}()
-	for !h.took && m.heir == h {
+	for !h.took && m.successor == h {
 		step := m.turn()
 		switch {
-		case h.took || m.heir != h:
+		case h.took || m.successor != h:
 		case m.shutdownWaits():
-			// The workers are not to wait for the heir's end; it is reaped on the way.
-			m.endHeir(errShutdown)
+			// The workers are not to wait for the successor's end; it is reaped on the way.
+			m.endSuccessor(errShutdown)
 			return m.upgradeFailed(h)
 		case ctx.Err() != nil && h.failed == nil:
-			m.endHeir(ctx.Err())
+			m.endSuccessor(ctx.Err())
 		case step.Ask:
 			m.spawn(step)
 		case h.failed != nil:
@@ -99,7 +99,7 @@ func (m *Manager) upgrade(ctx context.Context) error {
 	return m.upgradeFailed(h)
 }
 
-// awaitInheritance lets an heir that has said that it is ready hear that it has taken over, which is on its way: the signal for the
+// awaitInheritance lets a successor that has said that it is ready hear that it has taken over, which is on its way: the signal for the
 // next upgrade can be faster, since others see that the manager before it has gone.
 func (m *Manager) awaitInheritance(ctx context.Context) {
 	for m.inherits && !m.succeeds && ctx.Err() == nil && !m.shutdownWaits() {
@@ -112,7 +112,7 @@ func (m *Manager) awaitInheritance(ctx context.Context) {
 }
 
 // restoreModes makes the sockets block or not, as the workers of this Manager need it: that is a property which all share,
-// and the heir's Listen may have changed it.
+// and the successor's Listen may have changed it.
 func (m *Manager) restoreModes() {
 	for _, s := range m.allSockets() {
 		if s.group == nil {
@@ -121,8 +121,8 @@ func (m *Manager) restoreModes() {
 	}
 }
 
-func (m *Manager) upgradeFailed(h *heir) error {
-	m.changed(UpgradeFailedEvent{Heir: h.proc.Pid(), Err: h.failed})
+func (m *Manager) upgradeFailed(h *successor) error {
+	m.changed(UpgradeFailedEvent{PID: h.proc.Pid(), Err: h.failed})
 	return fmt.Errorf("prefork: Upgrade: %w", h.failed)
 }
 
@@ -136,16 +136,16 @@ func (m *Manager) shutdownWaits() bool {
 // mayUpgrade says what stands against an upgrade.
 func (m *Manager) mayUpgrade() error {
 	switch {
-	case m.heir != nil && m.heir.took:
-		return fmt.Errorf("manager %d has taken over already", m.heir.proc.Pid())
+	case m.successor != nil && m.successor.took:
+		return fmt.Errorf("manager %d has taken over already", m.successor.proc.Pid())
 	case m.inherits:
-		return errors.New("this manager is an heir itself, and has not taken over yet")
-	case m.heir != nil:
-		return fmt.Errorf("heir %d is under way: wait until it has taken over or was given up", m.heir.proc.Pid())
+		return errors.New("this manager is a successor itself, and has not taken over yet")
+	case m.successor != nil:
+		return fmt.Errorf("successor %d is under way: wait until it has taken over or was given up", m.successor.proc.Pid())
 	case m.generation == 0:
 		return errors.New("there is no generation of workers yet: call Start or Run first")
 	case self.managers() > 1:
-		return errors.New("this program has several Managers, and an heir could take the place of one alone: stop the program and start it anew")
+		return errors.New("this program has several Managers, and a successor could take the place of one alone: stop the program and start it anew")
 	}
 	if self.reaper != nil {
 		return nil // who has started the program sees the reaper alone, which stays
@@ -157,17 +157,17 @@ func (m *Manager) mayUpgrade() error {
 func mayEnd(pid int, byStarter bool, getenv func(string) string) error {
 	switch {
 	case pid == 1:
-		return errors.New("this manager is process 1, whose end would end all others in its container: start another container, or reload with Config.FromDisk")
+		return errors.New("this manager is process 1, whose end would end all others in its container: start another container, or reload with Config.ReloadBinary")
 	case byStarter:
 		return errors.New("this program runs under start_server, which would take an upgrade for a crash: send start_server a HUP instead")
 	case getenv("SYSTEMD_EXEC_PID") == strconv.Itoa(pid) && getenv(notifyEnv) == "":
-		return errors.New("systemd would take the end of this process for the end of the service: set Type=notify in the unit, or reload with Config.FromDisk")
+		return errors.New("systemd would take the end of this process for the end of the service: set Type=notify in the unit, or reload with Config.ReloadBinary")
 	}
 	return nil
 }
 
-// startHeir starts the program on disk as an heir.
-func (m *Manager) startHeir() error {
+// startSuccessor starts the program on disk as a successor.
+func (m *Manager) startSuccessor() error {
 	if err := m.mayUpgrade(); err != nil {
 		return err
 	}
@@ -189,34 +189,34 @@ func (m *Manager) startHeir() error {
 	marker := m.marker()
 	marker.Path, marker.Pause = m.onDisk, 0
 	layOut(&spec, &marker, 0, exe, m.handed(noSlot, true))
-	files, keep := self.bequeathed()
+	files, keep := self.filesForSuccessor()
 	defer keep()
 	for _, f := range files {
 		spec.Files = append(spec.Files, uintptr(f.FD))
 		f.FD = len(spec.Files) - 1
 		marker.Files = append(marker.Files, f)
 	}
-	own := append(belowReaper(&spec), inherit.DepthEnv+"="+strconv.Itoa(m.depth), inherit.HeirEnv+"="+marker.String())
+	own := append(belowReaper(&spec), inherit.DepthEnv+"="+strconv.Itoa(m.depth), inherit.SuccessorEnv+"="+marker.String())
 	spec.Env = inherit.Alter(os.Environ(), nil, own...)
-	m.heirs++
-	h := &heir{id: firstHeir + m.heirs, unread: []byte{}, deadline: pool.Never}
+	m.successors++
+	h := &successor{id: firstSuccessor + m.successors, unread: []byte{}, deadline: pool.Never}
 	if h.proc, err = m.procs.Start(h.id, spec); err != nil {
 		return named(err, exe)
 	}
 	if m.cfg.UpgradeTimeout > 0 {
 		h.deadline = m.in(m.cfg.UpgradeTimeout)
 	}
-	m.heir = h
-	m.changed(UpgradeEvent{Heir: h.proc.Pid()})
+	m.successor = h
+	m.changed(UpgradeEvent{PID: h.proc.Pid()})
 	return nil
 }
 
-// noteHeir handles what an heir has to say.
-func (m *Manager) noteHeir(h *heir, n proc.Note) {
+// noteSuccessor handles what a successor has to say.
+func (m *Manager) noteSuccessor(h *successor, n proc.Note) {
 	if n.Kind == proc.Exited {
 		h.heard = allowance{} // what it said at last is heard before its end
 	}
-	m.listenHeir(h)
+	m.listenSuccessor(h)
 	if n.Kind != proc.Exited {
 		return
 	}
@@ -229,20 +229,20 @@ func (m *Manager) noteHeir(h *heir, n proc.Note) {
 		if self.reaper != nil {
 			self.reaper.Ended(h.proc.Pid(), status.Code, status.Signal)
 		}
-		if status.Clean() { // it was told to stop, or has an heir itself
-			m.log.Info("the heir that has taken over has ended", "pid", h.proc.Pid())
+		if status.Clean() { // it was told to stop, or has a successor itself
+			m.log.Info("the successor that has taken over has ended", "pid", h.proc.Pid())
 			return
 		}
-		m.log.Error("the heir that has taken over is gone; start the program anew", "pid", h.proc.Pid(), "status", exitStatus(status).String())
+		m.log.Error("the successor that has taken over is gone; start the program anew", "pid", h.proc.Pid(), "status", exitStatus(status).String())
 		return
 	case h.failed == nil:
-		h.failed = fmt.Errorf("heir %d ended before it was ready: %v", h.proc.Pid(), exitStatus(status))
+		h.failed = fmt.Errorf("successor %d ended before it was ready: %v", h.proc.Pid(), exitStatus(status))
 	}
-	m.heir = nil
+	m.successor = nil
 }
 
-// listenHeir reads what an heir has written. One that does not speak the protocol is not let take over.
-func (m *Manager) listenHeir(h *heir) {
+// listenSuccessor reads what a successor has written. One that does not speak the protocol is not let take over.
+func (m *Manager) listenSuccessor(h *successor) {
 	var buf [wire.MaxSize]byte
 	for h.unread != nil {
 		left := h.heard.left(m.now())
@@ -259,19 +259,19 @@ func (m *Manager) listenHeir(h *heir) {
 			}
 			if err != nil {
 				h.unread = nil
-				m.endHeir(fmt.Errorf("heir %d does not speak the protocol: %w", h.proc.Pid(), err))
+				m.endSuccessor(fmt.Errorf("successor %d does not speak the protocol: %w", h.proc.Pid(), err))
 				break
 			}
 			h.unread = h.unread[n:]
 			switch msg := msg.(type) {
 			case wire.Reached:
 				if m.shutdownWaits() {
-					m.endHeir(errShutdown)
+					m.endSuccessor(errShutdown)
 				} else {
 					m.handOver(h)
 				}
 			case wire.Failed:
-				m.endHeir(fmt.Errorf("heir %d: %s", h.proc.Pid(), msg.Why))
+				m.endSuccessor(fmt.Errorf("successor %d: %s", h.proc.Pid(), msg.Why))
 			}
 		}
 		if err != nil {
@@ -283,23 +283,23 @@ func (m *Manager) listenHeir(h *heir) {
 	}
 }
 
-// handOver lets the heir take over. What has come for this Manager and was not handled goes to it, too.
-func (m *Manager) handOver(h *heir) {
+// handOver lets the successor take over. What has come for this Manager and was not handled goes to it, too.
+func (m *Manager) handOver(h *successor) {
 	if h.took || h.failed != nil {
 		return
 	}
 	if _, err := h.proc.Write(wire.Append(nil, wire.TakeOver{})); err != nil {
-		m.endHeir(fmt.Errorf("heir %d was ready, and is gone: %w", h.proc.Pid(), err))
+		m.endSuccessor(fmt.Errorf("successor %d was ready, and is gone: %w", h.proc.Pid(), err))
 		return
 	}
 	h.took, h.deadline = true, pool.Never
 	if self.reaper != nil {
-		self.reaper.Heir(h.proc.Pid())
+		self.reaper.Successor(h.proc.Pid())
 	}
 	self.succeeded.Store(true)
 	m.mu.Lock()
 	for _, s := range m.sockets {
-		s.file = nil // the heir's
+		s.file = nil // the successor's
 	}
 	m.steers = false
 	m.mu.Unlock()
@@ -311,15 +311,15 @@ func (m *Manager) handOver(h *heir) {
 	} else if err := announce(h.proc.Pid(), os.Getenv(notifyEnv)); err != nil {
 		m.log.Error("cannot tell systemd of the new main process", "pid", h.proc.Pid(), "err", err)
 	}
-	m.changed(UpgradedEvent{Heir: h.proc.Pid()})
+	m.changed(UpgradedEvent{PID: h.proc.Pid()})
 	m.Deliver(m.cfg.ShutdownSignal)
 }
 
-// passOn sends what has come for this Manager to the heir that has taken its place. A signal for an upgrade is for the heir if
-// it came before that: the program on disk may be newer than the heir's. What the table does not name was delivered by this
+// passOn sends what has come for this Manager to the successor that has taken its place. A signal for an upgrade is for the successor if
+// it came before that: the program on disk may be newer than the successor's. What the table does not name was delivered by this
 // program, and means nothing to another.
 func (m *Manager) passOn(a arrival, before bool) {
-	h := m.heir
+	h := m.successor
 	if h == nil || !h.took {
 		return
 	}
@@ -332,9 +332,9 @@ func (m *Manager) passOn(a arrival, before bool) {
 	}
 }
 
-// endHeir tells an heir to stop that is not to take over.
-func (m *Manager) endHeir(why error) {
-	h := m.heir
+// endSuccessor tells a successor to stop that is not to take over.
+func (m *Manager) endSuccessor(why error) {
+	h := m.successor
 	if h == nil || h.took || h.failed != nil {
 		return
 	}
@@ -348,9 +348,9 @@ func (m *Manager) endHeir(why error) {
 	}
 }
 
-// tickHeir does what is due, and says when the next is.
-func (m *Manager) tickHeir() pool.Time {
-	h := m.heir
+// tickSuccessor does what is due, and says when the next is.
+func (m *Manager) tickSuccessor() pool.Time {
+	h := m.successor
 	if h == nil || h.deadline == pool.Never {
 		return pool.Never
 	}
@@ -358,12 +358,12 @@ func (m *Manager) tickHeir() pool.Time {
 		return h.deadline
 	}
 	if h.failed == nil {
-		m.listenHeir(h) // where this manager was held up, it may have been ready long ago
+		m.listenSuccessor(h) // where this manager was held up, it may have been ready long ago
 		if h.took || h.failed != nil {
 			return h.deadline
 		}
-		m.endHeir(fmt.Errorf("heir %d was not ready within %v (Config.UpgradeTimeout)", h.proc.Pid(), m.cfg.UpgradeTimeout))
-		return m.tickHeir()
+		m.endSuccessor(fmt.Errorf("successor %d was not ready within %v (Config.UpgradeTimeout)", h.proc.Pid(), m.cfg.UpgradeTimeout))
+		return m.tickSuccessor()
 	}
 	h.deadline = pool.Never
 	h.proc.Signal(syscall.SIGKILL)

@@ -59,7 +59,7 @@ func deploy() {
 		time.Sleep(time.Hour)
 	}
 	pm := must(prefork.Config{
-		MaxWorkers: 2, FromDisk: true, ErrRespawnInterval: -1,
+		MaxWorkers: 2, ReloadBinary: true, ErrRespawnInterval: -1,
 		Readiness: prefork.Readiness{Explicit: true, Timeout: 5 * time.Second}, UpgradeTimeout: 8 * time.Second,
 		TrapSignals: prefork.Signals{
 			term: {Signal: term}, hup: {Rolling: true}, usr1: {Signal: term}, syscall.SIGUSR2: {Upgrade: true},
@@ -124,7 +124,7 @@ func (s *site) began(version string) {
 	s.t.Helper()
 	found := s.Expect(`^` + version + ` (\d+) at (\S+)$`)
 	if s.addr != "" && found[2] != s.addr {
-		s.t.Errorf("the heir serves at %s, not at %s", found[2], s.addr)
+		s.t.Errorf("the successor serves at %s, not at %s", found[2], s.addr)
 	}
 	s.manager, s.addr = found[1], found[2]
 }
@@ -237,7 +237,7 @@ func TestBadPrograms(t *testing.T) {
 		case "upgraded":
 			s.kill(syscall.SIGUSR2)
 			s.began(version)
-			s.Expect(`heir has taken over`)
+			s.Expect(`successor has taken over`)
 			s.Wait()
 		}
 		s.says(version)
@@ -245,7 +245,7 @@ func TestBadPrograms(t *testing.T) {
 	result := clients.Stop()
 	s.kill(term)
 	s.WaitGone()
-	t.Logf("%d bad programs, each as a generation and as an heir: %v", len(bad)+4, result)
+	t.Logf("%d bad programs, each as a generation and as a successor: %v", len(bad)+4, result)
 	if result.Failed > 0 || result.OK < 1000 {
 		t.Errorf("failed %d of %d: %v", result.Failed, result.OK, result.Errors)
 	}
@@ -266,19 +266,19 @@ func sizedSite() {
 	})
 }
 
-// An heir that sizes its pool by load is ready when it has as many workers as it wants, which is not MaxWorkers.
+// A successor that sizes its pool by load is ready when it has as many workers as it wants, which is not MaxWorkers.
 func TestUpgradeOfASizedPool(t *testing.T) {
 	p := preforktest.Start(t, "sizedSite")
 	p.Expect(`^manager `)
 	p.ExpectN(2, `worker ready`)
 	p.Signal(syscall.SIGUSR2)
-	heir, err := strconv.Atoi(p.Expect(`^manager (\d+)`)[1])
+	successor, err := strconv.Atoi(p.Expect(`^manager (\d+)`)[1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Expect(`heir has taken over`)
+	p.Expect(`successor has taken over`)
 	p.Wait()
-	syscall.Kill(heir, term)
+	syscall.Kill(successor, term)
 	p.WaitGone()
 }
 

@@ -29,7 +29,7 @@ type process struct {
 	cellErr  error // why there is none
 	confined sync.Once
 	threads  sync.Once // spareThreads
-	control  *os.File  // of a worker and of an heir
+	control  *os.File  // of a worker and of a successor
 	args     []string  // of this process, before the program may have changed them
 
 	ctx    context.Context
@@ -40,21 +40,21 @@ type process struct {
 
 	pauses pauses
 
-	tookOver  chan struct{} // in an heir: closed when the manager before it has let go
-	succeeded atomic.Bool   // an heir has taken over
+	tookOver  chan struct{} // in a successor: closed when the manager before it has let go
+	succeeded atomic.Bool   // a successor has taken over
 	byStarter bool          // this process was started by start_server
 
 	reaper     *reaper.Link  // above this process; nil for none
 	reaperGone chan struct{} // closed when it is
 
-	mu         sync.Mutex
-	names      []string         // of the Managers in this process
-	bequests   []bequest        // for an heir
-	kept       map[int]*kept    // a worker's listeners with a socket for each slot, by index
-	looked     bool             // outside was looked for
-	wasGiven   bool             // something was found there
-	outside    []*inherit.Given // sockets from start_server or systemd that nobody took yet
-	outsideErr error
+	mu          sync.Mutex
+	names       []string         // of the Managers in this process
+	passedFiles []passedFile     // for a successor
+	kept        map[int]*kept    // a worker's listeners with a socket for each slot, by index
+	looked      bool             // outside was looked for
+	wasGiven    bool             // something was found there
+	outside     []*inherit.Given // sockets from start_server or systemd that nobody took yet
+	outsideErr  error
 }
 
 // inheritSelf runs before main, so that the marker is gone before main reads or copies the environment, and the manager
@@ -68,7 +68,7 @@ func inheritSelf() *process {
 		inherit.Exit(1)
 	}
 	switch p.role {
-	case inherit.Heir:
+	case inherit.Successor:
 		inherit.SetName(os.Args[0])
 		p.control = os.NewFile(uintptr(p.marker.Control), "prefork control socket")
 		p.tookOver = make(chan struct{})

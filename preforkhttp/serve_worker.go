@@ -16,7 +16,7 @@ const idleLimit = 5 * time.Second
 // part is a worker's pausing, for this part of its work alone.
 type part struct {
 	*prefork.Worker
-	part *prefork.Part
+	part *prefork.Activity
 }
 
 func (p part) Checkpoint() bool { return p.part.Checkpoint() }
@@ -35,7 +35,7 @@ func (p part) Checkpoint() bool { return p.part.Checkpoint() }
 // has read and not yet begun, and those that arrive while it closes a connection.
 //
 // A pause (prefork.Manager.Pause). The worker accepts nothing more, and requests that are under way are finished; then it counts
-// as paused, with several servers when all have that; what else the worker does at a time is to be a prefork.Part. Requests that come
+// as paused, with several servers when all have that; what else the worker does at a time is to be a prefork.Activity. Requests that come
 // meanwhile on connections that are open wait, and are answered after the pause. So no request fails, unless its client does not wait so long: one without a body whose client goes, or ends its side of the connection, is
 // not begun, and the answer has status 503. A response that does not end, such as a stream of events, keeps the worker
 // from pausing; hijacked connections do not.
@@ -69,7 +69,7 @@ func ServeTLS(w *prefork.Worker, ln net.Listener, srv *http.Server, certFile, ke
 
 // serveIn is serveBy as a part of a worker's work.
 func serveIn(w *prefork.Worker, ln net.Listener, srv *http.Server, by func(net.Listener) error) error {
-	p := part{w, w.Part()}
+	p := part{w, w.Activity()}
 	defer p.part.End()
 	return serveBy(w.Context(), p, idleLimit, ln, srv, by)
 }

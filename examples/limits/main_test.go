@@ -108,7 +108,7 @@ func TestLeak(t *testing.T) {
 			t.Fatalf("it says %q, %v", got, err)
 		}
 	}
-	p.Expect(`worker gone .*reason=retired`) // its replacement is ready before that
+	p.Expect(`worker gone .*reason=recycled`) // its replacement is ready before that
 	stop(t, p)
 }
 

@@ -32,7 +32,7 @@ func TestQueues(t *testing.T) {
 	old := s.generation
 	s.signal(syscall.SIGUSR2)
 	s.begins()
-	s.served(queue, "by the heir's workers, while the old ones stand still")
+	s.served(queue, "by the successor's workers, while the old ones stand still")
 	thaw()
 	s.ExpectN(2*number, fmt.Sprintf(`worker ready slot=\d gen=1 |worker gone slot=\d gen=%d `, old))
 

@@ -88,7 +88,7 @@ func (s *server) upgrade() {
 	s.signal(syscall.SIGUSR2)
 	old := s.generation
 	s.begins()
-	// By two processes, so in any order: the heir tells the old manager of its last worker before it logs it.
+	// By two processes, so in any order: the successor tells the old manager of its last worker before it logs it.
 	s.ExpectN(2*number, fmt.Sprintf(`worker ready slot=\d gen=1 |worker gone slot=\d gen=%d `, old))
 }
 

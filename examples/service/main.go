@@ -135,7 +135,7 @@ func run(s *service.Service) error {
 		TrapSignals: prefork.Signals{
 			syscall.SIGTERM: {Signal: syscall.SIGTERM},
 			syscall.SIGHUP:  {Rolling: true},
-			syscall.SIGUSR2: {Upgrade: true}, // the heir inherits the name and the journal
+			syscall.SIGUSR2: {Upgrade: true}, // the successor inherits the name and the journal
 		},
 		Observe: func(ev prefork.Event) { observe(ev) },
 		Logger:  slog.New(slog.DiscardHandler), // the journal says it, to people too

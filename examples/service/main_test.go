@@ -91,9 +91,9 @@ func TestService(t *testing.T) {
 
 	// An upgrade by the same file: another process has the name.
 	p.Signal(syscall.SIGUSR2)
-	heir := p.ExpectAll(`^web serves on .* as process (\d+);`, `heir \d+ has taken over$`)[0][1]
+	successor := p.ExpectAll(`^web serves on .* as process (\d+);`, `successor \d+ has taken over$`)[0][1]
 	p.Wait()
-	command(t, dir, []string{`^web runs as process ` + heir + `$`}, "status")
+	command(t, dir, []string{`^web runs as process ` + successor + `$`}, "status")
 
 	if code := command(t, dir, []string{`^web has stopped$`}, "zap", "--timeout", "1m"); code != 0 {
 		t.Errorf("zap: exit code %d", code)
@@ -102,11 +102,11 @@ func TestService(t *testing.T) {
 	command(t, dir, []string{`^web was not running$`}, "zap")
 	command(t, dir, []string{`its stopped flag is set$`}, "run")
 	command(t, dir, nil, "start")
-	command(t, dir, []string{`^web does not run$`, `^manager ` + heir + ` started .* and ended`}, "status")
+	command(t, dir, []string{`^web does not run$`, `^manager ` + successor + ` started .* and ended`}, "status")
 
 	// A script that touches the file.
 	p = preforktest.Start(t, "service", "--dir", dir, "run", "--listen", "127.0.0.1:0")
-	p.Expect(`before it: manager ` + heir + ` started`)
+	p.Expect(`before it: manager ` + successor + ` started`)
 	if err := os.WriteFile(filepath.Join(dir, "web.stopped"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -92,7 +92,7 @@ func TestGrowAndShrink(t *testing.T) {
 func TestRecycle(t *testing.T) {
 	p, url := start(t, "-workers", "4", "-requests", "20")
 	end := ask(t, 1, url)
-	p.Expect(`worker gone .*reason=retired`)
+	p.Expect(`worker gone .*reason=recycled`)
 	end()
 	stop(t, p)
 }

@@ -70,7 +70,7 @@ func (w *watcher) see(ev prefork.Event) {
 		if w.stopped {
 			return
 		}
-		if ev.Exit.Reason != prefork.ReasonRetired || ev.Exit.Status != (prefork.ExitStatus{}) {
+		if ev.Exit.Reason != prefork.ReasonRecycled || ev.Exit.Status != (prefork.ExitStatus{}) {
 			fmt.Println("wrong: ", ev)
 			return
 		}

@@ -53,12 +53,12 @@ func TestStartBinary(t *testing.T) {
 			tt.change(t, path)
 			_, control := sockets(t)
 			_, other := sockets(t)
-			for _, role := range []string{Env, HeirEnv} { // more than once
+			for _, role := range []string{Env, SuccessorEnv} { // more than once
 				m := aMarker(os.Getpid())
 				p := start(t, b.StartPath(m.Exe), takeProgram, nil, []string{role + "=" + m.String()}, control, other, b.FD())
 				p.in.Close()
 				first := `role 1, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`
-				if role == HeirEnv {
+				if role == SuccessorEnv {
 					first = `role 2` + first[len("role 1"):]
 				}
 				if got, want := p.text(), first+"\nvariables false false\n"+adopted; got != want {

@@ -12,7 +12,7 @@ import (
 //
 // A worker's environment is clean, so what it starts has no variable; but the kernel keeps the environment that each
 // ancestor was started with. And where a wrapper emptied that too (env -i), there are still the ancestors that run this
-// very program and are no workers, save for those in whose place an heir stands. What cannot be read (another user's
+// very program and are no workers, save for those in whose place a successor stands. What cannot be read (another user's
 // process) is passed over.
 func Depth() (int, error) {
 	line := lineage()
@@ -57,8 +57,8 @@ func look(pid int) ancestor {
 	if value, ok := lookup(environ, ReaperEnv); ok {
 		a.reaper, _, _ = ParseReaper(value)
 	}
-	if value, ok := lookup(environ, HeirEnv); ok {
-		if m, err := ParseHeir(value); err == nil {
+	if value, ok := lookup(environ, SuccessorEnv); ok {
+		if m, err := ParseSuccessor(value); err == nil {
 			a.predecessor = m.Manager
 		}
 	}
@@ -70,16 +70,16 @@ type ancestor struct {
 	pid         int
 	ours        bool   // it runs this very program
 	worker      bool   // it was started with a worker's marker
-	predecessor int    // the manager in whose place it stands, if it was started as an heir; 0 for others
+	predecessor int    // the manager in whose place it stands, if it was started as a successor; 0 for others
 	reaper      int    // the reaper above it, as it was told; 0 for others
 	depth       string // what it was told of its depth
 	told        bool
 }
 
 // managersAbove counts the managers among the ancestors of the first in line, from the nearest to the farthest: those who
-// run this program and are no workers. An heir and the managers before it, which live until their last worker has ended,
+// run this program and are no workers. A successor and the managers before it, which live until their last worker has ended,
 // are one level: otherwise a few upgrades in a row would look like a program that starts itself. It must be the parent
-// that the heir names; whatever stands between them would not have verified the marker. A reaper is none: it runs nothing of the
+// that the successor names; whatever stands between them would not have verified the marker. A reaper is none: it runs nothing of the
 // program.
 func managersAbove(line []ancestor) (n int) {
 	for i, a := range line {

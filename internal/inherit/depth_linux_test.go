@@ -14,13 +14,13 @@ import (
 // Who counts as a manager above the first in line.
 func TestManagersAbove(t *testing.T) {
 	manager := func(pid int) ancestor { return ancestor{pid: pid, ours: true} }
-	heir := func(pid, of int) ancestor { return ancestor{pid: pid, ours: true, predecessor: of} }
+	successor := func(pid, of int) ancestor { return ancestor{pid: pid, ours: true, predecessor: of} }
 	worker := func(pid int) ancestor { return ancestor{pid: pid, ours: true, worker: true} }
 	below := func(a ancestor, reaper int) ancestor { a.reaper = reaper; return a }
 	other := func(pid int) ancestor { return ancestor{pid: pid} }
 	upgrades := []ancestor{}
 	for pid := 100; pid > 1; pid-- {
-		upgrades = append(upgrades, heir(pid, pid-1))
+		upgrades = append(upgrades, successor(pid, pid-1))
 	}
 	for name, tt := range map[string]struct {
 		line []ancestor
@@ -30,21 +30,21 @@ func TestManagersAbove(t *testing.T) {
 		"started by itself without a marker": {[]ancestor{manager(9), manager(8), manager(7), other(1)}, 2},
 		"in a worker":                        {[]ancestor{manager(9), worker(8), manager(7), other(1)}, 1},
 		"in the worker of a program of another file": {[]ancestor{manager(9), other(8), other(7), other(1)}, 0},
-		"heir":                       {[]ancestor{heir(9, 8), manager(8), other(1)}, 0},
-		"heir whose manager is gone": {[]ancestor{heir(9, 8), other(1)}, 0},
-		"heir whose manager is gone, and which another manager has adopted": {[]ancestor{heir(9, 8), manager(7), other(1)}, 1},
-		"heir with another between them":                                    {[]ancestor{heir(9, 8), other(10), manager(8), other(1)}, 1},
-		"below a reaper":                                                    {[]ancestor{below(manager(9), 8), manager(8), other(1)}, 0},
-		"in a worker below a reaper":                                        {[]ancestor{manager(9), worker(8), below(manager(7), 6), manager(6)}, 1},
-		"heir below a reaper":                                               {[]ancestor{below(heir(9, 8), 7), below(manager(8), 7), manager(7)}, 0},
-		"heir whose manager is gone, below a reaper":                        {[]ancestor{below(heir(9, 8), 7), manager(7)}, 0},
-		"an orphan that its reaper has adopted":                             {[]ancestor{manager(9), manager(1)}, 1},
-		"upgrades in a row":                                                 {append(upgrades, manager(1)), 0},
-		"upgrades in a row of a manager in a worker":                        {append(upgrades[:50:50], manager(50), worker(40), manager(30)), 1},
-		"in a worker of an heir":                                            {[]ancestor{manager(9), worker(8), heir(7, 6), manager(6), other(1)}, 1},
-		"started by an heir without a marker":                               {[]ancestor{manager(9), heir(8, 7), heir(7, 6), manager(6), other(1)}, 1},
-		"heir of what an heir has started without a marker, and again": {
-			[]ancestor{heir(9, 8), manager(8), heir(7, 6), manager(6), heir(5, 4), manager(4), other(1)}, 2},
+		"successor":                       {[]ancestor{successor(9, 8), manager(8), other(1)}, 0},
+		"successor whose manager is gone": {[]ancestor{successor(9, 8), other(1)}, 0},
+		"successor whose manager is gone, and which another manager has adopted": {[]ancestor{successor(9, 8), manager(7), other(1)}, 1},
+		"successor with another between them":                                    {[]ancestor{successor(9, 8), other(10), manager(8), other(1)}, 1},
+		"below a reaper":                                                         {[]ancestor{below(manager(9), 8), manager(8), other(1)}, 0},
+		"in a worker below a reaper":                                             {[]ancestor{manager(9), worker(8), below(manager(7), 6), manager(6)}, 1},
+		"successor below a reaper":                                               {[]ancestor{below(successor(9, 8), 7), below(manager(8), 7), manager(7)}, 0},
+		"successor whose manager is gone, below a reaper":                        {[]ancestor{below(successor(9, 8), 7), manager(7)}, 0},
+		"an orphan that its reaper has adopted":                                  {[]ancestor{manager(9), manager(1)}, 1},
+		"upgrades in a row":                                                      {append(upgrades, manager(1)), 0},
+		"upgrades in a row of a manager in a worker":                             {append(upgrades[:50:50], manager(50), worker(40), manager(30)), 1},
+		"in a worker of a successor":                                             {[]ancestor{manager(9), worker(8), successor(7, 6), manager(6), other(1)}, 1},
+		"started by a successor without a marker":                                {[]ancestor{manager(9), successor(8, 7), successor(7, 6), manager(6), other(1)}, 1},
+		"successor of what a successor has started without a marker, and again": {
+			[]ancestor{successor(9, 8), manager(8), successor(7, 6), manager(6), successor(5, 4), manager(4), other(1)}, 2},
 	} {
 		if got := managersAbove(tt.line); got != tt.want {
 			t.Errorf("%s: %d, want %d", name, got, tt.want)
@@ -52,7 +52,7 @@ func TestManagersAbove(t *testing.T) {
 	}
 }
 
-// chain starts itself as its argument says: h as its heir, w as its worker, n as neither, by mistake. The last of the
+// chain starts itself as its argument says: h as its successor, w as its worker, n as neither, by mistake. The last of the
 // line tells how deep it is.
 var chainProgram = program("chain", func(args []string) {
 	_, role, err := Take()
@@ -70,7 +70,7 @@ var chainProgram = program("chain", func(args []string) {
 		return
 	}
 	marker := Marker{Manager: os.Getpid(), Generation: 1, Ordinal: 1, Stop: 15, Control: 3}.String()
-	own := map[byte][]string{'h': {HeirEnv + "=" + marker}, 'w': {Env + "=" + marker}, 'n': nil}[args[0][0]]
+	own := map[byte][]string{'h': {SuccessorEnv + "=" + marker}, 'w': {Env + "=" + marker}, 'n': nil}[args[0][0]]
 	cmd := exec.Command("/proc/self/exe", args[0][1:])
 	cmd.Env = Alter(programEnv("chain"), nil, own...)
 	cmd.ExtraFiles = []*os.File{fds[1]}
@@ -101,8 +101,8 @@ func TestDepthOfProcesses(t *testing.T) {
 		{"nn", Ordinary, 2},
 		{"w", Worker, 1},
 		{"wn", Ordinary, 1},
-		{"h", Heir, 0},
-		{strings.Repeat("h", 20), Heir, 0},
+		{"h", Successor, 0},
+		{strings.Repeat("h", 20), Successor, 0},
 		{strings.Repeat("h", 10) + "wn", Ordinary, 1},
 		{"hnn", Ordinary, 2},
 		{"hnhn", Ordinary, 2},

@@ -1,4 +1,4 @@
-// Package inherit is the value by which a manager tells a worker or its heir, in its environment, who it is and which
+// Package inherit is the value by which a manager tells a worker or its successor, in its environment, who it is and which
 // descriptors it was given. It is written by one side and read by the other in the same order, and nothing else reads it.
 // Beside it stands what else the two sides of a new process must agree on: its program, its environment, its depth.
 package inherit
@@ -17,14 +17,14 @@ import (
 // the worker starts takes itself for a worker.
 const Env = "PREFORK_WORKER"
 
-// HeirEnv is the name of the variable of an heir: a manager that a manager has started to take its place. Its value is a
+// SuccessorEnv is the name of the variable of a successor: a manager that a manager has started to take its place. Its value is a
 // Marker too, in which Slot is 0, Generation and Ordinal are 1. It is removed as Env is.
-const HeirEnv = "PREFORK_HEIR"
+const SuccessorEnv = "PREFORK_SUCCESSOR"
 
 // version changes with every change of the format.
 const version = "2"
 
-// Marker is what a worker or an heir inherits.
+// Marker is what a worker or a successor inherits.
 type Marker struct {
 	Manager    int    // the manager's pid, as the manager sees itself
 	Name       string // of the pool
@@ -40,9 +40,9 @@ type Marker struct {
 	Pause      int            // number of the pause that is in force; 0 for none
 	Exe        int            // descriptor of the file that the process was started from, see Binary; 0 for none. Take closes it
 	Resources  string         // what a worker is to put into force; see package resources
-	Path       string         // of an heir: where the program's file is found, as the manager before it has been told
+	Path       string         // of a successor: where the program's file is found, as the manager before it has been told
 	Sockets    []Socket
-	Files      []File // of an heir: what the program bequeathed
+	Files      []File // of a successor: what the program passed on
 }
 
 // File is an open file, under the name by which the program asks for it.
@@ -119,8 +119,8 @@ func (m Marker) String() string {
 // written by another version is an error that says which.
 func Parse(value string) (Marker, error) { return parseVar(Env, value) }
 
-// ParseHeir is Parse for an heir.
-func ParseHeir(value string) (Marker, error) { return parseVar(HeirEnv, value) }
+// ParseSuccessor is Parse for a successor.
+func ParseSuccessor(value string) (Marker, error) { return parseVar(SuccessorEnv, value) }
 
 func parseVar(name, value string) (Marker, error) {
 	m, err := parse(value)
@@ -129,7 +129,7 @@ func parseVar(name, value string) (Marker, error) {
 	}
 	switch {
 	case !errors.Is(err, errVersion):
-	case name == HeirEnv:
+	case name == SuccessorEnv:
 		err = fmt.Errorf("%w: its manager cannot be upgraded; stop it and start the program anew", err)
 	default:
 		err = fmt.Errorf("%w: manager and worker must be the same program", err)

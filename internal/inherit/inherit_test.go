@@ -90,14 +90,14 @@ func TestWhatNoManagerWrites(t *testing.T) {
 	}
 }
 
-// The same value is refused for an heir with the name of its variable, and with what to do there.
-func TestParseHeir(t *testing.T) {
-	if m, err := ParseHeir(full.String()); err != nil || !reflect.DeepEqual(m, full) {
+// The same value is refused for a successor with the name of its variable, and with what to do there.
+func TestParseSuccessor(t *testing.T) {
+	if m, err := ParseSuccessor(full.String()); err != nil || !reflect.DeepEqual(m, full) {
 		t.Errorf("%+v, %v", m, err)
 	}
 	for value, want := range map[string]string{"1": "not the value", "v1;00000000;x": "cannot be upgraded; stop it"} {
-		if _, err := ParseHeir(value); err == nil || !strings.HasPrefix(err.Error(), HeirEnv+"=") || !strings.Contains(err.Error(), want) {
-			t.Errorf("ParseHeir(%q) says %v, want something with %q", value, err, want)
+		if _, err := ParseSuccessor(value); err == nil || !strings.HasPrefix(err.Error(), SuccessorEnv+"=") || !strings.Contains(err.Error(), want) {
+			t.Errorf("ParseSuccessor(%q) says %v, want something with %q", value, err, want)
 		}
 	}
 }

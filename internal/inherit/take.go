@@ -6,10 +6,10 @@ import "errors"
 type Role uint8
 
 const (
-	Ordinary Role = iota // neither of the next two: it carries no marker, or one that belongs to another process
-	Worker               // a worker, by a marker that was verified
-	Heir                 // a manager that takes the place of its parent, by a marker that was verified
-	Damaged              // a worker or an heir by a marker that cannot be used
+	Ordinary  Role = iota // neither of the next two: it carries no marker, or one that belongs to another process
+	Worker                // a worker, by a marker that was verified
+	Successor             // a manager that takes the place of its parent, by a marker that was verified
+	Damaged               // a worker or a successor by a marker that cannot be used
 )
 
 // ErrGone is the error of Take for a process that carries the marker of a manager that is no more. Such a process must

@@ -31,10 +31,10 @@ var dyingProgram = program("dying", func(args []string) {
 	}
 })
 
-// A worker whose manager has died is none by itself, also where its socket has not ended yet: as a manager it would breed. An heir
+// A worker whose manager has died is none by itself, also where its socket has not ended yet: as a manager it would breed. A successor
 // takes over.
 func TestTakeAfterDeath(t *testing.T) {
-	for name, want := range map[string]string{Env: "role 3, ", HeirEnv: "role 2, "} {
+	for name, want := range map[string]string{Env: "role 3, ", SuccessorEnv: "role 2, "} {
 		p := start(t, self(t), dyingProgram, []string{name}, nil)
 		var info unix.Siginfo
 		for err := error(unix.EINTR); err == unix.EINTR; {

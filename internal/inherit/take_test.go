@@ -17,8 +17,8 @@ var takeProgram = program("take", func([]string) {
 	m, role, err := Take()
 	fmt.Printf("role %d, name %q, control %d, exe %d, sockets %v, error %v\n", role, m.Name, m.Control, m.Exe, m.Sockets, err)
 	_, worker := os.LookupEnv(Env)
-	_, heir := os.LookupEnv(HeirEnv)
-	fmt.Printf("variables %t %t\n", worker, heir)
+	_, successor := os.LookupEnv(SuccessorEnv)
+	fmt.Printf("variables %t %t\n", worker, successor)
 	for fd := 3; fd <= 5; fd++ {
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		status, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
@@ -57,14 +57,14 @@ func TestTake(t *testing.T) {
 	}{
 		{"none", nil, false, ordinary, untouched},
 		{"worker", []string{Env + "=" + mine}, false, `role 1, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
-		{"heir", []string{HeirEnv + "=" + mine}, false, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
-		{"heir whose manager is at its end", []string{HeirEnv + "=" + mine}, true, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
-		{"heir of another", []string{HeirEnv + "=" + another}, false, ordinary, untouched},
-		{"heir of one that is gone", []string{HeirEnv + "=" + another}, true, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
-		{"damaged heir", []string{HeirEnv + "=" + mine[:len(mine)-1]}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + HeirEnv + `="`, untouched},
-		{"heir in words", []string{HeirEnv + "=1"}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + HeirEnv + `="1": not the value`, untouched},
-		{"worker and heir", []string{HeirEnv + "=" + mine, Env + "=" + mine}, false, `role 1, `, adopted},
-		{"damaged worker and heir", []string{HeirEnv + "=" + mine, Env + "=1"}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + Env + "=", untouched},
+		{"successor", []string{SuccessorEnv + "=" + mine}, false, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
+		{"successor whose manager is at its end", []string{SuccessorEnv + "=" + mine}, true, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
+		{"successor of another", []string{SuccessorEnv + "=" + another}, false, ordinary, untouched},
+		{"successor of one that is gone", []string{SuccessorEnv + "=" + another}, true, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
+		{"damaged successor", []string{SuccessorEnv + "=" + mine[:len(mine)-1]}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + SuccessorEnv + `="`, untouched},
+		{"successor in words", []string{SuccessorEnv + "=1"}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + SuccessorEnv + `="1": not the value`, untouched},
+		{"worker and successor", []string{SuccessorEnv + "=" + mine, Env + "=" + mine}, false, `role 1, `, adopted},
+		{"damaged worker and successor", []string{SuccessorEnv + "=" + mine, Env + "=1"}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + Env + "=", untouched},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ours, theirs := sockets(t)
@@ -86,10 +86,10 @@ func TestTake(t *testing.T) {
 }
 
 // A process between the two, as a shell or sudo would be, makes the marker another's.
-func TestHeirBehindAnother(t *testing.T) {
+func TestSuccessorBehindAnother(t *testing.T) {
 	_, control := sockets(t)
 	_, other := sockets(t)
-	env := []string{HeirEnv + "=" + aMarker(os.Getpid()).String(), "PROGRAM=" + self(t)}
+	env := []string{SuccessorEnv + "=" + aMarker(os.Getpid()).String(), "PROGRAM=" + self(t)}
 	p := start(t, "/bin/sh", takeProgram, []string{"-c", `"$PROGRAM"; exit $?`}, env, control, other, other)
 	p.in.Close()
 	if got := p.text(); !strings.HasPrefix(got, "role 0, ") || !strings.HasSuffix(got, untouched) {
@@ -102,7 +102,7 @@ func TestTakeMissing(t *testing.T) {
 	_, control := sockets(t)
 	m := aMarker(os.Getpid())
 	m.Exe = 50 // the next numbers may be those of descriptors of Go's own
-	for name, role := range map[string]string{Env: "worker", HeirEnv: "heir"} {
+	for name, role := range map[string]string{Env: "worker", SuccessorEnv: "successor"} {
 		t.Run(role, func(t *testing.T) {
 			p := start(t, self(t), takeProgram, nil, []string{name + "=" + m.String()}, control, control)
 			p.in.Close()
@@ -129,11 +129,11 @@ func TestTakeWithoutBinary(t *testing.T) {
 // No variable of this package's own reaches a new process but those given last.
 func TestAlter(t *testing.T) {
 	var base []string
-	for _, name := range []string{Env, HeirEnv, DepthEnv, CommandEnv, StarterEnv, ListenPIDEnv, ListenFDsEnv, ListenFDNamesEnv, "A"} {
+	for _, name := range []string{Env, SuccessorEnv, DepthEnv, CommandEnv, StarterEnv, ListenPIDEnv, ListenFDsEnv, ListenFDNamesEnv, "A"} {
 		base = append(base, name+"=old")
 	}
-	for _, own := range []string{Env, HeirEnv} {
-		env := Alter(base, []string{HeirEnv + "=of a hook", Env + "=of a hook", "B=1"}, own+"=new")
+	for _, own := range []string{Env, SuccessorEnv} {
+		env := Alter(base, []string{SuccessorEnv + "=of a hook", Env + "=of a hook", "B=1"}, own+"=new")
 		if got, want := strings.Join(env, " "), "A=old B=1 "+own+"=new"; got != want {
 			t.Errorf("%q, want %q", got, want)
 		}

@@ -19,14 +19,14 @@ import (
 func Take() (Marker, Role, error) {
 	becomeCommand()
 	worker, isWorker := takeEnv(Env)
-	heir, isHeir := takeEnv(HeirEnv)
+	successor, isSuccessor := takeEnv(SuccessorEnv)
 	if isWorker { // first: whatever else the environment holds, who carries this one is no manager by mistake
 		if m, role, err := takeWorker(worker); role != Ordinary {
 			return m, role, err
 		}
 	}
-	if isHeir {
-		return takeHeir(heir)
+	if isSuccessor {
+		return takeSuccessor(successor)
 	}
 	return Marker{}, Ordinary, nil
 }
@@ -63,17 +63,17 @@ func takeWorker(value string) (Marker, Role, error) {
 	return adopt(m, Env, Worker)
 }
 
-// takeHeir leaves alone what another process's heir was meant to get: a manager by itself does no harm where one is meant
-// to run. An heir whose manager has died meanwhile is one all the more: it has the sockets.
-func takeHeir(value string) (Marker, Role, error) {
-	m, err := ParseHeir(value)
+// takeSuccessor leaves alone what another process's successor was meant to get: a manager by itself does no harm where one is meant
+// to run. A successor whose manager has died meanwhile is one all the more: it has the sockets.
+func takeSuccessor(value string) (Marker, Role, error) {
+	m, err := ParseSuccessor(value)
 	if err != nil {
 		return Marker{}, Damaged, err
 	}
 	if !isParent(m) && !atEnd(m.Control) && !isGone(m) {
 		return Marker{}, Ordinary, nil
 	}
-	return adopt(m, HeirEnv, Heir)
+	return adopt(m, SuccessorEnv, Successor)
 }
 
 // adopt makes the descriptors of a verified marker this process's own.
@@ -214,7 +214,7 @@ func Alter(base, extra []string, own ...string) []string {
 				continue
 			}
 			switch name {
-			case Env, HeirEnv, DepthEnv, CommandEnv, ReaperEnv:
+			case Env, SuccessorEnv, DepthEnv, CommandEnv, ReaperEnv:
 				continue
 			case StarterEnv, StarterGenerationEnv, ListenPIDEnv, ListenFDsEnv, ListenFDNamesEnv:
 				if i == 0 {

@@ -39,14 +39,14 @@ func Join(pid, fd int) (*Link, error) {
 // PID is the reaper's.
 func (l *Link) PID() int { return l.pid }
 
-// FD is the socket, for an heir.
+// FD is the socket, for a successor.
 func (l *Link) FD() int { return l.fd }
 
 // Wait waits until the reaper is gone.
 func (l *Link) Wait() { io.Copy(io.Discard, l.file) }
 
-// Heir tells the reaper that a child of this manager has taken its place.
-func (l *Link) Heir(pid int) { l.tell(message{pid: pid}) }
+// Successor tells the reaper that a child of this manager has taken its place.
+func (l *Link) Successor(pid int) { l.tell(message{pid: pid}) }
 
 // Ended tells the reaper that this manager has waited for such a child. Status is that of wait4.
 func (l *Link) Ended(pid, code int, sig syscall.Signal) {

@@ -22,5 +22,5 @@ func Join(int, int) (*Link, error) { return nil, errors.ErrUnsupported }
 func (*Link) PID() int                       { return 0 }
 func (*Link) FD() int                        { return -1 }
 func (*Link) Wait()                          {}
-func (*Link) Heir(int)                       {}
+func (*Link) Successor(int)                  {}
 func (*Link) Ended(int, int, syscall.Signal) {}

@@ -3,7 +3,7 @@
 //
 // The reaper runs nothing of the program. It starts it again as its child, passes signals on to it, waits for all
 // processes that end, and ends with the status of the manager. The two have a socket, on which the manager tells of an
-// heir that has taken its place; the end of the socket tells the manager that the reaper is gone.
+// successor that has taken its place; the end of the socket tells the manager that the reaper is gone.
 package reaper
 
 import (
@@ -29,8 +29,8 @@ func number(text string, lo, hi int) (int, error) {
 
 var errMessage = errors.New("not what a manager says")
 
-// A message from a manager to its reaper is one packet: "heir PID" when that has taken over, "ended PID CODE" when a manager
-// has waited for such an heir. CODE is the exit code, or 128 and the signal that ended it.
+// A message from a manager to its reaper is one packet: "successor PID" when that has taken over, "ended PID CODE" when a manager
+// has waited for such a successor. CODE is the exit code, or 128 and the signal that ended it.
 const maxMessage = 64
 
 type message struct {
@@ -43,13 +43,13 @@ func (m message) String() string {
 	if m.ended {
 		return fmt.Sprintf("ended %d %d", m.pid, m.code)
 	}
-	return fmt.Sprintf("heir %d", m.pid)
+	return fmt.Sprintf("successor %d", m.pid)
 }
 
 func parseMessage(text string) (m message, err error) {
 	words := strings.Split(text, " ")
 	switch {
-	case len(words) == 2 && words[0] == "heir":
+	case len(words) == 2 && words[0] == "successor":
 	case len(words) == 3 && words[0] == "ended":
 		m.ended = true
 		if m.code, err = number(words[2], 0, 255); err != nil {
@@ -64,7 +64,7 @@ func parseMessage(text string) (m message, err error) {
 	return m, nil
 }
 
-// A chain is the managers of a program: the first, and the heirs after it, each of which took the place of the one before.
+// A chain is the managers of a program: the first, and the successors after it, each of which took the place of the one before.
 type chain []*manager
 
 type manager struct {
@@ -102,14 +102,14 @@ func (c *chain) heard(m message, open func(pid int) (handle int, close func())) 
 		(*c)[i].end(m.code, 0)
 	case !m.ended && !found:
 		for last := len(*c) - 1; last > 0 && (*c)[last].gone; last-- {
-			*c = (*c)[:last] // it has nothing to do with this heir: what it said came before its end
+			*c = (*c)[:last] // it has nothing to do with this successor: what it said came before its end
 		}
 		handle, close := open(m.pid)
 		*c = append(*c, &manager{pid: m.pid, handle: handle, close: close})
 	}
 }
 
-// reaped takes in the end of a child. An heir is the child of the manager before it while that lives, and then the
+// reaped takes in the end of a child. A successor is the child of the manager before it while that lives, and then the
 // reaper's, unless it is gone and nobody has told: isChild says.
 func (c *chain) reaped(pid int, code int, sig syscall.Signal, isChild func(pid int) bool) {
 	if i, found := c.find(pid); found {
@@ -120,7 +120,7 @@ func (c *chain) reaped(pid int, code int, sig syscall.Signal, isChild func(pid i
 			m.end(1, 0)
 		}
 	}
-	// The last counts, also when it is gone. Of the others, those that are gone had one more use, which was to have the heir
+	// The last counts, also when it is gone. Of the others, those that are gone had one more use, which was to have the successor
 	// looked for among the children: there it is, or gone, too.
 	last := (*c)[len(*c)-1]
 	*c = slices.DeleteFunc(*c, func(m *manager) bool { return m.gone && m != last })

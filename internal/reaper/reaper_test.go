@@ -9,7 +9,7 @@ import (
 
 // What a manager says is read, and nothing else is.
 func FuzzMessage(f *testing.F) {
-	for _, s := range []string{"heir 7", "ended 7 0", "ended 7 255", "heir 1", "heir -7", "heir 07", "heir", "heir 7 0", "ended 7", "ended 7 256", "heir 7\n", "heir 9999999999", ""} {
+	for _, s := range []string{"successor 7", "ended 7 0", "ended 7 255", "successor 1", "successor -7", "successor 07", "successor", "successor 7 0", "ended 7", "ended 7 256", "successor 7\n", "successor 9999999999", ""} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -31,16 +31,16 @@ func TestChain(t *testing.T) {
 		return pid, func() { delete(opened, pid) }
 	}
 	for name, tt := range map[string]struct {
-		steps string // h: heir, e: ended, r: reaped; and of whom
+		steps string // h: successor, e: ended, r: reaped; and of whom
 		kids  string // who is a child of the reaper throughout
 		want  string // target after each step, "-" for none, and the code of the last
 	}{
 		"one":                                        {"r7", "", "- 7"},
 		"an orphan":                                  {"r99 r7", "", "7 - 7"},
-		"an heir":                                    {"h8 r7 r8", "8", "8 8 - 8"},
-		"an heir that ends first":                    {"h8 e8 r7", "", "8 7 - 8"},
-		"an heir that ends untold":                   {"h8 r7", "", "8 - 1"},
-		"an heir of an heir":                         {"h8 h9 r7 r8 r9", "8 9", "8 9 9 9 - 9"},
+		"a successor":                                {"h8 r7 r8", "8", "8 8 - 8"},
+		"a successor that ends first":                {"h8 e8 r7", "", "8 7 - 8"},
+		"a successor that ends untold":               {"h8 r7", "", "8 - 1"},
+		"a successor of a successor":                 {"h8 h9 r7 r8 r9", "8 9", "8 9 9 9 - 9"},
 		"the middle one goes first":                  {"h8 h9 e8 r7 r9", "9", "8 9 9 9 - 9"},
 		"the last ends while both drain":             {"h8 r7 h9 e9 r8", "8", "8 8 9 8 - 9"},
 		"told twice":                                 {"h8 h8 r7 r8", "8", "8 8 8 - 8"},
@@ -99,7 +99,7 @@ func TestChainForgets(t *testing.T) {
 			c.heard(message{pid: pid + 1}, open)
 			end(&c, pid)
 			if m := c.target(); m == nil || m.pid != pid+1 || len(c) > 2 || opened > 1 {
-				t.Fatalf("%s: after heir %d: %d managers, %d handles, signals go to %+v", name, pid+1, len(c), opened, m)
+				t.Fatalf("%s: after successor %d: %d managers, %d handles, signals go to %+v", name, pid+1, len(c), opened, m)
 			}
 		}
 		end(&c, 100)

@@ -51,7 +51,7 @@ func below() {
 	}
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGUSR1)
-	var heir *exec.Cmd
+	var successor *exec.Cmd
 	if len(os.Args) > 1 && os.Args[1] == "orphan" { // before the test looks
 		exec.Command("sh", "-c", "sleep 0.01 & sleep 0.02 &").Run()
 	}
@@ -73,7 +73,7 @@ func below() {
 			link.Wait()
 			fmt.Println("the reaper is gone")
 		case "nonsense":
-			for _, text := range []string{"heir", "heir 1", "heir -1", "ended 2 0", "ended " + strconv.Itoa(os.Getpid()) + " 256", "heir 7 0", strings.Repeat("heir 7 ", 1000), "\x00", ""} {
+			for _, text := range []string{"successor", "successor 1", "successor -1", "ended 2 0", "ended " + strconv.Itoa(os.Getpid()) + " 256", "successor 7 0", strings.Repeat("successor 7 ", 1000), "\x00", ""} {
 				unix.Sendto(link.FD(), []byte(text), 0, nil)
 			}
 		case "again": // until USR1
@@ -91,19 +91,19 @@ func below() {
 		case "file":
 			_, err := os.NewFile(3, "inherited").WriteString("through the reaper\n")
 			fmt.Println("wrote:", err)
-		case "heir": // what comes after "then" is for it
-			heir = exec.Command("/proc/self/exe", os.Args[i+2:]...)
-			heir.Env = append(os.Environ(), fmt.Sprintf("%s=%d:3", linkVar, link.PID()))
-			heir.ExtraFiles = []*os.File{os.NewFile(uintptr(link.FD()), "link")}
-			heir.Stdout, heir.Stderr = os.Stdout, os.Stderr
-			if err := heir.Start(); err != nil {
+		case "successor": // what comes after "then" is for it
+			successor = exec.Command("/proc/self/exe", os.Args[i+2:]...)
+			successor.Env = append(os.Environ(), fmt.Sprintf("%s=%d:3", linkVar, link.PID()))
+			successor.ExtraFiles = []*os.File{os.NewFile(uintptr(link.FD()), "link")}
+			successor.Stdout, successor.Stderr = os.Stdout, os.Stderr
+			if err := successor.Start(); err != nil {
 				fmt.Println(err)
 			}
-			link.Heir(heir.Process.Pid)
+			link.Successor(successor.Process.Pid)
 			if n == "waited for" {
-				heir.Wait()
-				status := heir.ProcessState.Sys().(syscall.WaitStatus)
-				link.Ended(heir.Process.Pid, max(0, status.ExitStatus()), max(0, status.Signal()))
+				successor.Wait()
+				status := successor.ProcessState.Sys().(syscall.WaitStatus)
+				link.Ended(successor.Process.Pid, max(0, status.ExitStatus()), max(0, status.Signal()))
 			}
 			os.Exit(0)
 		}
@@ -116,20 +116,20 @@ func TestRun(t *testing.T) {
 		lines []string // before which USR1 is sent to the reaper
 		code  int      // -1: by a signal
 	}{
-		"ends":                              {[]string{"orphan", "wait", "exit=7"}, []string{"got it"}, 7},
-		"is signalled":                      {[]string{"wait", "wait", "exit=3"}, []string{"got it", "got it"}, 3},
-		"is ended by a signal":              {[]string{"die=15"}, nil, -1},
-		"dumps":                             {[]string{"die=6"}, nil, 0}, // Go says 2, or the kernel 128 and the signal
-		"has an heir":                       {[]string{"heir", "wait", "exit=5"}, []string{"got it"}, 5},
-		"has an heir of an heir":            {[]string{"heir", "heir", "wait", "exit=6"}, []string{"got it"}, 6},
-		"says nonsense":                     {[]string{"nonsense", "wait", "exit=8"}, []string{"got it"}, 8},
-		"says nonsense, and has an heir":    {[]string{"nonsense", "heir", "wait", "exit=9"}, []string{"got it"}, 9},
-		"waits for its heir":                {[]string{"heir=waited for", "exit=4"}, nil, 4},
-		"waits for its heir that is killed": {[]string{"heir=waited for", "die=9"}, nil, 128 + 9},
+		"ends":                                   {[]string{"orphan", "wait", "exit=7"}, []string{"got it"}, 7},
+		"is signalled":                           {[]string{"wait", "wait", "exit=3"}, []string{"got it", "got it"}, 3},
+		"is ended by a signal":                   {[]string{"die=15"}, nil, -1},
+		"dumps":                                  {[]string{"die=6"}, nil, 0}, // Go says 2, or the kernel 128 and the signal
+		"has a successor":                        {[]string{"successor", "wait", "exit=5"}, []string{"got it"}, 5},
+		"has a successor of a successor":         {[]string{"successor", "successor", "wait", "exit=6"}, []string{"got it"}, 6},
+		"says nonsense":                          {[]string{"nonsense", "wait", "exit=8"}, []string{"got it"}, 8},
+		"says nonsense, and has a successor":     {[]string{"nonsense", "successor", "wait", "exit=9"}, []string{"got it"}, 9},
+		"waits for its successor":                {[]string{"successor=waited for", "exit=4"}, nil, 4},
+		"waits for its successor that is killed": {[]string{"successor=waited for", "die=9"}, nil, 128 + 9},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := preforktest.Start(t, "above", tt.args...)
-			for i := 0; i <= strings.Count(strings.Join(tt.args, " "), "heir"); i++ {
+			for i := 0; i <= strings.Count(strings.Join(tt.args, " "), "successor"); i++ {
 				p.Expect(`^up \d+ of ` + strconv.Itoa(p.PID()) + `$`)
 			}
 			for _, line := range tt.lines {

@@ -1,4 +1,4 @@
-// Package wire is what a manager and its worker, or its heir, say to each other on the socket between them. The list of
+// Package wire is what a manager and its worker, or its successor, say to each other on the socket between them. The list of
 // types below is the whole protocol. The end of the socket says the rest: to the worker that its manager is gone, to the manager that
 // the worker is.
 //
@@ -18,7 +18,7 @@ type Message interface {
 	body() []byte
 }
 
-// Reached goes up, from worker to manager: the worker is ready, as Config.Readiness means it. From an heir: all its workers
+// Reached goes up, from worker to manager: the worker is ready, as Config.Readiness means it. From a successor: all its workers
 // are.
 type Reached struct{}
 
@@ -34,10 +34,10 @@ type Paused struct{ N int }
 // Retire goes up: the worker has served as many requests as it should, and is to be replaced.
 type Retire struct{}
 
-// Failed goes up, from an heir: one of its workers has failed, and why.
+// Failed goes up, from a successor: one of its workers has failed, and why.
 type Failed struct{ Why string }
 
-// TakeOver goes down, to an heir that has said Reached: everything is its own now.
+// TakeOver goes down, to a successor that has said Reached: everything is its own now.
 type TakeOver struct{}
 
 // Closed goes up: the worker has closed a listener with a socket for each slot, and accepts nothing there any more. Socket is

@@ -16,8 +16,8 @@ import (
 // The contents of the records.
 
 type managerData struct {
-	PID  int  `json:"pid"`
-	Heir bool `json:"heir,omitempty"`
+	PID       int  `json:"pid"`
+	Successor bool `json:"successor,omitempty"`
 }
 
 type warningData struct {
@@ -153,7 +153,7 @@ func (d exitData) event() prefork.ExitEvent {
 	}}
 }
 
-type restData struct {
+type leftoverData struct {
 	Worker workerData `json:"worker"`
 	State  stateName  `json:"state"`
 }
@@ -215,12 +215,12 @@ type crashLoopData struct {
 	Window   duration `json:"window"`
 }
 
-type heirData struct {
-	Heir int `json:"heir"`
+type successorData struct {
+	PID int `json:"successor"`
 }
 
 type upgradeFailedData struct {
-	Heir  int     `json:"heir,omitempty"`
+	PID   int     `json:"successor,omitempty"`
 	Error failure `json:"error"`
 }
 

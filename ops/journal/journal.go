@@ -96,14 +96,14 @@ type Journal struct {
 	syncer *time.Timer   // set while something is to be synced
 	moved  []*os.File    // files before this one, to be synced and closed
 	err    error         // of what was done in the background
-	tend   chan struct{} // in an heir: closed by Close
+	tend   chan struct{} // in a successor: closed by Close
 }
 
 // Open opens a journal for writing, makes it if there is none, and writes that the manager has started. It fails with a
 // *RunningError while another process has it; who has it is in a file beside it, with ".lock" at the end of its name, which the
 // kernel locks. The directory must be there, and not be one in which every user may make files.
 //
-// An heir (prefork.Manager.Upgrade) inherits the journal: both managers write it until the old one has ended.
+// A successor (prefork.Manager.Upgrade) inherits the journal: both managers write it until the old one has ended.
 //
 // In a worker the Journal does nothing, and nothing is opened.
 func Open(path string, cfg Config) (*Journal, error) {
@@ -125,7 +125,7 @@ func Open(path string, cfg Config) (*Journal, error) {
 	if err := j.takeLock(); err != nil {
 		return nil, err
 	}
-	prefork.Bequeath(j.bequest(), j.lock.File())
+	prefork.PassFile(j.passedFile(), j.lock.File())
 	j.mu.Lock() // a sync in the background may begin
 	defer j.mu.Unlock()
 	err := j.open()
@@ -149,11 +149,11 @@ func (j *Journal) begin() error {
 	}
 	j.previous = previous
 	j.state.restore(previous)
-	now, heir := time.Now(), j.shares()
-	if heir {
+	now, successor := time.Now(), j.shares()
+	if successor {
 		j.state.restore(State{Started: now, PID: os.Getpid()})
 	}
-	if err := j.write(Record{Time: now, Event: Started{PID: os.Getpid(), Heir: heir}}); err != nil || !heir {
+	if err := j.write(Record{Time: now, Event: Started{PID: os.Getpid(), Successor: successor}}); err != nil || !successor {
 		return err
 	}
 	j.tend = make(chan struct{})
@@ -161,21 +161,21 @@ func (j *Journal) begin() error {
 	return nil
 }
 
-// bequest is the name under which an heir inherits the lock.
-func (j *Journal) bequest() string { return "journal " + j.path }
+// passedFile is the name under which a successor inherits the lock.
+func (j *Journal) passedFile() string { return "journal " + j.path }
 
-// shares tells whether another manager writes the journal too: the one before this one, until it has let go, or the heir
+// shares tells whether another manager writes the journal too: the one before this one, until it has let go, or the successor
 // after it. The lock is one for both, each line is written by one call, and it is the manager that rules which rotates.
 func (j *Journal) shares() bool {
 	select {
 	case <-prefork.TookOver():
-		return prefork.Succeeded()
+		return prefork.HandedOver()
 	default:
 		return true
 	}
 }
 
-// awaitTakeOver is an heir's: it writes that it has taken over.
+// awaitTakeOver is a successor's: it writes that it has taken over.
 func (j *Journal) awaitTakeOver() {
 	select {
 	case <-prefork.TookOver():
@@ -198,7 +198,7 @@ func (j *Journal) takeOver() error {
 }
 
 func (j *Journal) takeLock() (err error) {
-	if f := prefork.Inherited(j.bequest()); f != nil {
+	if f := prefork.PassedFile(j.passedFile()); f != nil {
 		if j.lock, err = pidfile.Adopt(j.path+".lock", f); err == nil {
 			return nil
 		}

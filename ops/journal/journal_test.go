@@ -233,7 +233,7 @@ func failWrites(t *testing.T, j *Journal) (ok func()) {
 	}
 }
 
-// That an heir has taken over is written when it can be.
+// That a successor has taken over is written when it can be.
 func TestTookOverWhenFull(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
 	j := open(t, path, Config{})

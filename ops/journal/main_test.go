@@ -40,19 +40,19 @@ func examples() []fmt.Stringer {
 	usage := &syscall.Rusage{Maxrss: 2048, Minflt: 3, Nvcsw: 5}
 	usage.Utime, usage.Stime = syscall.NsecToTimeval(1_500_000_000), syscall.NsecToTimeval(20_000)
 	return []fmt.Stringer{
-		Started{PID: 1}, Started{PID: 2, Heir: true}, TookOver{State{Started: moment, PID: 2, Workers: []prefork.WorkerInfo{worker}}}, Ended{PID: 1}, Warning{"watcher", "a \"quoted\"\nerror"},
+		Started{PID: 1}, Started{PID: 2, Successor: true}, TookOver{State{Started: moment, PID: 2, Workers: []prefork.WorkerInfo{worker}}}, Ended{PID: 1}, Warning{"watcher", "a \"quoted\"\nerror"},
 		Rotated{"size", State{}}, Rotated{"age", State{Started: moment, PID: 1, Ended: moment.Add(1), Workers: []prefork.WorkerInfo{worker}}},
 		Rotated{"behind", State{Started: moment, PID: 1}},
 		MoreWorkers{[]prefork.WorkerInfo{worker}},
 		Unknown{"of a later version", []byte(`{"a":[1,2]}`)},
 		prefork.GenerationEvent{Generation: 1, MaxWorkers: 4},
 		prefork.StateEvent{Worker: worker, From: prefork.StateStarting},
-		prefork.StateEvent{Worker: prefork.WorkerInfo{State: prefork.StateKilled}, From: prefork.StateStopping, Reason: prefork.ReasonOverdue},
+		prefork.StateEvent{Worker: prefork.WorkerInfo{State: prefork.StateKilled}, From: prefork.StateStopping, Reason: prefork.ReasonStopTimeout},
 		prefork.ExitEvent{From: prefork.StateStopping, Exit: prefork.Exit{Slot: 1, Generation: 2, Ordinal: 3, PID: 4, Status: prefork.ExitStatus{Signal: syscall.SIGSEGV, CoreDump: true}, Reason: prefork.ReasonCrashed, Uptime: 1234567891, Usage: usage}},
 		prefork.ExitEvent{Exit: prefork.Exit{Status: prefork.ExitStatus{Code: 3}, Reason: prefork.ReasonOutOfMemory}},
 		prefork.ExitEvent{Exit: prefork.Exit{Status: prefork.ExitStatus{Signal: 64}}},
 		prefork.ExitEvent{Exit: prefork.Exit{Status: prefork.ExitStatus{Unknown: true}}},
-		prefork.RestEvent{Worker: worker, State: prefork.StateGone},
+		prefork.LeftoverEvent{Worker: worker, State: prefork.StateGone},
 		prefork.DelayEvent{Slot: 2, For: 1500 * time.Millisecond},
 		prefork.SpawnFailedEvent{Err: spawnErr, Retry: time.Second}, prefork.SpawnFailedEvent{Err: spawnErr},
 		prefork.SignalEvent{Received: syscall.SIGHUP, Sent: syscall.SIGTERM, Interval: time.Second},
@@ -64,8 +64,8 @@ func examples() []fmt.Stringer {
 		prefork.RollFailedEvent{Generation: 3, Kept: 2, Err: spawnErr},
 		prefork.CrashLoopEvent{Failures: 5, Window: time.Minute},
 		prefork.PauseEvent{}, prefork.PausedEvent{Worker: prefork.WorkerInfo{PID: 7, Paused: true}}, prefork.ResumeEvent{},
-		prefork.UpgradeEvent{Heir: 99}, prefork.UpgradedEvent{Heir: 99},
-		prefork.UpgradeFailedEvent{Heir: 99, Err: errors.New("it ended")}, prefork.UpgradeFailedEvent{Err: errors.New("no file")},
+		prefork.UpgradeEvent{PID: 99}, prefork.UpgradedEvent{PID: 99},
+		prefork.UpgradeFailedEvent{PID: 99, Err: errors.New("it ended")}, prefork.UpgradeFailedEvent{Err: errors.New("no file")},
 	}
 }
 

@@ -22,8 +22,8 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-// Heirs: who rules is who has taken over, and what the other one writes of its workers does not count.
-func TestStateOfHeirs(t *testing.T) {
+// Successors: who rules is who has taken over, and what the other one writes of its workers does not count.
+func TestStateOfSuccessors(t *testing.T) {
 	at := func(n int) time.Time { return moment.Add(time.Duration(n) * time.Second) }
 	worker := func(pid int) prefork.StateEvent {
 		return prefork.StateEvent{Worker: prefork.WorkerInfo{PID: pid, State: prefork.StateStarting, Started: at(pid)}}
@@ -52,12 +52,12 @@ func TestStateOfHeirs(t *testing.T) {
 		{"killed, of no writer", []by{{0, Started{PID: 1}}, {0, worker(11)}, {0, worker(12)}, {0, exit(11)}}, 1, 0, false, []int{12}},
 		{"ended", []by{{1, Started{PID: 1}}, {1, worker(11)}, {1, exit(11)}, {1, Ended{1}}}, 1, 0, true, nil},
 		{"two", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2}}, {2, worker(21)}}, 2, 2, false, []int{21}},
-		{"heir failed", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Heir: true}}, {2, worker(21)}, {2, exit(21)}, {2, Ended{2}}}, 1, 0, false, []int{11}},
-		{"heir killed", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Heir: true}}, {2, worker(21)}, {1, worker(12)}}, 1, 0, false, []int{11, 12}},
-		{"heir took over", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Heir: true}}, {2, worker(21)}, {2, TookOver{state(2, 21)}}, {1, exit(11)}, {1, Ended{1}}}, 2, 0, false, []int{21}},
-		{"heir took over, the one before it killed", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Heir: true}}, {2, worker(21)}, {2, TookOver{state(2, 21)}}, {1, worker(12)}, {2, worker(22)}}, 2, 0, false, []int{21, 22}},
-		{"file begun before the heir took over", []by{{1, Rotated{"size", state(1, 11)}}, {2, TookOver{state(2, 21)}}}, 2, 0, false, []int{21}},
-		{"file begun by the heir", []by{{2, Rotated{"size", state(2, 21)}}, {1, exit(11)}, {1, Ended{1}}}, 2, 0, false, []int{21}},
+		{"successor failed", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Successor: true}}, {2, worker(21)}, {2, exit(21)}, {2, Ended{2}}}, 1, 0, false, []int{11}},
+		{"successor killed", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Successor: true}}, {2, worker(21)}, {1, worker(12)}}, 1, 0, false, []int{11, 12}},
+		{"successor took over", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Successor: true}}, {2, worker(21)}, {2, TookOver{state(2, 21)}}, {1, exit(11)}, {1, Ended{1}}}, 2, 0, false, []int{21}},
+		{"successor took over, the one before it killed", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Successor: true}}, {2, worker(21)}, {2, TookOver{state(2, 21)}}, {1, worker(12)}, {2, worker(22)}}, 2, 0, false, []int{21, 22}},
+		{"file begun before the successor took over", []by{{1, Rotated{"size", state(1, 11)}}, {2, TookOver{state(2, 21)}}}, 2, 0, false, []int{21}},
+		{"file begun by the successor", []by{{2, Rotated{"size", state(2, 21)}}, {1, exit(11)}, {1, Ended{1}}}, 2, 0, false, []int{21}},
 		{"many", []by{{1, Rotated{"size", state(1, 11)}}, {1, MoreWorkers{state(1, 12, 13).Workers}}, {1, exit(12)}}, 1, 0, false, []int{11, 13}},
 	} {
 		var buf bytes.Buffer
@@ -239,11 +239,11 @@ func TestManager(t *testing.T) {
 	}
 }
 
-func init() { programs["heirs"] = heirs }
+func init() { programs["successors"] = successors }
 
-// heirs is a Manager with a journal, which upgrades itself on USR2. With a second argument its workers end when the standard
+// successors is a Manager with a journal, which upgrades itself on USR2. With a second argument its workers end when the standard
 // input does. While there is a file with ".hold" behind the journal's name, no worker gets ready.
-func heirs() {
+func successors() {
 	j, err := Open(os.Args[1], Config{})
 	if err != nil {
 		say("cannot: %v", err)
@@ -272,19 +272,19 @@ func heirs() {
 	say("manager %d ended %v, %v", os.Getpid(), err, j.Close())
 }
 
-// An heir writes the same journal, from its start on; who reads it learns who rules, and kill -9 of the heir leaves its workers.
-func TestHeirs(t *testing.T) {
+// A successor writes the same journal, from its start on; who reads it learns who rules, and kill -9 of the successor leaves its workers.
+func TestSuccessors(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
-	p := preforktest.Start(t, "heirs", path)
+	p := preforktest.Start(t, "successors", path)
 	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
 	p.Signal(syscall.SIGUSR2)
-	heir := p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`, fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))[0][1]
-	pid, _ := strconv.Atoi(heir)
+	successor := p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`, fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))[0][1]
+	pid, _ := strconv.Atoi(successor)
 	var running *RunningError
 	if _, err := Open(path, Config{}); !errors.As(err, &running) {
-		t.Errorf("Open while the heir runs: %v", err)
+		t.Errorf("Open while the successor runs: %v", err)
 	}
-	preforktest.WaitFor(t, "word of the heir", func() bool {
+	preforktest.WaitFor(t, "word of the successor", func() bool {
 		s, err := PreviousState(path)
 		return err == nil && s.PID == pid && len(s.Workers) == 2
 	})
@@ -295,7 +295,7 @@ func TestHeirs(t *testing.T) {
 		t.Errorf("after kill -9: %v, %v", s, err)
 	}
 	texts, bad := all(t, path)
-	want := []string{fmt.Sprintf("manager %d has started as an heir", pid), fmt.Sprintf("manager %d has taken over", pid), fmt.Sprintf("manager %d has ended", p.PID())}
+	want := []string{fmt.Sprintf("manager %d has started as a successor", pid), fmt.Sprintf("manager %d has taken over", pid), fmt.Sprintf("manager %d has ended", p.PID())}
 	for _, w := range want {
 		if !slices.Contains(texts, w) || bad != 0 {
 			t.Errorf("%q is not in %q", w, texts)
@@ -307,10 +307,10 @@ func TestHeirs(t *testing.T) {
 	}
 }
 
-// The workers of an heir that was killed before it has taken over are none of the manager that goes on.
-func TestHeirKilled(t *testing.T) {
+// The workers of a successor that was killed before it has taken over are none of the manager that goes on.
+func TestSuccessorKilled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
-	p := preforktest.Start(t, "heirs", path)
+	p := preforktest.Start(t, "successors", path)
 	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
 	preforktest.WaitFor(t, "word of the manager", func() bool {
 		s, err := PreviousState(path)
@@ -322,9 +322,9 @@ func TestHeirKilled(t *testing.T) {
 	}
 	os.WriteFile(path+".hold", nil, 0o600)
 	p.Signal(syscall.SIGUSR2)
-	heir, _ := strconv.Atoi(p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`)[0][1])
+	successor, _ := strconv.Atoi(p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`)[0][1])
 	during, err := PreviousState(path)
-	syscall.Kill(heir, syscall.SIGKILL)
+	syscall.Kill(successor, syscall.SIGKILL)
 	preforktest.WaitFor(t, "word of its end", func() bool {
 		texts, _ := collect(t, Read(path))
 		return strings.Contains(strings.Join(texts, "\n"), "upgrade failed")
@@ -339,10 +339,10 @@ func TestHeirKilled(t *testing.T) {
 	p.WaitGone()
 }
 
-// An heir that cannot open the journal leaves the lock to the manager that goes on.
-func TestHeirCannotOpen(t *testing.T) {
+// A successor that cannot open the journal leaves the lock to the manager that goes on.
+func TestSuccessorCannotOpen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
-	p := preforktest.Start(t, "heirs", path)
+	p := preforktest.Start(t, "successors", path)
 	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
 	os.Chmod(path, 0o666)
 	p.Signal(syscall.SIGUSR2)
@@ -357,15 +357,15 @@ func TestHeirCannotOpen(t *testing.T) {
 	p.WaitGone()
 }
 
-// A file that an heir begins does not tell of the workers of the manager before it, whose ends that has written.
-func TestHeirRotates(t *testing.T) {
+// A file that a successor begins does not tell of the workers of the manager before it, whose ends that has written.
+func TestSuccessorRotates(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
-	p := preforktest.Start(t, "heirs", path)
+	p := preforktest.Start(t, "successors", path)
 	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
 	p.Signal(syscall.SIGUSR2)
-	heir := p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`, fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))[0][1]
-	pid, _ := strconv.Atoi(heir)
-	preforktest.WaitFor(t, "word of the heir", func() bool {
+	successor := p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`, fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))[0][1]
+	pid, _ := strconv.Atoi(successor)
+	preforktest.WaitFor(t, "word of the successor", func() bool {
 		s, err := PreviousState(path)
 		return err == nil && s.PID == pid && len(s.Workers) == 2
 	})
@@ -387,8 +387,8 @@ func TestHeirRotates(t *testing.T) {
 	p.WaitGone()
 }
 
-// A file that the heir has made and not begun yet is the heir's to begin: only that knows how things stand.
-func TestHeirBegins(t *testing.T) {
+// A file that the successor has made and not begun yet is the successor's to begin: only that knows how things stand.
+func TestSuccessorBegins(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -396,17 +396,17 @@ func TestHeirBegins(t *testing.T) {
 	}
 	defer r.Close()
 	defer w.Close()
-	p := preforktest.New(t, "heirs", path, "linger")
+	p := preforktest.New(t, "successors", path, "linger")
 	p.Cmd.Stdin = r
 	p.Start()
 	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
 	p.Signal(syscall.SIGUSR2)
-	heir, _ := strconv.Atoi(p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`)[0][1])
-	preforktest.WaitFor(t, "word of the heir", func() bool {
+	successor, _ := strconv.Atoi(p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`)[0][1])
+	preforktest.WaitFor(t, "word of the successor", func() bool {
 		s, err := PreviousState(path)
-		return err == nil && s.PID == heir
+		return err == nil && s.PID == successor
 	})
-	thaw := preforktest.Freeze(t, heir)
+	thaw := preforktest.Freeze(t, successor)
 	os.Rename(path, path+".1")
 	os.WriteFile(path, nil, 0o600)
 	w.Close()
@@ -415,7 +415,7 @@ func TestHeirBegins(t *testing.T) {
 		t.Errorf("the manager before it has begun the file: %q", texts)
 	}
 	thaw()
-	syscall.Kill(heir, syscall.SIGTERM)
-	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, heir))
+	syscall.Kill(successor, syscall.SIGTERM)
+	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, successor))
 	p.WaitGone()
 }

@@ -30,11 +30,11 @@ func (r Record) String() string {
 type (
 	// Started says that a manager has opened the journal.
 	Started struct {
-		PID  int
-		Heir bool // it is to take over from one that goes on until then
+		PID       int
+		Successor bool // it is to take over from one that goes on until then
 	}
 
-	// TookOver says that an heir has taken over, and how things stand with it.
+	// TookOver says that a successor has taken over, and how things stand with it.
 	TookOver struct{ State State }
 
 	// Ended says that a manager has closed the journal.
@@ -61,8 +61,8 @@ type (
 )
 
 func (e Started) String() string {
-	if e.Heir {
-		return fmt.Sprintf("manager %d has started as an heir", e.PID)
+	if e.Successor {
+		return fmt.Sprintf("manager %d has started as a successor", e.PID)
 	}
 	return fmt.Sprintf("manager %d has started", e.PID)
 }
@@ -92,9 +92,11 @@ var kinds = []kind{
 		func(d generationData) prefork.GenerationEvent { return prefork.GenerationEvent(d) }),
 	of("worker", workerEventToData, workerEventData.event),
 	of("exit", exitToData, exitData.event),
-	of("rest", func(e prefork.RestEvent) restData { return restData{workerToData(e.Worker), stateName(e.State)} },
-		func(d restData) prefork.RestEvent {
-			return prefork.RestEvent{Worker: d.Worker.info(), State: prefork.State(d.State)}
+	of("leftover", func(e prefork.LeftoverEvent) leftoverData {
+		return leftoverData{workerToData(e.Worker), stateName(e.State)}
+	},
+		func(d leftoverData) prefork.LeftoverEvent {
+			return prefork.LeftoverEvent{Worker: d.Worker.info(), State: prefork.State(d.State)}
 		}),
 	of("delay", func(e prefork.DelayEvent) delayData { return delayData{e.Slot, duration(e.For)} },
 		func(d delayData) prefork.DelayEvent {
@@ -123,11 +125,11 @@ var kinds = []kind{
 	of("paused", func(e prefork.PausedEvent) workerData { return workerToData(e.Worker) },
 		func(d workerData) prefork.PausedEvent { return prefork.PausedEvent{Worker: d.info()} }),
 	of("resume", func(prefork.ResumeEvent) struct{} { return struct{}{} }, func(struct{}) prefork.ResumeEvent { return prefork.ResumeEvent{} }),
-	of("upgrade", func(e prefork.UpgradeEvent) heirData { return heirData(e) }, func(d heirData) prefork.UpgradeEvent { return prefork.UpgradeEvent(d) }),
-	of("upgraded", func(e prefork.UpgradedEvent) heirData { return heirData(e) }, func(d heirData) prefork.UpgradedEvent { return prefork.UpgradedEvent(d) }),
-	of("upgrade-failed", func(e prefork.UpgradeFailedEvent) upgradeFailedData { return upgradeFailedData{e.Heir, failure{e.Err}} },
+	of("upgrade", func(e prefork.UpgradeEvent) successorData { return successorData(e) }, func(d successorData) prefork.UpgradeEvent { return prefork.UpgradeEvent(d) }),
+	of("upgraded", func(e prefork.UpgradedEvent) successorData { return successorData(e) }, func(d successorData) prefork.UpgradedEvent { return prefork.UpgradedEvent(d) }),
+	of("upgrade-failed", func(e prefork.UpgradeFailedEvent) upgradeFailedData { return upgradeFailedData{e.PID, failure{e.Err}} },
 		func(d upgradeFailedData) prefork.UpgradeFailedEvent {
-			return prefork.UpgradeFailedEvent{Heir: d.Heir, Err: d.Error.error}
+			return prefork.UpgradeFailedEvent{PID: d.PID, Err: d.Error.error}
 		}),
 }
 

@@ -119,7 +119,7 @@ func (j *Journal) rotate(reason string, now time.Time) error {
 	return j.goOn(reason, now)
 }
 
-// Rotate moves the file aside now. While an heir and the manager before it both write, it does nothing.
+// Rotate moves the file aside now. While a successor and the manager before it both write, it does nothing.
 func (j *Journal) Rotate() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()

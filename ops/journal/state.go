@@ -12,7 +12,7 @@ import (
 	"github.com/prefork-go/prefork"
 )
 
-// State is what a journal tells of the last manager, which is the one that rules: an heir from when it has taken over. What
+// State is what a journal tells of the last manager, which is the one that rules: a successor from when it has taken over. What
 // another writes meanwhile, of its own workers, does not count.
 type State struct {
 	Started time.Time            // zero if there was none
@@ -76,7 +76,7 @@ func (t *tracker) replay(backward iter.Seq2[Record, error]) error {
 func isStart(rec Record) bool {
 	switch e := rec.Event.(type) {
 	case Started:
-		return !e.Heir
+		return !e.Successor
 	case TookOver, Rotated:
 		return true
 	}
@@ -115,7 +115,7 @@ func (t *tracker) apply(rec Record) {
 	}
 	switch e := rec.Event.(type) {
 	case Started:
-		if !e.Heir {
+		if !e.Successor {
 			t.restore(State{Started: rec.Time, PID: e.PID})
 		}
 		return

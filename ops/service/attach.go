@@ -28,7 +28,7 @@ import (
 // worker on: see Manager.Pause for what workers do about it. The Manager's table says which signals are trapped;
 // TrapSignals must be empty.
 //
-// The heir of an upgrade inherits the name: at no time is it free, and the pid file names the heir when it has taken over.
+// The successor of an upgrade inherits the name: at no time is it free, and the pid file names the successor when it has taken over.
 //
 // Where LockTimeout has it wait for the name, SIGTERM and Ctrl-C end the wait with an error, whatever the table says.
 //
@@ -51,8 +51,8 @@ func (s *Service) Attach(pm *prefork.Manager) (detach func() error, err error) {
 	return sync.OnceValue(a.detach), nil
 }
 
-// bequest is the name under which an heir inherits the pid file.
-func (s *Service) bequest() string { return "service " + s.PIDFile }
+// passedFile is the name under which a successor inherits the pid file.
+func (s *Service) passedFile() string { return "service " + s.PIDFile }
 
 // takeUnlessTold takes the name, and waits for it as LockTimeout says, or until the process is told to stop: the Manager traps the
 // signals for that, and looks at them only in Run.
@@ -66,13 +66,13 @@ func (s *Service) takeUnlessTold() (*hold, *watcher, error) {
 	return s.take(ctx)
 }
 
-// inheritOrTake takes the name, which an heir has already.
+// inheritOrTake takes the name, which a successor has already.
 func (s *Service) inheritOrTake() (*hold, *watcher, error) {
-	f := prefork.Inherited(s.bequest())
+	f := prefork.PassedFile(s.passedFile())
 	if f == nil {
 		lock, w, err := s.takeUnlessTold()
 		if err == nil {
-			prefork.Bequeath(s.bequest(), lock.file.File())
+			prefork.PassFile(s.passedFile(), lock.file.File())
 		}
 		return lock, w, err
 	}
@@ -84,7 +84,7 @@ func (s *Service) inheritOrTake() (*hold, *watcher, error) {
 	if s.Stopped() {
 		return nil, nil, errors.Join(s.wrap(ErrStopped), file.Close())
 	}
-	prefork.Bequeath(s.bequest(), f)
+	prefork.PassFile(s.passedFile(), f)
 	return &hold{s: s, file: file, before: pidfile.Read(s.PIDFile)}, s.watch(), nil
 }
 
@@ -132,9 +132,9 @@ func (a *attached) mind(w *watcher) {
 	}
 }
 
-// look looks at the files. What they say after an heir has taken over is for the heir.
+// look looks at the files. What they say after a successor has taken over is for the successor.
 func (a *attached) look() {
-	if prefork.Succeeded() {
+	if prefork.HandedOver() {
 		return
 	}
 	if a.s.Paused() {
@@ -149,7 +149,7 @@ func (a *attached) look() {
 			a.s.log().Error("the service ends", "err", err)
 			a.lost = true
 		} else {
-			prefork.Bequeath(a.s.bequest(), a.lock.open())
+			prefork.PassFile(a.s.passedFile(), a.lock.open())
 		}
 	}
 	if (a.lost || a.s.Stopped()) && !a.told {
@@ -158,11 +158,11 @@ func (a *attached) look() {
 	}
 }
 
-// rules tells whether the service is this process's alone: not before an heir has taken over, and not after another has.
+// rules tells whether the service is this process's alone: not before a successor has taken over, and not after another has.
 func rules() bool {
 	select {
 	case <-prefork.TookOver():
-		return !prefork.Succeeded()
+		return !prefork.HandedOver()
 	default:
 		return false
 	}
@@ -171,7 +171,7 @@ func rules() bool {
 func (a *attached) detach() error {
 	close(a.stop)
 	a.tend.Wait()
-	prefork.Bequeath(a.s.bequest(), nil)
+	prefork.PassFile(a.s.passedFile(), nil)
 	err := a.lock.leave(rules())
 	if a.lost {
 		err = errors.Join(ErrLost, err)

@@ -149,7 +149,7 @@ func beats(t *testing.T, s *service.Service) bool {
 	return !info.ModTime().Equal(past)
 }
 
-// The heartbeat is that of the manager which rules, paused or not: it ends with that, whatever its workers and its heir do.
+// The heartbeat is that of the manager which rules, paused or not: it ends with that, whatever its workers and its successor do.
 func TestAttachHeartbeat(t *testing.T) {
 	s := newService(t)
 	p := start(t, s, "managed")
@@ -177,14 +177,14 @@ func TestAttachHeartbeat(t *testing.T) {
 	preforktest.WaitFor(t, "a heartbeat in the pause", func() bool { return beats(t, s) })
 	s.Resume()
 	p.Signal(syscall.SIGUSR2)
-	p.Expect(`^the heir waits$`)
+	p.Expect(`^the successor waits$`)
 	p.Signal(syscall.SIGSTOP)
 	preforktest.WaitFor(t, "no heartbeat while the manager is stopped", func() bool { return !beats(t, s) })
 	p.Signal(syscall.SIGCONT)
 	preforktest.WaitFor(t, "a heartbeat again", func() bool { return beats(t, s) })
 	w.Close()
 	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))
-	preforktest.WaitFor(t, "the heir's heartbeat", func() bool { return beats(t, s) })
+	preforktest.WaitFor(t, "the successor's heartbeat", func() bool { return beats(t, s) })
 	s.Stop()
 	p.WaitGone()
 }
@@ -201,10 +201,10 @@ func TestAttachKilled(t *testing.T) {
 	}
 }
 
-// The heir has the name at once; at no time is it free. An heir that fails leaves it where it was.
-func TestAttachHeir(t *testing.T) {
+// The successor has the name at once; at no time is it free. A successor that fails leaves it where it was.
+func TestAttachSuccessor(t *testing.T) {
 	s := newService(t)
-	s.Pause() // the heir is paused as well
+	s.Pause() // the successor is paused as well
 	p := start(t, s, "managed")
 	p.ExpectN(2, `ready, paused$`)
 	var free, looks atomic.Int64
@@ -230,7 +230,7 @@ func TestAttachHeir(t *testing.T) {
 		}
 		pid, _ := strconv.Atoi(p.Expect(`^manager (\d+) runs$`)[1])
 		p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, old))
-		preforktest.WaitFor(t, "the heir's pid in the file", func() bool { return s.PID() == pid })
+		preforktest.WaitFor(t, "the successor's pid in the file", func() bool { return s.PID() == pid })
 		wantRunning(t, s, pid)
 		old = pid
 	}
@@ -247,13 +247,13 @@ func TestAttachHeir(t *testing.T) {
 	}
 }
 
-// dying is managed, but its heirs end before they are ready.
+// dying is managed, but its successors end before they are ready.
 func dying() {
-	heir := prefork.Inherited("dying") != nil
-	prefork.Bequeath("dying", os.Stdout)
+	successor := prefork.PassedFile("dying") != nil
+	prefork.PassFile("dying", os.Stdout)
 	waiting(func() {
-		if heir {
-			say("the heir ends")
+		if successor {
+			say("the successor ends")
 			os.Exit(3)
 		}
 	})
@@ -261,21 +261,21 @@ func dying() {
 
 func init() { programs["awaited"] = awaited }
 
-// awaited is managed, but its heirs wait for the end of the standard input.
+// awaited is managed, but its successors wait for the end of the standard input.
 func awaited() {
-	heir := prefork.Inherited("awaited") != nil
-	prefork.Bequeath("awaited", os.Stdout)
+	successor := prefork.PassedFile("awaited") != nil
+	prefork.PassFile("awaited", os.Stdout)
 	waiting(func() {
-		if heir {
-			say("the heir waits")
+		if successor {
+			say("the successor waits")
 			io.Copy(io.Discard, os.Stdin)
 		}
 	})
 }
 
-// A pid file that is removed while an heir is under way is made anew by the manager before it; the heir has the name when that
+// A pid file that is removed while a successor is under way is made anew by the manager before it; the successor has the name when that
 // is gone.
-func TestAttachRemovedBeforeHeir(t *testing.T) {
+func TestAttachRemovedBeforeSuccessor(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -288,26 +288,26 @@ func TestAttachRemovedBeforeHeir(t *testing.T) {
 	p.Start()
 	p.ExpectN(2, ` works$`)
 	p.Signal(syscall.SIGUSR2)
-	p.Expect(`^the heir waits$`)
+	p.Expect(`^the successor waits$`)
 	os.Remove(s.PIDFile)
 	p.Expect(`it is there again`)
 	wantRunning(t, s, p.PID())
 	w.Close()
-	heir, _ := strconv.Atoi(p.Expect(`^manager (\d+) runs$`)[1])
+	successor, _ := strconv.Atoi(p.Expect(`^manager (\d+) runs$`)[1])
 	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))
-	preforktest.WaitFor(t, "the heir's pid in the file", func() bool { return s.PID() == heir })
-	wantRunning(t, s, heir)
+	preforktest.WaitFor(t, "the successor's pid in the file", func() bool { return s.PID() == successor })
+	wantRunning(t, s, successor)
 	s.Stop()
-	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, heir))
+	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, successor))
 	p.WaitGone()
 }
 
-func TestAttachHeirFails(t *testing.T) {
+func TestAttachSuccessorFails(t *testing.T) {
 	s := newService(t)
 	p := start(t, s, "dying")
 	p.ExpectN(2, ` works$`)
 	p.Signal(syscall.SIGUSR2)
-	p.Expect(`^the heir ends$`)
+	p.Expect(`^the successor ends$`)
 	p.Expect(`upgrade failed`)
 	wantRunning(t, s, p.PID())
 	s.Stop()

@@ -197,7 +197,7 @@ type hold struct {
 	mu     sync.Mutex
 	file   *pidfile.File
 	last   time.Time // of a beat
-	before int       // the manager that an heir has inherited it from
+	before int       // the manager that a successor has inherited it from
 	failed string    // why the file could last not be made anew
 }
 
@@ -253,7 +253,7 @@ func (h *hold) beat(least time.Duration) {
 	}
 }
 
-// errBefore says that the manager before this heir still has the name: it has made the file anew when the heir had inherited
+// errBefore says that the manager before this successor still has the name: it has made the file anew when the successor had inherited
 // the one that was removed.
 var errBefore = errors.New("the manager before this one has not ended yet")
 

@@ -8,7 +8,7 @@ import (
 	"github.com/prefork-go/prefork/internal/wire"
 )
 
-// The other side of an upgrade: what the heir does until the manager before it has gone.
+// The other side of an upgrade: what the successor does until the manager before it has gone.
 
 // watchPredecessor waits until everything is this process's own: because the manager before it says so, or because it is gone.
 func (p *process) watchPredecessor() {
@@ -30,7 +30,7 @@ func (p *process) watchPredecessor() {
 	}
 }
 
-// succeed makes an heir of a Manager: it tells the one before it when its workers are ready, and then becomes what that was.
+// succeed makes a successor of a Manager: it tells the one before it when its workers are ready, and then becomes what that was.
 func (m *Manager) succeed() {
 	m.succeeds, m.inherits, m.steers = true, true, false
 	go func() {
@@ -72,16 +72,16 @@ func (m *Manager) tellFailed(why string) {
 // ownFiles makes the files of the inherited unix sockets this Manager's to remove. What it did not listen on is closed.
 func (m *Manager) ownFiles() {
 	for _, s := range m.allSockets() {
-		if s.bequeathed == "" {
+		if s.ownedBefore == "" {
 			continue
 		}
-		file, err := statSocket(s.bequeathed)
+		file, err := statSocket(s.ownedBefore)
 		if err != nil {
-			m.log.Error("the file of a socket is not there any more; nobody can connect to it", "path", s.bequeathed, "err", err)
+			m.log.Error("the file of a socket is not there any more; nobody can connect to it", "path", s.ownedBefore, "err", err)
 			continue
 		}
 		m.mu.Lock()
-		s.file, s.bequeathed = file, ""
+		s.file, s.ownedBefore = file, ""
 		m.mu.Unlock()
 	}
 	m.mu.Lock()

@@ -20,35 +20,35 @@ import (
 
 const usr2 = syscall.SIGUSR2
 
-// heirRig is a rig of two workers, whose heirs do what onHeir says.
-func heirRig(t *testing.T, cfg Config, onHeir func(*proc.FakeProcess)) *rig {
+// successorRig is a rig of two workers, whose successors do what onSuccessor says.
+func successorRig(t *testing.T, cfg Config, onSuccessor func(*proc.FakeProcess)) *rig {
 	cfg.MaxWorkers = 2
 	cfg.TrapSignals = Signals{term: {Signal: term}, hup: {Rolling: true}, usr2: {Upgrade: true}}
 	return newRig(t, cfg, func(p *proc.FakeProcess) {
-		if p.ID < firstHeir {
+		if p.ID < firstSuccessor {
 			reachStart(p)
-		} else if onHeir != nil {
-			onHeir(p)
+		} else if onSuccessor != nil {
+			onSuccessor(p)
 		}
 	}, nil)
 }
 
 func say(p *proc.FakeProcess, msg wire.Message) { p.Say(wire.Append(nil, msg)) }
 
-// heirs are the processes that were started as heirs.
-func (r *rig) heirProcesses() (all []*proc.FakeProcess) {
+// successors are the processes that were started as successors.
+func (r *rig) successorProcesses() (all []*proc.FakeProcess) {
 	for _, p := range r.fake.Started() {
-		if p.ID >= firstHeir {
+		if p.ID >= firstSuccessor {
 			all = append(all, p)
 		}
 	}
 	return all
 }
 
-// The heir takes over when it says that it is ready: the Manager has its workers end, and ends.
+// The successor takes over when it says that it is ready: the Manager has its workers end, and ends.
 func TestUpgradeHandsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := heirRig(t, Config{}, func(p *proc.FakeProcess) {
+		r := successorRig(t, Config{}, func(p *proc.FakeProcess) {
 			time.AfterFunc(3*time.Second, func() { say(p, wire.Reached{}) })
 		})
 		done := r.startRun(context.Background())
@@ -61,12 +61,12 @@ func TestUpgradeHandsOver(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		heirs := r.heirProcesses()
-		if len(heirs) != 1 || string(heirs[0].Written()) != "T\x00" || len(heirs[0].Signals()) != 0 {
-			t.Fatalf("%d heirs; the first was told %q and sent %v", len(heirs), heirs[0].Written(), heirs[0].Signals())
+		successors := r.successorProcesses()
+		if len(successors) != 1 || string(successors[0].Written()) != "T\x00" || len(successors[0].Signals()) != 0 {
+			t.Fatalf("%d successors; the first was told %q and sent %v", len(successors), successors[0].Written(), successors[0].Signals())
 		}
-		if !heirs[0].Spec.SameGroup || !strings.Contains(strings.Join(heirs[0].Spec.Env, "\n"), inherit.HeirEnv+"=") {
-			t.Errorf("the heir was started with %+v", heirs[0].Spec)
+		if !successors[0].Spec.SameGroup || !strings.Contains(strings.Join(successors[0].Spec.Env, "\n"), inherit.SuccessorEnv+"=") {
+			t.Errorf("the successor was started with %+v", successors[0].Spec)
 		}
 		r.wantSignals(2, term)
 		if r.SignalReceived() != term || r.count("has taken over") != 1 {
@@ -75,12 +75,12 @@ func TestUpgradeHandsOver(t *testing.T) {
 	})
 }
 
-// An heir that does not come out changes nothing, is reaped, and the next one is let try.
+// A successor that does not come out changes nothing, is reaped, and the next one is let try.
 func TestUpgradeFails(t *testing.T) {
 	for name, c := range map[string]struct {
-		heir func(*proc.FakeProcess)
-		want string
-		took time.Duration
+		successor func(*proc.FakeProcess)
+		want      string
+		took      time.Duration
 	}{
 		"dies":    {func(p *proc.FakeProcess) { time.AfterFunc(time.Second, func() { p.Exit(proc.Status{Code: 3}) }) }, "exit code 3", time.Second},
 		"hangs":   {nil, "Config.UpgradeTimeout", time.Minute},
@@ -94,7 +94,7 @@ func TestUpgradeFails(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := heirRig(t, Config{}, c.heir)
+				r := successorRig(t, Config{}, c.successor)
 				go func() { time.Sleep(time.Minute); r.Deliver(usr1) }()
 				r.Start()
 				for range 2 {
@@ -106,8 +106,8 @@ func TestUpgradeFails(t *testing.T) {
 				}
 				r.wantWorkers("after that", 2)
 				r.wantSignals(1)
-				if r.heir != nil || len(r.heirProcesses()) != 2 || r.count("upgrade failed") != 2 {
-					t.Errorf("%d heirs, one is left: %v; %q", len(r.heirProcesses()), r.heir != nil, r.eventLog())
+				if r.successor != nil || len(r.successorProcesses()) != 2 || r.count("upgrade failed") != 2 {
+					t.Errorf("%d successors, one is left: %v; %q", len(r.successorProcesses()), r.successor != nil, r.eventLog())
 				}
 				r.Deliver(term)
 				<-r.startAgain()
@@ -116,10 +116,10 @@ func TestUpgradeFails(t *testing.T) {
 	}
 }
 
-// What has come for the old manager goes to the heir, and a worker's stop signal does not.
+// What has come for the old manager goes to the successor, and a worker's stop signal does not.
 func TestUpgradeHandsOnSignals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := heirRig(t, Config{}, func(p *proc.FakeProcess) {
+		r := successorRig(t, Config{}, func(p *proc.FakeProcess) {
 			time.AfterFunc(3*time.Second, func() { say(p, wire.Reached{}) })
 		})
 		done := r.startRun(context.Background())
@@ -128,8 +128,8 @@ func TestUpgradeHandsOnSignals(t *testing.T) {
 		time.Sleep(time.Second)
 		r.Deliver(hup)
 		<-done
-		if got := r.heirProcesses()[0].Signals(); len(got) != 1 || got[0] != hup {
-			t.Errorf("the heir was sent %v", got)
+		if got := r.successorProcesses()[0].Signals(); len(got) != 1 || got[0] != hup {
+			t.Errorf("the successor was sent %v", got)
 		}
 		if r.Generation() != 1 {
 			t.Errorf("generation %d", r.Generation())
@@ -137,12 +137,12 @@ func TestUpgradeHandsOnSignals(t *testing.T) {
 	})
 }
 
-// An heir that heeds no signal is killed; a shutdown does not wait for it, and neither does it leave it behind.
+// A successor that heeds no signal is killed; a shutdown does not wait for it, and neither does it leave it behind.
 func TestUpgradeOfTheDeaf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := heirRig(t, Config{StopTimeout: 5 * time.Second}, nil)
+		r := successorRig(t, Config{StopTimeout: 5 * time.Second}, nil)
 		r.fake.OnSignal = func(p *proc.FakeProcess, sig syscall.Signal) {
-			if p.ID < firstHeir {
+			if p.ID < firstSuccessor {
 				endOnTerm(p, sig)
 			}
 		}
@@ -157,15 +157,15 @@ func TestUpgradeOfTheDeaf(t *testing.T) {
 		if took := time.Since(began); took != 5*time.Second {
 			t.Errorf("the end took %v, want StopTimeout", took)
 		}
-		if got := r.heirProcesses()[0].Signals(); len(got) != 3 || got[0] != term || got[2] != kill {
-			t.Errorf("the heir was sent %v", got)
+		if got := r.successorProcesses()[0].Signals(); len(got) != 3 || got[0] != term || got[2] != kill {
+			t.Errorf("the successor was sent %v", got)
 		}
 	})
 }
 
 func TestUpgradeEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := heirRig(t, Config{}, nil)
+		r := successorRig(t, Config{}, nil)
 		go func() { time.Sleep(time.Minute); r.Deliver(usr1) }()
 		r.Start()
 		ctx, cancel := context.WithTimeout(context.Background(), 7*time.Second)
@@ -202,17 +202,17 @@ func TestUpgradeRefused(t *testing.T) {
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		r := heirRig(t, Config{}, nil)
+		r := successorRig(t, Config{}, nil)
 		if err := r.Upgrade(context.Background()); err == nil || !strings.Contains(err.Error(), "Start") {
 			t.Errorf("before the first Start: %v", err)
 		}
 	})
 }
 
-// A signal that comes for the old Manager when the heir has taken over goes to that, too, and to the workers that drain.
+// A signal that comes for the old Manager when the successor has taken over goes to that, too, and to the workers that drain.
 func TestUpgradePassesSignalsOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := heirRig(t, Config{}, func(p *proc.FakeProcess) { say(p, wire.Reached{}) })
+		r := successorRig(t, Config{}, func(p *proc.FakeProcess) { say(p, wire.Reached{}) })
 		r.cfg.TrapSignals[usr1] = Forward{Signal: usr1}
 		r.fake.OnSignal = func(*proc.FakeProcess, syscall.Signal) {} // they drain
 		done := r.startRun(context.Background())
@@ -224,9 +224,9 @@ func TestUpgradePassesSignalsOn(t *testing.T) {
 		r.Deliver(usr2)
 		r.Deliver(term)
 		time.Sleep(time.Second)
-		heirs := r.heirProcesses()
-		if len(heirs) != 1 || !slices.Equal(heirs[0].Signals(), []syscall.Signal{hup, usr1}) {
-			t.Errorf("%d heirs; the first was sent %v", len(heirs), heirs[0].Signals())
+		successors := r.successorProcesses()
+		if len(successors) != 1 || !slices.Equal(successors[0].Signals(), []syscall.Signal{hup, usr1}) {
+			t.Errorf("%d successors; the first was sent %v", len(successors), successors[0].Signals())
 		}
 		if got := signalsOf(r.process(1)); !slices.Contains(got, usr1) {
 			t.Errorf("a worker was sent %v", got)
@@ -237,10 +237,10 @@ func TestUpgradePassesSignalsOn(t *testing.T) {
 	})
 }
 
-// An heir that floods the manager is read slowly, too, and heard in the end.
+// A successor that floods the manager is read slowly, too, and heard in the end.
 func TestUpgradeFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := heirRig(t, Config{}, func(p *proc.FakeProcess) {
+		r := successorRig(t, Config{}, func(p *proc.FakeProcess) {
 			p.Say(bytes.Repeat(wire.Append(nil, wire.Bell{}), 1000))
 			say(p, wire.Reached{})
 		})
@@ -248,7 +248,7 @@ func TestUpgradeFlood(t *testing.T) {
 		time.Sleep(time.Minute)
 		r.Deliver(usr2)
 		synctest.Wait()
-		if n := r.heirProcesses()[0].Unread(); n < 1000 {
+		if n := r.successorProcesses()[0].Unread(); n < 1000 {
 			t.Errorf("%d bytes are left: one turn read too much", n)
 		}
 		if err := <-done; err != nil {

@@ -14,14 +14,14 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["bequest"] = bequest }
+func init() { programs["passedFile"] = passedFile }
 
-// bequest is a Manager that holds a lock, and upgrades itself on USR2. A failing heir is one that finds its second argument
+// passedFile is a Manager that holds a lock, and upgrades itself on USR2. A failing successor is one that finds its second argument
 // as a file.
-func bequest() {
-	lock := prefork.Inherited("lock")
+func passedFile() {
+	lock := prefork.PassedFile("lock")
 	inherited := lock != nil
-	if prefork.Inherited("lock") != nil || prefork.Inherited("other") != nil {
+	if prefork.PassedFile("lock") != nil || prefork.PassedFile("other") != nil {
 		say("inherited twice")
 	}
 	if !prefork.IsWorker() {
@@ -31,30 +31,30 @@ func bequest() {
 		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		say("manager %d inherited %t locked %v", os.Getpid(), inherited, err)
 		if _, err := os.Stat(os.Args[2]); err == nil && inherited {
-			log.Fatal("this heir fails")
+			log.Fatal("this successor fails")
 		}
 		go func() {
 			<-prefork.TookOver()
 			say("took over, inherited %t", inherited)
 		}()
 	}
-	prefork.Bequeath("lock", nil)
-	prefork.Bequeath("lock", lock)
+	prefork.PassFile("lock", nil)
+	prefork.PassFile("lock", lock)
 	if closed, err := os.Open(os.Args[0]); err == nil {
 		closed.Close()
-		prefork.Bequeath("closed", closed)
-		prefork.Bequeath("unused", os.Stderr) // of which the heir never asks
+		prefork.PassFile("closed", closed)
+		prefork.PassFile("unused", os.Stderr) // of which the successor never asks
 	}
 	pm := must(prefork.Config{MaxWorkers: 1, TrapSignals: prefork.Signals{term: {Signal: term}, syscall.SIGUSR2: {Upgrade: true}}})
 	err := pm.Run(context.Background(), func(w *prefork.Worker) error {
 		<-w.Context().Done()
 		return nil
 	})
-	say("manager %d ended %v, succeeded %t", os.Getpid(), err, prefork.Succeeded())
+	say("manager %d ended %v, succeeded %t", os.Getpid(), err, prefork.HandedOver())
 }
 
-// A file goes to the heir: a lock on it is not let go of between the two, and one that fails leaves it where it was.
-func TestBequest(t *testing.T) {
+// A file goes to the successor: a lock on it is not let go of between the two, and one that fails leaves it where it was.
+func TestPassFile(t *testing.T) {
 	dir := t.TempDir()
 	path, fails := dir+"/lock", dir+"/fails"
 	locked := func() bool {
@@ -65,7 +65,7 @@ func TestBequest(t *testing.T) {
 		defer f.Close()
 		return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == syscall.EWOULDBLOCK
 	}
-	p := preforktest.Start(t, "bequest", path, fails)
+	p := preforktest.Start(t, "passedFile", path, fails)
 	p.Expect(`^manager \d+ inherited false locked <nil>$`)
 	p.Expect(`^took over, inherited false$`)
 	p.Expect(`worker ready`)
@@ -75,20 +75,20 @@ func TestBequest(t *testing.T) {
 	p.Expect(`^manager \d+ inherited true locked <nil>$`)
 	p.Expect(`upgrade failed`)
 	if !locked() {
-		t.Error("the lock is lost after an heir that failed")
+		t.Error("the lock is lost after a successor that failed")
 	}
 	os.Remove(fails)
 
 	p.Signal(syscall.SIGUSR2)
-	heir := p.Expect(`^manager (\d+) inherited true locked <nil>$`)
+	successor := p.Expect(`^manager (\d+) inherited true locked <nil>$`)
 	p.ExpectAll(`^took over, inherited true$`, `^manager `+strconv.Itoa(p.PID())+` ended <nil>, succeeded true$`)
 	p.Wait()
 	if !locked() {
 		t.Error("the lock is lost with the old manager")
 	}
-	pid, _ := strconv.Atoi(heir[1])
+	pid, _ := strconv.Atoi(successor[1])
 	syscall.Kill(pid, term)
-	p.Expect(`^manager ` + heir[1] + ` ended <nil>, succeeded false$`)
+	p.Expect(`^manager ` + successor[1] + ` ended <nil>, succeeded false$`)
 	p.WaitGone()
 	if locked() {
 		t.Error("the lock outlives all")

@@ -3,147 +3,118 @@ package prefork
 import (
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
+	"slices"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/sockets"
 )
 
-// Listen gives a listening socket, bound once in the manager, and the same one in every worker that is spawned from then
-// on: one call before Start does both. The network is "tcp", "tcp4", "tcp6" or "unix" ("@name" is an abstract address, on
-// Linux). Several equal calls give several sockets, in the order of the calls.
+// Listen returns a listening socket that the manager binds once and that every
+// worker spawned from then on inherits: one call before Start does both. The
+// network is "tcp", "tcp4", "tcp6" or "unix"; "@name" is an abstract address, on
+// Linux. Several equal calls return several sockets, in the order of the calls.
 //
-// A program that was started by start_server (Server::Starter) or by systemd with sockets gets those that it was handed:
-// the one whose address fits. Port 0 fits any port; no host fits any host, best one that is all of them; a unix socket
-// must have the same path. Where none fits, the error is ErrNotInherited and lists what there is: such a program
-// is not to bind sockets of its own.
+// If the program was started with sockets, by start_server (Server::Starter) or
+// by systemd, Listen returns the one whose address fits. Port 0 fits any port. No
+// host fits any host, preferably all hosts. A unix socket must have the same path.
+// If none fits, the error wraps ErrNotInherited and lists the sockets: such a
+// program must not bind its own.
 //
-// In the manager the listener is not for accepting (where there is a Command it blocks a thread then), and closing it
-// takes nothing from the workers. The file of a unix
-// socket that the Manager bound is removed when Run ends, and when WaitAllChildren has reaped the last worker after the
-// shutdown signal (to Start again after that, Listen has to be called by a new process); a worker never removes it. One that a dead manager left behind is replaced; one on which somebody
-// answers is an error. What workers start does not inherit sockets; a Command does, see Config.Command.
+// In the manager the listener should not be used to accept; with a Command that
+// would block a thread. Closing it takes nothing from the workers. The file of a
+// unix socket that the Manager bound is removed when Run returns, and when
+// WaitAllChildren has reaped the last worker after the shutdown signal. To Start
+// again after that, a new process must call Listen. A worker never removes the
+// file. Listen replaces a file that a dead manager left behind. If a process
+// answers on it, Listen fails.
 //
-// In a worker the error is ErrNotInherited when the manager made no such call before it spawned the worker. Either
-// process, any goroutine. It does not block, but for looking up a host name, a look at a unix socket's file that exists, and
-// about a second where another program has that file's directory locked (flock): a file that a dead manager left behind is an
-// error then.
+// In a worker the error wraps ErrNotInherited if the manager did not make the
+// same call before it spawned the worker. Listen does not block, except to look
+// up a host name, to check an existing socket file, and for about a second if
+// another program has locked the directory of that file (flock). In that case an
+// existing file is an error.
 func (m *Manager) Listen(network, address string) (net.Listener, error) {
-	switch network {
-	case "tcp", "tcp4", "tcp6", "unix":
-	default:
-		return nil, listenError("Listen", network, address, net.UnknownNetworkError(network))
-	}
-	if m.foreign {
-		return newIdle(network, address), nil
-	}
-	ln, err := obtain(m, network, address, inherit.Shared, net.Listen, net.FileListener)
-	if err != nil {
-		return nil, listenError("Listen", network, address, err)
-	}
-	return ln, nil
+	ln, err := call(m.side.listen, network, address, "tcp", "tcp4", "tcp6", "unix")
+	return ln, listenError("Listen", network, address, err)
 }
 
-// ListenPacket is Listen for datagrams: the network is "udp", "udp4", "udp6" or "unixgram". All workers read from one
-// socket, so each datagram is read by one of them.
+// ListenPacket is Listen for datagrams. The network is "udp", "udp4", "udp6" or
+// "unixgram". All workers read from one socket, so each datagram is read by one
+// of them.
 func (m *Manager) ListenPacket(network, address string) (net.PacketConn, error) {
-	switch network {
-	case "udp", "udp4", "udp6", "unixgram":
-	default:
-		return nil, listenError("ListenPacket", network, address, net.UnknownNetworkError(network))
+	pc, err := call(m.side.listenPacket, network, address, "udp", "udp4", "udp6", "unixgram")
+	return pc, listenError("ListenPacket", network, address, err)
+}
+
+// ListenPerWorker is Listen with a socket for each worker (SO_REUSEPORT): each has
+// its own accept queue, and no worker wakes up for a connection that another
+// accepts. It should be used for many short connections. The sockets belong to
+// slots, and the manager holds them. Connections in a queue wait for the slot's
+// next worker; while there is none, another worker serves the queue. The kernel
+// spreads new connections randomly over the slots that have a ready worker.
+// Sockets of slots beyond a smaller MaxWorkers are served, and kept for later
+// growth.
+//
+// The network is "tcp", "tcp4", "tcp6" or "unix". If sockets for each worker are
+// not available (a unix socket, a Command, sockets from start_server or systemd,
+// another system than Linux), ListenPerWorker acts as Listen and logs one
+// warning; see Snapshot.Sockets. A worker must call it once for each call in the
+// manager.
+//
+// A ready worker must accept the connections that it is sent. If it has not called
+// ListenPerWorker, or no longer calls Accept, its queue is not served until it
+// exits. If it closes its listener, other ready workers serve the queue.
+//
+// The listener of a worker also has SetDeadline and SyscallConn. ListenPerWorker
+// does not block, except to look up a host name.
+func (m *Manager) ListenPerWorker(network, address string) (net.Listener, error) {
+	ln, err := call(m.side.listenPerWorker, network, address, "tcp", "tcp4", "tcp6", "unix")
+	return ln, listenError("ListenPerWorker", network, address, err)
+}
+
+// call calls listen if the network is one of networks.
+func call[T any](listen func(network, address string) (T, error), network, address string, networks ...string) (s T, err error) {
+	if !slices.Contains(networks, network) {
+		return s, net.UnknownNetworkError(network)
 	}
-	if m.foreign {
-		return newIdle(network, address), nil
-	}
-	pc, err := obtain(m, network, address, inherit.Shared, net.ListenPacket, net.FilePacketConn)
-	if err != nil {
-		return nil, listenError("ListenPacket", network, address, err)
-	}
-	return pc, nil
+	return listen(network, address)
 }
 
 func listenError(call, network, address string, err error) error {
+	if err == nil {
+		return nil
+	}
 	return fmt.Errorf("prefork: %s(%q, %q): %w", call, network, address, err)
 }
 
-// closer is what a net.Listener and a net.PacketConn have in common here.
-type closer interface{ Close() error }
-
-// obtain inherits a socket in a worker; in the manager it takes one that fits from those that the process was given, or
-// binds one if it was given none.
-func obtain[T closer](m *Manager, network, address string, kind int, bind func(network, address string) (T, error), wrap func(*os.File) (T, error)) (s T, err error) {
-	if self.role == inherit.Worker {
-		_, got, err := self.inherited(network, address, sharedAs(kind))
-		if err != nil {
-			return s, err
-		}
-		return wrapFD(got.FD, network+" "+address, wrap)
-	}
-	fd, given, err := self.given(network, address)
-	if err != nil {
-		return s, err
-	}
-	sock := &socket{fd: -1, network: network, address: address, fellBack: kind == inherit.FellBack}
-	if !given && self.role == inherit.Successor {
-		// What the manager before this one did not have is new in this version of the program.
-		if _, got, err := self.inherited(network, address, sharedAs(kind)); err == nil {
-			fd, given = got.FD, true
-			if got.Own {
-				sock.ownedBefore, _ = filepath.Abs(address)
-			}
-		}
-	}
-	if given {
-		s, err = wrapFD(fd, network+" "+address, wrap)
-	} else {
-		s, err = bindSocket(m, sock, bind)
-	}
-	if err != nil {
-		return s, err
-	}
-	if err = m.keep(sock, s); err != nil {
-		s.Close()
-		return s, err
-	}
-	return s, nil
+func (s *managerSide) listen(network, address string) (net.Listener, error) {
+	return s.sockets.Listen(network, address)
 }
 
-// keep makes a socket of the manager's one that workers inherit.
-func (m *Manager) keep(sock *socket, s any) (err error) {
-	if sock.fd, err = dupSocket(s); err != nil {
-		return err
-	}
-	switch s := s.(type) {
-	case net.Listener:
-		sock.bound = s.Addr().String()
-	case net.PacketConn:
-		sock.bound = s.LocalAddr().String()
-	}
-	if m.cfg.Command != nil {
-		path := sock.ownedBefore
-		if sock.file != nil {
-			path = sock.file.path
-		}
-		if sock.name, err = inherit.StarterName(sock.fd, path); err == nil {
-			// Who starts a program for start_server hands it sockets that block; Go's do not, and that is a property
-			// which all share. Starlet would spin on one, Python's accept fail.
-			err = inherit.SetBlocking(sock.fd, true)
-		}
-		if err != nil {
-			inherit.Close(sock.fd)
-			m.removeFile(sock)
-			return err
-		}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.sockets = append(m.sockets, sock)
-	return nil
+func (s *managerSide) listenPacket(network, address string) (net.PacketConn, error) {
+	return s.sockets.ListenPacket(network, address)
 }
 
-// wrapFD makes a listener or connection of a descriptor, which it takes over.
-func wrapFD[T closer](fd int, name string, wrap func(*os.File) (T, error)) (s T, err error) {
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	return wrap(f) // duplicates the descriptor, close-on-exec
+func (s *managerSide) listenPerWorker(network, address string) (net.Listener, error) {
+	return s.sockets.ListenPerWorker(network, address)
+}
+
+func (s *workerSide) listen(network, address string) (net.Listener, error) {
+	if s.foreign {
+		return sockets.NewIdle(network, address), nil
+	}
+	return inherited.Listen(network, address)
+}
+
+func (s *workerSide) listenPacket(network, address string) (net.PacketConn, error) {
+	if s.foreign {
+		return sockets.NewIdle(network, address), nil
+	}
+	return inherited.ListenPacket(network, address)
+}
+
+func (s *workerSide) listenPerWorker(network, address string) (net.Listener, error) {
+	if s.foreign {
+		return sockets.NewIdle(network, address), nil
+	}
+	return inherited.ListenInWorker(network, address)
 }

@@ -2,27 +2,126 @@ package prefork
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/board"
+	"github.com/prefork-go/prefork/internal/control"
+	"github.com/prefork-go/prefork/internal/inherit"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/resources"
+	"github.com/prefork-go/prefork/internal/scoreboard"
+	"github.com/prefork-go/prefork/internal/sig"
+	"github.com/prefork-go/prefork/internal/sigqueue"
 	"github.com/prefork-go/prefork/internal/wire"
 )
 
-// inbox is where everything that happens waits for the loop. Putting something in never blocks.
+// loop owns all state of workers. It belongs to the goroutine that is inside a
+// blocking call. Everything that happens becomes an event for the policy, and
+// comes back as effects.
+type loop struct {
+	*managerSide
+	spawner
+	origin   time.Time
+	pool     *pool.Pool
+	procs    proc.Table
+	timer    *time.Timer
+	board    *board.Board
+	kills    *resources.Kills // of the OOM killer
+	inRun    bool
+	shutdown shutdown
+
+	crashLooped   *CrashLoopEvent    // the workers kept failing
+	leftovers     map[int]*worker    // by ordinal: reaped workers with leftover processes
+	throttled     []*worker          // whose messages are read again later
+	disconnected  []disconnection    // workers that have closed their control socket and may live on
+	closing       []*scoreboard.Cell // of workers that are gone
+	pauses        int                // the number of pauses so far
+	pausing       int                // the number of the pause in force; 0 for none
+	steerDue      bool               // the set of ready workers has changed
+	steerAgain    pool.Time          // when a worker's full socket may have room again
+	successors    uint64             // started so far
+	successor     *successor         // on its way, or one that has taken over
+	reportsReady  bool               // this Manager is a successor, and has not reported its readiness
+	awaitTakeover bool               // and its predecessor has not handed over
+}
+
+// worker is the manager's record of a worker process.
+type worker struct {
+	WorkerInfo
+	proc       proc.Process
+	messages   control.Reader
+	record     board.Worker
+	exe        *inherit.Binary
+	started    pool.Time
+	exiting    bool  // its process has begun to exit
+	throttled  bool  // it was throttled once
+	unreadable bool  // a pause could not be sent to it, which was logged
+	closed     []int // the groups whose listener it has closed
+	status     proc.Status
+	usage      *syscall.Rusage
+}
+
+// cell returns the memory in which the worker publishes its status; nil for a
+// Command.
+func (w *worker) cell() *scoreboard.Cell { return w.record.Cell }
+
+func newLoop(s *managerSide, exe string, depth int, settings *resources.Settings) *loop {
+	l := &loop{
+		managerSide: s, spawner: newSpawner(exe, depth, settings), origin: time.Now(), timer: time.NewTimer(0),
+		kills: settings.Kills(), leftovers: make(map[int]*worker), steerAgain: pool.Never,
+		board: board.New(board.Config{
+			MinSpare: s.cfg.MinSpareWorkers, MaxSpare: s.cfg.MaxSpareWorkers,
+			Stuck: s.cfg.Stuck.Timeout, Memory: s.cfg.Recycle.MaxMemory > 0,
+		}),
+	}
+	l.procs = proc.NewTable(func(n proc.Note) {
+		s.inbox.put(func(in *inbox) { in.notes = append(in.notes, n) })
+	})
+	l.pool = pool.New(pool.Config{
+		Max:           s.cfg.MaxWorkers,
+		Surge:         s.cfg.MaxSurge,
+		Standby:       s.cfg.Standby,
+		SpawnInterval: s.cfg.SpawnInterval,
+		ErrRespawn:    s.cfg.ErrRespawnInterval,
+		StopTimeout:   s.cfg.StopTimeout,
+		ReadyTimeout:  s.cfg.Readiness.Timeout,
+		Stop:          s.stop,
+		Continue:      sig.Continue,
+		Dump:          dumpSignal(s.stop),
+		MinSpare:      s.cfg.MinSpareWorkers,
+		MaxSpare:      s.cfg.MaxSpareWorkers,
+		Lifetime:      s.cfg.Recycle.MaxLifetime,
+		CrashLoop:     s.cfg.CrashLoop.Failures,
+		CrashWindow:   s.cfg.CrashLoop.Window,
+		Group:         s.cfg.StopGroup,
+		Jitter:        rand.Float64,
+	})
+	return l
+}
+
+// dumpSignal is the signal on which a Go program prints its goroutines and exits.
+// A worker must not take it for the stop signal.
+func dumpSignal(stop syscall.Signal) syscall.Signal {
+	if stop == syscall.SIGQUIT {
+		return syscall.SIGABRT
+	}
+	return syscall.SIGQUIT
+}
+
+// inbox is where everything that happens waits for the loop. Putting something
+// into it never blocks.
 type inbox struct {
 	mu       sync.Mutex
 	notes    []proc.Note
 	commands []pool.Event
-	signals  pending
+	signals  sigqueue.Queue
 	wake     chan struct{} // has room for one
 }
 
@@ -32,11 +131,11 @@ func (in *inbox) put(add func(*inbox)) {
 	in.mu.Unlock()
 	select {
 	case in.wake <- struct{}{}:
-	default: // the loop will look, and then see this too
+	default: // the loop has not yet taken the last one, and will see this too
 	}
 }
 
-// take empties the inbox, signals excepted.
+// take empties the inbox, except for signals.
 func (in *inbox) take() (notes []proc.Note, commands []pool.Event) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -45,7 +144,7 @@ func (in *inbox) take() (notes []proc.Note, commands []pool.Event) {
 	return notes, commands
 }
 
-func (in *inbox) takeSignals() pending {
+func (in *inbox) takeSignals() sigqueue.Queue {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	all := in.signals
@@ -53,393 +152,337 @@ func (in *inbox) takeSignals() pending {
 	return all
 }
 
-func (m *Manager) takeSignal() (arrival, bool) {
-	m.inbox.mu.Lock()
-	defer m.inbox.mu.Unlock()
-	return m.inbox.signals.take(m.cfg.ShutdownSignal)
+func (in *inbox) takeSignal(shutdown os.Signal) (sigqueue.Arrival, bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.signals.Take(shutdown)
 }
 
-// command has the policy handle ev at the loop's next turn.
-func (m *Manager) command(ev pool.Event) {
-	m.inbox.put(func(in *inbox) { in.commands = append(in.commands, ev) })
+func (in *inbox) hasSignal(sig os.Signal) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.signals.Has(sig)
 }
 
-// in is the moment after d, which may mean for ever.
-func (m *Manager) in(d time.Duration) pool.Time { return m.now() + min(d, math.MaxInt64-m.now()) }
+// now is the time on the policy's scale. time.Since reads the monotonic clock, so
+// setting the wall clock has no effect.
+func (l *loop) now() pool.Time { return time.Since(l.origin) }
 
-// now is the time on the policy's scale. time.Since reads the monotonic clock, so the wall clock may jump.
-func (m *Manager) now() pool.Time { return time.Since(m.origin) }
+// after returns the time d from now, which may mean for ever.
+func (l *loop) after(d time.Duration) pool.Time { return l.now() + min(d, math.MaxInt64-l.now()) }
 
-func jitter() float64 { return rand.Float64() }
-
-// generate is the loop of Start: a generation begins, and ends with a signal.
-func (m *Manager) generate() os.Signal {
-	m.begin()
+// generate is the loop of Start: it begins a generation, and returns the signal
+// that ends it.
+func (l *loop) generate() os.Signal {
+	l.begin()
 	for {
-		step := m.turn()
-		if a, ok := m.takeSignal(); ok {
-			ends, sends := m.accept(a)
+		step := l.turn()
+		if a, ok := l.inbox.takeSignal(l.cfg.ShutdownSignal); ok {
+			ends, sends := l.accept(a)
 			if !ends {
 				continue
 			}
-			m.handle(pool.Event{Kind: pool.Halt})
-			m.received.Store(a)
+			l.handle(pool.Event{Kind: pool.Halt})
+			l.received.Store(a)
 			if sends {
-				m.forward(a)
+				l.forward(a)
 			}
-			return a.sig
+			return a.Sig
 		}
-		// One spawn a turn: a signal that comes while hundreds of workers start is not kept waiting for the last.
+		// One spawn in each turn: a signal that arrives while hundreds of workers
+		// start does not wait for the last of them.
 		if step.Ask {
-			m.spawn(step)
-			m.closeCells()
+			l.spawn(step)
+			l.closeCells()
 			continue
 		}
-		m.sleep(step.Wake, nil)
+		l.sleep(step.Wake, nil)
 	}
 }
 
-// closeCells lets go of the cells of workers that are gone: behind the start of a replacement, which is in a hurry.
-func (m *Manager) closeCells() {
-	for _, cell := range m.cells {
-		cell.Close()
+// begin begins a generation.
+func (l *loop) begin() {
+	if !l.shutdownWaits() {
+		l.crashLooped = nil // unless it happened in Upgrade, and its shutdown signal still waits
 	}
-	m.cells = nil
+	l.shutdown = shutdown{}
+	l.resize()
+	l.mu.Lock()
+	l.generation++
+	l.add(l.generation, l.passed)
+	l.mu.Unlock()
+	l.emit(GenerationEvent{Generation: l.generation, MaxWorkers: l.pool.Max()})
+	l.handle(pool.Event{Kind: pool.Begin})
+	l.forget()
 }
 
 // drain is the loop of WaitAllChildren.
-func (m *Manager) drain(ctx context.Context) (left int, err error) {
-	m.handle(pool.Event{Kind: pool.Halt})
+func (l *loop) drain(ctx context.Context) (left int, err error) {
+	l.handle(pool.Event{Kind: pool.Halt})
 	for {
-		step := m.turn()
-		if a, ok := m.takeSignal(); ok {
-			// The program's loop must see a shutdown that comes while it waits, and no later signal may hide it.
-			if m.SignalReceived() != m.cfg.ShutdownSignal {
-				m.received.Store(a)
+		step := l.turn()
+		if a, ok := l.inbox.takeSignal(l.cfg.ShutdownSignal); ok {
+			// The program's loop must see a shutdown that arrives while it waits, and
+			// no later signal may hide it.
+			if l.signalReceived() != l.cfg.ShutdownSignal {
+				l.received.Store(a)
 			}
-			m.forward(a)
+			l.forward(a)
 			continue
 		}
-		if m.pool.Len() == 0 && m.pool.Standbys() == 0 && m.pool.Rests() == 0 && (m.successor == nil || m.successor.took) {
-			if m.stopping.begun {
-				m.removeSocketFiles()
-			}
-			if m.gaveUp {
-				m.gaveUp = false
-				return 0, ErrCrashLoop
-			}
-			return 0, nil
+		if l.pool.Len() == 0 && l.pool.Standbys() == 0 && l.pool.Rests() == 0 && (l.successor == nil || l.successor.tookOver) {
+			return 0, l.finishDrain()
 		}
 		if err := ctx.Err(); err != nil {
-			return m.pool.Len(), err
+			return l.pool.Len(), err
 		}
-		m.sleep(step.Wake, ctx.Done())
+		l.sleep(step.Wake, ctx.Done())
 	}
 }
 
-func (m *Manager) begin() {
-	m.stopping, m.gaveUp = stopping{}, m.gaveUp && m.shutdownWaits() // it may have given up in Upgrade, and nobody has seen that yet
-	m.resize()
-	m.mu.Lock()
-	m.generation++
-	m.generations[m.generation] = generation{passed: m.passed, exe: m.fetched}
-	m.mu.Unlock()
-	m.changed(GenerationEvent{Generation: m.generation, MaxWorkers: m.pool.Max()})
-	m.handle(pool.Event{Kind: pool.Begin})
-	m.forget()
+// finishDrain is called when no worker remains.
+func (l *loop) finishDrain() error {
+	if l.shutdown.begun {
+		l.sockets.RemoveFiles()
+	}
+	if e := l.crashLooped; e != nil {
+		l.crashLooped = nil
+		return fmt.Errorf("%w: %d failures in %v", ErrCrashLoop, e.Failures, e.Window)
+	}
+	return nil
 }
 
-// turn handles all that has happened since the last.
-func (m *Manager) turn() pool.Step {
-	m.resize()
-	m.tellPause()
-	notes, commands := m.inbox.take()
+// turn handles everything that has happened since the last turn, and returns the
+// next step.
+func (l *loop) turn() pool.Step {
+	if l.steerAgain != pool.Never && l.steerAgain <= l.now() {
+		l.steerAgain = pool.Never // handle steers again below
+	}
+	l.resize()
+	l.sendPause()
+	notes, commands := l.inbox.take()
 	for _, n := range notes {
-		if m.successor != nil && n.ID == m.successor.id {
-			m.noteSuccessor(m.successor, n)
+		if l.successor != nil && n.ID == l.successor.id {
+			l.noteSuccessor(l.successor, n)
 			continue
 		}
-		m.note(n)
+		l.note(n)
 	}
 	for _, ev := range commands {
-		m.handle(ev)
+		l.handle(ev)
 	}
-	m.inherit()
-	heard := m.hearLate()
-	due := pool.Sooner(pool.Sooner(m.hearSlowed(), m.lookAtHungUp()), m.tickSuccessor())
-	if m.watches() || m.cfg.Recycle.MaxMemory > 0 {
-		m.watch.due = m.handle(pool.Event{Kind: pool.Tick, Heard: heard}).Survey || m.watch.due
-		due = pool.Sooner(due, m.lookAround())
+	l.completeTakeover()
+	readTo := l.pollOverdue()
+	due := earliest(l.pollThrottled(), l.pollDisconnected(), l.checkSuccessor(), l.steerAgain)
+	if l.board.Active() {
+		if l.handle(pool.Event{Kind: pool.Tick, Heard: readTo}).Survey {
+			l.board.Changed()
+		}
+		due = earliest(due, l.readBoard())
 	}
-	step := m.handle(pool.Event{Kind: pool.Tick, Heard: heard})
-	step.Wake = pool.Sooner(step.Wake, due)
-	if m.watch.due = m.watch.due || step.Survey; m.watch.due && m.watches() { // what has just changed is looked at before the loop sleeps for long
-		step.Wake = pool.Sooner(step.Wake, m.readable())
+	step := l.handle(pool.Event{Kind: pool.Tick, Heard: readTo})
+	if step.Survey {
+		l.board.Changed()
 	}
+	step.Wake = earliest(step.Wake, due, l.board.NextReading(len(l.workers)))
 	return step
 }
 
-// hearLate asks those that have had their time to become ready, before they are killed for it: where the manager was held up
-// (suspended, in a hook), they may have said so long ago, and the news be on its way still. It returns up to when all was heard.
-func (m *Manager) hearLate() pool.Time {
-	now := m.now()
-	if !m.pool.Overdue(now) {
-		return now
+func earliest(times ...pool.Time) pool.Time {
+	first := pool.Never
+	for _, t := range times {
+		first = pool.Sooner(first, t)
 	}
-	for _, c := range m.children {
-		if c.State == StateStarting && !slices.Contains(m.slowed, c) {
-			m.listen(c)
-		}
-	}
-	return now
+	return first
 }
 
-// resize brings what SetMaxWorkers was last given to the policy, as far as there is room.
-func (m *Manager) resize() {
-	if from, to := m.pool.Max(), m.room(m.MaxWorkers()); from != to {
-		m.changed(ResizeEvent{From: from, To: to})
-		m.handle(pool.Event{Kind: pool.Resize, N: to})
+// resize passes the value of SetMaxWorkers to the policy, as far as an upgrade
+// allows.
+func (l *loop) resize() {
+	to := l.maxWorkers()
+	if l.successor != nil {
+		to = l.sockets.Limit(to)
+	}
+	if from := l.pool.Max(); from != to {
+		l.emit(ResizeEvent{From: from, To: to})
+		l.handle(pool.Event{Kind: pool.Resize, N: to})
 	}
 }
 
-// sleep waits until something happens, or wake comes, or done is closed.
-func (m *Manager) sleep(wake pool.Time, done <-chan struct{}) {
+// sleep waits until something happens, wake comes, or done is closed.
+func (l *loop) sleep(wake pool.Time, done <-chan struct{}) {
 	select {
-	case <-m.inbox.wake:
+	case <-l.inbox.wake:
 		return
 	default:
 	}
-	m.closeCells()
-	m.flushLog()
+	l.closeCells()
+	l.relay.Flush()
 	var due <-chan time.Time
 	if wake != pool.Never {
-		m.timer.Reset(max(0, wake-m.now()))
-		due = m.timer.C
+		l.timer.Reset(max(0, wake-l.now()))
+		due = l.timer.C
 	}
 	select {
-	case <-m.inbox.wake:
+	case <-l.inbox.wake:
 	case <-due:
 	case <-done:
 	}
 }
 
-// note handles what a process has to say.
-func (m *Manager) note(n proc.Note) {
-	c := m.children[int(n.ID)]
-	if c == nil {
-		return // reaped since
-	}
-	if n.Kind != proc.Readable {
-		c.heard = allowance{} // what it said at last is heard before its end
-	}
-	m.listen(c)
-	if m.children[c.Ordinal] != c {
-		return // reaped when it hung up
-	}
-	if n.Kind == proc.Ending && !c.ending && c.proc.Ending() {
-		c.ending = true
-		m.handle(pool.Event{Kind: pool.Yield, ID: c.Ordinal})
-	}
-	if n.Kind == proc.Exited {
-		m.reap(c)
-	}
-}
-
-// listen reads what a worker has written, as far as it goes on at once.
-func (m *Manager) listen(c *child) {
-	var buf [wire.MaxSize]byte
-	for c.unread != nil {
-		left := c.heard.left(m.now())
-		if left <= 0 {
-			m.slow(c)
-			return
-		}
-		n, err := c.proc.Read(buf[:min(left, len(buf))])
-		c.heard.read += n
-		c.unread = append(c.unread, buf[:n]...)
-		m.decode(c)
-		switch {
-		case c.unread == nil || err == proc.ErrWouldBlock:
-			return
-		case err != nil: // as a rule io.EOF
-			c.unread, m.steerDue = nil, true
-			m.hungUp(c)
-		}
-	}
-}
-
-// decode handles the messages that are complete. A worker that does not speak the protocol has lost its say, and nothing
-// else if it is ready: whatever it writes is a fault of its own.
-func (m *Manager) decode(c *child) {
-	for {
-		msg, n, err := wire.Decode(c.unread)
-		switch {
-		case err == wire.ErrShort:
-			return
-		case err != nil:
-			m.log.Error("worker does not speak the protocol; nothing it says is heeded any more", c.attrs("err", err)...)
-			c.unread, m.steerDue = nil, true
-			m.handle(pool.Event{Kind: pool.Lost, ID: c.Ordinal})
-			return
-		}
-		c.unread = c.unread[n:]
-		switch msg := msg.(type) {
-		case wire.Reached:
-			m.handle(pool.Event{Kind: pool.Reached, ID: c.Ordinal})
-		case wire.Parked:
-			m.handle(pool.Event{Kind: pool.Parked, ID: c.Ordinal})
-		case wire.Bell:
-			m.watch.due, m.watch.rung = true, true
-		case wire.Paused:
-			m.hasPaused(c, msg.N)
-		case wire.Retire:
-			m.handle(pool.Event{Kind: pool.Retire, ID: c.Ordinal})
-		case wire.Closed:
-			m.hasClosed(c, msg.Socket)
-		}
-	}
-}
-
-// handle asks the policy and does what it says. It is the only caller of the policy.
-func (m *Manager) handle(ev pool.Event) pool.Step {
-	good := m.pool.Good()
-	step := m.pool.Handle(m.now(), ev)
+// handle passes an event to the policy and carries out its effects. It is the
+// only caller of the policy.
+func (l *loop) handle(ev pool.Event) pool.Step {
+	fallback := l.pool.Good()
+	step := l.pool.Handle(l.now(), ev)
 	for _, e := range step.Effects {
-		switch e.Kind {
-		case pool.Send:
-			m.send(e)
-		case pool.Change:
-			m.transition(m.children[e.ID], e)
-		case pool.Delay:
-			m.changed(DelayEvent{Slot: e.Slot, For: e.For})
-		case pool.Look:
-			if !m.rests[e.ID].proc.Rest() {
-				m.command(pool.Event{Kind: pool.Emptied, ID: e.ID})
-			}
-		case pool.Rest:
-			m.tellRest(e)
-		case pool.Rolled:
-			m.changed(RolledEvent{Generation: e.Gen})
-		case pool.Surrender:
-			m.gaveUp = true
-			m.changed(CrashLoopEvent{Failures: m.cfg.CrashLoop.Failures, Window: m.cfg.CrashLoop.Window})
-			m.Deliver(m.cfg.ShutdownSignal)
-		case pool.GaveUp:
-			m.fetched = m.generations[e.Back].exe
-			m.changed(RollFailedEvent{Generation: e.Gen, Kept: e.Back, Err: m.failure(e)})
-		}
+		l.carryOut(e)
 	}
-	if m.pool.Good() != good && ev.Kind != pool.Begin {
-		m.forget()
+	if l.pool.Good() != fallback && ev.Kind != pool.Begin {
+		l.forget()
 	}
-	m.steer()
-	m.tellReady()
+	l.steer()
+	l.reportReady()
 	return step
 }
 
-// failure says why a generation was given up.
-func (m *Manager) failure(e pool.Effect) error {
+func (l *loop) carryOut(e pool.Effect) {
+	switch e.Kind {
+	case pool.Send:
+		l.signal(e)
+	case pool.Change:
+		l.transition(l.workers[e.ID], e)
+	case pool.Delay:
+		l.emit(DelayEvent{Slot: e.Slot, For: e.For})
+	case pool.Look:
+		if !l.leftovers[e.ID].proc.Rest() {
+			l.command(pool.Event{Kind: pool.Emptied, ID: e.ID})
+		}
+	case pool.Rest:
+		l.leftover(e)
+	case pool.Rolled:
+		l.emit(RolledEvent{Generation: e.Gen})
+	case pool.Surrender:
+		l.crashLooped = &CrashLoopEvent{Failures: l.cfg.CrashLoop.Failures, Window: l.cfg.CrashLoop.Window}
+		l.emit(*l.crashLooped)
+		l.deliver(l.cfg.ShutdownSignal)
+	case pool.GaveUp:
+		l.fallBack(e.Back)
+		l.emit(RollFailedEvent{Generation: e.Gen, Kept: e.Back, Err: l.rollError(e)})
+	}
+}
+
+// rollError returns the reason why a generation failed.
+func (l *loop) rollError(e pool.Effect) error {
 	if e.ID == 0 {
-		return m.notSpawned
+		return l.notSpawned
 	}
-	c := m.children[e.ID]
-	return fmt.Errorf("worker %d (slot %d) %v: %v after %v", c.PID, c.Slot, Reason(e.Reason), exitStatus(c.status), (m.now() - c.spawned).Round(time.Millisecond))
+	w := l.workers[e.ID]
+	return fmt.Errorf("worker %d (slot %d) %v: %v after %v", w.PID, w.Slot, Reason(e.Reason), ExitStatus(w.status), (l.now() - w.started).Round(time.Millisecond))
 }
 
-// send sends a signal to a worker, or to what it has left.
-func (m *Manager) send(e pool.Effect) {
-	c := m.children[e.ID]
-	if c == nil {
-		c = m.rests[e.ID]
-	}
-	if e.Sig == m.stop && c.unread != nil {
-		// A full socket is that of a worker that reads nothing; for that the signal must do.
-		c.proc.Write(wire.Append(nil, wire.Stop{}))
-	}
-	signal := c.proc.Signal
-	if e.Group {
-		signal = c.proc.SignalGroup
-	}
-	if err := signal(e.Sig); err != nil {
-		m.log.Error("cannot signal worker", c.attrs("signal", signalName(e.Sig), "err", err)...)
-	}
-}
-
-// promote tells a standby that it has a slot. One that cannot be told is ended, and the slot gets another.
-func (m *Manager) promote(c *child) {
-	err := m.give(c)
-	if err == nil {
-		_, err = c.proc.Write(wire.Append(nil, wire.Promote{Slot: c.Slot, Plan: m.resources.SlotPlan(c.Slot)}))
-	}
-	if err == nil {
-		return
-	}
-	if !hungUp(err) {
-		m.log.Error("standby cannot be given its slot", c.attrs("err", err)...)
-	}
-	c.proc.Signal(syscall.SIGKILL)
-}
-
-// hungUp tells whether a worker could not be told something because it has ended, which is told when it is reaped.
-func hungUp(err error) bool {
-	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
-}
-
-// tellRest tells of what is left of a worker's process group. What was killed together with the worker is not worth telling.
-func (m *Manager) tellRest(e pool.Effect) {
-	c := m.rests[e.ID]
-	if e.To >= pool.Killed {
-		delete(m.rests, e.ID)
-	}
-	if e.From != e.To {
-		m.changed(LeftoverEvent{Worker: c.WorkerInfo, State: State(e.To)})
-	}
-}
-
-// transition is the one place where what others see of a worker's state changes.
-func (m *Manager) transition(c *child, e pool.Effect) {
-	m.mu.Lock()
-	c.State = State(e.To)
+// transition is the only place that changes the state of a worker.
+func (l *loop) transition(w *worker, e pool.Effect) {
+	l.mu.Lock()
+	w.State = State(e.To)
 	if e.To == pool.Gone {
-		delete(m.children, c.Ordinal)
-		if c.cell != nil {
-			m.cells = append(m.cells, c.cell)
+		delete(l.workers, w.Ordinal)
+		if w.cell() != nil {
+			l.closing = append(l.closing, w.cell())
 		}
 	}
-	promoted := c.Slot == noSlot && e.Slot != noSlot
-	if c.Slot == noSlot && (promoted || e.To == pool.Gone) {
-		m.standbys--
+	promoted := w.Slot == noSlot && e.Slot != noSlot
+	if w.Slot == noSlot && (promoted || e.To == pool.Gone) {
+		l.standbys--
 	}
-	c.Slot = e.Slot
-	info := c.WorkerInfo
-	m.mu.Unlock()
-	m.watch.due = true
-	if e.From == pool.Ready {
-		m.steerDue = true
+	w.Slot = e.Slot
+	info := w.WorkerInfo
+	l.mu.Unlock()
+	l.board.Changed()
+	if e.From == pool.Ready || e.To == pool.Ready {
+		l.steerDue = true
 	}
-	if e.To == pool.Ready {
-		if m.cfg.Standby > 0 {
-			c.proc.Foretell()
-		}
-		m.steerDue = true
+	if e.To == pool.Ready && l.cfg.Standby > 0 {
+		w.proc.Foretell()
 	}
 	if promoted {
-		m.promote(c)
+		l.promote(w)
 	}
 	if e.To != pool.Gone {
-		m.changed(StateEvent{Worker: info, From: State(e.From), Reason: Reason(e.Reason)})
+		l.emit(StateEvent{Worker: info, From: State(e.From), Reason: Reason(e.Reason)})
 		return
 	}
+	l.exited(w, e)
+}
+
+// exited reports the exit of a worker that was reaped.
+func (l *loop) exited(w *worker, e pool.Effect) {
 	exit := Exit{
-		Slot: c.Slot, Generation: c.Generation, Ordinal: c.Ordinal, PID: c.PID,
-		Status: exitStatus(c.status), Reason: Reason(e.Reason), Uptime: m.now() - c.spawned, Usage: c.usage,
+		Slot: w.Slot, Generation: w.Generation, Ordinal: w.Ordinal, PID: w.PID,
+		Status: ExitStatus(w.status), Reason: Reason(e.Reason), Uptime: l.now() - w.started, Usage: w.usage,
 	}
-	m.changed(ExitEvent{Exit: exit, From: State(e.From)})
-	if e.From < pool.Stopping && (e.From == pool.Starting || !c.status.Clean()) || exit.Reason == ReasonReadyTimeout {
-		m.tellFailed(exit.String())
+	l.emit(ExitEvent{Exit: exit, From: State(e.From)})
+	failed := e.From < pool.Stopping && (e.From == pool.Starting || !w.status.Clean())
+	if failed || exit.Reason == ReasonReadyTimeout {
+		l.reportFailed(exit.String())
 	}
-	if m.cfg.OnChildReap != nil {
-		m.flushLog()
-		m.cfg.OnChildReap(m, exit)
+	if l.cfg.OnChildReap != nil {
+		l.relay.Flush()
+		l.cfg.OnChildReap(l.Manager, exit)
 	}
 }
+
+// signal sends a signal to a worker, or to its leftover processes.
+func (l *loop) signal(e pool.Effect) {
+	w := l.workers[e.ID]
+	if w == nil {
+		w = l.leftovers[e.ID]
+	}
+	if e.Sig == l.stop && w.messages.Open() {
+		// A worker that reads no messages has a full socket; the signal must do.
+		w.send(wire.Stop{})
+	}
+	signal := w.proc.Signal
+	if e.Group {
+		signal = w.proc.SignalGroup
+	}
+	if err := signal(e.Sig); err != nil {
+		l.log.Error("cannot signal worker", w.logAttrs("signal", sig.Name(e.Sig), "err", err)...)
+	}
+}
+
+// leftover reports on leftover processes. Those that were killed together with
+// the worker are not reported.
+func (l *loop) leftover(e pool.Effect) {
+	w := l.leftovers[e.ID]
+	if e.To >= pool.Killed {
+		delete(l.leftovers, e.ID)
+	}
+	if e.From != e.To {
+		l.emit(LeftoverEvent{Worker: w.WorkerInfo, State: State(e.To)})
+	}
+}
+
+// send sends a message to a worker.
+func (w *worker) send(msg wire.Message) error {
+	_, err := w.proc.Write(wire.Append(nil, msg))
+	return err
+}
+
+// logAttrs identifies a worker in the log.
+func (w *worker) logAttrs(more ...any) []any {
+	return append([]any{"slot", w.Slot, "gen", w.Generation, "pid", w.PID}, more...)
+}
+
+// closeCells unmaps the cells of workers that are gone, after the start of their
+// replacements, which must not wait for it.
+func (l *loop) closeCells() {
+	for _, cell := range l.closing {
+		cell.Close()
+	}
+	l.closing = nil
+}
+
+// shutdownWaits reports whether the shutdown signal has arrived and was not
+// handled yet.
+func (l *loop) shutdownWaits() bool { return l.inbox.hasSignal(l.cfg.ShutdownSignal) }

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
+	"net"
 	"os"
 	"runtime"
 	"slices"
@@ -14,279 +14,389 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/launch"
+	"github.com/prefork-go/prefork/internal/logrelay"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
-	"github.com/prefork-go/prefork/internal/resources"
-	"github.com/prefork-go/prefork/internal/scoreboard"
+	"github.com/prefork-go/prefork/internal/self"
+	"github.com/prefork-go/prefork/internal/sigqueue"
+	"github.com/prefork-go/prefork/internal/sockets"
 )
 
-// Manager keeps a pool of workers alive. In a worker it stands for what the worker was handed by the manager that
-// started it. New makes one; the zero value is of no use.
+// Manager runs a pool of worker processes. In a worker, the Manager returned by
+// New gives access to the sockets and the bytes that the manager passed on;
+// methods that control the pool are no-ops there.
+//
+// Unless a method says otherwise, it is safe for concurrent use, does not block,
+// and takes effect at the loop's next turn. The zero value is not usable.
 type Manager struct {
-	cfg       Config
-	stop      syscall.Signal
-	log       *slog.Logger
-	events    *slog.Logger // of the loop: see relay
-	origin    time.Time
-	exe       string // by which the program that runs here is started again
-	resources *resources.Settings
-	kills     *resources.Kills // of workers, by the kernel
-	onDisk    string           // where its file is found, or what has taken its name
-	dir       string           // in which it was started
-	depth     int
-	busy      atomic.Pointer[string] // the blocking call that is under way
-	inbox     inbox
-	received  atomic.Value // of arrival: what ended the last Start
+	cfg  Config
+	log  *slog.Logger
+	side side
+}
 
-	interrupts atomic.Int32 // > 0: an interrupt counts as the shutdown signal
+// side is the part of a Manager that differs between the manager's process and a
+// worker's.
+type side interface {
+	start(call string, work func(*Worker) error) (manager bool)
+	run(ctx context.Context, work func(*Worker) error) error
+	waitAllChildren(ctx context.Context) (left int, err error)
+	upgrade(ctx context.Context) error
+	finish(code int)
+	worker() *Worker
+	signalReceived() os.Signal
+	deliver(sig os.Signal)
+	command(ev pool.Event)
+	setMaxWorkers(n int)
+	setPaused(paused bool)
+	pass(data []byte)
+	snapshot() Snapshot
+	numWorkers() int
+	numActiveWorkers() int
+	maxWorkers() int
+	managerPID() int
+	generationNumber() int
+	listen(network, address string) (net.Listener, error)
+	listenPacket(network, address string) (net.PacketConn, error)
+	listenPerWorker(network, address string) (net.Listener, error)
+}
 
-	// What follows belongs to the loop, the goroutine inside a blocking call.
-	pool        *pool.Pool
-	procs       proc.Table
-	timer       *time.Timer
-	inRun       bool
-	stopping    stopping
-	generations map[int]generation // that may still be spawned, by number
-	fetched     *inherit.Binary    // what the next generation is started from; nil: the file that this process runs
-	notSpawned  *SpawnError        // the last spawn that failed
-	rests       map[int]*child     // by ordinal, those that are gone and have left something of their process groups
-	steerDue    bool               // who is ready has changed
-	watch       watch              // of the workers' load
-	slowed      []*child           // that are read on later, since they flood the manager
-	silent      []silent           // that have hung up and may live on
-	cells       []*scoreboard.Cell // of workers that are gone, to be let go of
-	gaveUp      bool               // the workers crashed and crashed
-	successor   *successor         // that is on its way, or has taken over
-	successors  uint64             // that were started so far
-	succeeds    bool               // this Manager is a successor, and has not told yet how it came out
-	inherits    bool               // and the one before it has not let go yet, or not been heard to
-	pauses      int                // there were so many
-	pausing     int                // the number of the one in force; 0 for none
+// managerSide is a Manager in the manager's process. The loop owns all state of
+// workers; other goroutines read the view, and write to the inbox.
+type managerSide struct {
+	*Manager
+	stop     syscall.Signal // the stop signal
+	relay    *logrelay.Relay
+	deferred *slog.Logger // of the loop: lines wait for the next flush
+	sockets  *sockets.Set
+	inbox    inbox
+	loop     *loop
 
-	// mu guards what other goroutines read: the loop alone changes children and generation.
-	mu         sync.Mutex
-	children   map[int]*child // by ordinal
-	standbys   int            // of these
+	busy       atomic.Pointer[string] // the blocking call that is under way
+	received   atomic.Value           // of sigqueue.Arrival: the signal that ended the last Start
+	interrupts atomic.Int32           // > 0: an interrupt counts as the shutdown signal
+
+	mu sync.Mutex // guards the view
+	view
+}
+
+// view is the state that other goroutines read. The loop alone changes the
+// workers and the generation.
+type view struct {
+	workers    map[int]*worker // by ordinal
+	standbys   int             // of these
 	generation int
 	max        int
-	paused     bool      // as Pause and Resume have it
-	passed     *handover // what Pass was last given
-	steers     bool      // it is for this Manager to say which slots get new connections
-	sockets    []*socket // in order of Listen
-
-	started atomic.Bool // in a worker: Start was called
-	worker  *Worker     // in a worker, from Start on
-	foreign bool        // in a worker of another Manager of this program
+	paused     bool           // as set by Pause and Resume
+	passed     *launch.Passed // as set by Pass
 }
 
-// child is the manager's side of a worker.
-type child struct {
-	WorkerInfo
-	proc      proc.Process
-	unread    []byte // the beginning of a message
-	heard     allowance
-	flooded   bool // it has said more than that
-	deaf      bool // it could not be told of a pause
-	exe       *inherit.Binary
-	cell      *scoreboard.Cell // nil for a Command
-	watch     scoreboard.Watch
-	busy      bool  // as the policy knows it
-	ending    bool  // its process has begun to exit
-	closed    []int // the listeners with a socket for each slot that it has closed, by index
-	maxMemory int64 // it retires beyond
-	spawned   pool.Time
-	status    proc.Status
-	usage     *syscall.Rusage
-}
-
-// New checks the configuration and makes a Manager, which from then on receives the signals of its table. In a worker
-// it adopts what the manager handed on, and traps nothing.
+// New checks the configuration and returns a Manager, which traps the signals of
+// its table from then on. In a worker, it adopts what the manager passed on and
+// traps nothing.
 //
-// It fails with a *ConfigError; in a process that was started as a worker with a marker that cannot be used; where
-// managers stand four deep, since then the program must be starting itself by mistake; and on systems without Unix
-// processes, with errors.ErrUnsupported.
+// It fails with a *ConfigError, in a process that was started as a worker with a
+// damaged marker, if managers run four levels deep (the program most likely
+// starts itself by mistake), and with errors.ErrUnsupported on systems without
+// Unix processes. As process 1, and with Config.Reaper, New executes the program
+// again.
 func New(cfg Config) (*Manager, error) {
-	m, err := newManager(cfg, proc.New)
-	if err == nil && self.role != inherit.Worker {
-		m.trapTable()
-		m.followReaper()
-	}
-	return m, err
-}
-
-func newManager(cfg Config, table func(func(proc.Note)) proc.Table) (*Manager, error) {
-	if self.role == inherit.Worker {
-		self.confine()
-	}
-	if self.role == inherit.Damaged {
-		return nil, fmt.Errorf("prefork: this process was started by a manager, but cannot be what it should: %w", self.err)
+	switch process.Role {
+	case inherit.Worker:
+		process.Confine()
+	case inherit.Damaged:
+		return nil, fmt.Errorf("prefork: this process was started as a worker or a successor, and its marker is damaged: %w", process.Err)
 	}
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, stop: cfg.stopSignal(), log: cfg.Logger, max: cfg.MaxWorkers, steers: true}
+	m := &Manager{cfg: cfg, log: cfg.Logger}
 	if cfg.Name != "" {
 		m.log = m.log.With("pool", cfg.Name)
 	}
-	if err := self.register(cfg.Name); err != nil {
-		return nil, err
+	if !process.Register(cfg.Name) {
+		return nil, configError("Name", "there is a Manager named %q in this program already; each needs a different name", cfg.Name)
 	}
-	if self.role == inherit.Worker {
-		m.foreign = cfg.Name != self.marker.Name
+	if process.Role == inherit.Worker {
+		m.side = &workerSide{Manager: m, foreign: cfg.Name != process.Marker.Name}
 		return m, nil
 	}
-	m.cfg.TrapSignals, m.cfg.Command = maps.Clone(cfg.TrapSignals), slices.Clone(cfg.Command)
-	m.children, m.rests, m.generations = make(map[int]*child), make(map[int]*child), make(map[int]generation)
-	m.log, m.events = newRelay(m.log)
-	if m.resources, err = cfg.Resources.check(cfg.Command != nil, cfg.Standby > 0); err == nil {
-		m.kills = m.resources.Kills()
-		err = m.prepare(table)
-	}
+	s, err := newManagerSide(m)
 	if err != nil {
-		self.unregister(cfg.Name)
+		process.Unregister(cfg.Name)
 		return nil, err
 	}
-	if self.role == inherit.Successor && cfg.Name == self.marker.Name {
-		m.succeed()
-	}
+	m.side = s
+	s.trapTable()
+	s.followReaper()
 	return m, nil
 }
 
-// prepare makes a manager of what is not a worker.
-func (m *Manager) prepare(table func(func(proc.Note)) proc.Table) (err error) {
-	if m.depth, err = inherit.Depth(); errors.Is(err, errors.ErrUnsupported) {
-		return fmt.Errorf("prefork: %s has no signals and no sockets that a process could inherit: %w", runtime.GOOS, err)
-	} else if err != nil {
-		return fmt.Errorf("prefork: %w", err)
+func newManagerSide(m *Manager) (*managerSide, error) {
+	settings, err := m.cfg.Resources.check(m.cfg.Command != nil, m.cfg.Standby > 0)
+	if err != nil {
+		return nil, err
 	}
-	if m.depth >= inherit.MaxDepth {
-		return fmt.Errorf("prefork: this would be manager number %d above one another: the program starts itself, most likely by mistake (is it its own Command? did a wrapper drop %s from its environment?)", m.depth+1, inherit.Env)
+	depth, err := checkDepth()
+	if err != nil {
+		return nil, err
 	}
-	if m.exe, err = inherit.Executable(); err != nil {
-		return fmt.Errorf("prefork: the file of the program that runs is not found (is /proc mounted?): %w", err)
+	exe, err := inherit.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("prefork: cannot find the file of the running program (is /proc mounted?): %w", err)
 	}
-	if err := m.wantReaper(); err != nil {
-		return err
+	s := &managerSide{Manager: m, stop: m.cfg.stopSignal(), view: view{workers: make(map[int]*worker), max: m.cfg.MaxWorkers}}
+	m.log, s.deferred, s.relay = logrelay.New(m.log)
+	if err := s.needReaper(exe); err != nil {
+		return nil, err
 	}
-	m.dir, _ = os.Getwd() // now, since the program may change it
-	m.onDisk, _ = inherit.OnDisk(self.args[0], m.dir)
-	if self.role == inherit.Successor {
-		m.onDisk = self.marker.Path // a symbolic link may be another by now
-	}
-	self.lookOutside() // now, so that what the program starts does not get them
-	self.spareThreads()
-	m.origin = time.Now()
-	m.inbox.wake = make(chan struct{}, 1)
-	m.timer = time.NewTimer(0)
-	m.watch.look = pool.Never
-	m.procs = table(func(n proc.Note) {
-		m.inbox.put(func(in *inbox) { in.notes = append(in.notes, n) })
+	inherited.ReadActivation() // before the program starts processes, which must not inherit these sockets
+	proc.ReserveThreads()
+	s.inbox.wake = make(chan struct{}, 1)
+	s.loop = newLoop(s, exe, depth, settings)
+	s.sockets = sockets.New(sockets.Config{
+		Log: m.log, Inherited: inherited, Dir: s.loop.dir, MaxWorkers: s.maxWorkers,
+		Command: m.cfg.Command != nil, Successor: process.Role == inherit.Successor,
 	})
-	if name := m.procs.Name(); strings.HasPrefix(name, "portable (") {
-		m.log.Warn("this system refuses pidfds; workers are watched by a thread each", "why", name)
+	if name := s.loop.procs.Name(); strings.HasPrefix(name, "portable (") {
+		m.log.Warn("pidfds refused, using one thread for each worker", "why", name)
 	}
 	if err := inherit.NoMemoryFiles(); err != nil {
-		m.log.Warn("this system refuses memory files; the configuration and the status of workers are in nameless temporary files, which workers can change", "why", err)
+		m.log.Warn("memory files refused, using unlinked temporary files, which workers can change", "why", err)
 	}
-	m.pool = pool.New(pool.Config{
-		Max:           m.cfg.MaxWorkers,
-		Surge:         m.cfg.MaxSurge,
-		Standby:       m.cfg.Standby,
-		SpawnInterval: m.cfg.SpawnInterval,
-		ErrRespawn:    m.cfg.ErrRespawnInterval,
-		StopTimeout:   m.cfg.StopTimeout,
-		ReadyTimeout:  m.cfg.Readiness.Timeout,
-		Stop:          m.stop,
-		Continue:      continueSignal,
-		Dump:          m.dump(),
-		MinSpare:      m.cfg.MinSpareWorkers,
-		MaxSpare:      m.cfg.MaxSpareWorkers,
-		Lifetime:      m.cfg.Recycle.MaxLifetime,
-		CrashLoop:     m.cfg.CrashLoop.Failures,
-		CrashWindow:   m.cfg.CrashLoop.Window,
-		Group:         m.cfg.StopGroup,
-		Jitter:        jitter,
-	})
+	if process.Role == inherit.Successor && m.cfg.Name == process.Marker.Name {
+		s.loop.becomeSuccessor()
+	}
+	return s, nil
+}
+
+// checkDepth returns how many managers are above this process.
+func checkDepth() (int, error) {
+	depth, err := inherit.Depth()
+	if errors.Is(err, errors.ErrUnsupported) {
+		return 0, fmt.Errorf("prefork: %s has no signals and no inheritable sockets: %w", runtime.GOOS, err)
+	} else if err != nil {
+		return 0, fmt.Errorf("prefork: %w", err)
+	}
+	if depth >= inherit.MaxDepth {
+		return 0, fmt.Errorf("prefork: this would be manager number %d above one another: the program starts itself, most likely by mistake (is it its own Command? did a wrapper drop %s from its environment?)", depth+1, inherit.DepthEnv)
+	}
+	return depth, nil
+}
+
+// needReaper executes the program again, below a reaper, if it must have one.
+func (s *managerSide) needReaper(exe string) error {
+	if !s.cfg.Reaper && os.Getpid() != 1 {
+		return nil
+	}
+	err := process.BecomeReaper(exe)
+	if errors.Is(err, self.ErrNoReaper) {
+		s.log.Warn("no reaper for a successor; to have one, stop the program and start it again")
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("prefork: Config.Reaper: %w", err)
+	}
 	return nil
 }
 
-// dump is the signal on which a Go program says where it is, and ends; not the one that a worker takes for the stop signal.
-func (m *Manager) dump() syscall.Signal {
-	if m.stop == syscall.SIGQUIT {
-		return syscall.SIGABRT
+// followReaper shuts the Manager down when its reaper is gone, since no process
+// would forward signals to it or report its exit.
+func (s *managerSide) followReaper() {
+	if process.Reaper == nil {
+		return
 	}
-	return syscall.SIGQUIT
+	go func() {
+		<-process.ReaperGone
+		s.log.Error("reaper is gone, shutting down", "reaper", process.Reaper.PID())
+		s.deliver(s.cfg.ShutdownSignal)
+	}()
 }
 
-// Start keeps MaxWorkers workers alive until a trapped signal arrives, has it forwarded to the workers as the table
-// says, and returns true; SignalReceived says which it was. A signal that arrived since the last Start ends it at once.
-// Each Start begins a new generation: workers of an older one count as long as they live, and are replaced by workers
-// of the new one when they end.
+// Start keeps MaxWorkers workers alive until a trapped signal arrives, forwards
+// it to the workers by the table, and returns true. SignalReceived returns that
+// signal. A signal that arrived since the last Start ends it at once. Each Start
+// begins a new generation: workers of older generations count as long as they
+// live, and are replaced by workers of the new one when they exit.
 //
-// In a worker it returns false, once: what follows is the worker's work, and Finish its end. In a worker of another
-// Manager of the program it does not return. It blocks.
-func (m *Manager) Start() (manager bool) {
-	if self.role == inherit.Worker {
-		m.startWorker()
-		return false
+// In a worker it returns false, once: the code that follows is the worker's work,
+// which ends with Finish. In a worker of another Manager of the program it never
+// returns. It blocks.
+func (m *Manager) Start() (manager bool) { return m.side.start("Start", nil) }
+
+// StartFunc is Start with the worker's work as a function. In a worker it does
+// not return: the worker exits with code 0 after nil and with code 1 after an
+// error, which is logged. A panic ends it as usual. Deferred calls of main do not
+// run there. work may be nil if Config.Command is set.
+func (m *Manager) StartFunc(work func(*Worker) error) {
+	m.mustWork("StartFunc", work)
+	m.side.start("StartFunc", work)
+}
+
+// Run is the whole life of a prefork program. It starts generations of workers
+// until ShutdownSignal arrives or ctx ends. It then sends the workers the signal
+// that the table has for ShutdownSignal (SIGTERM if it has none), waits until all
+// are reaped, and returns nil. While it runs it also traps ShutdownSignal and
+// SIGINT. A signal for which the table forwards the stop signal begins a new
+// generation, with the bytes that Reload returns then. Any other signal is
+// forwarded within the generation. The table stays trapped after Run.
+//
+// Run removes the files of unix sockets that this Manager made. In a worker it
+// does not return; see StartFunc. It blocks.
+func (m *Manager) Run(ctx context.Context, work func(*Worker) error) error {
+	m.mustWork("Run", work)
+	return m.side.run(ctx, work)
+}
+
+// WaitAllChildren waits until all workers are reaped and returns 0 and nil. If ctx
+// ends first, it returns the number of the remaining workers and ctx's error. It
+// spawns nothing and sends no signal of its own. It completes forwarding that has
+// begun, forwards signals that arrive, and kills workers StopTimeout after they
+// were stopped. Start may be called again after it.
+//
+// It also stops the standbys (Config.Standby) and waits for them, without
+// counting them, so it can return 0 and ctx's error. With Config.StopGroup it also
+// waits for leftover processes, which do not count either.
+//
+// After the shutdown signal, it removes the files of unix sockets that this
+// Manager made when no worker remains. It panics in a worker and in a hook. It
+// blocks.
+func (m *Manager) WaitAllChildren(ctx context.Context) (left int, err error) {
+	return m.side.waitAllChildren(ctx)
+}
+
+// Finish ends a worker with an exit code. It does not return, and deferred calls
+// do not run. It panics in the manager.
+func (m *Manager) Finish(code int) { m.side.finish(code) }
+
+// Worker returns the worker that this process is. It returns nil in the manager,
+// and in a worker before Start has returned.
+func (m *Manager) Worker() *Worker { return m.side.worker() }
+
+// SignalReceived returns the trapped signal that ended the last Start or Run, or
+// the last one that arrived during a WaitAllChildren since. ShutdownSignal stays
+// until the next Start. It returns nil before the first signal, and in a worker.
+// An interrupt that counts as ShutdownSignal is reported as ShutdownSignal.
+func (m *Manager) SignalReceived() os.Signal { return m.side.signalReceived() }
+
+// Deliver acts as if sig had been received. It is for hooks, tests and control
+// commands. Start returns with sig even if the table does not have it; nothing is
+// forwarded then. In a worker it is a no-op.
+func (m *Manager) Deliver(sig os.Signal) {
+	if sig == nil {
+		misuse("Deliver(nil): deliver a signal")
 	}
-	defer m.enter("Start")()
-	m.generate()
+	m.side.deliver(sig)
+}
+
+// Shutdown delivers ShutdownSignal, as Deliver does, so that Run returns.
+func (m *Manager) Shutdown() { m.Deliver(m.cfg.ShutdownSignal) }
+
+// SignalAllChildren sends sig to every worker. Workers that are starting get it
+// when they are ready, unless it is the stop signal. A worker that is sent the
+// stop signal counts as stopping; sending it again sends it again and does no
+// more. Outside a blocking call, the signal is sent when the next one begins. In
+// a worker it is a no-op. It panics if sig is not a signal of the system.
+func (m *Manager) SignalAllChildren(sig os.Signal) {
+	if err := checkSignal("", sig); err != nil {
+		misuse("SignalAllChildren(%v): not a signal of the system", sig)
+	}
+	m.side.command(sendEvent(sig.(syscall.Signal)))
+}
+
+// NumWorkers returns the number of workers of all generations, without standbys.
+// Workers that are stopping count until they are reaped. In a worker it returns
+// 0.
+func (m *Manager) NumWorkers() int { return m.side.numWorkers() }
+
+// NumActiveWorkers returns the number of busy workers: those whose status is
+// neither StatusNone nor StatusIdle. In a worker it returns 0.
+func (m *Manager) NumActiveWorkers() int { return m.side.numActiveWorkers() }
+
+// MaxWorkers returns the target number of workers.
+func (m *Manager) MaxWorkers() int { return m.side.maxWorkers() }
+
+// SetMaxWorkers changes the target number of workers: new ones are spawned in the
+// running generation, surplus ones (those in the highest slots) are stopped. 0
+// stops all and keeps the Manager running. During an upgrade with
+// ListenPerWorker, slots that had no socket when it began stay empty until it has
+// failed. In a worker it is a no-op. It panics if n is negative.
+func (m *Manager) SetMaxWorkers(n int) {
+	if n < 0 {
+		misuse("SetMaxWorkers(%d): the number of workers cannot be negative", n)
+	}
+	m.side.setMaxWorkers(n)
+}
+
+// Pause asks the workers to pause: each works on until it reaches
+// Worker.Checkpoint, waits there, and then counts as paused in Snapshot and by a
+// PausedEvent. Workers that are spawned during a pause begin paused. A worker
+// that never reaches a checkpoint does not pause, and neither does a Command.
+// Respawns, reloads and stops continue. Pausing again is a no-op, as is Pause in
+// a worker. A successor (see Upgrade) does not begin paused: its program decides.
+func (m *Manager) Pause() { m.side.setPaused(true) }
+
+// Resume ends a pause.
+func (m *Manager) Resume() { m.side.setPaused(false) }
+
+// Pass passes data to the workers of the generations that begin from now on,
+// until it is called again. Worker.Passed returns it, also in a worker that is
+// respawned an hour later. The data may have any size: workers read it from a
+// descriptor. It is copied. In a worker Pass is a no-op.
+func (m *Manager) Pass(data []byte) { m.side.pass(data) }
+
+// ManagerPID returns the pid of the manager, in the manager and in its workers.
+func (m *Manager) ManagerPID() int { return m.side.managerPID() }
+
+// Generation returns the number of the generation that runs or ran last: 0
+// before the first Start, then 1. In a worker it returns the worker's generation.
+func (m *Manager) Generation() int { return m.side.generationNumber() }
+
+// Snapshot returns a copy of the Manager's state at one moment. In a worker it
+// lists no workers.
+func (m *Manager) Snapshot() Snapshot { return m.side.snapshot() }
+
+// mustWork panics if a worker would have nothing to do.
+func (m *Manager) mustWork(call string, work func(*Worker) error) {
+	if work == nil && m.cfg.Command == nil {
+		misuse("%s(nil): a worker needs a function, or Config.Command", call)
+	}
+}
+
+func (s *managerSide) start(call string, _ func(*Worker) error) (manager bool) {
+	defer s.enter(call)()
+	s.loop.generate()
 	return true
 }
 
-// StartFunc is Start with the worker's work as a function. In a worker it does not return: the worker exits with code 0
-// after nil, with code 1 after an error, which is logged, and after a panic as Go does. Deferred calls of main do not
-// run there. work may be nil where Config.Command is set.
-func (m *Manager) StartFunc(work func(*Worker) error) {
-	m.mustWork("StartFunc", work)
-	if !m.Start() {
-		m.work(work)
-	}
-}
-
-// Run is the whole life of a prefork program: it starts generations of workers until ShutdownSignal arrives or ctx
-// ends, sends the workers what the table says (or SIGTERM where it says nothing), waits until all are reaped, and
-// returns nil. It traps ShutdownSignal and SIGINT in addition to the table while it runs. A signal that replaces the
-// workers (one for which the table sends the stop signal) begins a new generation, with what Reload returns then; any
-// other is forwarded within the generation. The table stays trapped when it has returned.
-//
-// Files of unix sockets that this Manager made are removed at its end. In a worker it does not return, as StartFunc. It
-// blocks.
-func (m *Manager) Run(ctx context.Context, work func(*Worker) error) error {
-	m.mustWork("Run", work)
-	if self.role == inherit.Worker {
-		m.startWorker()
-		m.work(work)
-	}
-	defer m.enter("Run")()
-	defer m.trapShutdown()()
-	m.inRun = true
-	defer func() { m.inRun = false }()
-	if err := m.reload(); err != nil {
-		m.removeSocketFiles()
+func (s *managerSide) run(ctx context.Context, _ func(*Worker) error) error {
+	defer s.enter("Run")()
+	defer s.trapShutdown()()
+	s.loop.inRun = true
+	defer func() { s.loop.inRun = false }()
+	if err := s.loop.reload(); err != nil {
+		s.sockets.RemoveFiles()
 		return fmt.Errorf("prefork: Reload: %w", err)
 	}
-	defer m.stopWith(ctx)()
-	for m.generate() != m.cfg.ShutdownSignal {
+	defer s.stopWith(ctx)()
+	for s.loop.generate() != s.cfg.ShutdownSignal {
 	}
-	_, err := m.drain(context.Background())
+	_, err := s.loop.drain(context.Background())
 	return err
 }
 
-// stopWith has the end of ctx count as the shutdown signal.
-func (m *Manager) stopWith(ctx context.Context) (release func()) {
+// stopWith makes the end of ctx count as the shutdown signal.
+func (s *managerSide) stopWith(ctx context.Context) (release func()) {
 	deliver := func() {
-		m.inbox.put(func(in *inbox) { in.signals.add(arrival{sig: m.cfg.ShutdownSignal, ctx: true}) })
+		s.inbox.put(func(in *inbox) { in.signals.Add(sigqueue.Arrival{Sig: s.cfg.ShutdownSignal, Context: true}) })
 	}
 	delivered := make(chan struct{})
 	stop := func() bool { return true }
 	if ctx.Err() != nil {
-		deliver() // before anything is spawned
+		deliver() // before the first spawn
 	} else {
 		stop = context.AfterFunc(ctx, func() {
 			defer close(delivered)
@@ -297,177 +407,113 @@ func (m *Manager) stopWith(ctx context.Context) (release func()) {
 		if !stop() {
 			<-delivered
 		}
-		m.inbox.put(func(in *inbox) { // it is not to end a later Start
-			in.signals = slices.DeleteFunc(in.signals, func(a arrival) bool { return a.ctx })
-		})
+		s.inbox.put(func(in *inbox) { in.signals.DropContext() }) // it must not end a later Start
 	}
 }
 
-// WaitAllChildren waits until all workers are reaped and returns 0 and nil, or until ctx ends, and returns the number
-// of those that are left and ctx's error. It spawns nothing and sends no signal of its own, but it finishes what was
-// begun to be forwarded, forwards what arrives meanwhile, and kills workers that were told to stop StopTimeout ago.
-// Start may be used again after it.
-//
-// It also ends the standbys (Config.Standby), and waits until they are reaped, and does not count them: then it can return
-// 0 and ctx's error. With Config.StopGroup it also waits until nothing is left of the process groups of the workers, or that was killed;
-// that is not counted either.
-//
-// After the shutdown signal the files of unix sockets that this Manager made are removed when no worker is left.
-// It panics in a worker and in a hook. It blocks.
-func (m *Manager) WaitAllChildren(ctx context.Context) (left int, err error) {
-	if self.role == inherit.Worker {
-		misuse("WaitAllChildren called in a worker, which has no workers; leave the loop only in the manager (where Start returned true)")
-	}
-	defer m.enter("WaitAllChildren")()
-	return m.drain(ctx)
+func (s *managerSide) waitAllChildren(ctx context.Context) (left int, err error) {
+	defer s.enter("WaitAllChildren")()
+	return s.loop.drain(ctx)
 }
 
-// Finish ends a worker with an exit code. Worker only: it panics in the manager. It does not return; deferred calls do
-// not run.
-func (m *Manager) Finish(code int) {
-	if self.role != inherit.Worker {
-		misuse("Finish called in the manager; it ends a worker, so call it only where Start returned false")
-	}
-	os.Exit(code)
+func (s *managerSide) finish(int) {
+	misuse("Finish called in the manager; it ends a worker, so call it only if Start has returned false")
 }
 
-// Worker is the worker that this process is; nil in the manager, and in a worker before Start has returned. Either
-// process, any goroutine.
-func (m *Manager) Worker() *Worker {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.worker
+func (s *managerSide) worker() *Worker { return nil }
+
+func (s *managerSide) signalReceived() os.Signal {
+	a, _ := s.received.Load().(sigqueue.Arrival)
+	return a.Sig
 }
 
-// SignalReceived is the trapped signal that ended the last Start or Run, or arrived last during a WaitAllChildren since
-// (ShutdownSignal stays what it is until the next Start); nil before there was one, and in a worker. An interrupt
-// that counts as ShutdownSignal is reported as that.
-func (m *Manager) SignalReceived() os.Signal {
-	a, _ := m.received.Load().(arrival)
-	return a.sig
+// command applies ev at the loop's next turn.
+func (s *managerSide) command(ev pool.Event) {
+	s.inbox.put(func(in *inbox) { in.commands = append(in.commands, ev) })
 }
 
-// Deliver does as if sig had been received: from a hook, a test, a control command. Start returns with it, also where
-// the table does not name it; nothing is forwarded then. In a worker it does nothing. Any goroutine; it does not block.
-func (m *Manager) Deliver(sig os.Signal) {
-	if sig == nil {
-		misuse("Deliver(nil): deliver a signal")
-	}
-	if self.role != inherit.Worker {
-		m.arrive(sig)
-	}
+func (s *managerSide) setMaxWorkers(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.max = n
+	s.inbox.put(func(*inbox) {})
 }
 
-// Shutdown delivers ShutdownSignal, as Deliver does: from a hook, a test, a control command. Run ends by it. In a worker it
-// does nothing. Any goroutine; it does not block.
-func (m *Manager) Shutdown() { m.Deliver(m.cfg.ShutdownSignal) }
-
-// SignalAllChildren sends sig to every worker at the loop's next turn: at once while a blocking call is under way, else
-// when the next begins. Workers that are starting get it when they are ready, save for the stop signal. One
-// that is sent the stop signal has been told to stop. Calling it again sends it again and does no more than that. In a
-// worker it does nothing. Any goroutine; it does not block. It panics with what is no signal of the system.
-func (m *Manager) SignalAllChildren(sig os.Signal) {
-	if err := checkSignal("", sig); err != nil {
-		misuse("SignalAllChildren(%v): not a signal of the system", sig)
-	}
-	if self.role != inherit.Worker {
-		m.command(sendEvent(sig.(syscall.Signal)))
-	}
+func (s *managerSide) setPaused(paused bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.paused = paused
+	s.inbox.put(func(*inbox) {})
 }
 
-// NumWorkers is the number of workers of all generations, those that were told to stop included, until they are
-// reaped, without standbys; 0 in a worker. Any goroutine; it does not block.
-func (m *Manager) NumWorkers() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return len(m.children) - m.standbys
+func (s *managerSide) pass(data []byte) {
+	p := launch.NewPassed(data)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.passed = p
 }
 
-// MaxWorkers is the target number of workers. Either process, any goroutine; it does not block.
-func (m *Manager) MaxWorkers() int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.max
+func (s *managerSide) numWorkers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.workers) - s.standbys
 }
 
-// SetMaxWorkers changes the target number of workers, at the loop's next turn: new ones are spawned in the running
-// generation, surplus ones (those in the highest slots) are told to stop. 0 stops all and keeps the Manager running. With
-// ListenPerWorker, while an upgrade is under way, slots beyond those that had a socket when it began wait until it has failed. In
-// a worker it does nothing. Any goroutine; it does not block. A negative number panics.
-func (m *Manager) SetMaxWorkers(n int) {
-	if n < 0 {
-		misuse("SetMaxWorkers(%d): the number of workers cannot be negative", n)
+func (s *managerSide) numActiveWorkers() (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.workers {
+		if w.cell() != nil && w.cell().Read().Busy() {
+			n++
+		}
 	}
-	if self.role == inherit.Worker {
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.max = n
-	m.inbox.put(func(*inbox) {})
+	return n
 }
 
-// ManagerPID is the pid of the manager, in the manager and in its workers alike. Any goroutine; it does not block.
-func (m *Manager) ManagerPID() int {
-	if self.role == inherit.Worker {
-		return self.marker.Manager
-	}
-	return os.Getpid()
+func (s *managerSide) maxWorkers() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.max
 }
 
-// Generation is the number of the generation that runs or ran last: 0 before the first Start, then 1; in a worker, its
-// own. Any goroutine; it does not block.
-func (m *Manager) Generation() int {
-	if self.role == inherit.Worker {
-		return self.marker.Generation
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.generation
+func (s *managerSide) managerPID() int { return os.Getpid() }
+
+func (s *managerSide) generationNumber() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.generation
 }
 
-// Snapshot is a copy of the Manager's state at one moment, without workers in a worker. Any goroutine; it does not
-// block.
-func (m *Manager) Snapshot() Snapshot {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	s := Snapshot{Name: m.cfg.Name, PID: m.ManagerPID(), Generation: m.generation, MaxWorkers: m.max, Standbys: m.standbys, Pausing: m.paused}
-	if self.role == inherit.Worker {
-		s.Generation = self.marker.Generation
-	}
-	s.Workers = make([]WorkerInfo, 0, len(m.children))
-	for _, c := range m.children {
-		info := c.WorkerInfo
-		if info.Status = StatusNone; c.cell != nil {
-			status := c.cell.Read()
+func (s *managerSide) snapshot() Snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := Snapshot{Name: s.cfg.Name, PID: os.Getpid(), Generation: s.generation, MaxWorkers: s.max, Standbys: s.standbys, Pausing: s.paused}
+	all.Workers = make([]WorkerInfo, 0, len(s.workers))
+	for _, w := range s.workers {
+		info := w.WorkerInfo
+		if info.Status = StatusNone; w.cell() != nil {
+			status := w.cell().Read()
 			info.Status, info.Requests = status.C, status.Served
 		}
-		s.Workers = append(s.Workers, info)
+		all.Workers = append(all.Workers, info)
 	}
-	for _, l := range m.sockets {
-		s.Sockets = append(s.Sockets, SocketInfo{Network: l.network, Address: l.bound, PerWorker: l.group != nil})
+	for _, info := range s.sockets.Info() {
+		all.Sockets = append(all.Sockets, SocketInfo(info))
 	}
-	slices.SortFunc(s.Workers, func(a, b WorkerInfo) int { return cmp.Compare(a.Ordinal, b.Ordinal) })
-	return s
+	slices.SortFunc(all.Workers, func(a, b WorkerInfo) int { return cmp.Compare(a.Ordinal, b.Ordinal) })
+	return all
 }
 
-// mustWork panics where there is nothing for a worker to do.
-func (m *Manager) mustWork(call string, work func(*Worker) error) {
-	if work == nil && m.cfg.Command == nil {
-		misuse("%s(nil): a worker needs a function, or Config.Command", call)
-	}
-}
-
-// enter marks a blocking call as under way, and panics where one is already.
-func (m *Manager) enter(call string) (leave func()) {
-	for !m.busy.CompareAndSwap(nil, &call) {
-		if other := m.busy.Load(); other != nil {
+// enter marks a blocking call as under way, and panics if one is already.
+func (s *managerSide) enter(call string) (leave func()) {
+	for !s.busy.CompareAndSwap(nil, &call) {
+		if other := s.busy.Load(); other != nil {
 			misuse("%s called while %s runs: one blocking call at a time, and none in a hook; from there use Deliver, SignalAllChildren or SetMaxWorkers", call, *other)
 		}
 	}
 	return func() {
-		m.closeCells()
-		m.finishLog()
-		m.busy.Store(nil)
+		s.loop.closeCells()
+		s.relay.Finish()
+		s.busy.Store(nil)
 	}
 }

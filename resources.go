@@ -2,92 +2,98 @@ package prefork
 
 import (
 	"errors"
-	"fmt"
 	"math"
-	"os"
 
-	"github.com/prefork-go/prefork/internal/inherit"
 	"github.com/prefork-go/prefork/internal/resources"
 	"github.com/prefork-go/prefork/internal/wire"
 )
 
-// Resources give a worker its share of the machine, and take from it what it does not need. A field that is zero does
-// nothing. New checks what can be known in the manager. The worker changes itself in New (so New comes first in main),
-// makes sure that it is so for all its threads, and ends with a line in the log where it is not: it never works with
-// more than it should have.
+// Resources limits a worker and gives it its share of the machine. A zero field
+// changes nothing. New checks in the manager as much as can be checked there. A
+// worker applies its resources in its own New, so New should be the first call
+// of main. It verifies them for all its threads. If one of them is not in effect
+// the worker logs the reason and exits: it never works with more rights than it
+// should have.
 type Resources struct {
-	// GOMAXPROCS is how many threads of the worker run Go code at a time; 0 leaves it to the runtime, which counts the CPUs
-	// of the worker. It is put into the worker's environment, which what the worker starts inherits.
+	// GOMAXPROCS is the number of threads of a worker that run Go code at a time.
+	// 0 leaves it to the runtime, which counts the worker's CPUs. It is set in the
+	// worker's environment, which the worker's own children inherit.
 	GOMAXPROCS int
 
-	// GOMEMLIMIT is how many bytes of memory the Go runtime of a worker tries to stay below; 0 means no limit. It limits
-	// nothing but how often garbage is collected. It travels as GOMAXPROCS does.
+	// GOMEMLIMIT is the number of bytes below which the Go runtime of a worker
+	// tries to stay; 0 means no limit. It only affects how often the garbage
+	// collector runs. It is set in the worker's environment.
 	GOMEMLIMIT int64
 
-	// CPUs are the numbers of the CPUs that workers run on; nil means all those that the manager may run on. Which of
-	// them a worker gets is counted off in this order.
+	// CPUs are the numbers of the CPUs on which workers run, in the order in which
+	// they are assigned. nil means all those of the manager.
 	CPUs []int
 
-	// CPUsPerWorker spreads the workers over CPUs: slot 0 gets the first so many, slot 1 the next, and after the last
-	// the first again. 0 lets every worker run on all CPUs.
+	// CPUsPerWorker spreads the workers over the CPUs: slot 0 gets the first
+	// CPUsPerWorker of them, slot 1 the next, and so on, starting over at the end.
+	// 0 lets every worker run on all CPUs.
 	CPUsPerWorker int
 
-	// Nice is the nice value of a worker, from -20 (first) to 19 (last); 0 leaves it as the manager's is. A value below the
-	// manager's needs root.
+	// Nice is the nice value of a worker, from -20 (first) to 19 (last). 0 keeps
+	// that of the manager. A lower value than the manager's needs root.
 	Nice int
 
-	// Rlimits are limits of the worker; each resource at most once. Others stay as the manager's are. A hard limit above
-	// the manager's needs root.
+	// Rlimits are limits of the worker, each resource at most once. Others stay as
+	// in the manager. A higher hard limit than the manager's needs root.
 	Rlimits []Rlimit
 
-	// Cgroup is the directory of a cgroup (version 2) that workers are started in, such as /sys/fs/cgroup/site/workers. It
-	// must exist, and may hold processes. Linux 5.7 only.
+	// Cgroup is the directory of a version 2 cgroup in which workers are started,
+	// such as /sys/fs/cgroup/site/workers. It must exist and be able to hold
+	// processes. Linux 5.7 or later.
 	Cgroup string
 
-	// User is whom a worker runs as: a name in /etc/passwd, or a number. Only a manager that runs as root can have
-	// workers of another user. Other sources of names (LDAP, by NSS) are not asked. The worker keeps no
-	// capability, is not dumpable any more (no core, no debugger but root's), and has the manager's HOME and USER.
+	// User is the user of a worker: a name in /etc/passwd, or a number. It needs a
+	// manager that runs as root. Other sources of names (LDAP, by NSS) are not
+	// consulted. The worker keeps no capability, is not dumpable (no core, no
+	// debugger but root's), and has the manager's HOME and USER.
 	User string
 
-	// Group is the group of a worker, a name in /etc/group or a number; "" means the one that /etc/passwd gives User. It
-	// needs User.
+	// Group is the group of a worker: a name in /etc/group, or a number. "" means
+	// the group that /etc/passwd has for User. It requires User.
 	Group string
 
-	// Groups are the supplementary groups of a worker; nil means those of which /etc/group says that User is a
-	// member, empty means none. They need User.
+	// Groups are the supplementary groups of a worker. nil means those that
+	// /etc/group has for User; empty means none. They require User.
 	Groups []string
 
-	// Chroot is the directory that a worker has for its root, an absolute path. It is the worker's working directory, too.
-	// What was opened before stays open: sockets, standard streams, Spawn.Files. What the program reads later
-	// (time zones, certificates, resolv.conf, /dev/null for os/exec) it looks for in there. It needs root.
+	// Chroot is the root directory of a worker, an absolute path. It is also the
+	// worker's working directory. Sockets, standard streams and Spawn.Files stay
+	// open. Files that the program reads later (time zones, certificates,
+	// resolv.conf, /dev/null for os/exec) must exist in there. It needs root.
 	Chroot string
 
-	// NoNewPrivs keeps a worker, and all that it starts, from gaining rights by running a file (set-user-ID, file
-	// capabilities). Linux only. A program that links cgo needs seccomp for it.
+	// NoNewPrivs keeps a worker and its children from gaining privileges by
+	// executing a file (setuid, file capabilities). Linux only. A program that
+	// links cgo needs seccomp for it.
 	NoNewPrivs bool
 }
 
-// Rlimit is a limit that the kernel sets a process. Resource is one of
+// Rlimit is a resource limit of a process. Resource is one of
 //
 //	as       bytes of address space (not on OpenBSD; Go reserves more than it uses)
 //	core     bytes of a core file
-//	cpu      seconds of processor time
+//	cpu      seconds of CPU time
 //	data     bytes of data
 //	fsize    bytes of a file that is written
-//	memlock  bytes that are locked into memory
-//	nofile   one more than the highest descriptor; Go uses no soft limit here, but raises it to the hard one when a program starts
-//	nproc    threads of the worker's user, on Linux, in all of his processes; not looked at for root
+//	memlock  bytes of locked memory
+//	nofile   one more than the highest descriptor; Go raises its soft limit to the hard one at start
+//	nproc    threads of the worker's user, on Linux in all processes of the user; not applied to root
 //	stack    bytes of the first thread's stack
 type Rlimit struct {
 	Resource string
-	Soft     uint64 // what counts
-	Hard     uint64 // as far as the worker may raise Soft; 0 means the same as Soft
+	Soft     uint64 // the limit in effect
+	Hard     uint64 // up to this the worker may raise Soft; 0 means the same as Soft
 }
 
-// Unlimited as Soft or Hard is no limit.
+// Unlimited, as Soft or Hard, means no limit.
 const Unlimited = math.MaxUint64
 
-// check looks at the resources in the manager.
+// check checks the resources in the manager.
 func (r Resources) check(command, standbys bool) (*resources.Settings, error) {
 	c := resources.Config{
 		GOMAXPROCS: r.GOMAXPROCS, GOMEMLIMIT: r.GOMEMLIMIT, CPUs: r.CPUs, CPUsPerWorker: r.CPUsPerWorker, Nice: r.Nice,
@@ -105,26 +111,4 @@ func (r Resources) check(command, standbys bool) (*resources.Settings, error) {
 		return nil, &ConfigError{Field: "Resources." + bad.Field, Err: bad.Err}
 	}
 	return s, err
-}
-
-// outOfMemory tells whether it was the kernel that killed a worker which has ended. It looks only where a SIGKILL came that is
-// not this Manager's.
-func (m *Manager) outOfMemory(c *child) bool {
-	return int(c.status.Signal) == signum(os.Kill) && c.State != StateKilled && m.kills.Next()
-}
-
-// confine puts this worker's resources into force, once; what they may leave no room for is had before. A program may ignore an error of New, and would go on with
-// rights that it should not have; so there is none.
-func (p *process) confine() {
-	p.confined.Do(func() {
-		p.cellErr = p.openCell()
-		p.follow(p.marker.Resources)
-	})
-}
-
-func (p *process) follow(plan string) {
-	if err := resources.Apply(plan); err != nil {
-		fmt.Fprintf(os.Stderr, "prefork: worker %d of slot %d ends, since it cannot have the resources that it should: %v\n", os.Getpid(), p.slot(), err)
-		inherit.Exit(1)
-	}
 }

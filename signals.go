@@ -1,7 +1,6 @@
 package prefork
 
 import (
-	"fmt"
 	"maps"
 	"os"
 	"os/signal"
@@ -10,41 +9,51 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/sig"
+	"github.com/prefork-go/prefork/internal/sigqueue"
 )
 
-// Signals maps a signal that the manager receives to what it sends to its workers.
+// Signals maps a signal that the manager receives to the signal that it sends to
+// its workers.
 type Signals map[os.Signal]Forward
 
-// Forward says what is sent to the workers for a signal. The zero Forward sends nothing: Start still returns.
+// Forward decides what the manager sends to the workers for a signal. The zero
+// Forward sends nothing; Start still returns.
 //
-// A signal other than the stop signal is held for a worker that is still starting, and sent when it is ready:
-// earlier it would kill it or be lost on it. So a worker that handles such a signal listens for it (signal.Notify)
-// before Start, behind IsWorker.
+// A signal other than the stop signal is held for a worker that is still starting,
+// and sent when it is ready. Sent earlier, it would kill the worker or be lost. A
+// worker that handles such a signal should call signal.Notify before Start, if
+// IsWorker returns true.
 type Forward struct {
-	// Signal is what is sent; nil for nothing.
+	// Signal is the signal to send; nil means none.
 	Signal os.Signal
-	// Interval staggers it: one worker now, the oldest first, and one more each Interval, also while the program is in
-	// the next Start or in WaitAllChildren. 0 means all at once. Workers that have ended meanwhile, and in a reload
-	// those that were told to stop already, are passed over.
+	// Interval staggers the signal: the oldest worker gets it at once, and one more
+	// worker after each Interval, also during the next Start or WaitAllChildren. 0
+	// means all at once. Workers that have exited are skipped, as are stopping
+	// workers in a reload.
 	Interval time.Duration
-	// Rolling replaces the workers without taking one away before its replacement is ready: from the next Start on (in
-	// Run at once) each worker is told to stop, by Signal or, where that is nil, by the stop signal, only when a worker of
-	// the new generation is ready in its slot. At most Config.MaxSurge replacements start at a time. It cannot be combined with
-	// Interval.
+	// Rolling replaces each worker only when its replacement is ready. From the next
+	// Start on (with Run, at once) the manager starts workers of the new generation,
+	// at most Config.MaxSurge at a time, and sends a worker the Signal, or the stop
+	// signal if Signal is nil, when a new worker is ready in its slot. Rolling
+	// cannot be combined with Interval.
 	//
-	// If a worker of the new generation fails (it cannot be spawned, is not ready in time, or ends badly before it is
-	// ready or soon after), the generation is given up: RollFailedEvent says why, its workers are stopped, those that
-	// were ready already being replaced in the same way, and the workers before it go on, with what was passed to them. The next
-	// signal tries again. One that comes while workers are being replaced goes on to the newest generation. "Soon after" ends a
-	// second after the last worker was replaced. For a Command there is no way back to what its file was.
+	// The new generation fails if one of its workers cannot be spawned, is not ready
+	// in time, or crashes before it is ready or within a second after the last
+	// worker was replaced. RollFailedEvent then reports the reason. The manager
+	// replaces the workers of the failed generation in the same way, and the
+	// previous generation continues, with the bytes that were passed to it. The next
+	// signal tries again. A signal during a roll continues with the newest
+	// generation. A Command cannot return to a previous version of its file.
 	Rolling bool
-	// Upgrade has the Manager upgrade itself, as Manager.Upgrade does; nothing is sent to the workers. Start returns when
-	// it has come out, either way, and after a success the next Start returns at once with ShutdownSignal; Run goes on
-	// until then. In WaitAllChildren nothing is done for it.
+	// Upgrade makes the Manager upgrade itself, as Manager.Upgrade does; nothing is
+	// sent to the workers. Start returns when the upgrade has succeeded or failed.
+	// After a success the next Start returns at once with ShutdownSignal. Run
+	// continues until then. During WaitAllChildren the signal is ignored.
 	Upgrade bool
 }
 
-// check refuses what could not work.
+// check returns an error for a table that could not work.
 func (s Signals) check() error {
 	for _, received := range slices.SortedFunc(maps.Keys(s), func(a, b os.Signal) int { return signum(a) - signum(b) }) {
 		f := s[received]
@@ -57,10 +66,10 @@ func (s Signals) check() error {
 			}
 		}
 		if f.Upgrade && f != (Forward{Upgrade: true}) {
-			return configError("TrapSignals", "%v: Upgrade replaces the manager, and sends the workers nothing: leave the rest of its Forward empty", received)
+			return configError("TrapSignals", "%v: Upgrade replaces the manager and sends the workers nothing: leave the other fields of its Forward empty", received)
 		}
 		if f.Rolling && f.Interval != 0 {
-			return configError("TrapSignals", "%v: Rolling has no Interval; each worker is told to stop when its replacement is ready, and MaxSurge says how many at a time", received)
+			return configError("TrapSignals", "%v: Rolling cannot have an Interval: each worker is stopped when its replacement is ready, Config.MaxSurge at a time", received)
 		}
 		if f.Interval < 0 {
 			return configError("TrapSignals", "%v: Interval %v is negative; 0 means all workers at once", received, f.Interval)
@@ -85,66 +94,35 @@ func checkSignal(field string, sig os.Signal) error {
 	return nil
 }
 
-// checkTrap refuses signals that cannot be received.
-func checkTrap(field string, sig os.Signal) error {
-	if err := checkSignal(field, sig); err != nil {
+// checkTrap returns an error for a signal that a program cannot receive.
+func checkTrap(field string, s os.Signal) error {
+	if err := checkSignal(field, s); err != nil {
 		return err
 	}
-	if why := untrappable(sig.(syscall.Signal)); why != "" {
-		return configError(field, "%v cannot be trapped: %s", sig, why)
+	if why := sig.Untrappable(s.(syscall.Signal)); why != "" {
+		return configError(field, "%v cannot be trapped: %s", s, why)
 	}
 	return nil
 }
 
-// arrival is a signal that was received, as the Manager counts it.
-type arrival struct {
-	sig       os.Signal
-	interrupt bool // it was an interrupt, and counts as sig
-	ctx       bool // it was the end of Run's context, and counts as sig
-}
-
-// stopping is how far a shutdown has come since the last generation began.
-type stopping struct {
+// shutdown is how far a shutdown has come since the last generation began.
+type shutdown struct {
 	begun       bool // the shutdown signal was forwarded
-	interrupted bool // an interrupt was
+	interrupted bool // an interrupt was forwarded
 	byContext   bool // the end of Run's context began it
 }
 
-// pending are the signals that have arrived and wait for the loop: one of each, the shutdown signal before all others,
-// these in order of arrival. Parallel::Prefork keeps only the last, and forgets that at the entry of start, so that a
-// TERM is lost behind a HUP or while the configuration is loaded (its defects D1 and D2).
-type pending []arrival
-
-func (p *pending) add(a arrival) {
-	if !slices.Contains(*p, a) {
-		*p = append(*p, a)
-	}
-}
-
-func (p pending) has(sig os.Signal) bool {
-	return slices.ContainsFunc(p, func(a arrival) bool { return a.sig == sig })
-}
-
-func (p *pending) take(shutdown os.Signal) (arrival, bool) {
-	if len(*p) == 0 {
-		return arrival{}, false
-	}
-	i := max(0, slices.IndexFunc(*p, func(a arrival) bool { return a.sig == shutdown }))
-	a := (*p)[i]
-	*p = slices.Delete(*p, i, i+1)
-	return a, true
-}
-
-// trap has sig received by the Manager, until the returned function is called.
+// trap receives sig until the returned function is called.
 //
-// Each signal has a channel of its own, with room for one: what is in it says that the signal has come, and a second of
-// the same adds nothing. In a channel that signals share, many HUPs would leave no room for a TERM.
-func (m *Manager) trap(sig os.Signal) (release func()) {
+// Each signal has a channel of its own, with room for one: a second signal of the
+// same kind adds nothing. In a shared channel many HUPs would leave no room for a
+// TERM.
+func (s *managerSide) trap(sig os.Signal) (release func()) {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, sig)
 	go func() {
 		for sig := range c {
-			m.arrive(sig)
+			s.deliver(sig)
 		}
 	}()
 	return func() {
@@ -153,125 +131,134 @@ func (m *Manager) trap(sig os.Signal) (release func()) {
 	}
 }
 
-// trapTable begins to receive what the table names. Where it names the shutdown signal and not SIGINT, Ctrl-C is taken
-// for it, as far as interrupts were not ignored when the program was started (by nohup, or by a shell without job
-// control).
-func (m *Manager) trapTable() {
-	for sig := range m.cfg.TrapSignals {
-		m.trap(sig)
+// trapTable traps the signals of the table. If the table has the shutdown signal,
+// it also traps interrupts.
+func (s *managerSide) trapTable() {
+	for sig := range s.cfg.TrapSignals {
+		s.trap(sig)
 	}
-	if _, ok := m.cfg.TrapSignals[m.cfg.ShutdownSignal]; ok {
-		m.trapInterrupt()
+	if _, ok := s.cfg.TrapSignals[s.cfg.ShutdownSignal]; ok {
+		s.trapInterrupt()
 	}
-	// Go ends a program that writes to its standard output or error when nobody reads there any more, unless it listens for
-	// SIGPIPE: a reader of the log that restarts would end the service.
-	if _, named := m.cfg.TrapSignals[syscall.SIGPIPE]; !named && !signal.Ignored(syscall.SIGPIPE) {
+	// Go ends a program that writes to a closed standard output or error, unless it
+	// listens for SIGPIPE: a restart of the log's reader would end the service.
+	if _, named := s.cfg.TrapSignals[syscall.SIGPIPE]; !named && !signal.Ignored(syscall.SIGPIPE) {
 		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	}
 }
 
-// trapInterrupt has Ctrl-C count as the shutdown signal, until the returned function is called.
-func (m *Manager) trapInterrupt() (release func()) {
-	if _, named := m.cfg.TrapSignals[os.Interrupt]; named || m.cfg.ShutdownSignal == os.Interrupt || signal.Ignored(os.Interrupt) {
+// trapInterrupt makes an interrupt (Ctrl-C) count as the shutdown signal until the
+// returned function is called. It does nothing if the table has SIGINT, or if the
+// program was started with interrupts ignored, as by nohup or by a shell without
+// job control.
+func (s *managerSide) trapInterrupt() (release func()) {
+	if _, named := s.cfg.TrapSignals[os.Interrupt]; named || s.cfg.ShutdownSignal == os.Interrupt || signal.Ignored(os.Interrupt) {
 		return func() {}
 	}
-	m.interrupts.Add(1)
-	stop := m.trap(os.Interrupt)
+	s.interrupts.Add(1)
+	stop := s.trap(os.Interrupt)
 	return func() {
 		stop()
-		m.interrupts.Add(-1)
+		s.interrupts.Add(-1)
 	}
 }
 
-// trapShutdown receives what Run needs beside the table.
-func (m *Manager) trapShutdown() (release func()) {
-	if _, named := m.cfg.TrapSignals[m.cfg.ShutdownSignal]; named {
-		return func() {} // and so is the interrupt
+// trapShutdown traps the signals that Run needs beside the table.
+func (s *managerSide) trapShutdown() (release func()) {
+	if _, named := s.cfg.TrapSignals[s.cfg.ShutdownSignal]; named {
+		return func() {} // trapTable has done it
 	}
-	stop, interrupt := m.trap(m.cfg.ShutdownSignal), m.trapInterrupt()
+	stop, interrupt := s.trap(s.cfg.ShutdownSignal), s.trapInterrupt()
 	return func() {
 		stop()
 		interrupt()
 	}
 }
 
-// arrive takes in a signal, from any goroutine.
-func (m *Manager) arrive(sig os.Signal) {
-	a := arrival{sig: sig}
-	if sig == os.Interrupt && m.interrupts.Load() > 0 {
-		a = arrival{sig: m.cfg.ShutdownSignal, interrupt: true}
+// deliver adds a signal to those that wait for the loop.
+func (s *managerSide) deliver(sig os.Signal) {
+	a := sigqueue.Arrival{Sig: sig}
+	if sig == os.Interrupt && s.interrupts.Load() > 0 {
+		a = sigqueue.Arrival{Sig: s.cfg.ShutdownSignal, Interrupt: true}
 	}
-	m.inbox.put(func(in *inbox) { in.signals.add(a) })
+	s.inbox.put(func(in *inbox) { in.signals.Add(a) })
 }
 
-// forward sends what the table says for a signal.
-func (m *Manager) forward(a arrival) {
-	f := m.cfg.TrapSignals[a.sig]
-	m.passOn(a, false)
-	received, again := a.sig, false
-	if a.interrupt {
+// forward sends the signal that the table has for an arrival.
+func (l *loop) forward(a sigqueue.Arrival) {
+	f := l.cfg.TrapSignals[a.Sig]
+	l.passOn(a, false)
+	received, again := a.Sig, false
+	if a.Interrupt {
 		received = os.Interrupt
 	}
-	if a.sig == m.cfg.ShutdownSignal {
-		if m.inRun && f.Signal == nil {
+	if a.Sig == l.cfg.ShutdownSignal {
+		if l.inRun && f.Signal == nil {
 			f.Signal = syscall.SIGTERM
 		}
-		before := m.stopping
-		m.stopping.begun = true
-		m.stopping.interrupted = before.interrupted || a.interrupt
-		m.stopping.byContext = a.ctx && !before.begun
+		before := l.advanceShutdown(a)
 		switch {
-		case before.interrupted && a.interrupt:
-			m.changed(SignalEvent{Received: received, Sent: os.Kill})
-			if m.successor != nil && !m.successor.took {
-				m.successor.proc.Signal(syscall.SIGKILL)
-			}
-			m.handle(pool.Event{Kind: pool.KillAll})
+		case before.interrupted && a.Interrupt:
+			l.emit(SignalEvent{Received: received, Sent: os.Kill})
+			l.killAll()
 			return
-		case before.begun && (a.ctx || before.byContext):
-			return // one signal, told twice: to the Manager and, by signal.NotifyContext, through Run's context
+		case before.begun && (a.Context || before.byContext):
+			return // one signal that arrived twice: at the Manager and, by signal.NotifyContext, through Run's context
 		}
 		again = before.begun
 	}
+	l.send(f, received, a.Sig, again)
+}
+
+// advanceShutdown notes an arrival of the shutdown signal, and returns how far
+// the shutdown had come before it.
+func (l *loop) advanceShutdown(a sigqueue.Arrival) (before shutdown) {
+	before = l.shutdown
+	l.shutdown = shutdown{
+		begun:       true,
+		interrupted: before.interrupted || a.Interrupt,
+		byContext:   a.Context && !before.begun,
+	}
+	return before
+}
+
+// killAll kills all workers, and a successor that has not taken over.
+func (l *loop) killAll() {
+	if n := l.successor; n != nil && !n.tookOver {
+		n.proc.Signal(syscall.SIGKILL)
+	}
+	l.handle(pool.Event{Kind: pool.KillAll})
+}
+
+// send sends the signal of f to the workers, for a signal that was received.
+func (l *loop) send(f Forward, received, trapped os.Signal, again bool) {
 	if f.Rolling {
 		if f.Signal == nil {
-			f.Signal = m.stop
+			f.Signal = l.stop
 		}
-		m.changed(SignalEvent{Received: received, Sent: f.Signal, Rolling: true})
-		m.handle(pool.Event{Kind: pool.Roll, Sig: f.Signal.(syscall.Signal)})
+		l.emit(SignalEvent{Received: received, Sent: f.Signal, Rolling: true})
+		l.handle(pool.Event{Kind: pool.Roll, Sig: f.Signal.(syscall.Signal)})
 		return
 	}
-	m.changed(SignalEvent{Received: received, Sent: f.Signal, Interval: f.Interval})
+	l.emit(SignalEvent{Received: received, Sent: f.Signal, Interval: f.Interval})
 	if f.Signal == nil {
 		return
 	}
 	ev := sendEvent(f.Signal.(syscall.Signal))
 	if f.Interval > 0 {
-		ev.Kind, ev.Interval, ev.For, ev.Again = pool.Forward, f.Interval, a.sig.(syscall.Signal), again
+		ev.Kind, ev.Interval, ev.For, ev.Again = pool.Forward, f.Interval, trapped.(syscall.Signal), again
 	}
-	m.handle(ev)
+	l.handle(ev)
 }
 
-// sendEvent tells the policy to send sig to every worker. What cannot be caught needs no worker that is ready for it.
-func sendEvent(sig syscall.Signal) pool.Event {
-	return pool.Event{Kind: pool.Signal, Sig: sig, Now: untrappable(sig) != "" || sig == continueSignal}
+// sendEvent returns the event that sends s to every worker. A signal that cannot
+// be caught is sent to starting workers too.
+func sendEvent(s syscall.Signal) pool.Event {
+	return pool.Event{Kind: pool.Signal, Sig: s, Now: sig.Untrappable(s) != "" || s == sig.Continue}
 }
 
-// replaces tells whether a signal has the workers replaced by a new generation.
-func (m *Manager) replaces(sig os.Signal) bool {
-	f := m.cfg.TrapSignals[sig]
-	return f.Rolling || f.Signal == os.Signal(m.stop)
-}
-
-// signalName is the name by which people know a signal.
-func signalName(sig os.Signal) string {
-	switch n, ok := sig.(syscall.Signal); {
-	case sig == nil:
-		return "nothing"
-	case ok && systemName(n) != "":
-		return systemName(n)
-	case ok:
-		return fmt.Sprintf("signal %d", int(n))
-	}
-	return sig.String()
+// replaces reports whether a signal replaces the workers by a new generation.
+func (l *loop) replaces(sig os.Signal) bool {
+	f := l.cfg.TrapSignals[sig]
+	return f.Rolling || f.Signal == os.Signal(l.stop)
 }

@@ -4,377 +4,415 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
 	"syscall"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/control"
+	"github.com/prefork-go/prefork/internal/launch"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/sig"
+	"github.com/prefork-go/prefork/internal/sigqueue"
 	"github.com/prefork-go/prefork/internal/wire"
 )
 
-// successor is a new manager that this one has started to take its place. It belongs to the loop.
+// Upgrade starts a new manager from the program file on disk, a successor, and
+// hands the sockets to it. The successor gets the arguments, the environment, all
+// sockets and the passed files (PassFile) of this process. When all its workers
+// are ready (MaxWorkers, or as many as sizing by load wants), it has taken over.
+// This Manager then delivers ShutdownSignal to itself, so its workers stop as in a
+// shutdown, and remains until the last is reaped. Until then nothing changes: the
+// running generation keeps serving, and crashed workers are respawned.
+//
+// Upgrade fails if the successor exits, reports a failure, or is not ready within
+// Config.UpgradeTimeout, if ctx ends, or if ShutdownSignal arrives. The successor
+// is then stopped (and killed after StopTimeout) and reaped, the error has the
+// reason, and this Manager continues.
+//
+// Upgrade returns an error before the first Start, after an upgrade that has
+// succeeded, and in a program with several Managers. It also does if the exit of
+// this process would end everything: as process 1 of a container, under
+// start_server, and in a systemd service that is not notified of its new main
+// process (Type=notify is). Below a reaper, which stays, none of the last three
+// applies; see Config.Reaper.
+//
+// In a worker it returns nil and does nothing. It blocks, and runs the loop as
+// Start does: hooks are called, and signals are kept for the next call.
+func (m *Manager) Upgrade(ctx context.Context) error { return m.side.upgrade(ctx) }
+
+func (s *managerSide) upgrade(ctx context.Context) error {
+	defer s.enter("Upgrade")()
+	s.loop.handle(pool.Event{Kind: pool.Resume})
+	defer s.loop.handle(pool.Event{Kind: pool.Halt})
+	return s.loop.upgradeNow(ctx)
+}
+
+// successor is a manager that this one has started to take over.
 type successor struct {
 	proc     proc.Process
 	id       uint64
-	unread   []byte
-	heard    allowance
-	slowed   bool      // it is read on later
-	deadline pool.Time // it is told to stop, then killed; Never for neither
-	took     bool      // it has taken over
-	failed   error     // it is to end, or has ended, because of this
+	messages control.Reader
+	deadline pool.Time // it is stopped, then killed; Never for neither
+	tookOver bool
+	failed   error // the reason why it must exit, or has exited
 }
 
-// firstSuccessor is where the ids of successors begin, in the Table that they share with the workers, whose ordinals do not get there.
+// firstSuccessor is the first ID of successors in the process table that they
+// share with workers. Ordinals do not reach it.
 const firstSuccessor = 1 << 61
 
-var errShutdown = errors.New("a shutdown was asked for meanwhile, which ends both")
+var errShutdown = errors.New("a shutdown was requested, which ends both managers")
 
-// Upgrade has a new manager take over: a successor, which is the program's file as it is on disk now, started with the
-// arguments, the environment, all the sockets and the passed files of this one. When all its workers are ready (MaxWorkers, or what
-// sizing by load wants of them), it has taken over; this Manager then delivers itself ShutdownSignal, so that its workers end as they do
-// at a shutdown, and stays until the last is reaped. Until then nothing changes: the workers of the running generation are kept alive and serve.
-//
-// If the successor ends, or fails, or is not ready within Config.UpgradeTimeout, or ctx ends, or ShutdownSignal arrives, it is
-// told to stop (and killed after StopTimeout) and reaped, the error says why, and the Manager goes on as before.
-//
-// It is refused with an error before the first Start, after one that has succeeded, in a program with several Managers, and where
-// the end of this process would end everything: as the first process of a container, under start_server, and as a
-// service of systemd that is not told of its new main process (Type=notify tells it). Below a reaper, which stays, none of
-// the three is; see Config.Reaper.
-//
-// In a worker it does nothing and returns nil. It blocks, and runs the loop as Start does: hooks are called, signals are
-// kept for the next call.
-func (m *Manager) Upgrade(ctx context.Context) error {
-	if self.role == inherit.Worker {
-		return nil
-	}
-	defer m.enter("Upgrade")()
-	m.handle(pool.Event{Kind: pool.Resume})
-	defer m.handle(pool.Event{Kind: pool.Halt})
-	return m.upgrade(ctx)
-}
+// noContext is for an upgrade by a signal, which only a shutdown ends early.
+var noContext = context.Background()
 
-// upgrade is Upgrade while a generation runs.
-func (m *Manager) upgrade(ctx context.Context) error {
-	m.awaitInheritance(ctx)
+// upgradeNow is Upgrade while a generation runs.
+func (l *loop) upgradeNow(ctx context.Context) error {
+	l.awaitOwnTakeover(ctx)
 	err := ctx.Err()
 	if err == nil {
-		err = m.startSuccessor()
+		err = l.startSuccessor()
 	}
 	if err != nil {
-		m.changed(UpgradeFailedEvent{Err: err})
+		l.emit(UpgradeFailedEvent{Err: err})
 		return fmt.Errorf("prefork: Upgrade: %w", err)
 	}
-	h := m.successor
+	n := l.successor
 	defer func() {
-		if !h.took {
-			m.restoreModes()
+		if !n.tookOver {
+			l.sockets.RestoreModes()
 		}
 	}()
-	for !h.took && m.successor == h {
-		step := m.turn()
+	for !n.tookOver && l.successor == n {
+		step := l.turn()
 		switch {
-		case h.took || m.successor != h:
-		case m.shutdownWaits():
-			// The workers are not to wait for the successor's end; it is reaped on the way.
-			m.endSuccessor(errShutdown)
-			return m.upgradeFailed(h)
-		case ctx.Err() != nil && h.failed == nil:
-			m.endSuccessor(ctx.Err())
+		case n.tookOver || l.successor != n:
+		case l.shutdownWaits():
+			// The workers must not wait for the successor's exit; it is reaped later.
+			l.stopSuccessor(errShutdown)
+			return l.upgradeFailed(n)
+		case ctx.Err() != nil && n.failed == nil:
+			l.stopSuccessor(ctx.Err())
 		case step.Ask:
-			m.spawn(step)
-		case h.failed != nil:
-			m.sleep(step.Wake, nil)
+			l.spawn(step)
+		case n.failed != nil:
+			l.sleep(step.Wake, nil)
 		default:
-			m.sleep(step.Wake, ctx.Done())
+			l.sleep(step.Wake, ctx.Done())
 		}
 	}
-	if h.took {
+	if n.tookOver {
 		return nil
 	}
-	return m.upgradeFailed(h)
+	return l.upgradeFailed(n)
 }
 
-// awaitInheritance lets a successor that has said that it is ready hear that it has taken over, which is on its way: the signal for the
-// next upgrade can be faster, since others see that the manager before it has gone.
-func (m *Manager) awaitInheritance(ctx context.Context) {
-	for m.inherits && !m.succeeds && ctx.Err() == nil && !m.shutdownWaits() {
-		if step := m.turn(); step.Ask {
-			m.spawn(step)
-		} else if m.inherits {
-			m.sleep(step.Wake, ctx.Done())
+func (l *loop) upgradeFailed(n *successor) error {
+	l.emit(UpgradeFailedEvent{PID: n.proc.Pid(), Err: n.failed})
+	return fmt.Errorf("prefork: Upgrade: %w", n.failed)
+}
+
+// awaitOwnTakeover waits until this Manager, a successor that has reported that it
+// is ready, has taken over. The signal for the next upgrade can arrive before that
+// message, since other processes see that the predecessor has gone.
+func (l *loop) awaitOwnTakeover(ctx context.Context) {
+	for l.awaitTakeover && !l.reportsReady && ctx.Err() == nil && !l.shutdownWaits() {
+		if step := l.turn(); step.Ask {
+			l.spawn(step)
+		} else if l.awaitTakeover {
+			l.sleep(step.Wake, ctx.Done())
 		}
 	}
 }
 
-// restoreModes makes the sockets block or not, as the workers of this Manager need it: that is a property which all share,
-// and the successor's Listen may have changed it.
-func (m *Manager) restoreModes() {
-	for _, s := range m.allSockets() {
-		if s.group == nil {
-			inherit.SetBlocking(s.fd, m.cfg.Command != nil)
-		}
-	}
-}
-
-func (m *Manager) upgradeFailed(h *successor) error {
-	m.changed(UpgradeFailedEvent{PID: h.proc.Pid(), Err: h.failed})
-	return fmt.Errorf("prefork: Upgrade: %w", h.failed)
-}
-
-// shutdownWaits tells whether the shutdown signal has come and was not handled yet.
-func (m *Manager) shutdownWaits() bool {
-	m.inbox.mu.Lock()
-	defer m.inbox.mu.Unlock()
-	return m.inbox.signals.has(m.cfg.ShutdownSignal)
-}
-
-// mayUpgrade says what stands against an upgrade.
-func (m *Manager) mayUpgrade() error {
+// mayUpgrade returns the reason why an upgrade is refused.
+func (l *loop) mayUpgrade() error {
 	switch {
-	case m.successor != nil && m.successor.took:
-		return fmt.Errorf("manager %d has taken over already", m.successor.proc.Pid())
-	case m.inherits:
+	case l.successor != nil && l.successor.tookOver:
+		return fmt.Errorf("manager %d has taken over already", l.successor.proc.Pid())
+	case l.awaitTakeover:
 		return errors.New("this manager is a successor itself, and has not taken over yet")
-	case m.successor != nil:
-		return fmt.Errorf("successor %d is under way: wait until it has taken over or was given up", m.successor.proc.Pid())
-	case m.generation == 0:
+	case l.successor != nil:
+		return fmt.Errorf("successor %d is under way: wait until it has taken over or failed", l.successor.proc.Pid())
+	case l.generation == 0:
 		return errors.New("there is no generation of workers yet: call Start or Run first")
-	case self.managers() > 1:
-		return errors.New("this program has several Managers, and a successor could take the place of one alone: stop the program and start it anew")
+	case process.Managers() > 1:
+		return errors.New("this program has several Managers, and a successor could replace only one of them: stop the program and start it again")
 	}
-	if self.reaper != nil {
-		return nil // who has started the program sees the reaper alone, which stays
+	if process.Reaper != nil {
+		return nil // the process that started the program sees only the reaper, which stays
 	}
-	return mayEnd(os.Getpid(), self.byStarter, os.Getenv)
+	return mayExit(os.Getpid(), inherited.ByStarter(), os.Getenv)
 }
 
-// mayEnd refuses where others take the end of this process for the end of the service.
-func mayEnd(pid int, byStarter bool, getenv func(string) string) error {
+// mayExit returns an error if the exit of this process would end the service.
+func mayExit(pid int, byStarter bool, getenv func(string) string) error {
 	switch {
 	case pid == 1:
-		return errors.New("this manager is process 1, whose end would end all others in its container: start another container, or reload with Config.ReloadBinary")
+		return errors.New("this manager is process 1, and its exit would end the container: start another container, or reload with Config.ReloadBinary")
 	case byStarter:
 		return errors.New("this program runs under start_server, which would take an upgrade for a crash: send start_server a HUP instead")
 	case getenv("SYSTEMD_EXEC_PID") == strconv.Itoa(pid) && getenv(notifyEnv) == "":
-		return errors.New("systemd would take the end of this process for the end of the service: set Type=notify in the unit, or reload with Config.ReloadBinary")
+		return errors.New("systemd would take the exit of this process for the end of the service: set Type=notify in the unit, or reload with Config.ReloadBinary")
 	}
 	return nil
 }
 
 // startSuccessor starts the program on disk as a successor.
-func (m *Manager) startSuccessor() error {
-	if err := m.mayUpgrade(); err != nil {
+func (l *loop) startSuccessor() error {
+	if err := l.mayUpgrade(); err != nil {
 		return err
 	}
-	m.steerDue = true
-	if err := m.grow(m.MaxWorkers() - 1); err != nil { // later it could not
+	l.steerDue = true
+	if err := l.sockets.Grow(l.maxWorkers() - 1); err != nil { // later only the successor may
 		return err
 	}
-	exe, err := m.openOnDisk()
+	exe, err := l.openOnDisk()
 	if err != nil {
 		return err
 	}
 	defer exe.Close()
-	spec := proc.Spec{Args: self.args, Dir: m.dir, SameGroup: true}
-	release, err := addStreams(&spec)
+	files, keep := process.FilesForSuccessor()
+	defer keep()
+	plan := launch.Plan{
+		Args: process.Args, Dir: l.dir, SameGroup: true, Depth: l.depth, Binary: exe,
+		Marker: l.marker(), Sockets: l.sockets.HandAll(), Passed: files,
+	}
+	plan.Marker.Path, plan.Marker.Pause = l.onDisk, 0
+	if r := process.Reaper; r != nil {
+		plan.Reaper = &launch.Reaper{PID: r.PID(), FD: r.FD()}
+	}
+	spec, release, err := launch.Successor(plan)
 	if err != nil {
 		return err
 	}
 	defer release()
-	marker := m.marker()
-	marker.Path, marker.Pause = m.onDisk, 0
-	layOut(&spec, &marker, 0, exe, m.handed(noSlot, true))
-	files, keep := self.filesForSuccessor()
-	defer keep()
-	for _, f := range files {
-		spec.Files = append(spec.Files, uintptr(f.FD))
-		f.FD = len(spec.Files) - 1
-		marker.Files = append(marker.Files, f)
+	l.successors++
+	n := &successor{id: firstSuccessor + l.successors, deadline: pool.Never}
+	if n.proc, err = l.procs.Start(n.id, spec); err != nil {
+		return launch.Explain(err, exe)
 	}
-	own := append(belowReaper(&spec), inherit.DepthEnv+"="+strconv.Itoa(m.depth), inherit.SuccessorEnv+"="+marker.String())
-	spec.Env = inherit.Alter(os.Environ(), nil, own...)
-	m.successors++
-	h := &successor{id: firstSuccessor + m.successors, unread: []byte{}, deadline: pool.Never}
-	if h.proc, err = m.procs.Start(h.id, spec); err != nil {
-		return named(err, exe)
+	n.messages = control.NewReader(n.proc)
+	if l.cfg.UpgradeTimeout > 0 {
+		n.deadline = l.after(l.cfg.UpgradeTimeout)
 	}
-	if m.cfg.UpgradeTimeout > 0 {
-		h.deadline = m.in(m.cfg.UpgradeTimeout)
-	}
-	m.successor = h
-	m.changed(UpgradeEvent{PID: h.proc.Pid()})
+	l.successor = n
+	l.emit(UpgradeEvent{PID: n.proc.Pid()})
 	return nil
 }
 
-// noteSuccessor handles what a successor has to say.
-func (m *Manager) noteSuccessor(h *successor, n proc.Note) {
-	if n.Kind == proc.Exited {
-		h.heard = allowance{} // what it said at last is heard before its end
+// noteSuccessor handles a note about a successor's process.
+func (l *loop) noteSuccessor(n *successor, note proc.Note) {
+	if note.Kind == proc.Exited {
+		n.messages.Refill() // its last messages are read before its exit
 	}
-	m.listenSuccessor(h)
-	if n.Kind != proc.Exited {
+	l.readSuccessor(n)
+	if note.Kind != proc.Exited {
 		return
 	}
-	status, _, ok := h.proc.Reap()
+	status, _, ok := n.proc.Reap()
 	if !ok {
 		return
 	}
 	switch {
-	case h.took:
-		if self.reaper != nil {
-			self.reaper.Ended(h.proc.Pid(), status.Code, status.Signal)
-		}
-		if status.Clean() { // it was told to stop, or has a successor itself
-			m.log.Info("the successor that has taken over has ended", "pid", h.proc.Pid())
-			return
-		}
-		m.log.Error("the successor that has taken over is gone; start the program anew", "pid", h.proc.Pid(), "status", exitStatus(status).String())
+	case n.tookOver:
+		l.successorExited(n, status)
 		return
-	case h.failed == nil:
-		h.failed = fmt.Errorf("successor %d ended before it was ready: %v", h.proc.Pid(), exitStatus(status))
+	case n.failed == nil:
+		n.failed = fmt.Errorf("successor %d exited before it was ready: %v", n.proc.Pid(), ExitStatus(status))
 	}
-	m.successor = nil
+	l.successor = nil
 }
 
-// listenSuccessor reads what a successor has written. One that does not speak the protocol is not let take over.
-func (m *Manager) listenSuccessor(h *successor) {
-	var buf [wire.MaxSize]byte
-	for h.unread != nil {
-		left := h.heard.left(m.now())
-		if h.slowed = left <= 0; h.slowed {
-			return
-		}
-		n, err := h.proc.Read(buf[:min(left, len(buf))])
-		h.heard.read += n
-		h.unread = append(h.unread, buf[:n]...)
-		for h.unread != nil {
-			msg, n, err := wire.Decode(h.unread)
-			if err == wire.ErrShort {
-				break
-			}
-			if err != nil {
-				h.unread = nil
-				m.endSuccessor(fmt.Errorf("successor %d does not speak the protocol: %w", h.proc.Pid(), err))
-				break
-			}
-			h.unread = h.unread[n:]
-			switch msg := msg.(type) {
-			case wire.Reached:
-				if m.shutdownWaits() {
-					m.endSuccessor(errShutdown)
-				} else {
-					m.handOver(h)
-				}
-			case wire.Failed:
-				m.endSuccessor(fmt.Errorf("successor %d: %s", h.proc.Pid(), msg.Why))
-			}
-		}
-		if err != nil {
-			if err != proc.ErrWouldBlock {
-				h.unread = nil
-			}
-			return
+// successorExited handles the exit of a successor that has taken over, while this
+// manager drains.
+func (l *loop) successorExited(n *successor, status proc.Status) {
+	if process.Reaper != nil {
+		process.Reaper.Ended(n.proc.Pid(), status.Code, status.Signal)
+	}
+	if status.Clean() { // it was stopped, or has a successor itself
+		l.log.Info("successor exited after its takeover", "successor", n.proc.Pid())
+		return
+	}
+	l.log.Error("successor exited after its takeover: start the program again", "successor", n.proc.Pid(), "status", ExitStatus(status).String())
+}
+
+// readSuccessor reads the messages of a successor. After a protocol error it must
+// not take over.
+func (l *loop) readSuccessor(n *successor) {
+	for n.messages.Open() {
+		msg, err := n.messages.Next(l.now())
+		switch {
+		case err == nil:
+			l.successorMessage(n, msg)
+		case errors.Is(err, control.ErrProtocol):
+			l.stopSuccessor(fmt.Errorf("successor %d: %w", n.proc.Pid(), err))
+		case err != io.EOF:
+			return // no more messages now
 		}
 	}
 }
 
-// handOver lets the successor take over. What has come for this Manager and was not handled goes to it, too.
-func (m *Manager) handOver(h *successor) {
-	if h.took || h.failed != nil {
-		return
+func (l *loop) successorMessage(n *successor, msg wire.Message) {
+	switch msg := msg.(type) {
+	case wire.Reached:
+		if l.shutdownWaits() {
+			l.stopSuccessor(errShutdown)
+		} else {
+			l.handOver(n)
+		}
+	case wire.Failed:
+		l.stopSuccessor(fmt.Errorf("successor %d: %s", n.proc.Pid(), msg.Why))
 	}
-	if _, err := h.proc.Write(wire.Append(nil, wire.TakeOver{})); err != nil {
-		m.endSuccessor(fmt.Errorf("successor %d was ready, and is gone: %w", h.proc.Pid(), err))
-		return
-	}
-	h.took, h.deadline = true, pool.Never
-	if self.reaper != nil {
-		self.reaper.Successor(h.proc.Pid())
-	}
-	self.succeeded.Store(true)
-	m.mu.Lock()
-	for _, s := range m.sockets {
-		s.file = nil // the successor's
-	}
-	m.steers = false
-	m.mu.Unlock()
-	for _, a := range m.inbox.takeSignals() {
-		m.passOn(a, true)
-	}
-	if self.reaper != nil {
-		// systemd goes on with the reaper as the main process.
-	} else if err := announce(h.proc.Pid(), os.Getenv(notifyEnv)); err != nil {
-		m.log.Error("cannot tell systemd of the new main process", "pid", h.proc.Pid(), "err", err)
-	}
-	m.changed(UpgradedEvent{PID: h.proc.Pid()})
-	m.Deliver(m.cfg.ShutdownSignal)
 }
 
-// passOn sends what has come for this Manager to the successor that has taken its place. A signal for an upgrade is for the successor if
-// it came before that: the program on disk may be newer than the successor's. What the table does not name was delivered by this
-// program, and means nothing to another.
-func (m *Manager) passOn(a arrival, before bool) {
-	h := m.successor
-	if h == nil || !h.took {
+// handOver lets the successor take over. Signals that have arrived for this
+// Manager and were not handled go to it too.
+func (l *loop) handOver(n *successor) {
+	if n.tookOver || n.failed != nil {
 		return
 	}
-	f, named := m.cfg.TrapSignals[a.sig]
-	if a.sig == m.cfg.ShutdownSignal {
-		named = before && !a.ctx // it has come just now; later ones are for this Manager, which drains
+	if _, err := n.proc.Write(wire.Append(nil, wire.TakeOver{})); err != nil {
+		l.stopSuccessor(fmt.Errorf("successor %d was ready, and is gone: %w", n.proc.Pid(), err))
+		return
+	}
+	n.tookOver, n.deadline = true, pool.Never
+	if process.Reaper != nil {
+		process.Reaper.Successor(n.proc.Pid())
+	}
+	process.HandedOver.Store(true)
+	l.sockets.ReleaseFiles()
+	for _, a := range l.inbox.takeSignals() {
+		l.passOn(a, true)
+	}
+	if process.Reaper != nil {
+		// For systemd the reaper remains the main process.
+	} else if err := announce(n.proc.Pid(), os.Getenv(notifyEnv)); err != nil {
+		l.log.Error("cannot notify systemd of the new main process", "mainpid", n.proc.Pid(), "err", err)
+	}
+	l.emit(UpgradedEvent{PID: n.proc.Pid()})
+	l.deliver(l.cfg.ShutdownSignal)
+}
+
+// passOn sends a signal that arrived for this Manager to the successor that has
+// taken over. A signal for an upgrade goes to it only if it arrived before the
+// takeover: the program on disk may be newer than the successor. A signal that the
+// table does not have was delivered by this program, and means nothing to another.
+func (l *loop) passOn(a sigqueue.Arrival, before bool) {
+	n := l.successor
+	if n == nil || !n.tookOver {
+		return
+	}
+	f, named := l.cfg.TrapSignals[a.Sig]
+	if a.Sig == l.cfg.ShutdownSignal {
+		named = before && !a.Context // later ones are for this Manager, which drains
 	}
 	if named && (before || !f.Upgrade) {
-		h.proc.Signal(a.sig.(syscall.Signal))
+		n.proc.Signal(a.Sig.(syscall.Signal))
 	}
 }
 
-// endSuccessor tells a successor to stop that is not to take over.
-func (m *Manager) endSuccessor(why error) {
-	h := m.successor
-	if h == nil || h.took || h.failed != nil {
+// stopSuccessor stops a successor that must not take over.
+func (l *loop) stopSuccessor(why error) {
+	n := l.successor
+	if n == nil || n.tookOver || n.failed != nil {
 		return
 	}
-	h.failed, h.deadline = why, pool.Never
-	if m.cfg.StopTimeout >= 0 {
-		h.deadline = m.in(m.cfg.StopTimeout)
+	n.failed, n.deadline = why, pool.Never
+	if l.cfg.StopTimeout >= 0 {
+		n.deadline = l.after(l.cfg.StopTimeout)
 	}
-	h.proc.Signal(m.cfg.ShutdownSignal.(syscall.Signal)) // it is a manager: for it to forward
-	if continueSignal != 0 {
-		h.proc.Signal(continueSignal)
+	n.proc.Signal(l.cfg.ShutdownSignal.(syscall.Signal)) // a manager, which forwards it
+	if sig.Continue != 0 {
+		n.proc.Signal(sig.Continue)
 	}
 }
 
-// tickSuccessor does what is due, and says when the next is.
-func (m *Manager) tickSuccessor() pool.Time {
-	h := m.successor
-	if h == nil || h.deadline == pool.Never {
+// checkSuccessor reads the messages of a throttled successor and enforces its
+// deadline. It returns when it must be called again.
+func (l *loop) checkSuccessor() pool.Time {
+	n := l.successor
+	if n == nil {
 		return pool.Never
 	}
-	if h.deadline > m.now() {
-		return h.deadline
-	}
-	if h.failed == nil {
-		m.listenSuccessor(h) // where this manager was held up, it may have been ready long ago
-		if h.took || h.failed != nil {
-			return h.deadline
+	again := pool.Never
+	if n.messages.Throttled() {
+		if n.messages.Resumes() <= l.now() {
+			l.readSuccessor(n)
 		}
-		m.endSuccessor(fmt.Errorf("successor %d was not ready within %v (Config.UpgradeTimeout)", h.proc.Pid(), m.cfg.UpgradeTimeout))
-		return m.tickSuccessor()
+		if n.messages.Throttled() {
+			again = n.messages.Resumes()
+		}
 	}
-	h.deadline = pool.Never
-	h.proc.Signal(syscall.SIGKILL)
-	return pool.Never
+	switch {
+	case n.deadline == pool.Never:
+		return again
+	case n.deadline > l.now():
+		return pool.Sooner(again, n.deadline)
+	case n.failed == nil:
+		l.readSuccessor(n) // if this manager was held up, it may have been ready long ago
+		if n.tookOver || n.failed != nil {
+			return pool.Sooner(again, n.deadline)
+		}
+		l.stopSuccessor(fmt.Errorf("successor %d was not ready within %v (Config.UpgradeTimeout)", n.proc.Pid(), l.cfg.UpgradeTimeout))
+		return l.checkSuccessor()
+	}
+	n.deadline = pool.Never
+	n.proc.Signal(syscall.SIGKILL)
+	return again
 }
 
-// notifyEnv names the socket on which systemd listens to a service of Type=notify.
+// becomeSuccessor prepares a Manager that takes over from a predecessor.
+func (l *loop) becomeSuccessor() {
+	l.reportsReady, l.awaitTakeover = true, true
+	go func() {
+		<-process.TookOver()
+		l.inbox.put(func(*inbox) {})
+	}()
+}
+
+// completeTakeover makes everything this Manager's own once the predecessor has
+// handed over. If the predecessor died early, the program first gets to ask for
+// its sockets, which it has done when its first generation begins.
+func (l *loop) completeTakeover() {
+	if !l.awaitTakeover || l.generation == 0 {
+		return
+	}
+	select {
+	case <-process.TookOver():
+		l.awaitTakeover = false
+		l.sockets.TakeOver()
+		process.CloseUnclaimedFiles()
+	default:
+	}
+}
+
+// reportReady reports to the predecessor that all workers are ready. A predecessor
+// that has exited does not matter: this process is in its place.
+func (l *loop) reportReady() {
+	if l.reportsReady && l.generation > 0 && l.pool.Full() {
+		l.reportsReady = false
+		process.Send(wire.Reached{})
+	}
+}
+
+// reportFailed reports to the predecessor that this program does not work.
+func (l *loop) reportFailed(why string) {
+	if l.reportsReady {
+		l.reportsReady = false
+		process.Send(wire.Failed{Why: why})
+	}
+}
+
+// notifyEnv has the socket on which systemd listens to a service of Type=notify.
 const notifyEnv = "NOTIFY_SOCKET"
 
-// announce tells systemd which process is the service's main one. It must be the old one that says so: systemd heeds no
-// other, unless the unit has NotifyAccess=all.
+// announce notifies systemd of the service's new main process. This process must
+// send it: systemd ignores other senders, unless the unit has NotifyAccess=all.
 func announce(pid int, socket string) error {
 	if socket == "" {
 		return nil
@@ -384,7 +422,7 @@ func announce(pid int, socket string) error {
 		return err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(time.Second)) // one that does not listen is not to hold up the loop
+	conn.SetDeadline(time.Now().Add(time.Second)) // a systemd that does not listen must not hold up the loop
 	_, err = fmt.Fprintf(conn, "MAINPID=%d\n", pid)
 	return err
 }

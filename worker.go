@@ -2,288 +2,209 @@ package prefork
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
-	"os/signal"
-	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/prefork-go/prefork/internal/inherit"
-	"github.com/prefork-go/prefork/internal/reaper"
-	"github.com/prefork-go/prefork/internal/scoreboard"
+	"github.com/prefork-go/prefork/internal/pause"
+	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/wire"
 )
 
-// self is what this process inherited, read once at its start. It is the package's only state.
-var self = inheritSelf()
-
-// process is what there is of a worker in every process: nothing but names in an ordinary one.
-type process struct {
-	role     inherit.Role
-	err      error // why it is damaged
-	marker   inherit.Marker
-	cell     *scoreboard.Writer
-	cellErr  error // why there is none
-	confined sync.Once
-	threads  sync.Once // spareThreads
-	control  *os.File  // of a worker and of a successor
-	args     []string  // of this process, before the program may have changed them
-
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	heeds  atomic.Bool // Context was called
-
-	promoted chan string // a standby's: the plan of the slot that it was given
-
-	pauses pauses
-
-	tookOver  chan struct{} // in a successor: closed when the manager before it has let go
-	succeeded atomic.Bool   // a successor has taken over
-	byStarter bool          // this process was started by start_server
-
-	reaper     *reaper.Link  // above this process; nil for none
-	reaperGone chan struct{} // closed when it is
-
-	mu          sync.Mutex
-	names       []string         // of the Managers in this process
-	passedFiles []passedFile     // for a successor
-	kept        map[int]*kept    // a worker's listeners with a socket for each slot, by index
-	looked      bool             // outside was looked for
-	wasGiven    bool             // something was found there
-	outside     []*inherit.Given // sockets from start_server or systemd that nobody took yet
-	outsideErr  error
-}
-
-// inheritSelf runs before main, so that the marker is gone before main reads or copies the environment, and the manager
-// is watched however early it dies.
-func inheritSelf() *process {
-	p := &process{args: slices.Clone(os.Args)}
-	p.marker, p.role, p.err = inherit.Take()
-	p.meetReaper()
-	if errors.Is(p.err, inherit.ErrGone) {
-		fmt.Fprintln(os.Stderr, "prefork:", p.err)
-		inherit.Exit(1)
-	}
-	switch p.role {
-	case inherit.Successor:
-		inherit.SetName(os.Args[0])
-		p.control = os.NewFile(uintptr(p.marker.Control), "prefork control socket")
-		p.tookOver = make(chan struct{})
-		go p.watchPredecessor()
-		return p
-	case inherit.Ordinary, inherit.Damaged:
-		return p
-	}
-	inherit.SetName(os.Args[0])
-	p.control = os.NewFile(uintptr(p.marker.Control), "prefork control socket")
-	p.ctx, p.cancel = context.WithCancelCause(context.Background())
-	p.promoted = make(chan string, 1)
-	p.pauses.begin(p.marker.Pause)
-	go p.watch()
-	return p
-}
-
-// watch waits for the end of the manager, which the kernel tells by the end of the socket: no polling, and right also
-// where the parent's pid says nothing, as in a container whose first process the manager is. This goroutine also keeps
-// a worker that waits for nothing else (select {}) from dying of "all goroutines are asleep".
-func (p *process) watch() {
-	conn, err := p.control.SyscallConn()
-	buf, files := make([]byte, 0, wire.MaxSize), []int{}
-	for err == nil {
-		n, came := 0, []int(nil)
-		n, came, err = inherit.ReadControl(conn, buf[len(buf):cap(buf)])
-		buf, files = p.hear(buf[:len(buf)+n], append(files, came...))
-	}
-	if p.heeds.Load() {
-		p.cancel(errManagerGone)
-		time.Sleep(p.marker.Orphan)
-	}
-	inherit.Exit(1)
-}
-
-// hear handles the messages in buf, with the descriptors that came with them, and returns what is left of both. What it
-// does not know comes from a fault of the manager's, and is left alone: the end of the socket still tells what matters
-// most.
-func (p *process) hear(buf []byte, files []int) ([]byte, []int) {
-	rest := buf
-	for {
-		msg, n, err := wire.Decode(rest)
-		if err != nil {
-			if err != wire.ErrShort {
-				rest = nil
-			}
-			return append(buf[:0], rest...), files
-		}
-		rest = rest[n:]
-		switch msg := msg.(type) {
-		case wire.Stop:
-			p.cancel(p.told())
-		case wire.Adopt:
-			if len(files) > 0 {
-				p.adopt(msg, files[0])
-				files = files[1:]
-			}
-		case wire.Drop:
-			p.drop(msg)
-		case wire.Promote:
-			p.promote(msg)
-		case wire.Pause:
-			p.pauses.pause(msg.N)
-		case wire.Resume:
-			p.pauses.resume()
-		}
-	}
-}
-
-// told is the cause of a Context that ended by the stop signal.
-func (p *process) told() error {
-	return fmt.Errorf("prefork: told to stop by %s", signalName(p.marker.Stop))
-}
-
-var errManagerGone = errors.New("prefork: the manager is gone")
-
-func (p *process) register(name string) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if slices.Contains(p.names, name) {
-		return configError("Name", "there is a Manager named %q in this program already; each needs a name of its own", name)
-	}
-	p.names = append(p.names, name)
-	return nil
-}
-
-func (p *process) unregister(name string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.names = slices.DeleteFunc(p.names, func(n string) bool { return n == name })
-}
-
-// IsWorker reports whether this process was started as a worker by a Manager. Any goroutine, also before New.
-func IsWorker() bool { return self.role == inherit.Worker || self.role == inherit.Damaged }
-
-// Worker is what a worker knows of itself, and how it hears from its manager. There is one in a worker, from Start on;
-// its methods may be called from any goroutine and do not block, save for Checkpoint.
+// Worker is the link of a worker to its manager. A worker has one, from Start on.
+// Its methods are safe for concurrent use and do not block, except for
+// Checkpoint.
 type Worker struct {
-	context sync.Once
-	ready   sync.Once
-	passed  func() []byte
+	ready  sync.Once
+	passed func() []byte
 }
 
-// startWorker is Start in a worker.
-func (m *Manager) startWorker() {
-	if m.foreign {
-		m.log.Debug("this worker belongs to another Manager; here Start does not return", "worker of", self.marker.Name, "Start of", m.cfg.Name)
-		select {} // this worker belongs to another Manager, whose Start another goroutine calls
-	}
-	if m.started.Swap(true) {
-		misuse("Start called twice in a worker; after its work a worker ends by Finish, or by returning from the function of StartFunc or Run")
-	}
-	if self.cellErr != nil {
-		m.log.Error("this worker's status cannot be published", "err", self.cellErr)
-	}
-	inherit.HideDepth()
-	self.standBy()
-	w := &Worker{passed: sync.OnceValue(readPassed)}
-	m.mu.Lock()
-	m.worker = w // not before: a standby is nobody's worker yet
-	m.mu.Unlock()
-	if !m.cfg.Readiness.Explicit {
-		w.Ready()
-	}
-}
+// Context returns a context that ends when the worker should stop: on the stop
+// signal and on the manager's death. context.Cause returns which of them it was.
+//
+// Until the first call of Context the stop signal keeps its default effect, which
+// usually ends the process. If the program handles that signal itself, or was
+// started with it ignored, the Context has ended when it is first called after
+// the signal, because the manager also sends a message.
+func (w *Worker) Context() context.Context { return process.Context() }
 
-// standBy has a standby wait until it is given a slot. One that is told to stop has nothing to finish.
-func (p *process) standBy() {
-	if p.slot() != inherit.NoSlot {
-		return
-	}
-	p.control.Write(wire.Append(nil, wire.Parked{})) // fails only when the manager is gone, which watch sees
-	select {
-	case plan := <-p.promoted:
-		p.follow(plan)
-	case <-p.ctx.Done():
-		inherit.Exit(0)
-	}
-}
+// Ready reports to the manager that this worker is ready, for Readiness.Explicit.
+// By default, Start does it. Calling it again is a no-op.
+func (w *Worker) Ready() { w.ready.Do(func() { process.Send(wire.Reached{}) }) }
 
-// promote makes a standby the worker of a slot.
-func (p *process) promote(msg wire.Promote) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.marker.Slot == inherit.NoSlot {
-		p.marker.Slot = msg.Slot
-		p.promoted <- msg.Plan
-	}
-}
-
-func (p *process) slot() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.marker.Slot
-}
-
-// work runs a worker's function and ends the process by what it returns.
-func (m *Manager) work(work func(*Worker) error) {
-	w := m.Worker()
-	if err := work(w); err != nil {
-		m.log.Error("worker failed", "slot", w.Slot(), "gen", w.Generation(), "pid", os.Getpid(), "err", err)
-		m.Finish(1)
-	}
-	m.Finish(0)
-}
-
-// Context ends when the worker should: on the stop signal and on the manager's death; context.Cause says which. Until
-// its first call the stop signal keeps its default effect, which as a rule ends the process. Where it does not (the
-// program listens for that signal itself, or was started with it ignored), Context is at its end when it is called: the
-// manager also says it through the socket between the two.
-func (w *Worker) Context() context.Context {
-	w.context.Do(func() {
-		self.heeds.Store(true)
-		c := make(chan os.Signal, 1)
-		signal.Notify(c, self.marker.Stop)
-		go func() {
-			<-c
-			self.cancel(self.told())
-		}()
-	})
-	return self.ctx
-}
-
-// Ready tells the manager that this worker is ready, where Config.Readiness asks for it; else it was said by Start. Calling
-// it again does nothing.
-func (w *Worker) Ready() {
-	w.ready.Do(func() {
-		self.control.Write(wire.Append(nil, wire.Reached{})) // fails only when the manager is gone, which watch sees
-	})
-}
-
-// Passed is what Manager.Pass was given before this worker's generation began; nil if it was not called. The bytes are
-// shared by all callers and must not be changed.
+// Passed returns the bytes that Manager.Pass was given before this worker's
+// generation began; nil if it was not called. All callers share the bytes, which
+// must not be changed.
 func (w *Worker) Passed() []byte { return w.passed() }
 
-func readPassed() []byte {
-	if self.marker.Passed == 0 {
-		return nil
+// Slot returns the worker's place in the pool, from 0 to MaxWorkers-1. The worker
+// that replaces it gets the same slot.
+func (w *Worker) Slot() int { return process.Slot() }
+
+// Generation returns the worker's generation: 1 for workers of the first Start.
+func (w *Worker) Generation() int { return process.Marker.Generation }
+
+// Ordinal returns 1 for the first worker that the manager ever spawned, then 2,
+// 3 and so on.
+func (w *Worker) Ordinal() int { return process.Marker.Ordinal }
+
+// ManagerPID returns the pid of the manager, as the manager itself sees it.
+func (w *Worker) ManagerPID() int { return process.Marker.Manager }
+
+// SetStatus publishes the worker's status: StatusIdle, or any other byte for busy,
+// such as 'R' for reading a request. Sizing by load (Config.MinSpareWorkers) and
+// Config.Stuck use it. It counts as a Heartbeat. It costs a store into shared
+// memory, and a message to the manager if that waits for the change. It panics
+// with StatusNone.
+func (w *Worker) SetStatus(c byte) {
+	if c == StatusNone {
+		misuse("SetStatus(StatusNone): that is the status of a slot without a worker; use StatusIdle, or any other byte for busy")
 	}
-	data, err := inherit.ReadBlob(self.marker.Passed)
+	cell, _ := process.Cell()
+	cell.Set(c)
+}
+
+// Served counts n requests for Recycle.MaxRequests. It counts as a Heartbeat. With
+// n <= 0 it is only that.
+func (w *Worker) Served(n int) {
+	cell, _ := process.Cell()
+	total := cell.Served(n)
+	if limit := uint64(process.Marker.Requests); limit > 0 && n > 0 && total >= limit && total-uint64(n) < limit {
+		process.Send(wire.Retire{})
+	}
+}
+
+// Heartbeat reports that the worker is not stuck; see Config.Stuck.
+func (w *Worker) Heartbeat() {
+	cell, _ := process.Cell()
+	cell.Beat()
+}
+
+// Checkpoint is the point at which a worker pauses; see Manager.Pause. A worker
+// should call it between two requests or jobs, when nothing is in flight.
+// Checkpoint returns true at once if there is no pause, and otherwise when the
+// pause is over. It returns false when Context has ended. So it can be the
+// condition of a worker's loop:
+//
+//	for w.Checkpoint() {
+//		// the next job
+//	}
+//
+// Without a pause it makes no system call. It is safe for concurrent use, but if
+// several goroutines do the worker's work, either one that knows when all have
+// finished should call it, or each should have an Activity. A worker that waits
+// for something else at the same time, such as a connection, should also select
+// on Pausing.
+func (w *Worker) Checkpoint() bool { return process.Pause.Checkpoint(w.Context(), nil) }
+
+// Pausing returns a channel that is closed when the worker is asked to pause.
+// After the pause there is a new channel, so it must be called each time.
+func (w *Worker) Pausing() <-chan struct{} { return process.Pause.Channel(true) }
+
+// Resumed returns a channel that is closed when there is no pause; see Pausing.
+func (w *Worker) Resumed() <-chan struct{} { return process.Pause.Channel(false) }
+
+// Activity is one of several things that a worker does at a time: a server on each
+// of two sockets, or a server and a queue consumer. Each has its own checkpoint.
+// The worker has paused when all its activities wait there. preforkhttp.Serve is
+// an activity. A worker that does one thing should use Worker.Checkpoint.
+type Activity struct {
+	w *Worker
+	a *pause.Activity
+}
+
+// Activity begins an activity of this worker, which lasts until its End.
+func (w *Worker) Activity() *Activity { return &Activity{w, process.Pause.Begin()} }
+
+// Checkpoint is Worker.Checkpoint for this activity. Only one goroutine may call
+// it at a time. The worker has paused when all other activities wait too, or have
+// ended.
+func (t *Activity) Checkpoint() bool { return process.Pause.Checkpoint(t.w.Context(), t.a) }
+
+// End ends the activity: a pause no longer waits for it. Calling it again is a
+// no-op. It is safe for concurrent use and does not block.
+func (t *Activity) End() { process.Pause.End(t.a) }
+
+// workerSide is a Manager in a worker.
+type workerSide struct {
+	*Manager
+	foreign bool // this is a worker of another Manager of the program
+	started atomic.Bool
+	w       atomic.Pointer[Worker]
+}
+
+func (s *workerSide) start(_ string, work func(*Worker) error) (manager bool) {
+	if s.foreign {
+		s.log.Debug("this worker belongs to another Manager, Start does not return", "worker of", process.Marker.Name, "Start of", s.cfg.Name)
+		select {} // another goroutine calls the Start of that Manager
+	}
+	if s.started.Swap(true) {
+		misuse("Start called twice in a worker; after its work a worker ends by Finish, or by returning from the function of StartFunc or Run")
+	}
+	if _, err := process.Cell(); err != nil {
+		s.log.Error("cannot publish the status of this worker", "err", err)
+	}
+	inherit.HideDepth()
+	process.AwaitSlot()
+	w := &Worker{passed: sync.OnceValue(readPassed)}
+	s.w.Store(w) // not earlier: a standby has no slot before
+	if !s.cfg.Readiness.Explicit {
+		w.Ready()
+	}
+	if work != nil {
+		s.work(w, work)
+	}
+	return false
+}
+
+// work runs the worker's function, and ends the process by its result.
+func (s *workerSide) work(w *Worker, work func(*Worker) error) {
+	if err := work(w); err != nil {
+		s.log.Error("worker failed", "slot", w.Slot(), "gen", w.Generation(), "pid", os.Getpid(), "err", err)
+		s.finish(1)
+	}
+	s.finish(0)
+}
+
+func readPassed() []byte {
+	data, err := process.Passed()
 	if err != nil {
-		// The manager made and sealed it; a worker that went on without its configuration would do harm.
+		// The manager made and sealed it. A worker without its configuration would
+		// do harm.
 		misuse("%v", err)
 	}
 	return data
 }
 
-// Slot is the worker's place in the pool: 0 … MaxWorkers-1, used again by the worker that replaces it.
-func (w *Worker) Slot() int { return self.slot() }
+func (s *workerSide) run(_ context.Context, work func(*Worker) error) error {
+	s.start("Run", work)
+	return nil
+}
 
-// Generation is the generation that the worker belongs to: 1 for those of the first Start.
-func (w *Worker) Generation() int { return self.marker.Generation }
+func (s *workerSide) waitAllChildren(context.Context) (int, error) {
+	misuse("WaitAllChildren called in a worker, which has no workers; leave the loop only in the manager (after Start has returned true)")
+	return 0, nil
+}
 
-// Ordinal is 1 for the first worker that the manager ever spawned, then 2, 3 …
-func (w *Worker) Ordinal() int { return self.marker.Ordinal }
+func (s *workerSide) finish(code int)               { os.Exit(code) }
+func (s *workerSide) worker() *Worker               { return s.w.Load() }
+func (s *workerSide) upgrade(context.Context) error { return nil }
+func (s *workerSide) signalReceived() os.Signal     { return nil }
+func (s *workerSide) deliver(os.Signal)             {}
+func (s *workerSide) command(pool.Event)            {}
+func (s *workerSide) setMaxWorkers(int)             {}
+func (s *workerSide) setPaused(bool)                {}
+func (s *workerSide) pass([]byte)                   {}
+func (s *workerSide) numWorkers() int               { return 0 }
+func (s *workerSide) numActiveWorkers() int         { return 0 }
+func (s *workerSide) maxWorkers() int               { return s.cfg.MaxWorkers }
+func (s *workerSide) managerPID() int               { return process.Marker.Manager }
+func (s *workerSide) generationNumber() int         { return process.Marker.Generation }
 
-// ManagerPID is the pid of the manager, as the manager itself sees it.
-func (w *Worker) ManagerPID() int { return self.marker.Manager }
+func (s *workerSide) snapshot() Snapshot {
+	return Snapshot{
+		Name: s.cfg.Name, PID: process.Marker.Manager, Generation: process.Marker.Generation,
+		MaxWorkers: s.cfg.MaxWorkers, Workers: []WorkerInfo{},
+	}
+}

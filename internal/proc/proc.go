@@ -162,4 +162,8 @@ type Table interface {
 	Name() string
 }
 
+// NewTable makes the table of a Manager. Only tests replace it, by a table of
+// pretended processes.
+var NewTable = New
+
 func errClosed() error { return fmt.Errorf("start in a closed table: %w", os.ErrClosed) }

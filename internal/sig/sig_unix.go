@@ -1,6 +1,6 @@
 //go:build unix
 
-package prefork
+package sig
 
 import (
 	"syscall"
@@ -8,8 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// untrappable says why a program cannot receive a signal; "" where it can.
-func untrappable(sig syscall.Signal) (why string) {
+// Continue resumes a stopped process; 0 if the system has no such signal.
+const Continue = syscall.SIGCONT
+
+// Untrappable returns the reason why a program cannot receive a signal; "" if it
+// can.
+func Untrappable(sig syscall.Signal) (why string) {
 	switch sig {
 	case syscall.SIGKILL, syscall.SIGSTOP:
 		return "the kernel does not deliver it"
@@ -18,7 +22,5 @@ func untrappable(sig syscall.Signal) (why string) {
 	}
 	return ""
 }
-
-const continueSignal = syscall.SIGCONT
 
 func systemName(sig syscall.Signal) string { return unix.SignalName(sig) }

@@ -1,4 +1,4 @@
-package prefork
+package logrelay
 
 import (
 	"bytes"
@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// stalling is a log that takes no line while it is stalled.
+// stalling is a log that takes no line before stalled is closed.
 type stalling struct {
 	bytes.Buffer
 	stalled <-chan struct{}
@@ -26,67 +26,65 @@ func TestRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stalled := make(chan struct{})
 		out := &stalling{stalled: stalled}
-		log, _ := newRelay(slog.New(slog.NewTextHandler(out, nil)).With("pool", "web"))
-		m := &Manager{log: log}
+		log, _, relay := New(slog.New(slog.NewTextHandler(out, nil)).With("pool", "web"))
 		began := time.Now()
-		for i := range 3 + relayLines {
+		for i := range 3 + maxLines {
 			log.WithGroup("g").Info("line", "i", i)
 		}
-		if waited := time.Since(began); waited != relayPatience {
-			t.Errorf("the caller waited for %v, want %v", waited, relayPatience)
+		if waited := time.Since(began); waited != patience {
+			t.Errorf("the caller waited for %v, want %v", waited, patience)
 		}
-		m.flushLog()
-		if waited := time.Since(began); waited > 2*relayPatience {
+		relay.Flush()
+		if waited := time.Since(began); waited > 2*patience {
 			t.Errorf("the caller waited for %v in all", waited)
 		}
 		close(stalled)
 		synctest.Wait()
 		log.Info("last")
-		m.flushLog()
+		relay.Flush()
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-		if len(lines) != 1+relayLines+2 {
+		if len(lines) != 1+maxLines+2 {
 			t.Fatalf("%d lines", len(lines))
 		}
-		for i, line := range lines[:1+relayLines] {
+		for i, line := range lines[:1+maxLines] {
 			if !strings.HasSuffix(line, fmt.Sprintf("msg=line pool=web g.i=%d", i)) {
 				t.Errorf("line %d: %s", i, line)
 			}
 		}
-		if line := lines[1+relayLines]; !strings.Contains(line, "lines of the log are lost") || !strings.HasSuffix(line, "pool=web lines=2") {
+		if line := lines[1+maxLines]; !strings.Contains(line, "log lines dropped") || !strings.HasSuffix(line, "pool=web lines=2") {
 			t.Error(line)
 		}
-		if line := lines[2+relayLines]; !strings.HasSuffix(line, "msg=last pool=web") {
+		if line := lines[2+maxLines]; !strings.HasSuffix(line, "msg=last pool=web") {
 			t.Error(line)
 		}
 	})
 }
 
-// Lines that nobody waits for are written in their order, and are there when the loop asks for it. Nobody runs far ahead of
-// a log that is slow.
+// Deferred lines are written in order, and are there after Finish. The caller
+// never runs far ahead of a slow log.
 func TestRelayCatchesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := &slow{}
-		m := new(Manager)
-		m.log, m.events = newRelay(slog.New(slog.NewTextHandler(out, nil)))
-		for i := range 3 * relayAhead {
-			m.events.Info("line", "i", i)
-			if behind := i - int(out.lines.Load()); behind > relayAhead {
+		_, deferred, relay := New(slog.New(slog.NewTextHandler(out, nil)))
+		for i := range 3 * maxAhead {
+			deferred.Info("line", "i", i)
+			if behind := i - int(out.lines.Load()); behind > maxAhead {
 				t.Fatalf("%d lines behind", behind)
 			}
 		}
 		began := time.Now()
-		m.flushLog()
-		if took := time.Since(began); took > relayPatience {
+		relay.Flush()
+		if took := time.Since(began); took > patience {
 			t.Errorf("a slow log held up the loop for %v", took)
 		}
-		m.finishLog()
-		if out.lines.Load() != 3*relayAhead {
-			t.Fatalf("%d lines written of %d", out.lines.Load(), 3*relayAhead)
+		relay.Finish()
+		if out.lines.Load() != 3*maxAhead {
+			t.Fatalf("%d lines written of %d", out.lines.Load(), 3*maxAhead)
 		}
 	})
 }
 
-// slow is a log that takes a line each 20 milliseconds.
+// slow is a log that takes one line in 20 milliseconds.
 type slow struct{ lines atomic.Int64 }
 
 func (s *slow) Write(p []byte) (int, error) {

@@ -1,0 +1,379 @@
+package prefork
+
+import (
+	"fmt"
+	"log/slog"
+	"maps"
+	"math"
+	"os"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/reaper"
+)
+
+// Config configures a Manager. The zero value is a pool of 10 workers that
+// stops on SIGTERM. New copies it.
+type Config struct {
+	// Name names the pool, in logs and in Snapshot. Each Manager of a program
+	// must have a different name.
+	Name string
+
+	// MaxWorkers is the target number of workers. 0 means 10.
+	// Manager.SetMaxWorkers changes it.
+	MaxWorkers int
+
+	// SpawnInterval is the minimum delay between two spawns; 0 means none.
+	// Respawns after a crash are delayed by ErrRespawnInterval instead.
+	SpawnInterval time.Duration
+
+	// ErrRespawnInterval is the backoff of a slot whose workers crash soon after
+	// their start. The slot is spawned again no sooner than this after the last
+	// spawn, then after 2, 4, 8 … times this, up to a minute (or up to this, if
+	// it is longer), with a jitter of 20 %. A slot whose workers exit with code 0
+	// at once is respawned twice without delay, then once in this time. 0 means
+	// 1 s. A negative value turns the backoff off, except for failed spawns, which
+	// are never retried in a tight loop.
+	ErrRespawnInterval time.Duration
+
+	// TrapSignals maps each signal that the Manager receives to the signal that it
+	// forwards to the workers. nil means {SIGTERM: {Signal: SIGTERM}}. A given
+	// table replaces that default; an empty one traps nothing.
+	TrapSignals Signals
+
+	// ShutdownSignal ends Run. It is handled before all other signals that wait.
+	// nil means SIGTERM. If the table has it but not SIGINT, an interrupt (Ctrl-C)
+	// counts as this signal, unless the program was started with interrupts
+	// ignored. A second interrupt kills the remaining workers. The signal that the
+	// table forwards for it, or SIGTERM if there is none, is the stop signal: a
+	// worker that is sent the stop signal, in whatever way, counts as stopping.
+	ShutdownSignal os.Signal
+
+	// StopTimeout is the time from the stop signal to SIGKILL. Each worker has its
+	// own clock. 0 means 30 s; a negative value means never.
+	StopTimeout time.Duration
+
+	// StopGroup sends the stop signal and SIGKILL to the worker's whole process
+	// group, so they also reach the processes that the worker has started, unless
+	// those have left the group (setsid). Other signals go to the worker alone.
+	// Each worker leads a group of its own. If BeforeSpawn puts a worker into
+	// another group, by Attr, that group is never signalled.
+	//
+	// Processes that remain in the group after the worker has exited are called
+	// leftover processes. They are sent the stop signal unless the worker got it
+	// first, and are killed StopTimeout after it. They do not count as workers, and
+	// the slot is spawned again, but Run and WaitAllChildren do not return before
+	// they have exited or were killed. An exited process counts until its parent
+	// has waited for it, which is usually process 1. The kernel does not report
+	// the end of a group, so the manager polls, from 100 down to 2 times a second,
+	// while there are leftover processes.
+	//
+	// If the system cannot signal a group without its leader (Linux before 6.9, and
+	// all other systems), leftover processes are killed as soon as the worker has
+	// exited. On those systems a worker should wait for its own children.
+	StopGroup bool
+
+	// SameGroup keeps workers in the process group of the manager; by default each
+	// leads a group of its own. In the terminal's foreground group, a worker can
+	// read from the terminal, as a debugger does. Signals of the terminal (Ctrl-C,
+	// Ctrl-Z), and those sent to the manager's group, reach the workers too.
+	SameGroup bool
+
+	// Readiness decides when a worker counts as ready.
+	Readiness Readiness
+
+	// MinSpareWorkers enables dynamic sizing: the manager spawns workers until at
+	// least this many are idle, up to MaxWorkers. Workers report their state with
+	// Worker.SetStatus. 0 disables it.
+	MinSpareWorkers int
+	// MaxSpareWorkers is the maximum number of idle workers; 0 means no maximum.
+	// The manager stops surplus workers, the youngest idle one first and one each
+	// SpawnInterval. It never stops a busy worker; a worker that becomes busy at
+	// that moment finishes its request, like every worker that is stopped.
+	MaxSpareWorkers int
+
+	// Standby is the number of workers that are started in advance and wait in
+	// Start. When a worker exits, or more workers are needed, a standby takes the
+	// slot at once, and another standby is started. The backoff of a crashing slot
+	// (ErrRespawnInterval) then delays that other standby. Standbys belong to
+	// their generation: when Start returns they are stopped, and the next
+	// generation starts its own. They count neither as workers nor as spare
+	// workers; hooks and events report them with Slot -1. A standby gets its Slot,
+	// its socket (ListenPerWorker) and its CPUs before Start returns in it. With
+	// Readiness.Explicit, slow initialization should therefore be done before
+	// Start. Signals to forward are held until then. 0 means none. Standbys cannot
+	// be used with Command, nor with Resources.Chroot and CPUsPerWorker together.
+	Standby int
+
+	// Recycle decides when a worker is replaced by a fresh one.
+	Recycle Recycle
+	// Stuck decides when a worker counts as stuck.
+	Stuck Stuck
+	// CrashLoop decides when the Manager shuts down because workers keep failing.
+	CrashLoop CrashLoop
+
+	// Resources limits a worker: CPU, memory, user and more. A Command can have
+	// those that take effect when a process starts.
+	Resources Resources
+
+	// MaxSurge is how many workers may start or run beyond MaxWorkers while a
+	// signal with Forward.Rolling replaces them. 0 means 1.
+	MaxSurge int
+
+	// ReloadBinary makes each generation but the first run the program file that is
+	// on disk when the signal arrives that replaces the workers. A deploy then needs
+	// no new manager. By default workers run the file that the manager runs, on
+	// Linux even if another file has taken its name. The file is checked before any
+	// worker is stopped: if it is missing, cut short or not executable, a
+	// ReloadFailedEvent reports the reason and the workers keep running. The file
+	// stays open, so respawned workers run the file of their generation. To
+	// replace the manager too, use Manager.Upgrade.
+	ReloadBinary bool
+
+	// UpgradeTimeout is how long a successor may take until all its workers are
+	// ready; see Manager.Upgrade. 0 means 60 s; a negative value means for ever.
+	UpgradeTimeout time.Duration
+
+	// OrphanTimeout is how long a worker may live after its manager has died: its
+	// Context ends at once, and the process is ended after this time. 0 means 1 s.
+	// A worker that never called Context is ended at once. The kernel kills a
+	// Command, on Linux and FreeBSD (not setuid programs).
+	OrphanTimeout time.Duration
+
+	// Reaper runs the program below a reaper: a process that waits for orphaned
+	// descendants, forwards signals to the manager, and exits with the manager's
+	// status, after an upgrade with the last manager's. The reaper runs nothing of
+	// the program, keeps the pid with which the program was started, and stays
+	// through upgrades.
+	//
+	// As process 1, in a container, the program always gets a reaper, since process
+	// 1 must wait for orphans. In both cases New makes it by executing the program
+	// again: the code before New runs once more, with the directory and the
+	// environment of that moment. A second New finds the reaper in place. Linux
+	// only.
+	Reaper bool
+
+	// Reload is called by Run in the manager before the first generation, and when
+	// a signal arrives that replaces the workers. Worker.Passed returns its bytes
+	// in the generation that follows. Run returns an error of the first call. A
+	// later error is logged, no worker is signalled, and the workers keep running.
+	// nil passes nothing.
+	Reload func() ([]byte, error)
+
+	// Command is a program, with its arguments, to run as the worker instead of
+	// this program. It can be written in any language and need not know this
+	// library. It is looked up in PATH at each spawn. The functions passed to Run
+	// and StartFunc may then be nil and are not called. A Command inherits the
+	// Manager's sockets. SERVER_STARTER_PORT and SERVER_STARTER_GENERATION describe
+	// them, so programs written for Server::Starter run unchanged.
+	Command []string
+	// ListenFDs also sets LISTEN_FDS and LISTEN_PID for a Command, as systemd does.
+	// The Command is then started through a second start of this program, which
+	// takes some milliseconds, because LISTEN_PID must be its own pid. A stop signal
+	// in that time ends that program. LISTEN_FDS includes Spawn.Files, which come
+	// first.
+	ListenFDs bool
+
+	// BeforeSpawn is called before every attempt to spawn a worker. It and the
+	// three functions below are hooks: they run in the manager, in the goroutine of
+	// the blocking call, one at a time, so variables that they write may be read
+	// after that call has returned. Hooks may call every method of the Manager that
+	// does not block. While a hook runs, nothing else happens in the pool. A panic
+	// in a hook ends the manager; a program that recovers it may lose track of
+	// workers.
+	BeforeSpawn func(*Manager, *Spawn)
+	// AfterSpawn is called after every successful spawn, with the worker's pid.
+	AfterSpawn func(*Manager, int)
+	// OnChildReap is called after every worker that was reaped.
+	OnChildReap func(*Manager, Exit)
+	// Observe is called with every event, once and in order.
+	Observe func(Event)
+
+	// Logger gets one line for every event. nil means slog.Default().
+	Logger *slog.Logger
+}
+
+// Recycle replaces workers after some time or work. A worker is replaced as in a
+// rolling reload: it keeps working until its replacement is ready. At most
+// Config.MaxSurge are replaced at a time. Each worker's limits are reduced by a
+// random amount of up to 20 %, so that workers that started together are not
+// replaced together. A zero field means never.
+type Recycle struct {
+	MaxRequests int           // requests, as counted by Worker.Served
+	MaxLifetime time.Duration // age, from when the worker was ready
+	MaxMemory   int64         // bytes of memory that the worker does not share; measured every 2 s, on Linux
+}
+
+// Stuck ends workers that are busy without a heartbeat (Worker.Heartbeat, Served
+// or SetStatus) for Timeout. Such a worker is sent SIGQUIT, on which a Go program
+// prints its goroutines (SIGABRT if SIGQUIT is the stop signal), and SIGKILL half
+// a second later. Time in which the manager was held up, or the worker was
+// paused, does not count. A zero Timeout means never.
+type Stuck struct{ Timeout time.Duration }
+
+// CrashLoop shuts the Manager down if workers fail this often within Window and
+// none is ready. A failure is a crash, a readiness timeout or a failed spawn. The
+// Manager delivers ShutdownSignal to itself, and Run and WaitAllChildren return
+// ErrCrashLoop. Zero Failures means never. A zero Window means 1 minute. With the
+// default ErrRespawnInterval a slot fails at most six or seven times a minute, so
+// Failures should be less than that times MaxWorkers.
+type CrashLoop struct {
+	Failures int
+	Window   time.Duration
+}
+
+// Readiness decides when a worker is ready: when it reaches Start or, if
+// Explicit is set, when it calls Worker.Ready. A worker that is not ready within
+// Timeout is killed, which counts as a crash. A Command is ready at once.
+type Readiness struct {
+	Explicit bool
+	Timeout  time.Duration // 0 means 60 s; a negative value means never
+}
+
+const (
+	defaultMaxWorkers     = 10
+	defaultReadyTimeout   = time.Minute
+	defaultErrRespawn     = time.Second
+	defaultCrashWindow    = time.Minute
+	defaultMaxSurge       = 1
+	defaultUpgradeTimeout = time.Minute
+	defaultStopTimeout    = 30 * time.Second
+	defaultOrphanTimeout  = time.Second
+)
+
+// withDefaults checks a Config and replaces zero values by defaults.
+func (c Config) withDefaults() (Config, error) {
+	if err := c.checkNumbers(); err != nil {
+		return c, err
+	}
+	defaultTo(&c.MaxWorkers, defaultMaxWorkers)
+	defaultTo(&c.MaxSurge, defaultMaxSurge)
+	defaultTo(&c.ErrRespawnInterval, defaultErrRespawn)
+	defaultTo(&c.StopTimeout, defaultStopTimeout)
+	defaultTo(&c.Readiness.Timeout, defaultReadyTimeout)
+	defaultTo(&c.CrashLoop.Window, defaultCrashWindow)
+	defaultTo(&c.UpgradeTimeout, defaultUpgradeTimeout)
+	defaultTo(&c.OrphanTimeout, defaultOrphanTimeout)
+	if c.ShutdownSignal == nil {
+		c.ShutdownSignal = syscall.SIGTERM
+	}
+	if c.TrapSignals == nil {
+		c.TrapSignals = Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	c.TrapSignals, c.Command = maps.Clone(c.TrapSignals), slices.Clone(c.Command)
+	for _, check := range []func(Config) error{Config.checkLoad, Config.checkSignals, Config.checkProcess} {
+		if err := check(c); err != nil {
+			return c, err
+		}
+	}
+	defaultTo(&c.MaxSpareWorkers, math.MaxInt) // also after SetMaxWorkers
+	return c, nil
+}
+
+func defaultTo[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// checkNumbers checks the fields that must not be negative.
+func (c Config) checkNumbers() error {
+	for _, f := range []struct {
+		name     string
+		negative bool
+		value    any
+		zero     any
+	}{
+		{"MaxWorkers", c.MaxWorkers < 0, c.MaxWorkers, defaultMaxWorkers},
+		{"SpawnInterval", c.SpawnInterval < 0, c.SpawnInterval, "no delay"},
+		{"Standby", c.Standby < 0, c.Standby, "none"},
+		{"MaxSurge", c.MaxSurge < 0, c.MaxSurge, defaultMaxSurge},
+		{"OrphanTimeout", c.OrphanTimeout < 0, c.OrphanTimeout, defaultOrphanTimeout},
+		{"MinSpareWorkers", c.MinSpareWorkers < 0, c.MinSpareWorkers, "no sizing by load"},
+		{"MaxSpareWorkers", c.MaxSpareWorkers < 0, c.MaxSpareWorkers, "no maximum"},
+		{"Recycle.MaxRequests", c.Recycle.MaxRequests < 0, c.Recycle.MaxRequests, "never"},
+		{"Recycle.MaxLifetime", c.Recycle.MaxLifetime < 0, c.Recycle.MaxLifetime, "never"},
+		{"Recycle.MaxMemory", c.Recycle.MaxMemory < 0, c.Recycle.MaxMemory, "never"},
+		{"Stuck.Timeout", c.Stuck.Timeout < 0, c.Stuck.Timeout, "never"},
+		{"CrashLoop.Failures", c.CrashLoop.Failures < 0, c.CrashLoop.Failures, "never"},
+		{"CrashLoop.Window", c.CrashLoop.Window < 0, c.CrashLoop.Window, defaultCrashWindow},
+	} {
+		if f.negative {
+			return configError(f.name, "%v is negative; 0 means %v", f.value, f.zero)
+		}
+	}
+	return nil
+}
+
+// checkLoad checks the fields that depend on what workers publish.
+func (c Config) checkLoad() error {
+	published := c.MinSpareWorkers > 0 || c.Stuck.Timeout > 0 || c.Recycle.MaxRequests > 0
+	switch {
+	case c.MinSpareWorkers > c.MaxWorkers:
+		return configError("MinSpareWorkers", "%d is more than MaxWorkers, %d", c.MinSpareWorkers, c.MaxWorkers)
+	case c.MaxSpareWorkers > 0 && c.MaxSpareWorkers < c.MinSpareWorkers:
+		return configError("MaxSpareWorkers", "%d is less than MinSpareWorkers, %d", c.MaxSpareWorkers, c.MinSpareWorkers)
+	case published && c.Command != nil:
+		return configError("Command", "it cannot be combined with MinSpareWorkers, Stuck and Recycle.MaxRequests: a Command does not publish its status")
+	}
+	return nil
+}
+
+func (c Config) checkSignals() error {
+	if err := checkTrap("ShutdownSignal", c.ShutdownSignal); err != nil {
+		return err
+	}
+	if err := c.TrapSignals.check(); err != nil {
+		return err
+	}
+	if f := c.TrapSignals[c.ShutdownSignal]; f.Rolling || f.Upgrade {
+		return configError("TrapSignals", "%v is ShutdownSignal, so it cannot be Rolling or Upgrade: a shutdown starts no workers", c.ShutdownSignal)
+	}
+	return nil
+}
+
+// checkProcess checks how worker processes are made.
+func (c Config) checkProcess() error {
+	switch {
+	case c.Standby > 0 && c.Command != nil:
+		return configError("Standby", "it cannot be combined with Command: only workers of this program can wait in Start")
+	case c.Command != nil && (len(c.Command) == 0 || c.Command[0] == ""):
+		return configError("Command", "it names no program; leave it nil to run this program as the worker")
+	case c.SameGroup && c.StopGroup:
+		return configError("SameGroup", "it cannot be combined with StopGroup, which would stop and kill the manager's own process group")
+	case c.ListenFDs && c.Command == nil:
+		return configError("ListenFDs", "it is for a Command; workers of this program get their sockets from Listen")
+	case c.Reaper && !reaper.Supported:
+		return configError("Reaper", "on %s only process 1 can adopt orphans: run the program below an init", runtime.GOOS)
+	case c.ReloadBinary && c.Command != nil:
+		return configError("ReloadBinary", "it is for workers of this program; a Command is looked up at each spawn anyway")
+	}
+	return nil
+}
+
+// stopSignal is the signal that stops a worker.
+func (c Config) stopSignal() syscall.Signal {
+	if sig, ok := c.TrapSignals[c.ShutdownSignal].Signal.(syscall.Signal); ok {
+		return sig
+	}
+	return syscall.SIGTERM
+}
+
+// ConfigError reports a Config that New does not accept.
+type ConfigError struct {
+	Field string // the field's name
+	Err   error
+}
+
+func (e *ConfigError) Error() string { return fmt.Sprintf("prefork: Config.%s: %v", e.Field, e.Err) }
+func (e *ConfigError) Unwrap() error { return e.Err }
+
+func configError(field, format string, args ...any) error {
+	return &ConfigError{Field: field, Err: fmt.Errorf(format, args...)}
+}

@@ -1,0 +1,107 @@
+// Package control reads the messages of one process from its control socket, a
+// bounded amount in each period.
+//
+// A process that writes without end is throttled by its own full socket, and
+// the manager keeps serving the others. A worker sends a few messages in its
+// life, or one each time the manager has asked to be notified.
+package control
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/wire"
+)
+
+// The budget of a process: 512 bytes are 256 of the usual messages, and more
+// than the longest one.
+const (
+	budgetBytes  = 512
+	budgetPeriod = 10 * time.Millisecond
+)
+
+// ErrThrottled means that the process has used up its budget. Reading continues
+// at Reader.Resumes.
+var ErrThrottled = errors.New("control: process is throttled")
+
+// ErrProtocol is wrapped by the error for a message that cannot be decoded. The
+// Reader is closed after it.
+var ErrProtocol = errors.New("protocol error")
+
+// Reader reads the messages of one process. It belongs to the loop. The zero
+// Reader is closed.
+type Reader struct {
+	src    io.Reader // returns proc.ErrWouldBlock if there is nothing to read
+	buf    []byte
+	err    error // of the last read, not yet returned
+	period pool.Time
+	read   int  // bytes in this period
+	full   bool // Next has returned ErrThrottled last
+}
+
+// NewReader returns a Reader of the messages that src delivers.
+func NewReader(src io.Reader) Reader { return Reader{src: src} }
+
+// Open reports whether more messages can arrive.
+func (r *Reader) Open() bool { return r.src != nil }
+
+// Close discards all further messages.
+func (r *Reader) Close() { *r = Reader{} }
+
+// Refill gives the process a new budget. A caller uses it to read the last
+// messages of a process that has exited.
+func (r *Reader) Refill() { r.period, r.read, r.full = 0, 0, false }
+
+// Throttled reports whether the process has used up its budget.
+func (r *Reader) Throttled() bool { return r.full }
+
+// Resumes returns when a throttled process has a budget again.
+func (r *Reader) Resumes() pool.Time { return r.period + budgetPeriod }
+
+// Next returns the next message. Its error is proc.ErrWouldBlock if there is
+// none now, ErrThrottled, io.EOF at the end of the socket, or one that wraps
+// ErrProtocol. After io.EOF and ErrProtocol the Reader is closed.
+func (r *Reader) Next(now pool.Time) (wire.Message, error) {
+	for r.src != nil {
+		msg, n, err := wire.Decode(r.buf)
+		if err == nil {
+			r.buf = r.buf[n:]
+			return msg, nil
+		}
+		if err != wire.ErrShort {
+			r.Close()
+			return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
+		}
+		if err := r.err; err != nil {
+			r.err = nil
+			if err != proc.ErrWouldBlock {
+				r.Close()
+				err = io.EOF // any other error also means that the process cannot be read again
+			}
+			return nil, err
+		}
+		if err := r.fill(now); err != nil {
+			return nil, err
+		}
+	}
+	return nil, io.EOF
+}
+
+func (r *Reader) fill(now pool.Time) error {
+	if now-r.period >= budgetPeriod {
+		r.period, r.read = now, 0
+	}
+	left := budgetBytes - r.read
+	if r.full = left <= 0; r.full {
+		return ErrThrottled
+	}
+	var buf [wire.MaxSize]byte
+	n, err := r.src.Read(buf[:min(left, len(buf))])
+	r.read += n
+	r.buf, r.err = append(r.buf, buf[:n]...), err
+	return nil
+}

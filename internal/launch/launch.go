@@ -1,0 +1,193 @@
+// Package launch lays out a process: its descriptors, its marker and its
+// environment.
+package launch
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/proc"
+)
+
+// Plan says how to start a process. Worker, Successor and Command each use the
+// fields that concern them.
+type Plan struct {
+	Exe   string   // starts the program of this process again
+	Args  []string // of this process, or the Command
+	Dir   string   // the working directory; "" means that of this process
+	Env   []string // variables beside those of this process
+	Files []*os.File
+	Attr  *syscall.SysProcAttr
+	Depth int // managers above the new process
+
+	Group     bool // see proc.Spec
+	SameGroup bool
+
+	Binary  *inherit.Binary // the program's file; nil for that of this process
+	Marker  inherit.Marker  // all but the descriptors
+	Blob    int             // the descriptor with the passed bytes; 0 for none
+	Cell    int             // the descriptor of the worker's cell
+	Sockets []inherit.Socket
+	Passed  []inherit.File // for a successor
+	Reaper  *Reaper        // above a successor; nil for none
+
+	Ports      []string // of a Command: SERVER_STARTER_PORT, see Command
+	PortFDs    []int
+	Generation int
+	ListenFDs  bool
+}
+
+// Reaper is the reaper above this process.
+type Reaper struct{ PID, FD int }
+
+// spec returns what all kinds of processes have in common.
+func (p *Plan) spec() (spec proc.Spec, release func(), err error) {
+	spec = proc.Spec{Path: p.Exe, Args: p.Args, Dir: p.Dir, Attr: p.Attr, Group: p.Group, SameGroup: p.SameGroup}
+	if release, err = addStreams(&spec); err != nil {
+		return spec, nil, err
+	}
+	for _, f := range p.Files {
+		fd, err := inherit.RawFD(f)
+		if err != nil {
+			release()
+			return spec, nil, err
+		}
+		spec.Files = append(spec.Files, fd)
+	}
+	closeNull := release
+	return spec, func() {
+		closeNull()
+		runtime.KeepAlive(p.Files)
+	}, nil
+}
+
+// Worker lays out a worker. The caller must call release after it has started
+// the process.
+func Worker(p Plan) (spec proc.Spec, release func(), err error) {
+	if spec, release, err = p.spec(); err != nil {
+		return spec, nil, err
+	}
+	p.Marker.Cell = add(&spec, p.Cell)
+	p.layOut(&spec)
+	spec.Env = inherit.Alter(os.Environ(), p.Env, depth(p.Depth), inherit.Env+"="+p.Marker.String())
+	return spec, release, nil
+}
+
+// Successor lays out a manager that takes over from this one. It runs in the
+// process group of this process, below the same reaper.
+func Successor(p Plan) (spec proc.Spec, release func(), err error) {
+	if spec, release, err = p.spec(); err != nil {
+		return spec, nil, err
+	}
+	p.layOut(&spec)
+	for _, f := range p.Passed {
+		f.FD = add(&spec, f.FD)
+		p.Marker.Files = append(p.Marker.Files, f)
+	}
+	var own []string
+	if p.Reaper != nil {
+		own = append(own, inherit.ReaperEnv+"="+inherit.BelowReaper(p.Reaper.PID, add(&spec, p.Reaper.FD)))
+	}
+	own = append(own, depth(p.Depth), inherit.SuccessorEnv+"="+p.Marker.String())
+	spec.Env = inherit.Alter(os.Environ(), nil, own...)
+	return spec, release, nil
+}
+
+// Command lays out a program that does not know of this library. It gets its
+// sockets as start_server passes them. With ListenFDs it also gets them as
+// systemd does: for that, this program is started first, since LISTEN_PID is the
+// pid of a process that does not exist yet.
+func Command(p Plan) (spec proc.Spec, release func(), err error) {
+	path, err := exec.LookPath(p.Args[0])
+	if err != nil {
+		return spec, nil, err
+	}
+	if spec, release, err = p.spec(); err != nil {
+		return spec, nil, err
+	}
+	spec.Path, spec.DieWithParent = path, true
+	for _, fd := range p.PortFDs {
+		add(&spec, fd)
+	}
+	env := []string{
+		inherit.StarterEnv + "=" + strings.Join(p.Ports, ";"),
+		inherit.StarterGenerationEnv + "=" + strconv.Itoa(p.Generation),
+	}
+	own := []string{depth(p.Depth)}
+	if p.ListenFDs {
+		env = append(env, inherit.ListenFDsEnv+"="+strconv.Itoa(len(spec.Files)-3)) // it counts from 3, Spawn.Files too
+		own = append(own, inherit.CommandEnv+"="+strconv.Itoa(os.Getpid())+":"+path)
+		spec.Path = p.Exe
+	}
+	spec.Env = inherit.Alter(os.Environ(), append(env, p.Env...), own...)
+	return spec, release, nil
+}
+
+// FirstPort returns the number of a Command's first socket.
+func FirstPort(files []*os.File) int { return 3 + len(files) }
+
+func depth(n int) string { return inherit.DepthEnv + "=" + strconv.Itoa(n) }
+
+// add appends a descriptor, and returns its number in the new process.
+func add(spec *proc.Spec, fd int) int {
+	spec.Files = append(spec.Files, uintptr(fd))
+	return len(spec.Files) - 1
+}
+
+// layOut lays out the descriptors of a process that runs this library, and notes
+// in its marker where they are: the control socket, the passed bytes, the
+// sockets and the program's file.
+func (p *Plan) layOut(spec *proc.Spec) {
+	spec.Control = add(spec, 0)
+	p.Marker.Control = spec.Control
+	if p.Blob != 0 {
+		p.Marker.Passed = add(spec, p.Blob)
+	}
+	for _, s := range p.Sockets {
+		s.FD = add(spec, s.FD)
+		p.Marker.Sockets = append(p.Marker.Sockets, s)
+	}
+	if p.Binary != nil {
+		p.Marker.Exe = add(spec, p.Binary.FD())
+		spec.Path = p.Binary.StartPath(p.Marker.Exe)
+	}
+}
+
+// addStreams gives a process the standard streams of this one; the null device
+// for those that are closed.
+func addStreams(spec *proc.Spec) (release func(), err error) {
+	spec.Files = []uintptr{0, 1, 2}
+	var null *os.File
+	release = func() { null.Close() } // a no-op for nil
+	for i, fd := range spec.Files {
+		if inherit.IsStream(fd) {
+			continue
+		}
+		if null == nil {
+			if null, err = os.Open(os.DevNull); err != nil {
+				return nil, err
+			}
+		}
+		if spec.Files[i], err = inherit.RawFD(null); err != nil {
+			release()
+			return nil, err
+		}
+	}
+	return release, nil
+}
+
+// Explain makes the error of a start name the program's file, and not the
+// descriptor by which it was started.
+func Explain(err error, exe *inherit.Binary) error {
+	var at *os.PathError
+	if exe != nil && errors.As(err, &at) {
+		at.Path = exe.Path()
+	}
+	return err
+}

@@ -1,0 +1,178 @@
+package self
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/sig"
+	"github.com/prefork-go/prefork/internal/wire"
+)
+
+// Sockets receives the sockets that the manager sends to a running worker.
+type Sockets interface {
+	Adopt(group, slot, fd int, standby bool)
+	Drop(group, slot int)
+}
+
+// Follow starts to follow the manager of a worker, or the predecessor of a
+// successor. It is called once, right after Read.
+func (p *Process) Follow(sockets Sockets) {
+	switch p.Role {
+	case inherit.Worker:
+		go p.followManager(sockets)
+	case inherit.Successor:
+		go p.followPredecessor()
+	}
+}
+
+// Send sends a message to the manager. It fails only if the manager has exited,
+// which followManager notices.
+func (p *Process) Send(msg wire.Message) { p.control.Write(wire.Append(nil, msg)) }
+
+var errManagerGone = errors.New("prefork: the manager is gone")
+
+// followManager reads messages until the end of the socket, by which the kernel
+// reports the death of the manager: without polling, and also if the parent's
+// pid tells nothing, as in a container whose process 1 the manager is. Its
+// goroutine also keeps a worker that waits for nothing else (select {}) from
+// dying of "all goroutines are asleep".
+func (p *Process) followManager(sockets Sockets) {
+	conn, err := p.control.SyscallConn()
+	buf, files := make([]byte, 0, wire.MaxSize), []int{}
+	for err == nil {
+		n, came := 0, []int(nil)
+		n, came, err = inherit.ReadControl(conn, buf[len(buf):cap(buf)])
+		buf, files = p.handle(buf[:len(buf)+n], append(files, came...), sockets)
+	}
+	if p.contextUsed.Load() {
+		p.cancel(errManagerGone)
+		time.Sleep(p.Marker.Orphan)
+	}
+	inherit.Exit(1)
+}
+
+// handle handles the messages in buf, with the descriptors that came with them,
+// and returns what remains of both. Unknown bytes come from a defect of the
+// manager and are dropped: the end of the socket still reports what matters most.
+func (p *Process) handle(buf []byte, files []int, sockets Sockets) ([]byte, []int) {
+	unread := buf
+	for {
+		msg, n, err := wire.Decode(unread)
+		if err != nil {
+			if err != wire.ErrShort {
+				unread = nil
+			}
+			return append(buf[:0], unread...), files
+		}
+		unread = unread[n:]
+		switch msg := msg.(type) {
+		case wire.Stop:
+			p.cancel(p.errStopped())
+		case wire.Adopt:
+			if len(files) > 0 {
+				// A standby is sent its own sockets, and no others.
+				sockets.Adopt(msg.Socket, msg.Slot, files[0], p.Slot() == inherit.NoSlot)
+				files = files[1:]
+			}
+		case wire.Drop:
+			sockets.Drop(msg.Socket, msg.Slot)
+		case wire.Promote:
+			p.promote(msg)
+		case wire.Pause:
+			p.Pause.Set(msg.N)
+		case wire.Resume:
+			p.Pause.Set(0)
+		}
+	}
+}
+
+// errStopped is the cause of a Context that ended by the stop signal.
+func (p *Process) errStopped() error {
+	return fmt.Errorf("prefork: stopped by %s", sig.Name(p.Marker.Stop))
+}
+
+// Context returns the context of a worker. Until its first call the stop signal
+// keeps its default effect.
+func (p *Process) Context() context.Context {
+	p.notify.Do(func() {
+		p.contextUsed.Store(true)
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, p.Marker.Stop)
+		go func() {
+			<-c
+			p.cancel(p.errStopped())
+		}()
+	})
+	return p.ctx
+}
+
+// AwaitSlot returns at once in a worker that has a slot. A standby waits until
+// the manager gives it one; if the manager stops it first, the process exits.
+func (p *Process) AwaitSlot() {
+	if p.Slot() != inherit.NoSlot {
+		return
+	}
+	p.Send(wire.Parked{})
+	select {
+	case plan := <-p.promoted:
+		p.apply(plan)
+	case <-p.ctx.Done():
+		inherit.Exit(0)
+	}
+}
+
+// promote gives a standby its slot.
+func (p *Process) promote(msg wire.Promote) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.Marker.Slot == inherit.NoSlot {
+		p.Marker.Slot = msg.Slot
+		p.promoted <- msg.Plan
+	}
+}
+
+// Passed reads the bytes that the manager passed to this worker's generation;
+// nil if it passed none.
+func (p *Process) Passed() ([]byte, error) {
+	if p.Marker.Passed == 0 {
+		return nil, nil
+	}
+	return inherit.ReadBlob(p.Marker.Passed)
+}
+
+// TookOver returns a channel that is closed when a successor has taken over, or
+// its predecessor is gone. In a process that is not a successor it is closed.
+func (p *Process) TookOver() <-chan struct{} {
+	if p.tookOver != nil {
+		return p.tookOver
+	}
+	c := make(chan struct{})
+	close(c)
+	return c
+}
+
+// followPredecessor waits until everything belongs to this process: because its
+// predecessor has handed over, or is gone.
+func (p *Process) followPredecessor() {
+	defer close(p.tookOver)
+	defer p.control.Close()
+	buf := make([]byte, 0, wire.MaxSize)
+	for {
+		n, err := p.control.Read(buf[len(buf):cap(buf)])
+		if err != nil {
+			return
+		}
+		buf = buf[:len(buf)+n]
+		if msg, _, err := wire.Decode(buf); err != wire.ErrShort {
+			if _, ok := msg.(wire.TakeOver); ok {
+				return
+			}
+			buf = buf[:0] // a defect of the predecessor, whose exit ends the loop
+		}
+	}
+}

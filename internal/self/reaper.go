@@ -1,0 +1,62 @@
+package self
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/reaper"
+)
+
+// joinReaper finds the reaper above this process, or becomes one if this process
+// asked for it before its exec; then it does not return. A value that cannot be
+// verified was meant for another process.
+func (p *Process) joinReaper() {
+	value, ok := inherit.TakeReaper()
+	if !ok || !reaper.Supported || p.Role != inherit.Ordinary && p.Role != inherit.Successor {
+		return
+	}
+	pid, fd, err := inherit.ParseReaper(value)
+	if err == nil {
+		p.Reaper, err = reaper.Join(pid, fd)
+	}
+	if err == nil {
+		inherit.AddressedTo(pid)
+		p.ReaperGone = make(chan struct{})
+		go func() {
+			p.Reaper.Wait()
+			close(p.ReaperGone)
+		}()
+		return
+	}
+	if p.Role == inherit.Ordinary && value == inherit.BecomeReaper(os.Getpid()) {
+		exe, err := inherit.Executable()
+		if err != nil {
+			return
+		}
+		proc.ReserveThreads()
+		reaper.Run(exe, os.Args, os.Environ(), func(pid, fd int) string {
+			return inherit.ReaperEnv + "=" + inherit.BelowReaper(pid, fd)
+		})
+	}
+}
+
+// ErrNoReaper means that a successor cannot have a reaper that its predecessor
+// did not have.
+var ErrNoReaper = errors.New("a manager that takes over from another cannot have a new reaper")
+
+// BecomeReaper executes the program again, which then starts it below itself. It
+// returns only on failure, or if there is a reaper already.
+func (p *Process) BecomeReaper(exe string) error {
+	switch {
+	case p.Reaper != nil:
+		return nil
+	case p.Role == inherit.Successor:
+		return ErrNoReaper
+	}
+	env := append(os.Environ(), inherit.ReaperEnv+"="+inherit.BecomeReaper(os.Getpid()))
+	return fmt.Errorf("execute %s again: %w", exe, syscall.Exec(exe, p.Args, env))
+}

@@ -1,0 +1,148 @@
+// Package self is what this process was started as, and its link to the process
+// that started it.
+package self
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/pause"
+	"github.com/prefork-go/prefork/internal/reaper"
+	"github.com/prefork-go/prefork/internal/resources"
+	"github.com/prefork-go/prefork/internal/scoreboard"
+	"github.com/prefork-go/prefork/internal/wire"
+)
+
+// Process is this process. There is one, which Read returns. Its methods are
+// safe for concurrent use.
+type Process struct {
+	Role   inherit.Role
+	Err    error          // the reason for inherit.Damaged
+	Marker inherit.Marker // Slot and Files change: use the methods Slot and PassedFile
+	Args   []string       // as they were before main could change them
+
+	control *os.File // the socket to the manager, of a worker and of a successor
+	Pause   *pause.State
+
+	ctx         context.Context
+	cancel      context.CancelCauseFunc
+	notify      sync.Once   // the first call of Context
+	contextUsed atomic.Bool // Context was called
+	promoted    chan string // the resources of a standby's slot
+
+	confined sync.Once
+	cell     *scoreboard.Writer
+	cellErr  error
+
+	tookOver   chan struct{} // of a successor: closed when its predecessor has handed over
+	HandedOver atomic.Bool   // a successor has taken over from this process
+
+	Reaper     *reaper.Link  // above this process; nil for none
+	ReaperGone chan struct{} // closed when it has exited
+
+	mu          sync.Mutex
+	names       []string // of the Managers in this process
+	passedFiles []passedFile
+}
+
+// Read reads what the environment has for this process, and removes it. It is
+// called once, in the initialization of the root package: before main reads or
+// copies the environment. In a process that no manager started, it does nothing
+// else. A process that was started to be a reaper becomes one, and Read does not
+// return.
+func Read() *Process {
+	p := &Process{Args: slices.Clone(os.Args)}
+	p.Marker, p.Role, p.Err = inherit.Take()
+	p.joinReaper()
+	if errors.Is(p.Err, inherit.ErrGone) {
+		fmt.Fprintln(os.Stderr, "prefork:", p.Err)
+		inherit.Exit(1)
+	}
+	switch p.Role {
+	case inherit.Worker:
+		p.ctx, p.cancel = context.WithCancelCause(context.Background())
+		p.promoted = make(chan string, 1)
+		p.Pause = pause.New(p.Marker.Pause, func(n int) { p.Send(wire.Paused{N: n}) })
+	case inherit.Successor:
+		p.tookOver = make(chan struct{})
+	default:
+		return p
+	}
+	inherit.SetName(os.Args[0])
+	p.control = os.NewFile(uintptr(p.Marker.Control), "prefork control socket")
+	return p
+}
+
+// IsWorker reports whether this process was started as a worker, also if its
+// marker is damaged.
+func (p *Process) IsWorker() bool { return p.Role == inherit.Worker || p.Role == inherit.Damaged }
+
+// Slot returns the worker's slot; inherit.NoSlot for a standby.
+func (p *Process) Slot() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.Marker.Slot
+}
+
+// Register adds the name of a Manager. It returns false if the name is taken.
+func (p *Process) Register(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if slices.Contains(p.names, name) {
+		return false
+	}
+	p.names = append(p.names, name)
+	return true
+}
+
+// Unregister removes the name of a Manager.
+func (p *Process) Unregister(name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.names = slices.DeleteFunc(p.names, func(n string) bool { return n == name })
+}
+
+// Managers returns the number of Managers in this process.
+func (p *Process) Managers() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.names)
+}
+
+// Confine maps the worker's cell, applies the worker's resources, and is a no-op
+// after the first call. If the resources cannot be applied, the process exits: a
+// program may ignore an error, and would run with rights that it must not have.
+func (p *Process) Confine() {
+	p.confined.Do(func() {
+		p.cell, p.cellErr = p.openCell() // first, as a limit may leave no room for it
+		p.apply(p.Marker.Resources)
+	})
+}
+
+func (p *Process) apply(plan string) {
+	if err := resources.Apply(plan); err != nil {
+		fmt.Fprintf(os.Stderr, "prefork: worker %d of slot %d exits: cannot apply its resources: %v\n", os.Getpid(), p.Slot(), err)
+		inherit.Exit(1)
+	}
+}
+
+// openCell maps the memory in which this worker publishes its status.
+func (p *Process) openCell() (*scoreboard.Writer, error) {
+	if p.Marker.Cell == 0 {
+		return nil, nil
+	}
+	defer inherit.Close(p.Marker.Cell)
+	// If the socket has no room for the message, it holds older ones of this
+	// worker that have the same effect.
+	return scoreboard.Open(p.Marker.Cell, func() { p.Send(wire.Bell{}) })
+}
+
+// Cell returns the memory in which this worker publishes its status, or the
+// reason why it cannot.
+func (p *Process) Cell() (*scoreboard.Writer, error) { return p.cell, p.cellErr }

@@ -1,0 +1,206 @@
+package sockets
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"syscall"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/reuseport"
+)
+
+// group is a listener with a socket for each slot. The loop alone changes it
+// once the first generation has begun.
+type group struct {
+	fds     []int // by slot, which is also the index in the kernel's group; open while the manager lives
+	address string
+
+	steered bool
+	live    []int // the slots that get new connections
+	keepers []int // by slot: the ID of the worker that accepts on its socket besides its own; 0 for none
+}
+
+func (g *group) close() {
+	for _, fd := range g.fds {
+		inherit.Close(fd)
+	}
+}
+
+// ListenPerWorker binds a socket for each slot (SO_REUSEPORT), or takes over
+// those of the predecessor. If such sockets are not available, it returns a
+// shared one and logs a warning.
+func (set *Set) ListenPerWorker(network, address string) (net.Listener, error) {
+	why := set.mustShare(network)
+	if why == nil {
+		var ln net.Listener
+		if ln, why = set.bindGroup(network, address); why == nil {
+			return ln, nil
+		}
+		if !errors.Is(why, errors.ErrUnsupported) && !errors.Is(why, syscall.ENOPROTOOPT) {
+			return nil, why
+		}
+	}
+	set.cfg.Log.Warn("one socket for all workers instead of one for each", "network", network, "address", address, "why", why)
+	return obtain(set, network, address, inherit.FellBack, net.Listen, net.FileListener)
+}
+
+// mustShare returns the reason why workers cannot have sockets of their own.
+func (set *Set) mustShare(network string) error {
+	switch {
+	case network == "unix":
+		return errors.New("a unix socket cannot be bound twice")
+	case set.cfg.Command:
+		return errors.New("a Command cannot serve the accept queue of another worker")
+	case set.cfg.Inherited.isActivated():
+		return errors.New("this program was started with sockets and must not bind its own")
+	}
+	return nil
+}
+
+func (set *Set) bindGroup(network, address string) (net.Listener, error) {
+	g, n := &group{}, set.cfg.MaxWorkers()
+	if set.cfg.Successor {
+		g.fds = set.cfg.Inherited.takeGroup(network, address)
+	}
+	if len(g.fds) == 0 {
+		fds, addr, err := reuseport.Bind(network, address, max(1, n))
+		if err != nil {
+			return nil, err
+		}
+		g.fds, g.address = fds, addr.String()
+	}
+	fd, err := inherit.DupCloseOnExec(uintptr(g.fds[0]))
+	if err != nil {
+		g.close()
+		return nil, err
+	}
+	ln, err := wrapFD(fd, network+" "+address, net.FileListener)
+	if err != nil {
+		g.close()
+		return nil, err
+	}
+	g.address = ln.Addr().String()
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	set.list = append(set.list, &socket{fd: g.fds[0], network: network, address: address, bound: g.address, group: g})
+	return ln, nil
+}
+
+// groups returns the listeners with a socket for each slot, in order.
+func (set *Set) groups() (all []*group) {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	for _, s := range set.list {
+		if s.group != nil {
+			all = append(all, s.group)
+		}
+	}
+	return all
+}
+
+// Groups returns the number of listeners with a socket for each slot.
+func (set *Set) Groups() int { return len(set.groups()) }
+
+// Grow makes the sockets of a slot if it has none yet.
+func (set *Set) Grow(slot int) error {
+	for _, s := range set.all() {
+		for g := s.group; g != nil && len(g.fds) <= slot; {
+			fd, err := reuseport.Grow(s.network, g.address)
+			if err != nil {
+				return fmt.Errorf("a socket for slot %d: %w", slot, err)
+			}
+			set.mu.Lock()
+			g.fds = append(g.fds, fd)
+			set.mu.Unlock()
+			g.steered = false
+		}
+	}
+	return nil
+}
+
+// Limit returns n or the number of slots that have sockets, if that is less.
+// While a successor runs, the manager must not grow: the kernel numbers the
+// sockets of a group in the order of their creation in either manager, and each
+// manager would take the other's for its own. Connections steered to such a
+// socket are lost when the other manager exits.
+func (set *Set) Limit(n int) int {
+	for _, g := range set.groups() {
+		n = min(n, len(g.fds))
+	}
+	return n
+}
+
+// OfSlot returns the sockets of a slot, one for each group.
+func (set *Set) OfSlot(slot int) (fds []int) {
+	for _, g := range set.groups() {
+		fds = append(fds, g.fds[slot])
+	}
+	return fds
+}
+
+// Worker is a ready worker that accepts connections.
+type Worker struct {
+	ID, Slot int
+	Closed   []int // the groups whose listener it has closed
+}
+
+// Move says that another worker must accept on the socket of a slot.
+type Move struct {
+	Group, Slot, FD int
+	From, To        int // worker IDs; 0 for none
+}
+
+// Steer directs new connections to the slots that have a ready worker. It
+// returns the moves after which another worker serves the accept queue of each
+// slot without one. The caller carries them out, and calls Moved for each one
+// that succeeded. During an upgrade only one of the two managers steers.
+func (set *Set) Steer(ready []Worker) (moves []Move) {
+	set.mu.Lock()
+	passive := set.passive
+	set.mu.Unlock()
+	if passive {
+		return nil
+	}
+	for i, g := range set.groups() {
+		moves = append(moves, set.steerGroup(i, g, ready)...)
+	}
+	return moves
+}
+
+// Passive reports whether the other manager of an upgrade steers.
+func (set *Set) Passive() bool {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	return set.passive
+}
+
+func (set *Set) steerGroup(index int, g *group, workers []Worker) (all []Move) {
+	own, ready := make([]int, len(g.fds)), []int{}
+	for _, w := range workers {
+		if slices.Contains(w.Closed, index) {
+			continue
+		}
+		ready = append(ready, w.ID)
+		if w.Slot < len(own) {
+			own[w.Slot] = w.ID
+		}
+	}
+	slices.Sort(ready)
+	live, moves := reuseport.Keepers(own, ready, g.keepers)
+	if !g.steered || !slices.Equal(live, g.live) {
+		if err := reuseport.Steer(g.fds[0], live); err != nil {
+			set.cfg.Log.Error("cannot steer connections, slots without a worker get some too", "address", g.address, "err", err)
+		}
+		g.steered, g.live = true, live
+	}
+	g.keepers = append(g.keepers, make([]int, max(0, len(g.fds)-len(g.keepers)))...)
+	for _, m := range moves {
+		all = append(all, Move{Group: index, Slot: m.Index, FD: g.fds[m.Index], From: m.From, To: m.To})
+	}
+	return all
+}
+
+// Moved records that a move was carried out.
+func (set *Set) Moved(m Move) { set.groups()[m.Group].keepers[m.Slot] = m.To }

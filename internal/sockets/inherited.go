@@ -1,0 +1,168 @@
+package sockets
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+)
+
+// ErrNotInherited is wrapped by errors that list the sockets this process was
+// started with, when none of them fits the request.
+var ErrNotInherited = errors.New("prefork: no such socket was inherited")
+
+// Inherited holds the sockets that this process was started with: from the
+// manager that started it, by its marker, and from start_server or systemd.
+// All Managers of a program share it. It is safe for concurrent use.
+type Inherited struct {
+	mu      sync.Mutex
+	sockets []inherit.Socket // FD is -1 once a call has taken the socket
+	own     map[int]*ownSocket
+	closed  func(group int) // reports that the worker has closed its listener
+
+	activationRead bool
+	activated      bool // the process was started with sockets
+	byStarter      bool // start_server started the process, with or without sockets
+	left           []*inherit.Given
+	activationErr  error
+}
+
+// NewInherited returns the sockets of a process whose marker names the given
+// ones. In a worker, closed is called when the program has closed a listener
+// with a socket for each worker.
+func NewInherited(sockets []inherit.Socket, closed func(group int)) *Inherited {
+	return &Inherited{sockets: sockets, closed: closed}
+}
+
+// take returns the first socket with this network and address that no call has
+// taken yet, and its index.
+func (in *Inherited) take(network, address string, fits func(inherit.Socket) bool) (i int, got inherit.Socket, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	var list []string
+	for i := range in.sockets {
+		s := &in.sockets[i]
+		if s.Network == network && s.Address == address && s.FD >= 0 && fits(*s) {
+			got = *s
+			s.FD = -1
+			return i, got, nil
+		}
+		taken := ""
+		if s.FD < 0 {
+			taken = " (taken)"
+		}
+		list = append(list, s.Network+" "+s.Address+taken)
+	}
+	return 0, got, fmt.Errorf("%w (%s): a worker inherits the sockets for which the manager called Listen with the same network and address before Start",
+		ErrNotInherited, listOf(list))
+}
+
+// takeGroup takes the sockets of one ListenPerWorker call, by slot.
+func (in *Inherited) takeGroup(network, address string) (fds []int) {
+	for {
+		_, s, err := in.take(network, address, withSlot(len(fds)))
+		if err != nil {
+			return fds
+		}
+		fds = append(fds, s.FD)
+	}
+}
+
+// takeUnclaimed takes the sockets that no call has asked for.
+func (in *Inherited) takeUnclaimed() (unclaimed []inherit.Socket) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i := range in.sockets {
+		if s := &in.sockets[i]; s.FD >= 0 {
+			unclaimed = append(unclaimed, *s)
+			s.FD = -1
+		}
+	}
+	return unclaimed
+}
+
+// ReadActivation reads the sockets that start_server or systemd passed to this
+// process, once. After it, processes that the program starts do not inherit
+// them.
+func (in *Inherited) ReadActivation() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.activationRead {
+		return
+	}
+	in.activationRead = true
+	in.byStarter = os.Getenv(inherit.StarterEnv) != "" || os.Getenv(inherit.StarterGenerationEnv) != ""
+	all, err := inherit.AllGiven()
+	in.activationErr = err
+	for i := range all {
+		in.left = append(in.left, &all[i])
+	}
+	in.activated = len(all) > 0
+}
+
+// ByStarter reports whether start_server started this process. It is false
+// before ReadActivation.
+func (in *Inherited) ByStarter() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.byStarter
+}
+
+// isActivated reports whether start_server or systemd passed sockets to this
+// process.
+func (in *Inherited) isActivated() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.activated
+}
+
+// takeActivated takes a socket from start_server or systemd. It returns false
+// if the process was started without any.
+func (in *Inherited) takeActivated(network, address string) (fd int, ok bool, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.activationErr != nil || !in.activated {
+		return -1, false, in.activationErr
+	}
+	g, err := inherit.Fit(in.left, network, address)
+	if err != nil {
+		return -1, false, err
+	}
+	if g != nil {
+		in.left = slices.DeleteFunc(in.left, func(other *inherit.Given) bool { return other == g })
+		inherit.ForgetGiven()
+		return g.FD, true, nil
+	}
+	var list []string
+	for _, g := range in.left {
+		list = append(list, g.String())
+	}
+	return -1, false, fmt.Errorf("%w (%s): start the program with such a socket, or listen on one of these", ErrNotInherited, listOf(list))
+}
+
+func listOf(list []string) string {
+	if list == nil {
+		return "none is left"
+	}
+	return strings.Join(list, ", ")
+}
+
+// perWorker reports whether a socket belongs to one slot.
+func perWorker(s inherit.Socket) bool { return s.Slot >= 0 || s.Slot == inherit.Awaited }
+
+// withSlot selects sockets by their Slot, which is a slot or one of
+// inherit.Shared, inherit.FellBack and inherit.Awaited.
+func withSlot(slot int) func(inherit.Socket) bool {
+	return func(s inherit.Socket) bool { return s.Slot == slot }
+}
+
+// wrapFD makes a listener or connection of a descriptor, and closes fd.
+func wrapFD[T closer](fd int, name string, wrap func(*os.File) (T, error)) (s T, err error) {
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	return wrap(f) // duplicates the descriptor, close-on-exec
+}

@@ -1,0 +1,145 @@
+package sockets
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/reuseport"
+)
+
+// ownSocket is a worker's part of one listener with a socket for each slot.
+type ownSocket struct {
+	ln      *reuseport.Listener // nil before the program has called ListenPerWorker
+	own     int                 // a standby's own socket, if it arrived before that call, else 0
+	waiting map[int]int         // sockets of other slots that arrived before it: descriptors by slot
+}
+
+// ListenInWorker returns the listener on this worker's own socket. If sockets
+// for each worker were not available, it returns the shared one.
+func (in *Inherited) ListenInWorker(network, address string) (net.Listener, error) {
+	i, s, err := in.take(network, address, perWorker)
+	if err != nil {
+		return takeShared(in, network, address, inherit.FellBack, net.FileListener)
+	}
+	return in.listenOwn(in.groupOf(i), s)
+}
+
+// Listen returns the worker's copy of a shared socket.
+func (in *Inherited) Listen(network, address string) (net.Listener, error) {
+	return takeShared(in, network, address, inherit.Shared, net.FileListener)
+}
+
+// ListenPacket is Listen for datagram sockets.
+func (in *Inherited) ListenPacket(network, address string) (net.PacketConn, error) {
+	return takeShared(in, network, address, inherit.Shared, net.FilePacketConn)
+}
+
+func takeShared[T closer](in *Inherited, network, address string, kind int, wrap func(*os.File) (T, error)) (s T, err error) {
+	_, got, err := in.take(network, address, withSlot(kind))
+	if err != nil {
+		return s, err
+	}
+	return wrapFD(got.FD, network+" "+address, wrap)
+}
+
+// listenOwn makes the listener on a worker's own socket in the given group. A
+// standby's socket arrives when it gets its slot, before or after this call.
+func (in *Inherited) listenOwn(group int, s inherit.Socket) (net.Listener, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	k, listen := in.ownOf(group), reuseport.NewListener
+	switch {
+	case s.Slot != inherit.Awaited:
+	case k.own == 0:
+		listen = reuseport.AwaitListener
+	default:
+		inherit.Close(s.FD)
+		s.FD, k.own = k.own, 0
+	}
+	ln, err := listen(s.FD)
+	if err != nil {
+		return nil, err
+	}
+	k.ln = ln
+	for slot, fd := range k.waiting {
+		ln.Adopt(slot, fd)
+	}
+	k.waiting = nil
+	return &ownListener{ln, group, in.closed}, nil
+}
+
+// ownListener reports to the manager when it is closed, so that another worker
+// serves its accept queue however long this worker lives.
+type ownListener struct {
+	*reuseport.Listener
+	group  int
+	closed func(group int)
+}
+
+func (l *ownListener) Close() error {
+	err := l.Listener.Close()
+	if err == nil {
+		l.closed(l.group)
+	}
+	return err
+}
+
+// groupOf returns the index of a socket among those with one for each slot.
+func (in *Inherited) groupOf(socket int) (group int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, s := range in.sockets[:socket] {
+		if perWorker(s) {
+			group++
+		}
+	}
+	return group
+}
+
+func (in *Inherited) ownOf(group int) *ownSocket {
+	if in.own == nil {
+		in.own = make(map[int]*ownSocket)
+	}
+	if in.own[group] == nil {
+		in.own[group] = &ownSocket{waiting: make(map[int]int)}
+	}
+	return in.own[group]
+}
+
+// Adopt makes this worker accept on one more socket of a group: the socket of
+// a slot without a ready worker or, in a standby, its own. A listener that the
+// program has closed adopts nothing; the manager learns of that by closed.
+func (in *Inherited) Adopt(group, slot, fd int, standby bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	switch k := in.ownOf(group); {
+	case fd < 0:
+	case standby && k.ln != nil:
+		if err := k.ln.Own(fd); err != nil && !errors.Is(err, net.ErrClosed) {
+			fmt.Fprintf(os.Stderr, "prefork: worker %d exits: cannot listen on the socket of its slot: %v\n", os.Getpid(), err)
+			inherit.Exit(1)
+		}
+	case standby:
+		k.own = fd
+	case k.ln != nil:
+		k.ln.Adopt(slot, fd)
+	default:
+		k.waiting[slot] = fd
+	}
+}
+
+// Drop ends what Adopt began.
+func (in *Inherited) Drop(group, slot int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	k := in.ownOf(group)
+	if k.ln != nil {
+		k.ln.Drop(slot)
+	} else if fd, ok := k.waiting[slot]; ok {
+		inherit.Close(fd)
+		delete(k.waiting, slot)
+	}
+}

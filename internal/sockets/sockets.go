@@ -1,0 +1,243 @@
+// Package sockets holds the manager's listening sockets: it binds and inherits
+// them, hands them to workers, and decides which worker accepts on which.
+package sockets
+
+import (
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"syscall"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+)
+
+// Config says how a Set makes sockets.
+type Config struct {
+	Log        *slog.Logger
+	Inherited  *Inherited
+	Command    bool       // workers run a Command, which needs blocking sockets and their names
+	Successor  bool       // this manager takes over from a predecessor: its sockets come first
+	Dir        string     // the directory in which the program was started
+	MaxWorkers func() int // how many sockets ListenPerWorker makes at first
+}
+
+// Set is the listening sockets of one manager. The loop alone calls Grow, Limit,
+// Steer and Moved; all other methods are safe for concurrent use.
+type Set struct {
+	cfg Config
+
+	mu      sync.Mutex
+	list    []*socket // in the order of the calls of Listen
+	passive bool      // the other manager of an upgrade steers connections
+}
+
+// New returns an empty Set.
+func New(cfg Config) *Set { return &Set{cfg: cfg, passive: cfg.Successor} }
+
+// socket is one listening socket of the manager.
+type socket struct {
+	fd               int // a duplicate, so that a program that closes its listener takes nothing from the workers
+	network, address string
+	file             *socketFile // of a unix socket that this manager bound; nil for others
+	bound            string      // the address that the kernel reports
+	group            *group      // of a listener with a socket for each slot, of which fd is the first
+	fellBack         bool        // the program called ListenPerWorker
+	name             string      // in SERVER_STARTER_PORT, for a Command
+	predecessors     string      // the path of the file that the predecessor still owns
+}
+
+// closer is common to net.Listener and net.PacketConn.
+type closer interface{ Close() error }
+
+// Listen binds a stream socket, or takes one that the process was started with.
+func (set *Set) Listen(network, address string) (net.Listener, error) {
+	return obtain(set, network, address, inherit.Shared, net.Listen, net.FileListener)
+}
+
+// ListenPacket is Listen for datagram sockets.
+func (set *Set) ListenPacket(network, address string) (net.PacketConn, error) {
+	return obtain(set, network, address, inherit.Shared, net.ListenPacket, net.FilePacketConn)
+}
+
+// obtain takes a socket that fits from those that the process was started with.
+// It binds one if the process was started without sockets.
+func obtain[T closer](set *Set, network, address string, kind int, newSocket func(network, address string) (T, error), wrap func(*os.File) (T, error)) (s T, err error) {
+	fd, have, err := set.cfg.Inherited.takeActivated(network, address)
+	if err != nil {
+		return s, err
+	}
+	sock := &socket{fd: -1, network: network, address: address, fellBack: kind == inherit.FellBack}
+	if !have && set.cfg.Successor {
+		// A socket that the predecessor did not have is new in this version of
+		// the program, and is bound below.
+		if _, got, err := set.cfg.Inherited.take(network, address, withSlot(kind)); err == nil {
+			fd, have = got.FD, true
+			if got.Own {
+				sock.predecessors, _ = filepath.Abs(address)
+			}
+		}
+	}
+	if have {
+		s, err = wrapFD(fd, network+" "+address, wrap)
+	} else {
+		s, err = bind(set, sock, newSocket)
+	}
+	if err != nil {
+		return s, err
+	}
+	if err = set.keep(sock, s); err != nil {
+		s.Close()
+		return s, err
+	}
+	return s, nil
+}
+
+// keep adds a socket to those that workers inherit.
+func (set *Set) keep(sock *socket, s any) (err error) {
+	if sock.fd, err = duplicate(s); err != nil {
+		return err
+	}
+	switch s := s.(type) {
+	case net.Listener:
+		sock.bound = s.Addr().String()
+	case net.PacketConn:
+		sock.bound = s.LocalAddr().String()
+	}
+	if set.cfg.Command {
+		if err := set.prepareForCommand(sock); err != nil {
+			inherit.Close(sock.fd)
+			set.removeFile(sock)
+			return err
+		}
+	}
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	set.list = append(set.list, sock)
+	return nil
+}
+
+// prepareForCommand names a socket as start_server does, and puts it into
+// blocking mode. A program that was written for start_server expects that:
+// Starlet would spin on a non-blocking socket, Python's accept fail. Go's
+// sockets are non-blocking, and the mode is shared by all duplicates.
+func (set *Set) prepareForCommand(sock *socket) (err error) {
+	path := sock.predecessors
+	if sock.file != nil {
+		path = sock.file.path
+	}
+	if sock.name, err = inherit.StarterName(sock.fd, path); err != nil {
+		return err
+	}
+	return inherit.SetBlocking(sock.fd, true)
+}
+
+// duplicate duplicates the descriptor of a listener or connection.
+func duplicate(s any) (fd int, err error) {
+	conn, err := s.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	if cerr := conn.Control(func(raw uintptr) { fd, err = inherit.DupCloseOnExec(raw) }); cerr != nil {
+		return -1, cerr
+	}
+	return fd, err
+}
+
+// all returns the sockets so far, in the order of the calls of Listen.
+func (set *Set) all() []*socket {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	return slices.Clone(set.list)
+}
+
+// Hand returns the sockets for the worker of a slot. For inherit.NoSlot, a
+// standby, each socket that belongs to a slot is replaced by one that has only
+// its address.
+func (set *Set) Hand(slot int) []inherit.Socket {
+	return set.hand(func(i int) bool { return i == slot }, slot == inherit.NoSlot)
+}
+
+// HandAll returns the sockets for a successor: those of all slots.
+func (set *Set) HandAll() []inherit.Socket {
+	return set.hand(func(int) bool { return true }, false)
+}
+
+func (set *Set) hand(ofSlot func(int) bool, standby bool) (all []inherit.Socket) {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	for _, s := range set.list {
+		h := inherit.Socket{FD: s.fd, Network: s.network, Address: s.address, Slot: inherit.Shared, Own: s.file != nil || s.predecessors != ""}
+		switch {
+		case s.group == nil:
+			if s.fellBack {
+				h.Slot = inherit.FellBack
+			}
+			all = append(all, h)
+		case standby:
+			h.Slot = inherit.Awaited
+			all = append(all, h)
+		default:
+			for i, fd := range s.group.fds {
+				if h.FD, h.Slot = fd, i; ofSlot(i) {
+					all = append(all, h)
+				}
+			}
+		}
+	}
+	return all
+}
+
+// HandCommand returns the sockets for a Command, as elements of
+// SERVER_STARTER_PORT without their descriptors, and the descriptors.
+func (set *Set) HandCommand(first int) (ports []string, fds []int) {
+	for i, s := range set.all() {
+		ports = append(ports, s.name+"="+strconv.Itoa(first+i))
+		fds = append(fds, s.fd)
+	}
+	return ports, fds
+}
+
+// RestoreModes makes the shared sockets blocking or non-blocking, as the
+// workers of this manager need them. All duplicates of a socket share that
+// mode, so the Listen of a successor may have changed it.
+func (set *Set) RestoreModes() {
+	for _, s := range set.all() {
+		if s.group == nil {
+			inherit.SetBlocking(s.fd, set.cfg.Command)
+		}
+	}
+}
+
+// Info describes a socket.
+type Info struct {
+	Network, Address string // the address is the one that the kernel reports
+	PerWorker        bool
+}
+
+// Info returns a description of each socket, in the order of the calls.
+func (set *Set) Info() (all []Info) {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	for _, s := range set.list {
+		all = append(all, Info{s.network, s.bound, s.group != nil})
+	}
+	return all
+}
+
+// Close closes the manager's copies. Workers keep theirs.
+func (set *Set) Close() {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	for _, s := range set.list {
+		if s.group != nil {
+			s.group.close()
+		} else {
+			inherit.Close(s.fd)
+		}
+	}
+	set.list = nil
+}

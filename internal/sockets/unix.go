@@ -1,0 +1,175 @@
+package sockets
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+)
+
+// socketFile is the file of a unix socket. The FileInfo distinguishes it from
+// another file of the same name.
+type socketFile struct {
+	path string
+	info os.FileInfo
+}
+
+// bind makes a socket in the manager. It makes the file of a unix socket under
+// a lock on the file's directory: between finding that no process answers on an
+// old file and answering on the new one, no other process may reach the same
+// conclusion. Any process may hold that lock; without it, an existing file is
+// left alone.
+func bind[T closer](set *Set, sock *socket, bind func(network, address string) (T, error)) (s T, err error) {
+	path := sock.address
+	if !strings.HasPrefix(sock.network, "unix") || path == "" || path[0] == '@' {
+		return bind(sock.network, sock.address)
+	}
+	unlock, lockErr := inherit.LockDir(path)
+	if lockErr == nil {
+		defer unlock()
+	}
+	s, err = bind(sock.network, path)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		if set.hasFile(path) {
+			return s, fmt.Errorf("this Manager already listens on it: %w", syscall.EADDRINUSE)
+		}
+		if lockErr != nil {
+			return s, fmt.Errorf("the file exists and cannot be checked safely (%v): remove the file if no program serves on it: %w", lockErr, syscall.EADDRINUSE)
+		}
+		if err = removeStale(sock.network, path); err == nil {
+			s, err = bind(sock.network, path)
+		}
+	}
+	if err != nil {
+		return s, err
+	}
+	if u, ok := any(s).(*net.UnixListener); ok {
+		u.SetUnlinkOnClose(false) // it would remove any file of this name, also another program's
+	}
+	if sock.file, err = statSocket(path); err != nil {
+		s.Close()
+	}
+	return s, err
+}
+
+// removeStale removes the file of a unix socket on which no process answers.
+func removeStale(network, path string) error {
+	before, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if before.Mode()&os.ModeSocket == 0 {
+		return fmt.Errorf("%s exists and is not a socket: %w", path, syscall.EADDRINUSE)
+	}
+	conn, err := net.DialTimeout(network, path, time.Second)
+	if err == nil {
+		conn.Close()
+		return fmt.Errorf("another program serves on %s: stop it first: %w", path, syscall.EADDRINUSE)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("another program may serve on %s (%v): %w", path, err, syscall.EADDRINUSE)
+	}
+	if now, err := os.Lstat(path); err != nil || !os.SameFile(now, before) {
+		return fmt.Errorf("%s was replaced while it was being checked: %w", path, syscall.EADDRINUSE)
+	}
+	return os.Remove(path)
+}
+
+func statSocket(path string) (*socketFile, error) {
+	path, err := filepath.Abs(path) // the program may change its directory
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	return &socketFile{path: path, info: info}, nil
+}
+
+// hasFile reports whether this Set has made the socket at path.
+func (set *Set) hasFile(path string) bool {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return false
+	}
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	return slices.ContainsFunc(set.list, func(s *socket) bool { return s.file != nil && s.file.path == abs })
+}
+
+// RemoveFiles removes the files of the unix sockets that the manager bound.
+func (set *Set) RemoveFiles() {
+	for _, s := range set.all() {
+		set.removeFile(s)
+	}
+}
+
+// removeFile removes the file of a socket, once, unless another file has taken
+// its name.
+func (set *Set) removeFile(s *socket) {
+	set.mu.Lock()
+	file := s.file
+	s.file = nil
+	set.mu.Unlock()
+	if file == nil {
+		return
+	}
+	if now, err := os.Lstat(file.path); err != nil || !os.SameFile(now, file.info) {
+		return
+	}
+	if err := os.Remove(file.path); err != nil {
+		set.cfg.Log.Error("cannot remove socket file", "path", file.path, "err", err)
+	}
+}
+
+// ReleaseFiles leaves the socket files to the successor that has taken over,
+// and stops steering connections.
+func (set *Set) ReleaseFiles() {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	for _, s := range set.list {
+		s.file = nil
+	}
+	set.passive = true
+}
+
+// TakeOver makes the files of inherited unix sockets this manager's to remove,
+// closes inherited sockets that no call of Listen has asked for, and starts
+// steering connections. A successor calls it when its predecessor has handed
+// over.
+func (set *Set) TakeOver() {
+	for _, s := range set.all() {
+		if s.predecessors == "" {
+			continue
+		}
+		file, err := statSocket(s.predecessors)
+		if err != nil {
+			set.cfg.Log.Error("socket file is gone, clients cannot connect", "path", s.predecessors, "err", err)
+			continue
+		}
+		set.mu.Lock()
+		s.file, s.predecessors = file, ""
+		set.mu.Unlock()
+	}
+	set.mu.Lock()
+	set.passive = false
+	set.mu.Unlock()
+	for _, s := range set.cfg.Inherited.takeUnclaimed() {
+		inherit.Close(s.FD)
+		path := s.Address
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(set.cfg.Dir, path) // the program may have changed its directory
+		}
+		if info, err := os.Lstat(path); s.Own && err == nil && info.Mode()&os.ModeSocket != 0 {
+			os.Remove(path)
+		}
+	}
+}

@@ -1,0 +1,396 @@
+package prefork
+
+import (
+	"errors"
+	"io"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/board"
+	"github.com/prefork-go/prefork/internal/control"
+	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/sockets"
+	"github.com/prefork-go/prefork/internal/wire"
+)
+
+// note handles a note about a worker's process.
+func (l *loop) note(n proc.Note) {
+	w := l.workers[int(n.ID)]
+	if w == nil {
+		return // reaped since
+	}
+	if n.Kind != proc.Readable {
+		w.messages.Refill() // its last messages are read before its exit
+	}
+	l.read(w)
+	if l.workers[w.Ordinal] != w {
+		return // reaped when its socket ended
+	}
+	if n.Kind == proc.Ending && !w.exiting && w.proc.Ending() {
+		w.exiting = true
+		l.handle(pool.Event{Kind: pool.Yield, ID: w.Ordinal})
+	}
+	if n.Kind == proc.Exited {
+		l.reap(w)
+	}
+}
+
+// read reads the messages of a worker until there are none, or it is throttled.
+func (l *loop) read(w *worker) {
+	for w.messages.Open() {
+		msg, err := w.messages.Next(l.now())
+		switch {
+		case err == nil:
+			l.message(w, msg)
+		case err == proc.ErrWouldBlock:
+			return
+		case err == control.ErrThrottled:
+			l.throttle(w)
+			return
+		case err == io.EOF:
+			l.steerDue = true
+			l.disconnect(w)
+		default:
+			// A worker that is ready keeps running: a defect of its messages is not
+			// a defect of its work.
+			l.log.Error("protocol error from worker, ignoring it", w.logAttrs("err", err)...)
+			l.steerDue = true
+			l.handle(pool.Event{Kind: pool.Lost, ID: w.Ordinal})
+		}
+	}
+}
+
+func (l *loop) message(w *worker, msg wire.Message) {
+	switch msg := msg.(type) {
+	case wire.Reached:
+		l.handle(pool.Event{Kind: pool.Reached, ID: w.Ordinal})
+	case wire.Parked:
+		l.handle(pool.Event{Kind: pool.Parked, ID: w.Ordinal})
+	case wire.Bell:
+		l.board.Notified()
+	case wire.Paused:
+		l.paused(w, msg.N)
+	case wire.Retire:
+		l.handle(pool.Event{Kind: pool.Retire, ID: w.Ordinal})
+	case wire.Closed:
+		l.closedListener(w, msg.Socket)
+	}
+}
+
+// throttle reads the messages of a worker again in its next period.
+func (l *loop) throttle(w *worker) {
+	if !w.throttled {
+		w.throttled = true
+		l.log.Warn("worker sends too many messages, throttling it", w.logAttrs()...)
+	}
+	l.throttled = append(l.throttled, w)
+}
+
+// pollThrottled reads the messages of throttled workers whose period has ended,
+// and returns when the next one ends.
+func (l *loop) pollThrottled() pool.Time {
+	due, throttled := pool.Never, l.throttled
+	l.throttled = nil
+	for _, w := range throttled {
+		switch {
+		case l.workers[w.Ordinal] != w:
+		case w.messages.Resumes() > l.now():
+			l.throttled = append(l.throttled, w)
+		default:
+			l.read(w) // which may throttle it again
+		}
+	}
+	for _, w := range l.throttled {
+		due = pool.Sooner(due, w.messages.Resumes())
+	}
+	return due
+}
+
+// pollOverdue reads the messages of workers whose readiness timeout is over,
+// before the policy kills them: if the manager was held up (suspended, in a hook),
+// they may have become ready long ago. It returns the time up to which all
+// messages were read.
+func (l *loop) pollOverdue() pool.Time {
+	now := l.now()
+	if !l.pool.Overdue(now) {
+		return now
+	}
+	for _, w := range l.workers {
+		if w.State == StateStarting && !slices.Contains(l.throttled, w) {
+			l.read(w)
+		}
+	}
+	return now
+}
+
+// reap takes the status of a worker that has exited, and reports whether it has.
+func (l *loop) reap(w *worker) bool {
+	status, usage, ok := w.proc.Reap()
+	if !ok {
+		return false
+	}
+	w.status, w.usage = status, usage
+	leftover := w.proc.Rest()
+	if leftover {
+		l.leftovers[w.Ordinal] = w
+	}
+	l.handle(pool.Event{
+		Kind: pool.Exited, ID: w.Ordinal, Clean: status.Clean(), Killed: status.Signal == syscall.SIGKILL,
+		Memory: l.outOfMemory(w), Rest: leftover,
+	})
+	return true
+}
+
+// outOfMemory reports whether the OOM killer has ended a worker. It looks only
+// after a SIGKILL that this Manager did not send.
+func (l *loop) outOfMemory(w *worker) bool {
+	return w.status.Signal == syscall.SIGKILL && w.State != StateKilled && l.kills.Next()
+}
+
+// disconnect handles the end of a worker's control socket. Usually the worker has
+// exited and can be reaped now or in a moment. Only a worker that lives on after
+// that is examined: asking /proc about each worker that exits would cost as much
+// as reaping it, at the moment when its replacement is needed.
+func (l *loop) disconnect(w *worker) {
+	if !l.reap(w) {
+		l.disconnected = append(l.disconnected, disconnection{w, l.now() + disconnectGrace})
+		l.handle(pool.Event{Kind: pool.Lost, ID: w.Ordinal})
+	}
+}
+
+// disconnectGrace is about the time that a program needs to reach its main. A
+// worker that is a manager by mistake may spawn in it; its workers exit with it.
+const disconnectGrace = 2 * time.Millisecond
+
+// disconnection is a worker that has closed its control socket, and when it is
+// examined.
+type disconnection struct {
+	*worker
+	at pool.Time
+}
+
+// pollDisconnected examines workers whose grace is over, and returns when the
+// next one's is.
+func (l *loop) pollDisconnected() pool.Time {
+	for len(l.disconnected) > 0 && l.disconnected[0].at <= l.now() {
+		w := l.disconnected[0].worker
+		l.disconnected = l.disconnected[1:]
+		if l.workers[w.Ordinal] != w {
+			continue
+		}
+		if inherit.Restarted(w.PID, w.exe) {
+			l.log.Error("worker executed this program without its marker, killing it before it acts as a manager", w.logAttrs()...)
+			l.handle(pool.Event{Kind: pool.Lost, ID: w.Ordinal, Lives: true})
+		}
+	}
+	if len(l.disconnected) == 0 {
+		l.disconnected = nil
+		return pool.Never
+	}
+	return l.disconnected[0].at
+}
+
+// readBoard passes to the policy what the workers have published, and returns
+// when it must read again.
+func (l *loop) readBoard() pool.Time {
+	if now := l.now(); l.board.Begin(now, len(l.workers)) {
+		for _, ev := range l.board.Look(now, l.counted()) {
+			l.boardEvent(ev)
+		}
+		l.handle(pool.Event{Kind: pool.Surveyed})
+	}
+	events, next := l.board.CheckMemory(l.now(), l.readyRecords)
+	for _, ev := range events {
+		l.boardEvent(ev)
+	}
+	return pool.Sooner(l.board.NextScan(), next)
+}
+
+func (l *loop) boardEvent(ev board.Event) {
+	kind := map[board.Kind]pool.Kind{board.Busy: pool.Busy, board.Idle: pool.Idle, board.Stuck: pool.Jam, board.TooBig: pool.Retire}[ev.Kind]
+	l.handle(pool.Event{Kind: kind, ID: ev.ID})
+}
+
+// counted returns the records of the workers that are starting or ready, without
+// replacements, which are idle while they are that.
+func (l *loop) counted() []*board.Worker {
+	bySlot := make(map[int]*worker)
+	for _, w := range l.workers {
+		if w.cell() == nil || w.Slot == noSlot || w.exiting || w.State >= StateStopping {
+			continue
+		}
+		if other := bySlot[w.Slot]; other == nil || w.State == StateReady && other.State != StateReady || w.State == other.State && w.Ordinal < other.Ordinal {
+			bySlot[w.Slot] = w
+		}
+	}
+	records := make([]*board.Worker, 0, len(bySlot))
+	for _, w := range bySlot {
+		w.record.Paused = w.Paused
+		records = append(records, &w.record)
+	}
+	slices.SortFunc(records, func(a, b *board.Worker) int { return a.ID - b.ID })
+	return records
+}
+
+// readyRecords yields the records of the ready workers.
+func (l *loop) readyRecords(yield func(*board.Worker) bool) {
+	for _, w := range l.workers {
+		if w.State == StateReady && !yield(&w.record) {
+			return
+		}
+	}
+}
+
+// sendPause sends to the workers what Pause and Resume have asked for.
+func (l *loop) sendPause() {
+	l.mu.Lock()
+	paused := l.view.paused
+	if paused == (l.pausing != 0) {
+		l.mu.Unlock()
+		return
+	}
+	l.pausing = 0
+	if paused {
+		l.pauses++
+		l.pausing = l.pauses
+	}
+	for _, w := range l.workers {
+		w.Paused = false
+	}
+	l.mu.Unlock()
+	if paused {
+		l.emit(PauseEvent{})
+	} else {
+		l.emit(ResumeEvent{})
+	}
+	for _, w := range l.workers {
+		if w.messages.Open() {
+			l.sendPauseTo(w)
+		}
+	}
+}
+
+func (l *loop) sendPauseTo(w *worker) {
+	msg := wire.Message(wire.Resume{})
+	if l.pausing != 0 {
+		msg = wire.Pause{N: l.pausing}
+	}
+	if err := w.send(msg); err != nil && !isDisconnected(err) && !w.unreadable {
+		w.unreadable = true // a worker that keeps reporting must not fill the log
+		l.log.Error("cannot send pause or resume to worker", w.logAttrs("err", err)...)
+	}
+}
+
+// paused notes that a worker waits. A report about a pause that is over does not
+// count; that worker is sent the present state again: the socket of a worker that
+// was stopped (SIGSTOP) for long may have been full when the pause ended.
+func (l *loop) paused(w *worker, n int) {
+	if n != l.pausing {
+		l.sendPauseTo(w)
+		return
+	}
+	if w.Paused {
+		return
+	}
+	l.mu.Lock()
+	w.Paused = true
+	info := w.WorkerInfo
+	l.mu.Unlock()
+	l.emit(PausedEvent{Worker: info})
+}
+
+// promote sends a standby its slot. One that cannot receive it is killed, and the
+// slot gets another.
+func (l *loop) promote(w *worker) {
+	err := l.sendOwnSockets(w)
+	if err == nil {
+		err = w.send(wire.Promote{Slot: w.Slot, Plan: l.resources.SlotPlan(w.Slot)})
+	}
+	if err == nil {
+		return
+	}
+	if !isDisconnected(err) {
+		l.log.Error("cannot send standby its slot", w.logAttrs("err", err)...)
+	}
+	w.proc.Signal(syscall.SIGKILL)
+}
+
+// sendOwnSockets sends a standby the sockets of its slot.
+func (l *loop) sendOwnSockets(w *worker) error {
+	if err := l.sockets.Grow(w.Slot); err != nil {
+		return err
+	}
+	for group, fd := range l.sockets.OfSlot(w.Slot) {
+		if err := w.proc.WriteFile(wire.Append(nil, wire.Adopt{Socket: group, Slot: w.Slot}), fd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isDisconnected reports whether a message could not be sent because the worker
+// has exited; its exit is handled when it is reaped.
+func isDisconnected(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}
+
+// steerPause is how long the loop waits before it sends again a message for which
+// a worker's socket had no room. The socket takes a few hundred messages, and a
+// worker may get the sockets of more slots at one moment.
+const steerPause = 10 * time.Millisecond
+
+// steer directs new connections to the slots with a ready worker, and lets other
+// workers serve the accept queues of the rest.
+func (l *loop) steer() {
+	if !l.steerDue || l.sockets.Passive() {
+		return
+	}
+	l.steerDue, l.steerAgain = false, pool.Never
+	if l.sockets.Groups() == 0 {
+		return
+	}
+	var ready []sockets.Worker
+	for _, w := range l.workers {
+		// A worker that has closed its control socket is about to exit, or is
+		// another program by now.
+		if w.State == StateReady && w.messages.Open() && !w.exiting {
+			ready = append(ready, sockets.Worker{ID: w.Ordinal, Slot: w.Slot, Closed: w.closed})
+		}
+	}
+	for _, m := range l.sockets.Steer(ready) {
+		if l.move(m) {
+			l.sockets.Moved(m)
+			continue
+		}
+		l.steerDue, l.steerAgain = true, l.now()+steerPause
+	}
+}
+
+// move tells the two workers between which a socket moves. It returns false if
+// one of them must be told again.
+func (l *loop) move(m sockets.Move) bool {
+	if w := l.workers[m.To]; w != nil {
+		if err := w.proc.WriteFile(wire.Append(nil, wire.Adopt{Socket: m.Group, Slot: m.Slot}), m.FD); err != nil {
+			if err != proc.ErrWouldBlock && !errors.Is(err, syscall.EPIPE) {
+				l.log.Error("cannot send worker the socket of another slot", w.logAttrs("of", m.Slot, "err", err)...)
+			}
+			return false
+		}
+	}
+	if w := l.workers[m.From]; w != nil && w.messages.Open() {
+		return w.send(wire.Drop{Socket: m.Group, Slot: m.Slot}) != proc.ErrWouldBlock // after any other error it is about to exit
+	}
+	return true
+}
+
+// closedListener notes that a worker has closed its listener of a group. The
+// number of groups bounds the list, whatever the worker sends.
+func (l *loop) closedListener(w *worker, group int) {
+	if len(w.closed) < l.sockets.Groups() && !slices.Contains(w.closed, group) {
+		w.closed = append(w.closed, group)
+		l.steerDue = l.steerDue || w.State == StateReady
+	}
+}

@@ -1,0 +1,201 @@
+package prefork
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/scoreboard"
+	"github.com/prefork-go/prefork/internal/sig"
+)
+
+// noSlot is the slot of a standby.
+const noSlot = inherit.NoSlot
+
+// State is the state of a worker, as the manager sees it. A worker only moves on
+// to later states, except that a standby becomes starting when it gets a slot.
+type State uint8
+
+const (
+	StateNone     = State(pool.None)     // not spawned yet
+	StateStarting = State(pool.Starting) // its process runs and is not ready
+	StateStandby  = State(pool.Standby)  // started in advance, waiting in Start without a slot
+	StateReady    = State(pool.Ready)    // at work
+	StateStopping = State(pool.Stopping) // sent the stop signal
+	StateKilled   = State(pool.Killed)   // sent SIGKILL
+	StateGone     = State(pool.Gone)     // reaped
+)
+
+func (s State) String() string {
+	return name(int(s), "none", "starting", "standby", "ready", "stopping", "killed", "gone")
+}
+
+// Reason is the reason why a worker exited.
+//
+// ReasonOutOfMemory means that a SIGKILL that this Manager did not send ended the
+// worker, and that the OOM killer was active in the workers' cgroup: in
+// Resources.Cgroup or, by default, in the manager's cgroup at the time of New. It
+// requires Linux and a cgroup with the memory controller; elsewhere such a worker
+// has crashed. A worker that exceeds a limit of its own (as, data) has crashed
+// too: the Go runtime ends it with "fatal error: out of memory" and exit code 2.
+type Reason uint8
+
+const (
+	ReasonFinished     = Reason(pool.Finished)    // exited on its own with code 0
+	ReasonCrashed      = Reason(pool.Crashed)     // exited on its own with another code or by a signal
+	ReasonStopped      = Reason(pool.Stopped)     // was stopped, or killed by SignalAllChildren
+	ReasonRecycled     = Reason(pool.Retired)     // was replaced; see Config.Recycle
+	ReasonStopTimeout  = Reason(pool.Overdue)     // did not stop within StopTimeout (or the second interrupt), and was killed
+	ReasonStuck        = Reason(pool.Stuck)       // was busy for too long without a heartbeat, and was killed
+	ReasonReadyTimeout = Reason(pool.NeverReady)  // was not ready in time, or executed this program again, and was killed
+	ReasonOutOfMemory  = Reason(pool.OutOfMemory) // was killed by the OOM killer
+)
+
+func (r Reason) String() string {
+	return name(int(r), "none", "finished", "crashed", "stopped", "recycled", "stop timeout", "stuck", "ready timeout", "out of memory")
+}
+
+func name(i int, names ...string) string {
+	if i < len(names) {
+		return names[i]
+	}
+	return fmt.Sprintf("unknown (%d)", i)
+}
+
+// The bytes of a worker's status that have a meaning. Any other byte means busy.
+const (
+	StatusNone = scoreboard.None // no worker in the slot, or one that has not called SetStatus
+	StatusIdle = scoreboard.Idle
+)
+
+// ExitStatus is the status of a process that has exited: with Code, or by Signal.
+// If other code of the program has waited for the process (wait4(-1), for
+// example), Unknown is true and nothing else is known.
+type ExitStatus struct {
+	Code     int
+	Signal   syscall.Signal // 0 for none
+	CoreDump bool
+	Unknown  bool
+}
+
+func (s ExitStatus) String() string {
+	switch {
+	case s.Unknown:
+		return "unknown status"
+	case s.Signal == 0:
+		return fmt.Sprintf("exit code %d", s.Code)
+	case s.CoreDump:
+		return sig.Name(s.Signal) + " (core dumped)"
+	}
+	return sig.Name(s.Signal)
+}
+
+// Exit describes a worker that was reaped. Slot is -1 for a standby.
+type Exit struct {
+	Slot, Generation, Ordinal, PID int
+
+	Status ExitStatus
+	Reason Reason
+	Uptime time.Duration
+	Usage  *syscall.Rusage // nil if the status is unknown
+}
+
+func (e Exit) String() string {
+	return fmt.Sprintf("worker %d (%s, generation %d) %v: %v after %v", e.PID, slotName(e.Slot), e.Generation, e.Reason, e.Status, e.Uptime.Round(time.Millisecond))
+}
+
+func slotName(slot int) string {
+	if slot == noSlot {
+		return "standby"
+	}
+	return fmt.Sprintf("slot %d", slot)
+}
+
+// WorkerInfo describes a worker. Slot is -1 for a standby that has none yet.
+type WorkerInfo struct {
+	Slot, Generation, Ordinal, PID int
+
+	State   State
+	Started time.Time
+	Paused  bool // it waits at its checkpoint (Manager.Pause)
+
+	// Status and Requests are set in a Snapshot.
+	Status   byte   // as set by Worker.SetStatus; StatusNone before that, and for a Command
+	Requests uint64 // as counted by Worker.Served
+}
+
+func (w WorkerInfo) String() string {
+	text := fmt.Sprintf("worker %d (%s, generation %d) %v", w.PID, slotName(w.Slot), w.Generation, w.State)
+	if w.Paused {
+		text += ", paused"
+	}
+	return text
+}
+
+// Snapshot is a consistent copy of a Manager's state.
+type Snapshot struct {
+	Name       string
+	PID        int // of the manager
+	Generation int
+	MaxWorkers int
+	Pausing    bool         // the workers are asked to pause (Manager.Pause)
+	Standbys   int          // number of standbys among Workers, also those that are stopping
+	Workers    []WorkerInfo // in the order of their spawns, without those that were reaped
+	Sockets    []SocketInfo // in the order of the calls of Listen
+}
+
+// AllPaused reports whether all workers that are starting or ready have paused.
+// Standbys have nothing to pause.
+func (s Snapshot) AllPaused() bool {
+	for _, w := range s.Workers {
+		if w.Slot != noSlot && (w.State == StateStarting || w.State == StateReady) && !w.Paused {
+			return false
+		}
+	}
+	return s.Pausing
+}
+
+// SocketInfo describes a socket on which the pool listens.
+type SocketInfo struct {
+	Network, Address string // the address is the one that the kernel reports
+	PerWorker        bool   // each slot has a socket of its own
+}
+
+func (s SocketInfo) String() string {
+	how := "one socket"
+	if s.PerWorker {
+		how = "a socket for each worker"
+	}
+	return fmt.Sprintf("%s %s, %s", s.Network, s.Address, how)
+}
+
+func (s Snapshot) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "manager %d", s.PID)
+	if s.Name != "" {
+		fmt.Fprintf(&b, " of %s", s.Name)
+	}
+	fmt.Fprintf(&b, ": generation %d, %d of %d workers", s.Generation, len(s.Workers)-s.Standbys, s.MaxWorkers)
+	if s.Standbys > 0 {
+		fmt.Fprintf(&b, ", %d standing by", s.Standbys)
+	}
+	if s.Pausing {
+		paused := 0
+		for _, w := range s.Workers {
+			if w.Paused {
+				paused++
+			}
+		}
+		fmt.Fprintf(&b, ", %d paused", paused)
+	}
+	for _, l := range s.Sockets {
+		fmt.Fprintf(&b, "\n  %v", l)
+	}
+	for _, w := range s.Workers {
+		fmt.Fprintf(&b, "\n  %v", w)
+	}
+	return b.String()
+}

@@ -274,7 +274,7 @@ func TestWorkerThatWritesNonsense(t *testing.T) {
 		done := r.startAgain()
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if n := strings.Count(log.String(), "does not speak the protocol"); n != 1 {
+		if n := strings.Count(log.String(), "protocol error"); n != 1 {
 			t.Errorf("%d lines, want 1:\n%s", n, &log)
 		}
 		if s := r.Snapshot(); len(s.Workers) != 1 || s.Workers[0].State != StateReady {

@@ -233,7 +233,7 @@ func TestNoSocketsBesideASuccessor(t *testing.T) {
 		r.SetMaxWorkers(6)
 		time.Sleep(time.Second)
 		say(successor, wire.Reached{})
-		want("the successor has taken over", 0, 5)
+		want("the successor took over", 0, 5)
 		<-done
 	})
 }

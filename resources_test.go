@@ -174,7 +174,7 @@ func TestResourcesRefused(t *testing.T) {
 	}
 	// The directory goes after New has looked: the worker cannot have its root, and ends.
 	p := preforktest.Start(t, "vanishing", preforktest.TempDir(t)+"/root")
-	p.Expect(`cannot have the resources that it should: .*hroot`)
+	p.Expect(`cannot apply its resources: .*hroot`)
 	p.Signal(term)
 	p.Wait()
 }

@@ -85,7 +85,7 @@ func TestFullStderr(t *testing.T) {
 	lines := make(chan int)
 	go func() {
 		all, _ := io.ReadAll(in)
-		lines <- strings.Count(string(all), "lines of the log are lost")
+		lines <- strings.Count(string(all), "log lines dropped")
 	}()
 	p.Signal(term) // which is heeded when the log goes on again: one that stands still is not waited for at the end
 	wantSuccess(t, p)

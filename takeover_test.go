@@ -51,7 +51,7 @@ func TestWhatWaitsAtTheTakeover(t *testing.T) {
 					t.Error(err)
 				}
 				if took := r.count("has taken over") == 1; took != c.took {
-					t.Errorf("the successor has taken over: %v, want %v: %q", took, c.took, r.eventLog())
+					t.Errorf("the successor took over: %v, want %v: %q", took, c.took, r.eventLog())
 				}
 				if got := signalsOf(r.successorProcesses()[0]); !slices.Equal(got, c.passed) {
 					t.Errorf("the successor was sent %v, want %v", got, c.passed)

@@ -308,7 +308,7 @@ func TestNoServer(t *testing.T) {
 	server := freeAddress(t)
 	p, _ := pool(t, server, 1, 1)
 	p.Expect(`worker failed.*connection refused`)
-	p.Expect(`slot waits before its next spawn`)
+	p.Expect(`respawn delayed`)
 	p.Signal(syscall.SIGTERM)
 	if state := p.Wait(); !state.Success() {
 		t.Errorf("it ended with %v", state)

@@ -71,7 +71,7 @@ func TestReloadAndStop(t *testing.T) {
 	}
 	write(t, config, `{"Greeting": oops`)
 	p.Signal(syscall.SIGHUP)
-	p.Expect(`reload failed, the workers go on as they are.*invalid character 'o'`)
+	p.Expect(`reload failed, keeping workers.*invalid character 'o'`)
 	if got := get(t, "http://"+address); !strings.HasPrefix(got, "good night ") {
 		t.Errorf("after a broken configuration it says %q", got)
 	}

@@ -114,8 +114,8 @@ func TestLeak(t *testing.T) {
 
 func TestCrashLoop(t *testing.T) {
 	p := preforktest.Start(t, "limits", "-listen", "127.0.0.1:0", "-broken")
-	p.Expect(`workers crash again and again, giving up`)
-	p.Expect(`prefork: the workers crash again and again$`)
+	p.Expect(`crash loop, shutting down`)
+	p.Expect(`prefork: crash loop$`)
 	if state := p.Wait(); state.ExitCode() != 1 {
 		t.Errorf("it ended with %v", state)
 	}

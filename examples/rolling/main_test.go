@@ -86,7 +86,7 @@ func TestReload(t *testing.T) {
 		write(t, page, text)
 		p.Signal(syscall.SIGHUP)
 		p.Expect(`worker failed .*` + why)
-		p.Expect(`generation given up.* kept=2`)
+		p.Expect(`new generation failed.* kept=2`)
 		if got := get(t, address); got != "good night, generation 2" {
 			t.Errorf("after a broken page it says %q", got)
 		}
@@ -95,7 +95,7 @@ func TestReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Signal(syscall.SIGHUP)
-	p.Expect(`reload failed, the workers go on as they are`)
+	p.Expect(`reload failed, keeping workers`)
 
 	write(t, page, "good morning, generation {{.Generation}}")
 	p.Signal(syscall.SIGHUP)

@@ -71,7 +71,7 @@ func TestService(t *testing.T) {
 	}
 
 	command(t, dir, nil, "pause")
-	p.Expect(`the workers are told to pause$`)
+	p.Expect(`pause requested$`)
 	p.ExpectN(2, `ready, paused$`)
 	if body, err := ask(address, 50*time.Millisecond); err == nil {
 		t.Errorf("an answer during the pause: %q", body)
@@ -83,7 +83,7 @@ func TestService(t *testing.T) {
 		answer <- err
 	}()
 	command(t, dir, nil, "resume")
-	p.Expect(`the workers are told to go on$`)
+	p.Expect(`resume requested$`)
 	if err := <-answer; err != nil {
 		t.Errorf("the request that waited: %v", err)
 	}

@@ -48,7 +48,7 @@ func TestSignals(t *testing.T) {
 
 	for range 3 {
 		p.Signal(syscall.SIGTTOU)
-		p.Expect(`number of workers changed`)
+		p.Expect(`max workers changed`)
 	}
 	p.Signal(syscall.SIGTTOU) // none fewer than none
 	p.Expect(`generation begins gen=11 workers=0`)

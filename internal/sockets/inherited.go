@@ -13,7 +13,7 @@ import (
 
 // ErrNotInherited is wrapped by errors that list the sockets this process was
 // started with, when none of them fits the request.
-var ErrNotInherited = errors.New("prefork: no such socket was inherited")
+var ErrNotInherited = errors.New("no such socket was inherited")
 
 // Inherited holds the sockets that this process was started with: from the
 // manager that started it, by its marker, and from start_server or systemd.

@@ -124,9 +124,9 @@ func TestAttachPause(t *testing.T) {
 	wantRunning(t, s, p.PID())
 	for range 3 {
 		s.Resume()
-		p.Expect(`^event: the workers are told to go on$`)
+		p.Expect(`^event: resume requested$`)
 		s.Pause()
-		p.Expect(`^event: the workers are told to pause$`)
+		p.Expect(`^event: pause requested$`)
 		p.ExpectN(2, `^event: worker \d+ \(slot \d, generation 1\) ready, paused$`)
 	}
 	s.Stop() // beats paused

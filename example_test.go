@@ -314,7 +314,7 @@ func ExampleWorker_Context() {
 		for ctx.Err() == nil {
 			time.Sleep(100 * time.Millisecond) // a piece of work
 		}
-		log.Print(context.Cause(ctx)) // "prefork: stopped by SIGTERM", "prefork: the manager is gone"
+		log.Print(context.Cause(ctx)) // "prefork: told to stop by SIGTERM", "prefork: the manager is gone"
 		return nil
 	})
 	if err != nil {

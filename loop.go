@@ -355,7 +355,8 @@ func (l *loop) carryOut(e pool.Effect) {
 	case pool.Delay:
 		l.emit(DelayEvent{Slot: e.Slot, For: e.For})
 	case pool.Look:
-		if !l.leftovers[e.ID].proc.Rest() {
+		l.leftovers[e.ID].proc.ReapLeftovers()
+		if !l.leftovers[e.ID].proc.HasLeftovers() {
 			l.command(pool.Event{Kind: pool.Emptied, ID: e.ID})
 		}
 	case pool.Rest:
@@ -403,7 +404,7 @@ func (l *loop) transition(w *worker, e pool.Effect) {
 		l.steerDue = true
 	}
 	if e.To == pool.Ready && l.cfg.Standby > 0 {
-		w.proc.Foretell()
+		w.proc.WatchExit()
 	}
 	if promoted {
 		l.promote(w)

@@ -29,9 +29,12 @@ func (l *loop) note(n proc.Note) {
 	if l.workers[w.Ordinal] != w {
 		return // reaped when its socket ended
 	}
-	if n.Kind == proc.Ending && !w.exiting && w.proc.Ending() {
-		w.exiting = true
-		l.handle(pool.Event{Kind: pool.Yield, ID: w.Ordinal})
+	if n.Kind == proc.Exiting && !w.exiting {
+		w.exiting = w.proc.Exiting()
+		w.proc.UnwatchExit()
+		if w.exiting {
+			l.handle(pool.Event{Kind: pool.Yield, ID: w.Ordinal})
+		}
 	}
 	if n.Kind == proc.Exited {
 		l.reap(w)
@@ -65,17 +68,17 @@ func (l *loop) read(w *worker) {
 
 func (l *loop) message(w *worker, msg wire.Message) {
 	switch msg := msg.(type) {
-	case wire.Reached:
+	case wire.Ready:
 		l.handle(pool.Event{Kind: pool.Reached, ID: w.Ordinal})
 	case wire.Parked:
 		l.handle(pool.Event{Kind: pool.Parked, ID: w.Ordinal})
-	case wire.Bell:
+	case wire.StatusChanged:
 		l.board.Notified()
 	case wire.Paused:
 		l.paused(w, msg.N)
-	case wire.Retire:
+	case wire.Recycle:
 		l.handle(pool.Event{Kind: pool.Retire, ID: w.Ordinal})
-	case wire.Closed:
+	case wire.ListenerClosed:
 		l.closedListener(w, msg.Socket)
 	}
 }
@@ -133,7 +136,7 @@ func (l *loop) reap(w *worker) bool {
 		return false
 	}
 	w.status, w.usage = status, usage
-	leftover := w.proc.Rest()
+	leftover := w.proc.HasLeftovers()
 	if leftover {
 		l.leftovers[w.Ordinal] = w
 	}

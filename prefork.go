@@ -60,7 +60,7 @@ var process, inherited = initialize()
 
 func initialize() (*self.Process, *sockets.Inherited) {
 	p := self.Read()
-	in := sockets.NewInherited(p.Marker.Sockets, func(group int) { p.Send(wire.Closed{Socket: group}) })
+	in := sockets.NewInherited(p.Marker.Sockets, func(group int) { p.Send(wire.ListenerClosed{Socket: group}) })
 	p.Follow(in)
 	return p, in
 }

@@ -112,30 +112,11 @@ type shutdown struct {
 	byContext   bool // the end of Run's context began it
 }
 
-// trap receives sig until the returned function is called.
-//
-// Each signal has a channel of its own, with room for one: a second signal of the
-// same kind adds nothing. In a shared channel many HUPs would leave no room for a
-// TERM.
-func (s *managerSide) trap(sig os.Signal) (release func()) {
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, sig)
-	go func() {
-		for sig := range c {
-			s.deliver(sig)
-		}
-	}()
-	return func() {
-		signal.Stop(c)
-		close(c)
-	}
-}
-
 // trapTable traps the signals of the table. If the table has the shutdown signal,
 // it also traps interrupts.
 func (s *managerSide) trapTable() {
 	for sig := range s.cfg.TrapSignals {
-		s.trap(sig)
+		sigqueue.Trap(sig, s.deliver)
 	}
 	if _, ok := s.cfg.TrapSignals[s.cfg.ShutdownSignal]; ok {
 		s.trapInterrupt()
@@ -143,7 +124,7 @@ func (s *managerSide) trapTable() {
 	// Go ends a program that writes to a closed standard output or error, unless it
 	// listens for SIGPIPE: a restart of the log's reader would end the service.
 	if _, named := s.cfg.TrapSignals[syscall.SIGPIPE]; !named && !signal.Ignored(syscall.SIGPIPE) {
-		signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+		sigqueue.Trap(syscall.SIGPIPE, func(os.Signal) {})
 	}
 }
 
@@ -156,7 +137,7 @@ func (s *managerSide) trapInterrupt() (release func()) {
 		return func() {}
 	}
 	s.interrupts.Add(1)
-	stop := s.trap(os.Interrupt)
+	stop := sigqueue.Trap(os.Interrupt, s.deliver)
 	return func() {
 		stop()
 		s.interrupts.Add(-1)
@@ -168,7 +149,7 @@ func (s *managerSide) trapShutdown() (release func()) {
 	if _, named := s.cfg.TrapSignals[s.cfg.ShutdownSignal]; named {
 		return func() {} // trapTable has done it
 	}
-	stop, interrupt := s.trap(s.cfg.ShutdownSignal), s.trapInterrupt()
+	stop, interrupt := sigqueue.Trap(s.cfg.ShutdownSignal, s.deliver), s.trapInterrupt()
 	return func() {
 		stop()
 		interrupt()

@@ -259,14 +259,14 @@ func (l *loop) readSuccessor(n *successor) {
 
 func (l *loop) successorMessage(n *successor, msg wire.Message) {
 	switch msg := msg.(type) {
-	case wire.Reached:
+	case wire.Ready:
 		if l.shutdownWaits() {
 			l.stopSuccessor(errShutdown)
 		} else {
 			l.handOver(n)
 		}
 	case wire.Failed:
-		l.stopSuccessor(fmt.Errorf("successor %d: %s", n.proc.Pid(), msg.Why))
+		l.stopSuccessor(fmt.Errorf("successor %d: %s", n.proc.Pid(), msg.Reason))
 	}
 }
 
@@ -396,7 +396,7 @@ func (l *loop) completeTakeover() {
 func (l *loop) reportReady() {
 	if l.reportsReady && l.generation > 0 && l.pool.Full() {
 		l.reportsReady = false
-		process.Send(wire.Reached{})
+		process.Send(wire.Ready{})
 	}
 }
 
@@ -404,7 +404,7 @@ func (l *loop) reportReady() {
 func (l *loop) reportFailed(why string) {
 	if l.reportsReady {
 		l.reportsReady = false
-		process.Send(wire.Failed{Why: why})
+		process.Send(wire.Failed{Reason: why})
 	}
 }
 

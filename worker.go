@@ -31,7 +31,7 @@ func (w *Worker) Context() context.Context { return process.Context() }
 
 // Ready reports to the manager that this worker is ready, for Readiness.Explicit.
 // By default, Start does it. Calling it again is a no-op.
-func (w *Worker) Ready() { w.ready.Do(func() { process.Send(wire.Reached{}) }) }
+func (w *Worker) Ready() { w.ready.Do(func() { process.Send(wire.Ready{}) }) }
 
 // Passed returns the bytes that Manager.Pass was given before this worker's
 // generation began; nil if it was not called. All callers share the bytes, which
@@ -71,14 +71,14 @@ func (w *Worker) Served(n int) {
 	cell, _ := process.Cell()
 	total := cell.Served(n)
 	if limit := uint64(process.Marker.Requests); limit > 0 && n > 0 && total >= limit && total-uint64(n) < limit {
-		process.Send(wire.Retire{})
+		process.Send(wire.Recycle{})
 	}
 }
 
 // Heartbeat reports that the worker is not stuck; see Config.Stuck.
 func (w *Worker) Heartbeat() {
 	cell, _ := process.Cell()
-	cell.Beat()
+	cell.Heartbeat()
 }
 
 // Checkpoint is the point at which a worker pauses; see Manager.Pause. A worker

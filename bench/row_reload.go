@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/internal/loadgen"
 )
 
 // clients is how many make requests, each on a new connection for each request, with a pause between two. None of the
@@ -96,7 +96,7 @@ func (l *loaded) round(r *run, reloads int) error {
 	every := max(time.Second, l.every)
 	for _, reloading := range []bool{false, true} {
 		var answered sync.Map // the pids
-		clients := load.Start(load.Config{
+		clients := loadgen.Start(loadgen.Config{
 			Network: "tcp", Address: address(l.port), Fresh: clients, Path: "/pid", Pause: think, MaxTime: limit,
 			Check: func(status int, body []byte) error {
 				if status != 200 {

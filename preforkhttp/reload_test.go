@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/internal/loadgen"
 )
 
 // socket is what the manager holds: a bound socket that outlives every listener made of it.
@@ -66,7 +66,7 @@ func shutdownOnly(ctx context.Context, _ time.Duration, ln net.Listener, srv *ht
 
 // reload replaces the worker n times under load, the new one running before the old one is told to stop, and returns what
 // the clients saw.
-func reload(t testing.TB, serve serveFunc, n int, limit time.Duration, s *socket, cfg load.Config) load.Result {
+func reload(t testing.TB, serve serveFunc, n int, limit time.Duration, s *socket, cfg loadgen.Config) loadgen.Result {
 	t.Helper()
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(w, r.Body)
@@ -88,7 +88,7 @@ func reload(t testing.TB, serve serveFunc, n int, limit time.Duration, s *socket
 	cfg.Network, cfg.Address = s.ln.Addr().Network(), s.ln.Addr().String()
 	cfg.MaxTime = 5 * time.Minute
 	stop := start()
-	l := load.Start(cfg)
+	l := loadgen.Start(cfg)
 	for range n {
 		// Some requests for every worker, so that each is told to stop in the midst of work.
 		for seen := l.Result().OK; l.Result().OK < seen+20 && l.Result().Failed < 1000; {
@@ -113,7 +113,7 @@ func TestReloadLosesNothing(t *testing.T) {
 				if testing.Short() {
 					c.reloads /= 5
 				}
-				cfg := load.Config{KeepAlive: 16, Fresh: 4, Body: c.body}
+				cfg := loadgen.Config{KeepAlive: 16, Fresh: 4, Body: c.body}
 				res := reload(t, serve, c.reloads, 5*time.Second, bind(t, network), cfg)
 				t.Log(res)
 				if res.Failed > 0 || res.IdleClosed > 0 {
@@ -128,8 +128,8 @@ func TestReloadLosesNothing(t *testing.T) {
 }
 
 // pausing clients are slower than the limit, so that many connections are closed just when a request is on its way.
-func pausing() load.Config {
-	return load.Config{KeepAlive: 64, Pause: func() time.Duration { return rand.N(60 * time.Millisecond) }}
+func pausing() loadgen.Config {
+	return loadgen.Config{KeepAlive: 64, Pause: func() time.Duration { return rand.N(60 * time.Millisecond) }}
 }
 
 const pausingLimit = 20 * time.Millisecond
@@ -146,7 +146,7 @@ func TestComparison(t *testing.T) {
 			name  string
 			serve serveFunc
 		}{{"Shutdown", shutdownOnly}, {"Serve", serve}} {
-			res := reload(t, c.serve, 50, 5*time.Second, bind(t, network), load.Config{KeepAlive: 16, Fresh: 4})
+			res := reload(t, c.serve, 50, 5*time.Second, bind(t, network), loadgen.Config{KeepAlive: 16, Fresh: 4})
 			t.Logf("%-4s %-8s busy clients:    %v", network, c.name, res)
 			res = reload(t, c.serve, 20, pausingLimit, bind(t, network), pausing())
 			t.Logf("%-4s %-8s pausing clients: %v", network, c.name, res)

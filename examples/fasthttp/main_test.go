@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
-	"github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/internal/loadgen"
 	"github.com/prefork-go/prefork/preforktest"
 	"github.com/valyala/fasthttp"
 )
@@ -38,14 +38,14 @@ func reloads() int {
 
 // reload replaces the workers of a program again and again under load from clients that never retry, on new connections
 // and on kept ones.
-func reload(t *testing.T, program string) load.Result {
+func reload(t *testing.T, program string) loadgen.Result {
 	t.Helper()
 	const workers = 3
 	p := preforktest.Start(t, program, "-listen", "127.0.0.1:0", "-workers", fmt.Sprint(workers))
 	address := p.Expect(`^serving on http://(\S+) with`)[1]
 	p.ExpectN(workers, `worker ready`)
 	began := time.Now()
-	clients := load.Start(load.Config{Network: "tcp", Address: address, KeepAlive: 6, Fresh: 3, MaxTime: 5 * time.Minute})
+	clients := loadgen.Start(loadgen.Config{Network: "tcp", Address: address, KeepAlive: 6, Fresh: 3, MaxTime: 5 * time.Minute})
 	for range reloads() {
 		p.Signal(syscall.SIGHUP)
 		p.ExpectN(workers, `worker ready`)

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/internal/loadgen"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
@@ -119,7 +119,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 	}
 	p, address, _ := start(t, 3)
 	began := time.Now()
-	clients := load.Start(load.Config{Network: "tcp", Address: address, KeepAlive: 6, Fresh: 3, MaxTime: 5 * time.Minute})
+	clients := loadgen.Start(loadgen.Config{Network: "tcp", Address: address, KeepAlive: 6, Fresh: 3, MaxTime: 5 * time.Minute})
 	for range reloads {
 		p.Signal(syscall.SIGHUP)
 		p.ExpectN(3, `worker ready`)

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/internal/loadgen"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
@@ -52,7 +52,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 	p, address := start(t, 3)
 	var latest atomic.Int64 // the newest generation that has answered
 	began := time.Now()
-	clients := load.Start(load.Config{
+	clients := loadgen.Start(loadgen.Config{
 		Network: "tcp", Address: address, KeepAlive: 3, Fresh: 3, Timeout: 30 * time.Second, MaxTime: 5 * time.Minute,
 		Check: func(status int, body []byte) error {
 			var generation int64

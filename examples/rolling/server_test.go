@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/internal/loadgen"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
@@ -109,12 +109,12 @@ func (s *server) end() {
 }
 
 // clients are the loads on a server, one for each of its modes.
-type clients map[mode]*load.Load
+type clients map[mode]*loadgen.Load
 
 func (s *server) load(keepAlive, fresh int, pause func() time.Duration, limit time.Duration) clients {
 	all := make(clients)
 	for _, m := range s.modes {
-		all[m] = load.Start(load.Config{
+		all[m] = loadgen.Start(loadgen.Config{
 			Network: m.network, Address: s.addresses[m], KeepAlive: keepAlive, Fresh: fresh, Pause: pause, MaxTime: limit,
 			Check: func(status int, body []byte) error {
 				if status != 200 || string(body) != m.answer() {
@@ -148,8 +148,8 @@ func (all clients) more(t *testing.T, n int) {
 }
 
 // stop returns what was counted, by mode and in all.
-func (all clients) stop() (results map[mode]load.Result, sum load.Result) {
-	results = make(map[mode]load.Result)
+func (all clients) stop() (results map[mode]loadgen.Result, sum loadgen.Result) {
+	results = make(map[mode]loadgen.Result)
 	for m, l := range all {
 		results[m] = l.Stop()
 		sum.Merge(results[m])
@@ -158,7 +158,7 @@ func (all clients) stop() (results map[mode]load.Result, sum load.Result) {
 }
 
 // lost fails the test for requests that were lost.
-func lost(t *testing.T, what any, r load.Result) {
+func lost(t *testing.T, what any, r loadgen.Result) {
 	t.Helper()
 	if r.Failed > 0 {
 		t.Errorf("%v: %d of %d requests failed: %v", what, r.Failed, r.OK+r.Failed, errors.Join(r.Errors...))
@@ -166,7 +166,7 @@ func lost(t *testing.T, what any, r load.Result) {
 }
 
 // times are the figures of a run.
-func times(r load.Result) string {
+func times(r loadgen.Result) string {
 	round := func(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
 	return fmt.Sprintf("p50 %v, p99 %v, p99.9 %v, max %v", round(r.Latency.Percentile(50)), round(r.Latency.Percentile(99)),
 		round(r.Latency.Percentile(99.9)), round(r.Latency.Max))

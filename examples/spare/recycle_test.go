@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
-	httpload "github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/internal/loadgen"
 	"github.com/prefork-go/prefork/preforkhttp"
 	"github.com/prefork-go/prefork/preforktest"
 )
@@ -120,7 +120,7 @@ func TestRecyclingLosesNothing(t *testing.T) {
 	p := preforktest.Start(t, "recycle")
 	address := p.Expect(`^serving on (\S+)$`)[1]
 	began := time.Now()
-	clients := httpload.Start(httpload.Config{Network: "tcp", Address: address, KeepAlive: 12, Fresh: 4, MaxTime: 8 * time.Minute})
+	clients := loadgen.Start(loadgen.Config{Network: "tcp", Address: address, KeepAlive: 12, Fresh: 4, MaxTime: 8 * time.Minute})
 	for n := 20; n <= recyclings; n += 20 {
 		p.Expect(fmt.Sprintf(`^recycled %d$`, n))
 	}

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/internal/loadgen"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
@@ -50,7 +50,7 @@ var answer = regexp.MustCompile(`^worker \d of generation (\d) of manager (\d+)\
 func TestNewManagersUnderLoad(t *testing.T) {
 	p := under(t, "--signal-on-hup=TERM").Start()
 	var answering atomic.Value // the pid of the manager whose worker answered last
-	var clients *load.Load
+	var clients *loadgen.Load
 	old := ""
 	for number := 1; number <= 3; number++ {
 		if number > 1 {
@@ -82,8 +82,8 @@ func TestNewManagersUnderLoad(t *testing.T) {
 	}
 }
 
-func startLoad(address string, answering *atomic.Value) *load.Load {
-	return load.Start(load.Config{
+func startLoad(address string, answering *atomic.Value) *loadgen.Load {
+	return loadgen.Start(loadgen.Config{
 		Network: "tcp", Address: address, KeepAlive: 4, Fresh: 2, MaxTime: 2 * time.Minute,
 		Check: func(status int, body []byte) error {
 			got := answer.FindSubmatch(body)

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/internal/loadgen"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
@@ -50,7 +50,7 @@ func TestSocketActivation(t *testing.T) {
 	p.Expect(`^Listening on `)
 
 	var latest atomic.Int64 // the generation that answered last
-	clients := load.Start(load.Config{
+	clients := loadgen.Start(loadgen.Config{
 		Network: "tcp", Address: address, KeepAlive: 4, Fresh: 2, MaxTime: 2 * time.Minute,
 		Check: func(status int, body []byte) error {
 			var slot int

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/internal/loadgen"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
@@ -91,7 +91,7 @@ func TestUpgrade(t *testing.T) {
 	build(t, binary, "1")
 	p := &program{Program: preforktest.Command(t, exec.Command(binary, "-listen", "127.0.0.1:0", "-workers", "2")).Start(), t: t}
 	p.serves("1", 0)
-	clients := load.Start(load.Config{Network: "tcp", Address: p.address, KeepAlive: 4, Fresh: 2, MaxTime: 2 * time.Minute})
+	clients := loadgen.Start(loadgen.Config{Network: "tcp", Address: p.address, KeepAlive: 4, Fresh: 2, MaxTime: 2 * time.Minute})
 
 	build(t, binary, "2")
 	if got := get(t, p.address); !strings.HasPrefix(got, "version 1, ") {

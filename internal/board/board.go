@@ -24,7 +24,7 @@ type Worker struct {
 	Paused    bool
 
 	busy  bool // as last reported
-	stall scoreboard.Watch
+	stall scoreboard.Stall
 }
 
 // Kind is what an Event reports.
@@ -59,11 +59,11 @@ type Board struct {
 	cfg      Config
 	due      bool // a worker came, went, changed its state or notified the manager
 	notified bool
-	paidTo   pool.Time          // readings so far are paid for up to this time
-	notifier scoreboard.Bell    // asks workers to notify the manager
-	nextScan pool.Time          // the next scan for stuck workers; Never while no worker is busy
-	nextSize pool.Time          // the next measurement of memory
-	cells    []*scoreboard.Cell // reused by each scan
+	paidTo   pool.Time           // readings so far are paid for up to this time
+	notifier scoreboard.Notifier // asks workers to notify the manager
+	nextScan pool.Time           // the next scan for stuck workers; Never while no worker is busy
+	nextSize pool.Time           // the next measurement of memory
+	cells    []*scoreboard.Cell  // reused by each scan
 }
 
 // New returns a Board.
@@ -149,7 +149,7 @@ func (b *Board) Look(now pool.Time, workers []*Worker) (events []Event) {
 		for _, w := range workers {
 			b.cells = append(b.cells, w.Cell)
 		}
-		atNotify := b.notifier.Post(b.cells, low, high)
+		atNotify := b.notifier.Arm(b.cells, low, high)
 		again = (atNotify < low) != (idle < low) || (atNotify > high) != (idle > high)
 	}
 	if again {
@@ -192,9 +192,9 @@ func (b *Board) findStuck(now pool.Time, workers []*Worker, idle int) (events []
 	heldUp := b.nextScan != pool.Never && now-b.nextScan > 2*period
 	for _, w := range workers {
 		if heldUp || w.Paused {
-			w.stall = scoreboard.Watch{}
+			w.stall = scoreboard.Stall{}
 		}
-		if w.stall.Look(w.Cell.Read(), now) >= timeout {
+		if w.stall.Observe(w.Cell.Read(), now) >= timeout {
 			events = append(events, Event{Stuck, w.ID})
 		}
 	}

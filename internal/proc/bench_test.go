@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// BenchmarkStartReap is a process from its start to its end through a table; ByHand is the floor.
+// BenchmarkStartReap measures a process from its start to its reaping. The case
+// "by hand" uses no table and is the lower limit.
 func BenchmarkStartReap(b *testing.B) {
 	path, err := exec.LookPath("true")
 	if err != nil {

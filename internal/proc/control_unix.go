@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// controlPair returns the two ends of a control socket, both close-on-exec, the first one non-blocking. O_NONBLOCK
-// belongs to each end by itself: how the process uses its own is not changed.
+// controlPair returns the two ends of a control socket, both close-on-exec. The
+// manager's end is non-blocking. O_NONBLOCK belongs to one end, so it does not
+// affect the process.
 func controlPair() (ours, theirs int, err error) {
 	fds, err := socketpair()
 	if err != nil {
@@ -25,7 +26,8 @@ func controlPair() (ours, theirs int, err error) {
 	return fds[0], fds[1], nil
 }
 
-// readControl reads from a control socket. ErrWouldBlock leaves the socket as it is; any other error is its end.
+// readControl reads from a control socket. Any error except ErrWouldBlock means
+// that the socket is at its end.
 func readControl(fd int, p []byte) (int, error) {
 	for {
 		n, err := unix.Read(fd, p)
@@ -33,7 +35,8 @@ func readControl(fd int, p []byte) (int, error) {
 		case n > 0, err == nil && len(p) == 0:
 			return n, nil
 		case err == nil, err == unix.ECONNRESET:
-			// A Unix socket is reset, and not just at its end, when its peer dies with something unread.
+			// The kernel resets a Unix socket if its peer dies with unread
+			// data.
 			return 0, io.EOF
 		case err == unix.EAGAIN:
 			return 0, ErrWouldBlock
@@ -43,7 +46,8 @@ func readControl(fd int, p []byte) (int, error) {
 	}
 }
 
-// writeControl writes to a control socket. MSG_NOSIGNAL spares a program that traps SIGPIPE a signal of ours.
+// writeControl writes to a control socket. Without MSG_NOSIGNAL, a program that
+// traps SIGPIPE would receive a signal that this write caused.
 func writeControl(fd int, p []byte) (int, error) {
 	written := 0
 	for written < len(p) {
@@ -51,7 +55,7 @@ func writeControl(fd int, p []byte) (int, error) {
 		written += max(n, 0)
 		switch err {
 		case nil, unix.EINTR:
-		case unix.EAGAIN, unix.ENOBUFS: // the BSDs' word for a full Unix socket can be ENOBUFS
+		case unix.EAGAIN, unix.ENOBUFS: // the BSDs can return ENOBUFS for a full Unix socket
 			return written, ErrWouldBlock
 		default:
 			return written, os.NewSyscallError("sendmsg", err)
@@ -60,10 +64,12 @@ func writeControl(fd int, p []byte) (int, error) {
 	return written, nil
 }
 
-// writeControlFile writes p to a control socket with a descriptor. The kernel attaches it to the first byte. That no part
-// of p stays behind is the kernel's doing, too: Linux queues up to half of the socket's buffer as one, or nothing; the
-// BSDs write nothing while there is less room than their low-water mark of 2 KiB. If one wrote a part all the same, the
-// rest must follow at once, or else the process cannot make sense of what comes after it.
+// writeControlFile writes p to a control socket with a descriptor, which the
+// kernel attaches to the first byte. The kernel writes all of p or nothing:
+// Linux queues up to half of the socket's buffer as one unit, and the BSDs
+// write nothing while the room is below their low-water mark of 2 KiB. If a
+// kernel wrote only a part, the remainder must follow at once. Otherwise the
+// process could not decode the next message.
 func writeControlFile(fd int, p []byte, file int) error {
 	rights := unix.UnixRights(file)
 	for {
@@ -71,12 +77,13 @@ func writeControlFile(fd int, p []byte, file int) error {
 		switch {
 		case n > 0 && n < len(p):
 			if _, err := writeControl(fd, p[n:]); err != nil {
-				return fmt.Errorf("a message was cut: %w", os.NewSyscallError("sendmsg", unix.EMSGSIZE))
+				return fmt.Errorf("partial message in the control socket: %w", os.NewSyscallError("sendmsg", unix.EMSGSIZE))
 			}
 			return nil
 		case err == nil:
 			return nil
-		case err == unix.EAGAIN, err == unix.ENOBUFS, err == unix.ETOOMANYREFS: // more descriptors under way than this user may open
+		case err == unix.EAGAIN, err == unix.ENOBUFS, err == unix.ETOOMANYREFS:
+			// ETOOMANYREFS: more descriptors in flight than this user may open.
 			return ErrWouldBlock
 		case err != unix.EINTR:
 			return os.NewSyscallError("sendmsg", err)

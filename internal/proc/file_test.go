@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fetch reads messages of nine bytes from its control socket, prints each with what can be read from the descriptor that
-// came with it, and begins when its standard input says so.
+// The program fetch waits for a byte on its standard input. Then it reads
+// messages of nine bytes from its control socket and prints each with the
+// content of the descriptor sent with it.
 var fetchProgram = program("fetch", func([]string) {
 	os.Stdin.Read(make([]byte, 1))
 	for {
@@ -40,8 +41,8 @@ var fetchProgram = program("fetch", func([]string) {
 	}
 })
 
-// note is a descriptor from which a text can be read, once.
-func note(t *testing.T, text string) *os.File {
+// textFile returns a descriptor from which a text can be read once.
+func textFile(t *testing.T, text string) *os.File {
 	t.Helper()
 	r, w := pipe(t)
 	w.WriteString(text)
@@ -53,38 +54,40 @@ func TestWriteFile(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
 		c := o.start(fetchProgram, nil)
 		c.in.Write([]byte("x"))
-		for i := range 3 {
+		plain := func() {
 			if n, err := c.Write([]byte("plain    ")); n != 9 || err != nil {
 				t.Fatal(n, err)
 			}
-			r := note(t, fmt.Sprint("text ", i))
+		}
+		for i := range 3 {
+			plain()
+			r := textFile(t, fmt.Sprint("text ", i))
 			if err := c.WriteFile(fmt.Appendf(nil, "message %d", i), int(r.Fd())); err != nil {
 				t.Fatal(err)
 			}
-			r.Close() // the process has its own
+			r.Close() // the process has a duplicate
 			c.expect("plain    ")
 			c.expect(fmt.Sprintf("message %d 1 text %d", i, i))
 		}
 		if err := c.WriteFile([]byte("closed..."), 1<<20); !errors.Is(err, syscall.EBADF) {
-			t.Errorf("a descriptor that is not open: %v", err)
+			t.Errorf("closed descriptor: %v", err)
 		}
-		if n, err := c.Write([]byte("plain    ")); n != 9 || err != nil {
-			t.Fatal(n, err)
-		}
+		plain()
 		c.expect("plain    ")
 		c.Signal(syscall.SIGKILL)
 		c.reap()
 		if err := c.WriteFile([]byte("x"), 0); !errors.Is(err, syscall.EPIPE) {
-			t.Errorf("once reaped: %v, want EPIPE", err)
+			t.Errorf("after Reap: %v, want EPIPE", err)
 		}
 	})
 }
 
-// A process that does not read gets each message with its descriptor, or neither.
+// A process that does not read receives each message with its descriptor, or
+// neither.
 func TestWriteFileFull(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
 		c := o.start(fetchProgram, nil)
-		r := note(t, "")
+		r := textFile(t, "")
 		sent := 0
 		for {
 			err := c.WriteFile(fmt.Appendf(nil, "%9d", sent), int(r.Fd()))
@@ -95,11 +98,11 @@ func TestWriteFileFull(t *testing.T) {
 				t.Fatal(err)
 			}
 			if sent++; sent > 1_000_000 {
-				t.Fatal("it is never full")
+				t.Fatal("the socket is never full")
 			}
 		}
 		if err := c.WriteFile(fmt.Appendf(nil, "%9d", sent), int(r.Fd())); err != ErrWouldBlock {
-			t.Errorf("to a full socket again: %v", err)
+			t.Errorf("second write to a full socket: %v", err)
 		}
 		c.in.Write([]byte("x"))
 		for i := range sent {
@@ -110,7 +113,8 @@ func TestWriteFileFull(t *testing.T) {
 	})
 }
 
-// Descriptors that a process sends are not taken: the kernel drops them, since nobody asks for them.
+// The manager does not receive descriptors, so the kernel drops those that a
+// process sends.
 func TestDescriptorsAreDropped(t *testing.T) {
 	ours, theirs, err := controlPair()
 	if err != nil {
@@ -131,7 +135,7 @@ func TestDescriptorsAreDropped(t *testing.T) {
 	if n, err := readControl(ours, buf); string(buf[:n]) != "with it" || err != nil {
 		t.Fatalf("%q, %v", buf[:n], err)
 	}
-	if _, err := r.Read(buf); err != io.EOF { // nobody has the other end any more
+	if _, err := r.Read(buf); err != io.EOF { // no process has the other end open
 		t.Errorf("the pipe: %v", err)
 	}
 }

@@ -12,25 +12,27 @@ import (
 	"testing"
 )
 
-// A library that waits for any child takes a status now and then. Whoever of the two is first has it.
+// waitAny waits for any child and returns its pid.
+func waitAny() int {
+	for {
+		pid, err := syscall.Wait4(-1, nil, 0, nil)
+		if err != syscall.EINTR {
+			return pid
+		}
+	}
+}
+
+// A library that waits for any child may collect a status before the table. The
+// first of the two gets it.
 func TestForeignWait(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
 		for range 10 {
 			c := o.start(exitProgram, []string{"5"})
-			stolen := make(chan int)
-			go func() {
-				for {
-					pid, err := syscall.Wait4(-1, nil, 0, nil)
-					if err == syscall.EINTR {
-						continue
-					}
-					stolen <- pid
-					return
-				}
-			}()
+			collected := make(chan int)
+			go func() { collected <- waitAny() }()
 			c.in.Close()
 			want := Status{Code: 5}
-			if <-stolen == c.Pid() {
+			if <-collected == c.Pid() {
 				want = Status{Unknown: true}
 			}
 			if status := c.reap(); status != want {
@@ -43,7 +45,8 @@ func TestForeignWait(t *testing.T) {
 	})
 }
 
-// The portable table's goroutine all but always wins that race; here it begins when it has lost.
+// The portable table's goroutine almost always wins that race. Here it starts
+// after it has lost.
 func TestPortableLosesStatus(t *testing.T) {
 	o := newOwner(t, "portable")
 	table := o.Table.(*portableTable)
@@ -52,7 +55,7 @@ func TestPortableLosesStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &portableProcess{t: table, id: 9, pid: child.pid, ended: make(chan struct{})}
+	p := &portableProcess{t: table, id: 9, pid: child.pid, exited: make(chan struct{})}
 	p.process, err = os.FindProcess(p.pid)
 	if err != nil {
 		t.Fatal(err)
@@ -70,19 +73,23 @@ func TestPortableLosesStatus(t *testing.T) {
 	}
 }
 
-// The table takes no status from os/exec.
+// runExit runs a process of os/exec and checks its exit code.
+func runExit(t *testing.T, code int) {
+	err := exec.Command("/bin/sh", "-c", "exit "+strconv.Itoa(code)).Run()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != code {
+		t.Errorf("%v, want exit status %d", err, code)
+	}
+}
+
+// The table collects no status of a process of os/exec.
 func TestBesideExec(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
 		var commands sync.WaitGroup
 		for i := range 4 {
 			commands.Go(func() {
 				for j := range 10 {
-					code := 1 + 10*i + j
-					err := exec.Command("/bin/sh", "-c", "exit "+strconv.Itoa(code)).Run()
-					var exit *exec.ExitError
-					if !errors.As(err, &exit) || exit.ExitCode() != code {
-						t.Errorf("%v, want exit status %d", err, code)
-					}
+					runExit(t, 1+10*i+j)
 				}
 			})
 		}

@@ -4,9 +4,10 @@ package proc
 
 import "golang.org/x/sys/unix"
 
-// awaitEnd waits until a child has ended, and leaves it to be waited for. False says that it could not.
-func awaitEnd(pid int) bool {
-	kq, err := unix.Kqueue() // not inherited by a fork
+// awaitExit waits until a child has exited, and leaves it as a zombie. It
+// returns false if it could not wait.
+func awaitExit(pid int) bool {
+	kq, err := unix.Kqueue() // a fork does not inherit it
 	if err != nil {
 		return false
 	}
@@ -14,7 +15,8 @@ func awaitEnd(pid int) bool {
 	var ev unix.Kevent_t
 	unix.SetKevent(&ev, pid, unix.EVFILT_PROC, unix.EV_ADD|unix.EV_ONESHOT)
 	ev.Fflags = unix.NOTE_EXIT
-	// Most of these systems do not watch a zombie, and a child that was not waited for and is not found can be nothing else.
+	// Most of these systems do not watch a zombie. A child that was not waited
+	// for and is not found must be one.
 	if _, err := unix.Kevent(kq, []unix.Kevent_t{ev}, nil, nil); err != nil {
 		return err == unix.ESRCH
 	}

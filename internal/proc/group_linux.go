@@ -7,20 +7,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// signalGroup is PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal (Linux 6.9): the signal goes to the group whose number is
-// the pid of the process, and as long as the pidfd is open it reaches no later group that was given the same number. That holds
-// when the process was reaped, too: then ESRCH says that nobody is left.
+// signalGroup is PIDFD_SIGNAL_PROCESS_GROUP of pidfd_send_signal (Linux 6.9).
+// It sends to the group whose number is the pid of the process. While the pidfd
+// is open, the signal reaches no later group of the same number, even after the
+// process was reaped. ESRCH means that the group is empty.
 const signalGroup = 1 << 2
 
-// groups is whether the kernel knows signalGroup: it is asked when that is needed for the first time.
-type groups struct{ asked, known bool }
+// groups caches whether the kernel supports signalGroup.
+type groups struct{ checked, supported bool }
 
-func (p *pidfdProcess) knowsGroups() bool {
+func (p *pidfdProcess) supportsGroups() bool {
 	g := &p.t.groups
-	if !g.asked {
-		g.asked, g.known = true, p.sendGroup(0) != unix.EINVAL
+	if !g.checked {
+		g.checked, g.supported = true, p.sendGroup(0) != unix.EINVAL
 	}
-	return g.known
+	return g.supported
 }
 
 func (p *pidfdProcess) sendGroup(sig syscall.Signal) error {
@@ -35,10 +36,10 @@ func (p *pidfdProcess) SignalGroup(sig syscall.Signal) error {
 		return p.Signal(sig)
 	}
 	var err error
-	if p.knowsGroups() {
-		err = os.NewSyscallError("pidfd_send_signal", notGone(p.sendGroup(sig)))
-	} else { // it was not reaped, or the handle would be closed
-		err = os.NewSyscallError("kill", notGone(unix.Kill(-p.pid, sig)))
+	if p.supportsGroups() {
+		err = os.NewSyscallError("pidfd_send_signal", ignoreGone(p.sendGroup(sig)))
+	} else { // not reaped yet, since Reap would have closed the handle
+		err = os.NewSyscallError("kill", ignoreGone(unix.Kill(-p.pid, sig)))
 	}
 	if p.reaped && sig == syscall.SIGKILL {
 		closeFd(&p.pidfd)
@@ -46,24 +47,26 @@ func (p *pidfdProcess) SignalGroup(sig syscall.Signal) error {
 	return err
 }
 
-func (p *pidfdProcess) Rest() bool {
-	if !p.group || !p.reaped || p.pidfd < 0 {
-		return false
+func (p *pidfdProcess) HasLeftovers() bool { return p.reaped && p.pidfd >= 0 }
+
+func (p *pidfdProcess) ReapLeftovers() {
+	if !p.reaped || p.pidfd < 0 {
+		return
 	}
-	if p.knowsGroups() {
+	if p.group && p.supportsGroups() {
 		p.reapOrphans()
-		if p.sendGroup(0) != unix.ESRCH { // nil, or EPERM where they run as another user
-			return true
+		if p.sendGroup(0) != unix.ESRCH { // nil, or EPERM if they run as another user
+			return
 		}
 	}
 	closeFd(&p.pidfd)
-	return false
 }
 
-// killRest is for kernels that do not know signalGroup. A process that has ended and was not waited for still has its pid,
-// which is the number of no group but its own.
-func (p *pidfdProcess) killRest() {
-	if !p.group || p.knowsGroups() {
+// killGroup kills the group of a leader that has exited, for kernels without
+// signalGroup. A process that was not waited for still holds its pid, so no
+// other group has that number.
+func (p *pidfdProcess) killGroup() {
+	if !p.group || p.supportsGroups() {
 		return
 	}
 	var info unix.Siginfo
@@ -72,16 +75,19 @@ func (p *pidfdProcess) killRest() {
 	}
 }
 
-// reapOrphans waits for what has ended of the group and is a child of this process, which gets the orphans of its workers
-// where it is the first one of a container, or a subreaper. Nobody else would, and until then they would count.
+// reapOrphans waits for exited processes of the group that are children of the
+// manager. A manager that is the first process of a container, or a subreaper,
+// becomes the parent of its workers' orphans. No other code waits for them, and
+// until then they count as leftovers.
 func (p *pidfdProcess) reapOrphans() {
 	for {
 		var info unix.Siginfo
 		if err := waitid(unix.P_PGID, p.pid, unix.WNOHANG|unix.WNOWAIT, &info, nil); err != nil || info.Signo == 0 {
 			return
 		}
-		// The group of that number could be another by now. It is not while this one has somebody in it: of one number there
-		// is one group, and the orphan stays in its own until it is waited for.
+		// The number could belong to another group by now, but not while this
+		// group has a member: a number names one group, and the orphan stays in
+		// its own until it is waited for.
 		if p.sendGroup(0) != nil {
 			return
 		}
@@ -89,7 +95,8 @@ func (p *pidfdProcess) reapOrphans() {
 	}
 }
 
-// awaitEnd waits until a child has ended, and leaves it to be waited for. False says that it could not.
-func awaitEnd(pid int) bool {
+// awaitExit waits until a child has exited, and leaves it as a zombie. It
+// returns false if it could not wait.
+func awaitExit(pid int) bool {
 	return waitid(unix.P_PID, pid, unix.WNOWAIT, new(unix.Siginfo), nil) == nil
 }

@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// knowsRests tells whether the table can signal a group without its leader, which depends on the kernel.
-func knowsRests(t Table) bool {
+// groupsSupported reports whether the table can signal a group without its
+// leader, which depends on the kernel.
+func groupsSupported(t Table) bool {
 	_, ok := t.(*pidfdTable)
 	if !ok {
 		return false
@@ -24,20 +25,21 @@ func knowsRests(t Table) bool {
 	return unix.PidfdSendSignal(fd, 0, nil, signalGroup) != unix.EINVAL
 }
 
-// oldTables are those of a Linux between 5.4 and 6.9.
+// oldTables returns a table that behaves as on a Linux from 5.4 to 6.8.
 func oldTables() map[string]func(func(Note)) Table {
 	return map[string]func(func(Note)) Table{"pidfd before 6.9": func(notify func(Note)) Table {
 		t := newTable("pidfd", notify).(*pidfdTable)
-		t.groups.asked = true
+		t.groups.checked = true
 		return t
 	}}
 }
 
-// Some years ago, as far as the kernel shows: pidfd_send_signal refuses flags. The process becomes the program "leaver".
-var yearsAgoProgram = program("yearsAgo", func([]string) {
+// The program oldKernel makes pidfd_send_signal refuse flags, as kernels before
+// 6.9 do, and executes the program leaver.
+var oldKernelProgram = program("oldKernel", func([]string) {
 	const load, equal, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
 	filter := []unix.SockFilter{
-		{Code: load, K: 0}, // the number of the call
+		{Code: load, K: 0}, // the number of the system call
 		{Code: equal, K: unix.SYS_PIDFD_SEND_SIGNAL, Jf: 3},
 		{Code: load, K: 16 + 3*8}, // the lower half of its fourth argument
 		{Code: equal, K: 0, Jt: 1},
@@ -50,7 +52,8 @@ var yearsAgoProgram = program("yearsAgo", func([]string) {
 	check(syscall.Exec("/proc/self/exe", []string{"leaver"}, programEnv(leaverProgram)))
 })
 
-// leaver has a process start another and end, and tells what is left.
+// The program leaver starts a process that starts another one and exits. It
+// prints whether it has leftovers.
 var leaverProgram = program("leaver", func([]string) {
 	notes := make(chan Note, 10)
 	table, err := newPidfdTable(func(n Note) { notes <- n })
@@ -63,17 +66,17 @@ var leaverProgram = program("leaver", func([]string) {
 		}
 	}
 	status, _, ok := p.Reap()
-	fmt.Println(status, ok, p.Rest(), p.SignalGroup(syscall.SIGTERM))
+	fmt.Println(status, ok, p.HasLeftovers(), p.SignalGroup(syscall.SIGTERM))
 	check(table.Close())
 })
 
-func TestYearsAgo(t *testing.T) {
+func TestOldKernel(t *testing.T) {
 	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
-		programs.used[yearsAgoProgram], programs.used[leaverProgram] = true, true
+		programs.used[oldKernelProgram], programs.used[leaverProgram] = true, true
 		t.Skip("the seccomp filter of this test is written for amd64 and arm64")
 	}
-	// run returns when nobody holds the output any more: the one that was left has been killed.
-	if out, want := run(t, yearsAgoProgram), "exit code 3 true false <nil>\n"; out != want {
+	// run returns when no process holds the output: the leftover was killed.
+	if out, want := run(t, oldKernelProgram), "exit code 3 true false <nil>\n"; out != want {
 		t.Errorf("got %q, want %q", out, want)
 	}
 	for { // the orphan
@@ -84,30 +87,31 @@ func TestYearsAgo(t *testing.T) {
 	programs.used[leaverProgram] = true
 }
 
-// What is kept for a rest is one descriptor, and it is closed with the rest.
-func TestRestKeepsOneDescriptor(t *testing.T) {
+// Leftovers take one descriptor, which is closed with the last of them.
+func TestLeftoversKeepOneDescriptor(t *testing.T) {
 	o := newOwner(t, "pidfd")
-	if !knowsRests(o.Table) {
-		t.Skip("this kernel does not know the group of a pidfd")
+	if !groupsSupported(o.Table) {
+		t.Skip("this kernel cannot signal the group of a pidfd")
 	}
 	before := openFiles()
 	b := o.band(nil)
-	b.end()
+	b.endLead()
 	b.in.Close()
-	b.expect("member ends")
+	b.expect("member exits")
 	b.expect("EOF")
 	b.out.Close()
-	left := 0
+	pidfds := 0
 	for _, f := range openFiles() {
 		if strings.HasSuffix(f, "[pidfd]") {
-			left++
+			pidfds++
 		}
 	}
-	if n := len(openFiles()); left != 1 || n != len(before)+1 {
-		t.Errorf("%d pidfds, %d descriptors, and %d before", left, n, len(before))
+	if n := len(openFiles()); pidfds != 1 || n != len(before)+1 {
+		t.Errorf("%d pidfds, %d descriptors, and %d before", pidfds, n, len(before))
 	}
-	for b.Rest() {
+	for b.HasLeftovers() {
 		runtime.Gosched()
+		b.ReapLeftovers()
 	}
 	if n := len(openFiles()); n != len(before) {
 		t.Errorf("%d descriptors at the end, %d before", n, len(before))

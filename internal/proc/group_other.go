@@ -2,6 +2,6 @@
 
 package proc
 
-// awaitEnd waits until a child has ended, and leaves it to be waited for. False says that it could not: here its group is
-// told by nobody once it has begun to be waited for.
-func awaitEnd(int) bool { return false }
+// awaitExit always returns false: these systems offer no wait that leaves a
+// zombie. A group is not signaled here after the wait for its leader has begun.
+func awaitExit(int) bool { return false }

@@ -2,6 +2,6 @@
 
 package proc
 
-func knowsRests(Table) bool { return false }
+func groupsSupported(Table) bool { return false }
 
 func oldTables() map[string]func(func(Note)) Table { return nil }

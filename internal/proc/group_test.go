@@ -20,7 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// member tells of each SIGTERM, and ends with its standard input.
+// The program member prints each SIGTERM and exits at the end of its standard
+// input.
 var memberProgram = program("member", func([]string) {
 	terms := make(chan os.Signal, 1)
 	signal.Notify(terms, syscall.SIGTERM)
@@ -31,11 +32,12 @@ var memberProgram = program("member", func([]string) {
 	}()
 	fmt.Println("member", os.Getpid())
 	io.Copy(io.Discard, os.Stdin)
-	fmt.Println("member ends")
+	fmt.Println("member exits")
 })
 
-// lead starts a member of its group, leaves the group itself if it is told to, tells of each SIGTERM, and ends by SIGINT
-// at the latest, without a care for the member.
+// The program lead starts a member of its group and, with the argument "leave",
+// leaves the group itself. It prints each SIGTERM and exits on SIGINT, whether
+// or not the member has exited.
 var leadProgram = program("lead", func(args []string) {
 	terms := make(chan os.Signal, 1)
 	signal.Notify(terms, syscall.SIGTERM, syscall.SIGINT)
@@ -58,7 +60,7 @@ var leadProgram = program("lead", func(args []string) {
 	}
 })
 
-// A band is a lead with its member.
+// A band is a process of the program lead and its member.
 type band struct {
 	*child
 	member int // its pid
@@ -66,7 +68,7 @@ type band struct {
 
 func (o *owner) band(args []string, changes ...func(*Spec)) *band {
 	o.t.Helper()
-	programEnv(memberProgram) // so that it counts as used
+	programEnv(memberProgram) // mark it as used
 	changes = append([]func(*Spec){func(s *Spec) { s.Group = true }}, changes...)
 	b := &band{child: o.start(leadProgram, args, changes...)}
 	for range 2 {
@@ -80,8 +82,8 @@ func (o *owner) band(args []string, changes ...func(*Spec)) *band {
 	return b
 }
 
-// all returns the next n lines, which come in any order.
-func (b *band) all(n int) (lines []string) {
+// sortedLines returns the next n lines, sorted.
+func (b *band) sortedLines(n int) (lines []string) {
 	b.o.t.Helper()
 	for range n {
 		lines = append(lines, b.line())
@@ -90,20 +92,21 @@ func (b *band) all(n int) (lines []string) {
 	return lines
 }
 
-// end ends the lead alone.
-func (b *band) end() {
+// endLead ends only the lead, and reaps it.
+func (b *band) endLead() {
 	b.o.t.Helper()
 	if err := b.Signal(syscall.SIGINT); err != nil {
 		b.o.t.Fatal(err)
 	}
 	b.o.await(Note{b.id, Exited})
 	if status, _, ok := b.Reap(); !ok || !status.Clean() {
-		b.o.t.Fatalf("the lead ended with %v, %v", status, ok)
+		b.o.t.Fatalf("the lead exited with %v, %v", status, ok)
 	}
 }
 
-// wait waits for the member where this process has inherited it, as it does on Linux.
-func (b *band) wait() {
+// waitMember waits for the member if it is a child of this process, as on
+// Linux.
+func (b *band) waitMember() {
 	for {
 		if _, err := syscall.Wait4(b.member, nil, 0, nil); err != syscall.EINTR {
 			return
@@ -111,25 +114,26 @@ func (b *band) wait() {
 	}
 }
 
-// eachGroupTable runs a test with each table, and tells whether the table can signal a group without its leader.
-func eachGroupTable(t *testing.T, test func(t *testing.T, o *owner, rests bool)) {
-	eachTable(t, func(t *testing.T, o *owner) { test(t, o, knowsRests(o.Table)) })
+// eachGroupTable runs a test with each table. leftovers is whether the table
+// can signal a group without its leader.
+func eachGroupTable(t *testing.T, test func(t *testing.T, o *owner, leftovers bool)) {
+	eachTable(t, func(t *testing.T, o *owner) { test(t, o, groupsSupported(o.Table)) })
 	for name, table := range oldTables() {
 		t.Run(name, func(t *testing.T) { test(t, newOwnerOf(t, table), false) })
 	}
 }
 
 func TestSignalGroup(t *testing.T) {
-	eachGroupTable(t, func(t *testing.T, o *owner, rests bool) {
+	eachGroupTable(t, func(t *testing.T, o *owner, leftovers bool) {
 		b := o.band(nil)
 		b.Signal(syscall.SIGTERM)
 		b.expect("lead TERM")
 		b.SignalGroup(syscall.SIGTERM)
-		if got, want := b.all(2), []string{"lead TERM", "member TERM"}; !slices.Equal(got, want) {
+		if got, want := b.sortedLines(2), []string{"lead TERM", "member TERM"}; !slices.Equal(got, want) {
 			t.Fatalf("to the group: %q, want %q", got, want)
 		}
-		if b.Rest() {
-			t.Error("a process that was not reaped has left something")
+		if b.HasLeftovers() {
+			t.Error("leftovers before Reap")
 		}
 		b.SignalGroup(syscall.SIGKILL)
 		b.expect("EOF")
@@ -137,145 +141,155 @@ func TestSignalGroup(t *testing.T) {
 		if status, _, ok := b.Reap(); !ok || status.Signal != syscall.SIGKILL {
 			t.Error(status, ok)
 		}
-		b.SignalGroup(syscall.SIGKILL) // closes the handle, if the member was not waited for yet
-		b.wait()
+		b.SignalGroup(syscall.SIGKILL) // closes the handle if the member was not waited for
+		b.waitMember()
 	})
 }
 
-// What the leader leaves is still reached, or killed before the leader is waited for.
-func TestRest(t *testing.T) {
-	eachGroupTable(t, func(t *testing.T, o *owner, rests bool) {
+// Leftovers receive signals, or are killed before the table waits for the
+// leader.
+func TestLeftovers(t *testing.T) {
+	eachGroupTable(t, func(t *testing.T, o *owner, leftovers bool) {
 		b := o.band(nil)
-		b.end()
-		if got := b.Rest(); got != rests {
-			t.Fatalf("something is left: %v, want %v", got, rests)
+		b.endLead()
+		if got := b.HasLeftovers(); got != leftovers {
+			t.Fatalf("leftovers %v, want %v", got, leftovers)
 		}
-		if !rests {
-			b.expect("EOF")
-			b.wait()
+		if leftovers {
+			testLeftovers(t, b)
 		} else {
-			b.SignalGroup(syscall.SIGTERM)
-			b.expect("member TERM")
-			if err := b.Signal(syscall.SIGKILL); err != nil { // nobody is there alone
-				t.Error(err)
-			}
-			b.in.Close()
-			b.expect("member ends")
 			b.expect("EOF")
-			for end := time.Now().Add(limit); b.Rest(); runtime.Gosched() { // and nothing tells when that is over
-				if time.Now().After(end) {
-					t.Fatal("the member has ended, and still something is left")
-				}
-			}
-			if _, err := syscall.Wait4(b.member, nil, syscall.WNOHANG, nil); runtime.GOOS == "linux" && err != syscall.ECHILD {
-				t.Errorf("the orphan was not waited for: %v", err)
-			}
+			b.waitMember()
 		}
 		for _, sig := range []syscall.Signal{0, syscall.SIGTERM, syscall.SIGKILL} {
 			if err := b.SignalGroup(sig); err != nil {
-				t.Errorf("signal %d to nobody: %v", sig, err)
+				t.Errorf("signal %d to an empty group: %v", sig, err)
 			}
 		}
 	})
 }
 
-func TestRestKilled(t *testing.T) {
-	eachGroupTable(t, func(t *testing.T, o *owner, rests bool) {
+func testLeftovers(t *testing.T, b *band) {
+	b.SignalGroup(syscall.SIGTERM)
+	b.expect("member TERM")
+	if err := b.Signal(syscall.SIGKILL); err != nil { // reaches only the reaped leader
+		t.Error(err)
+	}
+	b.in.Close()
+	b.expect("member exits")
+	b.expect("EOF")
+	for end := time.Now().Add(limit); b.HasLeftovers(); b.ReapLeftovers() { // no note announces the exit
+		if time.Now().After(end) {
+			t.Fatal("leftovers after the member's exit")
+		}
+		runtime.Gosched()
+	}
+	if _, err := syscall.Wait4(b.member, nil, syscall.WNOHANG, nil); runtime.GOOS == "linux" && err != syscall.ECHILD {
+		t.Errorf("the orphan was not waited for: %v", err)
+	}
+}
+
+func TestLeftoversKilled(t *testing.T) {
+	eachGroupTable(t, func(t *testing.T, o *owner, leftovers bool) {
 		b := o.band(nil)
-		b.end()
+		b.endLead()
 		if err := b.SignalGroup(syscall.SIGKILL); err != nil {
 			t.Error(err)
 		}
-		if b.Rest() {
-			t.Error("something is left that was killed")
+		if b.HasLeftovers() {
+			t.Error("leftovers after SIGKILL")
 		}
 		b.expect("EOF")
-		b.wait()
+		b.waitMember()
 	})
 }
 
-// A process without others leaves nothing, and one that was not asked to keep its group leaves it alone.
-func TestNoRest(t *testing.T) {
+// A process without a member leaves nothing, and a process without Spec.Group
+// has no leftovers.
+func TestNoLeftovers(t *testing.T) {
 	eachGroupTable(t, func(t *testing.T, o *owner, _ bool) {
 		c := o.start(exitProgram, []string{"3"}, func(s *Spec) { s.Group = true })
 		c.in.Close()
-		if status := c.reap(); status.Code != 3 || c.Rest() {
-			t.Errorf("%v, and left something: %v", status, c.Rest())
+		if status := c.reap(); status.Code != 3 || c.HasLeftovers() {
+			t.Errorf("%v, leftovers %v", status, c.HasLeftovers())
 		}
 		b := o.band(nil, func(s *Spec) { s.Group = false })
 		b.SignalGroup(syscall.SIGTERM)
 		b.expect("lead TERM")
-		b.end()
-		if b.Rest() {
-			t.Error("something is left, though nobody asked")
+		b.endLead()
+		if b.HasLeftovers() {
+			t.Error("leftovers without Spec.Group")
 		}
 		b.SignalGroup(syscall.SIGKILL)
 		b.in.Close()
-		b.expect("member ends")
+		b.expect("member exits")
 		b.expect("EOF")
-		b.wait()
+		b.waitMember()
 	})
 }
 
-// A group that the process does not lead belongs to others: this process, in the case "same", which would be killed.
+// A group that the process does not lead belongs to others. In the case "same"
+// its leader is the process that runs the tests.
 func TestGroupOfOthers(t *testing.T) {
 	eachGroupTable(t, func(t *testing.T, o *owner, _ bool) {
-		stranger := o.start(echoProgram, nil)
-		stranger.expect("up")
+		other := o.start(echoProgram, nil)
+		other.expect("up")
 		for name, change := range map[string]func(*Spec){
-			"same":     func(s *Spec) { s.SameGroup = true },
-			"stranger": func(s *Spec) { s.Attr = &syscall.SysProcAttr{Setpgid: true, Pgid: stranger.Pid()} },
+			"same":  func(s *Spec) { s.SameGroup = true },
+			"other": func(s *Spec) { s.Attr = &syscall.SysProcAttr{Setpgid: true, Pgid: other.Pid()} },
 		} {
 			c := o.start(echoProgram, nil, change, func(s *Spec) { s.Group = true })
 			c.expect("up")
 			c.SignalGroup(syscall.SIGTERM)
 			c.expect("TERM")
 			c.SignalGroup(syscall.SIGKILL)
-			if status := c.reap(); status.Signal != syscall.SIGKILL || c.Rest() {
-				t.Errorf("%s: %v, left something: %v", name, status, c.Rest())
+			if status := c.reap(); status.Signal != syscall.SIGKILL || c.HasLeftovers() {
+				t.Errorf("%s: %v, leftovers %v", name, status, c.HasLeftovers())
 			}
 			c.SignalGroup(syscall.SIGKILL)
 		}
-		stranger.in.Close()
-		stranger.expect("EOF")
-		stranger.reap()
+		other.in.Close()
+		other.expect("EOF")
+		other.reap()
 	})
 }
 
-// A leader of a session leads a group, too.
+// A session leader also leads a group.
 func TestGroupOfASession(t *testing.T) {
 	eachGroupTable(t, func(t *testing.T, o *owner, _ bool) {
 		b := o.band(nil, func(s *Spec) { s.Attr = &syscall.SysProcAttr{Setsid: true} })
 		b.SignalGroup(syscall.SIGTERM)
-		if got, want := b.all(2), []string{"lead TERM", "member TERM"}; !slices.Equal(got, want) {
+		if got, want := b.sortedLines(2), []string{"lead TERM", "member TERM"}; !slices.Equal(got, want) {
 			t.Errorf("%q, want %q", got, want)
 		}
-		b.end()
+		b.endLead()
 		b.SignalGroup(syscall.SIGKILL)
 		b.expect("EOF")
-		b.wait()
+		b.waitMember()
 	})
 }
 
-// One that leads a group no more gets its signals alone, and the group that it has left is still its own.
+// A leader that has left its group receives signals alone, and its former group
+// still counts as its own.
 func TestLeaderLeaves(t *testing.T) {
-	eachGroupTable(t, func(t *testing.T, o *owner, rests bool) {
+	eachGroupTable(t, func(t *testing.T, o *owner, leftovers bool) {
 		b := o.band([]string{"leave"})
 		b.SignalGroup(syscall.SIGTERM)
 		b.expect("lead TERM")
-		b.end()
-		if got := b.Rest(); got != rests {
-			t.Errorf("something is left: %v, want %v", got, rests)
+		b.endLead()
+		if got := b.HasLeftovers(); got != leftovers {
+			t.Errorf("leftovers %v, want %v", got, leftovers)
 		}
 		b.SignalGroup(syscall.SIGKILL)
 		b.expect("EOF")
-		b.wait()
+		b.waitMember()
 	})
 }
 
-// Other code that waits for any child takes the leader now and then: nobody is hurt by that.
-func TestGroupOfAStolenLeader(t *testing.T) {
-	eachGroupTable(t, func(t *testing.T, o *owner, rests bool) {
+// Other code that waits for any child collects the leader. No other group is
+// signaled.
+func TestGroupAfterForeignWait(t *testing.T) {
+	eachGroupTable(t, func(t *testing.T, o *owner, leftovers bool) {
 		b := o.band(nil)
 		b.Signal(syscall.SIGINT)
 		for err := syscall.EINTR; errors.Is(err, syscall.EINTR); {
@@ -290,6 +304,6 @@ func TestGroupOfAStolenLeader(t *testing.T) {
 		b.in.Close()
 		for b.line() != "EOF" {
 		}
-		b.wait()
+		b.waitMember()
 	})
 }

@@ -9,15 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// leadsGroup tells whether a process is in the process group whose number is its pid. That number is the number of no other
-// group while the process was not waited for, but the process may be in a group of others.
+// leadsGroup reports whether a process is in the process group whose number is
+// its pid. No other group has that number until the process is waited for, but
+// the process may have moved to another group.
 func leadsGroup(pid int) bool {
 	pgid, err := unix.Getpgid(pid)
 	return err == nil && pgid == pid
 }
 
-// notGone is err, unless it says that nobody was there.
-func notGone(err error) error {
+// ignoreGone returns nil for ESRCH, and otherwise err.
+func ignoreGone(err error) error {
 	if err == unix.ESRCH {
 		return nil
 	}
@@ -27,21 +28,26 @@ func notGone(err error) error {
 func (p *portableProcess) SignalGroup(sig syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.pins || !leadsGroup(p.pid) {
+	if !p.holdsPid || !leadsGroup(p.pid) {
 		return p.Signal(sig)
 	}
-	return os.NewSyscallError("kill", notGone(unix.Kill(-p.pid, sig)))
+	return os.NewSyscallError("kill", ignoreGone(unix.Kill(-p.pid, sig)))
 }
 
-// endGroup is called by the goroutine that is about to wait for the process: what is left of its group is killed, as long as the
-// number of the group is known to be its own.
-func (p *portableProcess) endGroup(ended bool) {
+// killGroup is called by the goroutine that is about to wait for the process.
+// If the process is known to have exited, the number of its group is still its
+// own, and killGroup kills the group.
+func (p *portableProcess) killGroup(exited bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if ended {
+	if exited {
 		unix.Kill(-p.pid, syscall.SIGKILL)
 	}
-	p.pins = false
+	p.holdsPid = false
 }
 
-func (p *portableProcess) Rest() bool { return false }
+// HasLeftovers is always false: wait kills the group before it collects the
+// status of the leader.
+func (p *portableProcess) HasLeftovers() bool { return false }
+
+func (p *portableProcess) ReapLeftovers() {}

@@ -19,15 +19,16 @@ import (
 	"time"
 )
 
-// The test binary is its own supply of programs: TestMain runs the one that programVar names instead of the tests.
-// depthVar stays in the environment of all that come from it, so that none runs the tests, or breeds, by mistake.
+// programVar names the program that TestMain runs instead of the tests.
+// depthVar remains in the environment of all descendants, so that none runs the
+// tests or starts itself without end.
 const (
 	programVar = "PROC_TEST_PROGRAM"
 	depthVar   = "PROC_TEST_DEPTH"
 	maxDepth   = 2
 )
 
-// limit is how long a test waits for what must come.
+// limit is the maximum time that a test waits for a process.
 const limit = 30 * time.Second
 
 var programs = struct {
@@ -42,7 +43,7 @@ func program(name string, run func(args []string)) string {
 	return name
 }
 
-// programEnv returns the environment in which the test binary is the program.
+// programEnv returns the environment in which the test binary runs the program.
 func programEnv(name string) []string {
 	if programs.byName[name] == nil {
 		panic("no program " + name)
@@ -79,7 +80,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// unusedPrograms names what no test runs, if all tests were run.
+// unusedPrograms returns a complaint for each program that no test has run. It
+// returns none if only some tests were selected.
 func unusedPrograms() (complaints []string) {
 	for _, name := range []string{"test.run", "test.skip", "test.list"} {
 		if flag.Lookup(name).Value.String() != "" {
@@ -94,12 +96,13 @@ func unusedPrograms() (complaints []string) {
 	return complaints
 }
 
-// leftBehind tells what of the tests is still there: processes, goroutines, descriptors.
+// leftBehind returns a complaint for each leftover process, goroutine and
+// descriptor of the tests.
 func leftBehind() (complaints []string) {
 	if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); err != syscall.ECHILD {
-		complaints = append(complaints, fmt.Sprintf("a process is left: wait4: %d, %v", pid, err))
+		complaints = append(complaints, fmt.Sprintf("leftover process: wait4: %d, %v", pid, err))
 	}
-	// Goroutines that were told to end do so in their own time.
+	// Goroutines may need some time to return.
 	stacks := ""
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		buf := make([]byte, 1<<20)
@@ -110,17 +113,17 @@ func leftBehind() (complaints []string) {
 		}
 	}
 	if stacks != "" {
-		complaints = append(complaints, "a goroutine is left:\n"+stacks)
+		complaints = append(complaints, "leftover goroutine:\n"+stacks)
 	}
 	return append(complaints, openedByTests()...)
 }
 
-// An owner is in the place of the Manager: it has a Table, and takes its notes one by one.
+// An owner replaces the Manager: it has a Table and receives its notes.
 type owner struct {
 	Table
 	t      testing.TB
 	notes  chan Note
-	early  []Note // came while another was waited for
+	early  []Note // received while await waited for another
 	lastID uint64
 }
 
@@ -141,14 +144,14 @@ func newOwnerOf(t testing.TB, table func(func(Note)) Table) *owner {
 		select {
 		case o.notes <- n:
 		default:
-			panic("notes without end")
+			panic("endless notes")
 		}
 	})
 	t.Cleanup(func() { o.Close() })
 	return o
 }
 
-// await returns when the note has come.
+// await waits for the note.
 func (o *owner) await(want Note) {
 	o.t.Helper()
 	if i := slices.Index(o.early, want); i >= 0 {
@@ -169,7 +172,7 @@ func (o *owner) await(want Note) {
 	}
 }
 
-// count returns how many notes of this kind have come and were not awaited.
+// count returns the number of notes like want that were sent and not awaited.
 func (o *owner) count(want Note) (n int) {
 	for len(o.notes) > 0 {
 		o.early = append(o.early, <-o.notes)
@@ -182,7 +185,7 @@ func (o *owner) count(want Note) (n int) {
 	return n
 }
 
-// A child is a process of a test, which speaks to it on its standard input and output.
+// A child is a process of a test, which uses its standard input and output.
 type child struct {
 	Process
 	id    uint64
@@ -192,7 +195,8 @@ type child struct {
 	lines *bufio.Reader
 }
 
-// start starts a program with its control socket at descriptor 3; the changes apply to its Spec.
+// start starts a program with its control socket at descriptor 3. The changes
+// apply to its Spec.
 func (o *owner) start(name string, args []string, changes ...func(*Spec)) *child {
 	o.t.Helper()
 	self, err := os.Executable()
@@ -237,7 +241,8 @@ func pipe(t testing.TB) (r, w *os.File) {
 	return r, w
 }
 
-// line returns the next line that the process prints, without its end, or "EOF".
+// line returns the next line that the process prints, without the newline, or
+// "EOF".
 func (c *child) line() string {
 	c.o.t.Helper()
 	return line(c.o.t, c.lines)
@@ -262,7 +267,7 @@ func (c *child) expect(want string) {
 	}
 }
 
-// reap waits for the end of the process and returns its status.
+// reap waits for the exit of the process and returns its status.
 func (c *child) reap() Status {
 	c.o.t.Helper()
 	for {
@@ -280,7 +285,7 @@ func (c *child) reap() Status {
 	}
 }
 
-// readControl reads from the control socket until it has n bytes, or io.EOF.
+// readControl reads n bytes from the control socket, or until io.EOF.
 func (c *child) readControl(n int) (string, error) {
 	c.o.t.Helper()
 	var got []byte
@@ -297,6 +302,23 @@ func (c *child) readControl(n int) (string, error) {
 	return string(got), nil
 }
 
+// expectRead reads once and fails unless the result is want.
+func (c *child) expectRead(want string, size int) {
+	c.o.t.Helper()
+	buf := make([]byte, size)
+	if n, err := c.Read(buf); string(buf[:n]) != want || err != nil {
+		c.o.t.Fatalf("control socket: %q, %v; want %q", buf[:n], err, want)
+	}
+}
+
+// expectWouldBlock fails unless there is nothing to read.
+func (c *child) expectWouldBlock() {
+	c.o.t.Helper()
+	if n, err := c.Read(make([]byte, 1)); n != 0 || err != ErrWouldBlock {
+		c.o.t.Fatalf("control socket: %d bytes, %v; want ErrWouldBlock", n, err)
+	}
+}
+
 // expectEnd fails unless the control socket is at its end.
 func (c *child) expectEnd() {
 	c.o.t.Helper()
@@ -305,14 +327,16 @@ func (c *child) expectEnd() {
 	}
 }
 
-// exit ends with the code that its argument says when its standard input ends.
+// The program exit exits at the end of its standard input, with the code in its
+// argument.
 var exitProgram = program("exit", func(args []string) {
 	io.Copy(io.Discard, os.Stdin)
 	code, _ := strconv.Atoi(args[0])
 	os.Exit(code)
 })
 
-// echo repeats its standard input, after the line "up". It does not end by SIGTERM but prints it.
+// The program echo prints "up" and then copies its standard input to its
+// standard output. It prints each SIGTERM and continues.
 var echoProgram = program("echo", func([]string) {
 	terms := make(chan os.Signal, 1)
 	signal.Notify(terms, syscall.SIGTERM)
@@ -325,8 +349,8 @@ var echoProgram = program("echo", func([]string) {
 	io.Copy(os.Stdout, os.Stdin)
 })
 
-// ctl gives a program its end of the control socket.
-func ctl() *os.File { return os.NewFile(3, "control") }
+// controlEnd returns a program's end of the control socket.
+func controlEnd() *os.File { return os.NewFile(3, "control") }
 
 func check(err error) {
 	if err != nil {

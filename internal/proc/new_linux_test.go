@@ -12,13 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// denied installs a seccomp filter under which the calls for pidfds fail with the errno of its argument, and becomes the
-// program "hello", which so has the filter from its first instruction on.
+// The program denied installs a seccomp filter that makes the pidfd calls fail
+// with the errno in its argument. It then executes the program hello, so that
+// the filter applies from its first instruction.
 var deniedProgram = program("denied", func(args []string) {
 	errno, _ := strconv.Atoi(args[0])
 	const load, equal, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
 	filter := []unix.SockFilter{
-		{Code: load, K: 0}, // the number of the call
+		{Code: load, K: 0}, // the number of the system call
 		{Code: equal, K: unix.SYS_PIDFD_OPEN, Jt: 1},
 		{Code: equal, K: unix.SYS_PIDFD_SEND_SIGNAL, Jf: 1},
 		{Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
@@ -40,7 +41,8 @@ func setFilter(prog *unix.SockFprog) error {
 	return nil
 }
 
-// hello starts a process by what New returns and tells how that went.
+// The program hello starts a process with a table of New and prints the
+// outcome.
 var helloProgram = program("hello", func([]string) {
 	notes := make(chan Note, 10)
 	table := New(func(n Note) { notes <- n })

@@ -2,5 +2,5 @@
 
 package proc
 
-// New returns a Table that calls notify for what its processes have to say.
+// New returns a Table that calls notify for each change in its processes.
 func New(notify func(Note)) Table { return newPortableTable(notify, nil) }

@@ -25,15 +25,16 @@ func newTable(name string, notify func(Note)) Table {
 
 var openedBefore []string
 
-// beforeTests makes the test process adopt the orphans of its programs, so that it can wait for them and find those that
-// are left.
+// beforeTests makes the test process the parent of its programs' orphans, so
+// that it can wait for them and find leftovers.
 func beforeTests() {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		panic(err)
 	}
 	openedBefore = openFiles()
 	for _, f := range openedBefore {
-		// What whoever runs the tests left open is not to be found in the programs.
+		// The programs must not inherit descriptors that were open before the
+		// tests.
 		if fd, _ := strconv.Atoi(strings.Fields(f)[0]); fd > 2 {
 			unix.CloseOnExec(fd)
 		}
@@ -43,18 +44,18 @@ func beforeTests() {
 func openedByTests() (complaints []string) {
 	for _, f := range openFiles() {
 		if !slices.Contains(openedBefore, f) {
-			complaints = append(complaints, "a descriptor is left: "+f)
+			complaints = append(complaints, "leftover descriptor: "+f)
 		}
 	}
 	return complaints
 }
 
-// openFiles lists the descriptors of this process, "3 socket:[1234]", but for those of the runtime: its poller's, and the
-// limits of its cgroup, which it keeps open.
+// openFiles lists the descriptors of this process, such as "3 socket:[1234]".
+// It omits those of the Go runtime: its poller and the limits of the cgroup.
 func openFiles() (files []string) {
 	entries, err := os.ReadDir("/proc/self/fd")
 	check(err)
-	poller := true // the runtime's epoll is older than any other, and os.ReadDir has just used it
+	poller := true // the oldest epoll is the runtime's, which os.ReadDir has just used
 	for _, e := range entries {
 		target, err := os.Readlink("/proc/self/fd/" + e.Name())
 		switch {

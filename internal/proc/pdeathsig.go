@@ -13,8 +13,9 @@ func dieWithParent(attr *syscall.SysProcAttr) {
 	}
 }
 
-// followsThread tells whether the process would be signalled at the end of the thread that starts it. FreeBSD's
-// PROC_PDEATHSIG_CTL speaks of the parent process; Linux's PR_SET_PDEATHSIG of the parent thread.
+// followsThread reports whether the kernel signals the process when the thread
+// that started it exits. Linux's PR_SET_PDEATHSIG refers to the parent thread,
+// FreeBSD's PROC_PDEATHSIG_CTL to the parent process.
 func followsThread(attr *syscall.SysProcAttr) bool {
 	return runtime.GOOS == "linux" && attr.Pdeathsig != 0
 }

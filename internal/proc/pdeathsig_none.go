@@ -4,7 +4,8 @@ package proc
 
 import "syscall"
 
-// These kernels tell no process that its parent has died; it has to watch its control socket.
+// dieWithParent does nothing: these kernels do not signal a process when its
+// parent dies. The process must watch its control socket instead.
 func dieWithParent(*syscall.SysProcAttr) {}
 
 func followsThread(*syscall.SysProcAttr) bool { return false }

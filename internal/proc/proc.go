@@ -1,11 +1,12 @@
 // Package proc starts, signals and waits for the processes of a manager.
 //
-// One goroutine, the loop of the Manager, owns every Process: it alone calls the methods below. A Table's own
-// goroutines only tell that owner, through the notify function, which process has something to say; they touch
-// no process, so that no descriptor is closed under a reader.
+// One goroutine, the loop of the Manager, owns every Process and is the only
+// one that calls its methods. The goroutines of a Table notify that owner of
+// changes and touch no process, so no descriptor is closed under a reader.
 //
-// On Linux a Table watches its processes by pidfd; elsewhere, and where the kernel or a seccomp filter denies pidfds,
-// by one waiting goroutine a process.
+// On Linux a Table watches its processes by pidfd. On other systems, and if the
+// kernel or a seccomp filter refuses pidfds, it uses one waiting goroutine for
+// each process.
 package proc
 
 import (
@@ -15,67 +16,85 @@ import (
 	"syscall"
 )
 
-// ErrWouldBlock says that the control socket has nothing to read, or no room to write, now. It is no errno, so that it
-// cannot be taken for the EAGAIN of a fork that ran into a limit on processes.
+// NewTable is the function by which a Manager makes its Table. Only package
+// proctest replaces it.
+var NewTable = New
+
+// ErrWouldBlock is returned if the control socket has nothing to read, or no
+// room to write, at the moment. It is not an errno, so that it cannot be
+// mistaken for the EAGAIN of a fork that met a limit on processes.
 var ErrWouldBlock = errors.New("proc: control socket would block")
 
-// Kind says what a Note is about.
+// Kind is the kind of a Note.
 type Kind uint8
 
 const (
-	// Readable: the control socket of the process has data, or is at its end. The owner reads with Read until
-	// that returns ErrWouldBlock; until then no further Note of this kind comes for this process.
+	// Readable means that the control socket has data or is at its end. The
+	// owner should call Read until it returns ErrWouldBlock. Until then the
+	// Table sends no further Readable note for this process.
 	Readable Kind = iota + 1
-	// Exited: the process has ended and can be reaped. It comes once, unless Reap said "not yet".
+	// Exited means that the process has exited and can be reaped. It is sent
+	// once, and again only after Reap returned false.
 	Exited
-	// Ending: the process may be about to end, which Ending tells. It comes only after Foretell, some times or never, and
-	// Exited comes all the same.
-	Ending
+	// Exiting means that the process may have begun to exit; Process.Exiting
+	// reports whether it has. It is sent only after WatchExit, any number of
+	// times or never. Exited follows in either case.
+	Exiting
 )
 
-// A Note tells that the process started as ID has something to say. The two kinds come in any order, and a Note can be
-// early or late: Start may not have returned yet, or the owner may have read the data, or reaped the process, meanwhile.
+// A Note notifies the owner of a change in the process started as ID. Notes of
+// different kinds come in any order. A Note can be early, before Start has
+// returned, or late, after the owner has read the data or reaped the process.
 type Note struct {
 	ID   uint64
 	Kind Kind
 }
 
-// Spec says how to start a process.
+// Spec describes a process to start.
 type Spec struct {
 	Path string
 	Args []string
 	Env  []string
 
-	// Dir is the working directory of the process; "" is that of this one.
+	// Dir is the working directory of the process. Empty means the directory of
+	// the manager.
 	Dir string
 
-	// Files are the descriptors of the process, by number: Files[i] becomes descriptor i. They are bare numbers and not
-	// *os.File, because File.Fd can clear O_NONBLOCK on a socket that running processes share.
+	// Files are the descriptors of the process: Files[i] becomes descriptor i.
+	// They are numbers and not *os.File, because File.Fd can clear O_NONBLOCK
+	// on a socket that running processes share.
 	Files []uintptr
 
-	// Control is the index in Files at which the process gets its end of the control socket (what stands there is
-	// replaced), or 0 for none.
+	// Control is the index in Files that receives the process's end of the
+	// control socket; the number at that index is ignored. Zero means that the
+	// process has no control socket.
 	Control int
 
-	// Attr is what the caller wishes beside what the Table sets; it is not changed. The process gets a group of its
-	// own unless SameGroup or Attr (Setsid, Setpgid, Foreground) says otherwise. The Table takes PidFD for itself.
+	// Attr holds the caller's attributes; Start does not change it. The process
+	// leads a new process group unless SameGroup or Attr (Setsid, Setpgid,
+	// Foreground) requests otherwise. The Table sets PidFD itself.
 	Attr *syscall.SysProcAttr
 
-	// SameGroup leaves the process in the process group of this one, unless Attr says otherwise: what the terminal sends
-	// to the group, such as an interrupt, reaches both.
+	// SameGroup keeps the process in the process group of the manager, unless
+	// Attr requests otherwise. A signal that the terminal sends to the group,
+	// such as an interrupt, then reaches both.
 	SameGroup bool
 
-	// Group keeps the handle, after Reap, for what is left of the process group that the process led: see
-	// Process.SignalGroup and Process.Rest.
+	// Group keeps the handle open after Reap for leftover processes of the
+	// group that the process led. See Process.SignalGroup and
+	// Process.HasLeftovers.
 	Group bool
 
-	// DieWithParent has the kernel kill the process when the manager dies, by Attr.Pdeathsig or else SIGKILL. It works
-	// on Linux and FreeBSD and is ignored elsewhere. A process that changes its user afterwards is no longer killed.
+	// DieWithParent makes the kernel kill the process when the manager dies, by
+	// Attr.Pdeathsig or, by default, SIGKILL. It works on Linux and FreeBSD and
+	// is ignored elsewhere. The kernel drops the setting when the process
+	// changes its user.
 	DieWithParent bool
 }
 
-// Status is how a process ended. Exactly one of the three holds: it exited with Code, or Signal ended it, or
-// Unknown, because other code of the program waited for it first (a wait4(-1), say) and took the status.
+// Status describes how a process ended: it exited with Code, or Signal killed
+// it, or the status is Unknown. Unknown means that other code of the program
+// waited for the process first, for example by wait4(-1).
 type Status struct {
 	Code     int
 	Signal   syscall.Signal
@@ -83,7 +102,7 @@ type Status struct {
 	Unknown  bool
 }
 
-// Clean tells whether the process ended by itself with exit code 0.
+// Clean reports whether the process exited by itself with code 0.
 func (s Status) Clean() bool { return s == Status{} }
 
 func (s Status) String() string {
@@ -98,72 +117,98 @@ func (s Status) String() string {
 	return fmt.Sprintf("exit code %d", s.Code)
 }
 
-// A Process is a handle on one process: signals through it never reach another that was given the same pid.
+// A Process is a handle on one process. It never signals another process that
+// received the same pid later. Its methods do not block and must be called only
+// by the owner of its Table.
 type Process interface {
 	Pid() int
 
-	// Signal sends sig; it is a no-op, and no error, once the process has ended.
+	// Signal sends sig. It is a no-op once the process has ended.
 	Signal(sig syscall.Signal) error
 
-	// Reap takes the status of a process that has ended, after its Exited note, and frees it; false means that it has
-	// not ended yet, and another note will come. After true the handle is closed, save for what Rest says, and what was
-	// not read from the control socket is lost. The Rusage is nil where the Status is Unknown. A status is given once:
-	// Unknown after that.
+	// Reap collects the status of a process that has exited and closes the
+	// handle, except for leftover processes of Spec.Group. It should be called
+	// after an Exited note. It returns false if the process has not exited; a
+	// further Exited note then follows. Data that was not read from the control
+	// socket is lost. The Rusage is nil if the Status is Unknown. A second call
+	// returns Unknown.
 	Reap() (Status, *syscall.Rusage, bool)
 
-	// Foretell asks for notes of kind Ending: a process with several threads can be seen to end a fraction of a millisecond before
-	// it can be reaped. It costs two descriptors, and does nothing where they are not to be had, or the system cannot do it (Linux
-	// before 6.9, and elsewhere). Ending tells, once after such a note, whether the process as a whole is ending: it will be
-	// Exited soon and runs none of its program any more. False says nothing.
-	Foretell()
-	Ending() bool
+	// WatchExit requests notes of kind Exiting: a process with several threads
+	// shows its exit a fraction of a millisecond before it can be reaped. It
+	// uses two descriptors, until UnwatchExit or Reap. It is a no-op if they
+	// are not available or the system lacks the feature (Linux before 6.9, and
+	// other systems).
+	WatchExit()
 
-	// SignalGroup, for Spec.Group, sends sig to the whole process group of a process that leads one, and else to the
-	// process alone: a group whose number is not the pid of the process is that of others. After Reap it reaches what is
-	// left of the group, and SIGKILL closes the handle then, as nothing outlives it. Like Signal it is a no-op, and no
-	// error, where nothing is left.
+	// UnwatchExit ends WatchExit. The owner should call it after an Exiting
+	// note, to free the descriptors.
+	UnwatchExit()
+
+	// Exiting reports whether the whole process is about to exit. Such a
+	// process runs none of its program any more, and Exited follows soon. False
+	// means only that the kernel does not show it.
+	Exiting() bool
+
+	// SignalGroup sends sig to the process group that the process leads, if
+	// Spec.Group is set, and otherwise to the process alone. A group whose
+	// number is not the pid of the process belongs to others and is not
+	// signaled. After Reap it sends to the leftover processes of the group;
+	// SIGKILL then closes the handle, since nothing survives it. It is a no-op
+	// if the group is empty.
 	SignalGroup(sig syscall.Signal) error
 
-	// Rest tells whether anything is left of the group of a process that was reaped; false closes the handle. No note
-	// tells when that comes. What has ended counts until its parent has waited for it. Where the system cannot signal a
-	// group without its leader (before Linux 6.9, and elsewhere), Rest is always false: there the group is sent SIGKILL
-	// when its leader has ended, before that is waited for, since the number may be another's afterwards.
-	Rest() bool
+	// HasLeftovers reports whether Reap or the last ReapLeftovers left
+	// processes of the group. A process that has exited counts until its parent
+	// has waited for it. HasLeftovers is always false if the system cannot
+	// signal a group without its leader (Linux before 6.9, and other systems).
+	// There the Table sends SIGKILL to the group after its leader has exited
+	// and before it waits for the leader, because the number can belong to
+	// another group afterwards.
+	HasLeftovers() bool
 
-	// Read reads from the control socket without blocking: ErrWouldBlock when it has nothing now (and only then will
-	// Readable come again), io.EOF at its end (and then no more notes of Readable come).
+	// ReapLeftovers waits for leftover processes that have exited and whose
+	// parent is now the manager. Then it checks whether any is left, and closes
+	// the handle if not. No Note announces the exit of a leftover process, so
+	// the owner must call ReapLeftovers repeatedly while HasLeftovers is true.
+	ReapLeftovers()
+
+	// Read reads from the control socket. It returns ErrWouldBlock if there is
+	// nothing to read, and a Readable note follows when there is. It returns
+	// io.EOF at the end of the socket, and no Readable note follows.
 	Read(p []byte) (int, error)
 
-	// Write writes to the control socket without blocking: ErrWouldBlock, with the count of what was written, when the
-	// process has let the socket fill up. No note tells that it has room again; who meets this has a process that does
-	// not read. EPIPE once the process has closed its end.
+	// Write writes to the control socket. If the socket is full, it returns the
+	// number of bytes written and ErrWouldBlock; no Note announces room. It
+	// returns EPIPE if the process has closed its end.
 	Write(p []byte) (int, error)
 
-	// WriteFile writes p to the control socket, and the descriptor fd with it: the process gets a duplicate, fd stays the
-	// caller's. It writes both or nothing, and then ErrWouldBlock says that the socket is full; any other error says that
-	// the process will not get it. p is not empty and has a few hundred bytes at most.
+	// WriteFile writes p and a duplicate of the descriptor fd to the control
+	// socket; the caller keeps fd. It writes both or neither. ErrWouldBlock
+	// means that the socket is full. After any other error the process will not
+	// receive them. p must not be empty and should not exceed a few hundred
+	// bytes.
 	WriteFile(p []byte, fd int) error
 }
 
-// A Table starts processes and watches them. Its notify function is called from any goroutine and must not block, and
-// must not call the Table.
+// A Table starts processes and watches them. It calls its notify function from
+// any goroutine; the function must not block and must not call the Table.
 type Table interface {
-	// Start starts a process under an id below 1<<62 that was not used before. Its errors wrap the errno, or os.ErrClosed
-	// after Close.
+	// Start starts a process under an unused id below 1<<62. Its errors wrap
+	// the errno, or os.ErrClosed after Close.
 	Start(id uint64, spec Spec) (Process, error)
 
-	// Close ends the Table's goroutines; no note comes after it. Processes that have not been reaped are no longer
-	// watched, but their handles stay good. Those that die with their parent keep the thread that started them until
-	// they are reaped, and the portable table's goroutines wait until their processes end.
+	// Close ends the Table's goroutines and all notes. Handles of processes
+	// that have not been reaped remain valid, but the Table no longer watches
+	// them. The thread that started processes with DieWithParent remains until
+	// they are reaped. The portable table's goroutines remain until their
+	// processes exit.
 	Close() error
 
-	// Name says how the processes are watched, for the log: "pidfd", "portable", or, on a Linux that denies pidfds,
-	// "portable" with the reason in parentheses.
+	// Name returns how the Table watches processes, for the log: "pidfd" or
+	// "portable". On a Linux that refuses pidfds the reason follows "portable"
+	// in parentheses.
 	Name() string
 }
-
-// NewTable makes the table of a Manager. Only tests replace it, by a table of
-// pretended processes.
-var NewTable = New
 
 func errClosed() error { return fmt.Errorf("start in a closed table: %w", os.ErrClosed) }

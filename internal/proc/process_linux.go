@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A pidfdProcess belongs to the owner of its table, as do its descriptors; -1 is one that is closed, or never was.
+// A pidfdProcess and its descriptors belong to the owner of its table. A
+// descriptor of -1 is closed or was never open.
 type pidfdProcess struct {
 	t       *pidfdTable
 	id      uint64
@@ -18,7 +19,7 @@ type pidfdProcess struct {
 	control int
 	tied    bool
 	group   bool // Spec.Group
-	reaped  bool // pidfd is kept for what is left of the group
+	reaped  bool // pidfd is open only for leftover processes
 	threads []int
 }
 
@@ -67,7 +68,7 @@ func (p *pidfdProcess) Reap() (Status, *syscall.Rusage, bool) {
 	if p.pidfd < 0 || p.reaped {
 		return Status{Unknown: true}, nil, true
 	}
-	p.killRest()
+	p.killGroup()
 	var info unix.Siginfo
 	var usage unix.Rusage
 	err := waitPidfd(p.pidfd, unix.WNOHANG, &info, &usage)
@@ -76,22 +77,20 @@ func (p *pidfdProcess) Reap() (Status, *syscall.Rusage, bool) {
 		return Status{}, nil, false
 	}
 	p.reaped = true
-	if p.Rest() {
-		p.freeLeader()
-	} else {
-		p.free()
-	}
+	p.ReapLeftovers()
+	p.freeLeader()
 	if err != nil { // ECHILD
 		return Status{Unknown: true}, nil, true
 	}
 	return statusOf(&info), (*syscall.Rusage)(unsafe.Pointer(&usage)), true
 }
 
-// register makes the table watch the process.
+// register adds the process to the table's epoll.
 func (p *pidfdProcess) register() error {
 	if p.pidfd < 0 {
-		// Only emulations of Linux have pidfd_open and ignore CLONE_PIDFD. The process is a child not yet waited for, so
-		// its pid is still its own.
+		// Only emulations of Linux have pidfd_open and ignore CLONE_PIDFD. The
+		// process is a child that was not waited for, so its pid is still its
+		// own.
 		fd, err := unix.PidfdOpen(p.pid, 0)
 		if err != nil {
 			return os.NewSyscallError("pidfd_open", err)
@@ -107,7 +106,7 @@ func (p *pidfdProcess) register() error {
 	return p.epollCtl(unix.EPOLL_CTL_ADD, p.control, Readable)
 }
 
-// discard ends and frees a process that cannot be watched.
+// discard kills and frees a process that cannot be watched.
 func (p *pidfdProcess) discard() {
 	if p.pidfd < 0 {
 		syscall.Kill(p.pid, syscall.SIGKILL)
@@ -120,26 +119,23 @@ func (p *pidfdProcess) discard() {
 		p.Signal(syscall.SIGKILL)
 		waitPidfd(p.pidfd, 0, new(unix.Siginfo), nil)
 	}
-	p.free()
-}
-
-// free closes the handle. To close a descriptor takes it out of the epoll.
-func (p *pidfdProcess) free() {
 	closeFd(&p.pidfd)
 	p.freeLeader()
 }
 
-// freeLeader closes what is of no use for what is left of the group. The pidfd stays in the epoll, where it can
-// have one more note sent, of a process that is known to have ended.
+// freeLeader frees everything except the pidfd, which serves leftover
+// processes. Closing a descriptor removes it from the epoll. An open pidfd
+// stays in it and can cause one more note for the reaped process.
 func (p *pidfdProcess) freeLeader() {
 	closeFd(&p.control)
-	p.closeThreads()
+	p.UnwatchExit()
 	p.t.spawner.release(p.tied)
 	p.tied = false
 }
 
-// arm asks for one more note. The kernel looks at the descriptor as it does so: nothing that came since the owner looked
-// is missed. It cannot fail for want of memory, unlike the registration.
+// arm requests one more note. The kernel checks the descriptor at that moment,
+// so a change since the owner's last check is not missed. Unlike a
+// registration, it cannot fail for lack of memory.
 func (p *pidfdProcess) arm(fd int, kind Kind) {
 	if p.t.closed {
 		return
@@ -160,7 +156,8 @@ func closeFd(fd *int) {
 	}
 }
 
-// waitPidfd waits for the end of a child. With WNOHANG, a child that has not ended leaves info.Signo 0.
+// waitPidfd waits for the exit of a child. With WNOHANG, info.Signo is 0 if the
+// child has not exited.
 func waitPidfd(pidfd, options int, info *unix.Siginfo, usage *unix.Rusage) error {
 	return waitid(unix.P_PIDFD, pidfd, options, info, usage)
 }
@@ -174,14 +171,16 @@ func waitid(kind, id, options int, info *unix.Siginfo, usage *unix.Rusage) error
 	}
 }
 
-// The codes of a SIGCHLD (bits/siginfo-consts.h), which x/sys does not name.
+// The codes of a SIGCHLD (bits/siginfo-consts.h), which x/sys does not define.
 const (
 	cldExited = 1
 	cldDumped = 3
 )
 
-// childField reads a field of the siginfo of a child that ended. Its fields si_pid, si_uid and si_status stand in a union
-// after three words (in which order depends on the architecture: x/sys names them), aligned like a pointer.
+// childField reads a field of the siginfo of a child that exited. The fields
+// si_pid, si_uid and si_status are in a union after three words, aligned like a
+// pointer. The order of the three words depends on the architecture, but x/sys
+// names them.
 func childField(info *unix.Siginfo, i uintptr) int32 {
 	const (
 		ptr   = unsafe.Sizeof(uintptr(0))

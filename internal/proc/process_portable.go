@@ -21,21 +21,21 @@ type portableProcess struct {
 	tied bool
 
 	process *os.Process
-	ended   chan struct{}    // closed when waiting for the process is over
-	state   *os.ProcessState // after ended; nil if other code took the status
+	exited  chan struct{}    // closed when the wait for the process has returned
+	state   *os.ProcessState // valid after exited; nil if other code collected the status
 
-	control *portableControl // nil if there is none, or no more
+	control *portableControl // nil if there is none, or it is closed
 
-	group bool       // Spec.Group
-	mu    sync.Mutex // guards what follows, and is held while the group is signalled
-	pins  bool       // the process was not waited for: its pid, and the number of its group, cannot be another's
+	group    bool       // Spec.Group
+	mu       sync.Mutex // guards holdsPid, and is held while the group is signaled
+	holdsPid bool       // not waited for yet, so no other process or group has the pid
 }
 
 func (p *portableProcess) Pid() int { return p.pid }
 
 func (p *portableProcess) Signal(sig syscall.Signal) error {
-	// os.Process does not take a wait that failed for the end of the process.
-	if p.hasEnded() {
+	// os.Process does not count a failed wait as the exit of the process.
+	if p.hasExited() {
 		return nil
 	}
 	err := p.process.Signal(sig)
@@ -45,9 +45,9 @@ func (p *portableProcess) Signal(sig syscall.Signal) error {
 	return err
 }
 
-// Foretell does nothing here.
-func (p *portableProcess) Foretell()    {}
-func (p *portableProcess) Ending() bool { return false }
+func (p *portableProcess) WatchExit()    {}
+func (p *portableProcess) UnwatchExit()  {}
+func (p *portableProcess) Exiting() bool { return false }
 
 func (p *portableProcess) Read(b []byte) (int, error) {
 	if p.control == nil {
@@ -75,7 +75,7 @@ func (p *portableProcess) WriteFile(b []byte, fd int) error {
 }
 
 func (p *portableProcess) Reap() (Status, *syscall.Rusage, bool) {
-	if !p.hasEnded() {
+	if !p.hasExited() {
 		return Status{}, nil, false
 	}
 	p.free()
@@ -94,26 +94,27 @@ func statusOfWait(ws syscall.WaitStatus) Status {
 	return Status{Code: ws.ExitStatus()}
 }
 
-func (p *portableProcess) hasEnded() bool {
+func (p *portableProcess) hasExited() bool {
 	select {
-	case <-p.ended:
+	case <-p.exited:
 		return true
 	default:
 		return false
 	}
 }
 
-// wait waits for the end of the process. An error is ECHILD: the status went to other code that waits for any child.
+// wait waits for the exit of the process. An error is ECHILD: other code that
+// waits for any child has collected the status.
 func (p *portableProcess) wait() {
 	if p.group {
-		p.endGroup(awaitEnd(p.pid))
+		p.killGroup(awaitExit(p.pid))
 	}
 	p.state, _ = p.process.Wait()
-	close(p.ended)
-	p.t.tell(Note{p.id, Exited})
+	close(p.exited)
+	p.t.send(Note{p.id, Exited})
 }
 
-// discard ends and frees a process that cannot be watched.
+// discard kills and frees a process that cannot be watched.
 func (p *portableProcess) discard() {
 	p.process.Kill()
 	p.process.Wait()
@@ -136,22 +137,23 @@ func (p *portableProcess) closeControl() {
 	}
 }
 
-// A portableControl is the manager's end of a control socket: the owner's, but for watch.
+// A portableControl is the manager's end of a control socket. All its methods
+// except watch belong to the owner.
 type portableControl struct {
 	file    *os.File
 	conn    syscall.RawConn
 	stopped bool
 
 	noted atomic.Bool   // watch has sent a note and waits for rearm
-	rearm chan struct{} // closed when no more notes are wanted
+	rearm chan struct{} // closed by stop
 }
 
-// newPortableControl takes fd over, also when it fails.
+// newPortableControl takes ownership of fd, even if it fails.
 func newPortableControl(fd int) (*portableControl, error) {
 	c := &portableControl{file: os.NewFile(uintptr(fd), "control"), rearm: make(chan struct{}, 1)}
 	var err error
 	if c.conn, err = c.file.SyscallConn(); err == nil {
-		err = c.file.SetReadDeadline(time.Time{}) // fails where the runtime's poller did not take the descriptor
+		err = c.file.SetReadDeadline(time.Time{}) // fails if the runtime's poller refused the descriptor
 	}
 	if err != nil {
 		c.file.Close()
@@ -160,7 +162,7 @@ func newPortableControl(fd int) (*portableControl, error) {
 	return c, nil
 }
 
-// watch calls note whenever the socket has become readable, until it is stopped.
+// watch calls note each time the socket becomes readable, until stop is called.
 func (c *portableControl) watch(note func()) {
 	var peek [1]byte
 	for {
@@ -179,13 +181,14 @@ func (c *portableControl) watch(note func()) {
 	}
 }
 
-// read uses RawConn.Control, because RawConn.Read would wait for watch.
+// read uses RawConn.Control, because RawConn.Read would block until watch has
+// returned.
 func (c *portableControl) read(b []byte) (n int, err error) {
 	if cerr := c.conn.Control(func(fd uintptr) { n, err = readControl(int(fd), b) }); cerr != nil {
 		return 0, cerr
 	}
 	if err == ErrWouldBlock && !c.stopped && c.noted.CompareAndSwap(true, false) {
-		c.rearm <- struct{}{} // has room: one is sent for each note
+		c.rearm <- struct{}{} // does not block: at most one is sent for each note
 	}
 	return n, err
 }
@@ -204,7 +207,7 @@ func (c *portableControl) writeFile(b []byte, file int) (err error) {
 	return err
 }
 
-// stop ends watch, wherever it waits.
+// stop ends watch, which waits for the socket or for rearm.
 func (c *portableControl) stop() {
 	if !c.stopped {
 		c.stopped = true

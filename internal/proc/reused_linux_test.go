@@ -11,8 +11,10 @@ import (
 	"testing"
 )
 
-// reused is the first process of a PID namespace. A process of its table ends, somebody else waits for it, and a stranger gets
-// its pid, and is the first of a group of that number. The table, which has not heard of it yet, signals its process.
+// The program reused is process 1 of a PID namespace. A process of its table
+// exits, other code waits for it, and an unrelated process gets its pid and
+// leads a group of that number. The table has received no event yet and signals
+// its process.
 var reusedProgram = program("reused", func([]string) {
 	notes := make(chan Note, 1000)
 	table, err := newPidfdTable(func(n Note) { notes <- n })
@@ -26,35 +28,35 @@ var reusedProgram = program("reused", func([]string) {
 		check(err)
 		// The next process or thread in this namespace gets the pid.
 		check(os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(p.Pid()-1)), 0))
-		stranger := exec.Command("/bin/cat")
-		stranger.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		in, err := stranger.StdinPipe()
+		other := exec.Command("/bin/cat")
+		other.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		in, err := other.StdinPipe()
 		check(err)
-		out, err := stranger.StdoutPipe()
+		out, err := other.StdoutPipe()
 		check(err)
-		check(stranger.Start())
-		if stranger.Process.Pid == p.Pid() {
+		check(other.Start())
+		if other.Process.Pid == p.Pid() {
 			check(p.Signal(syscall.SIGKILL))
 			check(p.SignalGroup(syscall.SIGKILL))
-			fmt.Fprintln(in, "the stranger lives")
+			fmt.Fprintln(in, "the other process lives")
 			line, err := bufio.NewReader(out).ReadString('\n')
 			fmt.Printf("%s %v, ", strings.TrimSpace(line), err)
 			in.Close()
-			fmt.Println(stranger.Wait())
+			fmt.Println(other.Wait())
 			os.Exit(0)
 		}
-		in.Close() // a thread of this process got it
-		stranger.Wait()
+		in.Close() // a thread of this process got the pid
+		other.Wait()
 		p.Reap()
 	}
-	fmt.Println("no luck with pids")
+	fmt.Println("pid not reused")
 })
 
-// No stranger is signalled, also where the pid of a process means one already.
-func TestPidOfAStranger(t *testing.T) {
+// The table does not signal an unrelated process that has got the pid.
+func TestReusedPid(t *testing.T) {
 	if err := probePidfd(); err != nil || os.Geteuid() != 0 {
 		programs.used[reusedProgram] = true
-		t.Skipf("pidfds (%v) and root are needed", err)
+		t.Skipf("the test needs pidfds (%v) and root", err)
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -64,10 +66,10 @@ func TestPidOfAStranger(t *testing.T) {
 	cmd.Env = programEnv(reusedProgram)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
 	out, err := cmd.CombinedOutput()
-	if strings.HasPrefix(string(out), "no luck") {
+	if strings.HasPrefix(string(out), "pid not reused") {
 		t.Skip(string(out))
 	}
-	if want := "the stranger lives <nil>, <nil>\n"; err != nil || string(out) != want {
+	if want := "the other process lives <nil>, <nil>\n"; err != nil || string(out) != want {
 		t.Errorf("%q, %v; want %q", out, err, want)
 	}
 }

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Without SOCK_CLOEXEC (macOS) the lock keeps this program from forking before the flag is set.
+// socketpair holds the fork lock, because without SOCK_CLOEXEC (macOS) a fork
+// could inherit a descriptor before its flag is set.
 func socketpair() ([2]int, error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()

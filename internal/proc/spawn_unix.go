@@ -12,18 +12,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A spawner starts the processes of one Table, and belongs to the Table's owner.
+// A spawner starts the processes of one Table. It belongs to the Table's owner.
 type spawner struct {
-	thread chan func() // to the goroutine that stays on one thread; nil until the first process needs it
-	tied   int         // processes not reaped that would be killed by the end of that thread
+	thread chan func() // work for a goroutine locked to its thread; nil until needed
+	tied   int         // unreaped processes that the kernel kills when that thread exits
 	closed bool
 }
 
 // spawned is a process that has just been started.
 type spawned struct {
 	pid     int
-	control int  // the manager's end of the control socket, non-blocking, or -1
-	tied    bool // the process needs the spawner's thread: release must be called when it has been reaped
+	control int  // the manager's end of the control socket, or -1
+	tied    bool // the process needs the spawner's thread until release
 }
 
 // spawn starts the process of spec with attr, which sysProcAttr made.
@@ -66,7 +66,8 @@ func (s *spawner) spawn(spec Spec, attr *syscall.SysProcAttr) (spawned, error) {
 	return child, nil
 }
 
-// startError says of which file an error is: the kernel's errno can be that of the directory, too.
+// startError adds the path to an error of a start. The kernel's errno can refer
+// to spec.Dir instead of spec.Path.
 func startError(spec Spec, err error) error {
 	if spec.Dir != "" {
 		if _, err := os.Stat(spec.Dir); err != nil {
@@ -76,14 +77,16 @@ func startError(spec Spec, err error) error {
 	return &os.PathError{Op: "fork/exec", Path: spec.Path, Err: err}
 }
 
-// onThread runs start where the kernel takes the parent to be alive as long as the Table's processes live. Linux sends
-// the signal of PR_SET_PDEATHSIG when the thread that forked ends, and Go ends a thread with the goroutine that was
-// locked to it, even while the program goes on: the caller's thread would not do.
+// onThread runs start on a thread that lives as long as the Table's processes.
+// Linux sends the signal of PR_SET_PDEATHSIG when the thread that forked exits.
+// Go ends a thread together with the goroutine that is locked to it, so the
+// caller's thread could exit while the program continues.
 func (s *spawner) onThread(start func()) {
 	if s.thread == nil {
 		s.thread = make(chan func())
 		go func(work <-chan func()) {
-			// Never unlocked: a thread given back could be taken, and ended, by any other goroutine that locks itself to it.
+			// It is never unlocked: another goroutine could lock itself to the
+			// thread and end it.
 			runtime.LockOSThread()
 			for f := range work {
 				f()
@@ -98,7 +101,7 @@ func (s *spawner) onThread(start func()) {
 	<-done
 }
 
-// release tells that a process has been reaped.
+// release must be called once for each process after it has been reaped.
 func (s *spawner) release(tied bool) {
 	if tied {
 		s.tied--
@@ -118,14 +121,15 @@ func (s *spawner) endThread() {
 	}
 }
 
-// sysProcAttr returns a copy of what the caller of Start wishes, with what the Table adds to it.
+// sysProcAttr returns a copy of spec.Attr with the Table's own settings.
 func sysProcAttr(spec Spec) *syscall.SysProcAttr {
 	attr := new(syscall.SysProcAttr)
 	if spec.Attr != nil {
 		*attr = *spec.Attr
 	}
-	// A signal from the terminal is for the manager to forward. The leader of a session has a group already, and
-	// setpgid would fail for it; Foreground implies Setpgid.
+	// In a group of its own, a worker gets a signal of the terminal only from
+	// the manager. A session leader has a group already, and setpgid would fail
+	// for it. Foreground implies Setpgid.
 	if !spec.SameGroup && !attr.Setsid && !attr.Foreground {
 		attr.Setpgid = true
 	}

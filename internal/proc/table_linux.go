@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// New returns a Table that calls notify for what its processes have to say: by pidfd where the kernel has it (Linux
-// 5.4) and nothing, such as an old seccomp filter, denies it; else the portable one.
+// New returns a Table that calls notify for each change in its processes. It
+// uses pidfds if the kernel has them (Linux 5.4) and no seccomp filter refuses
+// them. Otherwise it returns the portable table.
 func New(notify func(Note)) Table {
 	t, err := newPidfdTable(notify)
 	if err != nil {
@@ -19,21 +20,22 @@ func New(notify func(Note)) Table {
 	return t
 }
 
-// A pidfdTable watches all pidfds and control sockets through one epoll of its own, which in turn is watched by the
-// runtime's poller. So a process costs two descriptors, and neither a goroutine nor a thread.
+// A pidfdTable watches all pidfds and control sockets through its own epoll,
+// which the runtime's poller watches. A process takes two descriptors, and
+// neither a goroutine nor a thread.
 //
-// Every descriptor is registered with EPOLLONESHOT: an event disarms it, and it stays silent until the owner has found
-// nothing more to read, or nothing to reap yet, and arms it again.
+// Every descriptor is registered with EPOLLONESHOT: an event disarms it. The
+// owner arms it again when there is nothing more to read or nothing to reap.
 type pidfdTable struct {
 	notify  func(Note)
-	epfd    int      // the number of epoll, which File.Fd is not asked for: it may change O_NONBLOCK
-	epoll   *os.File // owns epfd
-	ended   chan struct{}
+	epfd    int           // descriptor of epoll; File.Fd may change O_NONBLOCK
+	epoll   *os.File      // owns epfd
+	done    chan struct{} // closed when watch has returned
 	closed  bool
 	spawner spawner
 	groups  groups
 
-	threadless bool // threads cannot be watched
+	threadless bool // the kernel has no pidfds of threads
 }
 
 func newPidfdTable(notify func(Note)) (*pidfdTable, error) {
@@ -44,18 +46,19 @@ func newPidfdTable(notify func(Note)) (*pidfdTable, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	// Only a descriptor that is non-blocking when os.NewFile sees it goes to the runtime's poller.
+	// os.NewFile adds a descriptor to the runtime's poller only if it is
+	// non-blocking.
 	if err := unix.SetNonblock(epfd, true); err != nil {
 		unix.Close(epfd)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
-	t := &pidfdTable{notify: notify, epfd: epfd, epoll: os.NewFile(uintptr(epfd), "epoll"), ended: make(chan struct{})}
+	t := &pidfdTable{notify: notify, epfd: epfd, epoll: os.NewFile(uintptr(epfd), "epoll"), done: make(chan struct{})}
 	conn, err := t.epoll.SyscallConn()
 	if err == nil {
-		err = t.epoll.SetReadDeadline(time.Time{}) // fails where the poller did not take the descriptor
+		err = t.epoll.SetReadDeadline(time.Time{}) // fails if the poller refused the descriptor
 	}
 	if err == nil {
-		_, err = epollWait(epfd, make([]unix.EpollEvent, 1)) // a seccomp filter may know epoll_pwait alone
+		_, err = epollWait(epfd, make([]unix.EpollEvent, 1)) // a seccomp filter may allow only epoll_pwait
 		err = os.NewSyscallError("epoll_wait", err)
 	}
 	if err != nil {
@@ -66,8 +69,8 @@ func newPidfdTable(notify func(Note)) (*pidfdTable, error) {
 	return t, nil
 }
 
-// probePidfd tells what of the pidfd interface is missing. waitid on oneself must say ECHILD; EINVAL is a kernel older
-// than 5.4.
+// probePidfd returns an error if part of the pidfd interface is missing. waitid
+// on the process itself must return ECHILD; EINVAL means a kernel before 5.4.
 func probePidfd() error {
 	fd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
@@ -111,19 +114,20 @@ func (t *pidfdTable) Close() error {
 	}
 	t.closed = true
 	err := t.epoll.Close()
-	<-t.ended
+	<-t.done
 	t.spawner.close()
 	return err
 }
 
 // watch turns events into notes until the table is closed.
 func (t *pidfdTable) watch(conn syscall.RawConn) {
-	defer close(t.ended)
+	defer close(t.done)
 	events := make([]unix.EpollEvent, 64)
 	for {
 		var n int
 		var waitErr error
-		// The runtime is told "not ready" only after an empty epollWait: its poller reports edges.
+		// The poller is edge-triggered, so the function must not return false
+		// before epollWait has returned nothing.
 		err := conn.Read(func(fd uintptr) bool {
 			n, waitErr = epollWait(int(fd), events)
 			return n > 0 || waitErr != nil
@@ -149,8 +153,9 @@ func epollWait(epfd int, events []unix.EpollEvent) (int, error) {
 	}
 }
 
-// event returns the registration of what note is about. Its 64 bits of data hold the id, so that an event still under
-// way when its descriptor was closed never names the process that was given the same descriptor number.
+// event returns the registration by which epoll reports note. Its 64 bits of
+// data hold the id and not a descriptor: the number of a closed descriptor can
+// belong to another process when the event arrives.
 func event(note Note) *unix.EpollEvent {
 	token := note.ID<<2 | uint64(note.Kind-Readable)
 	ev := &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT, Fd: int32(uint32(token)), Pad: int32(uint32(token >> 32))}

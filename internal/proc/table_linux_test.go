@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// descriptors prints the numbers of its descriptors.
+// The program descriptors prints the numbers of its descriptors.
 var descriptorsProgram = program("descriptors", func([]string) {
 	for _, f := range openFiles() {
 		fmt.Print(strings.Fields(f)[0], " ")
@@ -32,7 +32,7 @@ func TestDescriptorsOfTheProcess(t *testing.T) {
 	}
 	defer extra.Close()
 	eachTable(t, func(t *testing.T, o *owner) {
-		neighbour := o.start(exitProgram, []string{"0"}) // has descriptors of its own in the parent
+		neighbour := o.start(exitProgram, []string{"0"}) // has descriptors in the parent
 		for _, last := range []int{3, 4, 9} {
 			c := o.start(descriptorsProgram, nil, func(s *Spec) {
 				for len(s.Files) <= last {
@@ -54,26 +54,24 @@ func TestDescriptorsOfTheProcess(t *testing.T) {
 
 func TestNothingLeaks(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
-		started := func(spec Spec) {
-			c := o.startSpec(spec)
-			if _, err := c.readControl(1); err == nil && spec.Path == "/bin/true" {
-				t.Error("control socket of true says something")
-			}
+		succeed := func(die bool) {
+			c := o.startSpec(Spec{Path: "/bin/sh", Args: []string{"sh", "-c", "exit 0"}, DieWithParent: die})
+			c.expectEnd()
 			c.reap()
 		}
-		sh := Spec{Path: "/bin/sh", Args: []string{"sh", "-c", "exit 0"}}
-		started(sh)
-		before := openFiles()
-		for i := range 200 {
-			sh.DieWithParent = i%2 == 0
-			if i%4 < 2 {
-				started(sh)
-			} else {
-				_, err := o.Start(1<<40, Spec{Path: "/nonexistent", Files: []uintptr{0, 1, 2, 0}, Control: 3, DieWithParent: i%2 == 0})
-				if err == nil {
-					t.Fatal("started a file that does not exist")
-				}
+		fail := func(die bool) {
+			spec := Spec{Path: "/nonexistent", Files: []uintptr{0, 1, 2, 0}, Control: 3, DieWithParent: die}
+			if _, err := o.Start(1<<40, spec); err == nil {
+				t.Fatal("started a file that does not exist")
 			}
+		}
+		succeed(false)
+		before := openFiles()
+		for range 50 {
+			succeed(true)
+			succeed(false)
+			fail(true)
+			fail(false)
 		}
 		if after := openFiles(); len(after) != len(before) {
 			t.Errorf("open before: %q\nafter: %q", before, after)
@@ -81,7 +79,8 @@ func TestNothingLeaks(t *testing.T) {
 	})
 }
 
-// starved starts processes with room for none, one, two ... more descriptors, until it succeeds.
+// The program starved starts processes with a limit of 0, 1, 2 ... additional
+// descriptors until one start succeeds.
 var starvedProgram = program("starved", func(args []string) {
 	notes := make(chan Note, 10)
 	table := newTable(args[0], func(n Note) { notes <- n })
@@ -90,7 +89,7 @@ var starvedProgram = program("starved", func(args []string) {
 	before := openFiles()
 	failures := 0
 	for room := 0; ; room++ {
-		highest, err := unix.Dup(0) // what is open has no gaps below it
+		highest, err := unix.Dup(0) // all lower numbers are open
 		check(err)
 		unix.Close(highest)
 		check(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(highest + room), Max: old.Max}))
@@ -123,7 +122,7 @@ func TestNoDescriptorsLeft(t *testing.T) {
 	}
 }
 
-// run runs a program to its end and returns what it prints.
+// run runs a program until it exits and returns its output.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	self, err := os.Executable()
@@ -135,12 +134,12 @@ func run(t *testing.T, name string, args ...string) string {
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%s: %v, having printed %q", name, err, out)
+		t.Fatalf("%s: %v after %q", name, err, out)
 	}
 	return string(out)
 }
 
-// A process that cannot be watched is not left running.
+// A process that cannot be watched is killed.
 func TestRegistrationFails(t *testing.T) {
 	null, err := os.Open("/dev/null")
 	if err != nil {
@@ -161,7 +160,7 @@ func TestRegistrationFails(t *testing.T) {
 	r.Close()
 	w.Close()
 	if _, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); err != syscall.ECHILD {
-		t.Errorf("a process is left: %v", err)
+		t.Errorf("leftover process: %v", err)
 	}
 	if after := openFiles(); len(after) != len(before) {
 		t.Errorf("open before: %q\nafter: %q", before, after)
@@ -171,7 +170,7 @@ func TestRegistrationFails(t *testing.T) {
 	}
 }
 
-// A Start that got no pidfd finds it by the pid.
+// A Start that received no pidfd opens one by the pid.
 func TestNoPidfdFromClone(t *testing.T) {
 	o := newOwner(t, "pidfd")
 	table := o.Table.(*pidfdTable)
@@ -190,14 +189,14 @@ func TestNoPidfdFromClone(t *testing.T) {
 	}
 }
 
-// family starts an echo process with the same standard input and output from a goroutine whose thread ends, and then
-// waits to be killed.
+// The program family starts an echo process with the same standard input and
+// output from a goroutine whose thread exits. Then it waits to be killed.
 var familyProgram = program("family", func(args []string) {
 	table := newTable(args[0], func(Note) {})
 	for {
 		tid := make(chan int)
 		go func() {
-			runtime.LockOSThread() // and so the thread ends with the goroutine, unless it is the first one
+			runtime.LockOSThread() // the thread ends with the goroutine, unless it is the first
 			self, err := os.Executable()
 			check(err)
 			if unix.Gettid() != os.Getpid() {
@@ -208,14 +207,14 @@ var familyProgram = program("family", func(args []string) {
 			tid <- unix.Gettid()
 		}()
 		if id := <-tid; id != os.Getpid() {
-			for unix.Tgkill(os.Getpid(), id, 0) == nil { // nothing tells that a thread has ended
+			for unix.Tgkill(os.Getpid(), id, 0) == nil { // no event reports the exit of a thread
 				time.Sleep(time.Millisecond)
 			}
 			break
 		}
 	}
-	fmt.Println("thread ended")
-	time.Sleep(2 * limit) // and not select, which is a deadlock once the process has ended
+	fmt.Println("thread exited")
+	time.Sleep(2 * limit) // an empty select would be a deadlock after the process has exited
 })
 
 func TestDieWithParent(t *testing.T) {
@@ -246,26 +245,13 @@ func testDieWithParent(t *testing.T, name string, die bool) {
 	inR.Close()
 	outW.Close()
 
-	// The process and its parent print to the same pipe.
 	lines := bufio.NewReader(out)
-	pid, rest := 0, []string{}
-	for range 3 {
-		text := line(t, lines)
-		if n, err := strconv.Atoi(text); err == nil {
-			pid = n
-		} else {
-			rest = append(rest, text)
-		}
-	}
-	slices.Sort(rest)
-	if pid == 0 || !slices.Equal(rest, []string{"thread ended", "up"}) {
-		t.Fatalf("pid %d, %q", pid, rest)
-	}
+	pid := familyPid(t, lines)
 	ping := func() {
 		t.Helper()
 		fmt.Fprintln(in, "ping")
 		if got := line(t, lines); got != "ping" {
-			t.Fatalf("echo says %q", got)
+			t.Fatalf("echo prints %q", got)
 		}
 	}
 	ping()
@@ -278,20 +264,41 @@ func testDieWithParent(t *testing.T, name string, die bool) {
 	if got := line(t, lines); got != "EOF" {
 		t.Errorf("got %q, want EOF", got)
 	}
-	// A thread of the parent that waits for the process can reap it even as it dies itself.
 	var ws syscall.WaitStatus
 	for err = syscall.EINTR; err == syscall.EINTR; {
 		_, err = syscall.Wait4(pid, &ws, 0, nil)
 	}
-	if die && err == syscall.ECHILD {
-		return
-	}
-	if err != nil || ws.Signaled() != die || die && ws.Signal() != syscall.SIGKILL {
-		t.Errorf("the process ended with %#x, %v", int(ws), err)
+	// ECHILD: a thread of the parent that waits for the process can reap it
+	// while the parent dies.
+	switch {
+	case die && err == syscall.ECHILD:
+	case err != nil, die && ws.Signal() != syscall.SIGKILL, !die && ws.Signaled():
+		t.Errorf("the process exited with %#x, %v", int(ws), err)
 	}
 }
 
-// crowd starts a number of processes and prints how many threads that takes.
+// familyPid reads the output of the program family and returns the pid of the
+// echo process, which prints to the same pipe.
+func familyPid(t *testing.T, lines *bufio.Reader) (pid int) {
+	t.Helper()
+	var texts []string
+	for range 3 {
+		text := line(t, lines)
+		if n, err := strconv.Atoi(text); err == nil {
+			pid = n
+		} else {
+			texts = append(texts, text)
+		}
+	}
+	slices.Sort(texts)
+	if pid == 0 || !slices.Equal(texts, []string{"thread exited", "up"}) {
+		t.Fatalf("pid %d, %q", pid, texts)
+	}
+	return pid
+}
+
+// The program crowd starts the number of processes in its argument and prints
+// the number of its threads.
 var crowdProgram = program("crowd", func(args []string) {
 	size, _ := strconv.Atoi(args[0])
 	notes := make(chan Note, 10*size)
@@ -303,13 +310,7 @@ var crowdProgram = program("crowd", func(args []string) {
 		procs[id], err = table.Start(id, Spec{Path: "/bin/cat", Args: []string{"cat"}, Files: []uintptr{r.Fd(), 1, 2, 0}, Control: 3, DieWithParent: id%2 == 0})
 		check(err)
 	}
-	status, err := os.ReadFile("/proc/self/status")
-	check(err)
-	for s := range strings.Lines(string(status)) {
-		if field, value, _ := strings.Cut(s, ":"); field == "Threads" {
-			fmt.Println(strings.TrimSpace(value))
-		}
-	}
+	fmt.Println(threadCount())
 	w.Close()
 	for len(procs) > 0 {
 		if n := <-notes; n.Kind == Exited {
@@ -321,6 +322,13 @@ var crowdProgram = program("crowd", func(args []string) {
 	}
 })
 
+// threadCount returns the number of threads of this process.
+func threadCount() int {
+	tasks, err := os.ReadDir("/proc/self/task")
+	check(err)
+	return len(tasks)
+}
+
 func TestThreads(t *testing.T) {
 	out := run(t, crowdProgram, "300")
 	if threads, err := strconv.Atoi(strings.TrimSpace(out)); err != nil || threads > 15 {
@@ -328,8 +336,23 @@ func TestThreads(t *testing.T) {
 	}
 }
 
+// The program reserve prints whether it has the reserved threads before and
+// after ReserveThreads.
+var reserveProgram = program("reserve", func([]string) {
+	n := min(runtime.GOMAXPROCS(0), 16) + 8
+	before := threadCount() >= n
+	ReserveThreads()
+	fmt.Println(before, threadCount() >= n)
+})
+
+func TestReserveThreads(t *testing.T) {
+	if out, want := run(t, reserveProgram), "false true\n"; out != want {
+		t.Errorf("got %q, want %q", out, want)
+	}
+}
+
 func TestToken(t *testing.T) {
-	for _, note := range []Note{{0, Readable}, {0, Exited}, {1, Readable}, {1<<31 + 5, Exited}, {1<<62 - 1, Exited}, {1<<62 - 1, Readable}, {1<<62 - 1, Ending}} {
+	for _, note := range []Note{{0, Readable}, {0, Exited}, {1, Readable}, {1<<31 + 5, Exited}, {1<<62 - 1, Exited}, {1<<62 - 1, Readable}, {1<<62 - 1, Exiting}} {
 		if got := noteOf(event(note)); got != note {
 			t.Errorf("%+v becomes %+v", note, got)
 		}

@@ -8,7 +8,8 @@ import (
 	"runtime"
 )
 
-// New returns a Table that starts no process: this system has none of what the Manager needs.
+// New returns a Table whose Start fails with errors.ErrUnsupported: this system
+// lacks the features that a Manager needs.
 func New(func(Note)) Table { return unsupported{} }
 
 type unsupported struct{}

@@ -8,17 +8,18 @@ import (
 	"sync"
 )
 
-// A portableTable has, for each process, one goroutine that waits for its end, and so a thread, and one that waits for
-// its control socket in the runtime's poller.
+// A portableTable has two goroutines for each process. One waits for its exit
+// and occupies a thread. The other waits for its control socket in the
+// runtime's poller.
 //
-// A process is signalled by os.Process, which never signals a pid that it has itself waited for. A pid that other code
-// of the program has waited for can be given to a stranger before the waiting goroutine comes to know: that gap only
-// pidfds close.
+// os.Process never signals a pid that it has waited for itself. If other code
+// of the program waited for the pid, the kernel can give it to an unrelated
+// process before the waiting goroutine returns. Only pidfds close that gap.
 type portableTable struct {
-	why     error // why pidfds cannot be used, where there is more to say than that the system has none
+	why     error // why pidfds are refused; nil if the system has none
 	closed  bool
-	procs   map[*portableProcess]struct{} // not reaped
-	readers sync.WaitGroup                // the goroutines at control sockets
+	procs   map[*portableProcess]struct{} // that have not been reaped
+	readers sync.WaitGroup                // goroutines that wait for control sockets
 	spawner spawner
 
 	mu     sync.Mutex
@@ -44,7 +45,7 @@ func (t *portableTable) Start(id uint64, spec Spec) (Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &portableProcess{t: t, id: id, pid: child.pid, tied: child.tied, ended: make(chan struct{}), group: spec.Group, pins: spec.Group}
+	p := &portableProcess{t: t, id: id, pid: child.pid, tied: child.tied, exited: make(chan struct{}), group: spec.Group, holdsPid: spec.Group}
 	p.process, err = os.FindProcess(child.pid)
 	if err == nil && child.control >= 0 {
 		p.control, err = newPortableControl(child.control)
@@ -57,13 +58,13 @@ func (t *portableTable) Start(id uint64, spec Spec) (Process, error) {
 	go p.wait()
 	if p.control != nil {
 		control := p.control
-		t.readers.Go(func() { control.watch(func() { t.tell(Note{id, Readable}) }) })
+		t.readers.Go(func() { control.watch(func() { t.send(Note{id, Readable}) }) })
 	}
 	return p, nil
 }
 
-// tell passes a note on. The lock makes sure that none comes once the table is closed.
-func (t *portableTable) tell(note Note) {
+// send calls notify. The lock ensures that no note follows Close.
+func (t *portableTable) send(note Note) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.notify != nil {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"reflect"
 	"runtime"
@@ -25,7 +26,7 @@ func TestExitCode(t *testing.T) {
 		for _, code := range []int{0, 1, 7, 255} {
 			c := o.start(exitProgram, []string{strconv.Itoa(code)})
 			if _, _, ok := c.Reap(); ok {
-				t.Fatal("reaped before its end")
+				t.Fatal("reaped before its exit")
 			}
 			c.in.Close()
 			if status := c.reap(); status != (Status{Code: code}) || status.Clean() != (code == 0) {
@@ -52,13 +53,13 @@ func TestSignals(t *testing.T) {
 	})
 }
 
-func TestSignalAfterTheEnd(t *testing.T) {
+func TestSignalAfterExit(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
 		c := o.start(exitProgram, []string{"0"})
 		c.in.Close()
 		o.await(Note{c.id, Exited})
 		if err := c.Signal(syscall.SIGTERM); err != nil {
-			t.Errorf("ended, not reaped: %v", err)
+			t.Errorf("exited, not reaped: %v", err)
 		}
 		if status, _, ok := c.Reap(); !ok || !status.Clean() {
 			t.Errorf("%v, %v", status, ok)
@@ -67,10 +68,10 @@ func TestSignalAfterTheEnd(t *testing.T) {
 			t.Errorf("reaped: %v", err)
 		}
 		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
-			t.Errorf("read once reaped: %v, want EOF", err)
+			t.Errorf("read after Reap: %v, want EOF", err)
 		}
 		if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
-			t.Errorf("write once reaped: %v, want EPIPE", err)
+			t.Errorf("write after Reap: %v, want EPIPE", err)
 		}
 		if status, _, ok := c.Reap(); !ok || !status.Unknown {
 			t.Errorf("reaped twice: %v, %v", status, ok)
@@ -78,7 +79,8 @@ func TestSignalAfterTheEnd(t *testing.T) {
 	})
 }
 
-// Whether a core is dumped is for the system to say; the table must say what os/exec says.
+// The system decides whether a core is dumped. The table must report the same
+// as os/exec.
 func TestCoreDump(t *testing.T) {
 	dump := func() []string {
 		return []string{"sh", "-c", "ulimit -c unlimited; cd " + t.TempDir() + " && kill -ABRT $$"}
@@ -87,7 +89,7 @@ func TestCoreDump(t *testing.T) {
 	reference.Run()
 	ws := reference.ProcessState.Sys().(syscall.WaitStatus)
 	if !ws.CoreDump() {
-		t.Skipf("no core dumps here: %v", reference.ProcessState)
+		t.Skipf("no core dumps on this system: %v", reference.ProcessState)
 	}
 	eachTable(t, func(t *testing.T, o *owner) {
 		c := o.startSpec(Spec{Path: "/bin/sh", Args: dump()})
@@ -97,9 +99,10 @@ func TestCoreDump(t *testing.T) {
 	})
 }
 
-// relay sends what it reads on its control socket back, in capitals, and at the word "bye" prints "closed" and closes it.
+// The program relay sends each line of its control socket back in upper case.
+// After the line "bye" it closes the socket and prints "closed".
 var relayProgram = program("relay", func([]string) {
-	control := ctl()
+	control := controlEnd()
 	lines := bufio.NewReader(control)
 	for {
 		s, err := lines.ReadString('\n')
@@ -118,9 +121,7 @@ var relayProgram = program("relay", func([]string) {
 func TestControl(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
 		c := o.start(relayProgram, nil)
-		if _, err := c.Read(make([]byte, 1)); err != ErrWouldBlock {
-			t.Fatalf("first read: %v", err)
-		}
+		c.expectWouldBlock()
 		for _, word := range []string{"one\n", "two\n", "three\n"} {
 			if n, err := c.Write([]byte(word)); n != len(word) || err != nil {
 				t.Fatalf("write: %d, %v", n, err)
@@ -135,19 +136,18 @@ func TestControl(t *testing.T) {
 		if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
 			t.Errorf("write past the end: %v, want EPIPE", err)
 		}
-		c.expectEnd() // again
+		c.expectEnd() // a second time
 		c.in.Close()
-		if status := c.reap(); !status.Clean() {
-			t.Error(status)
-		}
-		if n := o.count(Note{c.id, Readable}); n > 0 {
-			t.Errorf("%d notes after the end", n)
+		status := c.reap()
+		if n := o.count(Note{c.id, Readable}); n > 0 || !status.Clean() {
+			t.Errorf("%v; %d notes after EOF", status, n)
 		}
 	})
 }
 
-// The kernel reports a peer that died with unread data as a reset, not as an end.
-func TestControlEndsByDeath(t *testing.T) {
+// The kernel reports ECONNRESET and not the end of the socket if the peer died
+// with unread data.
+func TestControlReset(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
 		c := o.start(echoProgram, nil)
 		c.expect("up")
@@ -164,9 +164,62 @@ func TestControlEndsByDeath(t *testing.T) {
 	})
 }
 
-// scribble writes a byte to its control socket for each byte that it reads, and tells that it has done so.
+// A program that traps SIGPIPE receives none from a write to a control socket
+// whose process has closed its end.
+func TestNoSigpipe(t *testing.T) {
+	signals := make(chan os.Signal, 10)
+	signal.Notify(signals, syscall.SIGPIPE, syscall.SIGWINCH)
+	defer signal.Stop(signals)
+	eachTable(t, func(t *testing.T, o *owner) {
+		c := o.start(relayProgram, nil)
+		c.Write([]byte("bye\n"))
+		c.expect("closed")
+		if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("write: %v, want EPIPE", err)
+		}
+		if err := c.WriteFile([]byte("x"), 0); !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("write of a descriptor: %v, want EPIPE", err)
+		}
+		// The Go runtime delivers pending signals in the order of their
+		// numbers, so a SIGPIPE would arrive before this signal.
+		if err := syscall.Kill(os.Getpid(), syscall.SIGWINCH); err != nil {
+			t.Fatal(err)
+		}
+		for sig := <-signals; sig != syscall.SIGWINCH; sig = <-signals {
+			t.Errorf("received %v", sig)
+		}
+		c.in.Close()
+		c.reap()
+	})
+}
+
+// The program report writes to its control socket and exits.
+var reportProgram = program("report", func([]string) {
+	for range 3 {
+		_, err := controlEnd().WriteString("message\n")
+		check(err)
+	}
+})
+
+// Data that a process sent before it exited can be read until Reap, even if the
+// owner did not wait for a Readable note.
+func TestReadAfterExit(t *testing.T) {
+	eachTable(t, func(t *testing.T, o *owner) {
+		c := o.start(reportProgram, nil)
+		o.await(Note{c.id, Exited})
+		c.expectRead("message\n", 8)
+		c.expectRead("message\nmessage\n", 100)
+		c.expectEnd()
+		if status, _, ok := c.Reap(); !ok || !status.Clean() {
+			t.Errorf("%v, %v", status, ok)
+		}
+	})
+}
+
+// The program scribble writes a byte to its control socket for each byte that
+// it reads, and then prints "written".
 var scribbleProgram = program("scribble", func([]string) {
-	control := ctl()
+	control := controlEnd()
 	for buf := make([]byte, 1); ; {
 		if _, err := os.Stdin.Read(buf); err != nil {
 			return
@@ -177,7 +230,7 @@ var scribbleProgram = program("scribble", func([]string) {
 	}
 })
 
-func TestReadableComesOnce(t *testing.T) {
+func TestReadableOnce(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
 		c := o.start(scribbleProgram, nil)
 		readable := Note{c.id, Readable}
@@ -185,35 +238,27 @@ func TestReadableComesOnce(t *testing.T) {
 			c.in.Write([]byte("x"))
 			c.expect("written")
 		}
-		// What the table had to say before this process, it has said when this process has ended.
+		// When this process has been reaped, the table has sent all earlier
+		// notes.
 		barrier := func() {
 			b := o.start(exitProgram, []string{"0"})
 			b.in.Close()
 			b.reap()
 		}
-		buf := make([]byte, 2)
 		for range 3 {
-			if _, err := c.Read(buf); err != ErrWouldBlock {
-				t.Fatalf("read with nothing there: %v", err)
-			}
+			c.expectWouldBlock()
 			write()
 			o.await(readable)
 			write()
 			barrier()
-			if n, err := c.Read(buf[:1]); n != 1 || err != nil {
-				t.Fatal(n, err)
-			}
+			c.expectRead("x", 1)
 			write()
 			barrier()
 			if n := o.count(readable); n > 0 {
 				t.Fatalf("%d more notes before ErrWouldBlock", n)
 			}
-			if n, err := c.Read(buf); n != 2 || err != nil {
-				t.Fatal(n, err)
-			}
-			if _, err := c.Read(buf); err != ErrWouldBlock {
-				t.Fatal(err)
-			}
+			c.expectRead("xx", 2)
+			c.expectWouldBlock()
 		}
 		write()
 		o.await(readable)
@@ -233,7 +278,8 @@ func TestNoControl(t *testing.T) {
 	})
 }
 
-// groups prints whether it leads its process group and its session, and whether its group is its parent's.
+// The program groups prints whether it leads its process group and its session,
+// and whether it is in the group of its parent.
 var groupsProgram = program("groups", func([]string) {
 	pgid, err := unix.Getpgid(0)
 	check(err)
@@ -277,8 +323,8 @@ func TestProcessGroup(t *testing.T) {
 	}
 }
 
-// where prints its working directory.
-var whereProgram = program("where", func([]string) {
+// The program pwd prints its working directory.
+var pwdProgram = program("pwd", func([]string) {
 	dir, err := os.Getwd()
 	check(err)
 	fmt.Println(dir)
@@ -295,7 +341,7 @@ func TestDir(t *testing.T) {
 	}
 	eachTable(t, func(t *testing.T, o *owner) {
 		for dir, want := range map[string]string{"": here, there: there} {
-			c := o.start(whereProgram, nil, func(s *Spec) { s.Dir = dir })
+			c := o.start(pwdProgram, nil, func(s *Spec) { s.Dir = dir })
 			c.expect(want)
 			c.reap()
 		}
@@ -333,7 +379,7 @@ func TestStartErrors(t *testing.T) {
 	})
 }
 
-// A process can outlive the watch on it, and its handle stays good.
+// The handle of a process remains valid after Close.
 func TestClose(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
 		c := o.start(relayProgram, nil, func(s *Spec) { s.DieWithParent = true })
@@ -344,24 +390,19 @@ func TestClose(t *testing.T) {
 		}
 		c.Write([]byte("hello\nbye\n"))
 		c.expect("closed")
-		buf := make([]byte, 100)
-		if n, err := c.Read(buf); string(buf[:n]) != "HELLO\n" || err != nil {
-			t.Errorf("%q, %v", buf[:n], err)
-		}
+		c.expectRead("HELLO\n", 100)
 		c.Signal(syscall.SIGKILL)
 		for c.line() != "EOF" {
 		}
-		for { // no note tells
-			if status, _, ok := c.Reap(); ok {
-				if status.Signal != syscall.SIGKILL {
-					t.Error(status)
-				}
-				break
-			}
+		status, _, ok := c.Reap()
+		for ; !ok; status, _, ok = c.Reap() { // Close has ended the notes
 			runtime.Gosched()
 		}
+		if status.Signal != syscall.SIGKILL {
+			t.Error(status)
+		}
 		if len(o.notes) > 0 {
-			t.Errorf("a note after Close: %v", <-o.notes)
+			t.Errorf("note after Close: %v", <-o.notes)
 		}
 	})
 }

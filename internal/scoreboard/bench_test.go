@@ -11,7 +11,7 @@ import (
 )
 
 func BenchmarkSet(b *testing.B) {
-	_, w := pair(b, noRing)
+	_, w := pair(b, noNotify)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		w.Set("R_"[i&1])
@@ -19,23 +19,23 @@ func BenchmarkSet(b *testing.B) {
 }
 
 func BenchmarkServed(b *testing.B) {
-	_, w := pair(b, noRing)
+	_, w := pair(b, noNotify)
 	b.ReportAllocs()
 	for b.Loop() {
 		w.Served(1)
 	}
 }
 
-func BenchmarkBeat(b *testing.B) {
-	_, w := pair(b, noRing)
+func BenchmarkHeartbeat(b *testing.B) {
+	_, w := pair(b, noNotify)
 	b.ReportAllocs()
 	for b.Loop() {
-		w.Beat()
+		w.Heartbeat()
 	}
 }
 
-// BenchmarkFile is how Parallel::Scoreboard publishes a status: a write to a file, under a lock. "write" is without the
-// lock.
+// BenchmarkFile measures how Parallel::Scoreboard publishes a status: by a
+// write to a file under a lock. The case "write" omits the lock.
 func BenchmarkFile(b *testing.B) {
 	f, err := os.CreateTemp(b.TempDir(), "")
 	if err != nil {
@@ -68,7 +68,8 @@ func BenchmarkFile(b *testing.B) {
 	})
 }
 
-// BenchmarkNew is what a spawn pays: the file, the cell, and letting go of both.
+// BenchmarkNew measures the cost of a spawn: make and close the file and the
+// cell.
 func BenchmarkNew(b *testing.B) {
 	for b.Loop() {
 		fd := newFile(b)
@@ -81,8 +82,9 @@ func BenchmarkNew(b *testing.B) {
 	}
 }
 
-// BenchmarkPost is what the manager pays for a ring: one worker has become busy, all are looked at.
-func BenchmarkPost(b *testing.B) {
+// BenchmarkArm measures the manager's cost of a notification: one worker has
+// become busy, and Arm reads all cells.
+func BenchmarkArm(b *testing.B) {
 	for _, n := range []int{10, 300, 10_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			var cells []*Cell
@@ -91,18 +93,18 @@ func BenchmarkPost(b *testing.B) {
 				c, w := pair(b, func() {})
 				cells, writers = append(cells, c), append(writers, w)
 			}
-			var bell Bell
+			var notifier Notifier
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				writers[i/2%n].Set("R_"[i&1])
-				bell.Post(cells, 5, n)
+				notifier.Arm(cells, 5, n)
 			}
 		})
 	}
 }
 
 func BenchmarkRead(b *testing.B) {
-	c, _ := pair(b, noRing)
+	c, _ := pair(b, noNotify)
 	b.ReportAllocs()
 	for b.Loop() {
 		c.Read()

@@ -1,42 +1,44 @@
 package scoreboard
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
 )
 
-// A Cell is a worker's cell as the manager has it. Its methods may be called from any goroutine of the manager; none
-// blocks.
+// A Cell is the manager's side of a worker's cell. Its methods are safe for
+// concurrent use and do not block.
 type Cell struct {
-	mu     sync.Mutex // for what is below, and against Close while the memory is read
+	mu     sync.Mutex // guards the fields below; Close must not unmap memory in use
 	unmap  func() error
-	page   *page  // nil once it is closed
-	last   Status // the last one read
-	failed bool   // it is damaged
+	page   *page  // nil after Close
+	last   Status // from the last read
+	failed bool   // the cell is damaged
 }
 
-// New makes the anonymous file at fd, which must be empty, a cell, and maps it. Manager. The worker is to inherit the
-// descriptor; it stays the caller's, who can close it as soon as the worker was spawned.
+// New turns the anonymous file at fd, which must be empty, into a cell and maps
+// it. The manager calls it. The worker should inherit the descriptor. The
+// caller keeps it and can close it once the worker was spawned.
 func New(fd int) (*Cell, error) {
 	if err := prepare(fd); err != nil {
-		return nil, fmt.Errorf("scoreboard: a new cell: %w", err)
+		return nil, fmt.Errorf("scoreboard: new cell: %w", err)
 	}
 	p, unmap, err := mapPage(fd)
 	if err != nil {
-		return nil, fmt.Errorf("scoreboard: a new cell: %w", err)
+		return nil, fmt.Errorf("scoreboard: new cell: %w", err)
 	}
 	c := &Cell{page: p, unmap: unmap}
-	// The first touch, by which the memory is allocated: it fails where there is none left.
-	if !c.touch(func() { p.layout.Store(layout) }) {
+	// The first access allocates the memory and fails if none is left.
+	if !c.access(func() { p.layout.Store(layout) }) {
 		c.Close()
-		return nil, fmt.Errorf("scoreboard: a new cell: there is no room for it")
+		return nil, errors.New("scoreboard: new cell: out of memory")
 	}
 	return c, nil
 }
 
-// Close lets go of the memory. A closed cell reads as that of a worker that has published nothing. Closing again does
-// nothing.
+// Close unmaps the memory. A closed cell reads as one in which the worker has
+// published nothing. A second Close is a no-op.
 func (c *Cell) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -44,10 +46,11 @@ func (c *Cell) Close() {
 		return
 	}
 	c.page, c.last = nil, Status{C: None}
-	c.unmap() // fails only for memory that was not mapped
+	c.unmap() // fails only for memory that is not mapped
 }
 
-// Read is what the worker has published. The counts are read one after the other, while the worker goes on.
+// Read returns the status that the worker has published. It reads the counters
+// one after the other, while the worker may change them.
 func (c *Cell) Read() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -58,31 +61,28 @@ func (c *Cell) Read() Status {
 	return c.last
 }
 
-// read reads into last. The caller holds mu, and the cell is not closed.
+// read updates c.last. The caller must hold mu, and page must not be nil.
 func (c *Cell) read() {
 	if c.failed {
 		return
 	}
-	var state, served, beats uint64
-	ok := c.touch(func() {
-		state, served, beats = c.page.state.Load(), c.page.served.Load(), c.page.beats.Load()
+	var state, served, heartbeats uint64
+	ok := c.access(func() {
+		state, served, heartbeats = c.page.state.Load(), c.page.served.Load(), c.page.heartbeats.Load()
 	})
-	status, good := statusOf(state)
-	if !ok || !good || served > maxCount || served < c.last.Served {
-		c.damaged()
+	status, valid := statusOf(state)
+	if !ok || !valid || served > maxCount || served < c.last.Served {
+		c.failed = true
+		c.last.C, c.last.Damaged = '?', true
 		return
 	}
-	c.last = Status{C: status, Served: served, Beats: beats, Changes: state / oneChange}
+	c.last = Status{C: status, Served: served, Heartbeats: heartbeats, Changes: state / oneChange}
 }
 
-func (c *Cell) damaged() {
-	c.failed = true
-	c.last.C, c.last.Damaged = '?', true
-}
-
-// touch runs f, which reads or writes the memory, and tells whether that can be done: it cannot where a worker has
-// truncated a file that could not be sealed, or the system has no memory for it.
-func (c *Cell) touch(f func()) (ok bool) {
+// access runs f, which reads or writes the memory, and reports whether the
+// memory was accessible. It is not if a worker has truncated a file that could
+// not be sealed, or if the system has no memory for the page.
+func (c *Cell) access(f func()) (ok bool) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
@@ -96,12 +96,14 @@ func (c *Cell) touch(f func()) (ok bool) {
 	return true
 }
 
-// armTries bounds what a worker that changes its status without end can do to the manager.
+// armTries limits the work that a worker can cause by endless changes of its
+// status.
 const armTries = 100
 
-// arm gives the cell the bell that fits the status of its worker, if that one is wanted, and else none. It returns whether
-// the worker was busy in that moment. A cell that is damaged, or closed, or never stays the same is left as it is, and
-// busy.
+// arm sets the notify bit that fits the status of the worker, if it is wanted,
+// and clears the other. It returns whether the worker was busy at that moment.
+// A cell that is closed, damaged or changes without end is not armed and counts
+// as busy.
 func (c *Cell) arm(low, high bool) (busy bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -109,41 +111,46 @@ func (c *Cell) arm(low, high bool) (busy bool) {
 		return true
 	}
 	busy = true
-	c.touch(func() {
-		for range armTries {
-			old := c.page.state.Load()
-			status, good := statusOf(old)
-			if !good {
-				return
-			}
-			next := old &^ bells
-			if isBusy(status) && high {
-				next |= bellHigh
-			} else if !isBusy(status) && low {
-				next |= bellLow
-			}
-			if next == old || c.page.state.CompareAndSwap(old, next) {
-				busy = isBusy(status)
-				return
-			}
-		}
-	})
+	c.access(func() { busy = c.page.arm(low, high) })
 	return busy
 }
 
-// armed is the bell that the cell has.
-func (c *Cell) armed() (bell uint64) {
+func (p *page) arm(low, high bool) bool {
+	for range armTries {
+		old := p.state.Load()
+		status, valid := statusOf(old)
+		if !valid {
+			return true
+		}
+		next, busy := old&^notifyBits, isBusy(status)
+		switch {
+		case busy && high:
+			next |= notifyIdle
+		case !busy && low:
+			next |= notifyBusy
+		}
+		if next == old || p.state.CompareAndSwap(old, next) {
+			return busy
+		}
+	}
+	return true
+}
+
+// armed returns the notify bits of the cell.
+func (c *Cell) armed() (bits uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.page == nil || c.failed {
 		return 0
 	}
-	c.touch(func() {
-		if state := c.page.state.Load(); state&bells != 0 {
-			if _, good := statusOf(state); good {
-				bell = state & bells
-			}
+	c.access(func() {
+		state := c.page.state.Load()
+		if state&notifyBits == 0 {
+			return
+		}
+		if _, valid := statusOf(state); valid {
+			bits = state & notifyBits
 		}
 	})
-	return bell
+	return bits
 }

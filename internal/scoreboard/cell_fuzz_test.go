@@ -10,56 +10,61 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FuzzCell: whatever a worker writes into its cell, and whenever, the manager reads something that it can use, arms others
-// all the same, and counts no more than there is.
+// FuzzCell writes any bytes into a cell. The manager must still read a valid
+// status, arm the other cell, and count no more workers than there are.
 func FuzzCell(f *testing.F) {
 	f.Add(bytes.Repeat([]byte{0xff}, size), 1, 1)
 	f.Add(make([]byte, size), 2, 0)
 	f.Add(append(make([]byte, 8), "R\x01\x01\x00\x00\x00\x00\x00_\x03"...), 1, 2)
 	f.Add(bytes.Repeat([]byte{0, 0, 0, 0, 0, 0, 0, 0, '_', 3, 0, 0, 0, 0, 0, 0}, 4), 0, 0)
 	f.Fuzz(func(t *testing.T, data []byte, low, high int) {
-		rings := 0
-		ring := func() { rings++ }
-		bad, good := memory(t), memory(t)
-		liar, honest := &Writer{bad.page, ring}, &Writer{good.page, ring}
-		cells := []*Cell{bad, good}
-		var bell Bell
-		var watch Watch
-		last := Status{C: None}
-		for now := time.Duration(0); ; now++ {
-			idle := bell.Post(cells, low, high)
-			s := bad.Read()
-			if idle < 0 || idle > 2 {
+		notifications := 0
+		notify := func() { notifications++ }
+		badCell, goodCell := unlinkedCell(t), unlinkedCell(t)
+		bad, good := &Writer{badCell.page, notify}, &Writer{goodCell.page, notify}
+		cells := []*Cell{badCell, goodCell}
+		var notifier Notifier
+		check := statusChecker(t)
+		for more := true; more; {
+			if idle := notifier.Arm(cells, low, high); idle < 0 || idle > 2 {
 				t.Fatalf("%d of 2 idle", idle)
 			}
-			if s.Served < last.Served || s.Served > maxCount || s.Damaged && s.C != '?' || last.Damaged && s != last {
-				t.Fatalf("%+v after %+v", s, last)
-			}
-			if quiet := watch.Look(s, now); quiet < 0 || quiet > now || quiet > 0 && !s.Busy() {
-				t.Fatalf("%+v quiet for %v at %v", s, quiet, now)
-			}
-			if got := good.Read(); got != (Status{C: None}) {
+			check(badCell.Read())
+			if got := goodCell.Read(); got != (Status{C: None}) {
 				t.Fatalf("the other cell: %+v", got)
 			}
-			last = s
-			if len(data) == 0 {
-				break
-			}
-			n := copy(bad.bytes(), data)
-			data = data[n:]
+			more = len(data) > 0
+			data = data[copy(badCell.bytes(), data):]
 		}
-		before := rings
-		idle := bell.Post(cells, 2, 2)
-		honest.Set('R')
-		if rings != before+1 {
-			t.Errorf("%d rings of an armed worker, with %d idle", rings-before, idle)
+		before := notifications
+		idle := notifier.Arm(cells, 2, 2)
+		good.Set('R')
+		if notifications != before+1 {
+			t.Errorf("%d notifications from an armed worker, with %d idle", notifications-before, idle)
 		}
-		liar.Set('R') // ends, whatever the memory holds
+		bad.Set('R') // returns for any content
 	})
 }
 
-// memory is a cell whose descriptor is closed already, as in a manager.
-func memory(t *testing.T) *Cell {
+// statusChecker returns a function that checks the next status of a cell.
+func statusChecker(t *testing.T) func(s Status) {
+	var stall Stall
+	last, now := Status{C: None}, time.Duration(0)
+	return func(s Status) {
+		t.Helper()
+		if s.Served < last.Served || s.Served > maxCount || s.Damaged && s.C != '?' || last.Damaged && s != last {
+			t.Fatalf("%+v after %+v", s, last)
+		}
+		if stalled := stall.Observe(s, now); stalled < 0 || stalled > now || stalled > 0 && !s.Busy() {
+			t.Fatalf("%+v stalled for %v at %v", s, stalled, now)
+		}
+		last = s
+		now++
+	}
+}
+
+// unlinkedCell returns a cell whose descriptor is closed, as in a manager.
+func unlinkedCell(t *testing.T) *Cell {
 	c, fd := newCell(t)
 	unix.Close(fd)
 	return c

@@ -16,20 +16,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func noRing() { panic("a ring") }
+func noNotify() { panic("unexpected notification") }
 
-// bytes are the cell's memory.
+// bytes returns the memory of the cell.
 func (c *Cell) bytes() []byte { return unsafe.Slice((*byte)(unsafe.Pointer(c.page)), size) }
 
 func TestLayout(t *testing.T) {
 	if n := unsafe.Sizeof(page{}); n != size {
 		t.Errorf("a page has %d bytes, want %d", n, size)
 	}
-	// It is read by other builds of the program: what stands here must not change without the version.
-	c, w := pair(t, noRing)
+	// Other builds of the program read it: these values must not change unless
+	// the version does.
+	c, w := pair(t, noNotify)
 	w.Set('R')
 	w.Served(0x102)
-	w.Beat()
+	w.Heartbeat()
 	var got []uint64
 	for i := range 5 {
 		got = append(got, *(*uint64)(unsafe.Pointer(&c.bytes()[8*i])))
@@ -39,9 +40,8 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// What the worker says is what the manager reads.
 func TestRead(t *testing.T) {
-	c, w := pair(t, noRing)
+	c, w := pair(t, noNotify)
 	for _, step := range []struct {
 		name string
 		do   func()
@@ -51,13 +51,13 @@ func TestRead(t *testing.T) {
 		{"nothing", func() {}, Status{C: None}, false},
 		{"idle", func() { w.Set(Idle) }, Status{C: Idle, Changes: 1}, false},
 		{"busy", func() { w.Set('R') }, Status{C: 'R', Changes: 2}, true},
-		{"the same again", func() { w.Set('R') }, Status{C: 'R', Changes: 3}, true},
+		{"busy again", func() { w.Set('R') }, Status{C: 'R', Changes: 3}, true},
 		{"busy by the byte 0", func() { w.Set(0) }, Status{C: 0, Changes: 4}, true},
 		{"busy by the byte 255", func() { w.Set(255) }, Status{C: 255, Changes: 5}, true},
-		{"a beat", w.Beat, Status{C: 255, Changes: 5, Beats: 1}, true},
-		{"served", func() { w.Served(3); w.Served(2) }, Status{C: 255, Changes: 5, Beats: 1, Served: 5}, true},
-		{"served nothing", func() { w.Served(0); w.Served(math.MinInt) }, Status{C: 255, Changes: 5, Beats: 3, Served: 5}, true},
-		{"none", func() { w.Set(None) }, Status{C: None, Changes: 6, Beats: 3, Served: 5}, false},
+		{"heartbeat", w.Heartbeat, Status{C: 255, Changes: 5, Heartbeats: 1}, true},
+		{"served", func() { w.Served(3); w.Served(2) }, Status{C: 255, Changes: 5, Heartbeats: 1, Served: 5}, true},
+		{"served nothing", func() { w.Served(0); w.Served(math.MinInt) }, Status{C: 255, Changes: 5, Heartbeats: 3, Served: 5}, true},
+		{"none", func() { w.Set(None) }, Status{C: None, Changes: 6, Heartbeats: 3, Served: 5}, false},
 	} {
 		step.do()
 		if got := c.Read(); got != step.want || got.Busy() != step.busy {
@@ -69,12 +69,12 @@ func TestRead(t *testing.T) {
 	if got := c.Read(); got != (Status{C: None}) {
 		t.Errorf("closed: %+v", got)
 	}
-	w.Set('W') // the worker's mapping is its own
+	w.Set('W') // the worker has its own mapping
 }
 
-// The number of changes wraps around and touches nothing else.
+// The number of changes wraps around without effect on the other fields.
 func TestChangesWrap(t *testing.T) {
-	c, w := pair(t, noRing)
+	c, w := pair(t, noNotify)
 	w.Set(Idle)
 	c.page.state.Store(c.page.state.Load() | ^(oneChange - 1))
 	w.Set('R')
@@ -87,13 +87,13 @@ func TestNoCell(t *testing.T) {
 	var w *Writer
 	w.Set('R')
 	w.Served(1)
-	w.Beat()
+	w.Heartbeat()
 }
 
 func TestAllocations(t *testing.T) {
-	c, w := pair(t, noRing)
+	c, w := pair(t, noNotify)
 	for name, f := range map[string]func(){
-		"Set": func() { w.Set('R'); w.Set(Idle) }, "Served": func() { w.Served(1) }, "Beat": w.Beat, "Read": func() { c.Read() },
+		"Set": func() { w.Set('R'); w.Set(Idle) }, "Served": func() { w.Served(1) }, "Heartbeat": w.Heartbeat, "Read": func() { c.Read() },
 	} {
 		if n := testing.AllocsPerRun(100, f); n != 0 {
 			t.Errorf("%s allocates %v times", name, n)
@@ -101,16 +101,17 @@ func TestAllocations(t *testing.T) {
 	}
 }
 
-// What no worker writes damages the cell, for good: its worker is busy, keeps its last good counts, and has no bell.
+// Invalid data damages the cell for good: its worker is busy, keeps its last
+// valid counters and is not armed.
 func TestDamaged(t *testing.T) {
 	for name, write := range map[string]func(p *page){
-		"bits that are zero": func(p *page) { p.state.Store(statusSet | Idle | 1<<13) },
-		"never set":          func(p *page) { p.state.Store(Idle) },
-		"served less":        func(p *page) { p.served.Store(4) },
-		"served too much":    func(p *page) { p.served.Store(maxCount + 1) },
-		"everything":         func(p *page) { p.state.Store(^uint64(0)); p.served.Store(^uint64(0)) },
+		"reserved bits set": func(p *page) { p.state.Store(statusSet | Idle | 1<<13) },
+		"never set":         func(p *page) { p.state.Store(Idle) },
+		"served less":       func(p *page) { p.served.Store(4) },
+		"served too much":   func(p *page) { p.served.Store(maxCount + 1) },
+		"everything":        func(p *page) { p.state.Store(^uint64(0)); p.served.Store(^uint64(0)) },
 	} {
-		c, w := pair(t, noRing)
+		c, w := pair(t, noNotify)
 		w.Served(5)
 		w.Set(Idle)
 		want := c.Read()
@@ -122,55 +123,86 @@ func TestDamaged(t *testing.T) {
 			}
 			c.page.state.Store(statusSet | Idle | oneChange)
 			c.page.served.Store(6)
-			var bell Bell
-			if idle := bell.Post([]*Cell{c}, 1, 1); idle != 0 || c.page.state.Load()&bells != 0 {
+			var notifier Notifier
+			if idle := notifier.Arm([]*Cell{c}, 1, 1); idle != 0 || c.page.state.Load()&notifyBits != 0 {
 				t.Errorf("%s: %d idle, state %#x", name, idle, c.page.state.Load())
 			}
 		}
 	}
 }
 
-// Goroutines of a worker publish at the same time, among themselves and while the manager arms the cell, and nothing is
-// lost.
+// Goroutines of a worker publish concurrently while the manager arms the cell.
+// No update is lost.
 func TestGoroutines(t *testing.T) {
 	const each = 20_000
-	for name, looking := range map[string]bool{"alone": false, "looked at": true} {
+	for name, arming := range map[string]bool{"alone": false, "armed": true} {
 		t.Run(name, func(t *testing.T) {
 			c, w := pair(t, func() {})
-			var all sync.WaitGroup
-			for i := range 4 {
-				all.Go(func() {
-					for range each {
-						w.Set("RW_K"[i])
-						w.Served(2)
-						w.Beat()
-					}
-				})
-			}
-			done := make(chan struct{})
-			go func() {
-				all.Wait()
-				close(done)
-			}()
-			for looking {
-				var bell Bell
-				bell.Post([]*Cell{c}, 1, 0)
-				select {
-				case <-done:
-					looking = false
-				default:
-				}
+			done := publish(w, each)
+			for arming && !closed(done) {
+				var notifier Notifier
+				notifier.Arm([]*Cell{c}, 1, 0)
 			}
 			<-done
-			if s := c.Read(); s.Damaged || s.Changes != 4*each || s.Beats != 4*each || s.Served != 8*each {
+			if s := c.Read(); s.Damaged || s.Changes != 4*each || s.Heartbeats != 4*each || s.Served != 8*each {
 				t.Errorf("%+v after %d of each from 4 goroutines", s, each)
 			}
 		})
 	}
 }
 
-// What Open refuses.
-func TestOpen(t *testing.T) {
+// publish publishes from 4 goroutines, n values of each kind from each. The
+// returned channel is closed when all have returned.
+func publish(w *Writer, n int) chan struct{} {
+	var all sync.WaitGroup
+	for i := range 4 {
+		all.Go(func() {
+			for range n {
+				w.Set("RW_K"[i])
+				w.Served(2)
+				w.Heartbeat()
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		all.Wait()
+		close(done)
+	}()
+	return done
+}
+
+func closed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// Changes of the status are not lost while the manager arms the cell, however
+// often it does.
+func TestArmLosesNoChange(t *testing.T) {
+	c, w := pair(t, func() {})
+	stop, changes := make(chan struct{}), make(chan uint64)
+	go func() {
+		n := uint64(0)
+		for ; !closed(stop); n++ {
+			w.Set("R_"[n&1])
+		}
+		changes <- n
+	}()
+	for i := range 200_000 {
+		c.arm(i&1 == 0, i&2 == 0)
+	}
+	close(stop)
+	if n, s := <-changes, c.Read(); s.Changes != n || s.Damaged {
+		t.Errorf("%d changes, the cell has %+v", n, s)
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
 	file := func(content []byte) int {
 		fd := newFile(t)
 		t.Cleanup(func() { unix.Close(fd) })
@@ -195,7 +227,7 @@ func TestOpen(t *testing.T) {
 		"zeros":           {file(make([]byte, size)), "not a cell"},
 		"another version": {file(next), "layout 2, this program's 1"},
 	} {
-		if w, err := Open(try.fd, noRing); err == nil || !strings.Contains(err.Error(), try.want) || w != nil {
+		if w, err := Open(try.fd, noNotify); err == nil || !strings.Contains(err.Error(), try.want) || w != nil {
 			t.Errorf("%s: %v, want %q", name, err, try.want)
 		}
 	}
@@ -215,22 +247,22 @@ func readOnly(t *testing.T) int {
 	return int(f.Fd())
 }
 
-// obey does what it is told.
+// The program obey executes the commands that it reads.
 var obeyProgram = program("obey", func() {
 	w := open()
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); fmt.Println("done", in.Text()) {
 		switch command := in.Text(); command {
 		case "serve":
 			w.Served(1)
-		case "beat":
-			w.Beat()
+		case "heartbeat":
+			w.Heartbeat()
 		default:
 			w.Set(command[0])
 		}
 	}
 })
 
-// Processes share the memory, each with a cell of its own, and more come while others run.
+// Each process has its own cell. Processes are added while others run.
 func TestProcesses(t *testing.T) {
 	var workers []*worker
 	for i := range 4 {
@@ -238,30 +270,30 @@ func TestProcesses(t *testing.T) {
 		workers = append(workers, w)
 		w.do(string(rune('A' + i)))
 		w.do("serve")
-		w.do("beat")
+		w.do("heartbeat")
 		for k, w := range workers {
-			want := Status{C: byte('A' + k), Served: 1, Beats: 1, Changes: 1}
+			want := Status{C: byte('A' + k), Served: 1, Heartbeats: 1, Changes: 1}
 			if got := w.Read(); got != want {
 				t.Errorf("worker %d of %d: %+v, want %+v", k, i+1, got, want)
 			}
 		}
 	}
-	var bell Bell
+	var notifier Notifier
 	cells := []*Cell{workers[0].Cell, workers[1].Cell}
 	workers[0].do("_")
-	if idle := bell.Post(cells, 1, 1); idle != 1 {
+	if idle := notifier.Arm(cells, 1, 1); idle != 1 {
 		t.Fatalf("%d idle", idle)
 	}
 	workers[0].do("R")
-	workers[0].heard()
-	if idle := bell.Post(cells, 0, 0); idle != 0 {
+	workers[0].expectNotification()
+	if idle := notifier.Arm(cells, 0, 0); idle != 0 {
 		t.Fatalf("%d idle", idle)
 	}
 	workers[1].do("_")
-	workers[1].heard()
+	workers[1].expectNotification()
 }
 
-// scribble publishes without end, several goroutines at once.
+// The program scribble publishes without end from several goroutines.
 var scribbleProgram = program("scribble", func() {
 	w := open()
 	for i := range 3 {
@@ -269,7 +301,7 @@ var scribbleProgram = program("scribble", func() {
 			for {
 				w.Set("RW_"[i])
 				w.Served(1)
-				w.Beat()
+				w.Heartbeat()
 			}
 		}()
 	}
@@ -277,16 +309,17 @@ var scribbleProgram = program("scribble", func() {
 	select {}
 })
 
-// A worker killed in the middle of its writes leaves a state that can be read, and armed.
+// A worker that is killed while it writes leaves a state that can be read and
+// armed.
 func TestKilled(t *testing.T) {
 	for range 5 {
 		w := start(t, scribbleProgram)
 		w.expect("up")
-		var bell Bell
+		var notifier Notifier
 		for first := w.Read(); w.Read().Served < first.Served+1000; {
-			bell.Post([]*Cell{w.Cell}, 1, 0)
+			notifier.Arm([]*Cell{w.Cell}, 1, 0)
 			if s := w.Read(); s.Damaged {
-				t.Fatalf("damaged while it runs: %+v", s)
+				t.Fatalf("damaged while the worker runs: %+v", s)
 			}
 		}
 		if err := syscall.Kill(w.pid, syscall.SIGKILL); err != nil {
@@ -295,19 +328,19 @@ func TestKilled(t *testing.T) {
 		w.reap()
 		s := w.Read()
 		if s.Damaged || !strings.ContainsRune("RW_", rune(s.C)) || s != w.Read() {
-			t.Errorf("after its end: %+v", s)
+			t.Errorf("after its exit: %+v", s)
 		}
 		idle := 1
 		if s.Busy() {
 			idle = 0
 		}
-		if got := bell.Post([]*Cell{w.Cell}, 1, 0); got != idle {
+		if got := notifier.Arm([]*Cell{w.Cell}, 1, 0); got != idle {
 			t.Errorf("%d idle with %+v", got, s)
 		}
 	}
 }
 
-// A worker that truncates a file that could not be sealed damages its own cell alone.
+// A worker that truncates a file that could not be sealed damages its own cell.
 func TestTruncatedFile(t *testing.T) {
 	fd, err := unlinkedFile()
 	if err != nil {
@@ -319,7 +352,7 @@ func TestTruncatedFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	w, err := Open(fd, noRing)
+	w, err := Open(fd, noNotify)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -331,8 +364,8 @@ func TestTruncatedFile(t *testing.T) {
 	if err := unix.Ftruncate(fd, 0); err != nil {
 		t.Fatal(err)
 	}
-	var bell Bell
-	if idle := bell.Post([]*Cell{c}, 1, 0); idle != 0 {
+	var notifier Notifier
+	if idle := notifier.Arm([]*Cell{c}, 1, 0); idle != 0 {
 		t.Errorf("%d idle", idle)
 	}
 	for range 2 {

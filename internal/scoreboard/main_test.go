@@ -16,17 +16,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test binary is its own supply of programs: TestMain runs the one that programVar names instead of the tests. No
+// programVar names the program that TestMain runs instead of the tests. No
 // program starts another.
 const programVar = "SCOREBOARD_TEST_PROGRAM"
 
-// Descriptors of a program beside the standard streams.
+// The descriptors of a program, besides the standard streams.
 const (
-	cellFD = 3
-	bellFD = 4 // a byte for each ring
+	cellFD   = 3
+	notifyFD = 4 // one byte for each notification
 )
 
-// limit is how long a test waits for what must come.
+// limit is the maximum time that a test waits for a process.
 const limit = 30 * time.Second
 
 var programs = map[string]func(){}
@@ -49,22 +49,23 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); code == 0 && err != syscall.ECHILD {
-		fmt.Fprintf(os.Stderr, "a process is left: wait4: %d, %v\n", pid, err)
+		fmt.Fprintf(os.Stderr, "leftover process: wait4: %d, %v\n", pid, err)
 		code = 1
 	}
 	os.Exit(code)
 }
 
-// A worker is a process with a cell, which the test speaks to on its standard input and output.
+// A worker is a process with a cell. The test sends it commands on its standard
+// input and reads its standard output.
 type worker struct {
 	*Cell
-	t     testing.TB
-	pid   int
-	in    *os.File
-	out   *os.File
-	lines *bufio.Reader
-	bell  *os.File
-	gone  bool
+	t             testing.TB
+	pid           int
+	in            *os.File
+	out           *os.File
+	lines         *bufio.Reader
+	notifications *os.File
+	reaped        bool
 }
 
 func start(t testing.TB, name string) *worker {
@@ -77,16 +78,16 @@ func start(t testing.TB, name string) *worker {
 	defer unix.Close(fd)
 	inR, in := pipe(t)
 	out, outW := pipe(t)
-	bell, bellW := pipe(t)
-	w := &worker{Cell: cell, t: t, in: in, out: out, lines: bufio.NewReader(out), bell: bell}
+	notifications, notificationsW := pipe(t)
+	w := &worker{Cell: cell, t: t, in: in, out: out, lines: bufio.NewReader(out), notifications: notifications}
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, programVar) })
-	files := []uintptr{inR.Fd(), outW.Fd(), 2, uintptr(fd), bellW.Fd()}
+	files := []uintptr{inR.Fd(), outW.Fd(), 2, uintptr(fd), notificationsW.Fd()}
 	w.pid, _, err = syscall.StartProcess(self, []string{name}, &syscall.ProcAttr{
 		Env: append(env, programVar+"="+name, "GORACE=atexit_sleep_ms=0"), Files: files,
 	})
 	inR.Close()
 	outW.Close()
-	bellW.Close()
+	notificationsW.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,21 +109,22 @@ func pipe(t testing.TB) (r, w *os.File) {
 	return r, w
 }
 
-// end is the end of the process, which ends with its standard input.
+// end closes the standard input of the process, which makes it exit, and reaps
+// it.
 func (w *worker) end() {
-	if w.gone {
+	if w.reaped {
 		return
 	}
 	w.in.Close()
 	if _, err := io.Copy(io.Discard, w.lines); err != nil {
-		w.t.Errorf("process %d does not end: %v", w.pid, err)
+		w.t.Errorf("process %d does not exit: %v", w.pid, err)
 		syscall.Kill(w.pid, syscall.SIGKILL)
 	}
 	w.reap()
 }
 
 func (w *worker) reap() (status syscall.WaitStatus) {
-	w.gone = true
+	w.reaped = true
 	for {
 		if _, err := syscall.Wait4(w.pid, &status, 0, nil); err != syscall.EINTR {
 			return status
@@ -130,14 +132,14 @@ func (w *worker) reap() (status syscall.WaitStatus) {
 	}
 }
 
-// do has the program do something, and waits until it has.
+// do sends a command and waits until the program has executed it.
 func (w *worker) do(command string) {
 	w.t.Helper()
-	w.tell(command)
+	w.send(command)
 	w.expect("done " + command)
 }
 
-func (w *worker) tell(command string) {
+func (w *worker) send(command string) {
 	w.t.Helper()
 	if _, err := fmt.Fprintln(w.in, command); err != nil {
 		w.t.Fatal(err)
@@ -152,17 +154,17 @@ func (w *worker) expect(want string) {
 	}
 }
 
-// heard reads one ring.
-func (w *worker) heard() {
+// expectNotification reads one notification.
+func (w *worker) expectNotification() {
 	w.t.Helper()
-	if _, err := io.ReadFull(w.bell, make([]byte, 1)); err != nil {
-		w.t.Fatalf("no ring: %v", err)
+	if _, err := io.ReadFull(w.notifications, make([]byte, 1)); err != nil {
+		w.t.Fatalf("no notification: %v", err)
 	}
 }
 
-// open is Open in a program.
+// open opens the cell of a program.
 func open() *Writer {
-	w, err := Open(cellFD, func() { unix.Write(bellFD, []byte{'!'}) })
+	w, err := Open(cellFD, func() { unix.Write(notifyFD, []byte{'!'}) })
 	must(err)
 	must(unix.Close(cellFD))
 	return w
@@ -175,7 +177,7 @@ func must(err error) {
 	}
 }
 
-// newCell makes a cell; the descriptor is the caller's.
+// newCell returns a new cell and its descriptor, which the caller must close.
 func newCell(t testing.TB) (c *Cell, fd int) {
 	t.Helper()
 	fd = newFile(t)
@@ -187,19 +189,19 @@ func newCell(t testing.TB) (c *Cell, fd int) {
 	return c, fd
 }
 
-// pair is a cell and its writer, both in this process.
-func pair(t testing.TB, ring func()) (*Cell, *Writer) {
+// pair returns a cell and its writer, both in this process.
+func pair(t testing.TB, notify func()) (*Cell, *Writer) {
 	t.Helper()
 	c, fd := newCell(t)
 	defer unix.Close(fd)
-	w, err := Open(fd, ring)
+	w, err := Open(fd, notify)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c, w
 }
 
-// newFile makes an anonymous file.
+// newFile returns the descriptor of a new anonymous file.
 func newFile(t testing.TB) int {
 	t.Helper()
 	fd, err := anonymousFile()
@@ -209,7 +211,8 @@ func newFile(t testing.TB) int {
 	return fd
 }
 
-// unlinkedFile is an anonymous file that cannot be sealed.
+// unlinkedFile returns the descriptor of a new anonymous file that cannot be
+// sealed.
 func unlinkedFile() (int, error) {
 	f, err := os.CreateTemp("", "scoreboard-")
 	if err != nil {

@@ -2,5 +2,5 @@
 
 package scoreboard
 
-// seal does nothing: there are no seals here for a file that has had a name.
+// seal does nothing: these systems cannot seal a file that has had a name.
 func seal(int) error { return nil }

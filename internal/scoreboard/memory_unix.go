@@ -3,7 +3,6 @@
 package scoreboard
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"unsafe"
@@ -11,14 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// prepare gives a new cell's file its size, for good where that can be had.
+// prepare sets the size of a new cell's file and seals it if possible.
 func prepare(fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return os.NewSyscallError("fstat", err)
 	}
 	if st.Size != 0 {
-		return fmt.Errorf("the file has %d bytes already", st.Size)
+		return fmt.Errorf("file of %d bytes: it must be empty", st.Size)
 	}
 	if err := unix.Ftruncate(fd, size); err != nil {
 		return os.NewSyscallError("ftruncate", err)
@@ -26,19 +25,21 @@ func prepare(fd int) error {
 	return seal(fd)
 }
 
-// check refuses a file that is too small: touching memory behind its end would kill the process.
+// check refuses a file of another size: access to memory after its end would
+// kill the process.
 func check(fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return os.NewSyscallError("fstat", err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != size {
-		return errors.New("not a cell that a manager has made")
+		return errNotCell
 	}
 	return nil
 }
 
-// mapPage maps a cell. The kernel maps whole pages, of any size; what lies behind the end of the file is of no use.
+// mapPage maps a cell. The kernel maps a whole page; the part after the end of
+// the file is unused.
 func mapPage(fd int) (p *page, unmap func() error, err error) {
 	mem, err := unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {

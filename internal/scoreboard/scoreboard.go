@@ -1,118 +1,145 @@
-// Package scoreboard is the memory in which workers publish what they are doing, and which the manager reads. A worker
-// publishes by a store and makes no system call, save where it rings the bell; the manager reads without asking anybody.
+// Package scoreboard provides the shared memory in which a worker publishes its
+// status for the manager. A worker publishes by a store and makes no system
+// call, except to notify the manager. The manager reads without a request to
+// the worker.
 //
 // # One cell, one file, one worker
 //
-// The cell of a worker is an anonymous file of its own, a cache line in size, which manager and worker map: the manager
-// makes it for a spawn (New), the worker inherits its descriptor and maps it (Open), both close the descriptor, and the
-// cell goes with its worker (Close). There is no region that all share, because of what follows without it:
+// The cell of a worker is an anonymous file of its own, one cache line in size,
+// that the manager and the worker map. The manager makes it for a spawn (New).
+// The worker inherits the descriptor and maps the cell (Open). Both close the
+// descriptor. The manager unmaps the cell after the worker's exit (Close).
+// There is no region shared by all workers, for four reasons:
 //
-//   - No worker is given a way to read, write, truncate or hole another's cell. With pages of one file, who has the
-//     file's descriptor for a moment can map all of them. Workers of one user have the ways of a debugger (ptrace,
-//     /proc/PID/mem) into each other and the manager, as all processes of one user; those of different users have none.
-//   - A cell is never used again, so there is none to be cleared, and nothing that outlives a worker (a process forked
-//     from it) writes into that of the next one. Two workers in one slot are two cells.
-//   - The pool grows by making a cell. No region has to be enlarged under workers that have mapped it.
-//   - No two cells share a cache line: each has a page.
+//   - A worker cannot read, write, truncate or punch a hole in the cell of
+//     another worker. If the cells were pages of one file, a process that holds
+//     its descriptor for a moment could map all of them. Processes of one user
+//     can still use debugger interfaces (ptrace, /proc/PID/mem) on each other
+//     and on the manager; processes of different users cannot.
+//   - A cell is never reused, so it is never cleared, and a process forked from
+//     a worker cannot write into the cell of a later worker. Two workers in one
+//     slot have two cells.
+//   - The pool grows by one more cell. No region must be enlarged while workers
+//     have it mapped.
+//   - Two cells never share a cache line: each has its own page.
 //
-// The price is that page, an inode and a mapping in the manager: some 6 KiB a worker (observed), and some 65,000 workers
-// in all, the number of mappings that Linux allows a process (vm.max_map_count). The manager holds no descriptor.
+// The price is that page, an inode and a mapping in the manager: about 6 KiB
+// for each worker (observed). Linux allows about 65,000 mappings in a process
+// (vm.max_map_count), which limits the number of workers. The manager holds no
+// descriptor.
 //
-// Where the file is a memfd, it is sealed: against shrinking, which would kill whoever reads it (SIGBUS), against
-// growing, since its size is all that it will ever need, and against further seals, by one of which (F_SEAL_FUTURE_WRITE)
-// a worker that does not map its cell first could keep others from it. Where it is not (a system without memfd, a
-// filter), a worker can truncate its own cell; the manager takes the fault that follows for a damaged cell.
+// A memfd is sealed against shrinking, which would kill a reader (SIGBUS), and
+// against growing, since its size never changes. It is also sealed against
+// further seals: with F_SEAL_FUTURE_WRITE, a worker that has not mapped its
+// cell could keep others from mapping it. A file that is not a memfd cannot be
+// sealed, so its worker can truncate it. The manager treats the resulting fault
+// as a damaged cell.
 //
-// # What is published
+// # Published values
 //
-// Counters, and no times: a worker would pay 35 ns and more for the time, and its clock is not the manager's. The manager
-// notes when it saw the counters move (Watch). Status, the number of its changes and the bell are one word, changed in one
-// step. So a worker that dies between any two instructions leaves a whole state behind. The others count by themselves:
-// a Read is not a picture of one moment.
+// A worker publishes counters and no times. Reading the clock would cost 35 ns
+// or more, and the worker's clock is not the manager's. The manager records
+// when it saw the counters change (Stall). The status, the number of its
+// changes and the notify bits are one word that changes in one step, so a
+// worker that dies between two instructions leaves a valid state. The other
+// counters are independent: a Read is not a picture of one moment.
 //
-// What a worker writes is not trusted. A state that no worker of this layout writes, and a count that goes back or is
-// beyond reason, make the cell damaged, for good: its worker counts as busy and as not moving, so that it is not taken
-// for a spare one, and is ended as stuck where that is asked for. What else it writes can be false only about itself.
+// The manager does not trust a worker's data. A cell becomes damaged, for good,
+// if its state is one that this layout cannot contain, or if a counter
+// decreases or is implausible. The worker of a damaged cell counts as busy and
+// as making no progress: it is not a spare worker, and Config.Stuck ends it.
+// Any other false data misrepresents only that worker.
 //
-// # The bell
+// # Notifications
 //
-// The manager is to hear of it when too few workers are idle, or too many, and of nothing else. A number of idle workers
-// that all of them keep would be contended, and wrong for good once one dies or lies. Instead the manager arms single
-// cells (Bell.Post): as long as low idle workers that it has armed stay idle, there cannot be fewer than low; the first
-// of them to become busy rings. In the same way, as long as there are as many armed busy ones as there may not be idle,
-// there are not too many idle. The cell is armed in the same word that holds the status, only if that is still as it
-// should be, and a worker's change of status takes the bell off in the same step: who takes it off rings, once. No order
-// of two words has to be argued about, and between processes nothing is asked of the memory but that each of its words
-// changes in one order for all. A worker that ends before it gets to ring is heard of by its end; one that is stopped
-// there (SIGSTOP) rings when it goes on.
+// The manager needs a notification if too few or too many workers are idle, and
+// none otherwise. A shared count of idle workers would be contended, and wrong
+// for good once a worker dies or writes a false value. Instead the manager arms
+// single cells (Notifier.Arm). While low armed idle workers stay idle, at least
+// low workers are idle; the first of them that becomes busy notifies the
+// manager. Armed busy workers guard the upper limit in the same way.
 //
-// What the bell is, the caller says (the ring of Open). A message on the worker's control socket serves better than
-// an eventfd: it is there already, it says who rang, and no other worker can read it away.
+// The notify bits are in the same word as the status. The manager sets a bit
+// only if the status is still the one it read, and a change of status clears
+// the bit in the same step. The goroutine that clears it notifies the manager,
+// once. The order of two words never matters. All that processes require of the
+// memory is that the changes of one word have the same order for all of them.
+// If a worker exits before it notifies, the manager learns of it by the exit.
+// If it is stopped at that point (SIGSTOP), it notifies when it continues.
 //
-// It works on Unix systems. Elsewhere New and Open return an error that wraps errors.ErrUnsupported.
+// The caller of Open chooses the form of the notification. It should be a
+// message on the worker's control socket rather than an eventfd: the socket
+// exists already, identifies the worker, and no other worker can read from it.
+//
+// The package works on Unix systems. Elsewhere New and Open return an error
+// that wraps errors.ErrUnsupported.
 package scoreboard
 
 import "sync/atomic"
 
-// The bytes of a status. Any other is a busy worker's.
+// The bytes of a status that is not busy. Any other byte means busy.
 const (
-	None = '.' // the worker has not published any
+	None = '.' // the worker has not published a status
 	Idle = '_'
 )
 
-// layout is what a cell begins with. The last byte is the version, which changes with every change of the layout.
+// layout is the first word of a cell. Its last byte is the version, which must
+// change whenever the layout does.
 const layout = uint64('p')<<56 | 'f'<<48 | 's'<<40 | 'c'<<32 | 'e'<<24 | 'l'<<16 | 'l'<<8 | 1
 
-// size of a cell in bytes: a cache line, of which a worker writes one half, and nobody else writes any but the bell.
+// size is the size of a cell in bytes: a cache line. The worker writes only its
+// first half, the manager only the layout and the notify bits.
 const size = 64
 
-// page is a cell as it lies in the memory.
+// page is a cell in memory.
 type page struct {
-	layout atomic.Uint64 // written by the manager, once
-	state  atomic.Uint64
-	served atomic.Uint64
-	beats  atomic.Uint64
-	_      [size - 32]byte
+	layout     atomic.Uint64 // written by the manager, once
+	state      atomic.Uint64
+	served     atomic.Uint64
+	heartbeats atomic.Uint64
+	_          [size - 32]byte
 }
 
-// A state has, from its lowest bit: the byte of the status, whether it was ever set, the bell, five bits that are zero,
-// and the number of changes of the status, modulo 2^48.
+// A state consists, from its lowest bit, of the status byte, a bit that is set
+// with the first status, the notify bits, five zero bits, and the number of
+// changes of the status modulo 2^48.
 const (
 	statusByte uint64 = 0xff
 	statusSet  uint64 = 1 << 8
-	bellLow    uint64 = 1 << 9  // ring when the status becomes a busy one; is only set while it is not
-	bellHigh   uint64 = 1 << 10 // ring when it becomes one that is not busy; is only set while it is
-	bells             = bellLow | bellHigh
+	notifyBusy uint64 = 1 << 9  // notify when the status becomes busy; set only while it is not
+	notifyIdle uint64 = 1 << 10 // notify when the status becomes idle; set only while it is busy
+	notifyBits        = notifyBusy | notifyIdle
 	stateZero  uint64 = 0x1f << 11
 	oneChange  uint64 = 1 << 16
 )
 
-// maxCount is more than a worker can have served: a request each microsecond for nine years. The sum over as many workers
-// as there can be does not overflow.
+// maxCount is more than a worker can have served: a request each microsecond
+// for nine years. The sum over the maximum number of workers does not overflow.
 const maxCount = 1 << 48
 
-// Status is what a worker has published, as far as the manager trusts it.
+// Status is the published state of a worker, as far as the manager trusts it.
 type Status struct {
-	C       byte   // None, Idle, or whatever the worker calls its being busy
-	Served  uint64 // the sum of all Served
-	Beats   uint64 // the number of beats, modulo 2^64: of use for being compared
-	Changes uint64 // the number of times that the status was set, modulo 2^48
-	Damaged bool   // the worker has written what no worker writes: C is '?', the counts are the last good ones
+	C          byte   // None, Idle, or the worker's own byte for busy
+	Served     uint64 // the total of Writer.Served
+	Heartbeats uint64 // modulo 2^64, only for comparison
+	Changes    uint64 // the number of calls of Writer.Set, modulo 2^48
+	Damaged    bool   // the cell is damaged: C is '?' and the counters are the last valid ones
 }
 
-// Busy reports whether the worker is busy: its status is neither none nor idle.
+// Busy reports whether the worker is busy: its status is neither None nor Idle.
 func (s Status) Busy() bool { return s.Damaged || isBusy(s.C) }
 
 func isBusy(c byte) bool { return c != None && c != Idle }
 
-// statusOf is the status byte of a state; false if no worker writes such a state.
+// statusOf returns the status byte of a state, and false if a worker cannot
+// have written the state.
 func statusOf(state uint64) (c byte, ok bool) {
 	c = byte(state & statusByte)
 	switch {
 	case state&stateZero != 0:
 		return '?', false
 	case state&statusSet == 0:
-		return None, c == 0 && state/oneChange == 0 && state&bellHigh == 0
+		return None, c == 0 && state/oneChange == 0 && state&notifyIdle == 0
 	}
-	return c, isBusy(c) && state&bellLow == 0 || !isBusy(c) && state&bellHigh == 0
+	return c, isBusy(c) && state&notifyBusy == 0 || !isBusy(c) && state&notifyIdle == 0
 }

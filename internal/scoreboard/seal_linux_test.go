@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Who has the descriptor of a cell cannot change its size, or what can be done with it. It can take the memory out from
-// under it, which then reads as damaged.
+// A process with the descriptor of a cell cannot change its size or add seals.
+// It can punch a hole, and the cell is then damaged.
 func TestSeals(t *testing.T) {
 	c, fd := newCell(t)
 	defer unix.Close(fd)
-	w, err := Open(fd, noRing)
+	w, err := Open(fd, noNotify)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,8 @@ func TestSeals(t *testing.T) {
 	}
 }
 
-// A file on a tmpfs cannot be sealed, and says so by another error than one on a disk.
+// A file on a tmpfs cannot be sealed. The error differs from the one for a
+// disk.
 func TestFileOnTmpfs(t *testing.T) {
 	if _, err := os.Stat("/dev/shm"); err != nil {
 		t.Skip("there is no /dev/shm")
@@ -57,7 +58,7 @@ func TestFileOnTmpfs(t *testing.T) {
 	c.Close()
 }
 
-// 10,000 cells are made and let go of, and leave no mapping behind.
+// 10,000 cells leave no mapping after Close.
 func TestManyCells(t *testing.T) {
 	mappings := func() int {
 		maps, err := os.ReadFile("/proc/self/maps")
@@ -73,14 +74,14 @@ func TestManyCells(t *testing.T) {
 		unix.Close(fd)
 		cells[i] = c
 	}
-	var bell Bell
-	if idle := bell.Post(cells, 100, 9_000); idle != len(cells) {
+	var notifier Notifier
+	if idle := notifier.Arm(cells, 100, 9_000); idle != len(cells) {
 		t.Errorf("%d idle", idle)
 	}
 	for _, c := range cells {
 		c.Close()
 	}
 	if after := mappings(); after != before {
-		t.Errorf("%d mappings are left", after-before)
+		t.Errorf("%d leftover mappings", after-before)
 	}
 }

@@ -5,19 +5,22 @@ import (
 	"fmt"
 )
 
-// A Writer is a worker's cell as the worker has it. Its methods may be called from any goroutine of the worker, at the
-// same time; they make no system call, allocate nothing and never block, save for the ring. A nil Writer is that of a
-// process without a cell: what is published there goes nowhere.
+// A Writer is the worker's side of its cell. Its methods are safe for
+// concurrent use. They make no system call except in notify, allocate nothing
+// and never block. On a nil Writer, for a process without a cell, they are
+// no-ops.
 type Writer struct {
-	page *page
-	ring func()
+	page   *page
+	notify func()
 }
 
-// Open maps the cell at descriptor fd, which New has made in the manager. Worker. The descriptor stays the caller's, who
-// should close it: the mapping lasts as long as the process. ring is called by Set, in its goroutine, when the manager
-// is to be woken; it must not block. It may drop a message for which the socket has no room: then the manager has others of
-// this worker to read, and looks all the same.
-func Open(fd int, ring func()) (*Writer, error) {
+// Open maps the cell at descriptor fd, which the manager made with New. The
+// worker calls it. The caller keeps the descriptor and should close it; the
+// mapping lasts as long as the process. Set calls notify, in its own goroutine,
+// if the manager must be woken. notify must not block. It may drop the message
+// if the socket is full: the manager then reads the board after the messages
+// that fill it.
+func Open(fd int, notify func()) (*Writer, error) {
 	if err := check(fd); err != nil {
 		return nil, fmt.Errorf("scoreboard: descriptor %d: %w", fd, err)
 	}
@@ -28,8 +31,10 @@ func Open(fd int, ring func()) (*Writer, error) {
 	if err := checkLayout(p.layout.Load()); err != nil {
 		return nil, errors.Join(fmt.Errorf("scoreboard: descriptor %d: %w", fd, err), unmap())
 	}
-	return &Writer{page: p, ring: ring}, nil
+	return &Writer{page: p, notify: notify}, nil
 }
+
+var errNotCell = errors.New("not a cell made by a manager")
 
 func checkLayout(got uint64) error {
 	switch {
@@ -38,46 +43,47 @@ func checkLayout(got uint64) error {
 	case got>>8 == layout>>8:
 		return fmt.Errorf("the manager's cells have layout %d, this program's %d: both must use the same version of the library", got&0xff, layout&0xff)
 	}
-	return errors.New("not a cell that a manager has made")
+	return errNotCell
 }
 
-// Set publishes the status: Idle, or any other byte but None for busy. It counts as a beat.
+// Set publishes the status: Idle, or any other byte except None for busy. It
+// counts as a heartbeat.
 func (w *Writer) Set(c byte) {
 	if w == nil {
 		return
 	}
-	off := bellLow
+	disarm := notifyBusy
 	if !isBusy(c) {
-		off = bellHigh
+		disarm = notifyIdle
 	}
 	for {
 		old := w.page.state.Load()
-		next := old&^(statusByte|off) + oneChange | statusSet | uint64(c)
+		next := old&^(statusByte|disarm) + oneChange | statusSet | uint64(c)
 		if w.page.state.CompareAndSwap(old, next) {
-			if old&off != 0 {
-				w.ring()
+			if old&disarm != 0 {
+				w.notify()
 			}
 			return
 		}
 	}
 }
 
-// Served counts n requests, and returns how many there were. It counts as a beat; with an n of 0 or less it is nothing but
-// one.
+// Served counts n requests and returns the total. It counts as a heartbeat. If
+// n is 0 or less, it is only a heartbeat.
 func (w *Writer) Served(n int) (total uint64) {
 	switch {
 	case w == nil:
 		return 0
 	case n <= 0:
-		w.page.beats.Add(1)
+		w.page.heartbeats.Add(1)
 		return w.page.served.Load()
 	}
 	return w.page.served.Add(uint64(n))
 }
 
-// Beat says that the worker is alive.
-func (w *Writer) Beat() {
+// Heartbeat publishes that the worker makes progress.
+func (w *Writer) Heartbeat() {
 	if w != nil {
-		w.page.beats.Add(1)
+		w.page.heartbeats.Add(1)
 	}
 }

@@ -140,7 +140,7 @@ func (p *Process) openCell() (*scoreboard.Writer, error) {
 	defer inherit.Close(p.Marker.Cell)
 	// If the socket has no room for the message, it holds older ones of this
 	// worker that have the same effect.
-	return scoreboard.Open(p.Marker.Cell, func() { p.Send(wire.Bell{}) })
+	return scoreboard.Open(p.Marker.Cell, func() { p.Send(wire.StatusChanged{}) })
 }
 
 // Cell returns the memory in which this worker publishes its status, or the

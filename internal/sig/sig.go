@@ -1,4 +1,4 @@
-// Package sig names signals, and tells which of them a program can receive.
+// Package sig names signals and reports which of them a Go program can receive.
 package sig
 
 import (
@@ -7,16 +7,19 @@ import (
 	"syscall"
 )
 
-// Name returns the name of a signal, such as "SIGHUP"; "signal 35" if it has
-// none, and "nothing" for nil.
+// Name returns the name of a signal, such as "SIGHUP", or "signal 35" if the
+// system has no name for it. It returns "nothing" for nil. For a signal that is
+// not a syscall.Signal it returns the result of its String method.
 func Name(sig os.Signal) string {
-	switch n, ok := sig.(syscall.Signal); {
-	case sig == nil:
+	if sig == nil {
 		return "nothing"
-	case ok && systemName(n) != "":
-		return systemName(n)
-	case ok:
-		return fmt.Sprintf("signal %d", int(n))
 	}
-	return sig.String()
+	n, ok := sig.(syscall.Signal)
+	if !ok {
+		return sig.String()
+	}
+	if name := systemName(n); name != "" {
+		return name
+	}
+	return fmt.Sprintf("signal %d", int(n))
 }

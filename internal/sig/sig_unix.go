@@ -8,11 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Continue resumes a stopped process; 0 if the system has no such signal.
+// Continue is the signal that resumes a stopped process, or 0 if the system has
+// none.
 const Continue = syscall.SIGCONT
 
-// Untrappable returns the reason why a program cannot receive a signal; "" if it
-// can.
+// Untrappable returns the reason why a Go program cannot receive a signal, or
+// "" if it can.
 func Untrappable(sig syscall.Signal) (why string) {
 	switch sig {
 	case syscall.SIGKILL, syscall.SIGSTOP:

@@ -11,7 +11,7 @@ func BenchmarkAppend(b *testing.B) {
 }
 
 func BenchmarkDecode(b *testing.B) {
-	for name, msg := range map[string]Message{"Reached": Reached{}, "Adopt": Adopt{Socket: 1, Slot: 70_000}} {
+	for name, msg := range map[string]Message{"Ready": Ready{}, "Adopt": Adopt{Socket: 1, Slot: 70_000}} {
 		b.Run(name, func(b *testing.B) {
 			buf := Append(nil, msg)
 			b.ReportAllocs()

@@ -1,8 +1,9 @@
-// Package wire is what a manager and its worker, or its successor, say to each other on the socket between them. The list of
-// types below is the whole protocol. The end of the socket says the rest: to the worker that its manager is gone, to the manager that
-// the worker is.
+// Package wire encodes the messages on the socket between a manager and its
+// worker, or its successor. The types below are the whole protocol. The end of
+// the socket is also a signal: the other process has closed it or died.
 //
-// A message is one byte of type, one byte of length, and so many bytes of content.
+// A message consists of one byte for the type, one byte for the length of the
+// content, and the content.
 package wire
 
 import (
@@ -12,99 +13,109 @@ import (
 	"math"
 )
 
-// Message is one of the types below.
+// A Message is one of the types below.
 type Message interface {
 	kind() byte
 	body() []byte
 }
 
-// Reached goes up, from worker to manager: the worker is ready, as Config.Readiness means it. From a successor: all its workers
-// are.
-type Reached struct{}
+// Ready is sent by a worker when it is ready, as Config.Readiness defines it. A
+// successor sends it when all its workers are ready.
+type Ready struct{}
 
-// Parked goes up, from a standby: it has reached Start, and waits for a Promote.
+// Parked is sent by a standby when it has reached Start. It then waits for a
+// Promote.
 type Parked struct{}
 
-// Bell goes up: the worker's status has changed, and the manager waits to hear of it.
-type Bell struct{}
+// StatusChanged is sent by a worker when its status changes while the manager
+// has armed it to notify.
+type StatusChanged struct{}
 
-// Paused goes up: the worker has come to its checkpoint and waits there, for the Pause with this number.
+// Paused is sent by a worker when it waits at its checkpoint. N is the number
+// of the Pause that it answers.
 type Paused struct{ N int }
 
-// Retire goes up: the worker has served as many requests as it should, and is to be replaced.
-type Retire struct{}
+// Recycle is sent by a worker when it has served its maximum number of requests
+// and should be replaced.
+type Recycle struct{}
 
-// Failed goes up, from a successor: one of its workers has failed, and why.
-type Failed struct{ Why string }
+// Failed is sent by a successor when one of its workers has failed.
+type Failed struct{ Reason string }
 
-// TakeOver goes down, to a successor that has said Reached: everything is its own now.
+// TakeOver is sent to a successor that has sent Ready. The successor then owns
+// everything.
 type TakeOver struct{}
 
-// Closed goes up: the worker has closed a listener with a socket for each slot, and accepts nothing there any more. Socket is
-// its index, as in Adopt.
-type Closed struct{ Socket int }
+// ListenerClosed is sent by a worker when it has closed a listener that has a
+// socket for each slot and accepts no more connections there. Socket is the
+// index of the listener, as in Adopt.
+type ListenerClosed struct{ Socket int }
 
-// Stop goes down, from manager to worker, beside the stop signal: a signal can be lost on a program that has not begun
-// to listen for it, or listens for it elsewhere; this cannot.
+// Stop is sent to a worker together with the stop signal. A signal can be lost
+// if the program does not listen for it yet or listens for it elsewhere; a
+// message cannot.
 type Stop struct{}
 
-// Pause goes down: the worker is to wait at its checkpoint until a Resume. N counts the pauses, so that the answer to one is not
-// taken for that to the next.
+// Pause tells a worker to wait at its checkpoint until a Resume. N counts the
+// pauses, so that a late answer is not mistaken for the answer to the next one.
 type Pause struct{ N int }
 
-// Resume goes down: the worker is to go on.
+// Resume tells a worker to continue.
 type Resume struct{}
 
-// Promote goes down, to a standby: it is the worker of a slot from now on, and puts Plan into force (see package
-// resources; "" for nothing). Its own sockets came before, each as an Adopt.
+// Promote makes a standby the worker of Slot. The standby must apply Plan (see
+// package resources; empty means no resources). The sockets of the slot are
+// sent before it, each in an Adopt.
 type Promote struct {
 	Slot int
 	Plan string
 }
 
-// MaxPlan is the size of the longest Plan that a Promote takes.
+// MaxPlan is the maximum length of Promote.Plan. A longer plan is truncated.
 const MaxPlan = maxBody - numberSize
 
-// Adopt goes down, with one descriptor beside it: the worker is to accept from that socket as well, until a Drop of the
-// same name or its end. Socket is the index of the listener among those that have a socket for each slot, in the order of
-// the calls that made them; Slot is the slot whose socket it is.
+// Adopt is sent to a worker with one descriptor. The worker must also accept
+// from that socket until a Drop of the same Socket and Slot or until it exits.
+// Socket is the index of the listener among those with a socket for each slot,
+// in the order of the calls that created them. Slot is the slot that the socket
+// belongs to.
 type Adopt struct{ Socket, Slot int }
 
-// Drop goes down: the socket is served by another worker again.
+// Drop tells a worker that another worker serves the socket again.
 type Drop struct{ Socket, Slot int }
 
-func (Reached) kind() byte    { return 'R' }
-func (Reached) body() []byte  { return nil }
-func (Parked) kind() byte     { return 'K' }
-func (Parked) body() []byte   { return nil }
-func (Paused) kind() byte     { return 'Z' }
-func (m Paused) body() []byte { return number(m.N) }
-func (Pause) kind() byte      { return 'H' }
-func (m Pause) body() []byte  { return number(m.N) }
-func (Resume) kind() byte     { return 'G' }
-func (Resume) body() []byte   { return nil }
-func (Promote) kind() byte    { return 'P' }
+func (Ready) kind() byte              { return 'R' }
+func (Ready) body() []byte            { return nil }
+func (Parked) kind() byte             { return 'K' }
+func (Parked) body() []byte           { return nil }
+func (StatusChanged) kind() byte      { return 'B' }
+func (StatusChanged) body() []byte    { return nil }
+func (Paused) kind() byte             { return 'Z' }
+func (m Paused) body() []byte         { return number(m.N) }
+func (Recycle) kind() byte            { return 'Q' }
+func (Recycle) body() []byte          { return nil }
+func (Failed) kind() byte             { return 'F' }
+func (m Failed) body() []byte         { return []byte(m.Reason[:min(len(m.Reason), maxBody)]) }
+func (TakeOver) kind() byte           { return 'T' }
+func (TakeOver) body() []byte         { return nil }
+func (ListenerClosed) kind() byte     { return 'C' }
+func (m ListenerClosed) body() []byte { return number(m.Socket) }
+func (Stop) kind() byte               { return 'S' }
+func (Stop) body() []byte             { return nil }
+func (Pause) kind() byte              { return 'H' }
+func (m Pause) body() []byte          { return number(m.N) }
+func (Resume) kind() byte             { return 'G' }
+func (Resume) body() []byte           { return nil }
+func (Promote) kind() byte            { return 'P' }
 func (m Promote) body() []byte {
 	return append(number(m.Slot), m.Plan[:min(len(m.Plan), MaxPlan)]...)
 }
-func (Bell) kind() byte       { return 'B' }
-func (Bell) body() []byte     { return nil }
-func (Closed) kind() byte     { return 'C' }
-func (m Closed) body() []byte { return number(m.Socket) }
-func (Retire) kind() byte     { return 'Q' }
-func (Retire) body() []byte   { return nil }
-func (Failed) kind() byte     { return 'F' }
-func (f Failed) body() []byte { return []byte(f.Why[:min(len(f.Why), maxBody)]) }
-func (TakeOver) kind() byte   { return 'T' }
-func (TakeOver) body() []byte { return nil }
-func (Stop) kind() byte       { return 'S' }
-func (Stop) body() []byte     { return nil }
-func (Adopt) kind() byte      { return 'A' }
-func (m Adopt) body() []byte  { return pair(m.Socket, m.Slot) }
-func (Drop) kind() byte       { return 'D' }
-func (m Drop) body() []byte   { return pair(m.Socket, m.Slot) }
+func (Adopt) kind() byte     { return 'A' }
+func (m Adopt) body() []byte { return pair(m.Socket, m.Slot) }
+func (Drop) kind() byte      { return 'D' }
+func (m Drop) body() []byte  { return pair(m.Socket, m.Slot) }
 
-// The size of a number, big-endian, and of two.
+// The size of a number, which is big-endian, and of two numbers.
 const (
 	numberSize = 4
 	pairSize   = 2 * numberSize
@@ -114,7 +125,7 @@ func number(n int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(n))
 
 func pair(a, b int) []byte { return append(number(a), number(b)...) }
 
-func unnumber(body []byte) (int, error) {
+func parseNumber(body []byte) (int, error) {
 	n := binary.BigEndian.Uint32(body)
 	if n > math.MaxInt32 {
 		return 0, fmt.Errorf("number %d is out of range", n)
@@ -122,13 +133,13 @@ func unnumber(body []byte) (int, error) {
 	return int(n), nil
 }
 
-// maxBody is the size of the longest content.
+// maxBody is the maximum length of the content.
 const maxBody = math.MaxUint8
 
-// MaxSize is the size of the longest message.
+// MaxSize is the maximum length of a message.
 const MaxSize = 2 + maxBody
 
-// ErrShort says that a message is not complete yet.
+// ErrShort is returned by Decode for an incomplete message.
 var ErrShort = errors.New("message incomplete")
 
 // Append appends the encoding of msg to buf.
@@ -137,9 +148,10 @@ func Append(buf []byte, msg Message) []byte {
 	return append(append(buf, msg.kind(), byte(len(body))), body...)
 }
 
-// Decode takes the first message off buf and says how many bytes it took: 0 with ErrShort when more are needed. A
-// message that this side does not know, or whose content does not fit its type, is an error; what follows it can then
-// not be trusted either.
+// Decode decodes the first message in buf and returns its length in bytes. It
+// returns ErrShort if the message is incomplete. Any other error means that the
+// type is unknown or the content does not fit the type. The caller should then
+// ignore everything that follows.
 func Decode(buf []byte) (Message, int, error) {
 	if len(buf) == 0 {
 		return nil, 0, ErrShort
@@ -163,7 +175,7 @@ func Decode(buf []byte) (Message, int, error) {
 	}
 	size := int(buf[1])
 	if size < least || size > most {
-		return nil, 0, fmt.Errorf("message %q with %d bytes of content, which has %d to %d", buf[0], size, least, most)
+		return nil, 0, fmt.Errorf("message %q with %d bytes of content, want %d to %d", buf[0], size, least, most)
 	}
 	if len(buf) < 2+size {
 		return nil, 0, ErrShort
@@ -175,27 +187,27 @@ func Decode(buf []byte) (Message, int, error) {
 	return msg, 2 + size, nil
 }
 
-// decode makes a message of a known kind of a content of the right size.
+// decode decodes a message of a known kind from content of a valid length.
 func decode(kind byte, body []byte) (Message, error) {
 	switch kind {
 	case 'R':
-		return Reached{}, nil
+		return Ready{}, nil
 	case 'S':
 		return Stop{}, nil
 	case 'T':
 		return TakeOver{}, nil
 	case 'B':
-		return Bell{}, nil
+		return StatusChanged{}, nil
 	case 'Q':
-		return Retire{}, nil
+		return Recycle{}, nil
 	case 'K':
 		return Parked{}, nil
 	case 'G':
 		return Resume{}, nil
 	case 'F':
-		return Failed{Why: string(body)}, nil
+		return Failed{Reason: string(body)}, nil
 	}
-	n, err := unnumber(body)
+	n, err := parseNumber(body)
 	if err != nil {
 		return nil, err
 	}
@@ -205,11 +217,11 @@ func decode(kind byte, body []byte) (Message, error) {
 	case 'Z':
 		return Paused{n}, nil
 	case 'C':
-		return Closed{n}, nil
+		return ListenerClosed{n}, nil
 	case 'P':
 		return Promote{Slot: n, Plan: string(body[numberSize:])}, nil
 	}
-	slot, err := unnumber(body[numberSize:])
+	slot, err := parseNumber(body[numberSize:])
 	if err != nil {
 		return nil, err
 	}

@@ -10,9 +10,9 @@ import (
 
 func TestRoundTrip(t *testing.T) {
 	all := []Message{
-		Reached{}, Stop{}, Failed{Why: "worker 7"}, TakeOver{}, Failed{}, Adopt{}, Adopt{1, 70_000}, Drop{2, math.MaxInt32},
-		Drop{math.MaxInt32, 0}, Parked{}, Promote{}, Promote{7, "cpu:0-3"}, Promote{math.MaxInt32, strings.Repeat("x", MaxPlan)}, Reached{},
-		Pause{}, Pause{math.MaxInt32}, Resume{}, Paused{9}, Closed{}, Closed{3},
+		StatusChanged{}, Recycle{}, Ready{}, Stop{}, Failed{Reason: "worker 7"}, TakeOver{}, Failed{}, Adopt{}, Adopt{1, 70_000}, Drop{2, math.MaxInt32},
+		Drop{math.MaxInt32, 0}, Parked{}, Promote{}, Promote{7, "cpu:0-3"}, Promote{math.MaxInt32, strings.Repeat("x", MaxPlan)}, Ready{},
+		Pause{}, Pause{math.MaxInt32}, Resume{}, Paused{9}, ListenerClosed{}, ListenerClosed{3},
 	}
 	var buf []byte
 	for _, msg := range all {
@@ -30,7 +30,21 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-func TestDecodeRefusesWhatItDoesNotKnow(t *testing.T) {
+// Append truncates content that is too long for a message.
+func TestTruncate(t *testing.T) {
+	long := strings.Repeat("x", 1000)
+	for _, test := range []struct{ msg, want Message }{
+		{Failed{Reason: long}, Failed{Reason: long[:maxBody]}},
+		{Promote{Slot: 7, Plan: long}, Promote{Slot: 7, Plan: long[:MaxPlan]}},
+	} {
+		msg, n, err := Decode(Append(nil, test.msg))
+		if msg != test.want || n != MaxSize || err != nil {
+			t.Errorf("%.20v: %.20v of %d bytes, %v", test.msg, msg, n, err)
+		}
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
 	for _, in := range []string{
 		"X\x00", "R\x01x", "\x00\x00", "A\x00", "D\x07", "A\x09", "D\xff",
 		"A\x08\x80\x00\x00\x00\x00\x00\x00\x00", "D\x08\x00\x00\x00\x00\xff\xff\xff\xff",
@@ -42,9 +56,11 @@ func TestDecodeRefusesWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
-// A message can come in pieces, cut anywhere.
+// A message can arrive in pieces, split at any byte.
 func TestDecodeInPieces(t *testing.T) {
-	for _, want := range []Message{Reached{}, Stop{}, TakeOver{}, Failed{"no room"}, Adopt{3, 4}, Drop{1 << 20, 9}, Parked{}, Promote{5, "cpu:1"}, Pause{3}, Resume{}, Paused{1 << 30}, Closed{1}} {
+	for _, want := range []Message{
+		Ready{}, Stop{}, TakeOver{}, StatusChanged{}, Recycle{}, Failed{"no room"}, Adopt{3, 4}, Drop{1 << 20, 9}, Parked{}, Promote{5, "cpu:1"}, Pause{3}, Resume{}, Paused{1 << 30}, ListenerClosed{1},
+	} {
 		whole := Append(nil, want)
 		for cut := range whole {
 			if msg, n, err := Decode(whole[:cut]); msg != nil || n != 0 || !errors.Is(err, ErrShort) {
@@ -57,7 +73,8 @@ func TestDecodeInPieces(t *testing.T) {
 	}
 }
 
-// Whatever a worker writes, decoding ends, takes no more than there is, and what it accepts is encoded to the same bytes.
+// For any input, decoding ends and reads no more than the buffer. An accepted
+// message encodes to the same bytes.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte("R\x00"))
 	f.Add([]byte("R\x00S\x00R"))
@@ -68,21 +85,27 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte("C\x04\x00\x00\x00\x01"))
 	f.Add([]byte("H\x04\x00\x00\x00\x07G\x00Z\x04\x00\x00\x00\x07"))
 	f.Fuzz(func(t *testing.T, buf []byte) {
-		for {
-			msg, n, err := Decode(buf)
-			if err != nil {
-				if n != 0 || msg != nil {
-					t.Fatalf("Decode(%q) = %v, %d beside %v", buf, msg, n, err)
-				}
-				return
-			}
-			if n < 2 || n > len(buf) || n > MaxSize {
-				t.Fatalf("Decode(%q) took %d bytes", buf, n)
-			}
-			if again := Append(nil, msg); !bytes.Equal(again, buf[:n]) {
-				t.Fatalf("%q decodes to %#v, which encodes to %q", buf[:n], msg, again)
-			}
-			buf = buf[n:]
+		for n := -1; n != 0; buf = buf[n:] {
+			n = checkDecode(t, buf)
 		}
 	})
+}
+
+// checkDecode decodes one message and returns its length, or 0 for an error.
+func checkDecode(t *testing.T, buf []byte) int {
+	t.Helper()
+	msg, n, err := Decode(buf)
+	if err != nil {
+		if n != 0 || msg != nil {
+			t.Fatalf("Decode(%q) = %v, %d, %v", buf, msg, n, err)
+		}
+		return 0
+	}
+	if n < 2 || n > len(buf) || n > MaxSize {
+		t.Fatalf("Decode(%q) read %d bytes", buf, n)
+	}
+	if again := Append(nil, msg); !bytes.Equal(again, buf[:n]) {
+		t.Fatalf("%q decodes to %#v, which encodes to %q", buf[:n], msg, again)
+	}
+	return n
 }

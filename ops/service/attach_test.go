@@ -18,7 +18,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
-	"github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/internal/loadgen"
 	"github.com/prefork-go/prefork/ops/service"
 	"github.com/prefork-go/prefork/preforkhttp"
 	"github.com/prefork-go/prefork/preforktest"
@@ -418,7 +418,7 @@ func TestPausesUnderLoad(t *testing.T) {
 	s := newService(t)
 	p := start(t, s, "web")
 	address := p.Expect(`^listens on (\S+)$`)[1]
-	clients := load.Start(load.Config{Network: "tcp", Address: address, KeepAlive: 20, Fresh: 5, MaxTime: 10 * time.Minute})
+	clients := loadgen.Start(loadgen.Config{Network: "tcp", Address: address, KeepAlive: 20, Fresh: 5, MaxTime: 10 * time.Minute})
 	var slowest time.Duration
 	for range n {
 		before := clients.Result().OK

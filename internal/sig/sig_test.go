@@ -1,0 +1,61 @@
+//go:build unix
+
+package sig
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+)
+
+// custom is an os.Signal that is not a syscall.Signal.
+type custom struct{}
+
+func (custom) Signal()        {}
+func (custom) String() string { return "custom signal" }
+
+func TestName(t *testing.T) {
+	for _, test := range []struct {
+		sig  os.Signal
+		want string
+	}{
+		{syscall.SIGHUP, "SIGHUP"},
+		{os.Interrupt, "SIGINT"},
+		{os.Kill, "SIGKILL"},
+		{syscall.SIGUSR2, "SIGUSR2"},
+		{Continue, "SIGCONT"},
+		{syscall.Signal(35), "signal 35"},
+		{syscall.Signal(0), "signal 0"},
+		{nil, "nothing"},
+		{custom{}, "custom signal"},
+	} {
+		if got := Name(test.sig); got != test.want {
+			t.Errorf("Name(%v) = %q, want %q", test.sig, got, test.want)
+		}
+	}
+}
+
+func TestUntrappable(t *testing.T) {
+	for sig := syscall.Signal(1); sig < 32; sig++ {
+		want := sig == syscall.SIGKILL || sig == syscall.SIGSTOP || sig == syscall.SIGURG
+		if why := Untrappable(sig); (why != "") != want {
+			t.Errorf("%s: %q, untrappable %t", Name(sig), why, want)
+		}
+	}
+}
+
+// The signals that Untrappable allows can be received.
+func TestTrap(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGCONT, syscall.SIGWINCH} {
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, sig)
+		if err := syscall.Kill(os.Getpid(), sig); err != nil {
+			t.Fatal(err)
+		}
+		if got := <-c; got != sig {
+			t.Errorf("received %v, want %v", got, sig)
+		}
+		signal.Stop(c)
+	}
+}

@@ -1,0 +1,114 @@
+//go:build unix
+
+// Package testprog helps the tests of the directories under tests and the
+// programs that they start.
+package testprog
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+var long = flag.Bool("long", false, "repeat as often as README.md promises, not a tenth of it")
+
+// Long reports whether the tests were started with the flag -long. It asks for
+// the counts that README.md and docs/RELIABILITY.md name.
+func Long() bool { return *long }
+
+// Times returns how often a test repeats its work: n times with -long, and a
+// tenth of that by default.
+func Times(n int) int {
+	if *long {
+		return n
+	}
+	return max(1, n/10)
+}
+
+// Repeat runs test as a subtest Times(50) times.
+func Repeat(t *testing.T, test func(*testing.T)) {
+	t.Helper()
+	for i := range Times(50) {
+		t.Run(strconv.Itoa(i), test)
+	}
+}
+
+// Print writes one line to standard output, which the test reads. Lines of
+// several processes do not mix in a pipe if they are shorter than 4 KiB.
+func Print(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
+
+// NewManager returns a Manager, or ends the program if New fails.
+func NewManager(cfg prefork.Config) *prefork.Manager {
+	pm, err := prefork.New(cfg)
+	if err != nil {
+		log.Fatal(err)
+	}
+	return pm
+}
+
+// UntilTerm is the main loop of most programs: it calls StartFunc until
+// SIGTERM arrives, then WaitAllChildren.
+func UntilTerm(pm *prefork.Manager, work func(*prefork.Worker) error) {
+	for pm.SignalReceived() != syscall.SIGTERM {
+		pm.StartFunc(work)
+	}
+	pm.WaitAllChildren(context.Background())
+}
+
+// SignalManager sends sig to the manager of this worker.
+func SignalManager(w *prefork.Worker, sig syscall.Signal) { syscall.Kill(w.ManagerPID(), sig) }
+
+// Counter is a number that several processes increment: the size of the file
+// of that name.
+type Counter string
+
+// Add appends a byte and returns the new count. The file is locked, so that
+// every caller gets another number.
+func (c Counter) Add() int {
+	f, err := os.OpenFile(string(c), os.O_APPEND|os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		log.Fatal(err)
+	}
+	f.Write([]byte{'x'})
+	return c.Value()
+}
+
+// Value returns the count; zero if there is no file.
+func (c Counter) Value() int {
+	info, err := os.Stat(string(c))
+	if err != nil {
+		return 0
+	}
+	return int(info.Size())
+}
+
+// ExpectAll waits for the lines in any order, each as often as its value.
+func ExpectAll(p *preforktest.Program, lines map[string]int) {
+	for missing := len(lines); missing > 0; {
+		line := p.NextLine()
+		if lines[line]--; lines[line] == 0 {
+			missing--
+		}
+	}
+}
+
+// ExpectSuccess waits for the program to end, and fails the test unless it
+// exits with status 0.
+func ExpectSuccess(t testing.TB, p *preforktest.Program) {
+	t.Helper()
+	if state := p.Wait(); !state.Success() {
+		t.Errorf("the program ended with %v:\n%v", state, p.Lines())
+	}
+}

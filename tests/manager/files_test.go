@@ -1,0 +1,143 @@
+//go:build unix
+
+package manager_test
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/proc/proctest"
+)
+
+// marker returns the marker that a worker was started with.
+func marker(t testing.TB, p *proctest.Process) inherit.Marker {
+	t.Helper()
+	for _, kv := range p.Spec.Env {
+		if value, ok := strings.CutPrefix(kv, inherit.Env+"="); ok {
+			m, err := inherit.Parse(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return m
+		}
+	}
+	t.Fatal("a worker without a marker")
+	return inherit.Marker{}
+}
+
+// successorMarker returns the marker that a successor was started with; false
+// means that p is a worker.
+func successorMarker(t testing.TB, p *proctest.Process) (inherit.Marker, bool) {
+	t.Helper()
+	for _, kv := range p.Spec.Env {
+		if value, ok := strings.CutPrefix(kv, inherit.SuccessorEnv+"="); ok {
+			m, err := inherit.ParseSuccessor(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return m, true
+		}
+	}
+	return inherit.Marker{}, false
+}
+
+// blob is the file with the data of Pass from which a worker reads.
+type blob struct {
+	fd  int
+	ino uint64
+}
+
+// noteBlob remembers the file that a worker is passed. The number of its
+// descriptor may be another file's later.
+func (r *rig) noteBlob(p *proctest.Process) {
+	var b blob
+	if _, ok := successorMarker(r.t, p); !ok && p.Spec.Control != 0 {
+		if m := marker(r.t, p); m.Passed != 0 {
+			b.fd = int(p.Spec.Files[m.Passed])
+			b.ino = inode(b.fd)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.blobs = append(r.blobs, b)
+}
+
+// keepsPassed reports whether the Manager still has the file that the i-th
+// worker was passed.
+func (r *rig) keepsPassed(i int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b := r.blobs[i-1]
+	return b.fd != 0 && inode(b.fd) == b.ino
+}
+
+// passed returns the data that the i-th worker was passed.
+func (r *rig) passed(i int) string {
+	r.t.Helper()
+	p := r.process(i)
+	m := marker(r.t, p)
+	if m.Passed == 0 {
+		return "(nothing)"
+	}
+	data, err := inherit.ReadBlob(int(p.Spec.Files[m.Passed]))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(data)
+}
+
+func inode(fd int) uint64 {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return 0
+	}
+	return uint64(st.Ino)
+}
+
+// maxFD bounds the descriptors that a rig looks after.
+const maxFD = 128
+
+// openFiles returns the inodes of the open sockets and regular files, by
+// descriptor. Memory files count as regular.
+func openFiles() (all [maxFD]uint64) {
+	for fd := 3; fd < maxFD; fd++ {
+		var st unix.Stat_t
+		if unix.Fstat(fd, &st) != nil {
+			continue
+		}
+		if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFSOCK || kind == unix.S_IFREG {
+			all[fd] = uint64(st.Ino)
+		}
+	}
+	return all
+}
+
+// closeSince closes the sockets and files that were opened since before. A
+// Manager keeps them until its process exits.
+func closeSince(before [maxFD]uint64) {
+	for fd, ino := range openFiles() {
+		if ino != 0 && ino != before[fd] {
+			unix.Close(fd)
+		}
+	}
+}
+
+// isNonblocking reports whether O_NONBLOCK is set on a listener. It is a
+// property of the socket, which all its descriptors share.
+func isNonblocking(t *testing.T, l any) bool {
+	t.Helper()
+	conn, err := l.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := 0
+	conn.Control(func(fd uintptr) { flags, err = unix.FcntlInt(fd, unix.F_GETFL, 0) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return flags&unix.O_NONBLOCK != 0
+}

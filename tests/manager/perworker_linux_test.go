@@ -1,0 +1,276 @@
+//go:build linux
+
+package manager_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/proc/proctest"
+	"github.com/prefork-go/prefork/internal/wire"
+)
+
+// listenPerWorker makes the listener of a rig and returns its address.
+func (r *rig) listenPerWorker() (address string) {
+	r.t.Helper()
+	ln, err := r.ListenPerWorker("tcp", "127.0.0.1:0")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ln.Close()
+	return ln.Addr().String()
+}
+
+func (r *rig) wantMessages(when string, i int, want ...wire.Message) {
+	r.t.Helper()
+	if got := r.messages(i); !slices.Equal(got, want) {
+		r.t.Errorf("%s: worker %d received %#v, want %#v", when, i, got, want)
+	}
+}
+
+// listening returns the number of sockets that listen on an address.
+func listening(t *testing.T, address string) (n int) {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := netip.MustParseAddrPort(address).Port()
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); f[3] == "0A" && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) {
+			n++
+		}
+	}
+	return n
+}
+
+// wantConnections opens many connections and compares the slots whose sockets
+// receive some of them.
+func (r *rig) wantConnections(when, address string, want ...int) {
+	r.t.Helper()
+	synctest.Wait()
+	sockets := make(map[int]int) // by slot
+	for _, p := range r.fake.Started() {
+		m := marker(r.t, p)
+		sockets[m.Slot] = int(p.Spec.Files[m.Sockets[0].FD])
+	}
+	for range 64 {
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	var got []int
+	for slot, fd := range sockets {
+		n := 0
+		for {
+			conn, _, err := unix.Accept(fd)
+			if err != nil {
+				break
+			}
+			unix.Close(conn)
+			n++
+		}
+		if n > 0 {
+			got = append(got, slot)
+		}
+	}
+	if slices.Sort(got); !slices.Equal(got, want) {
+		r.t.Errorf("%s: slots %v get connections, want %v", when, got, want)
+	}
+}
+
+// Another worker keeps the socket of a slot without a ready worker: from the
+// exit of its worker, or its stop signal, until the next one is ready.
+func TestKeeperOfSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, prefork.Config{MaxWorkers: 3, TrapSignals: rollingHup}, nil, ignoreSignals)
+		address := r.listenPerWorker()
+		done := r.startLoop()
+		time.Sleep(time.Minute)
+		first := r.messages(1) // until the others were ready
+		r.process(2).Exit(proc.Status{Code: 1})
+		r.wantMessages("slot 1 is empty", 1, append(first, wire.Adopt{Socket: 0, Slot: 1})...)
+		r.wantConnections("slot 1 is empty", address, 0, 2)
+		time.Sleep(boot)
+		r.wantMessages("slot 1 has a worker", 1, append(first, wire.Adopt{Socket: 0, Slot: 1}, wire.Drop{Socket: 0, Slot: 1})...)
+
+		r.SetMaxWorkers(2) // stops the worker of slot 2, which ignores the signal
+		r.wantConnections("the worker of slot 2 stops", address, 0, 1)
+		r.process(3).Exit(proc.Status{})
+		r.process(1).Exit(proc.Status{Code: 1}) // the keeper of slot 2
+		if got := r.messages(4); !slices.Contains(got, wire.Message(wire.Adopt{Socket: 0, Slot: 2})) {
+			t.Errorf("the worker that is left received %#v", got)
+		}
+		time.Sleep(time.Minute)
+		r.Deliver(term)
+		for _, p := range r.fake.Started() {
+			p.Exit(proc.Status{})
+		}
+		<-done
+	})
+}
+
+// fullProcess is a process whose control socket has room for a number of
+// messages.
+type fullProcess struct {
+	*proctest.Process
+	mu          sync.Mutex
+	room, tries int
+}
+
+func (p *fullProcess) WriteFile(b []byte, fd int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tries++
+	if p.room == 0 {
+		return proc.ErrWouldBlock
+	}
+	p.room--
+	return p.FakeProcess.WriteFile(b, fd)
+}
+
+// set sets the room and returns the number of tries since the last call.
+func (p *fullProcess) set(room int) (tries int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	tries, p.tries, p.room = p.tries, 0, room
+	return tries
+}
+
+// The manager retries until a worker whose socket was full has received every
+// message.
+func TestKeeperWithoutRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var full *fullProcess
+		r := newRigWith(t, prefork.Config{MaxWorkers: 10}, options{wrap: func(p *proctest.Process) proc.Process {
+			full = &fullProcess{FakeProcess: p, room: 4}
+			return full
+		}})
+		r.listenPerWorker()
+		r.SetMaxWorkers(1)
+		done := r.startLoop()
+		time.Sleep(boot)
+		if got := len(r.messages(1)); got != 4 {
+			t.Errorf("%d messages, want 4", got)
+		}
+		for _, room := range []int{0, 3, 100} {
+			full.set(room)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if tries := full.set(room); tries > 2000 {
+				t.Errorf("%d tries in a second", tries)
+			}
+		}
+		slots := []int{}
+		for _, msg := range r.messages(1) {
+			slots = append(slots, msg.(wire.Adopt).Slot)
+		}
+		slices.Sort(slots)
+		if !slices.Equal(slots, []int{1, 2, 3, 4, 5, 6, 7, 8, 9}) {
+			t.Errorf("messages about slots %v", slots)
+		}
+		full.set(100)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if tries := full.set(100); tries != 0 {
+			t.Errorf("%d tries after the last message", tries)
+		}
+		r.Deliver(term)
+		<-done
+	})
+}
+
+// If workers cannot have sockets of their own, they share one, and the manager
+// logs a warning once.
+func TestPerWorkerOfACommand(t *testing.T) {
+	var log bytes.Buffer
+	r := newRig(t, prefork.Config{Command: []string{"true"}, Logger: slog.New(slog.NewTextHandler(&log, nil))}, nil, nil)
+	ln, err := r.ListenPerWorker("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if s := r.Snapshot().Sockets; len(s) != 1 || s[0].PerWorker || s[0].Address != ln.Addr().String() {
+		t.Errorf("sockets: %v", s)
+	}
+	if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "level=WARN") || !strings.Contains(log.String(), "Command") {
+		t.Errorf("log: %s", log.String())
+	}
+	if _, err := r.ListenPerWorker("udp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), `ListenPerWorker("udp", "127.0.0.1:0")`) {
+		t.Errorf("udp: %v", err)
+	}
+}
+
+// successorSockets returns the number of sockets for slots that a successor was
+// handed.
+func successorSockets(t *testing.T, p *proctest.Process) (n int) {
+	t.Helper()
+	m, _ := successorMarker(t, p)
+	for _, s := range m.Sockets {
+		if s.Slot >= 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// While a successor runs, only the successor creates sockets: two processes
+// that did could not know their positions in the kernel's group.
+func TestNoSocketsDuringUpgrade(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		r := successorRig(t, prefork.Config{}, nil)
+		address := r.listenPerWorker()
+		done := r.startLoop()
+		time.Sleep(time.Minute)
+		want := func(when string, workers, sockets int) {
+			t.Helper()
+			r.wantWorkers(when, workers)
+			if got := listening(t, address); got != sockets {
+				t.Errorf("%s: %d sockets, want %d", when, got, sockets)
+			}
+		}
+		r.SetMaxWorkers(3) // just before the upgrade: the worker may start later, its socket may not
+		r.Deliver(usr2)
+		want("a successor starts", 3, 3)
+		successor := r.successors()[0]
+		if n := successorSockets(t, successor); n != 3 {
+			t.Errorf("the successor was handed %d sockets, want 3", n)
+		}
+		r.SetMaxWorkers(1)
+		time.Sleep(time.Second)
+		want("fewer beside a successor", 1, 3)
+		r.SetMaxWorkers(5)
+		time.Sleep(time.Second)
+		want("more beside a successor", 3, 3)
+		successor.Exit(proc.Status{Code: 1})
+		want("the successor is gone", 5, 5)
+
+		r.Deliver(usr2)
+		time.Sleep(time.Second)
+		successor = r.successors()[1]
+		if n := successorSockets(t, successor); n != 5 {
+			t.Errorf("the second successor was handed %d sockets, want 5", n)
+		}
+		r.SetMaxWorkers(6)
+		time.Sleep(time.Second)
+		send(successor, wire.Ready{})
+		want("the successor has taken over", 0, 5)
+		<-done
+	})
+}

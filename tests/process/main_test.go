@@ -1,0 +1,24 @@
+//go:build unix
+
+// Package process_test tests managers and workers as processes: their start,
+// their end and their surroundings.
+package process_test
+
+import (
+	"syscall"
+	"testing"
+
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+// programs are the programs that the test binary can run. Each test file adds its
+// own.
+var programs = map[string]func(){}
+
+func TestMain(m *testing.M) { preforktest.Main(m, programs) }
+
+const (
+	hup  = syscall.SIGHUP
+	term = syscall.SIGTERM
+	usr1 = syscall.SIGUSR1
+)

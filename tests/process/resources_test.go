@@ -1,0 +1,235 @@
+//go:build linux
+
+package process_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/internal/testprog"
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+func init() { programs["confined"] = confined }
+
+// confined runs workers as another user with a root directory of their own.
+func confined() {
+	pm, err := prefork.New(prefork.Config{MaxWorkers: 2, Resources: prefork.Resources{
+		User: os.Args[1], Group: os.Args[2], Groups: []string{}, Chroot: os.Args[3], NoNewPrivs: true, GOMAXPROCS: 1, Nice: 5,
+		Rlimits: []prefork.Rlimit{{Resource: "core"}},
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ln, err := pm.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if !prefork.IsWorker() {
+		testprog.Print("serving on %v", ln.Addr())
+	}
+	pm.Run(context.Background(), func(w *prefork.Worker) error {
+		groups, _ := os.Getgroups()
+		dir, _ := os.Getwd()
+		_, err := os.Stat("/proc")
+		testprog.Print("worker %d: uid %d gid %d groups %v dir %s proc %v maxprocs %s listens %v", w.Slot(), os.Getuid(), os.Getegid(), groups, dir,
+			err == nil, os.Getenv("GOMAXPROCS"), ln.Addr() != nil)
+		go func() {
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				for _, name := range []string{"/id", "/setuid"} {
+					id := exec.Command(name)
+					id.Stdin = os.Stdin // there is no /dev/null in the root
+					out, err := id.CombinedOutput()
+					fmt.Fprintf(conn, "%s: %s%v\n", name, out, err)
+				}
+				conn.Close()
+			}
+		}()
+		<-w.Context().Done()
+		return nil
+	})
+}
+
+// copyFile copies a program.
+func copyFile(t *testing.T, from, to string, mode os.FileMode) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(to), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(to, data, 0o755)
+	}
+	if err == nil {
+		err = os.Chmod(to, mode)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// withID copies the program id and its libraries into a root directory, and a
+// second time with the setuid bit.
+func withID(t *testing.T, root string) {
+	t.Helper()
+	id, err := exec.LookPath("id")
+	if err != nil {
+		t.Skip("there is no id")
+	}
+	libraries, _ := exec.Command("ldd", id).Output() // none if it is linked statically
+	for _, path := range regexp.MustCompile(`/\S+`).FindAllString(string(libraries), -1) {
+		copyFile(t, path, filepath.Join(root, path), 0o755)
+	}
+	copyFile(t, id, filepath.Join(root, "id"), 0o755)
+	copyFile(t, id, filepath.Join(root, "setuid"), 0o755|os.ModeSetuid)
+}
+
+// The worker runs as another user, in a chroot, from a binary that only root
+// may execute, with no new privileges. It serves, and is replaced after a
+// crash. Processes that it starts run as that user, in none of the manager's
+// groups.
+func TestResources(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can have workers of another user")
+	}
+	root := t.TempDir()
+	if err := os.Chmod(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	withID(t, root)
+	p := preforktest.New(t, "confined", "nobody", "12345", root)
+	program := t.TempDir() + "/program"
+	copyFile(t, p.Cmd.Path, program, 0o700)
+	p.Cmd.Path = program
+	p.Cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Groups: []uint32{4, 24, 54321}}}
+	p.Start()
+	address := p.Expect(`^serving on (\S+)$`)[1]
+	want := `: uid 65534 gid 12345 groups \[\] dir / proc false maxprocs 1 listens true$`
+	p.ExpectN(2, `^worker \d`+want)
+	const answer = "/id: uid=65534 gid=12345 groups=12345\n<nil>\n/setuid: uid=65534 gid=12345 groups=12345\n<nil>\n"
+	for range 4 {
+		if got := greeting(t, address); got != answer {
+			t.Errorf("a child of the worker prints %q, want %q", got, answer)
+		}
+	}
+	children, err := preforktest.Children(p.PID())
+	if err != nil || len(children) != 2 {
+		t.Fatal(children, err)
+	}
+	syscall.Kill(children[0].PID, syscall.SIGKILL)
+	p.Expect(`^worker \d` + want)
+	if got := greeting(t, address); got != answer {
+		t.Errorf("a child of the worker prints %q, want %q", got, answer)
+	}
+	p.Signal(term)
+	p.Wait()
+}
+
+// greeting returns the greeting of a server.
+func greeting(t *testing.T, address string) string {
+	t.Helper()
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	all, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(all)
+}
+
+// New refuses settings that it can know to be wrong. A worker never runs as
+// root instead.
+func TestResourcesRefused(t *testing.T) {
+	for field, r := range map[string]prefork.Resources{
+		"User":       {User: "no-such-user"},
+		"Chroot":     {Chroot: "/no/such/directory"},
+		"Rlimits":    {Rlimits: []prefork.Rlimit{{Resource: "patience"}}},
+		"GOMAXPROCS": {GOMAXPROCS: -1},
+		"Cgroup":     {Cgroup: "/no/such/cgroup"},
+	} {
+		var bad *prefork.ConfigError
+		if _, err := prefork.New(prefork.Config{Name: t.Name() + field, Resources: r}); !errors.As(err, &bad) || bad.Field != "Resources."+field {
+			t.Errorf("%+v: %v", r, err)
+		}
+	}
+	if _, err := exec.LookPath("id"); err != nil || os.Getuid() != 0 {
+		return
+	}
+	// The directory is removed after New has checked it: the worker cannot
+	// enter its root, and exits.
+	p := preforktest.Start(t, "vanishing", preforktest.TempDir(t)+"/root")
+	p.Expect(`cannot have the resources that it should: .*hroot`)
+	p.Signal(term)
+	p.Wait()
+}
+
+func init() { programs["vanishing"] = vanishing }
+
+func vanishing() {
+	if !prefork.IsWorker() {
+		os.Mkdir(os.Args[1], 0o755)
+	}
+	pm := testprog.NewManager(prefork.Config{MaxWorkers: 1, Resources: prefork.Resources{Chroot: os.Args[1]}, BeforeSpawn: func(*prefork.Manager, *prefork.Spawn) {
+		os.Remove(os.Args[1])
+	}})
+	pm.Run(context.Background(), func(w *prefork.Worker) error {
+		testprog.Print("it works")
+		<-w.Context().Done()
+		return nil
+	})
+}
+
+func init() { programs["narrow"] = narrow }
+
+// narrow is a manager whose workers may not grow their address space. It prints
+// their statuses.
+func narrow() {
+	pm := testprog.NewManager(prefork.Config{MaxWorkers: 1, Resources: prefork.Resources{Rlimits: []prefork.Rlimit{{Resource: "as", Soft: 64 << 20}}}})
+	if !prefork.IsWorker() {
+		go func() {
+			for pm.NumActiveWorkers() == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			testprog.Print("active %d", pm.NumActiveWorkers())
+		}()
+	}
+	pm.Run(context.Background(), func(w *prefork.Worker) error {
+		w.SetStatus('N')
+		<-w.Context().Done()
+		return nil
+	})
+}
+
+// A worker publishes its status even if its limits leave no room for the shared
+// memory.
+func TestStatusUnderLimits(t *testing.T) {
+	p := preforktest.New(t, "narrow")
+	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		t.Skip("the race detector cannot do without address space")
+	}
+	p.Start()
+	p.Expect(`^active 1$`)
+	p.Signal(term)
+	p.Wait()
+}

@@ -1,0 +1,23 @@
+//go:build unix
+
+// Package upgrade_test tests upgrades of a running manager by its successor.
+package upgrade_test
+
+import (
+	"syscall"
+	"testing"
+
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+// programs are the programs that the test binary can run. Each test file adds its
+// own.
+var programs = map[string]func(){}
+
+func TestMain(m *testing.M) { preforktest.Main(m, programs) }
+
+const (
+	hup  = syscall.SIGHUP
+	term = syscall.SIGTERM
+	usr1 = syscall.SIGUSR1
+)

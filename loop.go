@@ -191,7 +191,7 @@ func (l *loop) generate() os.Signal {
 		}
 		// One spawn in each turn: a signal that arrives while hundreds of workers
 		// start does not wait for the last of them.
-		if step.Ask {
+		if step.SpawnDue {
 			l.spawn(step)
 			l.closeCells()
 			continue
@@ -230,7 +230,7 @@ func (l *loop) drain(ctx context.Context) (left int, err error) {
 			l.forward(a)
 			continue
 		}
-		if l.pool.Len() == 0 && l.pool.Standbys() == 0 && l.pool.Rests() == 0 && (l.successor == nil || l.successor.tookOver) {
+		if l.pool.Len() == 0 && l.pool.Standbys() == 0 && l.pool.Leftovers() == 0 && (l.successor == nil || l.successor.tookOver) {
 			return 0, l.finishDrain()
 		}
 		if err := ctx.Err(); err != nil {
@@ -273,18 +273,20 @@ func (l *loop) turn() pool.Step {
 	}
 	l.completeTakeover()
 	readTo := l.pollOverdue()
-	due := earliest(l.pollThrottled(), l.pollDisconnected(), l.checkSuccessor(), l.steerAgain)
+	due := earliest(l.pollThrottled(), l.pollDisconnected(), l.checkSuccessor())
 	if l.board.Active() {
-		if l.handle(pool.Event{Kind: pool.Tick, Heard: readTo}).Survey {
+		l.handle(pool.Event{Kind: pool.Tick, ReadUpTo: readTo})
+		if l.pool.Plan(l.now()).Survey {
 			l.board.Changed()
 		}
 		due = earliest(due, l.readBoard())
 	}
-	step := l.handle(pool.Event{Kind: pool.Tick, Heard: readTo})
+	l.handle(pool.Event{Kind: pool.Tick, ReadUpTo: readTo})
+	step := l.pool.Plan(l.now())
 	if step.Survey {
 		l.board.Changed()
 	}
-	step.Wake = earliest(step.Wake, due, l.board.NextReading(len(l.workers)))
+	step.Wake = earliest(step.Wake, due, l.steerAgain, l.board.NextReading(len(l.workers)))
 	return step
 }
 
@@ -330,20 +332,18 @@ func (l *loop) sleep(wake pool.Time, done <-chan struct{}) {
 	}
 }
 
-// handle passes an event to the policy and carries out its effects. It is the
-// only caller of the policy.
-func (l *loop) handle(ev pool.Event) pool.Step {
-	fallback := l.pool.Good()
-	step := l.pool.Handle(l.now(), ev)
-	for _, e := range step.Effects {
+// handle applies an event to the policy and carries out its effects. It is the
+// only caller of Apply.
+func (l *loop) handle(ev pool.Event) {
+	fallback := l.pool.Fallback()
+	for _, e := range l.pool.Apply(l.now(), ev) {
 		l.carryOut(e)
 	}
-	if l.pool.Good() != fallback && ev.Kind != pool.Begin {
+	if l.pool.Fallback() != fallback && ev.Kind != pool.Begin {
 		l.forget()
 	}
 	l.steer()
 	l.reportReady()
-	return step
 }
 
 func (l *loop) carryOut(e pool.Effect) {
@@ -354,22 +354,24 @@ func (l *loop) carryOut(e pool.Effect) {
 		l.transition(l.workers[e.ID], e)
 	case pool.Delay:
 		l.emit(DelayEvent{Slot: e.Slot, For: e.For})
-	case pool.Look:
+	case pool.RetryDelay:
+		l.emit(SpawnFailedEvent{Err: l.notSpawned, Retry: e.For})
+	case pool.CheckGroup:
 		l.leftovers[e.ID].proc.ReapLeftovers()
 		if !l.leftovers[e.ID].proc.HasLeftovers() {
-			l.command(pool.Event{Kind: pool.Emptied, ID: e.ID})
+			l.command(pool.Event{Kind: pool.GroupGone, ID: e.ID})
 		}
-	case pool.Rest:
+	case pool.Leftover:
 		l.leftover(e)
 	case pool.Rolled:
 		l.emit(RolledEvent{Generation: e.Gen})
-	case pool.Surrender:
+	case pool.CrashLooped:
 		l.crashLooped = &CrashLoopEvent{Failures: l.cfg.CrashLoop.Failures, Window: l.cfg.CrashLoop.Window}
 		l.emit(*l.crashLooped)
 		l.deliver(l.cfg.ShutdownSignal)
-	case pool.GaveUp:
-		l.fallBack(e.Back)
-		l.emit(RollFailedEvent{Generation: e.Gen, Kept: e.Back, Err: l.rollError(e)})
+	case pool.RollFailed:
+		l.fallBack(e.Kept)
+		l.emit(RollFailedEvent{Generation: e.Gen, Kept: e.Kept, Err: l.rollError(e)})
 	}
 }
 
@@ -386,30 +388,30 @@ func (l *loop) rollError(e pool.Effect) error {
 func (l *loop) transition(w *worker, e pool.Effect) {
 	l.mu.Lock()
 	w.State = State(e.To)
-	if e.To == pool.Gone {
+	if e.To == pool.StateGone {
 		delete(l.workers, w.Ordinal)
 		if w.cell() != nil {
 			l.closing = append(l.closing, w.cell())
 		}
 	}
 	promoted := w.Slot == noSlot && e.Slot != noSlot
-	if w.Slot == noSlot && (promoted || e.To == pool.Gone) {
+	if w.Slot == noSlot && (promoted || e.To == pool.StateGone) {
 		l.standbys--
 	}
 	w.Slot = e.Slot
 	info := w.WorkerInfo
 	l.mu.Unlock()
 	l.board.Changed()
-	if e.From == pool.Ready || e.To == pool.Ready {
+	if e.From == pool.StateReady || e.To == pool.StateReady {
 		l.steerDue = true
 	}
-	if e.To == pool.Ready && l.cfg.Standby > 0 {
+	if e.To == pool.StateReady && l.cfg.Standby > 0 {
 		w.proc.WatchExit()
 	}
 	if promoted {
 		l.promote(w)
 	}
-	if e.To != pool.Gone {
+	if e.To != pool.StateGone {
 		l.emit(StateEvent{Worker: info, From: State(e.From), Reason: Reason(e.Reason)})
 		return
 	}
@@ -423,7 +425,7 @@ func (l *loop) exited(w *worker, e pool.Effect) {
 		Status: ExitStatus(w.status), Reason: Reason(e.Reason), Uptime: l.now() - w.started, Usage: w.usage,
 	}
 	l.emit(ExitEvent{Exit: exit, From: State(e.From)})
-	failed := e.From < pool.Stopping && (e.From == pool.Starting || !w.status.Clean())
+	failed := e.From < pool.StateStopping && (e.From == pool.StateStarting || !w.status.Clean())
 	if failed || exit.Reason == ReasonReadyTimeout {
 		l.reportFailed(exit.String())
 	}
@@ -456,7 +458,7 @@ func (l *loop) signal(e pool.Effect) {
 // the worker are not reported.
 func (l *loop) leftover(e pool.Effect) {
 	w := l.leftovers[e.ID]
-	if e.To >= pool.Killed {
+	if e.To >= pool.StateKilled {
 		delete(l.leftovers, e.ID)
 	}
 	if e.From != e.To {

@@ -33,7 +33,7 @@ func (l *loop) note(n proc.Note) {
 		w.exiting = w.proc.Exiting()
 		w.proc.UnwatchExit()
 		if w.exiting {
-			l.handle(pool.Event{Kind: pool.Yield, ID: w.Ordinal})
+			l.handle(pool.Event{Kind: pool.Exiting, ID: w.Ordinal})
 		}
 	}
 	if n.Kind == proc.Exited {
@@ -59,9 +59,9 @@ func (l *loop) read(w *worker) {
 		default:
 			// A worker that is ready keeps running: a defect of its messages is not
 			// a defect of its work.
-			l.log.Error("protocol error from worker, ignoring it", w.logAttrs("err", err)...)
+			l.log.Error("protocol error from worker, ignoring it", w.logAttrs("err", errors.Unwrap(err))...)
 			l.steerDue = true
-			l.handle(pool.Event{Kind: pool.Lost, ID: w.Ordinal})
+			l.handle(pool.Event{Kind: pool.Disconnected, ID: w.Ordinal})
 		}
 	}
 }
@@ -69,7 +69,7 @@ func (l *loop) read(w *worker) {
 func (l *loop) message(w *worker, msg wire.Message) {
 	switch msg := msg.(type) {
 	case wire.Ready:
-		l.handle(pool.Event{Kind: pool.Reached, ID: w.Ordinal})
+		l.handle(pool.Event{Kind: pool.Ready, ID: w.Ordinal})
 	case wire.Parked:
 		l.handle(pool.Event{Kind: pool.Parked, ID: w.Ordinal})
 	case wire.StatusChanged:
@@ -77,7 +77,7 @@ func (l *loop) message(w *worker, msg wire.Message) {
 	case wire.Paused:
 		l.paused(w, msg.N)
 	case wire.Recycle:
-		l.handle(pool.Event{Kind: pool.Retire, ID: w.Ordinal})
+		l.handle(pool.Event{Kind: pool.Recycle, ID: w.Ordinal})
 	case wire.ListenerClosed:
 		l.closedListener(w, msg.Socket)
 	}
@@ -142,7 +142,7 @@ func (l *loop) reap(w *worker) bool {
 	}
 	l.handle(pool.Event{
 		Kind: pool.Exited, ID: w.Ordinal, Clean: status.Clean(), Killed: status.Signal == syscall.SIGKILL,
-		Memory: l.outOfMemory(w), Rest: leftover,
+		OOMKilled: l.outOfMemory(w), Leftover: leftover,
 	})
 	return true
 }
@@ -160,7 +160,7 @@ func (l *loop) outOfMemory(w *worker) bool {
 func (l *loop) disconnect(w *worker) {
 	if !l.reap(w) {
 		l.disconnected = append(l.disconnected, disconnection{w, l.now() + disconnectGrace})
-		l.handle(pool.Event{Kind: pool.Lost, ID: w.Ordinal})
+		l.handle(pool.Event{Kind: pool.Disconnected, ID: w.Ordinal})
 	}
 }
 
@@ -186,7 +186,7 @@ func (l *loop) pollDisconnected() pool.Time {
 		}
 		if inherit.Restarted(w.PID, w.exe) {
 			l.log.Error("worker executed this program without its marker, killing it before it acts as a manager", w.logAttrs()...)
-			l.handle(pool.Event{Kind: pool.Lost, ID: w.Ordinal, Lives: true})
+			l.handle(pool.Event{Kind: pool.Disconnected, ID: w.Ordinal, Alive: true})
 		}
 	}
 	if len(l.disconnected) == 0 {
@@ -213,7 +213,15 @@ func (l *loop) readBoard() pool.Time {
 }
 
 func (l *loop) boardEvent(ev board.Event) {
-	kind := map[board.Kind]pool.Kind{board.Busy: pool.Busy, board.Idle: pool.Idle, board.Stuck: pool.Jam, board.TooBig: pool.Retire}[ev.Kind]
+	kind := pool.Idle
+	switch ev.Kind {
+	case board.Busy:
+		kind = pool.Busy
+	case board.Stuck:
+		kind = pool.Stuck
+	case board.TooBig:
+		kind = pool.Recycle
+	}
 	l.handle(pool.Event{Kind: kind, ID: ev.ID})
 }
 

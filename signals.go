@@ -227,7 +227,7 @@ func (l *loop) send(f Forward, received, trapped os.Signal, again bool) {
 	}
 	ev := sendEvent(f.Signal.(syscall.Signal))
 	if f.Interval > 0 {
-		ev.Kind, ev.Interval, ev.For, ev.Again = pool.Forward, f.Interval, trapped.(syscall.Signal), again
+		ev.Kind, ev.Interval, ev.Received, ev.Again = pool.Forward, f.Interval, trapped.(syscall.Signal), again
 	}
 	l.handle(ev)
 }
@@ -235,7 +235,7 @@ func (l *loop) send(f Forward, received, trapped os.Signal, again bool) {
 // sendEvent returns the event that sends s to every worker. A signal that cannot
 // be caught is sent to starting workers too.
 func sendEvent(s syscall.Signal) pool.Event {
-	return pool.Event{Kind: pool.Signal, Sig: s, Now: sig.Untrappable(s) != "" || s == sig.Continue}
+	return pool.Event{Kind: pool.Signal, Sig: s, Immediate: sig.Untrappable(s) != "" || s == sig.Continue}
 }
 
 // replaces reports whether a signal replaces the workers by a new generation.

@@ -20,13 +20,13 @@ const noSlot = inherit.NoSlot
 type State uint8
 
 const (
-	StateNone     = State(pool.None)     // not spawned yet
-	StateStarting = State(pool.Starting) // its process runs and is not ready
-	StateStandby  = State(pool.Standby)  // started in advance, waiting in Start without a slot
-	StateReady    = State(pool.Ready)    // at work
-	StateStopping = State(pool.Stopping) // sent the stop signal
-	StateKilled   = State(pool.Killed)   // sent SIGKILL
-	StateGone     = State(pool.Gone)     // reaped
+	StateNone     = State(pool.StateNone)     // not spawned yet
+	StateStarting = State(pool.StateStarting) // its process runs and is not ready
+	StateStandby  = State(pool.StateStandby)  // started in advance, waiting in Start without a slot
+	StateReady    = State(pool.StateReady)    // at work
+	StateStopping = State(pool.StateStopping) // sent the stop signal
+	StateKilled   = State(pool.StateKilled)   // sent SIGKILL
+	StateGone     = State(pool.StateGone)     // reaped
 )
 
 func (s State) String() string {
@@ -44,14 +44,14 @@ func (s State) String() string {
 type Reason uint8
 
 const (
-	ReasonFinished     = Reason(pool.Finished)    // exited on its own with code 0
-	ReasonCrashed      = Reason(pool.Crashed)     // exited on its own with another code or by a signal
-	ReasonStopped      = Reason(pool.Stopped)     // was stopped, or killed by SignalAllChildren
-	ReasonRecycled     = Reason(pool.Retired)     // was replaced; see Config.Recycle
-	ReasonStopTimeout  = Reason(pool.Overdue)     // did not stop within StopTimeout (or the second interrupt), and was killed
-	ReasonStuck        = Reason(pool.Stuck)       // was busy for too long without a heartbeat, and was killed
-	ReasonReadyTimeout = Reason(pool.NeverReady)  // was not ready in time, or executed this program again, and was killed
-	ReasonOutOfMemory  = Reason(pool.OutOfMemory) // was killed by the OOM killer
+	ReasonFinished     = Reason(pool.ReasonFinished)     // exited on its own with code 0
+	ReasonCrashed      = Reason(pool.ReasonCrashed)      // exited on its own with another code or by a signal
+	ReasonStopped      = Reason(pool.ReasonStopped)      // was stopped, or killed by SignalAllChildren
+	ReasonRecycled     = Reason(pool.ReasonRecycled)     // was replaced; see Config.Recycle
+	ReasonStopTimeout  = Reason(pool.ReasonStopTimeout)  // did not stop within StopTimeout (or the second interrupt), and was killed
+	ReasonStuck        = Reason(pool.ReasonStuck)        // was busy for too long without a heartbeat, and was killed
+	ReasonReadyTimeout = Reason(pool.ReasonReadyTimeout) // was not ready in time, or executed this program again, and was killed
+	ReasonOutOfMemory  = Reason(pool.ReasonOutOfMemory)  // was killed by the OOM killer
 )
 
 func (r Reason) String() string {

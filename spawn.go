@@ -86,7 +86,7 @@ func (s *spawner) fallBack(gen int) { s.next = s.generations[gen].exe }
 // forget closes the files of generations that are no longer spawned: all but the
 // newest, and the one to which the manager falls back if that fails.
 func (l *loop) forget() {
-	newest, fallback := l.generation, l.pool.Good()
+	newest, fallback := l.generation, l.pool.Fallback()
 	kept := []generation{l.generations[newest], l.generations[fallback]}
 	for n, g := range l.generations {
 		if n == newest || n == fallback {
@@ -104,18 +104,17 @@ func (l *loop) forget() {
 
 // spawn tries to start the worker that the policy asks for.
 func (l *loop) spawn(step pool.Step) {
-	sp := &Spawn{Slot: step.Spawn, Generation: step.Gen, Ordinal: step.Ordinal}
+	sp := &Spawn{Slot: step.Slot, Generation: step.Gen, Ordinal: step.Ordinal}
 	if l.cfg.BeforeSpawn != nil {
 		l.relay.Flush()
 		l.cfg.BeforeSpawn(l.Manager, sp)
-		sp.Slot, sp.Generation, sp.Ordinal = step.Spawn, step.Gen, step.Ordinal
+		sp.Slot, sp.Generation, sp.Ordinal = step.Slot, step.Gen, step.Ordinal
 	}
 	p, cell, err := l.startWorker(sp)
 	if err != nil {
 		l.notSpawned = &SpawnError{Slot: sp.Slot, Generation: sp.Generation, Err: err}
 		l.reportFailed(err.Error())
-		step := l.handle(pool.Event{Kind: pool.SpawnFailed})
-		l.emit(SpawnFailedEvent{Err: l.notSpawned, Retry: step.Retry})
+		l.handle(pool.Event{Kind: pool.SpawnFailed})
 		return
 	}
 	w := &worker{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strconv"
@@ -97,7 +96,7 @@ func (l *loop) upgradeNow(ctx context.Context) error {
 			return l.upgradeFailed(n)
 		case ctx.Err() != nil && n.failed == nil:
 			l.stopSuccessor(ctx.Err())
-		case step.Ask:
+		case step.SpawnDue:
 			l.spawn(step)
 		case n.failed != nil:
 			l.sleep(step.Wake, nil)
@@ -121,7 +120,7 @@ func (l *loop) upgradeFailed(n *successor) error {
 // message, since other processes see that the predecessor has gone.
 func (l *loop) awaitOwnTakeover(ctx context.Context) {
 	for l.awaitTakeover && !l.reportsReady && ctx.Err() == nil && !l.shutdownWaits() {
-		if step := l.turn(); step.Ask {
+		if step := l.turn(); step.SpawnDue {
 			l.spawn(step)
 		} else if l.awaitTakeover {
 			l.sleep(step.Wake, ctx.Done())
@@ -246,13 +245,14 @@ func (l *loop) successorExited(n *successor, status proc.Status) {
 func (l *loop) readSuccessor(n *successor) {
 	for n.messages.Open() {
 		msg, err := n.messages.Next(l.now())
+		var bad *control.ProtocolError
 		switch {
 		case err == nil:
 			l.successorMessage(n, msg)
-		case errors.Is(err, control.ErrProtocol):
+		case errors.As(err, &bad):
 			l.stopSuccessor(fmt.Errorf("successor %d: %w", n.proc.Pid(), err))
-		case err != io.EOF:
-			return // no more messages now
+		default:
+			return // no more messages, or none now
 		}
 	}
 }

@@ -54,10 +54,10 @@ func newFullPool(n int) *fullPool {
 	l.pool = pool.New(pool.Config{
 		Max: n, Surge: 1, ErrRespawn: time.Second, StopTimeout: 30 * time.Second, Stop: syscall.SIGTERM, Jitter: rand.Float64,
 	})
-	step := l.pool.Handle(0, pool.Event{Kind: pool.Begin})
-	for step.Ask {
-		l.ids[step.Spawn] = step.Ordinal
-		step = l.pool.Handle(0, pool.Event{Kind: pool.Spawned, Ready: true})
+	l.pool.Apply(0, pool.Event{Kind: pool.Begin})
+	for step := l.pool.Plan(0); step.SpawnDue; step = l.pool.Plan(0) {
+		l.ids[step.Slot] = step.Ordinal
+		l.pool.Apply(0, pool.Event{Kind: pool.Spawned, Ready: true})
 	}
 	return l
 }
@@ -71,10 +71,10 @@ func (l *fullPool) measure(n int) float64 {
 		slot := l.order[l.next]
 		l.next = (l.next + 1) % len(l.order)
 		l.now += 10 * pool.Time(time.Second)
-		step := l.pool.Handle(l.now, pool.Event{Kind: pool.Exited, ID: l.ids[slot], Clean: true})
-		id := step.Ordinal
-		l.pool.Handle(l.now, pool.Event{Kind: pool.Spawned})
-		l.pool.Handle(l.now, pool.Event{Kind: pool.Reached, ID: id})
+		l.pool.Apply(l.now, pool.Event{Kind: pool.Exited, ID: l.ids[slot], Clean: true})
+		id := l.pool.Plan(l.now).Ordinal
+		l.pool.Apply(l.now, pool.Event{Kind: pool.Spawned})
+		l.pool.Apply(l.now, pool.Event{Kind: pool.Ready, ID: id})
 		l.ids[slot] = id
 	}
 	return float64(processorTime()-began) / float64(3*n)

@@ -8,7 +8,6 @@ package control
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -28,9 +27,12 @@ const (
 // at Reader.Resumes.
 var ErrThrottled = errors.New("control: process is throttled")
 
-// ErrProtocol is wrapped by the error for a message that cannot be decoded. The
-// Reader is closed after it.
-var ErrProtocol = errors.New("protocol error")
+// ProtocolError reports a message that cannot be decoded. The Reader is closed
+// after it.
+type ProtocolError struct{ Err error }
+
+func (e *ProtocolError) Error() string { return "protocol error: " + e.Err.Error() }
+func (e *ProtocolError) Unwrap() error { return e.Err }
 
 // Reader reads the messages of one process. It belongs to the loop. The zero
 // Reader is closed.
@@ -63,8 +65,8 @@ func (r *Reader) Throttled() bool { return r.full }
 func (r *Reader) Resumes() pool.Time { return r.period + budgetPeriod }
 
 // Next returns the next message. Its error is proc.ErrWouldBlock if there is
-// none now, ErrThrottled, io.EOF at the end of the socket, or one that wraps
-// ErrProtocol. After io.EOF and ErrProtocol the Reader is closed.
+// none now, ErrThrottled, io.EOF at the end of the socket, or a *ProtocolError.
+// After the last two the Reader is closed.
 func (r *Reader) Next(now pool.Time) (wire.Message, error) {
 	for r.src != nil {
 		msg, n, err := wire.Decode(r.buf)
@@ -74,7 +76,7 @@ func (r *Reader) Next(now pool.Time) (wire.Message, error) {
 		}
 		if err != wire.ErrShort {
 			r.Close()
-			return nil, fmt.Errorf("%w: %w", ErrProtocol, err)
+			return nil, &ProtocolError{err}
 		}
 		if err := r.err; err != nil {
 			r.err = nil

@@ -1,59 +1,101 @@
 package pool
 
-import "container/heap"
+import "time"
 
-func (p *Pool) exited(now Time, w *worker, ev Event) {
-	p.remove(w)
+// disconnectGrace is how long a worker may take to exit after it closed its
+// control socket without having been ready.
+const disconnectGrace = 100 * time.Millisecond
+
+// disconnect limits the life of a worker that closed its control socket. Nearly
+// always it is about to exit, and Exited follows a moment later. A worker that
+// keeps running without having been ready has replaced itself by another
+// program, or by the same program without its marker, which would act as a
+// manager. It is killed: at once if the caller knows that it is alive, even if
+// it was ready.
+func (p *Pool) disconnect(now Time, w *worker, alive bool) {
+	if alive {
+		p.kill(w, ReasonReadyTimeout)
+		return
+	}
+	if w.ready || w.disconnected || w.state >= StateStopping {
+		return
+	}
+	p.clearDeadline(w)
+	p.unpark(w)
+	w.disconnected = true
+	p.setDeadline(w, now+disconnectGrace)
+}
+
+// exited removes a worker that was reaped, and keeps the leftover processes of
+// its group.
+func (p *Pool) exited(now Time, w *worker, ev *Event) {
+	state, deadline := w.state, p.deadlineOf(w)
+	p.remove(now, w, ev)
+	if ev.Leftover {
+		p.addLeftover(now, w, state, deadline)
+	}
+}
+
+func (p *Pool) remove(now Time, w *worker, ev *Event) {
+	p.unlink(w)
 	s := w.slot
 	holder := s.worker == w
 	reason, own := classify(w, ev)
-	// Only what a worker does by itself says anything about the next one, and one that was replaced has no next one.
-	urgent, fails := false, false
-	if holder || s.next == w {
+	own = own && p.running
+	// Only an end of the worker's own accord predicts anything about the next
+	// worker of the slot, and a worker that was replaced has no next one.
+	judged := own && (holder || s.replacement == w) && p.endCounts(w.gen)
+	if holder || s.replacement == w {
 		s.due = now
-		if own && p.running && p.counts(w.gen) {
-			life := now - w.spawnedAt
-			if ev.Killed && !ev.Memory && !w.reached && w.state < Killed { // by somebody who has perhaps killed all
-				life += w.ahead
-			}
-			urgent = !ev.Clean
-			p.pace(now, s, life, ev.Clean)
-			fails = p.fails(w, life, ev.Clean)
-		}
-		if fails { // the slot goes back to the generation before, which is not to blame
-			s.bad, s.clean, s.delay, s.due = 0, 0, 0, now
-		}
 	}
-	p.withdraw(w, Gone)
+	rollFails := judged && p.judgeEnd(now, w, ev)
+	p.leaveSlot(w, StateGone)
 	if holder {
 		s.worker = nil
 	}
-	if fails {
-		p.giveUp(now, w.id, w.gen, reason)
+	if rollFails {
+		p.failRoll(now, w.id, w.gen, reason)
 	}
-	p.out = append(p.out, Effect{Kind: Change, ID: w.id, Slot: s.index, From: w.state, To: Gone, Reason: reason})
-	p.enter(w, Gone)
+	p.change(w, w.state, StateGone, reason)
+	p.setState(w, StateGone)
 	if holder {
-		p.vacate(now, s, urgent)
-		p.tellDelay(now, w, s)
+		p.vacate(now, s, judged && !ev.Clean)
+		p.reportDelay(now, w, s)
 	}
-	if own && p.running && (!ev.Clean || !w.reached) {
-		p.failed(now)
+	if own && (!ev.Clean || !w.ready) {
+		p.recordFailure(now)
 	}
 }
 
-// tellDelay tells that an empty slot, in which w was last, has to wait.
-func (p *Pool) tellDelay(now Time, w *worker, s *slot) {
+// judgeEnd sets the delay of a slot after its worker has exited, and reports
+// whether the worker's generation fails. In that case the slot has no delay:
+// the generation before it gets the slot back, and did not cause the failure.
+func (p *Pool) judgeEnd(now Time, w *worker, ev *Event) (rollFails bool) {
+	s, life := w.slot, now-w.spawnedAt
+	// A kill from outside, which may have hit all processes at once, can find a
+	// standby just after it got its slot.
+	if ev.Killed && !ev.OOMKilled && !w.ready && w.state < StateKilled {
+		life += w.standbyTime
+	}
+	p.pace(now, s, life, ev.Clean)
+	if !p.failsRoll(w, life, ev.Clean) {
+		return false
+	}
+	s.forgetEnds()
+	s.due = now
+	return true
+}
+
+// reportDelay reports that an empty slot is not due yet. Worker w was its last.
+func (p *Pool) reportDelay(now Time, w *worker, s *slot) {
 	if s.worker == nil && s.due > now {
-		p.out = append(p.out, Effect{Kind: Delay, ID: w.id, Slot: s.index, For: s.due - now})
+		p.effects = append(p.effects, Effect{Kind: Delay, ID: w.id, Slot: s.index, For: s.due - now})
 	}
 }
 
-// remove takes a worker out of all lists but its slot.
-func (p *Pool) remove(w *worker) {
-	if w.at >= 0 {
-		heap.Remove(&p.deadlines, w.at)
-	}
+// unlink removes a worker from everything except its slot.
+func (p *Pool) unlink(w *worker) {
+	p.deadlines.remove(w)
 	if w.prev != nil {
 		w.prev.next = w.next
 	} else {
@@ -65,44 +107,27 @@ func (p *Pool) remove(w *worker) {
 		p.newest = w.prev
 	}
 	delete(p.workers, w.id)
-	if w.waits() {
+	if w.isStandby() {
 		p.standby.alive--
 		p.unpark(w)
 	}
 }
 
-// classify says why a worker ended, and whether that was the worker's own doing.
-func classify(w *worker, ev Event) (reason Reason, own bool) {
+// classify returns why a worker ended, and whether it ended of its own accord.
+func classify(w *worker, ev *Event) (reason Reason, own bool) {
 	switch {
-	case ev.Memory && w.state < Killed:
-		return OutOfMemory, w.state < Stopping
-	case w.stuck && (w.state != Stopping):
-		return Stuck, true
-	case w.state == Killed && ev.Killed:
-		return w.killed, w.killed == NeverReady
-	case w.state >= Stopping && w.killed == 0 && w.retired:
-		return Retired, false
-	case w.state >= Stopping && w.killed != NeverReady:
-		return Stopped, false
+	case ev.OOMKilled && w.state < StateKilled:
+		return ReasonOutOfMemory, w.state < StateStopping
+	case w.stuck && w.state != StateStopping:
+		return ReasonStuck, true
+	case w.state == StateKilled && ev.Killed:
+		return w.killReason, w.killReason == ReasonReadyTimeout
+	case w.state >= StateStopping && w.killReason == 0 && w.recycled:
+		return ReasonRecycled, false
+	case w.state >= StateStopping && w.killReason != ReasonReadyTimeout:
+		return ReasonStopped, false
 	case ev.Clean:
-		return Finished, true
+		return ReasonFinished, true
 	}
-	return Crashed, true
-}
-
-// lose notes that a worker let go of its control socket. Nearly always it is about to end, and its end is told a moment
-// later. One that lives on without having been ready has replaced itself by another program, or by the same without
-// its marker; that would take itself for a manager, so it is killed: at once where the caller knows, also later.
-func (p *Pool) lose(now Time, w *worker, lives bool) {
-	if lives {
-		p.kill(w, NeverReady)
-		return
-	}
-	if w.reached || w.lost || w.state >= Stopping {
-		return
-	}
-	p.endStart(w)
-	p.unpark(w)
-	w.lost = true
-	p.killAt(w, now+lostGrace)
+	return ReasonCrashed, true
 }

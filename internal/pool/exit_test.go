@@ -4,40 +4,41 @@ package pool
 
 import "testing"
 
-// Why a worker ended, as far as can be told from what it was told, how it ended, and whether the kernel killed it.
+// The reason follows from the signals of the manager, the exit status, and the
+// OOM killer.
 func TestClassify(t *testing.T) {
 	var (
 		clean  = Event{Clean: true}
 		bad    = Event{}
 		shot   = Event{Killed: true}
-		memory = Event{Killed: true, Memory: true}
+		memory = Event{Killed: true, OOMKilled: true}
 	)
 	for _, c := range []struct {
-		what   string
+		name   string
 		w      worker
 		ev     Event
 		reason Reason
-		own    bool // the next worker of its slot is paced for it
+		own    bool // it may delay the next worker of the slot
 	}{
-		{"left", worker{state: Ready}, clean, Finished, true},
-		{"crashed", worker{state: Ready}, bad, Crashed, true},
-		{"killed by a stranger", worker{state: Ready}, shot, Crashed, true},
-		{"killed for memory", worker{state: Ready}, memory, OutOfMemory, true},
-		{"killed for memory while it started", worker{state: Starting}, memory, OutOfMemory, true},
-		{"killed for memory when asked where it is stuck", worker{state: Ready, stuck: true}, memory, OutOfMemory, true},
-		{"told to stop", worker{state: Stopping}, clean, Stopped, false},
-		{"told to stop, crashed", worker{state: Stopping}, bad, Stopped, false},
-		{"told to stop, killed for memory", worker{state: Stopping}, memory, OutOfMemory, false},
-		{"retired", worker{state: Stopping, retired: true}, clean, Retired, false},
-		{"retired, killed for memory", worker{state: Stopping, retired: true}, memory, OutOfMemory, false},
-		{"killed by the manager", worker{state: Killed, killed: Overdue}, shot, Overdue, false},
-		{"killed by the manager, and the kernel", worker{state: Killed, killed: Overdue}, memory, Overdue, false},
-		{"killed as never ready", worker{state: Killed, killed: NeverReady}, shot, NeverReady, true},
-		{"killed as stuck", worker{state: Killed, killed: Stuck, stuck: true}, shot, Stuck, true},
-		{"stuck, said where", worker{state: Ready, stuck: true}, bad, Stuck, true},
+		{"exit code 0", worker{state: StateReady}, clean, ReasonFinished, true},
+		{"crashed", worker{state: StateReady}, bad, ReasonCrashed, true},
+		{"killed from outside", worker{state: StateReady}, shot, ReasonCrashed, true},
+		{"OOM-killed", worker{state: StateReady}, memory, ReasonOutOfMemory, true},
+		{"OOM-killed while starting", worker{state: StateStarting}, memory, ReasonOutOfMemory, true},
+		{"OOM-killed while dumping", worker{state: StateReady, stuck: true}, memory, ReasonOutOfMemory, true},
+		{"stopped", worker{state: StateStopping}, clean, ReasonStopped, false},
+		{"stopped, crashed", worker{state: StateStopping}, bad, ReasonStopped, false},
+		{"stopped, OOM-killed", worker{state: StateStopping}, memory, ReasonOutOfMemory, false},
+		{"recycled", worker{state: StateStopping, recycled: true}, clean, ReasonRecycled, false},
+		{"recycled, OOM-killed", worker{state: StateStopping, recycled: true}, memory, ReasonOutOfMemory, false},
+		{"killed by the manager", worker{state: StateKilled, killReason: ReasonStopTimeout}, shot, ReasonStopTimeout, false},
+		{"killed by the manager, OOM-killed", worker{state: StateKilled, killReason: ReasonStopTimeout}, memory, ReasonStopTimeout, false},
+		{"killed by the ready timeout", worker{state: StateKilled, killReason: ReasonReadyTimeout}, shot, ReasonReadyTimeout, true},
+		{"killed as stuck", worker{state: StateKilled, killReason: ReasonStuck, stuck: true}, shot, ReasonStuck, true},
+		{"stuck, crashed by the dump", worker{state: StateReady, stuck: true}, bad, ReasonStuck, true},
 	} {
-		if reason, own := classify(&c.w, c.ev); reason != c.reason || own != c.own {
-			t.Errorf("%s: reason %d, its own doing %v; want %d, %v", c.what, reason, own, c.reason, c.own)
+		if reason, own := classify(&c.w, &c.ev); reason != c.reason || own != c.own {
+			t.Errorf("%s: reason %d, of its own accord %v; want %d, %v", c.name, reason, own, c.reason, c.own)
 		}
 	}
 }

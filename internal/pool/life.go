@@ -1,103 +1,108 @@
 package pool
 
-import "container/heap"
+// The life of a worker from its spawn until it is stopped. exit.go has its end.
 
-// The life of a worker, from its spawn to its being told to stop; exit.go has its end.
-
-// transition is the one place where a worker's state changes.
-func (p *Pool) transition(w *worker, to State) {
+// transition moves a worker to a later state. It is a no-op if the worker is
+// there already or further on.
+func (p *Pool) transition(w *worker, to State, why Reason) {
 	if to <= w.state {
 		return
 	}
-	if w.state < Stopping && to >= Stopping {
-		p.withdraw(w, to)
+	if w.state < StateStopping && to >= StateStopping {
+		p.leaveSlot(w, to)
 		p.unpark(w)
 	}
-	p.out = append(p.out, Effect{Kind: Change, ID: w.id, Slot: w.slot.index, From: w.state, To: to})
-	p.enter(w, to)
+	p.change(w, w.state, to, why)
+	p.setState(w, to)
 }
 
-// enter counts a worker in its new state.
-func (p *Pool) enter(w *worker, to State) {
+// setState keeps the counters and heaps that depend on a worker's state.
+func (p *Pool) setState(w *worker, to State) {
 	from := w.state
 	w.state = to
 	switch {
-	case w.waits():
-	case from == None || from == Standby:
+	case w.isStandby():
+	case from == StateNone || from == StateStandby:
 		p.size.alive++
-	case from < Stopping && to >= Stopping:
+	case from < StateStopping && to >= StateStopping:
 		p.discount(w, from)
 	}
-	if to == Ready {
+	if to == StateReady {
 		p.size.ready++
 	}
-	p.settle(w)
-	p.count(w)
+	p.updateIdle(w)
+	p.updateRolled(w)
 }
 
-// discount no longer counts a worker that was in state from.
+// discount stops counting a worker that was in state from.
 func (p *Pool) discount(w *worker, from State) {
-	if w.yielded {
+	if w.exiting {
 		return
 	}
 	p.size.alive--
 	if w.busy {
 		p.size.busy--
 	}
-	if from == Ready {
+	if from == StateReady {
 		p.size.ready--
 	}
-	if w.ageAt >= 0 {
-		heap.Remove(&p.ages, w.ageAt)
-	}
+	p.ages.remove(w)
 }
 
-// begin starts a generation. Its workers run another configuration than those that made the slots wait, so the delays
-// start again from the shortest; they are not forgotten, or a storm of reloads would unpace a crash loop.
+// begin starts a generation.
 func (p *Pool) begin(now Time) {
-	p.dismissStandbys(now)
+	p.stopStandbys(now)
 	p.gen++
 	p.running = true
-	p.crashes, p.surrendered = nil, false
-	if p.failures > 0 {
-		p.failures = 0
-		p.failedUntil = min(p.failedUntil, after(p.failedAt, p.failureDelay(1)))
+	p.failureTimes, p.crashLooped = nil, false
+	if p.spawnFailures > 0 {
+		p.spawnFailures = 0
+		p.failedUntil = min(p.failedUntil, after(p.failedAt, p.spawnFailureDelay(1)))
 	}
 	for _, s := range p.slots {
-		p.forgive(s)
+		p.resetDelay(s)
 	}
 	for _, place := range p.standby.places {
-		p.forgive(place)
+		p.resetDelay(place)
 	}
 	p.beginRoll(now)
 }
 
-func (p *Pool) forgive(s *slot) {
-	if s.bad == 0 && s.clean == 0 {
-		return
-	}
-	s.bad, s.clean, s.delay = 0, 0, 0
-	s.due = min(s.due, after(s.spawnedAt, max(p.cfg.ErrRespawn, 0)))
-	if s.heap != nil {
-		heap.Fix(s.heap, s.at)
-	}
-}
-
-func (p *Pool) spawned(now Time, ev Event) {
+// spawned puts a new worker into the slot that Plan has named.
+func (p *Pool) spawned(now Time, ready bool) {
 	s := p.asked
 	if s == nil {
-		panic("pool: Spawned, but no spawn was asked for")
+		panic("pool: Spawned event without a requested spawn: call Plan first and apply Spawned next")
 	}
-	if s.heap != &p.urgent {
+	if s.queue != &p.urgent {
 		p.lastPaced = now
 	}
 	if s.index == noSlot {
 		p.standby.alive++
 	}
-	replaces := s.heap == &p.rolls
-	heap.Remove(s.heap, s.at)
 	p.ordinal++
-	w := &worker{id: p.ordinal, gen: p.askedGen, slot: s, spawnedAt: now, at: -1, ageAt: -1, idleAt: -1, prev: p.newest}
+	w := &worker{id: p.ordinal, gen: p.askedGen, slot: s, spawnedAt: now}
+	p.link(w)
+	if s.queue == &p.toReplace {
+		s.replacement = w
+		p.roll.surging++
+	} else {
+		s.worker = w
+	}
+	s.dequeue()
+	s.spawnedAt = now
+	p.spawnFailures, p.failedUntil = 0, 0
+	p.transition(w, StateStarting, 0)
+	p.startReadyTimeout(now, w)
+	p.joinRoll(w)
+	if ready {
+		p.becomeReady(now, w)
+	}
+}
+
+// link adds a worker to the list and to the map.
+func (p *Pool) link(w *worker) {
+	w.prev = p.newest
 	if p.newest != nil {
 		p.newest.next = w
 	} else {
@@ -105,53 +110,33 @@ func (p *Pool) spawned(now Time, ev Event) {
 	}
 	p.newest = w
 	p.workers[w.id] = w
-	s.spawnedAt = now
-	if replaces {
-		s.next = w
-		p.roll.surging++
-	} else {
-		s.worker = w
-	}
-	p.failures, p.failedUntil = 0, 0
-	p.transition(w, Starting)
-	p.startClock(now, w)
-	p.joinRoll(w)
-	if ev.Ready {
-		p.reached(now, w)
-	}
 }
 
-// startClock sets when a worker that is starting is killed for not being ready, or a standby for not being parked.
-func (p *Pool) startClock(now Time, w *worker) {
+// startReadyTimeout limits the time in which a worker must become ready, or a
+// standby must park.
+func (p *Pool) startReadyTimeout(now Time, w *worker) {
 	if p.cfg.ReadyTimeout > 0 {
-		p.killAt(w, after(now, p.cfg.ReadyTimeout))
+		p.setDeadline(w, after(now, p.cfg.ReadyTimeout))
 	}
 }
 
-// reached lets a worker have the signals that were held for it: earlier they would have killed it or been lost on it.
-func (p *Pool) reached(now Time, w *worker) {
-	if w.reached || w.lost || w.waits() {
+// becomeReady sends a worker the signals that were held for it. Before it was
+// ready, they would have killed it, or it would have missed them.
+func (p *Pool) becomeReady(now Time, w *worker) {
+	if w.ready || w.disconnected || w.isStandby() {
 		return
 	}
-	w.reached = true
-	p.endStart(w)
-	p.transition(w, Ready)
-	p.takeOver(now, w)
-	if w.state == Ready {
-		p.age(now, w)
+	w.ready = true
+	p.clearDeadline(w)
+	p.transition(w, StateReady, 0)
+	if w.state == StateReady {
+		p.takeOver(now, w)
+		p.startLifetime(now, w)
 	}
 	for _, sig := range w.held {
-		if w.state < Killed {
+		if w.state < StateKilled {
 			p.send(w, sig)
 		}
 	}
 	w.held = nil
-}
-
-// Sooner is the earlier of two times of which each may be Never.
-func Sooner(a, b Time) Time {
-	if a == Never || b != Never && b < a {
-		return b
-	}
-	return a
 }

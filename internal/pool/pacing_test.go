@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// gaps are the times from each spawn in slot 0 to the next, where each of its workers lives as long as it is told and
-// then ends badly.
+// gaps returns the times between the spawns in slot 0. Its workers live as long
+// as given and then crash.
 func gaps(t *testing.T, e time.Duration, jitter float64, lives ...time.Duration) []time.Duration {
 	t.Helper()
 	s := begun(t, Config{Max: 1, ErrRespawn: e, Jitter: func() float64 { return jitter }})
@@ -29,19 +29,20 @@ func gaps(t *testing.T, e time.Duration, jitter float64, lives ...time.Duration)
 	return d
 }
 
-func TestCrashLoopIsSpawnedEverMoreSeldom(t *testing.T) {
+func TestDelaysGrowInACrashLoop(t *testing.T) {
 	tests := []struct {
 		e      time.Duration
 		jitter float64
 		want   []Time
 	}{
-		// The first delay is never below ErrRespawn; the others spread by a fifth both ways.
+		// The first delay is at least ErrRespawn; jitter changes the others by
+		// up to 20 % both ways.
 		{sec, 0, secs(1, 1.6, 3.2, 6.4, 12.8, 25.6, 48, 48)},
 		{sec, 0.5, secs(1.1, 2, 4, 8, 16, 32, 60, 60)},
 		{sec, 0.999, secs(1.1998, 2.3992, 4.7984, 9.5968, 19.1936, 38.3872, 71.976, 71.976)},
 		{100 * ms, 0.5, secs(0.11, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 51.2, 60, 60)},
 		{7 * sec, 0.5, secs(7.7, 14, 28, 56, 60, 60)},
-		// No delay is below ErrRespawn, however long that is.
+		// No delay is below ErrRespawn, even a long one.
 		{time.Minute, 0, secs(60, 60, 60)},
 		{55 * sec, 0, secs(55, 55, 55)},
 		{55 * sec, 0.999, secs(65.989, 71.983, 71.983)},
@@ -60,25 +61,25 @@ func TestCrashLoopIsSpawnedEverMoreSeldom(t *testing.T) {
 	}
 }
 
-func TestDelayCountsFromTheSpawnNotFromTheEnd(t *testing.T) {
+func TestDelayCountsFromTheSpawn(t *testing.T) {
 	wantAll(t, "gaps", gaps(t, 5*sec, 0, 4*sec, 0), secs(5, 8)...)
-	// What the life has used up already is not waited for again.
+	// The life of the worker is part of the delay.
 	wantAll(t, "gaps", gaps(t, 100*ms, 0, 300*ms), secs(0.3)...)
 	wantAll(t, "gaps, the first life being young", gaps(t, 500*ms, 0, 700*ms, 0), secs(0.7, 0.8)...)
 }
 
-func TestALifeOfTenTimesTheDelayResetsIt(t *testing.T) {
+func TestLifeOfTenTimesTheDelayResetsIt(t *testing.T) {
 	wantAll(t, "gaps", gaps(t, sec, 0.5, 0, 0, 20*sec-1, 0), []Time{1100 * ms, 2 * sec, 20*sec - 1, 4 * sec}...)
 	wantAll(t, "gaps", gaps(t, sec, 0.5, 0, 0, 20*sec, 0), []Time{1100 * ms, 2 * sec, 20 * sec, 1100 * ms}...)
 }
 
-func TestTheEndOfALifeThatWasNotYoungIsFollowedAtOnce(t *testing.T) {
+func TestNoDelayAfterALifeThatWasNotYoung(t *testing.T) {
 	tests := []struct {
 		e, life, gap time.Duration
 	}{
 		{sec, sec - 1, sec},
 		{sec, sec, sec},
-		{500 * ms, 700 * ms, 700 * ms}, // young, but its delay has passed already
+		{500 * ms, 700 * ms, 700 * ms}, // young, but its delay has passed
 		{500 * ms, sec, sec},
 		{3 * sec, 2 * sec, 3 * sec},
 		{3 * sec, 3 * sec, 3 * sec},
@@ -91,21 +92,21 @@ func TestTheEndOfALifeThatWasNotYoungIsFollowedAtOnce(t *testing.T) {
 	}
 }
 
-func TestNegativeErrRespawnMeansNoPacing(t *testing.T) {
+func TestNegativeErrRespawnMeansNoDelay(t *testing.T) {
 	wantAll(t, "gaps after crashes", gaps(t, -1, 0.5, 0, 0, ms, 0, 0), 0, 0, ms, 0, 0)
 	s := begun(t, Config{Max: 1, ErrRespawn: -1})
 	for range 10 {
-		s.leave(s.in(0).id)
+		s.exitZero(s.in(0).id)
 	}
 	want(t, "spawns at once", len(s.spawns), 11)
 }
 
-func TestD7CleanEndsAtOnceAreThrottled(t *testing.T) {
+func TestD7YoungCleanEndsAreThrottled(t *testing.T) {
 	s := begun(t, usual(3))
-	// Every worker leaves as soon as it is there.
+	// Every worker exits at once.
 	for s.now < time.Minute {
 		for _, id := range s.ids() {
-			s.leave(id)
+			s.exitZero(id)
 		}
 		if len(s.workers) == 0 {
 			s.until(s.wake)
@@ -130,37 +131,38 @@ func TestD7TwoYoungCleanEndsInARowCostNothing(t *testing.T) {
 		return s.now - reaped
 	}
 	steps := []struct {
-		name string
-		life time.Duration
-		end  func(int) []Effect
-		wait time.Duration
+		name  string
+		life  time.Duration
+		end   func(int) []Effect
+		delay time.Duration
 	}{
-		{"first", 0, s.leave, 0},
-		{"second", 0, s.leave, 0},
-		{"third", 100 * ms, s.leave, 900 * ms},
-		{"a long life ends the row", sec, s.leave, 0},
-		{"first again", 0, s.leave, 0},
-		{"second again", 0, s.leave, 0},
-		{"a crash ends the row, too", 0, s.crash, sec},
-		{"first of a third row", 0, s.leave, 0},
-		{"second of it", 0, s.leave, 0},
-		{"third of it", 0, s.leave, sec},
-		// The clean ends between them do not make crashes cheaper.
+		{"first", 0, s.exitZero, 0},
+		{"second", 0, s.exitZero, 0},
+		{"third", 100 * ms, s.exitZero, 900 * ms},
+		{"a long life ends the row", sec, s.exitZero, 0},
+		{"first again", 0, s.exitZero, 0},
+		{"second again", 0, s.exitZero, 0},
+		{"a crash ends the row as well", 0, s.crash, sec},
+		{"first of a third row", 0, s.exitZero, 0},
+		{"second of it", 0, s.exitZero, 0},
+		{"third of it", 0, s.exitZero, sec},
+		// Clean ends between crashes do not shorten the next delay.
 		{"a second crash", 0, s.crash, 1600 * ms},
 	}
 	for _, step := range steps {
-		want(t, step.name, end(step.life, step.end), step.wait)
+		want(t, step.name, end(step.life, step.end), step.delay)
 	}
 }
 
-func TestD4EachCrashedSlotIsRefilledByItsOwnDelay(t *testing.T) {
+func TestD4EachSlotHasItsOwnDelay(t *testing.T) {
 	cfg := usual(5)
 	cfg.SpawnInterval = 900 * ms
 	s := begun(t, cfg)
-	// Each worker crashes half a second after its start, so they crash 0.9 s apart.
+	// Each worker crashes half a second after its spawn, 0.9 s after the one
+	// before it.
 	for slot := range 5 {
 		s.until(time.Duration(slot)*900*ms + 500*ms)
-		s.reachAll()
+		s.readyAll()
 		s.crash(s.in(slot).id)
 		want(t, "Delay", s.effects[1].For, 500*ms)
 	}
@@ -171,27 +173,28 @@ func TestD4EachCrashedSlotIsRefilledByItsOwnDelay(t *testing.T) {
 	}
 }
 
-func TestD4ReadyWorkersNeverGoToZero(t *testing.T) {
+func TestD4CrashesOfAllSlotsLeaveWorkersReady(t *testing.T) {
 	s := begun(t, usual(5))
 	fewest := 5
 	for slot := range 5 {
 		s.until(time.Duration(slot+1) * 900 * ms)
 		s.crash(s.in(slot).id)
-		fewest = min(fewest, s.count(Ready))
-		s.reachAll()
+		fewest = min(fewest, s.count(StateReady))
+		s.readyAll()
 	}
 	want(t, "fewest workers ready", fewest, 4-1)
 	wantAll(t, "spawns in slot 0", s.spawnTimes(0), secs(0, 1)...)
 	wantAll(t, "spawns in slot 4", s.spawnTimes(4), secs(0, 4.5)...)
 }
 
-func TestTheSlotThatIsDueFirstIsSpawnedFirst(t *testing.T) {
+func TestSlotDueFirstIsSpawnedFirst(t *testing.T) {
 	cfg := usual(4)
 	cfg.SpawnInterval = 10 * ms
 	s := newSim(t, cfg)
 	s.do(Event{Kind: Begin})
 	s.pass(100 * ms)
-	// Slot 3 crashes once, slot 2 twice, and so on: the lower the slot, the longer its delay.
+	// Slot 3 crashes once, slot 2 twice, and so on: lower slots have longer
+	// delays.
 	for s.now < time.Minute {
 		for slot := range 4 {
 			if w := s.in(slot); w != nil && len(s.spawnTimes(slot)) < 5-slot {
@@ -207,10 +210,11 @@ func TestTheSlotThatIsDueFirstIsSpawnedFirst(t *testing.T) {
 	if !(last(0) > last(1) && last(1) > last(2) && last(2) > last(3)) {
 		t.Errorf("last spawns: %v", s.spawns)
 	}
-	// Of those that SpawnInterval holds back, the one that has been empty longest comes first.
+	// Of the slots that SpawnInterval holds back, the one that has been empty
+	// longest comes first.
 	n := len(s.spawns)
 	for _, slot := range []int{2, 0, 3, 1} {
-		s.leave(s.in(slot).id)
+		s.exitZero(s.in(slot).id)
 		s.pass(1)
 	}
 	s.pass(sec)
@@ -221,7 +225,7 @@ func TestTheSlotThatIsDueFirstIsSpawnedFirst(t *testing.T) {
 	wantAll(t, "slots in order", order, 2, 0, 3, 1)
 }
 
-func TestR5TheDeathOfAnOldGenerationsWorkerIsNotPaced(t *testing.T) {
+func TestR5EndOfAnOlderGenerationsWorkerCausesNoDelay(t *testing.T) {
 	cfg := usual(3)
 	cfg.ErrRespawn = 30 * sec
 	t.Run("between two generations", func(t *testing.T) {
@@ -239,14 +243,14 @@ func TestR5TheDeathOfAnOldGenerationsWorkerIsNotPaced(t *testing.T) {
 		s.do(Event{Kind: Begin})
 		s.crash(1)
 		wantAll(t, "spawns in slot 0", s.spawnTimes(0), secs(0, 5)...)
-		// Its replacement is of the running generation.
+		// The next worker is of the running generation.
 		s.crash(s.in(0).id)
 		s.until(time.Minute)
 		wantAll(t, "spawns in slot 0", s.spawnTimes(0), secs(0, 5, 35)...)
 	})
 }
 
-func TestANewGenerationShortensDelaysButDoesNotForgetThem(t *testing.T) {
+func TestNewGenerationShortensDelays(t *testing.T) {
 	s := begun(t, usual(1))
 	for range 5 {
 		s.crash(s.in(0).id)
@@ -261,17 +265,17 @@ func TestANewGenerationShortensDelaysButDoesNotForgetThem(t *testing.T) {
 	want(t, "Wake", s.wake, spawned+sec)
 	s.do(Event{Kind: Halt})
 	s.do(Event{Kind: Begin})
-	want(t, "Wake after one more", s.wake, spawned+sec)
+	want(t, "Wake after another", s.wake, spawned+sec)
 	s.pass(sec)
 	s.crash(s.in(0).id)
 	want(t, "the next delay", s.effects[1].For, sec)
 }
 
-func TestADelayIsTold(t *testing.T) {
+func TestDelayIsReported(t *testing.T) {
 	s := begun(t, usual(2))
 	s.pass(300 * ms)
 	effects := s.crash(2)
 	want(t, "effects", len(effects), 2)
-	want(t, "end", effects[0], Effect{Kind: Change, ID: 2, Slot: 1, From: Ready, To: Gone, Reason: Crashed})
+	want(t, "end", effects[0], Effect{Kind: Change, ID: 2, Slot: 1, From: StateReady, To: StateGone, Reason: ReasonCrashed})
 	want(t, "delay", effects[1], Effect{Kind: Delay, ID: 2, Slot: 1, For: 700 * ms})
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// The choices that a fuzzed byte makes.
+// The values that a fuzzed byte chooses from.
 var (
 	fuzzTimes = []time.Duration{
 		0, 1, ms, 99 * ms, 100 * ms, 300 * ms, 900 * ms, sec, 3 * sec, 10 * sec, time.Minute, 5 * time.Minute,
@@ -25,38 +25,39 @@ var (
 
 func pick[T any](from []T, b byte) T { return from[int(b)%len(from)] }
 
-// The events that a fuzzed byte chooses from; the byte after it is their argument.
+// The events that a fuzzed byte chooses from. The next byte is their argument.
 const (
 	fuzzPass = iota // the loop follows Wake
-	fuzzLate        // the loop was held up by a hook and comes back late
+	fuzzLate        // a hook has held up the loop
 	fuzzBegin
 	fuzzHalt
 	fuzzResize
-	fuzzReached
-	fuzzReachedAll
-	fuzzLeave
+	fuzzReady
+	fuzzReadyAll
+	fuzzExitZero
 	fuzzCrash
 	fuzzShot
-	fuzzLost
+	fuzzDisconnected
 	fuzzSignal
 	fuzzForward
 	fuzzKillAll
 	fuzzFailing
-	fuzzLeaving
+	fuzzSkip
 	fuzzCommand
-	fuzzObey
+	fuzzExitStopped
 	fuzzRoll
 	fuzzBusy
 	fuzzIdle
-	fuzzRetire
-	fuzzJam
-	fuzzRests // workers that end leave something of their groups from now on, or no more
-	fuzzEmpty
-	fuzzYield
+	fuzzRecycle
+	fuzzStuck
+	fuzzKeepGroups // groups of workers that exit are not empty from now on, or empty again
+	fuzzEmptyGroups
+	fuzzExiting
 	fuzzKinds
 )
 
-// FuzzPool: the invariants hold after any sequence of events, and whatever came before, WaitAllChildren ends.
+// FuzzPool checks that the invariants hold after any sequence of events, and
+// that a shutdown always ends.
 func FuzzPool(f *testing.F) {
 	for _, seed := range fuzzSeeds() {
 		f.Add(seed)
@@ -73,7 +74,7 @@ func FuzzPool(f *testing.F) {
 	})
 }
 
-// fuzzSim is a sim whose Config the first bytes choose.
+// fuzzSim returns a sim. The first bytes choose its Config.
 func fuzzSim(t testing.TB, data []byte) *sim {
 	jitters, n := []float64{0, 0.5, 0.999, 0.25}, int(data[4])
 	return newSim(t, Config{
@@ -111,59 +112,61 @@ func (s *sim) fuzz(kind, arg byte) {
 		s.do(Event{Kind: Halt})
 	case fuzzResize:
 		s.do(Event{Kind: Resize, N: int(arg) % 20})
-	case fuzzReached:
-		id, kind := s.fuzzID(arg), Reached
-		if w := s.workers[id]; w != nil && w.slot == noSlot && arg%4 > 0 { // else one that says what a standby does not say
+	case fuzzReady:
+		id, kind := s.fuzzID(arg), Ready
+		// A quarter of the standbys send an unexpected message.
+		if w := s.workers[id]; w != nil && w.slot == noSlot && arg%4 > 0 {
 			kind = Parked
 		}
 		s.do(Event{Kind: kind, ID: id})
-	case fuzzReachedAll:
-		s.reachAll()
-	case fuzzLeave:
-		s.leave(s.fuzzID(arg))
+	case fuzzReadyAll:
+		s.readyAll()
+	case fuzzExitZero:
+		s.exitZero(s.fuzzID(arg))
 	case fuzzCrash:
 		s.crash(s.fuzzID(arg))
 	case fuzzShot:
-		s.exit(s.fuzzID(arg), Event{Killed: true, Memory: arg%3 == 0})
-	case fuzzLost:
-		s.do(Event{Kind: Lost, ID: s.fuzzID(arg)})
+		s.exit(s.fuzzID(arg), Event{Killed: true, OOMKilled: arg%3 == 0})
+	case fuzzDisconnected:
+		s.do(Event{Kind: Disconnected, ID: s.fuzzID(arg)})
 	case fuzzSignal:
-		s.do(Event{Kind: Signal, Sig: sig, Now: sig == syscall.SIGCONT})
+		s.do(Event{Kind: Signal, Sig: sig, Immediate: sig == syscall.SIGCONT})
 	case fuzzForward:
 		s.do(Event{
-			Kind: Forward, Sig: sig, For: pick(fuzzSignals, arg/5), Now: sig == syscall.SIGCONT,
+			Kind: Forward, Sig: sig, Received: pick(fuzzSignals, arg/5), Immediate: sig == syscall.SIGCONT,
 			Interval: pick(fuzzIntervals, arg/25), Again: arg > 127,
 		})
 	case fuzzKillAll:
 		s.do(Event{Kind: KillAll})
 	case fuzzFailing:
 		s.failing = int(arg) % 9
-	case fuzzLeaving:
-		s.leaving = true
+	case fuzzSkip:
+		s.skipping = true
 	case fuzzCommand:
 		s.command = !s.command
-	case fuzzObey:
-		s.obey()
+	case fuzzExitStopped:
+		s.exitStopped()
 	case fuzzBusy, fuzzIdle:
 		s.do(Event{Kind: Busy + Kind(kind-fuzzBusy), ID: s.fuzzID(arg)})
-	case fuzzRetire:
-		s.do(Event{Kind: Retire, ID: s.fuzzID(arg)})
-	case fuzzYield:
-		s.do(Event{Kind: Yield, ID: s.fuzzID(arg)})
-	case fuzzJam:
-		s.do(Event{Kind: Jam, ID: s.fuzzID(arg)})
+	case fuzzRecycle:
+		s.do(Event{Kind: Recycle, ID: s.fuzzID(arg)})
+	case fuzzExiting:
+		s.do(Event{Kind: Exiting, ID: s.fuzzID(arg)})
+	case fuzzStuck:
+		s.do(Event{Kind: Stuck, ID: s.fuzzID(arg)})
 	case fuzzRoll:
 		s.do(Event{Kind: Roll, Sig: rollSig})
-	case fuzzRests:
-		s.resting = !s.resting
-	case fuzzEmpty:
-		for id, r := range s.rests {
-			r.gone = r.gone || id%4 == int(arg)%4
+	case fuzzKeepGroups:
+		s.keepGroups = !s.keepGroups
+	case fuzzEmptyGroups:
+		for id, l := range s.leftovers {
+			l.empty = l.empty || id%4 == int(arg)%4
 		}
 	}
 }
 
-// fuzzID is mostly a worker that lives, sometimes one that is gone or never was.
+// fuzzID usually returns a worker that exists, and sometimes one that is gone
+// or never existed.
 func (s *sim) fuzzID(arg byte) int {
 	ids := s.ids()
 	if arg < 224 && len(ids) > 0 {
@@ -172,7 +175,7 @@ func (s *sim) fuzzID(arg byte) int {
 	return int(arg) - 226
 }
 
-// finish is a shutdown, after which nothing is left: no worker, nothing of their groups, no wake-up.
+// finish shuts down. No worker, leftover process or wake-up may remain.
 func (s *sim) finish() {
 	s.t.Helper()
 	s.do(Event{Kind: Halt})
@@ -184,45 +187,47 @@ func (s *sim) finish() {
 		s.pass(time.Hour)
 		s.do(Event{Kind: KillAll})
 	}
-	if n := len(s.workers); s.count(Killed) != n {
-		s.t.Fatalf("%d of %d workers were killed after StopTimeout", s.count(Killed), n)
+	if n := len(s.workers); s.count(StateKilled) != n {
+		s.t.Fatalf("%d of %d workers were killed after StopTimeout", s.count(StateKilled), n)
 	}
-	s.obey()
-	if s.p.Len() != 0 || s.p.Standbys() != 0 || s.p.Rests() != 0 || s.wake != Never || len(s.spawns) != spawns || len(s.gone) != spawns {
-		s.t.Fatalf("the pool does not end: %d workers and %d rests left, Wake %v, %d spawns since, %d reaped of %d",
-			s.p.Len(), s.p.Rests(), s.wake, len(s.spawns)-spawns, len(s.gone), spawns)
+	s.exitStopped()
+	if s.p.Len() != 0 || s.p.Standbys() != 0 || s.p.Leftovers() != 0 || s.wake != Never || len(s.spawns) != spawns || len(s.gone) != spawns {
+		s.t.Fatalf("the pool does not end: %d workers and %d leftovers remain, Wake %v, %d spawns since, %d reaped of %d",
+			s.p.Len(), s.p.Leftovers(), s.wake, len(s.spawns)-spawns, len(s.gone), spawns)
 	}
 }
 
 func fuzzSeeds() [][]byte {
 	const second, grace, minute = 7, 4, 10 // indexes into fuzzTimes
 	return [][]byte{
-		// The usual life: burst, reload by a staggered TERM, shutdown.
-		{4, 0, 0, 0, 0, fuzzBegin, 0, fuzzReachedAll, 0, fuzzPass, minute, fuzzHalt, 0, fuzzForward, 5 + 50,
-			fuzzBegin, 0, fuzzPass, second, fuzzObey, 0, fuzzReachedAll, 0, fuzzPass, second, fuzzObey, 0},
-		// A crash loop, spawns spaced, crashes held back one by one.
+		// A usual life: burst, reload by a staggered SIGTERM, shutdown.
+		{4, 0, 0, 0, 0, fuzzBegin, 0, fuzzReadyAll, 0, fuzzPass, minute, fuzzHalt, 0, fuzzForward, 5 + 50,
+			fuzzBegin, 0, fuzzPass, second, fuzzExitStopped, 0, fuzzReadyAll, 0, fuzzPass, second, fuzzExitStopped, 0},
+		// A crash loop with SpawnInterval; each crash has a delay.
 		{3, 3, 0, 1, 0, fuzzBegin, 0, fuzzPass, second, fuzzPass, 8, fuzzCrash, 0, fuzzPass, second, fuzzCrash, 0,
 			fuzzPass, second, fuzzCrash, 0, fuzzPass, minute, fuzzCrash, 1, fuzzBegin, 0, fuzzPass, minute},
-		// Workers that leave at once.
-		{2, 0, 0, 0, 0, fuzzBegin, 0, fuzzLeave, 0, fuzzLeave, 0, fuzzLeave, 0, fuzzLeave, 0, fuzzLeave, 0,
-			fuzzLeave, 0, fuzzPass, second, fuzzLeave, 0, fuzzPass, second},
-		// Spawns that fail, with and without pacing.
+		// Workers that exit at once.
+		{2, 0, 0, 0, 0, fuzzBegin, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0,
+			fuzzExitZero, 0, fuzzPass, second, fuzzExitZero, 0, fuzzPass, second},
+		// Spawns that fail, with and without backoff.
 		{3, 0, 0, 0, 0, fuzzFailing, 8, fuzzBegin, 0, fuzzPass, minute, fuzzPass, minute, fuzzPass, minute},
 		{3, 0, 6, 0, 0, fuzzFailing, 5, fuzzBegin, 0, fuzzPass, minute},
 		// Grow and shrink, while the surplus stops.
-		{8, 0, 0, 0, 0, fuzzBegin, 0, fuzzReachedAll, 0, fuzzResize, 3, fuzzObey, 0, fuzzResize, 10, fuzzResize, 2,
-			fuzzResize, 6, fuzzPass, 9, fuzzObey, 0, fuzzResize, 0, fuzzObey, 0},
-		// Lost before Start: one ends by itself, one is killed, one is told to stop meanwhile.
-		{3, 0, 0, 2, 0, fuzzBegin, 0, fuzzLost, 0, fuzzLost, 1, fuzzLost, 2, fuzzCrash, 0, fuzzSignal, 0,
-			fuzzPass, grace, fuzzObey, 0},
-		// Held signals, told to stop, killed twice, odd numbers of workers.
-		{5, 2, 2, 3, 1, fuzzBegin, 0, fuzzSignal, 1, fuzzSignal, 2, fuzzSignal, 1, fuzzReached, 0, fuzzReached, 0,
-			fuzzSignal, 0, fuzzReached, 1, fuzzKillAll, 0, fuzzKillAll, 0, fuzzShot, 255, fuzzLost, 226, fuzzCrash, 225},
-		// A slow loop, spawns left for later, commands.
-		{4, 4, 3, 4, 2, fuzzCommand, 0, fuzzLeaving, 0, fuzzBegin, 0, fuzzLate, 11, fuzzCrash, 0, fuzzLeaving, 0,
+		{8, 0, 0, 0, 0, fuzzBegin, 0, fuzzReadyAll, 0, fuzzResize, 3, fuzzExitStopped, 0, fuzzResize, 10, fuzzResize, 2,
+			fuzzResize, 6, fuzzPass, 9, fuzzExitStopped, 0, fuzzResize, 0, fuzzExitStopped, 0},
+		// Disconnected before they are ready: one exits, one is killed, one is
+		// stopped.
+		{3, 0, 0, 2, 0, fuzzBegin, 0, fuzzDisconnected, 0, fuzzDisconnected, 1, fuzzDisconnected, 2, fuzzCrash, 0, fuzzSignal, 0,
+			fuzzPass, grace, fuzzExitStopped, 0},
+		// Held signals, a stop, two kills, ordinals that do not exist.
+		{5, 2, 2, 3, 1, fuzzBegin, 0, fuzzSignal, 1, fuzzSignal, 2, fuzzSignal, 1, fuzzReady, 0, fuzzReady, 0,
+			fuzzSignal, 0, fuzzReady, 1, fuzzKillAll, 0, fuzzKillAll, 0, fuzzShot, 255, fuzzDisconnected, 226, fuzzCrash, 225},
+		// A slow loop, spawn requests without an answer, commands.
+		{4, 4, 3, 4, 2, fuzzCommand, 0, fuzzSkip, 0, fuzzBegin, 0, fuzzLate, 11, fuzzCrash, 0, fuzzSkip, 0,
 			fuzzLate, minute, fuzzHalt, 0, fuzzForward, 100, fuzzForward, 205, fuzzLate, minute},
-		// What is left of groups: of one that crashed, of those that were told; some goes, some must be killed.
-		{128 + 64 + 4, 0, 0, 0, 0, fuzzRests, 0, fuzzBegin, 0, fuzzReachedAll, 0, fuzzCrash, 0, fuzzPass, second, fuzzSignal, 0,
-			fuzzObey, 0, fuzzEmpty, 2, fuzzPass, 8, fuzzLeave, 0, fuzzKillAll, 0, fuzzObey, 0, fuzzPass, minute},
+		// Leftover processes of a worker that crashed and of workers that were
+		// stopped; some exit and some must be killed.
+		{128 + 64 + 4, 0, 0, 0, 0, fuzzKeepGroups, 0, fuzzBegin, 0, fuzzReadyAll, 0, fuzzCrash, 0, fuzzPass, second, fuzzSignal, 0,
+			fuzzExitStopped, 0, fuzzEmptyGroups, 2, fuzzPass, 8, fuzzExitZero, 0, fuzzKillAll, 0, fuzzExitStopped, 0, fuzzPass, minute},
 	}
 }

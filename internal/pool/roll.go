@@ -1,95 +1,125 @@
 package pool
 
 import (
-	"container/heap"
 	"syscall"
 	"time"
 )
 
-// A roll replaces the workers of older generations by those of the newest: in each slot the replacement is started
-// beside the worker, and only when it is ready is the old one told to stop, which then lets go of the slot at once.
+// roll replaces the workers of older generations by workers of the newest. In
+// each slot the replacement starts beside the worker. The worker is stopped
+// when the replacement is ready, and leaves the slot at once.
 //
-// A generation that fails (a worker of it does not become ready, or is paced for what it did then, or cannot be
-// spawned) is given up: its workers that are not ready are told to stop, and the ready ones are replaced by the generation
-// before in the same way. That holds until a second after the last one was replaced. Until its first worker is ready, slots that fall empty are filled by the generation before, save
-// for one or as many as Surge that try the new one.
+// A generation fails if one of its workers does not become ready, ends so soon
+// that its slot gets a delay, or cannot be spawned. The workers of it that are
+// not ready are then stopped, and the ready ones are replaced by the fallback
+// generation in the same way. A generation can fail until settleTime after it
+// replaced the last worker.
+//
+// Until a worker of the new generation was ready, empty slots get the fallback
+// generation, except for up to Surge probes of the new one.
 type roll struct {
-	marked bool           // the next generation rolls
-	sig    syscall.Signal // by which replaced workers are told to stop
+	announced  bool           // the next generation replaces the workers
+	stopSignal syscall.Signal // stops the workers that were replaced
 
-	way     way
-	fresh   int  // forward: workers of generations before this are to be replaced
-	proven  bool // forward: a worker of the new generation was ready
-	holds   int  // forward: slots that a ready worker of the new generation holds
-	told    bool // forward: that nobody is left to replace
-	settles Time // forward, told: when the way back is given up
-	gaveUp  bool // a generation was given up, and none has taken its place: empty slots go on getting the good one
-	probes  int  // forward: its workers that are starting
-	surging int  // replacements that are starting, or were killed for not being ready …
-	dying   int  // … which these are
+	direction direction
+	rollGen   int  // forward: workers of generations before this are replaced
+	proven    bool // forward: a worker of the new generation was ready
+	rolled    int  // forward: slots that a ready worker of the new generation holds
+	complete  bool // forward: all workers are replaced
+	settlesAt Time // forward and complete: when the generation can no longer fail
+	failed    bool // a generation failed and no later one has got the slots
+	probes    int  // forward: starting workers of the new generation
+	surging   int  // replacements that are starting, or were killed before they were ready
+	dying     int  // the killed ones of these
 }
 
-type way uint8
+type direction uint8
 
 const (
-	still way = iota // nothing is being replaced
-	forward
-	back // to the good generation
+	none    direction = iota
+	forward           // to the newest generation
+	back              // to the fallback generation
 )
 
-// stale tells whether a worker is to be replaced.
-func (p *Pool) stale(w *worker) bool { return w.retiring || p.outdated(w) }
+// settleTime is how long a generation can still fail after it replaced the last
+// worker. Workers that crash at their first request usually crash within it.
+const settleTime = youngLife
 
-// outdated tells whether its generation is.
+// mustReplace reports whether a worker needs a replacement.
+func (p *Pool) mustReplace(w *worker) bool { return w.recycling || p.outdated(w) }
+
+// outdated reports whether the roll replaces the generation of a worker.
 func (p *Pool) outdated(w *worker) bool {
-	switch p.roll.way {
+	switch p.roll.direction {
 	case forward:
-		return w.gen < p.roll.fresh
+		return w.gen < p.roll.rollGen
 	case back:
-		return w.gen > p.good
+		return w.gen > p.fallbackGen
 	}
 	return false
 }
 
-// beginRoll sets out to replace the workers, if the generation that begins was announced by a Roll; else its workers take
-// the places of those that end. A roll that is under way goes on, to the newest generation.
+// ofRoll reports whether a worker belongs to the generation that a roll brings.
+func (p *Pool) ofRoll(w *worker) bool {
+	return p.roll.direction == forward && w.gen >= p.roll.rollGen
+}
+
+// beginRoll starts to replace the workers if a Roll event announced the
+// generation. Otherwise its workers take the slots that fall empty. A roll that
+// is in progress continues, to the newest generation.
 func (p *Pool) beginRoll(now Time) {
 	r := &p.roll
-	marked := r.marked && p.Len() > 0
-	r.marked = false
+	announced := r.announced && p.Len() > 0
+	r.announced = false
 	switch {
-	case p.Len() == 0, !marked && r.way == forward && r.told, !marked && r.way != forward && !r.gaveUp:
-		p.good, r.way, r.gaveUp = p.gen, still, false
+	case p.Len() == 0, !announced && p.settledOnNewest():
+		p.endRoll(p.gen)
 		p.requeue()
-	case marked:
-		if r.way == forward && r.told { // there is nothing left of the one before it to go back to
-			p.good, r.gaveUp = p.gen-1, false
+	case announced:
+		if r.direction == forward && r.complete { // no earlier generation is left to fall back to
+			p.fallbackGen, r.failed = p.gen-1, false
 		}
-		r.way, r.fresh, r.proven, r.told, r.holds = forward, p.gen, false, false, 0
+		r.direction, r.rollGen, r.proven, r.complete, r.rolled = forward, p.gen, false, false, 0
 		for w := p.oldest; w != nil; w = w.next {
-			w.holds = false
+			w.rolled = false
 		}
-		p.dismissNewer(now)
+		p.stopNewer(now)
 		p.requeue()
 	}
 }
 
-// giveUp goes back to the good generation. The failure is that of worker id, or of a spawn.
-func (p *Pool) giveUp(now Time, id, gen int, why Reason) {
-	p.out = append(p.out, Effect{Kind: GaveUp, ID: id, Gen: gen, Back: p.good, Reason: why})
-	p.roll.way, p.roll.proven, p.roll.gaveUp = back, false, true
-	p.dismissNewer(now)
+// settledOnNewest reports whether there is no other generation that empty slots
+// should get.
+func (p *Pool) settledOnNewest() bool {
+	r := &p.roll
+	if r.direction == forward {
+		return r.complete
+	}
+	return !r.failed
+}
+
+// endRoll makes gen the generation that empty slots get.
+func (p *Pool) endRoll(gen int) {
+	p.roll.direction, p.roll.failed, p.fallbackGen = none, false, gen
+}
+
+// failRoll goes back to the fallback generation. Worker id caused the failure,
+// or a spawn if id is 0.
+func (p *Pool) failRoll(now Time, id, gen int, why Reason) {
+	p.effects = append(p.effects, Effect{Kind: RollFailed, ID: id, Gen: gen, Kept: p.fallbackGen, Reason: why})
+	p.roll.direction, p.roll.proven, p.roll.failed = back, false, true
+	p.stopNewer(now)
 	p.requeue()
 }
 
-// dismissNewer tells those to stop that are newer than the good generation and were not ready yet. As all that a roll
-// tells to stop, they let go of their slots at once.
-func (p *Pool) dismissNewer(now Time) {
+// stopNewer stops the workers that are newer than the fallback generation and
+// were not ready yet. They leave their slots at once.
+func (p *Pool) stopNewer(now Time) {
 	for w := p.oldest; w != nil; w = w.next {
-		if w.gen <= p.good || w.state >= Ready {
+		if w.gen <= p.fallbackGen || w.state >= StateReady {
 			continue
 		}
-		p.tell(now, w, p.cfg.Stop)
+		p.stop(now, w, p.cfg.Stop)
 		if s := w.slot; s.worker == w {
 			s.worker = nil
 			p.vacate(now, s, false)
@@ -97,131 +127,150 @@ func (p *Pool) dismissNewer(now Time) {
 	}
 }
 
-// requeue finds anew which slots wait for a replacement.
+// requeue rebuilds the queue of slots that wait for a replacement.
 func (p *Pool) requeue() {
-	for _, s := range p.rolls {
-		s.heap = nil
+	for _, s := range p.toReplace.items {
+		s.queue = nil
 	}
-	p.rolls = p.rolls[:0]
+	p.toReplace.clear()
 	for _, s := range p.slots[:p.max] {
-		p.queue(s)
+		p.enqueueStale(s)
 	}
 }
 
-// queue lets a slot wait for a replacement, if its worker is to have one and has none.
-func (p *Pool) queue(s *slot) {
+// enqueueStale queues a slot for a replacement if its worker needs one and has
+// none.
+func (p *Pool) enqueueStale(s *slot) {
 	w := s.worker
-	if s.index >= p.max || s.index == noSlot || s.heap != nil || s.next != nil || w == nil || w.state >= Stopping || !p.stale(w) {
+	if s.index >= p.max || s.index == noSlot || s.queue != nil || s.replacement != nil {
 		return
 	}
-	s.heap = &p.rolls
-	heap.Push(s.heap, s)
+	if w != nil && w.state < StateStopping && p.mustReplace(w) {
+		s.enqueue(&p.toReplace)
+	}
 }
 
-// mayReplace tells whether one more replacement may be started.
+// mayReplace reports whether one more replacement may be spawned.
 func (p *Pool) mayReplace() bool {
 	r := &p.roll
-	return len(p.rolls) > 0 && r.surging < p.cfg.Surge && (r.way != forward || r.proven || r.probes < p.cfg.Surge)
+	return p.toReplace.len() > 0 && r.surging < p.cfg.Surge && (r.direction != forward || r.proven || r.probes < p.cfg.Surge)
 }
 
-// genFor is the generation that a slot gets next.
+// genFor returns the generation that a slot gets next.
 func (p *Pool) genFor(s *slot) int {
 	r := &p.roll
-	if r.way == forward && (s.heap == &p.rolls || r.proven || r.probes < p.cfg.Surge && s.next == nil) {
+	if r.direction == forward && (s.queue == &p.toReplace || r.proven || r.probes < p.cfg.Surge && s.replacement == nil) {
 		return p.gen
 	}
-	return p.good
+	return p.fallbackGen
 }
 
-// counts tells whether the end of a worker of a generation says anything about the next worker of its slot (R5, P19).
-func (p *Pool) counts(gen int) bool {
-	if p.roll.way == forward {
-		return gen >= p.roll.fresh || gen == p.good && !p.roll.proven
+// endCounts reports whether the end of a worker of a generation predicts
+// anything about the next worker of its slot.
+func (p *Pool) endCounts(gen int) bool {
+	if p.roll.direction == forward {
+		return gen >= p.roll.rollGen || gen == p.fallbackGen && !p.roll.proven
 	}
-	return gen == p.good
+	return gen == p.fallbackGen
 }
 
-// fails tells whether the end of a worker means that its generation is given up. Its slot has been paced for it.
-func (p *Pool) fails(w *worker, life time.Duration, clean bool) bool {
-	if p.roll.way != forward || w.gen < p.roll.fresh {
+// failsRoll reports whether the end of a worker fails its generation. The delay
+// of its slot must be set already.
+func (p *Pool) failsRoll(w *worker, life time.Duration, clean bool) bool {
+	if !p.ofRoll(w) {
 		return false
 	}
-	young := life < max(youngLife, p.cfg.ErrRespawn)
-	return !w.reached && w.state != Standby || young && (!clean || w.slot.clean > freeCleanEnds)
+	if !w.ready && w.state != StateStandby {
+		return true
+	}
+	return p.isYoung(life) && (!clean || w.slot.cleanEnds > freeCleanEnds)
 }
 
-// joinRoll counts a worker that was spawned.
+// joinRoll counts a worker that has a slot and starts.
 func (p *Pool) joinRoll(w *worker) {
-	if p.roll.way == forward && w.gen >= p.roll.fresh && !w.waits() {
+	if p.ofRoll(w) && !w.isStandby() {
 		w.probe = true
 		p.roll.probes++
 	}
-	p.queue(w.slot)
+	p.enqueueStale(w.slot)
 }
 
 // takeOver lets a worker that is ready replace the one in its slot.
 func (p *Pool) takeOver(now Time, w *worker) {
-	if w.state != Ready {
-		return
-	}
 	if w.probe {
 		p.endProbe(w)
 		p.prove()
 	}
 	s := w.slot
-	if s.next != w {
+	if s.replacement != w {
 		return
 	}
 	old := s.worker
-	s.worker, s.next = w, nil
+	s.worker, s.replacement = w, nil
 	p.roll.surging--
-	switch {
-	case old == nil:
-		heap.Remove(s.heap, s.at)
-	case old.state < Stopping && p.outdated(old) && p.roll.sig != 0:
-		p.tell(now, old, p.roll.sig)
-	case old.state < Stopping:
-		old.retired = !p.outdated(old)
-		p.tell(now, old, p.cfg.Stop)
+	if old == nil {
+		s.dequeue()
+	} else if old.state < StateStopping {
+		p.stopReplaced(now, old)
 	}
-	p.settle(w)
-	p.count(w)
-	p.queue(s)
+	p.updateIdle(w)
+	p.updateRolled(w)
+	p.enqueueStale(s)
 }
 
-// prove notes that the new generation can become ready. Slots that fell empty beside a replacement are the replacement's
-// from then on.
+// stopReplaced stops a worker whose replacement has taken its slot.
+func (p *Pool) stopReplaced(now Time, w *worker) {
+	sig := p.cfg.Stop
+	if !p.outdated(w) {
+		w.recycled = true
+	} else if p.roll.stopSignal != 0 {
+		sig = p.roll.stopSignal
+	}
+	p.stop(now, w, sig)
+}
+
+// prove notes that the new generation can become ready. An empty slot goes to
+// its replacement from then on.
 func (p *Pool) prove() {
 	if p.roll.proven {
 		return
 	}
 	p.roll.proven = true
 	for _, s := range p.slots[:p.max] {
-		if s.worker == nil && s.next != nil && s.next.state < Ready {
-			heap.Remove(s.heap, s.at)
-			p.promote(s)
+		if s.worker == nil && s.replacement != nil && s.replacement.state < StateReady {
+			s.dequeue()
+			p.promoteReplacement(s)
 		}
 	}
 }
 
-func (p *Pool) promote(s *slot) {
-	if s.next.state == Killed {
-		p.roll.dying--
-	}
-	s.worker, s.next = s.next, nil
-	p.roll.surging--
-	p.queue(s)
+// mayServeEarly reports whether an empty slot may go to its replacement before
+// that is ready. A replacement of a generation that is not proven may not.
+func (p *Pool) mayServeEarly(w *worker) bool {
+	return p.roll.direction != forward || p.roll.proven || w.gen <= p.fallbackGen
 }
 
-// withdraw takes a worker out of the roll. A replacement that is killed because it did not become ready keeps its place
-// until it is reaped, so that one that cannot be killed has no crowd of others after it.
-func (p *Pool) withdraw(w *worker, to State) {
-	s := w.slot
-	if s.worker == w && s.heap == &p.rolls {
-		heap.Remove(s.heap, s.at)
+// promoteReplacement makes the replacement of an empty slot its worker.
+func (p *Pool) promoteReplacement(s *slot) {
+	if s.replacement.state == StateKilled {
+		p.roll.dying--
 	}
-	if to == Killed {
-		if s.next == w {
+	s.worker, s.replacement = s.replacement, nil
+	p.roll.surging--
+	p.enqueueStale(s)
+}
+
+// leaveSlot ends the part that a worker plays in replacements when it stops, is
+// killed or is gone. A replacement that was killed before it was ready keeps
+// its place until it is reaped. So no others are spawned behind one that cannot
+// be killed.
+func (p *Pool) leaveSlot(w *worker, to State) {
+	s := w.slot
+	if s.worker == w && s.queue == &p.toReplace {
+		s.dequeue()
+	}
+	if to == StateKilled {
+		if s.replacement == w {
 			p.roll.dying++
 		}
 		return
@@ -229,13 +278,13 @@ func (p *Pool) withdraw(w *worker, to State) {
 	if w.probe {
 		p.endProbe(w)
 	}
-	if s.next == w {
-		if w.state == Killed {
+	if s.replacement == w {
+		if w.state == StateKilled {
 			p.roll.dying--
 		}
-		s.next = nil
+		s.replacement = nil
 		p.roll.surging--
-		p.queue(s)
+		p.enqueueStale(s)
 	}
 }
 
@@ -244,62 +293,50 @@ func (p *Pool) endProbe(w *worker) {
 	p.roll.probes--
 }
 
-// vacate has an empty slot filled: by its replacement, where that is as good as any, by a standby, or by a spawn.
-func (p *Pool) vacate(now Time, s *slot, urgent bool) {
+// advanceRoll ends a roll that has no worker left to replace. A forward roll
+// ends only after its generation has settled.
+func (p *Pool) advanceRoll(now Time) {
+	r := &p.roll
 	switch {
-	case s.index >= p.max:
-	case s.next != nil && (p.roll.way != forward || p.roll.proven || s.next.gen <= p.good):
-		p.promote(s)
-	case s.index != noSlot && p.fill(now, s):
-	default:
-		p.wait(s, urgent)
+	case r.direction == back && p.toReplace.len() == 0 && r.surging == 0:
+		r.direction = none
+	case r.direction != forward:
+	case r.complete && now >= r.settlesAt:
+		p.endRoll(p.gen)
+	case !r.complete && p.allRolled():
+		r.complete, r.settlesAt = true, after(now, settleTime)
+		p.effects = append(p.effects, Effect{Kind: Rolled, Gen: r.rollGen})
 	}
 }
 
-// settleTime is how long a generation that has replaced the one before can still be given up: as a rule, who crashes at the
-// first request crashes within it.
-const settleTime = youngLife
-
-// endRoll ends a roll that has nobody left to replace.
-func (p *Pool) endRoll(now Time) {
+// allRolled reports whether a ready worker of the new generation holds each
+// slot that needs one.
+func (p *Pool) allRolled() bool {
 	r := &p.roll
-	switch {
-	case r.way == back && len(p.rolls) == 0 && r.surging == 0:
-		r.way = still
-	case r.way != forward:
-	case r.told && now >= r.settles:
-		r.way, r.gaveUp, p.good = still, false, p.gen
-	case !r.told && p.complete():
-		r.told, r.settles = true, after(now, settleTime)
-		p.out = append(p.out, Effect{Kind: Rolled, Gen: r.fresh})
-	}
-}
-
-// complete tells whether each slot is held by a ready worker of the new generation, or needs none.
-func (p *Pool) complete() bool {
-	r := &p.roll
-	if !p.running || len(p.rolls) > 0 || r.surging > 0 || !r.proven {
+	if !p.running || p.toReplace.len() > 0 || r.surging > 0 || !r.proven {
 		return false
 	}
-	return r.holds == p.max || !p.wants() && r.holds+len(p.vacant)+len(p.urgent) == p.max
+	return r.rolled == p.max || !p.wantsWorkers() && r.rolled+p.vacant.len()+p.urgent.len() == p.max
 }
 
-// count keeps the number of slots that ready workers of the new generation hold.
-func (p *Pool) count(w *worker) {
-	holds := p.roll.way == forward && w.gen >= p.roll.fresh && w.state == Ready && w.slot.worker == w
+// updateRolled keeps the number of slots that ready workers of the new
+// generation hold.
+func (p *Pool) updateRolled(w *worker) {
+	rolled := p.ofRoll(w) && w.state == StateReady && w.slot.worker == w
 	switch {
-	case holds && !w.holds:
-		p.roll.holds++
-	case !holds && w.holds:
-		p.roll.holds--
+	case rolled && !w.rolled:
+		p.roll.rolled++
+	case !rolled && w.rolled:
+		p.roll.rolled--
 	}
-	w.holds = holds
+	w.rolled = rolled
 }
 
-// settlesAt is when endRoll has something to do next. Without workers nobody can fail, and a wake-up would serve nobody.
-func (p *Pool) settlesAt() Time {
-	if p.roll.way == forward && p.roll.told && p.Len() > 0 {
-		return p.roll.settles
+// rollSettlesAt returns when advanceRoll ends the roll, or Never. Without
+// workers the generation cannot fail, and no wake-up is needed.
+func (p *Pool) rollSettlesAt() Time {
+	if p.roll.direction == forward && p.roll.complete && p.Len() > 0 {
+		return p.roll.settlesAt
 	}
 	return Never
 }

@@ -1,201 +1,209 @@
 package pool
 
 import (
-	"container/heap"
 	"slices"
 	"syscall"
 	"time"
 )
 
-// schedule is a signal on its way to one worker after another.
+// schedule is a signal that goes to one worker after another.
 type schedule struct {
-	sig      syscall.Signal
-	now      bool
-	again    bool
-	received syscall.Signal
-	interval time.Duration
-	next     Time
-	left     []int // the ordinals of those that have not had it
+	sig       syscall.Signal
+	immediate bool
+	again     bool
+	received  syscall.Signal
+	interval  time.Duration
+	next      Time
+	left      []int // ordinals of the workers that have not got it yet
 }
 
-// signal sends sig to one worker, or holds it until the worker is ready. The stop signal is never held: a
-// worker that is not ready yet simply ends by it, or was ready and the news of that is late: what comes for it then is held, too.
+func (p *Pool) signalAll(now Time, ev *Event) {
+	for w := p.oldest; w != nil; w = w.next {
+		p.signal(now, w, ev.Sig, ev.Immediate)
+	}
+	p.afterSignal(ev.Sig)
+}
+
+// afterSignal updates the pool as a whole after a signal to all workers,
+// staggered or not.
+func (p *Pool) afterSignal(sig syscall.Signal) {
+	if sig == p.cfg.Stop { // after a stop of all workers the next generation gets the slots
+		p.roll.failed = false
+	}
+	if sig == syscall.SIGKILL { // leftover processes serve no requests, so there is nothing to stagger
+		p.killLeftovers()
+	}
+}
+
+// killAll kills every worker and all leftover processes.
+func (p *Pool) killAll() {
+	for w := p.oldest; w != nil; w = w.next {
+		p.kill(w, ReasonStopTimeout)
+	}
+	p.killLeftovers()
+}
+
+// signal sends sig to one worker, or holds it until the worker is ready. The
+// stop signal is never held. A worker that is not ready yet simply ends by it.
+// If the worker was ready and that message is late, later signals are held as
+// well.
 func (p *Pool) signal(now Time, w *worker, sig syscall.Signal, immediate bool) {
 	switch {
-	case w.state >= Killed:
+	case w.state >= StateKilled:
 	case sig == syscall.SIGKILL:
-		p.kill(w, Stopped)
+		p.kill(w, ReasonStopped)
 	case sig == p.cfg.Stop:
-		p.tell(now, w, sig)
-	case w.reached || immediate:
+		p.stop(now, w, sig)
+	case w.ready || immediate:
 		p.send(w, sig)
 	case !slices.Contains(w.held, sig):
 		w.held = append(w.held, sig)
 	}
 }
 
-// tell tells a worker to stop, by sig.
-func (p *Pool) tell(now Time, w *worker, sig syscall.Signal) {
-	p.endStart(w)
-	p.transition(w, Stopping)
+// stop sends a worker sig, which stops it.
+func (p *Pool) stop(now Time, w *worker, sig syscall.Signal) {
+	p.clearDeadline(w)
+	p.transition(w, StateStopping, 0)
 	if p.cfg.StopTimeout >= 0 {
-		p.killAt(w, after(now, p.cfg.StopTimeout))
+		p.setDeadline(w, after(now, p.cfg.StopTimeout))
 	}
 	w.held = nil
-	p.sendGroup(w, sig)
-	if p.cfg.Continue != 0 {
-		p.sendGroup(w, p.cfg.Continue)
-	}
+	p.sendStop(w, sig)
 }
 
-// killAt sets when a worker is killed that has not ended by then. What was set earlier and comes sooner stands: to be told
-// to stop once more gives no more time.
-func (p *Pool) killAt(w *worker, t Time) {
+func (p *Pool) kill(w *worker, why Reason) {
+	if w.state >= StateKilled {
+		return
+	}
+	p.deadlines.remove(w)
+	w.killReason = why
+	p.transition(w, StateKilled, why)
+	p.sendGroup(w, syscall.SIGKILL)
+}
+
+func newDeadlineHeap() heap[*worker] {
+	return newHeap(
+		func(a, b *worker) bool { return a.deadline < b.deadline },
+		func(w *worker) *int { return &w.deadlinePlace },
+	)
+}
+
+// setDeadline sets when a worker is killed. An earlier deadline stays in force:
+// a second stop signal grants no more time.
+func (p *Pool) setDeadline(w *worker, t Time) {
 	switch {
-	case w.at < 0:
+	case !p.deadlines.contains(w):
 		w.deadline = t
-		heap.Push(&p.deadlines, w)
+		p.deadlines.push(w)
 	case t < w.deadline:
 		w.deadline = t
-		heap.Fix(&p.deadlines, w.at)
+		p.deadlines.fix(w)
 	}
 }
 
-// due is when a worker will be killed, or Never.
-func (w *worker) due() Time {
-	if w.at < 0 {
+// clearDeadline ends the time in which a worker must become ready, or must exit
+// after Exiting. A worker that is disconnected, stuck or stopping keeps its
+// deadline.
+func (p *Pool) clearDeadline(w *worker) {
+	if (w.state == StateStarting || w.exiting) && w.state < StateStopping && !w.disconnected && !w.stuck {
+		p.deadlines.remove(w)
+	}
+}
+
+// deadlineOf returns when a worker will be killed, or Never.
+func (p *Pool) deadlineOf(w *worker) Time {
+	if !p.deadlines.contains(w) {
 		return Never
 	}
 	return w.deadline
 }
 
-// endStart ends the time that a worker has to become ready, or to end after it yielded. One that is lost, or stuck, keeps its
-// time to end.
-func (p *Pool) endStart(w *worker) {
-	if (w.state == Starting || w.yielded) && w.state < Stopping && w.at >= 0 && !w.lost && !w.stuck {
-		heap.Remove(&p.deadlines, w.at)
-	}
-}
-
-func (p *Pool) send(w *worker, sig syscall.Signal) {
-	p.out = append(p.out, Effect{Kind: Send, ID: w.id, Slot: w.slot.index, Sig: sig})
-}
-
-// sendGroup sends sig to the worker's whole process group, where that is asked for.
-func (p *Pool) sendGroup(w *worker, sig syscall.Signal) {
-	p.out = append(p.out, Effect{Kind: Send, ID: w.id, Slot: w.slot.index, Sig: sig, Group: p.cfg.Group})
-}
-
-func (p *Pool) kill(w *worker, why Reason) {
-	if w.state >= Killed {
-		return
-	}
-	if w.at >= 0 {
-		heap.Remove(&p.deadlines, w.at)
-	}
-	w.killed = why
-	p.transition(w, Killed)
-	p.out[len(p.out)-1].Reason = why
-	p.sendGroup(w, syscall.SIGKILL)
-}
-
-// schedule begins to forward a signal, staggered. What is left of an older one for the same received signal is
-// dropped, since the new one reaches those workers too, and its pace goes on: three reloads in a row do not take three
-// workers at once. One for another received signal goes on beside it.
-func (p *Pool) schedule(now Time, ev Event) {
-	s := schedule{
-		sig: ev.Sig, now: ev.Now, again: ev.Again, received: ev.For,
-		interval: ev.Interval, next: now,
-	}
-	// Those that have been told to stop come last: a repeated stop must not keep the others from hearing the first.
-	var told []int
-	for w := p.oldest; w != nil; w = w.next {
-		switch {
-		case w.waits(): // it serves nobody, so that there is nothing to stagger
-			p.signal(now, w, ev.Sig, ev.Now)
-		case w.state == Stopping:
-			told = append(told, w.id)
-		default:
-			s.left = append(s.left, w.id)
-		}
-	}
-	s.left = append(s.left, told...)
-	p.schedules = slices.DeleteFunc(p.schedules, func(old schedule) bool {
-		if old.received == ev.For {
-			s.next = max(s.next, old.next)
-		}
-		return old.received == ev.For
-	})
-	p.schedules = append(p.schedules, s)
-}
-
-// runSchedules sends what is due. A worker that is gone meanwhile is passed over and the next one gets the signal (D12).
-func (p *Pool) runSchedules(now Time) {
-	if len(p.schedules) == 0 {
-		return
-	}
-	for i := range p.schedules {
-		s := &p.schedules[i]
-		for len(s.left) > 0 {
-			w := p.workers[s.left[0]]
-			skip := w == nil || w.state >= Killed || s.sig == p.cfg.Stop && w.state == Stopping && !s.again
-			if !skip && s.next > now {
-				break
-			}
-			s.left = s.left[1:]
-			if !skip {
-				p.signal(now, w, s.sig, s.now)
-				s.next = after(now, s.interval)
-			}
-		}
-	}
-	// One that has nobody left to reach is kept until its last pause is over, for the pace, and makes no wake-up.
-	p.schedules = slices.DeleteFunc(p.schedules, func(s schedule) bool { return len(s.left) == 0 && s.next <= now })
-}
-
-// runDeadlines tells those to stop that yielded and live on. It kills the lost, those that did not become ready in time, and the workers that were told to stop StopTimeout ago, each on its own clock: a staggered stop is not
-// cut short for those that were told last (D8).
+// runDeadlines kills the workers whose deadline has passed. Each worker has a
+// deadline of its own, so a staggered stop is not cut short for the last
+// workers. A worker that is still running after Exiting gets the stop signal.
 //
-// Nobody is killed for not being ready whose time was not over when the caller has last listened: one that was held up says first
-// what happened meanwhile, and that may be that the worker is ready.
-func (p *Pool) runDeadlines(now, heard Time) {
+// A worker is not killed for being late until all messages that were sent
+// before its deadline have been applied: a manager that was suspended may find
+// that the worker has become ready in the meantime.
+func (p *Pool) runDeadlines(now, readUpTo Time) {
 	for p.Overdue(now) {
-		why := Overdue
-		w := p.deadlines[0]
+		why := ReasonStopTimeout
+		w := p.deadlines.first()
 		switch {
-		case w.yielded && w.state < Stopping && !w.stuck:
-			p.tell(now, w, p.cfg.Stop)
+		case w.exiting && w.state < StateStopping && !w.stuck:
+			p.stop(now, w, p.cfg.Stop)
 			continue
 		case w.stuck:
-			why = Stuck
-		case w.state < Stopping && w.deadline > heard:
+			why = ReasonStuck
+		case w.state < StateStopping && w.deadline > readUpTo:
 			return
-		case w.state < Stopping:
-			why = NeverReady
+		case w.state < StateStopping:
+			why = ReasonReadyTimeout
 		}
 		p.kill(w, why)
 	}
 }
 
-// workerHeap orders workers by the time at which they will be killed.
-type workerHeap []*worker
+// forward schedules a staggered signal. An older schedule for the same received
+// signal is dropped, since the new one reaches its workers too. The new one
+// keeps its pace, so three reloads in a row do not stop three workers at once.
+// Schedules for different signals run side by side.
+func (p *Pool) forward(now Time, ev *Event) {
+	s := schedule{
+		sig: ev.Sig, immediate: ev.Immediate, again: ev.Again, received: ev.Received,
+		interval: ev.Interval, next: now,
+	}
+	// Workers that are stopping come last: repeated stops must not keep the
+	// others from getting the first one.
+	var stopping []int
+	for w := p.oldest; w != nil; w = w.next {
+		switch {
+		case w.isStandby(): // it serves no requests, so there is nothing to stagger
+			p.signal(now, w, ev.Sig, ev.Immediate)
+		case w.state == StateStopping:
+			stopping = append(stopping, w.id)
+		default:
+			s.left = append(s.left, w.id)
+		}
+	}
+	s.left = append(s.left, stopping...)
+	p.schedules = slices.DeleteFunc(p.schedules, func(old schedule) bool {
+		if old.received == ev.Received {
+			s.next = max(s.next, old.next)
+		}
+		return old.received == ev.Received
+	})
+	p.schedules = append(p.schedules, s)
+	p.afterSignal(ev.Sig)
+}
 
-func (h workerHeap) Len() int           { return len(h) }
-func (h workerHeap) Less(i, j int) bool { return h[i].deadline < h[j].deadline }
-func (h workerHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].at, h[j].at = i, j
+// runSchedules sends the signals that are due.
+func (p *Pool) runSchedules(now Time) {
+	if len(p.schedules) == 0 {
+		return
+	}
+	for i := range p.schedules {
+		p.runSchedule(now, &p.schedules[i])
+	}
+	// A schedule that has reached its last worker is kept for one interval, for
+	// its pace. It causes no wake-up.
+	p.schedules = slices.DeleteFunc(p.schedules, func(s schedule) bool { return len(s.left) == 0 && s.next <= now })
 }
-func (h *workerHeap) Push(x any) {
-	w := x.(*worker)
-	w.at = len(*h)
-	*h = append(*h, w)
-}
-func (h *workerHeap) Pop() any {
-	old := *h
-	w := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	w.at = -1
-	return w
+
+// runSchedule passes over workers that are gone, so that the next one gets the
+// signal at once.
+func (p *Pool) runSchedule(now Time, s *schedule) {
+	for len(s.left) > 0 {
+		w := p.workers[s.left[0]]
+		skip := w == nil || w.state >= StateKilled || s.sig == p.cfg.Stop && w.state == StateStopping && !s.again
+		if !skip && s.next > now {
+			return
+		}
+		s.left = s.left[1:]
+		if !skip {
+			p.signal(now, w, s.sig, s.immediate)
+			s.next = after(now, s.interval)
+		}
+	}
 }

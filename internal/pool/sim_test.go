@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// sim plays the loop of a manager: it hands events to a Pool, applies what the Pool answers to workers that exist only
-// here, follows Wake, and checks after every step what must hold (check_test.go).
+// sim plays the loop of a manager. It applies events to a Pool, carries out the
+// effects on simulated workers, follows Wake, and checks the invariants after
+// every step (check_test.go).
 type sim struct {
 	t       testing.TB
 	p       *Pool
@@ -21,48 +22,51 @@ type sim struct {
 	gen     int
 	running bool
 
-	workers map[int]*simWorker // those that are not gone
-	gone    map[int]Reason     // those that are
+	workers map[int]*simWorker // by ordinal, without those that are gone
+	gone    map[int]Reason
 	slots   map[int]*simSlot
 	spawns  []simSpawn // all that succeeded, in order
-	failed  []Time     // when others failed
+	failed  []Time     // when spawns failed
 	effects []Effect   // of the last do or pass
 
-	command   bool // workers are ready as soon as they are spawned
-	failing   int  // so many spawns fail from now on
-	leaving   bool // the next spawn that is asked for is left for later
-	left      bool // one was left
-	wake      Time // of the last step
-	asked     int  // the slot to be spawned, of the last step
-	askedGen  int
-	failures  int // spawns in a row that failed
-	failedTil Time
-	paced     Time // the last spawn that SpawnInterval counts
-	forwarded bool // SIGKILL was forwarded, staggered
-	rolls     bool // workers are replaced, or come and go by load: what check_test.go restates of pacing does not know of it
-	done      int  // rolls that came to their end
+	command  bool // workers are ready as soon as they are spawned
+	failing  int  // how many of the next spawns fail
+	skipping bool // the next requested spawn is not answered
+	skipped  bool // the last one was not
 
-	resting bool // workers that end leave something of their groups
-	rests   map[int]*simRest
-	ended   *simWorker // the last, as it was then
-	empty   []int      // rests that were found to be gone
+	wake          Time // of the last step
+	asked         int  // the slot of its spawn request
+	askedGen      int
+	spawnFailures int // in a row
+	failedUntil   Time
+	lastPaced     Time // the last spawn that SpawnInterval counts from
+	killForwarded bool // a staggered SIGKILL is under way
 
-	gaveUp      int // and that did not
-	surrendered int
+	// replacing is set when workers are replaced, sized dynamically or started
+	// in advance. The model of the pacing does not cover these.
+	replacing   bool
+	rolled      int // rolls that have completed
+	rollsFailed int
+	crashLoops  int
+
+	keepGroups  bool // the groups of workers that exit from now on are not empty
+	leftovers   map[int]*simLeftover
+	lastEnded   *simWorker // as it was before it exited
+	emptyGroups []int      // found by CheckGroup
 }
 
 type simWorker struct {
-	id, slot, gen int
-	state         State
-	reached       bool
-	spawnedAt     Time
-	got           []syscall.Signal
-	owed          []syscall.Signal // signals to all that came before it had reached Start
-	toldAt        Time             // to stop, first; Never if not
-	lostAt        Time             // Never if not
-	jammedAt      Time             // found to be stuck; Never if not
-	yielded       bool             // about to end, another has its slot
-	why           Reason           // it was killed
+	id, slot, gen  int
+	state          State
+	ready          bool
+	spawnedAt      Time
+	got            []syscall.Signal
+	held           []syscall.Signal // signals to all workers before it was ready
+	stoppedAt      Time             // when it got its first stop signal, or Never
+	disconnectedAt Time             // or Never
+	stuckAt        Time             // or Never
+	exiting        bool             // another worker has its slot
+	why            Reason           // once it is killed
 }
 
 type simSpawn struct {
@@ -70,32 +74,40 @@ type simSpawn struct {
 	slot, id int
 }
 
-// newSim makes a sim of a Pool with the stop signal SIGTERM and, where cfg has none, no jitter.
+// outcome is the result of one event.
+type outcome struct {
+	Step
+	effects []Effect
+}
+
+// newSim returns a sim of a Pool with the stop signal SIGTERM and, by default,
+// no jitter.
 func newSim(t testing.TB, cfg Config) *sim {
 	if cfg.Jitter == nil {
 		cfg.Jitter = func() float64 { return 0 }
 	}
 	cfg.Stop = syscall.SIGTERM
 	s := &sim{
-		t: t, p: New(cfg), cfg: cfg, max: cfg.Max, wake: Never, paced: Never,
-		workers: map[int]*simWorker{}, gone: map[int]Reason{}, slots: map[int]*simSlot{}, rests: map[int]*simRest{},
+		t: t, p: New(cfg), cfg: cfg, max: cfg.Max, wake: Never, lastPaced: Never,
+		workers: map[int]*simWorker{}, gone: map[int]Reason{}, slots: map[int]*simSlot{}, leftovers: map[int]*simLeftover{},
 	}
-	s.rolls = cfg.MinSpare > 0 || cfg.Lifetime > 0 || cfg.Standby > 0
+	s.replacing = cfg.MinSpare > 0 || cfg.Lifetime > 0 || cfg.Standby > 0
 	for i := noSlot; i < cfg.Max; i++ {
 		s.slots[i] = &simSlot{}
 	}
 	return s
 }
 
-// begun is a sim whose first generation has begun, the workers that can be spawned at once being ready.
+// begun returns a sim whose first generation has begun. The workers that could
+// be spawned at once are ready.
 func begun(t testing.TB, cfg Config) *sim {
 	s := newSim(t, cfg)
 	s.do(Event{Kind: Begin})
-	s.reachAll()
+	s.readyAll()
 	return s
 }
 
-// do hands in one event, answers each spawn that is asked for, and returns all effects.
+// do applies one event, answers each spawn request, and returns all effects.
 func (s *sim) do(ev Event) []Effect {
 	s.t.Helper()
 	s.effects = nil
@@ -103,67 +115,74 @@ func (s *sim) do(ev Event) []Effect {
 	return s.effects
 }
 
-// settle answers spawns until none is asked for.
-func (s *sim) settle(st Step) {
+// settle answers requests until there are none.
+func (s *sim) settle(o outcome) {
 	s.t.Helper()
-	for n := 0; st.Ask; n++ {
+	for n := 0; o.SpawnDue; n++ {
 		if n > 2*(s.max+s.cfg.Surge)+1 {
-			s.t.Fatalf("%v: asked for more than %d spawns at one time", s.now, n)
+			s.t.Fatalf("%v: more than %d spawn requests at one time", s.now, n)
 		}
-		s.checkSpawn(st)
-		switch {
-		case s.leaving:
-			s.leaving, s.left = false, true
+		s.checkSpawn(o.Step)
+		if s.skipping {
+			s.skipping, s.skipped = false, true
 			return
-		case s.failing > 0:
-			s.failing--
-			st = s.step(Event{Kind: SpawnFailed})
-		default:
-			st = s.step(Event{Kind: Spawned, Ready: s.command})
 		}
+		o = s.step(s.answer())
 	}
-	s.left = false
-	if st.Survey {
+	s.skipped = false
+	if o.Survey {
 		s.settle(s.step(Event{Kind: Surveyed}))
 		return
 	}
 	s.checkWake()
-	if len(s.empty) > 0 {
-		id := s.empty[0]
-		s.empty = s.empty[1:]
-		s.settle(s.step(Event{Kind: Emptied, ID: id}))
+	if len(s.emptyGroups) > 0 {
+		id := s.emptyGroups[0]
+		s.emptyGroups = s.emptyGroups[1:]
+		s.settle(s.step(Event{Kind: GroupGone, ID: id}))
 	}
 }
 
-// step hands in one event and applies the effects.
-func (s *sim) step(ev Event) Step {
+// answer returns the event that answers a spawn request.
+func (s *sim) answer() Event {
+	if s.failing > 0 {
+		s.failing--
+		return Event{Kind: SpawnFailed}
+	}
+	return Event{Kind: Spawned, Ready: s.command}
+}
+
+// step applies one event and carries out the effects.
+func (s *sim) step(ev Event) outcome {
 	s.t.Helper()
-	early := ev.Kind == Tick && !s.left && (s.wake == Never || s.now < s.wake)
+	early := ev.Kind == Tick && !s.skipped && (s.wake == Never || s.now < s.wake)
 	asked, gen := s.asked, s.askedGen
 	s.note(ev)
 	if ev.Kind == Tick {
-		ev.Heard = s.now
+		ev.ReadUpTo = s.now
 	}
-	st := s.p.Handle(s.now, ev)
-	if early && (len(st.Effects) > 0 || st.Ask) {
-		s.t.Fatalf("%v: had something to do before its Wake at %v: %+v", s.now, s.wake, st)
+	o := outcome{effects: s.p.Apply(s.now, ev), Step: s.p.Plan(s.now)}
+	if again := s.p.Plan(s.now); again != o.Step {
+		s.t.Fatalf("%v: the second Plan is %+v, the first was %+v", s.now, again, o.Step)
+	}
+	if early && (len(o.effects) > 0 || o.SpawnDue) {
+		s.t.Fatalf("%v: something was due before Wake at %v: %+v", s.now, s.wake, o)
 	}
 	if ev.Kind == Spawned {
 		s.spawned(asked, gen)
 	}
-	s.wake, s.asked, s.askedGen = st.Wake, st.Spawn, st.Gen
-	s.effects = append(s.effects, st.Effects...)
-	for i, e := range st.Effects {
-		s.apply(ev, i, st.Effects)
+	s.wake, s.asked, s.askedGen = o.Wake, o.Slot, o.Gen
+	s.effects = append(s.effects, o.effects...)
+	for i, e := range o.effects {
+		s.apply(ev, i, o.effects)
 		if e.Kind == Delay && e.For <= 0 {
 			s.t.Fatalf("%v: a delay of %v", s.now, e.For)
 		}
 	}
-	s.check(ev, st)
-	return st
+	s.check(ev, o.effects)
+	return o
 }
 
-// pass lets d go by as a loop does that follows Wake to the point.
+// pass lets d pass, waking up exactly at each Wake.
 func (s *sim) pass(d time.Duration) []Effect {
 	s.t.Helper()
 	s.effects = nil
@@ -180,7 +199,7 @@ func (s *sim) pass(d time.Duration) []Effect {
 	return s.effects
 }
 
-// until passes the time up to t.
+// until lets the time pass up to t.
 func (s *sim) until(t Time) []Effect {
 	s.t.Helper()
 	if t < s.now {
@@ -192,31 +211,34 @@ func (s *sim) until(t Time) []Effect {
 // exit ends one worker.
 func (s *sim) exit(id int, ev Event) []Effect {
 	s.t.Helper()
-	ev.Kind, ev.ID, ev.Rest = Exited, id, s.resting && s.cfg.Group
+	ev.Kind, ev.ID, ev.Leftover = Exited, id, s.keepGroups && s.cfg.Group
 	return s.do(ev)
 }
 
-func (s *sim) crash(id int) []Effect { s.t.Helper(); return s.exit(id, Event{}) }
-func (s *sim) leave(id int) []Effect { s.t.Helper(); return s.exit(id, Event{Clean: true}) }
+func (s *sim) crash(id int) []Effect    { s.t.Helper(); return s.exit(id, Event{}) }
+func (s *sim) exitZero(id int) []Effect { s.t.Helper(); return s.exit(id, Event{Clean: true}) }
 
-// obey ends all workers that were told to stop or killed.
-func (s *sim) obey() {
+// exitStopped ends all workers that are stopping or were killed.
+func (s *sim) exitStopped() {
 	s.t.Helper()
 	for _, id := range s.ids() {
 		switch w := s.workers[id]; w.state {
-		case Stopping:
+		case StateStopping:
 			s.exit(id, Event{Clean: true})
-		case Killed:
+		case StateKilled:
 			s.exit(id, Event{Killed: true})
 		}
 	}
 }
 
-// reachAll lets every worker reach Start.
-func (s *sim) reachAll() {
+// ready lets a worker become ready.
+func (s *sim) ready(id int) []Effect { s.t.Helper(); return s.do(Event{Kind: Ready, ID: id}) }
+
+// readyAll lets every worker become ready, and every standby park.
+func (s *sim) readyAll() {
 	s.t.Helper()
 	for _, id := range s.ids() {
-		kind := Reached
+		kind := Ready
 		if s.workers[id].slot == noSlot {
 			kind = Parked
 		}
@@ -224,10 +246,10 @@ func (s *sim) reachAll() {
 	}
 }
 
-// ids lists the workers that are not gone, in order of their spawn.
+// ids returns the workers that are not gone, in the order of their spawns.
 func (s *sim) ids() []int { return slices.Sorted(maps.Keys(s.workers)) }
 
-// in is the worker in a slot, nil if there is none.
+// in returns the worker in a slot, or nil.
 func (s *sim) in(slot int) *simWorker {
 	for _, w := range s.workers {
 		if w.slot == slot {
@@ -237,7 +259,7 @@ func (s *sim) in(slot int) *simWorker {
 	return nil
 }
 
-// count says how many workers are in one of the states.
+// count returns the number of workers that are in one of the states.
 func (s *sim) count(states ...State) int {
 	n := 0
 	for _, w := range s.workers {
@@ -248,7 +270,8 @@ func (s *sim) count(states ...State) int {
 	return n
 }
 
-// sent lists the workers that were sent sig during the last do or pass, in order.
+// sent returns the workers that were sent sig during the last do or pass, in
+// order.
 func (s *sim) sent(sig syscall.Signal) []int {
 	ids := []int{}
 	for _, e := range s.effects {
@@ -259,7 +282,7 @@ func (s *sim) sent(sig syscall.Signal) []int {
 	return ids
 }
 
-// spawnTimes lists when a slot got its workers.
+// spawnTimes returns when a slot got its workers.
 func (s *sim) spawnTimes(slot int) []Time {
 	var at []Time
 	for _, sp := range s.spawns {
@@ -270,17 +293,17 @@ func (s *sim) spawnTimes(slot int) []Time {
 	return at
 }
 
-func want[T comparable](t testing.TB, what string, got, want T) {
+func want[T comparable](t testing.TB, name string, got, want T) {
 	t.Helper()
 	if got != want {
-		t.Errorf("%s: got %v, want %v", what, got, want)
+		t.Errorf("%s: got %v, want %v", name, got, want)
 	}
 }
 
-func wantAll[T comparable](t testing.TB, what string, got []T, want ...T) {
+func wantAll[T comparable](t testing.TB, name string, got []T, want ...T) {
 	t.Helper()
 	if !slices.Equal(got, want) {
-		t.Errorf("%s: got %v, want %v", what, got, want)
+		t.Errorf("%s: got %v, want %v", name, got, want)
 	}
 }
 

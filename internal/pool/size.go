@@ -1,29 +1,28 @@
 package pool
 
-import "container/heap"
-
-// Sizing by load keeps at least MinSpare workers idle, as far as Max allows, and at most MaxSpare. Those that start count
-// as idle, those that were told to stop and replacements do not count. It is that of Parallel::Prefork::SpareWorkers,
-// save that no busy worker is ever stopped for it (its defect D10), and that it acts when a status changes.
+// size is the state of dynamic sizing. It keeps at least MinSpare workers idle,
+// as far as Max allows, and at most MaxSpare. Starting workers count as idle;
+// stopping workers and replacements do not count. Unlike
+// Parallel::Prefork::SpareWorkers it never stops a busy worker, and it acts
+// when a status changes.
 type size struct {
-	alive int      // workers that have not been told to stop
-	busy  int      // of these
-	ready int      // of these
-	idle  idleHeap // those ready that are not busy and hold a slot
-	until Time     // no worker is stopped before
+	alive int           // workers that are not stopping
+	busy  int           // of these
+	ready int           // of these
+	idle  heap[*worker] // of these: ready, not busy, and holding a slot; youngest first
+	until Time          // no worker is stopped before
 }
 
-func (p *Pool) adapts() bool { return p.cfg.MinSpare > 0 }
+func (p *Pool) sizesDynamically() bool { return p.cfg.MinSpare > 0 }
 
-// spare is how many workers are idle, or will be.
+// spare returns how many workers are idle or will be.
 func (p *Pool) spare() int { return p.size.alive - (p.roll.surging - p.roll.dying) - p.size.busy }
 
-// wants tells whether empty slots are to be filled.
-func (p *Pool) wants() bool { return !p.adapts() || p.spare() < p.cfg.MinSpare }
+// wantsWorkers reports whether empty slots should be filled.
+func (p *Pool) wantsWorkers() bool { return !p.sizesDynamically() || p.spare() < p.cfg.MinSpare }
 
-// status notes that a worker is busy, or no longer.
-func (p *Pool) status(w *worker, busy bool) {
-	if w.busy == busy || w.state >= Stopping || w.waits() || w.yielded {
+func (p *Pool) setBusy(w *worker, busy bool) {
+	if w.busy == busy || w.state >= StateStopping || w.isStandby() || w.exiting {
 		return
 	}
 	w.busy = busy
@@ -32,58 +31,47 @@ func (p *Pool) status(w *worker, busy bool) {
 	} else {
 		p.size.busy--
 	}
-	p.settle(w)
+	p.updateIdle(w)
 }
 
-// settle keeps the idle workers in their heap, where anybody asks for them.
-func (p *Pool) settle(w *worker) {
-	idle := p.adapts() && w.state == Ready && !w.busy && w.slot.worker == w
+// updateIdle keeps the heap of idle workers.
+func (p *Pool) updateIdle(w *worker) {
+	idle := p.sizesDynamically() && w.state == StateReady && !w.busy && w.slot.worker == w
 	switch {
-	case idle && w.idleAt < 0:
-		heap.Push(&p.size.idle, w)
-	case !idle && w.idleAt >= 0:
-		heap.Remove(&p.size.idle, w.idleAt)
+	case !idle:
+		p.size.idle.remove(w)
+	case !p.size.idle.contains(w):
+		p.size.idle.push(w)
 	}
 }
 
-// shrink stops what is idle beyond MaxSpare, the youngest first, one each SpawnInterval. Who was idle some time ago may be busy by
-// now, so it is called only when all have just been looked at.
-func (p *Pool) shrink(now Time) {
-	for p.adapts() && p.running && p.spare() > p.cfg.MaxSpare && len(p.size.idle) > 0 && p.size.until <= now {
-		p.tell(now, p.size.idle[0], p.cfg.Stop)
+func (p *Pool) hasSurplus() bool {
+	return p.sizesDynamically() && p.running && p.spare() > p.cfg.MaxSpare && p.size.idle.len() > 0
+}
+
+// stopSurplus stops idle workers beyond MaxSpare, the youngest first, one each
+// SpawnInterval. A worker that was idle some time ago may be busy by now, so
+// this must follow a survey of all workers.
+func (p *Pool) stopSurplus(now Time) {
+	for p.hasSurplus() && p.size.until <= now {
+		p.stop(now, p.size.idle.first(), p.cfg.Stop)
 		if p.cfg.SpawnInterval > 0 {
 			p.size.until = after(now, p.cfg.SpawnInterval)
 		}
 	}
 }
 
-// shrinkAt is when shrink has something to do next.
-func (p *Pool) shrinkAt() Time {
-	if p.adapts() && p.running && p.spare() > p.cfg.MaxSpare && len(p.size.idle) > 0 {
+// nextSurplus returns when stopSurplus has something to do, or Never.
+func (p *Pool) nextSurplus() Time {
+	if p.hasSurplus() {
 		return p.size.until
 	}
 	return Never
 }
 
-// idleHeap has the youngest worker first.
-type idleHeap []*worker
-
-func (h idleHeap) Len() int           { return len(h) }
-func (h idleHeap) Less(i, j int) bool { return h[i].id > h[j].id }
-func (h idleHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].idleAt, h[j].idleAt = i, j
-}
-func (h *idleHeap) Push(x any) {
-	w := x.(*worker)
-	w.idleAt = len(*h)
-	*h = append(*h, w)
-}
-func (h *idleHeap) Pop() any {
-	old := *h
-	w := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	w.idleAt = -1
-	return w
+func newIdleHeap() heap[*worker] {
+	return newHeap(
+		func(a, b *worker) bool { return a.id > b.id },
+		func(w *worker) *int { return &w.idlePlace },
+	)
 }

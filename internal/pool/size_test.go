@@ -18,125 +18,128 @@ func (s *sim) allBusy(busy bool) {
 	}
 }
 
-// T3, the original's 03-spareworkers.t, without its waiting: 3 workers, all busy makes 10, all idle leaves 5.
+// T3, the original's 03-spareworkers.t without its sleeps: 3 workers, 10 if all
+// are busy, then 5 if all are idle.
 func TestOriginal03(t *testing.T) {
 	s := begun(t, Config{Max: 10, MinSpare: 3, MaxSpare: 5, StopTimeout: sec})
-	want(t, "workers", s.count(Ready), 3)
+	want(t, "workers", s.count(StateReady), 3)
 	for range 5 {
 		s.allBusy(true)
-		s.reachAll()
+		s.readyAll()
 	}
-	want(t, "workers, all busy", s.count(Ready), 10)
+	want(t, "workers, all busy", s.count(StateReady), 10)
 	s.allBusy(false)
-	s.obey()
-	want(t, "workers, all idle", s.count(Ready), 5)
-	wantAll(t, "those left", s.ids(), 1, 2, 3, 4, 5)
+	s.exitStopped()
+	want(t, "workers, all idle", s.count(StateReady), 5)
+	wantAll(t, "remaining", s.ids(), 1, 2, 3, 4, 5)
 	// The next burst.
 	s.allBusy(true)
-	want(t, "workers and those that start", s.count(Ready, Starting), 8)
+	want(t, "workers, starting ones included", s.count(StateReady, StateStarting), 8)
 }
 
-// D10: no busy worker is stopped, and one that the load does not need is, be it told by a table or not.
+// D10: idle workers are stopped, one each SpawnInterval, and no busy one is.
 func TestOnlyIdleWorkersAreStopped(t *testing.T) {
 	s := begun(t, Config{Max: 6, MinSpare: 1, MaxSpare: 2, SpawnInterval: sec, StopTimeout: time.Minute})
 	for range 6 {
 		s.allBusy(true)
 		s.pass(sec)
-		s.reachAll()
+		s.readyAll()
 	}
-	want(t, "workers", s.count(Ready), 6)
+	want(t, "workers", s.count(StateReady), 6)
 	for _, id := range []int{2, 3, 5} {
 		s.do(Event{Kind: Idle, ID: id})
 	}
-	wantAll(t, "told to stop", s.sent(s.cfg.Stop), 5)
+	wantAll(t, "stopped", s.sent(s.cfg.Stop), 5)
 	s.do(Event{Kind: Idle, ID: 6})
-	wantAll(t, "told to stop within SpawnInterval", s.sent(s.cfg.Stop))
+	wantAll(t, "stopped within SpawnInterval", s.sent(s.cfg.Stop))
 	s.pass(sec)
-	wantAll(t, "told to stop after it", s.sent(s.cfg.Stop), 6)
+	wantAll(t, "stopped after it", s.sent(s.cfg.Stop), 6)
 	s.pass(10 * sec)
-	want(t, "ready", s.count(Ready), 4)
+	want(t, "ready", s.count(StateReady), 4)
 }
 
-// Sizing and a raised maximum; and a worker that crashes while enough are idle is not replaced.
+// Sizing follows a raised maximum. A worker that crashes while enough are idle
+// is not replaced.
 func TestSizingAndMax(t *testing.T) {
 	s := begun(t, Config{Max: 2, MinSpare: 2, MaxSpare: 4, StopTimeout: sec})
 	s.allBusy(true)
-	want(t, "workers", s.count(Ready, Starting), 2)
+	want(t, "workers", s.count(StateReady, StateStarting), 2)
 	s.do(Event{Kind: Resize, N: 10})
-	s.reachAll()
-	want(t, "workers after Resize", s.count(Ready), 4)
+	s.readyAll()
+	want(t, "workers after Resize", s.count(StateReady), 4)
 	s.allBusy(false)
 	s.pass(10 * sec)
 	s.crash(1)
-	want(t, "workers after a crash", s.count(Ready, Starting), 3)
+	want(t, "workers after a crash", s.count(StateReady, StateStarting), 3)
 }
 
-// A worker retires when its replacement is ready, at most Surge at a time.
-func TestRetire(t *testing.T) {
+// A worker is recycled when its replacement is ready, at most Surge at a time.
+func TestRecycle(t *testing.T) {
 	s := begun(t, Config{Max: 3, Surge: 1, StopTimeout: sec, ErrRespawn: sec})
 	s.pass(5 * sec)
 	for _, id := range []int{1, 2, 2} {
-		s.do(Event{Kind: Retire, ID: id})
+		s.do(Event{Kind: Recycle, ID: id})
 	}
 	wantAll(t, "replacements", s.starting(), 4)
-	wantAll(t, "told to stop", s.sent(s.cfg.Stop))
-	s.reach(4)
-	wantAll(t, "told to stop", s.sent(s.cfg.Stop), 1)
+	wantAll(t, "stopped", s.sent(s.cfg.Stop))
+	s.ready(4)
+	wantAll(t, "stopped", s.sent(s.cfg.Stop), 1)
 	wantAll(t, "replacements", s.starting(), 5)
 	want(t, "generation of the replacement", s.workers[5].gen, 1)
-	s.leave(1)
-	want(t, "reason", s.gone[1], Retired)
-	s.crash(5) // the replacement fails: the worker goes on, and another is tried when the slot's pace allows
-	want(t, "ready", s.count(Ready), 3)
+	s.exitZero(1)
+	want(t, "reason", s.gone[1], ReasonRecycled)
+	s.crash(5) // the worker stays until the delay of its slot has passed
+	want(t, "ready", s.count(StateReady), 3)
 	s.pass(sec)
-	s.reachAll()
-	s.obey()
-	want(t, "ready", s.count(Ready), 3)
-	want(t, "reason", s.gone[2], Retired)
+	s.readyAll()
+	s.exitStopped()
+	want(t, "ready", s.count(StateReady), 3)
+	want(t, "reason", s.gone[2], ReasonRecycled)
 }
 
 func TestLifetime(t *testing.T) {
 	s := newSim(t, Config{Max: 2, Surge: 1, StopTimeout: sec, Lifetime: time.Hour, Jitter: func() float64 { return 0.5 }})
 	s.do(Event{Kind: Begin})
-	s.reachAll()
+	s.readyAll()
 	s.pass(53 * time.Minute)
 	want(t, "replacements before 54 minutes", len(s.starting()), 0)
 	s.pass(2 * time.Minute)
 	want(t, "replacements after", len(s.starting()), 1)
 }
 
-// A stuck worker is asked where it is, killed half a second later, and counts as one that ended badly.
+// A stuck worker dumps its stacks, is killed after dumpTime, and counts as a
+// crash.
 func TestStuck(t *testing.T) {
 	for _, dumps := range []bool{true, false} {
 		s := begun(t, Config{Max: 1, Surge: 1, StopTimeout: sec, Dump: dumpSig})
 		s.pass(time.Minute)
-		s.do(Event{Kind: Jam, ID: 1})
-		wantAll(t, "asked", s.sent(dumpSig), 1)
+		s.do(Event{Kind: Stuck, ID: 1})
+		wantAll(t, "dumping", s.sent(dumpSig), 1)
 		if dumps {
 			s.crash(1)
 		} else {
 			s.pass(500 * ms)
-			want(t, "killed", s.workers[1].state, Killed)
+			want(t, "killed", s.workers[1].state, StateKilled)
 			s.exit(1, Event{Killed: true})
 		}
-		want(t, "reason", s.gone[1], Stuck)
+		want(t, "reason", s.gone[1], ReasonStuck)
 		want(t, "replaced", len(s.spawns), 2)
 	}
 }
 
-// The manager gives up after so many failures, unless a worker is ready.
+// Many failures are a crash loop unless a worker is ready.
 func TestCrashLoop(t *testing.T) {
 	s := newSim(t, Config{Max: 2, Surge: 1, ErrRespawn: -1, CrashLoop: 5, CrashWindow: 10 * sec})
 	s.do(Event{Kind: Begin})
-	s.reach(1)
+	s.ready(1)
 	for range 10 {
 		s.crash(len(s.spawns))
 	}
-	want(t, "given up while one is ready", s.surrendered, 0)
+	want(t, "crash loops while one is ready", s.crashLoops, 0)
 	s.crash(1)
-	want(t, "given up", s.surrendered, 1)
+	want(t, "crash loops", s.crashLoops, 1)
 	s.crash(len(s.spawns))
-	want(t, "given up only once", s.surrendered, 1)
+	want(t, "crash loops are reported once", s.crashLoops, 1)
 
 	s = newSim(t, Config{Max: 1, Surge: 1, ErrRespawn: -1, CrashLoop: 5, CrashWindow: 10 * sec})
 	s.do(Event{Kind: Begin})
@@ -144,16 +147,17 @@ func TestCrashLoop(t *testing.T) {
 		s.crash(len(s.spawns))
 		s.pass(3 * sec)
 	}
-	want(t, "given up at a failure each 3 s", s.surrendered, 0)
+	want(t, "crash loops with a failure each 3 s", s.crashLoops, 0)
 }
 
-// Full is when nobody is missing and nobody starting: with sizing by load that is not Max.
+// The pool is full when no worker is missing or starting. With dynamic sizing
+// that can be less than Max.
 func TestFull(t *testing.T) {
 	s := begun(t, Config{Max: 10, MinSpare: 2, MaxSpare: 4, StopTimeout: sec})
 	want(t, "full, with two idle", s.p.Full(), true)
 	s.do(Event{Kind: Busy, ID: 1})
 	want(t, "full, while one starts", s.p.Full(), false)
-	s.reachAll()
+	s.readyAll()
 	want(t, "full, with one busy", s.p.Full(), true)
 	s.pass(2 * sec)
 	s.crash(2)
@@ -162,15 +166,15 @@ func TestFull(t *testing.T) {
 	s.do(Event{Kind: Busy, ID: 1})
 	s.do(Event{Kind: Idle, ID: 1})
 	s.pass(sec)
-	want(t, "full, while one that was not ready has not ended", s.p.Full(), false)
-	s.obey()
-	want(t, "full, when it has", s.p.Full(), true)
+	want(t, "full, while a killed worker has not exited", s.p.Full(), false)
+	s.exitStopped()
+	want(t, "full, when it has exited", s.p.Full(), true)
 	s.do(Event{Kind: Halt})
 	want(t, "full, at the end", s.p.Full(), false)
 	s = newSim(t, Config{Max: 2, StopTimeout: sec})
 	s.do(Event{Kind: Begin})
-	s.do(Event{Kind: Reached, ID: 2})
+	s.do(Event{Kind: Ready, ID: 2})
 	want(t, "full, with one of two", s.p.Full(), false)
-	s.reachAll()
+	s.readyAll()
 	want(t, "full", s.p.Full(), true)
 }

@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// usual is a configuration as a program would have it that sets nothing but Max.
+// usual returns the configuration of a program that sets nothing except Max.
 func usual(slots int) Config {
 	return Config{Max: slots, ErrRespawn: sec, StopTimeout: 30 * sec}
 }
 
-func TestInitialBurstSpawnsAllAtOnceInOrderOfSlot(t *testing.T) {
+func TestInitialBurstSpawnsInOrderOfSlot(t *testing.T) {
 	s := newSim(t, usual(5))
 	s.do(Event{})
 	want(t, "workers before Begin", len(s.workers), 0)
 	s.do(Event{Kind: Begin})
-	want(t, "workers", s.count(Starting), 5)
+	want(t, "workers", s.count(StateStarting), 5)
 	for i, sp := range s.spawns {
 		want(t, "spawn", sp, simSpawn{at: 0, slot: i, id: i + 1})
 	}
@@ -38,17 +38,17 @@ func TestT4SpawnIntervalSpacesTheInitialBurst(t *testing.T) {
 	wantAll(t, "workers at 0.5, 1.5, 2.5, 3.5 s", alive, 1, 2, 3, 3)
 }
 
-func TestP18SpawnIntervalHoldsBackTheReplacementOfACleanEnd(t *testing.T) {
+func TestP18SpawnIntervalDelaysRespawnAfterCleanEnd(t *testing.T) {
 	cfg := usual(2)
 	cfg.SpawnInterval = 5 * sec
 	s := begun(t, cfg)
 	s.until(7 * sec)
-	s.leave(1) // the last spawn was at 5 s
+	s.exitZero(1) // the last spawn was at 5 s
 	s.until(20 * sec)
 	wantAll(t, "spawns in slot 0", s.spawnTimes(0), secs(0, 10)...)
 }
 
-func TestP17SpawnIntervalDoesNotHoldBackTheReplacementOfACrash(t *testing.T) {
+func TestP17SpawnIntervalDoesNotDelayRespawnAfterCrash(t *testing.T) {
 	cfg := usual(2)
 	cfg.SpawnInterval = 5 * sec
 	s := begun(t, cfg)
@@ -57,11 +57,12 @@ func TestP17SpawnIntervalDoesNotHoldBackTheReplacementOfACrash(t *testing.T) {
 	wantAll(t, "spawns in slot 0", s.spawnTimes(0), secs(0, 7)...)
 }
 
-func TestD4CrashesOfOneSlotDoNotStarveTheSlotsThatSpawnIntervalHoldsBack(t *testing.T) {
+func TestD4CrashesOfOneSlotDoNotStarveOthers(t *testing.T) {
 	cfg := usual(3)
 	cfg.SpawnInterval = 2 * sec
 	s := begun(t, cfg)
-	// Not young, so it is replaced at once, and always sooner than SpawnInterval after the last spawn.
+	// The lives are not young, so each worker is replaced at once, sooner than
+	// SpawnInterval after the last spawn.
 	for range 10 {
 		s.pass(1500 * ms)
 		s.crash(s.in(0).id)
@@ -88,29 +89,29 @@ func TestNothingIsSpawnedAfterHalt(t *testing.T) {
 	want(t, "spawns", len(s.spawns), 1)
 	s.do(Event{Kind: Begin})
 	s.pass(2 * sec)
-	want(t, "spawns once a generation runs again", len(s.spawns), 4)
+	want(t, "spawns when a generation runs again", len(s.spawns), 4)
 }
 
-func TestASpawnThatIsLeftIsAskedForAgain(t *testing.T) {
+func TestSpawnRequestIsRepeated(t *testing.T) {
 	s := newSim(t, usual(1))
-	s.leaving = true
+	s.skipping = true
 	s.do(Event{Kind: Begin})
 	want(t, "spawns", len(s.spawns), 0)
 	s.pass(sec)
 	wantAll(t, "spawns in slot 0", s.spawnTimes(0), sec)
 }
 
-func TestSpawnedPanicsWhenNoSpawnWasAskedFor(t *testing.T) {
+func TestSpawnedPanicsWithoutRequest(t *testing.T) {
 	p := New(usual(1))
 	defer func() {
 		if recover() == nil {
 			t.Error("no panic")
 		}
 	}()
-	p.Handle(0, Event{Kind: Spawned})
+	p.Apply(0, Event{Kind: Spawned})
 }
 
-func TestFailedSpawnsAreDelayedByOneGrowingDelayAndUseUpNoOrdinal(t *testing.T) {
+func TestFailedSpawnsGrowOneDelayAndUseNoOrdinal(t *testing.T) {
 	s := newSim(t, usual(3))
 	s.failing = 9
 	s.do(Event{Kind: Begin})
@@ -119,16 +120,16 @@ func TestFailedSpawnsAreDelayedByOneGrowingDelayAndUseUpNoOrdinal(t *testing.T) 
 	for i, sp := range s.spawns {
 		want(t, "spawn after them", sp, simSpawn{at: 243 * sec, slot: i, id: i + 1})
 	}
-	// A success has reset the delay.
+	// The successful spawns have reset the delay.
 	s.failed, s.failing = nil, 2
-	s.leave(2)
+	s.exitZero(2)
 	s.pass(10 * sec)
 	wantAll(t, "attempts that failed later", s.failed, secs(300, 301)...)
 	wantAll(t, "spawns in slot 1", s.spawnTimes(1), secs(243, 303)...)
 	want(t, "ordinal of the last", s.in(1).id, 4)
 }
 
-func TestFailedSpawnsWithoutPacingDoNotSpin(t *testing.T) {
+func TestFailedSpawnsWithoutBackoffDoNotSpin(t *testing.T) {
 	for _, e := range []time.Duration{-1, 0} {
 		cfg := usual(2)
 		cfg.ErrRespawn = e
@@ -140,7 +141,7 @@ func TestFailedSpawnsWithoutPacingDoNotSpin(t *testing.T) {
 	}
 }
 
-func TestDurationsBeyondAllTimeMeanNeverAndNotAtOnce(t *testing.T) {
+func TestGreatestDurationsMeanNever(t *testing.T) {
 	const forever = time.Duration(math.MaxInt64)
 	t.Run("StopTimeout", func(t *testing.T) {
 		s := newSim(t, Config{Max: 1, ErrRespawn: sec, StopTimeout: forever})
@@ -148,53 +149,58 @@ func TestDurationsBeyondAllTimeMeanNeverAndNotAtOnce(t *testing.T) {
 		s.do(Event{Kind: Begin})
 		s.do(Event{Kind: Signal, Sig: syscall.SIGTERM})
 		s.pass(1000 * time.Hour)
-		want(t, "workers told to stop and not killed", s.count(Stopping), 1)
+		want(t, "stopping", s.count(StateStopping), 1)
 	})
 	t.Run("ErrRespawn", func(t *testing.T) {
 		for _, jitter := range []float64{0, 0.999} {
 			p := New(Config{Max: 1, ErrRespawn: forever, Jitter: func() float64 { return jitter }})
-			p.Handle(sec, Event{Kind: Begin})
-			p.Handle(sec, Event{Kind: Spawned})
+			p.Apply(sec, Event{Kind: Begin})
+			p.Plan(sec)
+			p.Apply(sec, Event{Kind: Spawned})
 			for _, ev := range []Event{{Kind: Exited, ID: 1}, {Kind: Begin}} {
-				st := p.Handle(2*sec, ev)
-				want(t, "asked for a spawn", st.Ask, false)
+				p.Apply(2*sec, ev)
+				want(t, "spawn due", p.Plan(2*sec).SpawnDue, false)
 			}
 		}
 	})
 	t.Run("SpawnInterval", func(t *testing.T) {
 		p := New(Config{Max: 2, ErrRespawn: sec, SpawnInterval: forever})
-		p.Handle(sec, Event{Kind: Begin})
-		want(t, "asked for a second spawn", p.Handle(sec, Event{Kind: Spawned}).Ask, false)
+		p.Apply(sec, Event{Kind: Begin})
+		p.Plan(sec)
+		p.Apply(sec, Event{Kind: Spawned})
+		want(t, "second spawn due", p.Plan(sec).SpawnDue, false)
 	})
 	t.Run("SpawnFailed", func(t *testing.T) {
 		p := New(Config{Max: 1, ErrRespawn: forever})
-		p.Handle(sec, Event{Kind: Begin})
-		want(t, "asked for a spawn", p.Handle(sec, Event{Kind: SpawnFailed}).Ask, false)
+		p.Apply(sec, Event{Kind: Begin})
+		p.Apply(sec, Event{Kind: SpawnFailed})
+		want(t, "spawn due", p.Plan(sec).SpawnDue, false)
 	})
 	t.Run("Interval", func(t *testing.T) {
 		s := newSim(t, usual(3))
 		s.now = sec
 		s.do(Event{Kind: Begin})
-		s.do(Event{Kind: Forward, Sig: syscall.SIGTERM, For: syscall.SIGHUP, Interval: forever})
-		want(t, "workers told to stop", s.count(Stopping), 1)
+		s.do(Event{Kind: Forward, Sig: syscall.SIGTERM, Received: syscall.SIGHUP, Interval: forever})
+		want(t, "stopping", s.count(StateStopping), 1)
 	})
 }
 
-func TestRetryTellsHowLongAFailedSpawnHoldsBackAll(t *testing.T) {
-	s := newSim(t, usual(2))
-	s.do(Event{Kind: Halt})
+func TestRetryDelayOfFailedSpawns(t *testing.T) {
+	p := New(usual(2))
+	p.Apply(0, Event{Kind: Begin})
 	for _, d := range secs(1, 2, 4) {
-		want(t, "Retry", s.step(Event{Kind: SpawnFailed}).Retry, d)
+		wantAll(t, "effects", p.Apply(0, Event{Kind: SpawnFailed}), Effect{Kind: RetryDelay, For: d})
 	}
-	s.until(3 * sec)
-	want(t, "Retry a little later", s.step(Event{}).Retry, sec)
-	s.until(10 * sec)
-	want(t, "Retry when it has passed", s.step(Event{}).Retry, 0)
+	p.Apply(3*sec, Event{})
+	want(t, "spawn due a little later", p.Plan(3*sec).SpawnDue, false)
+	want(t, "Wake a little later", p.Plan(3*sec).Wake, 4*sec)
+	p.Apply(10*sec, Event{})
+	want(t, "spawn due after the delay", p.Plan(10*sec).SpawnDue, true)
 }
 
 func TestD13OnlyDifferencesOfTimeCount(t *testing.T) {
-	// Times are arguments; the same life a century later takes the same course.
-	life := func(origin Time) (course []simSpawn) {
+	// The same events a century later have the same effects.
+	run := func(origin Time) (spawns []simSpawn) {
 		cfg := usual(3)
 		cfg.SpawnInterval = 300 * ms
 		s := newSim(t, cfg)
@@ -206,16 +212,16 @@ func TestD13OnlyDifferencesOfTimeCount(t *testing.T) {
 				s.crash(w.id)
 			}
 		}
-		s.do(Event{Kind: Forward, Sig: syscall.SIGTERM, For: syscall.SIGHUP, Interval: sec})
+		s.do(Event{Kind: Forward, Sig: syscall.SIGTERM, Received: syscall.SIGHUP, Interval: sec})
 		for range 8 {
 			s.pass(sec)
-			s.obey()
+			s.exitStopped()
 		}
 		for _, sp := range s.spawns {
 			sp.at -= origin
-			course = append(course, sp)
+			spawns = append(spawns, sp)
 		}
-		return course
+		return spawns
 	}
-	wantAll(t, "spawns", life(100*365*24*time.Hour), life(0)...)
+	wantAll(t, "spawns", run(100*365*24*time.Hour), run(0)...)
 }

@@ -255,7 +255,7 @@ func TestReaperOfTwo(t *testing.T) {
 		p.Signal(syscall.SIGUSR2)
 		successor := p.Expect(`^manager (\d+)`)[1]
 		p.Expect(`^\d+ received terminated$`) // from the first manager to its workers
-		preforktest.WaitFor(t, "the successor has taken over", func() bool { return len(managers(t, p)) == 1 })
+		preforktest.WaitFor(t, "the successor took over", func() bool { return len(managers(t, p)) == 1 })
 		p.Signal(syscall.SIGQUIT)
 		p.Expect(`^` + successor + ` received quit$`)
 		preforktest.WaitFor(t, "the successor is gone", func() bool {

@@ -51,12 +51,12 @@ func TestLeftoversOfDeadWorker(t *testing.T) {
 		if n, stopping, killed := len(r.exits), r.count("): stopping"), r.count("): killed"); n != 1 || stopping != 1 || killed != 1 {
 			t.Errorf("%d exits, events: %q", n, r.eventLog())
 		}
-		checks := r.process(1).Looks()
+		checks := r.process(1).LeftoverReaps()
 		time.Sleep(time.Hour)
-		if n := r.process(1).Looks(); n != checks || n > 30 {
+		if n := r.process(1).LeftoverReaps(); n != checks || n > 30 {
 			t.Errorf("%d checks, then %d", checks, n)
 		}
-		r.process(2).Abandon()
+		r.process(2).ExitForked()
 		r.Deliver(term)
 		<-done
 	})
@@ -70,7 +70,7 @@ func TestWaitForLeftovers(t *testing.T) {
 				r := newRig(t, prefork.Config{MaxWorkers: 3, StopGroup: true}, forked, nil)
 				r.fake.OnGroupSignal = func(p *proctest.Process, sig syscall.Signal) {
 					if sig == term {
-						time.AfterFunc(takes, p.Abandon)
+						time.AfterFunc(takes, p.ExitForked)
 					}
 				}
 				done := r.startRun(context.Background())
@@ -165,8 +165,8 @@ func TestNoStopGroup(t *testing.T) {
 		<-done
 		r.wantSignals(1, term)
 		r.wantGroup(1)
-		if p := r.process(1); p.Spec.Group || p.Looks() > 0 {
-			t.Errorf("Group %v, %d checks", p.Spec.Group, p.Looks())
+		if p := r.process(1); p.Spec.Group || p.LeftoverReaps() > 0 {
+			t.Errorf("Group %v, %d checks", p.Spec.Group, p.LeftoverReaps())
 		}
 	})
 }

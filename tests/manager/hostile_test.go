@@ -23,7 +23,7 @@ func TestMessagesAreThrottled(t *testing.T) {
 		sender, other := r.process(1), r.process(2)
 		const count = 100_000
 		bell := wire.Append(nil, wire.StatusChanged{})
-		sender.Say(append(bytes.Repeat(bell, count), wire.Append(nil, wire.Recycle{})...))
+		sender.Send(append(bytes.Repeat(bell, count), wire.Append(nil, wire.Recycle{})...))
 		other.Exit(proc.Status{Code: 1})
 		synctest.Wait()
 		if n := len(r.fake.Started()); n != 3 {
@@ -48,7 +48,7 @@ func TestMessagesAreThrottled(t *testing.T) {
 		// does not wait for the end of the data: another process may have the
 		// socket and keep writing.
 		sender = r.process(3)
-		sender.Say(bytes.Repeat(bell, count))
+		sender.Send(bytes.Repeat(bell, count))
 		sender.Exit(proc.Status{})
 		synctest.Wait()
 		if n := len(r.fake.Started()); n != 5 {
@@ -73,7 +73,7 @@ func FuzzWorkerMessages(f *testing.F) {
 			sender, other := r.process(1), r.process(2)
 			for rest := data; len(rest) > 0; {
 				n := min(int(step)+1, len(rest))
-				sender.Say(rest[:n])
+				sender.Send(rest[:n])
 				rest = rest[n:]
 				time.Sleep(time.Millisecond)
 			}

@@ -276,14 +276,14 @@ func TestProtocolErrorOfWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		r := newRig(t, prefork.Config{MaxWorkers: 1, Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(p *proctest.Process) {
-			p.Say([]byte("R"))
-			time.AfterFunc(time.Second, func() { p.Say([]byte("\x00GET / HTTP/1.1")) })
+			p.Send([]byte("R"))
+			time.AfterFunc(time.Second, func() { p.Send([]byte("\x00GET / HTTP/1.1")) })
 			time.AfterFunc(2*time.Second, func() { send(p, wire.Ready{}) })
 		}, nil)
 		done := r.startLoop()
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
-		if n := strings.Count(log.String(), "does not speak the protocol"); n != 1 {
+		if n := strings.Count(log.String(), "protocol error"); n != 1 {
 			t.Errorf("%d lines, want 1:\n%s", n, &log)
 		}
 		if s := r.Snapshot(); len(s.Workers) != 1 || s.Workers[0].State != prefork.StateReady {
@@ -301,7 +301,7 @@ func TestDisconnectedWorker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, prefork.Config{MaxWorkers: 2}, func(p *proctest.Process) {
 			if p.ID == 1 {
-				p.Hangup()
+				p.CloseControl()
 			} else {
 				p.Exit(proc.Status{Code: 7})
 			}
@@ -341,7 +341,7 @@ func TestDisconnectedStandby(t *testing.T) {
 		if s := r.Snapshot(); s.Standbys != 1 {
 			t.Fatalf("%v", s)
 		}
-		all[2].Hangup()
+		all[2].CloseControl()
 		synctest.Wait()
 		all[1].Exit(proc.Status{Signal: syscall.SIGKILL})
 		synctest.Wait()

@@ -142,7 +142,7 @@ func (p *fullProcess) WriteFile(b []byte, fd int) error {
 		return proc.ErrWouldBlock
 	}
 	p.room--
-	return p.FakeProcess.WriteFile(b, fd)
+	return p.Process.WriteFile(b, fd)
 }
 
 // set sets the room and returns the number of tries since the last call.
@@ -159,7 +159,7 @@ func TestKeeperWithoutRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var full *fullProcess
 		r := newRigWith(t, prefork.Config{MaxWorkers: 10}, options{wrap: func(p *proctest.Process) proc.Process {
-			full = &fullProcess{FakeProcess: p, room: 4}
+			full = &fullProcess{Process: p, room: 4}
 			return full
 		}})
 		r.listenPerWorker()
@@ -270,7 +270,7 @@ func TestNoSocketsDuringUpgrade(t *testing.T) {
 		r.SetMaxWorkers(6)
 		time.Sleep(time.Second)
 		send(successor, wire.Ready{})
-		want("the successor has taken over", 0, 5)
+		want("the successor took over", 0, 5)
 		<-done
 	})
 }

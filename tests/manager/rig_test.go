@@ -140,7 +140,7 @@ type table struct {
 }
 
 func (t *table) Start(id uint64, spec proc.Spec) (proc.Process, error) {
-	p, err := t.Fake.Start(id, spec)
+	p, err := t.Table.Start(id, spec)
 	if err != nil || t.wrap == nil {
 		return p, err
 	}
@@ -163,7 +163,7 @@ func endOnTerm(p *proctest.Process, sig syscall.Signal) {
 func ignoreSignals(*proctest.Process, syscall.Signal) {}
 
 // send has a pretended process send a message to the Manager.
-func send(p *proctest.Process, msg wire.Message) { p.Say(wire.Append(nil, msg)) }
+func send(p *proctest.Process, msg wire.Message) { p.Send(wire.Append(nil, msg)) }
 
 // startLoop calls Start in a loop until the shutdown signal, and then
 // WaitAllChildren, in a goroutine. The channel is closed at the end.

@@ -129,7 +129,7 @@ func checkWorkerCell(t *testing.T, state, what, want string) {
 	switch state {
 	case "told to stop":
 		p.Signal(term)
-		p.ExpectN(2, `^Context ended: prefork: told to stop by SIGTERM$|^forwarded terminated$`)
+		p.ExpectN(2, `^Context ended: prefork: stopped by SIGTERM$|^forwarded terminated$`)
 	case "orphaned":
 		p.Kill()
 		p.Expect(`^Context ended: prefork: the manager is gone$`)
@@ -170,7 +170,7 @@ func checkWorkerCell(t *testing.T, state, what, want string) {
 		}
 		p.Expect(fmt.Sprintf(`^reaped: SIG%s, `, short(sig)))
 	case "ends Context":
-		p.Expect(`^Context ended: prefork: told to stop by SIGTERM$`)
+		p.Expect(`^Context ended: prefork: stopped by SIGTERM$`)
 		alive()
 	case "nothing":
 		alive()

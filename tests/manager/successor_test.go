@@ -85,7 +85,7 @@ func TestUpgradeHandsOver(t *testing.T) {
 			t.Errorf("the successor was started with %+v", successors[0].Spec)
 		}
 		r.wantSignals(2, term)
-		if r.SignalReceived() != term || r.count("has taken over") != 1 {
+		if r.SignalReceived() != term || r.count("took over") != 1 {
 			t.Errorf("after %v: %q", r.SignalReceived(), r.eventLog())
 		}
 	})
@@ -102,7 +102,7 @@ func TestUpgradeFails(t *testing.T) {
 		"dies":              {func(p *proctest.Process) { time.AfterFunc(time.Second, func() { p.Exit(proc.Status{Code: 3}) }) }, "exit code 3", time.Second},
 		"hangs":             {nil, "Config.UpgradeTimeout", time.Minute},
 		"reports a failure": {func(p *proctest.Process) { send(p, wire.Failed{Reason: "worker 7 crashed"}) }, "worker 7 crashed", 0},
-		"sends nonsense":    {func(p *proctest.Process) { p.Say([]byte("HTTP/1.1 200 OK")) }, "protocol", 0},
+		"sends nonsense":    {func(p *proctest.Process) { p.Send([]byte("HTTP/1.1 200 OK")) }, "protocol", 0},
 		"is gone at the takeover": {func(p *proctest.Process) {
 			send(p, wire.Ready{})
 			p.Exit(proc.Status{Signal: kill})
@@ -240,7 +240,7 @@ func TestSignalsAfterTakeover(t *testing.T) {
 func TestSuccessorMessagesAreThrottled(t *testing.T) {
 	alone(t, func(t *testing.T) {
 		r := successorRig(t, prefork.Config{}, func(p *proctest.Process) {
-			p.Say(bytes.Repeat(wire.Append(nil, wire.StatusChanged{}), 1000))
+			p.Send(bytes.Repeat(wire.Append(nil, wire.StatusChanged{}), 1000))
 			send(p, wire.Ready{})
 		})
 		done := r.startRun(context.Background())

@@ -54,8 +54,8 @@ func TestPendingSignalsAtTakeover(t *testing.T) {
 				if err := <-done; err != nil {
 					t.Error(err)
 				}
-				if took := r.count("has taken over") == 1; took != c.took {
-					t.Errorf("the successor has taken over: %v, want %v: %q", took, c.took, r.eventLog())
+				if took := r.count("took over") == 1; took != c.took {
+					t.Errorf("the successor took over: %v, want %v: %q", took, c.took, r.eventLog())
 				}
 				if got := signalsOf(r.successors()[0]); !slices.Equal(got, c.passed) {
 					t.Errorf("the successor received %v, want %v", got, c.passed)
@@ -114,7 +114,7 @@ type onWrite struct {
 
 func (p *onWrite) Write(b []byte) (int, error) {
 	p.happen()
-	return p.FakeProcess.Write(b)
+	return p.Process.Write(b)
 }
 
 // late is a successor whose message can be read before the Readable note.
@@ -146,7 +146,7 @@ func TestSuccessorOfSuspendedManager(t *testing.T) {
 		time.Sleep(time.Second)
 		r.Deliver(usr2)
 		time.Sleep(2 * time.Second)
-		if r.count("has taken over") != 1 {
+		if r.count("took over") != 1 {
 			t.Errorf("%q", r.eventLog())
 			r.Deliver(term)
 		}
@@ -284,7 +284,7 @@ func TestWorkerThatReadsNothing(t *testing.T) {
 		r.Deliver(term)
 		<-done
 	})
-	if n := strings.Count(log.String(), "cannot be told to pause"); n != 1 {
+	if n := strings.Count(log.String(), "cannot send pause or resume"); n != 1 {
 		t.Errorf("the log has it %d times", n)
 	}
 }

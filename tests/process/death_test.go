@@ -139,10 +139,10 @@ func TestRunTraps(t *testing.T) {
 		p := preforktest.Start(t, "run")
 		p.Expect(`^up$`)
 		p.Signal(hup)
-		p.Expect(`^cause: prefork: told to stop by SIGTERM$`)
+		p.Expect(`^cause: prefork: stopped by SIGTERM$`)
 		p.Expect(`^up$`)
 		p.Signal(sig)
-		p.Expect(`^cause: prefork: told to stop by SIGTERM$`)
+		p.Expect(`^cause: prefork: stopped by SIGTERM$`)
 		p.Expect(`^Run: <nil> after terminated$`)
 		testprog.ExpectSuccess(t, p)
 	}

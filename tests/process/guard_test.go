@@ -51,7 +51,7 @@ func TestAlteredMarker(t *testing.T) {
 			p := preforktest.New(t, "marker")
 			p.Cmd.Env = append(p.Cmd.Env, inherit.Env+"="+value)
 			p.Start()
-			p.Expect(`^worker true, variable "", New: prefork: this process was started by a manager, but cannot be what it should: ` + inherit.Env + `=.`)
+			p.Expect(`^worker true, variable "", New: prefork: this process was started as a worker or a successor, and its marker is damaged: ` + inherit.Env + `=.`)
 			testprog.ExpectSuccess(t, p)
 		})
 	}
@@ -117,7 +117,7 @@ func TestDoubledMarker(t *testing.T) {
 		p = preforktest.New(t, "marker")
 		p.Cmd.Path, p.Cmd.Env = path, env
 		p.Start()
-		p.Expect(`^worker true, .*cannot be what it should|the manager is gone`)
+		p.Expect(`^worker true, .*its marker is damaged|the manager is gone`)
 		p.Wait()
 	}
 }

@@ -179,7 +179,7 @@ func TestResourcesRefused(t *testing.T) {
 	// The directory is removed after New has checked it: the worker cannot
 	// enter its root, and exits.
 	p := preforktest.Start(t, "vanishing", preforktest.TempDir(t)+"/root")
-	p.Expect(`cannot have the resources that it should: .*hroot`)
+	p.Expect(`cannot apply its resources: .*hroot`)
 	p.Signal(term)
 	p.Wait()
 }

@@ -90,7 +90,7 @@ func TestSeccomp(t *testing.T) {
 				p.Signal(hup)
 				p.ExpectN(2, `^worker \d+ of \d+, generation 2, has`)
 				output := strings.Join(p.Lines(), "\n")
-				for about, line := range map[string]string{"pidfds": "this system refuses pidfds", "memory files": "this system refuses memory files"} {
+				for about, line := range map[string]string{"pidfds": "pidfds refused", "memory files": "memory files refused"} {
 					want := 0
 					if what == about || what == "all" {
 						want = 1

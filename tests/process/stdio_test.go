@@ -88,7 +88,7 @@ func TestFullStderr(t *testing.T) {
 	lines := make(chan int)
 	go func() {
 		all, _ := io.ReadAll(in)
-		lines <- strings.Count(string(all), "lines of the log are lost")
+		lines <- strings.Count(string(all), "log lines dropped")
 	}()
 	p.Signal(term) // this applies when the log continues: a stuck log is not awaited at the end
 	testprog.ExpectSuccess(t, p)

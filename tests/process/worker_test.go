@@ -140,7 +140,7 @@ func TestManagerInAWorker(t *testing.T) {
 	p.Expect(`^manager true workers 0 max 3 active generation 1 snapshot 0 passed "from the manager" received <nil>$`)
 	p.Expect(`^wait: prefork: WaitAllChildren called in a worker, .*leave the loop only in the manager`)
 	p.Expect(`^start: prefork: Start called twice in a worker; .*Finish`)
-	p.Expect(`^cause: prefork: told to stop by SIGTERM$`)
+	p.Expect(`^cause: prefork: stopped by SIGTERM$`)
 	testprog.ExpectSuccess(t, p)
 }
 
@@ -452,7 +452,7 @@ func TestStopSignalInPrelude(t *testing.T) {
 	p := preforktest.Start(t, "early")
 	p.ExpectN(2, `^prelude$`)
 	p.Signal(term)
-	p.ExpectN(2, `^cause: prefork: told to stop by SIGTERM$`)
+	p.ExpectN(2, `^cause: prefork: stopped by SIGTERM$`)
 	testprog.ExpectSuccess(t, p)
 }
 

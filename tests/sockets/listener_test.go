@@ -81,7 +81,7 @@ func TestListen(t *testing.T) {
 	}
 	networks := []string{"tcp", "tcp", "unix"}
 	for gen := 1; gen <= 2; gen++ {
-		p.Expect(`^refused: prefork: Listen\("tcp", "127.0.0.1:1"\): not among the inherited sockets \(tcp 127.0.0.1:0 \(taken\), tcp 127.0.0.1:0 \(taken\), unix .*/s \(taken\)\)`)
+		p.Expect(`^refused: prefork: Listen\("tcp", "127.0.0.1:1"\): no such socket was inherited \(tcp 127.0.0.1:0 \(taken\), tcp 127.0.0.1:0 \(taken\), unix .*/s \(taken\)\)`)
 		p.Expect(fmt.Sprintf(`^up %d$`, gen))
 		for i, address := range addresses {
 			if got, want := talk(t, networks[i], address), fmt.Sprintf("socket %d generation %d\n", i, gen); got != want {

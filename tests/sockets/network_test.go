@@ -185,10 +185,10 @@ func TestSocketFileLeftBehind(t *testing.T) {
 	first := preforktest.Start(t, "echo", "unix "+path, "unixgram "+path+".dgram")
 	first.ExpectN(2, `^up 1$`)
 	second := preforktest.Start(t, "echo", "unix "+path)
-	second.Expect(`prefork: Listen\("unix", ".*/s"\): somebody serves on .*/s: stop that program first: address already in use`)
+	second.Expect(`prefork: Listen\("unix", ".*/s"\): another program serves on .*/s: stop it first: address already in use`)
 	second.Wait()
 	third := preforktest.Start(t, "echo", "unixgram "+path+".dgram")
-	third.Expect(`somebody serves on .*/s.dgram: stop that program first`)
+	third.Expect(`another program serves on .*/s.dgram: stop it first`)
 	third.Wait()
 	if got, err := ask("unix", path, ""); err != nil || got != "generation 1\n" {
 		t.Errorf("the first one answers %q, %v", got, err)
@@ -272,10 +272,10 @@ func TestSocketsFromOutside(t *testing.T) {
 			testprog.ExpectSuccess(t, p)
 
 			p = run("tcp 127.0.0.1:1")
-			p.Expect(`prefork: Listen\("tcp", "127.0.0.1:1"\): not among the inherited sockets \(tcp4 127.0.0.1:\d+.*, udp4 127.0.0.1:\d+.*\): start the program with such a socket, or ask for one of these`)
+			p.Expect(`prefork: Listen\("tcp", "127.0.0.1:1"\): no such socket was inherited \(tcp4 127.0.0.1:\d+.*, udp4 127.0.0.1:\d+.*\): start the program with such a socket, or listen on one of these`)
 			p.Wait()
 			p = run("tcp :0", "tcp :0")
-			p.Expect(`not among the inherited sockets \(udp4 127.0.0.1:\d+.*\)`) // the only socket is taken
+			p.Expect(`no such socket was inherited \(udp4 127.0.0.1:\d+.*\)`) // the only socket is taken
 			p.Wait()
 		})
 	}

@@ -173,7 +173,7 @@ func TestPerWorkerGivenSocket(t *testing.T) {
 	f.Cmd.ExtraFiles = []*os.File{file}
 	f.Start()
 	f.open()
-	f.Expect(`WARN one socket for all workers instead of one for each network=tcp .*why="this program is given its sockets`)
+	f.Expect(`WARN one socket for all workers instead of one for each network=tcp .*why="this program was started with sockets`)
 	f.addrs = []string{f.Expect(`^on \S+ (\S+) per worker false$`)[1]}
 	f.ready(2, 1)
 	f.ask(20)

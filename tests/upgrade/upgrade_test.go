@@ -205,7 +205,7 @@ func TestBadPrograms(t *testing.T) {
 	for _, version := range bad {
 		s.install(version)
 		s.kill(hup)
-		s.Expect(`generation given up`)
+		s.Expect(`new generation failed`)
 		s.kill(syscall.SIGUSR2)
 		s.Expect(`upgrade failed`)
 		s.awaitVersion("good 1")
@@ -241,7 +241,7 @@ func TestBadPrograms(t *testing.T) {
 		case "upgraded":
 			s.kill(syscall.SIGUSR2)
 			s.began(version)
-			s.Expect(`successor has taken over`)
+			s.Expect(`successor took over`)
 			s.Wait()
 		}
 		s.awaitVersion(version)
@@ -308,7 +308,7 @@ func TestUpgradeOfASizedPool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Expect(`successor has taken over`)
+	p.Expect(`successor took over`)
 	p.Wait()
 	syscall.Kill(successor, term)
 	p.WaitGone()

@@ -1,0 +1,192 @@
+package pool
+
+import (
+	"syscall"
+	"time"
+)
+
+// Time is a moment on the pool's own monotonic scale: the time since an origin
+// that the caller has chosen. Setting the wall clock does not change it.
+type Time = time.Duration
+
+// Never is the time of an event that does not happen.
+const Never Time = -1
+
+// State is the state of a worker. A worker only moves to later states, except
+// that a standby moves to StateStarting when it gets a slot.
+type State uint8
+
+const (
+	StateNone     State = iota // not spawned yet
+	StateStarting              // its process runs and is not ready
+	StateStandby               // spawned in advance, parked without a slot
+	StateReady                 // at work
+	StateStopping              // sent the stop signal
+	StateKilled                // sent SIGKILL
+	StateGone                  // reaped
+)
+
+// Reason is why a worker ended, as far as the policy knows.
+type Reason uint8
+
+const (
+	ReasonFinished     Reason = iota + 1 // exited by itself, with exit code 0
+	ReasonCrashed                        // exited by itself, with another status
+	ReasonStopped                        // exited after the stop signal
+	ReasonRecycled                       // stopped because its replacement was ready
+	ReasonStopTimeout                    // killed because it did not stop in time
+	ReasonStuck                          // busy for too long without a heartbeat
+	ReasonReadyTimeout                   // killed because it was not ready in time
+	ReasonOutOfMemory                    // killed by the OOM killer
+)
+
+// Kind is the kind of an Event.
+type Kind uint8
+
+const (
+	// Tick: time has passed.
+	Tick Kind = iota
+	// Begin: a generation begins, and missing workers are spawned.
+	Begin
+	// Resume: the generation that Halt ended runs again.
+	Resume
+	// Halt: the generation ends, and no more workers are spawned.
+	Halt
+	// Spawned: the spawn that the last Plan requested succeeded. The ordinal of
+	// the worker is Step.Ordinal.
+	Spawned
+	// SpawnFailed: the spawn failed.
+	SpawnFailed
+	// Ready: worker ID is ready.
+	Ready
+	// Parked: worker ID, a standby, waits for a slot.
+	Parked
+	// Disconnected: worker ID has closed its control socket.
+	Disconnected
+	// Exited: worker ID was reaped.
+	Exited
+	// Signal: Sig goes to every worker at once.
+	Signal
+	// Forward: Sig goes to one worker now and to one more each Interval.
+	Forward
+	// Roll: the next generation replaces the workers, each when its replacement
+	// is ready. Sig stops the replaced ones.
+	Roll
+	// KillAll: every worker is killed.
+	KillAll
+	// Resize: Config.Max becomes N.
+	Resize
+	// Busy: worker ID is busy.
+	Busy
+	// Idle: worker ID is no longer busy.
+	Idle
+	// Surveyed: Busy and Idle events have been applied for all workers.
+	Surveyed
+	// Recycle: worker ID must be replaced.
+	Recycle
+	// Stuck: worker ID has been busy for too long.
+	Stuck
+	// Exiting: worker ID is about to exit.
+	Exiting
+	// GroupGone: the process group of worker ID, which was reaped, is empty.
+	GroupGone
+)
+
+// Event is something that happened. Its Kind determines the other fields that
+// it uses.
+type Event struct {
+	Kind Kind
+	ID   int // the ordinal of the worker, for each kind that concerns one
+	N    int // Resize
+
+	Ready bool // Spawned: the worker is ready at once, as a command is
+
+	Clean     bool // Exited: with exit code 0
+	Killed    bool // Exited: by SIGKILL
+	OOMKilled bool // Exited: by the OOM killer
+	Leftover  bool // Exited: its process group is not empty; needs Config.Group
+	Alive     bool // Disconnected: the worker is known to keep running
+
+	Sig       syscall.Signal // Signal, Forward, Roll
+	Immediate bool           // Signal, Forward: also to workers that are not ready
+	Interval  time.Duration  // Forward
+	Again     bool           // Forward: also to workers that are stopping already
+	// Received is the signal that the manager received, for Forward. A later
+	// Forward for the same signal supersedes this one.
+	Received syscall.Signal
+
+	// ReadUpTo is set for Tick. All messages that workers sent before this time
+	// have been applied.
+	ReadUpTo Time
+}
+
+// EffectKind is the kind of an Effect.
+type EffectKind uint8
+
+const (
+	// Send: Sig goes to worker ID, or to the leftover processes of its group.
+	Send EffectKind = iota + 1
+	// Change: worker ID changed from From to To. A standby that changes to
+	// StateStarting gets Slot.
+	Change
+	// Delay: the slot of worker ID, which ended, is not spawned for For.
+	Delay
+	// Rolled: all workers are of generation Gen or later. Those of earlier
+	// generations are stopping.
+	Rolled
+	// RollFailed: generation Gen failed, and generation Kept is kept. Worker ID
+	// caused the failure, or a spawn if ID is 0.
+	RollFailed
+	// CrashLooped: the workers crash in a loop. The manager should shut down.
+	CrashLooped
+	// CheckGroup: the caller must check the process group of worker ID, and
+	// apply GroupGone if it is empty.
+	CheckGroup
+	// Leftover: the leftover processes of worker ID changed from From to To:
+	// they are stopping, killed or gone. Killed and gone ones are forgotten.
+	Leftover
+	// RetryDelay: after SpawnFailed, no worker is spawned for For. Each
+	// SpawnFailed event has exactly one such effect.
+	RetryDelay
+)
+
+// Effect is one thing to do or to report.
+type Effect struct {
+	Kind     EffectKind
+	ID       int
+	Slot     int
+	Sig      syscall.Signal
+	Group    bool // Send: to the worker's process group
+	From, To State
+	Reason   Reason        // Change to StateKilled or StateGone; RollFailed
+	For      time.Duration // Delay, RetryDelay
+	Gen      int           // Rolled, RollFailed
+	Kept     int           // RollFailed
+}
+
+// Step is the next step of the caller.
+type Step struct {
+	// SpawnDue requests the spawn of a worker of generation Gen, for Slot or,
+	// if Slot is -1, as a standby. The caller applies Spawned or SpawnFailed
+	// next. A request that is not answered by the next event lapses and is
+	// repeated by a later Plan.
+	SpawnDue bool
+	Slot     int
+	Gen      int
+	Ordinal  int // of the next worker to be spawned
+
+	// Wake is when the next Tick is due, or Never.
+	Wake Time
+
+	// Survey requests a Surveyed event: an idle worker will be stopped, and the
+	// policy must know first which workers are still idle.
+	Survey bool
+}
+
+// Sooner returns the earlier of two times, each of which may be Never.
+func Sooner(a, b Time) Time {
+	if a == Never || b != Never && b < a {
+		return b
+	}
+	return a
+}

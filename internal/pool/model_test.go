@@ -1,0 +1,218 @@
+//go:build unix
+
+package pool
+
+import (
+	"math"
+	"syscall"
+	"time"
+)
+
+// simSlot is a model of the pacing of one slot, written independently of
+// pacing.go.
+type simSlot struct {
+	spawnedAt Time
+	crashes   int  // young abnormal ends since the delay was last reset
+	exits     int  // young clean ends in a row
+	first     Time // its next spawn comes no earlier
+	last      Time // its own delay holds it back no longer
+	crashed   bool // SpawnInterval does not hold it back
+	worker    int  // 0 if empty
+}
+
+// stops reports whether StopTimeout ever passes.
+func (s *sim) stops() bool { return s.cfg.StopTimeout >= 0 && s.cfg.StopTimeout < math.MaxInt64 }
+
+// delay returns ErrRespawn · 2^(n-1), at most a minute or ErrRespawn.
+func (s *sim) delay(n int) time.Duration {
+	if n == 0 {
+		return 0
+	}
+	d := float64(s.cfg.ErrRespawn) * math.Pow(2, float64(n-1))
+	return time.Duration(min(d, float64(max(time.Minute, s.cfg.ErrRespawn))))
+}
+
+// end computes the pacing of a slot whose worker is about to be reaped.
+func (s *sim) end(w *simWorker, clean bool) {
+	sl, e, life := s.slots[w.slot], s.cfg.ErrRespawn, s.now-w.spawnedAt
+	sl.worker, sl.crashed, sl.first, sl.last = 0, false, s.now, s.now
+	own := w.state < StateStopping || w.why == ReasonReadyTimeout
+	if !own || !s.running || w.gen != s.gen {
+		return
+	}
+	sl.crashed = !clean && w.slot < s.max
+	if e < 0 {
+		return
+	}
+	if sl.crashes > 0 && life >= 10*s.delay(sl.crashes) {
+		sl.crashes = 0
+	}
+	switch young := life < max(time.Second, e); {
+	case !young:
+		sl.exits = 0
+	case clean:
+		if sl.exits++; sl.exits > 2 {
+			sl.first = max(s.now, sl.spawnedAt+e)
+			sl.last = sl.first
+		}
+	default:
+		sl.exits = 0
+		sl.crashes++
+		d := s.delay(sl.crashes)
+		sl.first = max(s.now, sl.spawnedAt+max(e, d*8/10))
+		sl.last = max(s.now, sl.spawnedAt+d*12/10)
+	}
+}
+
+// note updates the model before an event is applied to the Pool.
+func (s *sim) note(ev Event) {
+	switch ev.Kind {
+	case Begin:
+		s.noteBegin()
+	case Halt:
+		s.running = false
+	case Roll, Recycle, Stuck:
+		s.replacing = true
+	case Resize:
+		s.noteResize(ev.N)
+	case SpawnFailed:
+		s.noteSpawnFailed()
+	case Signal:
+		s.noteSignal(ev)
+	case Forward:
+		s.killForwarded = s.killForwarded || ev.Sig == syscall.SIGKILL
+	}
+	if w := s.workers[ev.ID]; w != nil {
+		s.noteWorker(w, ev)
+	}
+}
+
+func (s *sim) noteBegin() {
+	s.gen++
+	s.running = true
+	if s.spawnFailures > 0 {
+		s.spawnFailures = 0
+		s.failedUntil = min(s.failedUntil, s.failed[len(s.failed)-1]+s.spawnFailureDelay(1))
+	}
+	for _, sl := range s.slots {
+		if sl.crashes+sl.exits > 0 {
+			sl.crashes, sl.exits = 0, 0
+			soonest := sl.spawnedAt + max(0, s.cfg.ErrRespawn)
+			sl.first, sl.last = min(sl.first, soonest), min(sl.last, soonest)
+		}
+	}
+}
+
+func (s *sim) noteResize(n int) {
+	s.max = n
+	for i := range n {
+		if s.slots[i] == nil {
+			s.slots[i] = &simSlot{first: s.now, last: s.now}
+		}
+	}
+	for i, sl := range s.slots {
+		if i >= n && sl.worker == 0 {
+			sl.crashed = false
+		}
+	}
+}
+
+func (s *sim) noteSpawnFailed() {
+	if s.p.roll.direction == forward && s.p.askedGen >= s.p.roll.rollGen {
+		return // the new generation fails
+	}
+	s.spawnFailures++
+	s.failed = append(s.failed, s.now)
+	s.failedUntil = s.now + s.spawnFailureDelay(s.spawnFailures)
+}
+
+// noteSignal notes the signals that a worker must get once it is ready.
+func (s *sim) noteSignal(ev Event) {
+	if ev.Immediate || ev.Sig == s.cfg.Stop || ev.Sig == syscall.SIGKILL {
+		return
+	}
+	for _, w := range s.workers {
+		if w.state <= StateStandby && !w.ready {
+			w.held = append(w.held, ev.Sig)
+		}
+	}
+}
+
+func (s *sim) noteWorker(w *simWorker, ev Event) {
+	switch ev.Kind {
+	case Stuck:
+		if w.state < StateStopping && w.slot != noSlot && !w.exiting && w.stuckAt == Never {
+			w.stuckAt = s.now
+		}
+	case Disconnected:
+		if !w.ready && w.disconnectedAt == Never && w.state < StateStopping {
+			w.disconnectedAt = s.now
+		}
+	case Exited:
+		before := *w
+		s.lastEnded = &before
+		s.end(w, ev.Clean)
+	}
+}
+
+// spawned notes that the requested spawn succeeded.
+func (s *sim) spawned(slot, gen int) {
+	id := len(s.spawns) + 1
+	s.spawns = append(s.spawns, simSpawn{s.now, slot, id})
+	s.workers[id] = &simWorker{
+		id: id, slot: slot, gen: gen, spawnedAt: s.now, stoppedAt: Never, disconnectedAt: Never, stuckAt: Never,
+	}
+	sl := s.slots[slot]
+	sl.worker, sl.spawnedAt = id, s.now
+	if !sl.crashed {
+		s.lastPaced = s.now
+	}
+	s.spawnFailures, s.failedUntil = 0, 0
+}
+
+// spawnFailureDelay returns the delay of all spawns after n failed ones in a
+// row.
+func (s *sim) spawnFailureDelay(n int) time.Duration {
+	base, longest := s.cfg.ErrRespawn, max(time.Minute, s.cfg.ErrRespawn)
+	if base <= 0 {
+		base, longest = 100*ms, sec
+	}
+	return time.Duration(min(float64(base)*math.Pow(2, float64(n-1)), float64(longest)))
+}
+
+// readyDeadline returns when a worker must have become ready, or a standby
+// parked, or Never.
+func (s *sim) readyDeadline(w *simWorker) Time {
+	if s.cfg.ReadyTimeout <= 0 || w.ready || w.state == StateStandby {
+		return Never
+	}
+	if w.stoppedAt != Never || w.disconnectedAt != Never || w.stuckAt != Never {
+		return Never
+	}
+	return w.spawnedAt + s.cfg.ReadyTimeout
+}
+
+// stopDeadline returns when a worker must have stopped, or Never.
+func (s *sim) stopDeadline(w *simWorker) Time {
+	if w.stoppedAt == Never || !s.stops() {
+		return Never
+	}
+	return w.stoppedAt + s.cfg.StopTimeout
+}
+
+// disconnectDeadline returns when a disconnected worker must have exited, or
+// Never.
+func disconnectDeadline(w *simWorker) Time {
+	if w.disconnectedAt == Never {
+		return Never
+	}
+	return w.disconnectedAt + disconnectGrace
+}
+
+// killDeadline returns when a worker must be killed at the latest, except for a
+// stuck one, or Never.
+func (s *sim) killDeadline(w *simWorker) Time {
+	return Sooner(s.readyDeadline(w), Sooner(s.stopDeadline(w), disconnectDeadline(w)))
+}
+
+func (s *sim) passed(deadline Time) bool { return deadline != Never && s.now >= deadline }

@@ -1,0 +1,82 @@
+package pool
+
+// newSlotHeap returns a heap of slots in the order in which they are due, and
+// then of their index. A slot is in at most one of these heaps.
+func newSlotHeap() heap[*slot] {
+	return newHeap(
+		func(a, b *slot) bool { return a.due < b.due || a.due == b.due && a.index < b.index },
+		func(s *slot) *int { return &s.place },
+	)
+}
+
+func (s *slot) enqueue(queue *heap[*slot]) {
+	s.queue = queue
+	queue.push(s)
+}
+
+// dequeue takes a slot out of the heap that it is in, if any.
+func (s *slot) dequeue() {
+	if s.queue != nil {
+		s.queue.remove(s)
+		s.queue = nil
+	}
+}
+
+// enqueueEmpty queues an empty slot for a worker.
+func (p *Pool) enqueueEmpty(s *slot, urgent bool) {
+	switch {
+	case s.index == noSlot:
+		s.enqueue(&p.standby.waiting)
+	case urgent:
+		s.enqueue(&p.urgent)
+	default:
+		s.enqueue(&p.vacant)
+	}
+}
+
+// vacate fills an empty slot: with its replacement if that may serve already,
+// from a standby, or by a spawn.
+func (p *Pool) vacate(now Time, s *slot, urgent bool) {
+	switch {
+	case s.index >= p.max:
+	case s.replacement != nil && p.mayServeEarly(s.replacement):
+		p.promoteReplacement(s)
+	case s.index != noSlot && p.fill(now, s):
+	default:
+		p.enqueueEmpty(s, urgent)
+	}
+}
+
+// resize sets the number of slots in use.
+func (p *Pool) resize(now Time, n int) {
+	old := p.max
+	p.max = n
+	if n == 0 {
+		p.stopStandbys(now)
+	}
+	for i := old; i < n; i++ {
+		p.openSlot(now, i)
+	}
+	for i := n; i < old; i++ {
+		p.closeSlot(now, p.slots[i])
+	}
+}
+
+func (p *Pool) openSlot(now Time, i int) {
+	if i == len(p.slots) {
+		p.slots = append(p.slots, &slot{index: i, due: now})
+	}
+	if s := p.slots[i]; s.worker == nil {
+		p.enqueueEmpty(s, false)
+	}
+}
+
+// closeSlot stops the workers of a slot, which keep it until they are reaped.
+func (p *Pool) closeSlot(now Time, s *slot) {
+	s.dequeue()
+	for _, w := range []*worker{s.replacement, s.worker} {
+		if w != nil && w.state < StateStopping {
+			p.stop(now, w, p.cfg.Stop)
+		}
+	}
+}

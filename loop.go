@@ -10,9 +10,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/binary"
 	"github.com/prefork-go/prefork/internal/board"
 	"github.com/prefork-go/prefork/internal/control"
-	"github.com/prefork-go/prefork/internal/inherit"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/resources"
@@ -58,7 +58,7 @@ type worker struct {
 	proc       proc.Process
 	messages   control.Reader
 	record     board.Worker
-	exe        *inherit.Binary
+	exe        *binary.Binary
 	started    pool.Time
 	exiting    bool  // its process has begun to exit
 	throttled  bool  // it was throttled once

@@ -15,9 +15,11 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/binary"
+	"github.com/prefork-go/prefork/internal/fd"
 	"github.com/prefork-go/prefork/internal/launch"
 	"github.com/prefork-go/prefork/internal/logrelay"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/self"
@@ -104,9 +106,9 @@ type view struct {
 // again.
 func New(cfg Config) (*Manager, error) {
 	switch process.Role {
-	case inherit.Worker:
+	case marker.Worker:
 		process.Confine()
-	case inherit.Damaged:
+	case marker.Damaged:
 		return nil, fmt.Errorf("prefork: this process was started as a worker or a successor, and its marker is damaged: %w", process.Err)
 	}
 	cfg, err := cfg.withDefaults()
@@ -120,7 +122,7 @@ func New(cfg Config) (*Manager, error) {
 	if !process.Register(cfg.Name) {
 		return nil, configError("Name", "there is a Manager named %q in this program already; each needs a different name", cfg.Name)
 	}
-	if process.Role == inherit.Worker {
+	if process.Role == marker.Worker {
 		m.side = &workerSide{Manager: m, foreign: cfg.Name != process.Marker.Name}
 		return m, nil
 	}
@@ -144,7 +146,7 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	if err != nil {
 		return nil, err
 	}
-	exe, err := inherit.Executable()
+	exe, err := binary.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("prefork: cannot find the file of the running program (is /proc mounted?): %w", err)
 	}
@@ -159,15 +161,15 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	s.loop = newLoop(s, exe, depth, settings)
 	s.sockets = sockets.New(sockets.Config{
 		Log: m.log, Inherited: inherited, Dir: s.loop.dir, MaxWorkers: s.maxWorkers,
-		Command: m.cfg.Command != nil, Successor: process.Role == inherit.Successor,
+		Command: m.cfg.Command != nil, Successor: process.Role == marker.Successor,
 	})
 	if name := s.loop.procs.Name(); strings.HasPrefix(name, "portable (") {
 		m.log.Warn("pidfds refused, using one thread for each worker", "why", name)
 	}
-	if err := inherit.NoMemoryFiles(); err != nil {
+	if err := fd.CheckMemoryFiles(); err != nil {
 		m.log.Warn("memory files refused, using unlinked temporary files, which workers can change", "why", err)
 	}
-	if process.Role == inherit.Successor && m.cfg.Name == process.Marker.Name {
+	if process.Role == marker.Successor && m.cfg.Name == process.Marker.Name {
 		s.loop.becomeSuccessor()
 	}
 	return s, nil
@@ -175,14 +177,14 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 
 // checkDepth returns how many managers are above this process.
 func checkDepth() (int, error) {
-	depth, err := inherit.Depth()
+	depth, err := marker.Depth(func(pid int) bool { return binary.Runs(pid, nil) })
 	if errors.Is(err, errors.ErrUnsupported) {
 		return 0, fmt.Errorf("prefork: %s has no signals and no inheritable sockets: %w", runtime.GOOS, err)
 	} else if err != nil {
 		return 0, fmt.Errorf("prefork: %w", err)
 	}
-	if depth >= inherit.MaxDepth {
-		return 0, fmt.Errorf("prefork: this would be manager number %d above one another: the program starts itself, most likely by mistake (is it its own Command? did a wrapper drop %s from its environment?)", depth+1, inherit.DepthEnv)
+	if depth >= marker.MaxDepth {
+		return 0, fmt.Errorf("prefork: this would be manager number %d above one another: the program starts itself, most likely by mistake (is it its own Command? did a wrapper drop %s from its environment?)", depth+1, marker.DepthEnv)
 	}
 	return depth, nil
 }

@@ -7,9 +7,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/binary"
 	"github.com/prefork-go/prefork/internal/board"
 	"github.com/prefork-go/prefork/internal/control"
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/sockets"
@@ -184,7 +185,7 @@ func (l *loop) pollDisconnected() pool.Time {
 		if l.workers[w.Ordinal] != w {
 			continue
 		}
-		if inherit.Restarted(w.PID, w.exe) {
+		if binary.Runs(w.PID, w.exe) && marker.IsMissing(w.PID) {
 			l.log.Error("worker executed this program without its marker, killing it before it acts as a manager", w.logAttrs()...)
 			l.handle(pool.Event{Kind: pool.Disconnected, ID: w.Ordinal, Alive: true})
 		}

@@ -6,14 +6,14 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/scoreboard"
 	"github.com/prefork-go/prefork/internal/sig"
 )
 
 // noSlot is the slot of a standby.
-const noSlot = inherit.NoSlot
+const noSlot = marker.NoSlot
 
 // State is the state of a worker, as the manager sees it. A worker only moves on
 // to later states, except that a standby becomes starting when it gets a slot.

@@ -9,10 +9,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/binary"
 	"github.com/prefork-go/prefork/internal/board"
 	"github.com/prefork-go/prefork/internal/control"
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/fd"
 	"github.com/prefork-go/prefork/internal/launch"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/resources"
@@ -54,22 +56,22 @@ type spawner struct {
 	resources *resources.Settings
 
 	generations map[int]generation // those that may still be spawned
-	next        *inherit.Binary    // the file for the next generation; nil for the one that this process runs
+	next        *binary.Binary     // the file for the next generation; nil for the one that this process runs
 	notSpawned  *SpawnError        // the last failed spawn
 }
 
 // generation is what the workers of one generation are started with.
 type generation struct {
 	passed *launch.Passed
-	exe    *inherit.Binary // nil for the file that this process runs
+	exe    *binary.Binary // nil for the file that this process runs
 }
 
 // newSpawner reads the working directory now, since the program may change it.
 func newSpawner(exe string, depth int, settings *resources.Settings) spawner {
 	s := spawner{exe: exe, depth: depth, resources: settings, generations: make(map[int]generation)}
 	s.dir, _ = os.Getwd()
-	s.onDisk, _ = inherit.OnDisk(process.Args[0], s.dir)
-	if process.Role == inherit.Successor {
+	s.onDisk, _ = binary.OnDisk(process.Args[0], s.dir)
+	if process.Role == marker.Successor {
 		s.onDisk = process.Marker.Path // a symbolic link may have changed since
 	}
 	return s
@@ -161,7 +163,7 @@ func (l *loop) startWorker(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, er
 	if cell, plan.Cell, err = launch.NewCell(); err != nil {
 		return nil, nil, err
 	}
-	defer inherit.Close(plan.Cell)
+	defer fd.Close(plan.Cell)
 	plan.Marker = l.marker()
 	plan.Marker.Slot, plan.Marker.Generation, plan.Marker.Ordinal = sp.Slot, sp.Generation, sp.Ordinal
 	plan.Marker.Resources = l.resources.Plan(sp.Slot)
@@ -190,8 +192,8 @@ func (l *loop) startCommand(sp *Spawn, plan launch.Plan) (proc.Process, error) {
 }
 
 // marker returns the part that all markers of this Manager have in common.
-func (l *loop) marker() inherit.Marker {
-	return inherit.Marker{
+func (l *loop) marker() marker.Marker {
+	return marker.Marker{
 		Manager: os.Getpid(), Name: l.cfg.Name, Generation: 1, Ordinal: 1, Stop: l.stop, Orphan: l.cfg.OrphanTimeout, Pause: l.pausing,
 	}
 }
@@ -242,7 +244,7 @@ func (l *loop) prepareGeneration() error {
 
 // openNext opens the file for the next generation; nil means the file that this
 // process runs.
-func (l *loop) openNext() (*inherit.Binary, error) {
+func (l *loop) openNext() (*binary.Binary, error) {
 	if !l.cfg.ReloadBinary {
 		return nil, nil
 	}
@@ -255,11 +257,11 @@ func (l *loop) openNext() (*inherit.Binary, error) {
 }
 
 // openOnDisk opens the program's file as it is on disk now.
-func (s *spawner) openOnDisk() (*inherit.Binary, error) {
+func (s *spawner) openOnDisk() (*binary.Binary, error) {
 	if s.onDisk == "" {
 		return nil, errors.New("the path of the program's file is not known: start the program by a path")
 	}
-	return inherit.OpenBinary(s.onDisk)
+	return binary.Open(s.onDisk)
 }
 
 func (l *loop) reload() error {

@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"strconv"
 	"syscall"
-	"time"
+
+	"github.com/prefork-go/prefork/internal/activation"
 
 	"github.com/prefork-go/prefork/internal/control"
 	"github.com/prefork-go/prefork/internal/launch"
@@ -145,20 +144,7 @@ func (l *loop) mayUpgrade() error {
 	if process.Reaper != nil {
 		return nil // the process that started the program sees only the reaper, which stays
 	}
-	return mayExit(os.Getpid(), inherited.ByStarter(), os.Getenv)
-}
-
-// mayExit returns an error if the exit of this process would end the service.
-func mayExit(pid int, byStarter bool, getenv func(string) string) error {
-	switch {
-	case pid == 1:
-		return errors.New("this manager is process 1, and its exit would end the container: start another container, or reload with Config.ReloadBinary")
-	case byStarter:
-		return errors.New("this program runs under start_server, which would take an upgrade for a crash: send start_server a HUP instead")
-	case getenv("SYSTEMD_EXEC_PID") == strconv.Itoa(pid) && getenv(notifyEnv) == "":
-		return errors.New("systemd would take the exit of this process for the end of the service: set Type=notify in the unit, or reload with Config.ReloadBinary")
-	}
-	return nil
+	return activation.CanReplaceProcess(os.Getpid(), inherited.ByStarter(), os.Getenv)
 }
 
 // startSuccessor starts the program on disk as a successor.
@@ -291,7 +277,7 @@ func (l *loop) handOver(n *successor) {
 	}
 	if process.Reaper != nil {
 		// For systemd the reaper remains the main process.
-	} else if err := announce(n.proc.Pid(), os.Getenv(notifyEnv)); err != nil {
+	} else if err := activation.NotifyMainPID(n.proc.Pid(), os.Getenv(activation.NotifyEnv)); err != nil {
 		l.log.Error("cannot notify systemd of the new main process", "mainpid", n.proc.Pid(), "err", err)
 	}
 	l.emit(UpgradedEvent{PID: n.proc.Pid()})
@@ -406,23 +392,4 @@ func (l *loop) reportFailed(why string) {
 		l.reportsReady = false
 		process.Send(wire.Failed{Reason: why})
 	}
-}
-
-// notifyEnv has the socket on which systemd listens to a service of Type=notify.
-const notifyEnv = "NOTIFY_SOCKET"
-
-// announce notifies systemd of the service's new main process. This process must
-// send it: systemd ignores other senders, unless the unit has NotifyAccess=all.
-func announce(pid int, socket string) error {
-	if socket == "" {
-		return nil
-	}
-	conn, err := net.Dial("unixgram", socket)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(time.Second)) // a systemd that does not listen must not hold up the loop
-	_, err = fmt.Fprintf(conn, "MAINPID=%d\n", pid)
-	return err
 }

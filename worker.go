@@ -6,7 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pause"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/wire"
@@ -145,7 +145,7 @@ func (s *workerSide) start(_ string, work func(*Worker) error) (manager bool) {
 	if _, err := process.Cell(); err != nil {
 		s.log.Error("cannot publish the status of this worker", "err", err)
 	}
-	inherit.HideDepth()
+	marker.HideDepth()
 	process.AwaitSlot()
 	w := &Worker{passed: sync.OnceValue(readPassed)}
 	s.w.Store(w) // not earlier: a standby has no slot before

@@ -11,7 +11,10 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/activation"
+	"github.com/prefork-go/prefork/internal/binary"
+	"github.com/prefork-go/prefork/internal/fd"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/proc"
 )
 
@@ -29,13 +32,13 @@ type Plan struct {
 	Group     bool // see proc.Spec
 	SameGroup bool
 
-	Binary  *inherit.Binary // the program's file; nil for that of this process
-	Marker  inherit.Marker  // all but the descriptors
-	Blob    int             // the descriptor with the passed bytes; 0 for none
-	Cell    int             // the descriptor of the worker's cell
-	Sockets []inherit.Socket
-	Passed  []inherit.File // for a successor
-	Reaper  *Reaper        // above a successor; nil for none
+	Binary  *binary.Binary // the program's file; nil for that of this process
+	Marker  marker.Marker  // all but the descriptors
+	Blob    int            // the descriptor with the passed bytes; 0 for none
+	Cell    int            // the descriptor of the worker's cell
+	Sockets []marker.Socket
+	Passed  []marker.File // for a successor
+	Reaper  *Reaper       // above a successor; nil for none
 
 	Ports      []string // of a Command: SERVER_STARTER_PORT, see Command
 	PortFDs    []int
@@ -53,12 +56,12 @@ func (p *Plan) spec() (spec proc.Spec, release func(), err error) {
 		return spec, nil, err
 	}
 	for _, f := range p.Files {
-		fd, err := inherit.RawFD(f)
+		descriptor, err := fd.Raw(f)
 		if err != nil {
 			release()
 			return spec, nil, err
 		}
-		spec.Files = append(spec.Files, fd)
+		spec.Files = append(spec.Files, descriptor)
 	}
 	closeNull := release
 	return spec, func() {
@@ -75,7 +78,7 @@ func Worker(p Plan) (spec proc.Spec, release func(), err error) {
 	}
 	p.Marker.Cell = add(&spec, p.Cell)
 	p.layOut(&spec)
-	spec.Env = inherit.Alter(os.Environ(), p.Env, depth(p.Depth), inherit.Env+"="+p.Marker.String())
+	spec.Env = marker.ChildEnv(os.Environ(), p.Env, depth(p.Depth), marker.Env+"="+p.Marker.String())
 	return spec, release, nil
 }
 
@@ -92,10 +95,10 @@ func Successor(p Plan) (spec proc.Spec, release func(), err error) {
 	}
 	var own []string
 	if p.Reaper != nil {
-		own = append(own, inherit.ReaperEnv+"="+inherit.BelowReaper(p.Reaper.PID, add(&spec, p.Reaper.FD)))
+		own = append(own, marker.ReaperEnv+"="+marker.BelowReaper(p.Reaper.PID, add(&spec, p.Reaper.FD)))
 	}
-	own = append(own, depth(p.Depth), inherit.SuccessorEnv+"="+p.Marker.String())
-	spec.Env = inherit.Alter(os.Environ(), nil, own...)
+	own = append(own, depth(p.Depth), marker.SuccessorEnv+"="+p.Marker.String())
+	spec.Env = marker.ChildEnv(os.Environ(), nil, own...)
 	return spec, release, nil
 }
 
@@ -116,23 +119,23 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 		add(&spec, fd)
 	}
 	env := []string{
-		inherit.StarterEnv + "=" + strings.Join(p.Ports, ";"),
-		inherit.StarterGenerationEnv + "=" + strconv.Itoa(p.Generation),
+		activation.StarterEnv + "=" + strings.Join(p.Ports, ";"),
+		activation.StarterGenerationEnv + "=" + strconv.Itoa(p.Generation),
 	}
 	own := []string{depth(p.Depth)}
 	if p.ListenFDs {
-		env = append(env, inherit.ListenFDsEnv+"="+strconv.Itoa(len(spec.Files)-3)) // it counts from 3, Spawn.Files too
-		own = append(own, inherit.CommandEnv+"="+strconv.Itoa(os.Getpid())+":"+path)
+		env = append(env, activation.ListenFDsEnv+"="+strconv.Itoa(len(spec.Files)-3)) // it counts from 3, Spawn.Files too
+		own = append(own, marker.CommandEnv+"="+strconv.Itoa(os.Getpid())+":"+path)
 		spec.Path = p.Exe
 	}
-	spec.Env = inherit.Alter(os.Environ(), append(env, p.Env...), own...)
+	spec.Env = marker.ChildEnv(os.Environ(), append(env, p.Env...), own...)
 	return spec, release, nil
 }
 
 // FirstPort returns the number of a Command's first socket.
 func FirstPort(files []*os.File) int { return 3 + len(files) }
 
-func depth(n int) string { return inherit.DepthEnv + "=" + strconv.Itoa(n) }
+func depth(n int) string { return marker.DepthEnv + "=" + strconv.Itoa(n) }
 
 // add appends a descriptor, and returns its number in the new process.
 func add(spec *proc.Spec, fd int) int {
@@ -165,8 +168,8 @@ func addStreams(spec *proc.Spec) (release func(), err error) {
 	spec.Files = []uintptr{0, 1, 2}
 	var null *os.File
 	release = func() { null.Close() } // a no-op for nil
-	for i, fd := range spec.Files {
-		if inherit.IsStream(fd) {
+	for i, descriptor := range spec.Files {
+		if fd.IsStream(descriptor) {
 			continue
 		}
 		if null == nil {
@@ -174,7 +177,7 @@ func addStreams(spec *proc.Spec) (release func(), err error) {
 				return nil, err
 			}
 		}
-		if spec.Files[i], err = inherit.RawFD(null); err != nil {
+		if spec.Files[i], err = fd.Raw(null); err != nil {
 			release()
 			return nil, err
 		}
@@ -184,7 +187,7 @@ func addStreams(spec *proc.Spec) (release func(), err error) {
 
 // Explain makes the error of a start name the program's file, and not the
 // descriptor by which it was started.
-func Explain(err error, exe *inherit.Binary) error {
+func Explain(err error, exe *binary.Binary) error {
 	var at *os.PathError
 	if exe != nil && errors.As(err, &at) {
 		at.Path = exe.Path()

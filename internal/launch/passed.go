@@ -1,7 +1,7 @@
 package launch
 
 import (
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/fd"
 	"github.com/prefork-go/prefork/internal/scoreboard"
 )
 
@@ -23,11 +23,11 @@ func (p *Passed) FD() (int, error) {
 		return 0, nil
 	}
 	if p.fd == 0 {
-		fd, err := inherit.NewBlob(p.data)
+		descriptor, err := fd.NewBlob(p.data)
 		if err != nil {
 			return 0, err
 		}
-		p.fd = fd
+		p.fd = descriptor
 	}
 	return p.fd, nil
 }
@@ -35,19 +35,19 @@ func (p *Passed) FD() (int, error) {
 // Close closes the descriptor.
 func (p *Passed) Close() {
 	if p != nil && p.fd > 0 {
-		inherit.Close(p.fd)
+		fd.Close(p.fd)
 		p.fd = 0
 	}
 }
 
 // NewCell makes the memory in which a worker publishes its status. The caller
-// must close fd after it has started the worker.
-func NewCell() (cell *scoreboard.Cell, fd int, err error) {
-	if fd, err = inherit.AnonymousFile(); err != nil {
+// must close the descriptor after it has started the worker.
+func NewCell() (cell *scoreboard.Cell, descriptor int, err error) {
+	if descriptor, err = fd.AnonymousFile(); err != nil {
 		return nil, -1, err
 	}
-	if cell, err = scoreboard.New(fd); err != nil {
-		inherit.Close(fd)
+	if cell, err = scoreboard.New(descriptor); err != nil {
+		fd.Close(descriptor)
 	}
-	return cell, fd, err
+	return cell, descriptor, err
 }

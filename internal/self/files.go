@@ -5,7 +5,8 @@ import (
 	"runtime"
 	"slices"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/fd"
+	"github.com/prefork-go/prefork/internal/marker"
 )
 
 // passedFile is a file for a successor.
@@ -17,7 +18,7 @@ type passedFile struct {
 // PassFile adds a file for a successor; a nil file withdraws the name.
 // In a worker it is a no-op.
 func (p *Process) PassFile(name string, f *os.File) {
-	if p.Role == inherit.Worker {
+	if p.Role == marker.Worker {
 		return
 	}
 	p.mu.Lock()
@@ -43,13 +44,13 @@ func (p *Process) PassedFile(name string) *os.File {
 
 // FilesForSuccessor returns the files for a successor. The caller must call keep
 // after it has started the process.
-func (p *Process) FilesForSuccessor() (files []inherit.File, keep func()) {
+func (p *Process) FilesForSuccessor() (files []marker.File, keep func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	all := slices.Clone(p.passedFiles)
 	for _, b := range all {
-		if fd, err := inherit.RawFD(b.file); err == nil { // else the program has closed it
-			files = append(files, inherit.File{FD: int(fd), Name: b.name})
+		if descriptor, err := fd.Raw(b.file); err == nil { // else the program has closed it
+			files = append(files, marker.File{FD: int(descriptor), Name: b.name})
 		}
 	}
 	return files, func() { runtime.KeepAlive(all) }
@@ -60,7 +61,7 @@ func (p *Process) CloseUnclaimedFiles() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, f := range p.Marker.Files {
-		inherit.Close(f.FD)
+		fd.Close(f.FD)
 	}
 	p.Marker.Files = nil
 }

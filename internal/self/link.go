@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/fd"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/internal/wire"
 )
@@ -23,9 +25,9 @@ type Sockets interface {
 // successor. It is called once, right after Read.
 func (p *Process) Follow(sockets Sockets) {
 	switch p.Role {
-	case inherit.Worker:
+	case marker.Worker:
 		go p.followManager(sockets)
-	case inherit.Successor:
+	case marker.Successor:
 		go p.followPredecessor()
 	}
 }
@@ -46,14 +48,14 @@ func (p *Process) followManager(sockets Sockets) {
 	buf, files := make([]byte, 0, wire.MaxSize), []int{}
 	for err == nil {
 		n, came := 0, []int(nil)
-		n, came, err = inherit.ReadControl(conn, buf[len(buf):cap(buf)])
+		n, came, err = fd.ReadControl(conn, buf[len(buf):cap(buf)])
 		buf, files = p.handle(buf[:len(buf)+n], append(files, came...), sockets)
 	}
 	if p.contextUsed.Load() {
 		p.cancel(errManagerGone)
 		time.Sleep(p.Marker.Orphan)
 	}
-	inherit.Exit(1)
+	syscall.Exit(1)
 }
 
 // handle handles the messages in buf, with the descriptors that came with them,
@@ -76,7 +78,7 @@ func (p *Process) handle(buf []byte, files []int, sockets Sockets) ([]byte, []in
 		case wire.Adopt:
 			if len(files) > 0 {
 				// A standby is sent its own sockets, and no others.
-				sockets.Adopt(msg.Socket, msg.Slot, files[0], p.Slot() == inherit.NoSlot)
+				sockets.Adopt(msg.Socket, msg.Slot, files[0], p.Slot() == marker.NoSlot)
 				files = files[1:]
 			}
 		case wire.Drop:
@@ -114,7 +116,7 @@ func (p *Process) Context() context.Context {
 // AwaitSlot returns at once in a worker that has a slot. A standby waits until
 // the manager gives it one; if the manager stops it first, the process exits.
 func (p *Process) AwaitSlot() {
-	if p.Slot() != inherit.NoSlot {
+	if p.Slot() != marker.NoSlot {
 		return
 	}
 	p.Send(wire.Parked{})
@@ -122,7 +124,7 @@ func (p *Process) AwaitSlot() {
 	case plan := <-p.promoted:
 		p.apply(plan)
 	case <-p.ctx.Done():
-		inherit.Exit(0)
+		syscall.Exit(0)
 	}
 }
 
@@ -130,7 +132,7 @@ func (p *Process) AwaitSlot() {
 func (p *Process) promote(msg wire.Promote) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.Marker.Slot == inherit.NoSlot {
+	if p.Marker.Slot == marker.NoSlot {
 		p.Marker.Slot = msg.Slot
 		p.promoted <- msg.Plan
 	}
@@ -142,7 +144,7 @@ func (p *Process) Passed() ([]byte, error) {
 	if p.Marker.Passed == 0 {
 		return nil, nil
 	}
-	return inherit.ReadBlob(p.Marker.Passed)
+	return fd.ReadBlob(p.Marker.Passed)
 }
 
 // TookOver returns a channel that is closed when a successor has taken over, or

@@ -6,7 +6,9 @@ import (
 	"os"
 	"syscall"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/activation"
+	"github.com/prefork-go/prefork/internal/binary"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/reaper"
 )
@@ -15,16 +17,16 @@ import (
 // asked for it before its exec; then it does not return. A value that cannot be
 // verified was meant for another process.
 func (p *Process) joinReaper() {
-	value, ok := inherit.TakeReaper()
-	if !ok || !reaper.Supported || p.Role != inherit.Ordinary && p.Role != inherit.Successor {
+	value, ok := marker.TakeReaper()
+	if !ok || !reaper.Supported || p.Role != marker.Ordinary && p.Role != marker.Successor {
 		return
 	}
-	pid, fd, err := inherit.ParseReaper(value)
+	pid, fd, err := marker.ParseReaper(value)
 	if err == nil {
 		p.Reaper, err = reaper.Join(pid, fd)
 	}
 	if err == nil {
-		inherit.AddressedTo(pid)
+		activation.Readdress(pid)
 		p.ReaperGone = make(chan struct{})
 		go func() {
 			p.Reaper.Wait()
@@ -32,14 +34,14 @@ func (p *Process) joinReaper() {
 		}()
 		return
 	}
-	if p.Role == inherit.Ordinary && value == inherit.BecomeReaper(os.Getpid()) {
-		exe, err := inherit.Executable()
+	if p.Role == marker.Ordinary && value == marker.BecomeReaper(os.Getpid()) {
+		exe, err := binary.Executable()
 		if err != nil {
 			return
 		}
 		proc.ReserveThreads()
 		reaper.Run(exe, os.Args, os.Environ(), func(pid, fd int) string {
-			return inherit.ReaperEnv + "=" + inherit.BelowReaper(pid, fd)
+			return marker.ReaperEnv + "=" + marker.BelowReaper(pid, fd)
 		})
 	}
 }
@@ -54,9 +56,9 @@ func (p *Process) BecomeReaper(exe string) error {
 	switch {
 	case p.Reaper != nil:
 		return nil
-	case p.Role == inherit.Successor:
+	case p.Role == marker.Successor:
 		return ErrNoReaper
 	}
-	env := append(os.Environ(), inherit.ReaperEnv+"="+inherit.BecomeReaper(os.Getpid()))
+	env := append(os.Environ(), marker.ReaperEnv+"="+marker.BecomeReaper(os.Getpid()))
 	return fmt.Errorf("execute %s again: %w", exe, syscall.Exec(exe, p.Args, env))
 }

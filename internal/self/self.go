@@ -10,8 +10,11 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/binary"
+	"github.com/prefork-go/prefork/internal/fd"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pause"
 	"github.com/prefork-go/prefork/internal/reaper"
 	"github.com/prefork-go/prefork/internal/resources"
@@ -22,10 +25,10 @@ import (
 // Process is this process. There is one, which Read returns. Its methods are
 // safe for concurrent use.
 type Process struct {
-	Role   inherit.Role
-	Err    error          // the reason for inherit.Damaged
-	Marker inherit.Marker // Slot and Files change: use the methods Slot and PassedFile
-	Args   []string       // as they were before main could change them
+	Role   marker.Role
+	Err    error         // the reason for marker.Damaged
+	Marker marker.Marker // Slot and Files change: use the methods Slot and PassedFile
+	Args   []string      // as they were before main could change them
 
 	control *os.File // the socket to the manager, of a worker and of a successor
 	Pause   *pause.State
@@ -58,32 +61,32 @@ type Process struct {
 // return.
 func Read() *Process {
 	p := &Process{Args: slices.Clone(os.Args)}
-	p.Marker, p.Role, p.Err = inherit.Take()
+	p.Marker, p.Role, p.Err = marker.Take()
 	p.joinReaper()
-	if errors.Is(p.Err, inherit.ErrGone) {
+	if errors.Is(p.Err, marker.ErrGone) {
 		fmt.Fprintln(os.Stderr, "prefork:", p.Err)
-		inherit.Exit(1)
+		syscall.Exit(1)
 	}
 	switch p.Role {
-	case inherit.Worker:
+	case marker.Worker:
 		p.ctx, p.cancel = context.WithCancelCause(context.Background())
 		p.promoted = make(chan string, 1)
 		p.Pause = pause.New(p.Marker.Pause, func(n int) { p.Send(wire.Paused{N: n}) })
-	case inherit.Successor:
+	case marker.Successor:
 		p.tookOver = make(chan struct{})
 	default:
 		return p
 	}
-	inherit.SetName(os.Args[0])
+	binary.SetName(os.Args[0])
 	p.control = os.NewFile(uintptr(p.Marker.Control), "prefork control socket")
 	return p
 }
 
 // IsWorker reports whether this process was started as a worker, also if its
 // marker is damaged.
-func (p *Process) IsWorker() bool { return p.Role == inherit.Worker || p.Role == inherit.Damaged }
+func (p *Process) IsWorker() bool { return p.Role == marker.Worker || p.Role == marker.Damaged }
 
-// Slot returns the worker's slot; inherit.NoSlot for a standby.
+// Slot returns the worker's slot; marker.NoSlot for a standby.
 func (p *Process) Slot() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -128,7 +131,7 @@ func (p *Process) Confine() {
 func (p *Process) apply(plan string) {
 	if err := resources.Apply(plan); err != nil {
 		fmt.Fprintf(os.Stderr, "prefork: worker %d of slot %d exits: cannot apply its resources: %v\n", os.Getpid(), p.Slot(), err)
-		inherit.Exit(1)
+		syscall.Exit(1)
 	}
 }
 
@@ -137,7 +140,7 @@ func (p *Process) openCell() (*scoreboard.Writer, error) {
 	if p.Marker.Cell == 0 {
 		return nil, nil
 	}
-	defer inherit.Close(p.Marker.Cell)
+	defer fd.Close(p.Marker.Cell)
 	// If the socket has no room for the message, it holds older ones of this
 	// worker that have the same effect.
 	return scoreboard.Open(p.Marker.Cell, func() { p.Send(wire.StatusChanged{}) })

@@ -7,7 +7,8 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/fd"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/reuseport"
 )
 
@@ -23,8 +24,8 @@ type group struct {
 }
 
 func (g *group) close() {
-	for _, fd := range g.fds {
-		inherit.Close(fd)
+	for _, descriptor := range g.fds {
+		fd.Close(descriptor)
 	}
 }
 
@@ -43,7 +44,7 @@ func (set *Set) ListenPerWorker(network, address string) (net.Listener, error) {
 		}
 	}
 	set.cfg.Log.Warn("one socket for all workers instead of one for each", "network", network, "address", address, "why", why)
-	return obtain(set, network, address, inherit.FellBack, net.Listen, net.FileListener)
+	return obtain(set, network, address, marker.FellBack, net.Listen, net.FileListener)
 }
 
 // mustShare returns the reason why workers cannot have sockets of their own.
@@ -71,12 +72,12 @@ func (set *Set) bindGroup(network, address string) (net.Listener, error) {
 		}
 		g.fds, g.address = fds, addr.String()
 	}
-	fd, err := inherit.DupCloseOnExec(uintptr(g.fds[0]))
+	descriptor, err := fd.Duplicate(uintptr(g.fds[0]))
 	if err != nil {
 		g.close()
 		return nil, err
 	}
-	ln, err := wrapFD(fd, network+" "+address, net.FileListener)
+	ln, err := wrapFD(descriptor, network+" "+address, net.FileListener)
 	if err != nil {
 		g.close()
 		return nil, err

@@ -8,7 +8,8 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/activation"
+	"github.com/prefork-go/prefork/internal/marker"
 )
 
 // ErrNotInherited is wrapped by errors that list the sockets this process was
@@ -20,27 +21,27 @@ var ErrNotInherited = errors.New("no such socket was inherited")
 // All Managers of a program share it. It is safe for concurrent use.
 type Inherited struct {
 	mu      sync.Mutex
-	sockets []inherit.Socket // FD is -1 once a call has taken the socket
+	sockets []marker.Socket // FD is -1 once a call has taken the socket
 	own     map[int]*ownSocket
 	closed  func(group int) // reports that the worker has closed its listener
 
 	activationRead bool
 	activated      bool // the process was started with sockets
 	byStarter      bool // start_server started the process, with or without sockets
-	left           []*inherit.Given
+	left           []*activation.Socket
 	activationErr  error
 }
 
 // NewInherited returns the sockets of a process whose marker names the given
 // ones. In a worker, closed is called when the program has closed a listener
 // with a socket for each worker.
-func NewInherited(sockets []inherit.Socket, closed func(group int)) *Inherited {
+func NewInherited(sockets []marker.Socket, closed func(group int)) *Inherited {
 	return &Inherited{sockets: sockets, closed: closed}
 }
 
 // take returns the first socket with this network and address that no call has
 // taken yet, and its index.
-func (in *Inherited) take(network, address string, fits func(inherit.Socket) bool) (i int, got inherit.Socket, err error) {
+func (in *Inherited) take(network, address string, fits func(marker.Socket) bool) (i int, got marker.Socket, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	var list []string
@@ -73,7 +74,7 @@ func (in *Inherited) takeGroup(network, address string) (fds []int) {
 }
 
 // takeUnclaimed takes the sockets that no call has asked for.
-func (in *Inherited) takeUnclaimed() (unclaimed []inherit.Socket) {
+func (in *Inherited) takeUnclaimed() (unclaimed []marker.Socket) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for i := range in.sockets {
@@ -95,8 +96,8 @@ func (in *Inherited) ReadActivation() {
 		return
 	}
 	in.activationRead = true
-	in.byStarter = os.Getenv(inherit.StarterEnv) != "" || os.Getenv(inherit.StarterGenerationEnv) != ""
-	all, err := inherit.AllGiven()
+	in.byStarter = os.Getenv(activation.StarterEnv) != "" || os.Getenv(activation.StarterGenerationEnv) != ""
+	all, err := activation.Sockets()
 	in.activationErr = err
 	for i := range all {
 		in.left = append(in.left, &all[i])
@@ -128,13 +129,13 @@ func (in *Inherited) takeActivated(network, address string) (fd int, ok bool, er
 	if in.activationErr != nil || !in.activated {
 		return -1, false, in.activationErr
 	}
-	g, err := inherit.Fit(in.left, network, address)
+	g, err := activation.Match(in.left, network, address)
 	if err != nil {
 		return -1, false, err
 	}
 	if g != nil {
-		in.left = slices.DeleteFunc(in.left, func(other *inherit.Given) bool { return other == g })
-		inherit.ForgetGiven()
+		in.left = slices.DeleteFunc(in.left, func(other *activation.Socket) bool { return other == g })
+		activation.ClearEnv()
 		return g.FD, true, nil
 	}
 	var list []string
@@ -152,12 +153,12 @@ func listOf(list []string) string {
 }
 
 // perWorker reports whether a socket belongs to one slot.
-func perWorker(s inherit.Socket) bool { return s.Slot >= 0 || s.Slot == inherit.Awaited }
+func perWorker(s marker.Socket) bool { return s.Slot >= 0 || s.Slot == marker.Awaited }
 
 // withSlot selects sockets by their Slot, which is a slot or one of
-// inherit.Shared, inherit.FellBack and inherit.Awaited.
-func withSlot(slot int) func(inherit.Socket) bool {
-	return func(s inherit.Socket) bool { return s.Slot == slot }
+// marker.Shared, marker.FellBack and marker.Awaited.
+func withSlot(slot int) func(marker.Socket) bool {
+	return func(s marker.Socket) bool { return s.Slot == slot }
 }
 
 // wrapFD makes a listener or connection of a descriptor, and closes fd.

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/fd"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/reuseport"
 )
 
@@ -22,19 +24,19 @@ type ownSocket struct {
 func (in *Inherited) ListenInWorker(network, address string) (net.Listener, error) {
 	i, s, err := in.take(network, address, perWorker)
 	if err != nil {
-		return takeShared(in, network, address, inherit.FellBack, net.FileListener)
+		return takeShared(in, network, address, marker.FellBack, net.FileListener)
 	}
 	return in.listenOwn(in.groupOf(i), s)
 }
 
 // Listen returns the worker's copy of a shared socket.
 func (in *Inherited) Listen(network, address string) (net.Listener, error) {
-	return takeShared(in, network, address, inherit.Shared, net.FileListener)
+	return takeShared(in, network, address, marker.Shared, net.FileListener)
 }
 
 // ListenPacket is Listen for datagram sockets.
 func (in *Inherited) ListenPacket(network, address string) (net.PacketConn, error) {
-	return takeShared(in, network, address, inherit.Shared, net.FilePacketConn)
+	return takeShared(in, network, address, marker.Shared, net.FilePacketConn)
 }
 
 func takeShared[T closer](in *Inherited, network, address string, kind int, wrap func(*os.File) (T, error)) (s T, err error) {
@@ -47,16 +49,16 @@ func takeShared[T closer](in *Inherited, network, address string, kind int, wrap
 
 // listenOwn makes the listener on a worker's own socket in the given group. A
 // standby's socket arrives when it gets its slot, before or after this call.
-func (in *Inherited) listenOwn(group int, s inherit.Socket) (net.Listener, error) {
+func (in *Inherited) listenOwn(group int, s marker.Socket) (net.Listener, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	k, listen := in.ownOf(group), reuseport.NewListener
 	switch {
-	case s.Slot != inherit.Awaited:
+	case s.Slot != marker.Awaited:
 	case k.own == 0:
 		listen = reuseport.AwaitListener
 	default:
-		inherit.Close(s.FD)
+		fd.Close(s.FD)
 		s.FD, k.own = k.own, 0
 	}
 	ln, err := listen(s.FD)
@@ -64,8 +66,8 @@ func (in *Inherited) listenOwn(group int, s inherit.Socket) (net.Listener, error
 		return nil, err
 	}
 	k.ln = ln
-	for slot, fd := range k.waiting {
-		ln.Adopt(slot, fd)
+	for slot, descriptor := range k.waiting {
+		ln.Adopt(slot, descriptor)
 	}
 	k.waiting = nil
 	return &ownListener{ln, group, in.closed}, nil
@@ -120,7 +122,7 @@ func (in *Inherited) Adopt(group, slot, fd int, standby bool) {
 	case standby && k.ln != nil:
 		if err := k.ln.Own(fd); err != nil && !errors.Is(err, net.ErrClosed) {
 			fmt.Fprintf(os.Stderr, "prefork: worker %d exits: cannot listen on the socket of its slot: %v\n", os.Getpid(), err)
-			inherit.Exit(1)
+			syscall.Exit(1)
 		}
 	case standby:
 		k.own = fd
@@ -138,8 +140,8 @@ func (in *Inherited) Drop(group, slot int) {
 	k := in.ownOf(group)
 	if k.ln != nil {
 		k.ln.Drop(slot)
-	} else if fd, ok := k.waiting[slot]; ok {
-		inherit.Close(fd)
+	} else if descriptor, ok := k.waiting[slot]; ok {
+		fd.Close(descriptor)
 		delete(k.waiting, slot)
 	}
 }

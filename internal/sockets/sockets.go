@@ -12,7 +12,9 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/activation"
+	"github.com/prefork-go/prefork/internal/fd"
+	"github.com/prefork-go/prefork/internal/marker"
 )
 
 // Config says how a Set makes sockets.
@@ -55,12 +57,12 @@ type closer interface{ Close() error }
 
 // Listen binds a stream socket, or takes one that the process was started with.
 func (set *Set) Listen(network, address string) (net.Listener, error) {
-	return obtain(set, network, address, inherit.Shared, net.Listen, net.FileListener)
+	return obtain(set, network, address, marker.Shared, net.Listen, net.FileListener)
 }
 
 // ListenPacket is Listen for datagram sockets.
 func (set *Set) ListenPacket(network, address string) (net.PacketConn, error) {
-	return obtain(set, network, address, inherit.Shared, net.ListenPacket, net.FilePacketConn)
+	return obtain(set, network, address, marker.Shared, net.ListenPacket, net.FilePacketConn)
 }
 
 // obtain takes a socket that fits from those that the process was started with.
@@ -70,7 +72,7 @@ func obtain[T closer](set *Set, network, address string, kind int, newSocket fun
 	if err != nil {
 		return s, err
 	}
-	sock := &socket{fd: -1, network: network, address: address, fellBack: kind == inherit.FellBack}
+	sock := &socket{fd: -1, network: network, address: address, fellBack: kind == marker.FellBack}
 	if !have && set.cfg.Successor {
 		// A socket that the predecessor did not have is new in this version of
 		// the program, and is bound below.
@@ -109,7 +111,7 @@ func (set *Set) keep(sock *socket, s any) (err error) {
 	}
 	if set.cfg.Command {
 		if err := set.prepareForCommand(sock); err != nil {
-			inherit.Close(sock.fd)
+			fd.Close(sock.fd)
 			set.removeFile(sock)
 			return err
 		}
@@ -129,22 +131,22 @@ func (set *Set) prepareForCommand(sock *socket) (err error) {
 	if sock.file != nil {
 		path = sock.file.path
 	}
-	if sock.name, err = inherit.StarterName(sock.fd, path); err != nil {
+	if sock.name, err = activation.StarterName(sock.fd, path); err != nil {
 		return err
 	}
-	return inherit.SetBlocking(sock.fd, true)
+	return fd.SetBlocking(sock.fd, true)
 }
 
 // duplicate duplicates the descriptor of a listener or connection.
-func duplicate(s any) (fd int, err error) {
+func duplicate(s any) (descriptor int, err error) {
 	conn, err := s.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return -1, err
 	}
-	if cerr := conn.Control(func(raw uintptr) { fd, err = inherit.DupCloseOnExec(raw) }); cerr != nil {
+	if cerr := conn.Control(func(raw uintptr) { descriptor, err = fd.Duplicate(raw) }); cerr != nil {
 		return -1, cerr
 	}
-	return fd, err
+	return descriptor, err
 }
 
 // all returns the sockets so far, in the order of the calls of Listen.
@@ -154,31 +156,31 @@ func (set *Set) all() []*socket {
 	return slices.Clone(set.list)
 }
 
-// Hand returns the sockets for the worker of a slot. For inherit.NoSlot, a
+// Hand returns the sockets for the worker of a slot. For marker.NoSlot, a
 // standby, each socket that belongs to a slot is replaced by one that has only
 // its address.
-func (set *Set) Hand(slot int) []inherit.Socket {
-	return set.hand(func(i int) bool { return i == slot }, slot == inherit.NoSlot)
+func (set *Set) Hand(slot int) []marker.Socket {
+	return set.hand(func(i int) bool { return i == slot }, slot == marker.NoSlot)
 }
 
 // HandAll returns the sockets for a successor: those of all slots.
-func (set *Set) HandAll() []inherit.Socket {
+func (set *Set) HandAll() []marker.Socket {
 	return set.hand(func(int) bool { return true }, false)
 }
 
-func (set *Set) hand(ofSlot func(int) bool, standby bool) (all []inherit.Socket) {
+func (set *Set) hand(ofSlot func(int) bool, standby bool) (all []marker.Socket) {
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	for _, s := range set.list {
-		h := inherit.Socket{FD: s.fd, Network: s.network, Address: s.address, Slot: inherit.Shared, Own: s.file != nil || s.predecessors != ""}
+		h := marker.Socket{FD: s.fd, Network: s.network, Address: s.address, Slot: marker.Shared, Own: s.file != nil || s.predecessors != ""}
 		switch {
 		case s.group == nil:
 			if s.fellBack {
-				h.Slot = inherit.FellBack
+				h.Slot = marker.FellBack
 			}
 			all = append(all, h)
 		case standby:
-			h.Slot = inherit.Awaited
+			h.Slot = marker.Awaited
 			all = append(all, h)
 		default:
 			for i, fd := range s.group.fds {
@@ -207,7 +209,7 @@ func (set *Set) HandCommand(first int) (ports []string, fds []int) {
 func (set *Set) RestoreModes() {
 	for _, s := range set.all() {
 		if s.group == nil {
-			inherit.SetBlocking(s.fd, set.cfg.Command)
+			fd.SetBlocking(s.fd, set.cfg.Command)
 		}
 	}
 }
@@ -236,7 +238,7 @@ func (set *Set) Close() {
 		if s.group != nil {
 			s.group.close()
 		} else {
-			inherit.Close(s.fd)
+			fd.Close(s.fd)
 		}
 	}
 	set.list = nil

@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/fd"
 )
 
 // socketFile is the file of a unix socket. The FileInfo distinguishes it from
@@ -31,7 +31,7 @@ func bind[T closer](set *Set, sock *socket, bind func(network, address string) (
 	if !strings.HasPrefix(sock.network, "unix") || path == "" || path[0] == '@' {
 		return bind(sock.network, sock.address)
 	}
-	unlock, lockErr := inherit.LockDir(path)
+	unlock, lockErr := fd.LockDir(path)
 	if lockErr == nil {
 		defer unlock()
 	}
@@ -163,7 +163,7 @@ func (set *Set) TakeOver() {
 	set.passive = false
 	set.mu.Unlock()
 	for _, s := range set.cfg.Inherited.takeUnclaimed() {
-		inherit.Close(s.FD)
+		fd.Close(s.FD)
 		path := s.Address
 		if !filepath.IsAbs(path) {
 			path = filepath.Join(set.cfg.Dir, path) // the program may have changed its directory

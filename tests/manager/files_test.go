@@ -9,16 +9,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/fd"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/proc/proctest"
 )
 
-// marker returns the marker that a worker was started with.
-func marker(t testing.TB, p *proctest.Process) inherit.Marker {
+// markerOf returns the marker that a worker was started with.
+func markerOf(t testing.TB, p *proctest.Process) marker.Marker {
 	t.Helper()
 	for _, kv := range p.Spec.Env {
-		if value, ok := strings.CutPrefix(kv, inherit.Env+"="); ok {
-			m, err := inherit.Parse(value)
+		if value, ok := strings.CutPrefix(kv, marker.Env+"="); ok {
+			m, err := marker.Parse(value)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -26,23 +27,23 @@ func marker(t testing.TB, p *proctest.Process) inherit.Marker {
 		}
 	}
 	t.Fatal("a worker without a marker")
-	return inherit.Marker{}
+	return marker.Marker{}
 }
 
 // successorMarker returns the marker that a successor was started with; false
 // means that p is a worker.
-func successorMarker(t testing.TB, p *proctest.Process) (inherit.Marker, bool) {
+func successorMarker(t testing.TB, p *proctest.Process) (marker.Marker, bool) {
 	t.Helper()
 	for _, kv := range p.Spec.Env {
-		if value, ok := strings.CutPrefix(kv, inherit.SuccessorEnv+"="); ok {
-			m, err := inherit.ParseSuccessor(value)
+		if value, ok := strings.CutPrefix(kv, marker.SuccessorEnv+"="); ok {
+			m, err := marker.ParseSuccessor(value)
 			if err != nil {
 				t.Fatal(err)
 			}
 			return m, true
 		}
 	}
-	return inherit.Marker{}, false
+	return marker.Marker{}, false
 }
 
 // blob is the file with the data of Pass from which a worker reads.
@@ -56,7 +57,7 @@ type blob struct {
 func (r *rig) noteBlob(p *proctest.Process) {
 	var b blob
 	if _, ok := successorMarker(r.t, p); !ok && p.Spec.Control != 0 {
-		if m := marker(r.t, p); m.Passed != 0 {
+		if m := markerOf(r.t, p); m.Passed != 0 {
 			b.fd = int(p.Spec.Files[m.Passed])
 			b.ino = inode(b.fd)
 		}
@@ -79,11 +80,11 @@ func (r *rig) keepsPassed(i int) bool {
 func (r *rig) passed(i int) string {
 	r.t.Helper()
 	p := r.process(i)
-	m := marker(r.t, p)
+	m := markerOf(r.t, p)
 	if m.Passed == 0 {
 		return "(nothing)"
 	}
-	data, err := inherit.ReadBlob(int(p.Spec.Files[m.Passed]))
+	data, err := fd.ReadBlob(int(p.Spec.Files[m.Passed]))
 	if err != nil {
 		r.t.Fatal(err)
 	}

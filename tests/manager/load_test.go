@@ -39,7 +39,7 @@ func newBoardRigWith(t *testing.T, cfg prefork.Config, onSignal func(*proctest.P
 	t.Helper()
 	r := &boardRig{cells: make(map[uint64]*scoreboard.Writer)}
 	r.rig = newRig(t, cfg, func(p *proctest.Process) {
-		w, err := scoreboard.Open(int(p.Spec.Files[marker(t, p).Cell]), func() {
+		w, err := scoreboard.Open(int(p.Spec.Files[markerOf(t, p).Cell]), func() {
 			r.rings.Add(1)
 			send(p, wire.StatusChanged{})
 		})

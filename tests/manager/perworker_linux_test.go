@@ -65,7 +65,7 @@ func (r *rig) wantConnections(when, address string, want ...int) {
 	synctest.Wait()
 	sockets := make(map[int]int) // by slot
 	for _, p := range r.fake.Started() {
-		m := marker(r.t, p)
+		m := markerOf(r.t, p)
 		sockets[m.Slot] = int(p.Spec.Files[m.Sockets[0].FD])
 	}
 	for range 64 {

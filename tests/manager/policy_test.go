@@ -32,7 +32,7 @@ func TestHookCannotMoveSpawn(t *testing.T) {
 			if w.Slot != i || w.Generation != 1 || w.Ordinal != i+1 {
 				t.Errorf("worker %d is %v", i+1, w)
 			}
-			if m := marker(t, r.process(i+1)); m.Slot != i || m.Generation != 1 || m.Ordinal != i+1 {
+			if m := markerOf(t, r.process(i+1)); m.Slot != i || m.Generation != 1 || m.Ordinal != i+1 {
 				t.Errorf("worker %d was started as %+v", i+1, m)
 			}
 		}
@@ -162,7 +162,7 @@ func TestRecycleJitter(t *testing.T) {
 		}
 		r.mu.Unlock()
 		for i := range workers {
-			requests = append(requests, int64(marker(t, r.process(i+1)).Requests))
+			requests = append(requests, int64(markerOf(t, r.process(i+1)).Requests))
 		}
 		wantJitter(t, "lifetimes", uptimes, workers, int64(time.Hour))
 		wantJitter(t, "numbers of requests", requests, workers, 1_000_000)

@@ -217,7 +217,7 @@ func TestDefaults(t *testing.T) {
 		done := r.startLoop()
 		time.Sleep(boot)
 		r.wantWorkers("at once", 10)
-		if m := marker(t, r.process(1)); m.Stop != term || m.Orphan != time.Second {
+		if m := markerOf(t, r.process(1)); m.Stop != term || m.Orphan != time.Second {
 			t.Errorf("the stop signal of a worker is %v, its OrphanTimeout %v", m.Stop, m.Orphan)
 		}
 		r.process(1).Exit(proc.Status{Code: 1})
@@ -239,7 +239,7 @@ func TestDefaults(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, prefork.Config{MaxWorkers: 1, TrapSignals: prefork.Signals{}}, nil, nil)
-		if len(r.traps) != 0 || marker(t, startOne(r)).Stop != term {
+		if len(r.traps) != 0 || markerOf(t, startOne(r)).Stop != term {
 			t.Errorf("an empty table traps %v", r.traps)
 		}
 	})

@@ -198,7 +198,7 @@ func defaults(t *testing.T) (code map[string]string) {
 		e := r.exits[0]
 		code = map[string]string{
 			"TrapSignals": formatSignals(table), "ShutdownSignal": short(r.SignalReceived()),
-			"StopTimeout": (e.Uptime - time.Minute).String(), "OrphanTimeout": marker(t, r.process(1)).Orphan.String(),
+			"StopTimeout": (e.Uptime - time.Minute).String(), "OrphanTimeout": markerOf(t, r.process(1)).Orphan.String(),
 		}
 	})
 	return code

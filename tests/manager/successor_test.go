@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/proc/proctest"
 	"github.com/prefork-go/prefork/internal/wire"
@@ -81,7 +81,7 @@ func TestUpgradeHandsOver(t *testing.T) {
 		if len(successors) != 1 || string(successors[0].Written()) != "T\x00" || len(successors[0].Signals()) != 0 {
 			t.Fatalf("%d successors; the first received %q and %v", len(successors), successors[0].Written(), successors[0].Signals())
 		}
-		if !successors[0].Spec.SameGroup || !strings.Contains(strings.Join(successors[0].Spec.Env, "\n"), inherit.SuccessorEnv+"=") {
+		if !successors[0].Spec.SameGroup || !strings.Contains(strings.Join(successors[0].Spec.Env, "\n"), marker.SuccessorEnv+"=") {
 			t.Errorf("the successor was started with %+v", successors[0].Spec)
 		}
 		r.wantSignals(2, term)

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/fd"
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/proc/proctest"
 	"github.com/prefork-go/prefork/internal/wire"
@@ -192,7 +192,7 @@ func TestSocketsOfTheSuccessor(t *testing.T) {
 			alone(t, func(t *testing.T) {
 				r := successorRig(t, prefork.Config{}, func(p *proctest.Process) {
 					m, _ := successorMarker(t, p)
-					inherit.SetBlocking(int(p.Spec.Files[m.Sockets[0].FD]), true)
+					fd.SetBlocking(int(p.Spec.Files[m.Sockets[0].FD]), true)
 					if fails {
 						send(p, wire.Failed{Reason: "so it is"})
 					} else {

@@ -14,13 +14,13 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
-	"github.com/prefork-go/prefork/internal/inherit"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/testprog"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
 func init() {
-	programs["marker"] = marker
+	programs["marker"] = showMarker
 	programs["dropMarker"] = dropMarker
 	programs["nest"] = nest
 	programs["becomeManager"] = becomeManager
@@ -29,14 +29,14 @@ func init() {
 // A program that starts itself must never multiply by mistake. Each test makes
 // one mistake.
 
-// marker prints the role of the process and the result of New.
-func marker() {
+// showMarker prints the role of the process and the result of New.
+func showMarker() {
 	_, err := prefork.New(prefork.Config{})
-	testprog.Print("worker %t, variable %q, New: %v", prefork.IsWorker(), os.Getenv(inherit.Env), err)
+	testprog.Print("worker %t, variable %q, New: %v", prefork.IsWorker(), os.Getenv(marker.Env), err)
 }
 
-func aMarker(manager, control int) inherit.Marker {
-	return inherit.Marker{Manager: manager, Generation: 1, Ordinal: 1, Stop: term, Control: control}
+func aMarker(manager, control int) marker.Marker {
+	return marker.Marker{Manager: manager, Generation: 1, Ordinal: 1, Stop: term, Control: control}
 }
 
 // "Marker unreadable → IsWorker is true and New fails". A process that ignores
@@ -49,9 +49,9 @@ func TestAlteredMarker(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := preforktest.New(t, "marker")
-			p.Cmd.Env = append(p.Cmd.Env, inherit.Env+"="+value)
+			p.Cmd.Env = append(p.Cmd.Env, marker.Env+"="+value)
 			p.Start()
-			p.Expect(`^worker true, variable "", New: prefork: this process was started as a worker or a successor, and its marker is damaged: ` + inherit.Env + `=.`)
+			p.Expect(`^worker true, variable "", New: prefork: this process was started as a worker or a successor, and its marker is damaged: ` + marker.Env + `=.`)
 			testprog.ExpectSuccess(t, p)
 		})
 	}
@@ -60,9 +60,9 @@ func TestAlteredMarker(t *testing.T) {
 // The marker is intact, but its descriptors are missing.
 func TestMarkerWithoutSocket(t *testing.T) {
 	p := preforktest.New(t, "marker")
-	p.Cmd.Env = append(p.Cmd.Env, inherit.Env+"="+aMarker(os.Getpid(), 9).String())
+	p.Cmd.Env = append(p.Cmd.Env, marker.Env+"="+aMarker(os.Getpid(), 9).String())
 	p.Start()
-	p.Expect(`^prefork: ` + inherit.Env + ` names manager \d+, which is not the parent of this process: the manager is gone; unset ` + inherit.Env)
+	p.Expect(`^prefork: ` + marker.Env + ` names manager \d+, which is not the parent of this process: the manager is gone; unset ` + marker.Env)
 	if state := p.Wait(); state.ExitCode() != 1 {
 		t.Errorf("ended with %v, want exit code 1", state)
 	}
@@ -81,7 +81,7 @@ func TestForeignMarker(t *testing.T) {
 			syscall.CloseOnExec(fds[0])
 			defer ours.Close()
 			p := preforktest.New(t, "marker")
-			p.Cmd.Env = append(p.Cmd.Env, inherit.Env+"="+aMarker(1, 3).String())
+			p.Cmd.Env = append(p.Cmd.Env, marker.Env+"="+aMarker(1, 3).String())
 			p.Cmd.ExtraFiles = []*os.File{theirs}
 			if !alive {
 				ours.Close()
@@ -113,7 +113,7 @@ func TestDoubledMarker(t *testing.T) {
 	}
 	for _, second := range []string{"1", aMarker(1, 9).String()} {
 		p := preforktest.New(t, "marker")
-		env := append(p.Cmd.Env, "PREFORKTEST_PROGRAM=marker", inherit.Env+"=1", inherit.Env+"="+second)
+		env := append(p.Cmd.Env, "PREFORKTEST_PROGRAM=marker", marker.Env+"=1", marker.Env+"="+second)
 		p = preforktest.New(t, "marker")
 		p.Cmd.Path, p.Cmd.Env = path, env
 		p.Start()
@@ -125,12 +125,12 @@ func TestDoubledMarker(t *testing.T) {
 // A worker gets only its own marker, not one from the manager's environment or
 // from a hook.
 func TestSpawnerReplacesItsVariables(t *testing.T) {
-	env := inherit.Alter(
-		[]string{"A=1", inherit.Env + "=old", inherit.DepthEnv + "=7", "LISTEN_FDS=1", "B=1"},
-		[]string{"B=2", inherit.Env + "=of a hook", "C=3", "LISTEN_FDS=2", "no equals sign", "NUL=\x00"},
-		inherit.Env+"=new",
+	env := marker.ChildEnv(
+		[]string{"A=1", marker.Env + "=old", marker.DepthEnv + "=7", "LISTEN_FDS=1", "B=1"},
+		[]string{"B=2", marker.Env + "=of a hook", "C=3", "LISTEN_FDS=2", "no equals sign", "NUL=\x00"},
+		marker.Env+"=new",
 	)
-	if got, want := strings.Join(env, " "), "A=1 B=2 C=3 LISTEN_FDS=2 "+inherit.Env+"=new"; got != want {
+	if got, want := strings.Join(env, " "), "A=1 B=2 C=3 LISTEN_FDS=2 "+marker.Env+"=new"; got != want {
 		t.Errorf("environment %q, want %q", got, want)
 	}
 }
@@ -248,7 +248,7 @@ func TestDepth(t *testing.T) {
 func TestForeignCommandVariable(t *testing.T) {
 	for _, value := range []string{"", "/bin/echo", "1:/bin/echo", ":", "x:y"} {
 		p := preforktest.New(t, "marker", "an argument")
-		p.Cmd.Env = append(p.Cmd.Env, inherit.CommandEnv+"="+value)
+		p.Cmd.Env = append(p.Cmd.Env, marker.CommandEnv+"="+value)
 		p.Start()
 		p.Expect(`^worker false, .*New: <nil>$`)
 		testprog.ExpectSuccess(t, p)

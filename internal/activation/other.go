@@ -1,0 +1,16 @@
+//go:build !unix
+
+package activation
+
+import "errors"
+
+// Socket is a socket from systemd or start_server. There is none here.
+type Socket struct{ FD int }
+
+func (Socket) String() string { return "" }
+
+func Sockets() ([]Socket, error)                       { return nil, nil }
+func Match([]*Socket, string, string) (*Socket, error) { return nil, nil }
+func StarterName(int, string) (string, error)          { return "", errors.ErrUnsupported }
+func Readdress(int)                                    {}
+func ClearEnv()                                        {}

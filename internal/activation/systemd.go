@@ -1,0 +1,47 @@
+package activation
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+)
+
+// NotifyEnv is the variable that names the socket on which systemd reads the
+// notifications of a service with Type=notify.
+const NotifyEnv = "NOTIFY_SOCKET"
+
+// CanReplaceProcess returns nil if another process can take the place of
+// process pid. Otherwise the end of pid would end the whole service, and the
+// error suggests an alternative. byStarter reports whether start_server started
+// the process; getenv reads its environment.
+func CanReplaceProcess(pid int, byStarter bool, getenv func(string) string) error {
+	switch {
+	case pid == 1:
+		return errors.New("this manager is process 1, whose end would end all others in its container: start another container, or reload with Config.ReloadBinary")
+	case byStarter:
+		return errors.New("this program runs under start_server, which would take an upgrade for a crash: send start_server a HUP instead")
+	case getenv("SYSTEMD_EXEC_PID") == strconv.Itoa(pid) && getenv(NotifyEnv) == "":
+		return errors.New("systemd would take the end of this process for the end of the service: set Type=notify in the unit, or reload with Config.ReloadBinary")
+	}
+	return nil
+}
+
+// NotifyMainPID reports process pid to systemd as the main process of the
+// service. socket is the value of NotifyEnv; NotifyMainPID is a no-op if it is
+// empty. The old main process must call it: systemd ignores other processes,
+// unless the unit has NotifyAccess=all.
+func NotifyMainPID(pid int, socket string) error {
+	if socket == "" {
+		return nil
+	}
+	conn, err := net.Dial("unixgram", socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(time.Second)) // a reader that is stuck must not block the loop
+	_, err = fmt.Fprintf(conn, "MAINPID=%d\n", pid)
+	return err
+}

@@ -1,0 +1,49 @@
+package fd
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// AnonymousFile returns the descriptor of an empty file without a name. It is
+// close-on-exec. The file is in memory if the system permits that, and
+// otherwise in the directory for temporary files.
+func AnonymousFile() (int, error) {
+	fd, err := newMemoryFile()
+	if isRefused(err) {
+		return unlinkedFile()
+	}
+	return fd, os.NewSyscallError("memfd_create", err)
+}
+
+// CheckMemoryFiles returns the reason why AnonymousFile creates files on a
+// disk, or nil if it creates them in memory. The caller should log the reason:
+// workers can change a file on a disk.
+func CheckMemoryFiles() error {
+	fd, err := newMemoryFile()
+	switch {
+	case err == nil:
+		unix.Close(fd)
+	case !isRefused(err):
+		return nil // a later call may succeed
+	}
+	return os.NewSyscallError("memfd_create", err)
+}
+
+func newMemoryFile() (int, error) {
+	return unix.MemfdCreate("prefork", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+}
+
+// isRefused reports whether err comes from an old kernel or a seccomp filter.
+func isRefused(err error) bool { return err == unix.ENOSYS || err == unix.EPERM }
+
+// seal makes a file immutable: a worker that could shrink it would kill the
+// other workers that read it.
+func seal(fd int) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE|unix.F_SEAL_SEAL)
+	if err == unix.EINVAL { // not a memfd
+		return nil
+	}
+	return os.NewSyscallError("fcntl", err)
+}

@@ -1,0 +1,23 @@
+//go:build !unix
+
+package fd
+
+import (
+	"errors"
+	"syscall"
+)
+
+func Duplicate(uintptr) (int, error) { return -1, errors.ErrUnsupported }
+func Close(int)                      {}
+func IsStream(uintptr) bool          { return false }
+func SetBlocking(int, bool) error    { return errors.ErrUnsupported }
+func LockDir(string) (func(), error) { return nil, errors.ErrUnsupported }
+func NewBlob([]byte) (int, error)    { return -1, errors.ErrUnsupported }
+func ReadBlob(int) ([]byte, error)   { return nil, errors.ErrUnsupported }
+func AnonymousFile() (int, error)    { return -1, errors.ErrUnsupported }
+func CheckMemoryFiles() error        { return nil }
+
+// ReadControl fails: these systems have no workers.
+func ReadControl(syscall.RawConn, []byte) (n int, fds []int, err error) {
+	return 0, nil, errors.ErrUnsupported
+}

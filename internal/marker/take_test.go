@@ -1,0 +1,131 @@
+//go:build unix
+
+package marker
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// takeProgram prints the result of Take, and the state of the environment and of
+// the descriptors that the marker may name.
+var takeProgram = program("take", func([]string) {
+	m, role, err := Take()
+	fmt.Printf("role %d, name %q, control %d, exe %d, sockets %v, error %v\n", role, m.Name, m.Control, m.Exe, m.Sockets, err)
+	_, worker := os.LookupEnv(Env)
+	_, successor := os.LookupEnv(SuccessorEnv)
+	fmt.Printf("variables %t %t\n", worker, successor)
+	for fd := 3; fd <= 5; fd++ {
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		status, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+		if err != nil {
+			fmt.Printf("%d: %v\n", fd, err)
+			continue
+		}
+		fmt.Printf("%d: close-on-exec %t, non-blocking %t\n", fd, flags&unix.FD_CLOEXEC != 0, status&unix.O_NONBLOCK != 0)
+	}
+	io.Copy(io.Discard, os.Stdin)
+})
+
+// aMarker returns the marker of a process with its control socket at descriptor
+// 3, a socket at 4, and the file of its program at 5.
+func aMarker(manager int) Marker {
+	return Marker{Manager: manager, Name: "web", Generation: 1, Ordinal: 1, Stop: 15, Control: 3, Exe: 5, Sockets: []Socket{{4, "tcp", ":80", Shared, true}}}
+}
+
+const (
+	adopted = `3: close-on-exec true, non-blocking true
+4: close-on-exec true, non-blocking false
+5: bad file descriptor`
+	untouched = `3: close-on-exec false, non-blocking false
+4: close-on-exec false, non-blocking false
+5: close-on-exec false, non-blocking false`
+)
+
+func TestTake(t *testing.T) {
+	mine, another := aMarker(os.Getpid()).String(), aMarker(os.Getpid()+1).String()
+	const ordinary = `role 0, name "", control 0, exe 0, sockets [], error <nil>`
+	for _, tt := range []struct {
+		name  string
+		env   []string
+		gone  bool // the manager has closed its end of the socket
+		first string
+		then  string // the state of the descriptors
+	}{
+		{"none", nil, false, ordinary, untouched},
+		{"worker", []string{Env + "=" + mine}, false, `role 1, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
+		{"successor", []string{SuccessorEnv + "=" + mine}, false, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
+		{"successor whose manager is exiting", []string{SuccessorEnv + "=" + mine}, true, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
+		{"successor of another", []string{SuccessorEnv + "=" + another}, false, ordinary, untouched},
+		{"successor of one that is gone", []string{SuccessorEnv + "=" + another}, true, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
+		{"damaged successor", []string{SuccessorEnv + "=" + mine[:len(mine)-1]}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + SuccessorEnv + `="`, untouched},
+		{"successor with another value", []string{SuccessorEnv + "=1"}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + SuccessorEnv + `="1": not a value`, untouched},
+		{"worker and successor", []string{SuccessorEnv + "=" + mine, Env + "=" + mine}, false, `role 1, `, adopted},
+		{"damaged worker and successor", []string{SuccessorEnv + "=" + mine, Env + "=1"}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + Env + "=", untouched},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ours, theirs := sockets(t)
+			if tt.gone {
+				unix.Shutdown(ours, unix.SHUT_RDWR)
+			}
+			_, other := sockets(t) // it does not share the blocking mode of the first
+			p := start(t, self(t), takeProgram, nil, tt.env, theirs, other, other)
+			p.in.Close()
+			first, rest, _ := strings.Cut(p.text(), "\n")
+			if !strings.HasPrefix(first, tt.first) {
+				t.Errorf("%s, want %s", first, tt.first)
+			}
+			if want := "variables false false\n" + tt.then; rest != want {
+				t.Errorf("then\n%s\nwant\n%s", rest, want)
+			}
+		})
+	}
+}
+
+// If a process such as a shell or sudo is between manager and successor, the
+// marker is for that process.
+func TestSuccessorBehindAnother(t *testing.T) {
+	_, control := sockets(t)
+	_, other := sockets(t)
+	env := []string{SuccessorEnv + "=" + aMarker(os.Getpid()).String(), "PROGRAM=" + self(t)}
+	p := start(t, "/bin/sh", takeProgram, []string{"-c", `"$PROGRAM"; exit $?`}, env, control, other, other)
+	p.in.Close()
+	if got := p.text(); !strings.HasPrefix(got, "role 0, ") || !strings.HasSuffix(got, untouched) {
+		t.Errorf("%s", got)
+	}
+}
+
+// A descriptor that the marker names must be open, for any purpose.
+func TestTakeMissing(t *testing.T) {
+	_, control := sockets(t)
+	m := aMarker(os.Getpid())
+	m.Exe = 50 // the Go runtime may use the next numbers
+	for name, role := range map[string]string{Env: "worker", SuccessorEnv: "successor"} {
+		t.Run(role, func(t *testing.T) {
+			p := start(t, self(t), takeProgram, nil, []string{name + "=" + m.String()}, control, control)
+			p.in.Close()
+			if got, want := p.text(), "error "+name+" names descriptor 50, which is not open"; !strings.HasPrefix(got, "role 3, ") || !strings.Contains(got, want) {
+				t.Errorf("%s, want %s", got, want)
+			}
+		})
+	}
+}
+
+// If the program's file was not inherited, Take does not close the descriptor that
+// has its number, such as the one of the runtime's poller.
+func TestTakeWithoutBinary(t *testing.T) {
+	_, control := sockets(t)
+	_, other := sockets(t)
+	got, role, err := adopt(Marker{Control: control, Exe: other}, Env, Worker)
+	if got.Exe != 0 || role != Worker || err != nil {
+		t.Errorf("%+v, %v, %v", got, role, err)
+	}
+	if _, err := unix.FcntlInt(uintptr(other), unix.F_GETFD, 0); err != nil {
+		t.Error(err)
+	}
+}

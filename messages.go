@@ -148,10 +148,15 @@ func (l *loop) reap(w *worker) bool {
 	return true
 }
 
-// outOfMemory reports whether the OOM killer has ended a worker. It looks only
-// after a SIGKILL that this Manager did not send.
+// outOfMemory reports whether the OOM killer has ended a worker.
 func (l *loop) outOfMemory(w *worker) bool {
-	return w.status.Signal == syscall.SIGKILL && w.State != StateKilled && l.kills.Next()
+	// A SIGKILL of this manager is no evidence, and the kernel's counter is read
+	// only if it may be: this is on the path of every exit.
+	if w.status.Signal != syscall.SIGKILL || w.State == StateKilled || !l.kills.Pending() {
+		return false
+	}
+	l.kills.Claim()
+	return true
 }
 
 // disconnect handles the end of a worker's control socket. Usually the worker has

@@ -217,7 +217,7 @@ func (l *loop) noteSuccessor(n *successor, note proc.Note) {
 // manager drains.
 func (l *loop) successorExited(n *successor, status proc.Status) {
 	if process.Reaper != nil {
-		process.Reaper.Ended(n.proc.Pid(), status.Code, status.Signal)
+		process.Reaper.ReportExit(n.proc.Pid(), status.Code, status.Signal)
 	}
 	if status.Clean() { // it was stopped, or has a successor itself
 		l.log.Info("successor exited after its takeover", "successor", n.proc.Pid())
@@ -268,7 +268,7 @@ func (l *loop) handOver(n *successor) {
 	}
 	n.tookOver, n.deadline = true, pool.Never
 	if process.Reaper != nil {
-		process.Reaper.Successor(n.proc.Pid())
+		process.Reaper.ReportSuccessor(n.proc.Pid())
 	}
 	process.HandedOver.Store(true)
 	l.sockets.ReleaseFiles()

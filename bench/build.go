@@ -10,19 +10,20 @@ import (
 	"path/filepath"
 )
 
-// builds are the programs that this package measures, built when a row needs them.
+// builds holds the programs to measure, each built when a row first needs it.
 type builds struct {
 	dir  string
 	done map[string]string
 }
 
-// program builds one of the directories below program, with or without cgo, and returns the file.
+// program builds one of the directories below program, with or without cgo, and
+// returns the file.
 func (b *builds) program(name string, cgo bool) (string, error) {
 	file := filepath.Join(b.dir, name)
 	env := append(os.Environ(), "CGO_ENABLED=0")
 	if cgo {
 		if _, err := exec.LookPath("gcc"); err != nil {
-			return "", &notInstalled{"gcc", "cgo needs it: apt-get install gcc libc6-dev"}
+			return "", &notInstalled{"gcc", "cgo requires it: apt-get install gcc libc6-dev"}
 		}
 		file += "-cgo"
 		env = append(os.Environ(), "CGO_ENABLED=1")
@@ -33,9 +34,9 @@ func (b *builds) program(name string, cgo bool) (string, error) {
 	cmd := exec.Command("go", "build", "-o", file, "github.com/prefork-go/prefork/bench/program/"+name)
 	cmd.Env = env
 	if out, err := cmd.CombinedOutput(); errors.Is(err, exec.ErrNotFound) {
-		return "", fmt.Errorf("the programs to be measured are built by the go command: %w", err)
+		return "", fmt.Errorf("build the programs to measure: %w", err)
 	} else if err != nil {
-		return "", fmt.Errorf("building program/%s (run bench from the root of the repository): %w\n%s", name, err, out)
+		return "", fmt.Errorf("build program/%s (run bench from the root of the repository): %w\n%s", name, err, out)
 	}
 	if b.done == nil {
 		b.done = map[string]string{}

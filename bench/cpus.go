@@ -10,10 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// placement says which processors make the load and which serve, where both are at work at once.
+// placement assigns processors to the load generator and to the servers, for
+// rows in which both run at the same time.
 type placement struct{ load, serve []int }
 
-// place gives each side a half of the processors, or both all of them where there is one.
+// place gives each side half of the processors, or the only one to both.
 func place() (placement, error) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
@@ -35,7 +36,7 @@ func (p placement) String() string {
 	return fmt.Sprintf("load on processors %v, servers on %v", p.load, p.serve)
 }
 
-// pin keeps this process on the given processors until the returned function is called.
+// pin restricts this process to the given processors until release is called.
 func pin(cpus []int) (release func()) {
 	var before, set unix.CPUSet
 	unix.SchedGetaffinity(0, &before)
@@ -46,7 +47,8 @@ func pin(cpus []int) (release func()) {
 	return func() { pinThreads(&before) }
 }
 
-// pinThreads sets the processors of all threads; those to come have them from the thread that makes them.
+// pinThreads sets the processors of all threads. New threads inherit them from
+// their creator.
 func pinThreads(set *unix.CPUSet) {
 	entries, _ := os.ReadDir("/proc/self/task")
 	for _, e := range entries {

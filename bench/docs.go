@@ -7,18 +7,19 @@ import (
 	"strings"
 )
 
-// updateDocs puts the report into the documents: what stands between the marks "<!-- bench:NAME -->" and
-// "<!-- bench -->" is replaced, and nothing else. dir is the directory of the documents, with README.md above it.
+// updateDocs writes the report into the documents in dir and the README.md
+// above it. It replaces the text between the marks "<!-- bench:NAME -->" and
+// "<!-- bench -->".
 func (r *report) updateDocs(dir string) error {
 	if r.Quick {
-		return fmt.Errorf("a quick run is nothing to quote; the documents in %s are as they were", dir)
+		return fmt.Errorf("documents in %s not updated: a quick run has too few rounds; run without --quick", dir)
 	}
 	sections := map[string]string{"machine": r.markdownMachine(), "table": r.markdownTable(), "series": r.markdownSeries(), "leftout": r.markdownLeftOut(), "readme": r.markdownReadme()}
 	for _, row := range r.Rows {
 		sections["row "+row.Name] = row.markdownFigures()
 	}
 	for name, section := range sections {
-		if section == "" { // nothing of it was measured: what stands there stays
+		if section == "" { // not measured in this run
 			delete(sections, name)
 		}
 	}
@@ -45,19 +46,20 @@ func (r *report) updateDocs(dir string) error {
 
 const markEnd = "<!-- bench -->"
 
-// replaceSections replaces what stands between marks. A section that the report knows nothing of stays as it is.
+// replaceSections replaces the text between marks. It leaves sections unchanged
+// that are not in the report.
 func replaceSections(text string, sections map[string]string) (string, error) {
 	var out strings.Builder
 	for {
-		before, rest, found := strings.Cut(text, "<!-- bench:")
+		before, tail, found := strings.Cut(text, "<!-- bench:")
 		out.WriteString(before)
 		if !found {
 			return out.String(), nil
 		}
-		name, rest, ok := strings.Cut(rest, " -->")
-		old, after, closed := strings.Cut(rest, markEnd)
+		name, tail, ok := strings.Cut(tail, " -->")
+		old, after, closed := strings.Cut(tail, markEnd)
 		if !ok || !closed {
-			return "", fmt.Errorf("the section %q has no end, %s", name, markEnd)
+			return "", fmt.Errorf("section %q has no end: add %s", name, markEnd)
 		}
 		if section, known := sections[name]; known {
 			old = "\n" + strings.TrimSpace(section) + "\n"
@@ -68,10 +70,10 @@ func replaceSections(text string, sections map[string]string) (string, error) {
 }
 
 func (r *report) markdownMachine() string {
-	return fmt.Sprintf("Measured on %s by `%s`, in %.0f minutes, on %s.", r.Began.Format("2006-01-02"), r.Command, r.Seconds/60, r.Machine)
+	return fmt.Sprintf("Measured on %s with `%s`, in %.0f minutes, on %s.", r.Began.Format("2006-01-02"), r.Command, r.Seconds/60, r.Machine)
 }
 
-// markdownTable has one line for each figure with a goal.
+// markdownTable returns a table of the figures with a goal.
 func (r *report) markdownTable() string {
 	var out strings.Builder
 	out.WriteString("| row | figure | measured | goal | |\n|---|---|---|---|---|\n")
@@ -86,13 +88,13 @@ func (r *report) markdownTable() string {
 			name = ""
 		}
 		if row.Failed != "" {
-			fmt.Fprintf(&out, "| %s | could not be measured | | | |\n", name)
+			fmt.Fprintf(&out, "| %s | failed | | | |\n", name)
 		}
 	}
 	return out.String()
 }
 
-// markdownFigures are all figures of a row, in a sentence each.
+// markdownFigures returns all figures of a row as a list.
 func (r *result) markdownFigures() string {
 	var out strings.Builder
 	for _, f := range r.Figures {
@@ -101,7 +103,8 @@ func (r *result) markdownFigures() string {
 	return out.String()
 }
 
-// markdownSeries is every contender with its settings.
+// markdownSeries returns a table of the contenders of each row, with their
+// settings.
 func (r *report) markdownSeries() string {
 	var out strings.Builder
 	for _, row := range r.Rows {
@@ -131,7 +134,7 @@ func (r *report) markdownLeftOut() string {
 		}
 	}
 	if out.Len() == 0 {
-		return "Nothing was left out."
+		return "All contenders were measured."
 	}
-	return "Left out:\n\n" + out.String()
+	return "Not measured:\n\n" + out.String()
 }

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// thisMachine asks the kernel what it runs on.
+// thisMachine describes the machine that bench runs on.
 func thisMachine() machine {
 	m := machine{Cores: runtime.NumCPU(), Go: runtime.Version(), Arch: runtime.GOARCH}
 	var name unix.Utsname

@@ -1,13 +1,17 @@
 //go:build linux
 
-// Bench measures the library beside its peers and beside the floor, in one run on one machine.
+// Bench compares the library with its peers, and with the minimum that any
+// program needs, in one run on one machine.
 //
-//	go run ./bench                      everything; about half an hour
-//	go run ./bench --quick              to see it work
-//	go run ./bench --only=respawn       some rows; --list names them
+//	go run ./bench                  all rows, in about half an hour
+//	go run ./bench --quick          a test run
+//	go run ./bench --only=respawn   some rows; --list prints their names
 //
-// It starts the contenders as programs of their own, by turns, and compares the medians. bench/setup.sh installs the peers;
-// what is not installed is left out, and said so.
+// It runs each contender as a separate program, alternates between them, and
+// compares the medians. The script bench/setup.sh installs the peers. Bench
+// skips peers that are not installed and lists them.
+//
+// To compare two revisions of the library, use scripts/bench-compare.
 package main
 
 import (
@@ -27,22 +31,24 @@ import (
 
 // options are the flags.
 type options struct {
-	Only       []string `help:"Measure these rows only."`
+	Only       []string `help:"Measure only these rows."`
 	List       bool     `help:"List the rows and their goals."`
-	Quick      bool     `help:"Few rounds: shows that it works, and nothing to quote."`
-	Fleet      int      `help:"How many workers the rows of 1,000 workers have; 0 means 1,000, or 50 in a quick run." placeholder:"N"`
-	JSON       string   `help:"Write everything that was measured to this file." type:"path" placeholder:"FILE"`
-	Plots      string   `help:"Draw a plot of each row into this directory." type:"path" placeholder:"DIR"`
-	From       string   `help:"Measure nothing: take what --json has written." type:"existingfile" placeholder:"FILE"`
-	UpdateDocs string   `help:"Put the table, the figures and the plots into the documents below this directory." type:"existingdir" placeholder:"DIR"`
+	Quick      bool     `help:"Run few rounds, to test bench itself."`
+	Fleet      int      `help:"Number of workers in the rows with 1,000 workers; 0 means 1,000, or 50 with --quick." placeholder:"N"`
+	JSON       string   `help:"Write the report with all samples to this file." type:"path" placeholder:"FILE"`
+	Plots      string   `help:"Write a plot of each row to this directory." type:"path" placeholder:"DIR"`
+	From       string   `help:"Read the report from a file of --json instead of measuring." type:"existingfile" placeholder:"FILE"`
+	UpdateDocs string   `help:"Write the table, the figures and the plot to the documents in this directory." type:"existingdir" placeholder:"DIR"`
+	Before     []string `help:"Compare reports of --json instead of measuring: those of the old revision." type:"existingfile" placeholder:"FILE"`
+	After      []string `help:"The reports of the new revision, as many as in --before." type:"existingfile" placeholder:"FILE"`
 
-	out io.Writer // the tables
-	log io.Writer // what is going on
+	out io.Writer // tables
+	log io.Writer // progress
 }
 
 func main() {
 	o := options{out: os.Stdout, log: os.Stderr}
-	kong.Parse(&o, kong.Name("bench"), kong.Description("Measures the library beside its peers and beside the floor."))
+	kong.Parse(&o, kong.Name("bench"), kong.Description("Compares the library with its peers, and with the minimum that any program needs."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := o.run(ctx); err != nil {
@@ -56,6 +62,9 @@ func (o *options) run(ctx context.Context) error {
 	if o.List {
 		list(o.out)
 		return nil
+	}
+	if len(o.Before) > 0 || len(o.After) > 0 {
+		return compare(o.out, o.Before, o.After)
 	}
 	rep, err := o.report(ctx)
 	if rep == nil {
@@ -78,7 +87,8 @@ func (o *options) run(ctx context.Context) error {
 	return err
 }
 
-// report measures, or reads what was measured before. What there is comes with an error, too.
+// report measures, or reads an earlier report. An incomplete report comes with
+// an error.
 func (o *options) report(ctx context.Context) (*report, error) {
 	if o.From != "" {
 		return readReport(o.From)
@@ -107,7 +117,7 @@ func (o *options) report(ctx context.Context) (*report, error) {
 			result: &result{Name: row.name, What: row.what, Beside: row.beside, Goal: row.goal},
 			ctx:    ctx, quick: o.Quick, fleet: o.fleet(), dir: dir, cpus: cpus, builds: b, launcher: l,
 		}
-		r.say = func(format string, args ...any) { fmt.Fprintf(o.log, "# "+row.name+": "+format+"\n", args...) }
+		r.logf = func(format string, args ...any) { fmt.Fprintf(o.log, "# "+row.name+": "+format+"\n", args...) }
 		from := time.Now()
 		if err := row.measure(r); err != nil {
 			r.Failed = err.Error()
@@ -134,7 +144,7 @@ func (o *options) fleet() int {
 	return 1000
 }
 
-// failed is the error of the rows that could not be measured.
+// failed returns an error that lists the rows that failed, or nil.
 func (r *report) failed() error {
 	var names []string
 	for _, row := range r.Rows {
@@ -145,10 +155,10 @@ func (r *report) failed() error {
 	if names == nil {
 		return nil
 	}
-	return fmt.Errorf("could not be measured: %s", strings.Join(names, ", "))
+	return fmt.Errorf("rows failed: %s", strings.Join(names, ", "))
 }
 
-// choose finds the rows of --only; none means all.
+// choose returns the rows with the names in only; none means all.
 func choose(only []string) (chosen []row, err error) {
 	if len(only) == 0 {
 		return rows, nil
@@ -156,14 +166,15 @@ func choose(only []string) (chosen []row, err error) {
 	for _, name := range only {
 		i := slices.IndexFunc(rows, func(r row) bool { return r.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("there is no row %q; --list names them", name)
+			return nil, fmt.Errorf("no row %q: see --list", name)
 		}
 		chosen = append(chosen, rows[i])
 	}
 	return chosen, nil
 }
 
-// command is how this run would be typed, without what says where to write to.
+// command returns the command line of this run, without the flags for its
+// output.
 func (o *options) command() string {
 	line := "go run ./bench"
 	if len(o.Only) > 0 {

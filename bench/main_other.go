@@ -1,6 +1,6 @@
 //go:build !linux
 
-// Bench measures on Linux only: it reads /proc and places processes on processors.
+// Bench requires Linux: it reads /proc and pins processes to processors.
 package main
 
 import (
@@ -9,6 +9,6 @@ import (
 )
 
 func main() {
-	fmt.Fprintln(os.Stderr, "bench: it measures on Linux only")
+	fmt.Fprintln(os.Stderr, "bench: unsupported system: run it on Linux")
 	os.Exit(1)
 }

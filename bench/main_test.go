@@ -15,9 +15,9 @@ import (
 	"time"
 )
 
-var long = flag.Bool("long", false, "run every row, not only those that take a second")
+var long = flag.Bool("long", false, "run all rows, not only the fast ones")
 
-// TestMain fails where a test has left a process or a file behind.
+// TestMain fails if a test leaves a process or a file.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	dir, err := os.MkdirTemp("", "")
@@ -25,21 +25,21 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	os.Setenv("TMPDIR", dir) // where the runs put their files
+	os.Setenv("TMPDIR", dir) // for the files of the runs
 	code := m.Run()
 	if left := children(os.Getpid()); len(left) > 0 {
-		fmt.Fprintf(os.Stderr, "processes left behind: %v\n", left)
+		fmt.Fprintf(os.Stderr, "leftover processes: %v\n", left)
 		code = 1
 	}
 	if left, _ := filepath.Glob(dir + "/prefork-bench-*"); len(left) > 0 {
-		fmt.Fprintf(os.Stderr, "files left behind: %v\n", left)
+		fmt.Fprintf(os.Stderr, "leftover files: %v\n", left)
 		code = 1
 	}
 	os.RemoveAll(dir)
 	os.Exit(code)
 }
 
-// quick measures some rows with few rounds, and returns what was printed.
+// quick measures rows with few rounds and returns the report and the output.
 func quick(t *testing.T, rows ...string) (*report, string) {
 	t.Helper()
 	var out bytes.Buffer
@@ -64,15 +64,7 @@ func TestRows(t *testing.T) {
 	}
 	rep, out := quick(t, names...)
 	for _, row := range rep.Rows {
-		if len(row.Figures) == 0 && (row.Name != "main" || len(row.LeftOut) == 0) { // its ratios are to programs with cgo
-			t.Errorf("%s has no figures:\n%s", row.Name, out)
-		}
-		for _, s := range row.Series {
-			if len(s.Samples) == 0 || s.Spread.Min < 0 || s.Spread.Median <= 0 && s.Unit == inSeconds {
-				t.Errorf("%s, %s: %+v", row.Name, s.title(), s.Spread)
-			}
-		}
-		missing(t, row)
+		checkRow(t, row, out)
 	}
 	dir := t.TempDir()
 	if err := rep.draw(dir); err != nil {
@@ -87,27 +79,41 @@ func TestRows(t *testing.T) {
 	}
 }
 
-// missing says what is not installed; where CI runs, everything is.
-func missing(t *testing.T, row *result) {
+func checkRow(t *testing.T, row *result, out string) {
+	t.Helper()
+	if len(row.Figures) == 0 && (row.Name != "main" || len(row.LeftOut) == 0) { // the ratios of main require cgo
+		t.Errorf("%s has no figures:\n%s", row.Name, out)
+	}
+	for _, s := range row.Series {
+		if len(s.Samples) == 0 || s.Spread.Min < 0 || s.Spread.Median <= 0 && s.Unit == inSeconds {
+			t.Errorf("%s, %s: %+v", row.Name, s.title(), s.Spread)
+		}
+	}
+	reportSkipped(t, row)
+}
+
+// reportSkipped reports the contenders that are not installed. In CI all must
+// be.
+func reportSkipped(t *testing.T, row *result) {
 	for _, l := range row.LeftOut {
 		if os.Getenv("CI") == "true" {
-			t.Errorf("%s: left out: %s: %s", row.Name, l.Name, l.Why)
+			t.Errorf("%s: not measured: %s: %s", row.Name, l.Name, l.Why)
 		} else {
-			t.Logf("%s: left out: %s: %s", row.Name, l.Name, l.Why)
+			t.Logf("%s: not measured: %s: %s", row.Name, l.Name, l.Why)
 		}
 	}
 }
 
-// The peers start, lose their worker and serve again.
+// TestPeers checks that the peers start, lose their worker and serve again.
 func TestPeers(t *testing.T) {
 	rep, out := quick(t, "standby")
-	missing(t, rep.Rows[0])
+	reportSkipped(t, rep.Rows[0])
 	if n := len(rep.Rows[0].Series) + len(rep.Rows[0].LeftOut); n != len(servers)+3 {
-		t.Errorf("%d contenders were measured or left out, want %d:\n%s", n, len(servers)+3, out)
+		t.Errorf("%d contenders were measured or skipped, want %d:\n%s", n, len(servers)+3, out)
 	}
 }
 
-func TestARowThatThereIsNot(t *testing.T) {
+func TestUnknownRow(t *testing.T) {
 	_, err := (&options{Only: []string{"respawn", "speed"}, out: io.Discard, log: io.Discard}).report(context.Background())
 	if err == nil || !strings.Contains(err.Error(), `no row "speed"`) {
 		t.Error(err)
@@ -117,12 +123,12 @@ func TestARowThatThereIsNot(t *testing.T) {
 func TestTooManyWorkers(t *testing.T) {
 	allowed, file := tasksAllowed()
 	if file == "" {
-		t.Skip("no cgroup bounds the number of processes here")
+		t.Skip("no cgroup limits the number of processes")
 	}
-	if err := roomFor(allowed); err == nil || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "--fleet") {
+	if err := checkTaskLimit(allowed); err == nil || !strings.Contains(err.Error(), file) || !strings.Contains(err.Error(), "--fleet") {
 		t.Error(err)
 	}
-	if err := roomFor(1); err != nil {
+	if err := checkTaskLimit(1); err != nil {
 		t.Error(err)
 	}
 }
@@ -134,13 +140,14 @@ func TestList(t *testing.T) {
 	}
 	for _, row := range rows {
 		if !strings.Contains(out.String(), row.name) {
-			t.Errorf("%s is not in the list", row.name)
+			t.Errorf("row %s is not in the list", row.name)
 		}
 	}
 }
 
-// A run that is broken off ends soon, says so, and leaves nothing.
-func TestBrokenOff(t *testing.T) {
+// TestCanceled checks that a canceled run ends soon, returns an error, and
+// leaves no process or file.
+func TestCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	o := options{Only: []string{"idle"}, Fleet: 2, out: io.Discard, log: cancels{cancel}}
 	rep, err := o.report(ctx)
@@ -149,7 +156,7 @@ func TestBrokenOff(t *testing.T) {
 	}
 }
 
-// cancels breaks a run off at the first line that the row says.
+// cancels cancels a run at the first line of progress of the row idle.
 type cancels struct{ cancel func() }
 
 func (c cancels) Write(b []byte) (int, error) {
@@ -159,11 +166,11 @@ func (c cancels) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestContenderThatFails(t *testing.T) {
+func TestFailingContender(t *testing.T) {
 	l := newLauncher()
 	defer l.close()
 	r := &run{result: new(result), ctx: context.Background(), dir: t.TempDir(), launcher: l}
-	p, err := r.start(spec{name: "liar", args: []string{"/bin/sh", "-c", "echo main; echo oops >&2; (sleep 1000 &) ; exit 3"}})
+	p, err := r.start(spec{name: "failing", args: []string{"/bin/sh", "-c", "echo main; echo oops >&2; (sleep 1000 &) ; exit 3"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,34 +178,35 @@ func TestContenderThatFails(t *testing.T) {
 	if _, err := p.expect(r.ctx, "main"); err != nil {
 		t.Error(err)
 	}
-	<-p.ended
-	if err := p.stop(); err != nil { // what it has left behind, too, which holds the output open
+	<-p.exited
+	if err := p.stop(); err != nil { // also the leftover process, which holds the output open
 		t.Error(err)
 	}
 	if _, err := p.expect(r.ctx, "ready"); err == nil || !strings.Contains(err.Error(), "oops") {
-		t.Errorf("the error does not say what the contender said: %v", err)
+		t.Errorf("the error does not quote standard error: %v", err)
 	}
-	if left, _ := carriers(p.id); len(left) > 0 {
-		t.Errorf("processes %v are left", left)
+	if left, _ := processesOf(p.id); len(left) > 0 {
+		t.Errorf("leftover processes: %v", left)
 	}
 }
 
-// TestStopSeesAnExec: a process that is in the middle of an exec when its contender is stopped is not overlooked.
-func TestStopSeesAnExec(t *testing.T) {
+// TestStopDuringExec checks that stop does not overlook a process that is in
+// the middle of an exec.
+func TestStopDuringExec(t *testing.T) {
 	l := newLauncher()
 	defer l.close()
 	r := &run{result: new(result), ctx: context.Background(), dir: t.TempDir(), launcher: l}
 	for range 100 {
-		p, err := r.start(spec{name: "leaver", args: []string{"/bin/sh", "-c", "(sleep 1000 &) ; exit 3"}})
+		p, err := r.start(spec{name: "leftover", args: []string{"/bin/sh", "-c", "(sleep 1000 &) ; exit 3"}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		<-p.ended
+		<-p.exited
 		if err := p.stop(); err != nil {
 			t.Error(err)
 		}
-		if left, _ := carriers(p.id); len(left) > 0 {
-			t.Errorf("processes %v are left", left)
+		if left, _ := processesOf(p.id); len(left) > 0 {
+			t.Errorf("leftover processes: %v", left)
 			p.stop()
 		}
 	}

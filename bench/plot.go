@@ -15,7 +15,7 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// draw draws a plot of each row into dir.
+// draw writes the plots of each row to dir.
 func (r *report) draw(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -34,7 +34,7 @@ func (r *report) draw(dir string) error {
 	return nil
 }
 
-// units are those in which a row's series are measured: each has a plot.
+// units returns the units of the row's series. Each unit has a plot.
 func (r *result) units() (units []unit) {
 	for _, s := range r.Series {
 		if len(s.Samples) > 0 && !slices.Contains(units, s.Unit) {
@@ -49,7 +49,8 @@ var (
 	peerColor = color.RGBA{R: 120, G: 120, B: 120, A: 255}
 )
 
-// plot draws the medians of the series in one unit, with the middle half of the samples, the first on top.
+// plot draws the medians and quartiles of the series with unit u. The first
+// series is at the top.
 func (r *result) plot(u unit, file string) error {
 	p := plot.New()
 	if p.Title.Text = r.What; len(p.Title.Text) > 70 {
@@ -68,11 +69,11 @@ func (r *result) plot(u unit, file string) error {
 		if err := s.plot(p, float64(len(names))); err != nil {
 			return err
 		}
-		names = append(names, "   "+s.title()) // or the longest is cut at the edge
+		names = append(names, "   "+s.title()) // the spaces keep the longest from being clipped
 		low, high = min(low, s.Spread.Q1), max(high, s.Spread.Q3)
 	}
 	p.X.Tick.Marker = ticks{u}
-	if low > 0 && high > 10*low { // else the small ones could not be told apart
+	if low > 0 && high > 10*low { // a linear scale would hide the small ones
 		p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, logTicks{u}
 		p.X.Min, p.X.Max = low/1.5, high*1.5
 	} else {
@@ -109,14 +110,14 @@ func (s *series) plot(p *plot.Plot, y float64) error {
 	return nil
 }
 
-// ticks writes the numbers of an axis in a unit.
+// ticks labels an axis in a unit.
 type ticks struct{ unit unit }
 
 func (t ticks) Ticks(low, high float64) []plot.Tick {
-	return t.named(plot.DefaultTicks{}.Ticks(low, high))
+	return t.label(plot.DefaultTicks{}.Ticks(low, high))
 }
 
-func (t ticks) named(all []plot.Tick) []plot.Tick {
+func (t ticks) label(all []plot.Tick) []plot.Tick {
 	for i := range all {
 		if !all[i].IsMinor() {
 			all[i].Label = t.unit.format(all[i].Value)
@@ -125,7 +126,8 @@ func (t ticks) named(all []plot.Tick) []plot.Tick {
 	return all
 }
 
-// logTicks has 1, 2, 5, 10, 20 … on an axis, or, on a long one, 1, 10, 100 …
+// logTicks labels an axis with 1, 2, 5, 10, 20 …, or a long one with 1, 10, 100
+// …
 type logTicks struct{ unit unit }
 
 func (t logTicks) Ticks(low, high float64) (all []plot.Tick) {

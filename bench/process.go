@@ -20,19 +20,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limit is how long anything that a contender is waited for may take. A contender that is late has failed.
+// limit is the maximum time to wait for anything that a contender does. A
+// contender that takes longer has failed.
 const limit = time.Minute
 
-// spec says how a contender is started.
+// spec describes how to start a contender.
 type spec struct {
 	name string
 	args []string
-	env  []string // added to the command's own
-	dir  string   // "" means a new one
-	cpus []int    // nil means all
+	env  []string // added to the environment of bench
+	dir  string   // "" means a new directory
+	cpus []int    // nil means all processors
 }
 
-// program is a contender that runs, with all that it has started.
+// program is a running contender with all its descendants.
 type program struct {
 	launcher *launcher
 	name     string
@@ -41,22 +42,25 @@ type program struct {
 	lines    chan string
 	stdin    io.WriteCloser
 	errs     *os.File
-	ended    chan struct{} // closed when cmd has ended
+	exited   chan struct{} // closed after cmd has exited
 	state    *os.ProcessState
 }
 
-// idVar is in the environment of every process of a contender, and tells whose it is.
+// idVar is in the environment of every process of a contender and identifies
+// the contender.
 const idVar = "PREFORK_BENCH_ID"
 
-// launcher starts contenders from one thread that lives as long as bench: to the kernel, processors and the parent-death
-// signal belong to the thread that starts, and its end is the parent's death.
+// launcher starts contenders from one thread that lives as long as bench. To
+// the kernel, the processors and the parent-death signal belong to the starting
+// thread, and the end of that thread is the death of the parent.
 type launcher struct {
 	calls   chan func()
 	started int
-	own     sync.Map // the pids of programs that are waited for
+	own     sync.Map // pids of programs with their own Wait
 }
 
-// newLauncher also makes this process the parent of what contenders leave behind, so that it can wait for that.
+// newLauncher also makes this process a subreaper, so that it can reap leftover
+// processes of contenders.
 func newLauncher() *launcher {
 	unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 	l := &launcher{calls: make(chan func())}
@@ -69,7 +73,8 @@ func newLauncher() *launcher {
 	return l
 }
 
-// start starts cmd so that it, and what it starts, runs on the given processors alone.
+// start starts cmd so that it and its descendants run only on the given
+// processors.
 func (l *launcher) start(cmd *exec.Cmd, cpus []int) (err error) {
 	done := make(chan struct{})
 	l.calls <- func() {
@@ -94,7 +99,7 @@ func (l *launcher) start(cmd *exec.Cmd, cpus []int) (err error) {
 	return err
 }
 
-// close ends the thread; what it has started and still runs ends with it.
+// close ends the thread. The kernel then kills the programs that still run.
 func (l *launcher) close() { close(l.calls) }
 
 func (l *launcher) startOwn(cmd *exec.Cmd) error {
@@ -105,7 +110,8 @@ func (l *launcher) startOwn(cmd *exec.Cmd) error {
 	return err
 }
 
-// reapOrphans waits for what contenders have left behind and what has ended since: this process has become its parent.
+// reapOrphans reaps leftover processes of contenders, whose parent this process
+// has become.
 func (l *launcher) reapOrphans() {
 	for _, pid := range children(os.Getpid()) {
 		if _, own := l.own.Load(pid); !own {
@@ -114,12 +120,13 @@ func (l *launcher) reapOrphans() {
 	}
 }
 
-// start starts a contender. Its standard output becomes lines, its standard error a file, which failure quotes.
+// start starts a contender. Its standard output is sent to lines; its standard
+// error goes to a file that errors quote.
 func (r *run) start(s spec) (*program, error) {
 	r.launcher.started++
 	p := &program{
 		launcher: r.launcher, name: s.name, id: fmt.Sprintf("%d.%d", os.Getpid(), r.launcher.started),
-		lines: make(chan string, 1<<16), ended: make(chan struct{}),
+		lines: make(chan string, 1<<16), exited: make(chan struct{}),
 	}
 	if s.dir == "" {
 		s.dir = filepath.Join(r.dir, p.id)
@@ -139,7 +146,7 @@ func (r *run) start(s spec) (*program, error) {
 	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
-	out, w, err := os.Pipe() // not StdoutPipe: Wait would close it while workers still write
+	out, w, err := os.Pipe() // Wait would close a StdoutPipe while workers still write
 	if err != nil {
 		return nil, err
 	}
@@ -154,7 +161,7 @@ func (r *run) start(s spec) (*program, error) {
 		p.cmd.Wait()
 		r.launcher.own.Delete(p.pid())
 		p.state = p.cmd.ProcessState
-		close(p.ended)
+		close(p.exited)
 	}()
 	return p, nil
 }
@@ -168,7 +175,8 @@ func (p *program) read(out *os.File) {
 	}
 }
 
-// expect waits for a line that begins with a word, and returns its other fields. Lines before it are passed over.
+// expect waits for a line that begins with word and returns its other fields.
+// It discards the lines before.
 func (p *program) expect(ctx context.Context, word string) ([]string, error) {
 	late := time.NewTimer(limit)
 	defer late.Stop()
@@ -176,7 +184,7 @@ func (p *program) expect(ctx context.Context, word string) ([]string, error) {
 		select {
 		case line, ok := <-p.lines:
 			if !ok {
-				return nil, p.failed("it has ended, and %q was to come", word)
+				return nil, p.errorf("exited before the line %q", word)
 			}
 			if fields := strings.Fields(line); len(fields) > 0 && fields[0] == word {
 				return fields[1:], nil
@@ -184,12 +192,12 @@ func (p *program) expect(ctx context.Context, word string) ([]string, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		case <-late.C:
-			return nil, p.failed("no line %q within %v", word, limit)
+			return nil, p.errorf("no line %q within %v", word, limit)
 		}
 	}
 }
 
-// expectN waits for n lines that begin with a word.
+// expectN waits for n lines that begin with word.
 func (p *program) expectN(ctx context.Context, n int, word string) error {
 	for range n {
 		if _, err := p.expect(ctx, word); err != nil {
@@ -199,33 +207,36 @@ func (p *program) expectN(ctx context.Context, n int, word string) error {
 	return nil
 }
 
-// wait waits until the program itself has ended.
+// wait waits until the program itself has exited.
 func (p *program) wait(ctx context.Context) error {
 	select {
-	case <-p.ended:
+	case <-p.exited:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(limit):
-		return p.failed("it has not ended within %v", limit)
+		return p.errorf("did not exit within %v", limit)
 	}
 }
 
 func (p *program) signal(sig os.Signal) error { return p.cmd.Process.Signal(sig) }
 func (p *program) pid() int                   { return p.cmd.Process.Pid }
 
-// failed is an error with the last of what the contender said on standard error.
-func (p *program) failed(format string, args ...any) error {
+// errorf returns an error that quotes the last lines of the contender's
+// standard error.
+func (p *program) errorf(format string, args ...any) error {
 	text := fmt.Sprintf(format, args...)
-	said, _ := os.ReadFile(p.errs.Name())
-	if lines := strings.Split(strings.TrimSpace(string(said)), "\n"); lines[0] != "" {
-		text += "; it said: " + strings.Join(lines[max(0, len(lines)-5):], " | ")
+	stderr, _ := os.ReadFile(p.errs.Name())
+	if lines := strings.Split(strings.TrimSpace(string(stderr)), "\n"); lines[0] != "" {
+		text += "; standard error: " + strings.Join(lines[max(0, len(lines)-5):], " | ")
 	}
 	return fmt.Errorf("%s: %s", p.name, text)
 }
 
-// stop ends a contender: it is told to, and has a moment; then everything that carries its id is killed, until nothing
-// is left. Nothing else would do for all contenders, some of which leave processes behind when they end.
+// stop ends a contender. It sends SIGTERM and waits for the grace period. Then
+// it kills every process that carries the id, until none is left. A signal to
+// the process or its group would not suffice: some contenders leave processes
+// when they exit.
 func (p *program) stop() error {
 	if p == nil {
 		return nil
@@ -234,19 +245,19 @@ func (p *program) stop() error {
 	defer p.errs.Close()
 	p.signal(syscall.SIGTERM)
 	select {
-	case <-p.ended:
+	case <-p.exited:
 	case <-time.After(grace):
 		p.cmd.Process.Kill()
-		<-p.ended
+		<-p.exited
 	}
 	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		p.launcher.reapOrphans()
-		left, unsure := carriers(p.id)
-		if len(left) == 0 && (!unsure || time.Since(began) > grace) { // it may be another contender's
+		left, complete := processesOf(p.id)
+		if len(left) == 0 && (complete || time.Since(began) > grace) { // an unreadable one may be another contender's
 			return nil
 		}
 		if time.Since(began) > limit {
-			return fmt.Errorf("%s: processes %v are left and cannot be killed", p.name, left)
+			return fmt.Errorf("%s: leftover processes %v cannot be killed", p.name, left)
 		}
 		for _, pid := range left {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -256,5 +267,5 @@ func (p *program) stop() error {
 	}
 }
 
-// grace is how long a contender may take to end by itself.
+// grace is the time that a contender has to exit by itself.
 const grace = 3 * time.Second

@@ -10,7 +10,7 @@ import (
 	"strconv"
 )
 
-// pids lists all processes.
+// pids returns all processes.
 func pids() (all []int) {
 	entries, _ := os.ReadDir("/proc")
 	for _, e := range entries {
@@ -21,26 +21,32 @@ func pids() (all []int) {
 	return all
 }
 
-// carriers are the processes that carry a contender's id in their environment. It is unsure whether these are all where there is
-// a descendant of this process whose environment cannot be seen: one that has ended may have started another since the
-// processes were listed; and in the middle of an exec the kernel has given a process its new memory, and not yet said where in
-// there the environment is. Then ask again, with the dead reaped.
-func carriers(id string) (found []int, unsure bool) {
+// processesOf returns the processes that have a contender's id in their
+// environment.
+//
+// The result is incomplete if the environment of a descendant of this process
+// is not readable. The descendant may have exited after it started another
+// process that the listing missed. Or it may be in the middle of an exec: the
+// kernel has given it new memory and not yet set the position of the
+// environment in it. The caller should reap dead processes and try again.
+func processesOf(id string) (found []int, complete bool) {
 	want := []byte(idVar + "=" + id)
 	buf := make([]byte, 1<<20)
+	complete = true
 	for _, pid := range pids() {
 		env := environ(pid, buf)
 		switch {
 		case len(env) == 0:
-			unsure = unsure || descends(pid, os.Getpid())
+			complete = complete && !descends(pid, os.Getpid())
 		case bytes.Contains(append(env, 0), append(want, 0)):
 			found = append(found, pid)
 		}
 	}
-	return found, unsure
+	return found, complete
 }
 
-// environ is what can be seen of a process's environment. It is read at once: an exec between two reads would end the file.
+// environ returns the readable part of a process's environment. It uses one
+// read, because an exec between two reads would end the file.
 func environ(pid int, buf []byte) []byte {
 	file, err := os.Open(fmt.Sprintf("/proc/%d/environ", pid))
 	if err != nil {
@@ -51,7 +57,7 @@ func environ(pid int, buf []byte) []byte {
 	return buf[:max(n, 0)]
 }
 
-// descends reports whether pid is a child of ancestor, or one's child and so on.
+// descends reports whether pid is ancestor or one of its descendants.
 func descends(pid, ancestor int) bool {
 	for pid > 1 && pid != ancestor {
 		pid = parent(pid)
@@ -59,18 +65,18 @@ func descends(pid, ancestor int) bool {
 	return pid == ancestor
 }
 
-// parent is 0 for a process that is gone.
+// parent returns the parent of a process, or 0 if the process has exited.
 func parent(pid int) int {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, rest, _ := bytes.Cut(text[bytes.LastIndexByte(text, ')')+1:], []byte(" ")) // the program's name may hold anything
-	if fields := bytes.Fields(rest); len(fields) > 1 {
+	_, tail, _ := bytes.Cut(text[bytes.LastIndexByte(text, ')')+1:], []byte(" ")) // the name may contain any byte
+	if fields := bytes.Fields(tail); len(fields) > 1 {
 		ppid, _ := strconv.Atoi(string(fields[1]))
 		return ppid
 	}
 	return 0
 }
 
-// children are the processes whose parent is pid.
+// children returns the processes whose parent is pid.
 func children(pid int) (found []int) {
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	for _, file := range tasks {
@@ -84,8 +90,8 @@ func children(pid int) (found []int) {
 	return found
 }
 
-// memory is the memory of a process in bytes, as the kernel divides it: proportional counts a page that n processes
-// share as one n-th of it, private counts what is the process's alone.
+// memory is the memory of a process in bytes. A page that n processes share
+// counts as one n-th in proportional (PSS); private counts only unshared pages.
 type memory struct{ proportional, private int64 }
 
 func memoryOf(pid int) (m memory, err error) {
@@ -109,8 +115,9 @@ func memoryOf(pid int) (m memory, err error) {
 	return m, nil
 }
 
-// wakeups counts how often the threads of a process have been switched away from, of themselves or not: each is one time
-// that they had been awake.
+// wakeups returns the number of context switches, voluntary and involuntary, of
+// all threads of a process. Each is the end of a period in which the thread was
+// awake.
 func wakeups(pid int) (n int64) {
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
 	for _, file := range tasks {

@@ -5,25 +5,26 @@ import (
 	"strings"
 )
 
-// markdownReadme are the three figures that matter most, as far as they were measured.
+// markdownReadme returns the three most important figures, as far as they were
+// measured.
 func (r *report) markdownReadme() string {
 	var out strings.Builder
 	if row := r.row("standby"); row != nil {
 		if ours, best := row.median(standbyName), row.best(); ours != nil && best != nil {
-			fmt.Fprintf(&out, "- **A killed worker's place is served again after %s** with one standby; the best of the others, %s, takes %s.\n",
+			fmt.Fprintf(&out, "- **A killed worker is replaced and serving again after %s** with one standby; the best peer, %s, takes %s.\n",
 				inSeconds.format(ours.Spread.Median), best.Name, inSeconds.format(best.Spread.Median))
 		}
 	}
 	if row := r.row("reload"); row != nil {
 		failed, late := row.figure("prefork, rolling: failed"), row.figure("prefork, rolling, p99")
 		if failed != nil && late != nil {
-			fmt.Fprintf(&out, "- **Rolling reloads under load: %.0f requests%s failed**; the p99 is %.2f times that without reloads.\n",
+			fmt.Fprintf(&out, "- **Rolling reloads under load: %.0f requests%s failed**; the p99 is %.2f times the p99 without reloads.\n",
 				failed.Value, strings.TrimPrefix(failed.Name, "prefork, rolling: failed"), late.Value)
 		}
 	}
 	if row := r.row("rate"); row != nil {
 		if rate := row.figure("alloc, net/http, load beside, prefork, a socket each, GOMAXPROCS=1 / one process"); rate != nil {
-			fmt.Fprintf(&out, "- **%.2f times the requests of one process** where memory is allocated heavily: two workers with GOMAXPROCS=1, each with its own socket", rate.Value)
+			fmt.Fprintf(&out, "- **%.2f times the requests of one process** with heavy allocation: two workers with GOMAXPROCS=1, each with its own socket", rate.Value)
 			if p99 := row.figure("alloc, net/http, load beside, p99, prefork, a socket each, GOMAXPROCS=1 / one process"); p99 != nil {
 				fmt.Fprintf(&out, "; the p99 is %.2f times", p99.Value)
 			}
@@ -33,7 +34,8 @@ func (r *report) markdownReadme() string {
 	return out.String()
 }
 
-// standbyName is the contender of row standby that the goal is about, bareName ours without a standby.
+// The contenders of row standby that use this library. The goal refers to
+// standbyName.
 const (
 	standbyName = "prefork, one standby"
 	bareName    = "prefork, no standby"
@@ -48,7 +50,7 @@ func (r *report) row(name string) *result {
 	return nil
 }
 
-// median is a series that was measured.
+// median returns the measured series with that title, or nil.
 func (r *result) median(title string) *series {
 	for _, s := range r.Series {
 		if s.title() == title && s.Spread.N > 0 {
@@ -58,7 +60,7 @@ func (r *result) median(title string) *series {
 	return nil
 }
 
-// best is the peer with the least median.
+// best returns the peer with the smallest median.
 func (r *result) best() (best *series) {
 	for _, s := range r.Series {
 		if s.Group == "" && !strings.HasPrefix(s.Name, "prefork") && s.Spread.N > 0 && (best == nil || s.Spread.Median < best.Spread.Median) {
@@ -68,7 +70,7 @@ func (r *result) best() (best *series) {
 	return best
 }
 
-// figure is the first whose name begins so.
+// figure returns the first figure whose name has the prefix, or nil.
 func (r *result) figure(prefix string) *figure {
 	for i := range r.Figures {
 		if strings.HasPrefix(r.Figures[i].Name, prefix) {

@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// reloadable is how a server is started and reloaded.
+// reloadable describes how to start and reload a server.
 type reloadable struct {
 	name, settings string
 	ours           bool
 	spec           func(r *run, port int) (spec, error)
 	reload         func(r *run, l *loaded) error
-	every          time.Duration // at least so long to the next reload
+	every          time.Duration // minimum time between two reloads
 }
 
 var reloadables = []reloadable{
@@ -45,7 +45,7 @@ func flipping(r *run, port int) (spec, error) {
 	return spec{args: []string{web, "tableflip", "-listen", address(port)}}, err
 }
 
-// hupNewest signals the process that answers now.
+// hupNewest signals the process that currently answers.
 func hupNewest(r *run, l *loaded) error {
 	answer, err := serving(r.ctx, l.program, l.port)
 	if err != nil {
@@ -54,7 +54,8 @@ func hupNewest(r *run, l *loaded) error {
 	return signalTo(answer, syscall.SIGHUP)
 }
 
-// replacingUnicorn is told how to end the master before it by the configuration that unicorn comes with.
+// replacingUnicorn has the before_fork hook of unicorn's example configuration,
+// which ends the previous master.
 func replacingUnicorn(r *run, port int) (spec, error) {
 	s, err := unicorn(r, port, serverWorkers)
 	if err != nil {
@@ -83,7 +84,8 @@ end
 
 func unicornPid(r *run) string { return filepath.Join(r.dir, "unicorn.pid") }
 
-// usr2Newest waits for the end of the replacement before, while which there is no pid file, or two.
+// usr2Newest first waits until the previous replacement is complete. Until then
+// there is no pid file, or two.
 func usr2Newest(r *run, l *loaded) error {
 	for began := time.Now(); ; {
 		pid, err := os.ReadFile(unicornPid(r))
@@ -92,9 +94,9 @@ func usr2Newest(r *run, l *loaded) error {
 			return signalTo(string(pid), syscall.SIGUSR2)
 		}
 		if time.Since(began) > limit {
-			return l.program.failed("its last replacement is not over within %v: %v", limit, err)
+			return l.program.errorf("previous replacement not complete within %v: %v", limit, err)
 		}
-		if err := rest(r.ctx, 10*time.Millisecond); err != nil {
+		if err := sleep(r.ctx, 10*time.Millisecond); err != nil {
 			return err
 		}
 	}
@@ -103,7 +105,7 @@ func usr2Newest(r *run, l *loaded) error {
 func signalTo(pid string, sig syscall.Signal) error {
 	n, err := strconv.Atoi(strings.TrimSpace(pid))
 	if err != nil {
-		return fmt.Errorf("%q is no pid", pid)
+		return fmt.Errorf("malformed pid %q", pid)
 	}
 	return syscall.Kill(n, sig)
 }

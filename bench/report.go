@@ -8,17 +8,18 @@ import (
 	"time"
 )
 
-// report is all that a run has found. It is what the JSON file holds; the table and the plots are made of it.
+// report is the result of a run. It is the contents of the JSON file, and the
+// source of the tables and plots.
 type report struct {
 	Machine machine   `json:"machine"`
 	Began   time.Time `json:"began"`
 	Seconds float64   `json:"seconds"`
 	Command string    `json:"command"`
-	Quick   bool      `json:"quick,omitempty"` // too few rounds to quote
+	Quick   bool      `json:"quick,omitempty"` // few rounds: not for publication
 	Rows    []*result `json:"rows"`
 }
 
-// result is one row of the table.
+// result is the result of one row.
 type result struct {
 	Name    string    `json:"name"`
 	What    string    `json:"what"`
@@ -30,13 +31,13 @@ type result struct {
 	Figures []figure  `json:"figures,omitempty"`
 	Notes   []string  `json:"notes,omitempty"`
 	LeftOut []leftOut `json:"leftOut,omitempty"`
-	Failed  string    `json:"failed,omitempty"` // why there is no more than this
+	Failed  string    `json:"failed,omitempty"` // why the row is incomplete
 }
 
-// series is what was measured of one contender.
+// series holds the samples of one contender.
 type series struct {
 	Name     string    `json:"name"`
-	Group    string    `json:"group,omitempty"` // sets apart what is not compared with each other
+	Group    string    `json:"group,omitempty"` // only series of one group are compared
 	Settings string    `json:"settings,omitempty"`
 	Unit     unit      `json:"unit"`
 	Spread   spread    `json:"spread"`
@@ -53,20 +54,20 @@ func join(group, name string) string {
 	return group + ", " + name
 }
 
-// figure is one number that a goal may hang on.
+// figure is a number that may have a goal.
 type figure struct {
 	Name    string  `json:"name"`
 	Value   float64 `json:"value"`
 	Low     float64 `json:"low,omitempty"` // the interval of a ratio
 	High    float64 `json:"high,omitempty"`
 	Unit    unit    `json:"unit"`
-	Goal    *goal   `json:"goal,omitempty"` // nil: printed alone
+	Goal    *goal   `json:"goal,omitempty"` // nil means that there is none
 	Reached bool    `json:"reached"`
 }
 
-// goal is what a figure is to reach.
+// goal is a bound for a figure.
 type goal struct {
-	AtLeast bool    `json:"atLeast,omitempty"` // else: at most
+	AtLeast bool    `json:"atLeast,omitempty"` // false means at most
 	Bound   float64 `json:"bound"`
 }
 
@@ -80,10 +81,10 @@ func (g *goal) reached(v float64) bool {
 	return v <= g.Bound
 }
 
-// leftOut is a contender that was not measured, and why.
+// leftOut is a contender that was not measured, and the reason.
 type leftOut struct{ Name, Why string }
 
-// unit says how a number is written.
+// unit determines the format of a number.
 type unit string
 
 const (
@@ -127,7 +128,8 @@ func (u unit) format(v float64) string {
 	return digits(v)
 }
 
-// digits writes three significant digits, and no fewer than there are before the point.
+// digits formats v with three significant digits, or with all digits before the
+// decimal point.
 func digits(v float64) string {
 	switch a := math.Abs(v); {
 	case a == 0:
@@ -140,14 +142,13 @@ func digits(v float64) string {
 	return fmt.Sprintf("%.0f", v)
 }
 
-// summarize fills in what follows from the samples.
+// summarize computes the spread of each series.
 func (r *result) summarize() {
 	for _, s := range r.Series {
 		s.Spread = spreadOf(s.Samples)
 	}
 }
 
-// writeJSON writes the report to a file.
 func (r *report) writeJSON(file string) error {
 	data, err := json.MarshalIndent(r, "", "\t")
 	if err != nil {
@@ -156,7 +157,7 @@ func (r *report) writeJSON(file string) error {
 	return os.WriteFile(file, append(data, '\n'), 0o644)
 }
 
-// machine is where a run was made.
+// machine describes the machine of a run.
 type machine struct {
 	CPU    string `json:"cpu"`
 	Cores  int    `json:"cores"`
@@ -164,14 +165,14 @@ type machine struct {
 	Kernel string `json:"kernel"`
 	Go     string `json:"go"`
 	Arch   string `json:"arch"`
-	Load   string `json:"load"` // average of the minute before, which should be near 0
+	Load   string `json:"load"` // load average of the last minute; should be near 0
 }
 
 func (m machine) String() string {
-	return fmt.Sprintf("%d cores (%s), %.0f GiB, %s, %s %s, load %s before", m.Cores, m.CPU, float64(m.Memory)/(1<<30), m.Kernel, m.Go, m.Arch, m.Load)
+	return fmt.Sprintf("%d cores (%s), %.0f GiB, %s, %s %s, initial load %s", m.Cores, m.CPU, float64(m.Memory)/(1<<30), m.Kernel, m.Go, m.Arch, m.Load)
 }
 
-// readReport reads what writeJSON has written.
+// readReport reads a file written by writeJSON.
 func readReport(file string) (*report, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -179,7 +180,7 @@ func readReport(file string) (*report, error) {
 	}
 	r := new(report)
 	if err := json.Unmarshal(data, r); err != nil {
-		return nil, fmt.Errorf("%s is no report of bench: %w", file, err)
+		return nil, fmt.Errorf("%s: not a report of bench: %w", file, err)
 	}
 	return r, nil
 }

@@ -40,13 +40,13 @@ func TestSpreadLeavesTheSamplesInOrder(t *testing.T) {
 
 func TestVariation(t *testing.T) {
 	if got := variation([]int{32, 32}); got != 0 {
-		t.Errorf("even: %v", got)
+		t.Errorf("even counts: %v", got)
 	}
 	if got := variation([]int{0, 64}); !near(got, 1) {
-		t.Errorf("all on one of two: %v, want 1", got)
+		t.Errorf("all counts on one of two: %v, want 1", got)
 	}
 	if got := variation([]int{64, 0, 0, 0}); !near(got, math.Sqrt(3)) {
-		t.Errorf("all on one of four: %v, want √3", got)
+		t.Errorf("all counts on one of four: %v, want √3", got)
 	}
 }
 
@@ -57,14 +57,15 @@ func TestRatio(t *testing.T) {
 	}
 	ratio, low, high = ratioOf([]float64{1, 2, 3, 4, 5}, []float64{2, 3, 4})
 	if ratio != 1 || low >= 1 || high <= 1 {
-		t.Errorf("%v (%v–%v), want 1 within an interval", ratio, low, high)
+		t.Errorf("%v (%v–%v), want 1 inside the interval", ratio, low, high)
 	}
 	if r, l, h := ratioOf([]float64{1, 2, 3, 4, 5}, []float64{2, 3, 4}); r != ratio || l != low || h != high {
-		t.Error("the same samples give another interval")
+		t.Error("a second call returns another interval")
 	}
 }
 
-// TestRatioOfRounds: what the machine did besides is in both contenders of a round, and not in their ratio.
+// TestRatioOfRounds checks that a disturbance that affects all contenders of a
+// round does not affect their ratio.
 func TestRatioOfRounds(t *testing.T) {
 	samples, base := []float64{20, 40, 80, 160, 320}, []float64{10, 20, 40, 80, 160}
 	if ratio, low, high := ratioOf(samples, base); ratio != 2 || low != 2 || high != 2 {
@@ -137,7 +138,7 @@ func TestGoals(t *testing.T) {
 	}
 }
 
-// sample is a report with all that there can be.
+// sample returns a report with every kind of content.
 func sample() *report {
 	r := &run{result: &result{Name: "standby", What: "kill → serving", Beside: "peers", Goal: "≤ 0.5 ×", Bounds: "3 rounds", Seconds: 2}}
 	ours, peer, none := r.series("", standbyName, "Standby 1", inSeconds), r.series("", "peer", "", inSeconds), r.series("", "gone", "", inSeconds)
@@ -146,11 +147,11 @@ func sample() *report {
 		peer.add(v * 10)
 	}
 	r.ratio(ours, peer, atMost(0.5))
-	r.ratio(ours, none, atMost(0.5)) // was not measured: no figure
+	r.ratio(ours, none, atMost(0.5)) // no samples, so no figure
 	r.figure("wake-ups", 3, perSecond, atMost(0))
 	r.figure("printed", 3, count, nil)
 	r.note("A note.")
-	r.LeftOut = append(r.LeftOut, leftOut{"unicorn", "it is not installed"})
+	r.LeftOut = append(r.LeftOut, leftOut{"unicorn", "not installed"})
 	r.summarize()
 	return &report{
 		Machine: machine{CPU: "CPU", Cores: 2, Memory: 1 << 30, Kernel: "Linux 6", Go: "go1.26", Arch: "amd64", Load: "0.1"},
@@ -173,7 +174,7 @@ func TestJSON(t *testing.T) {
 	}
 	os.WriteFile(file, []byte("no JSON"), 0o600)
 	if _, err := readReport(file); err == nil || !strings.Contains(err.Error(), file) {
-		t.Errorf("of a file that is none: %v", err)
+		t.Errorf("malformed file: %v", err)
 	}
 }
 
@@ -186,14 +187,14 @@ func TestPrinted(t *testing.T) {
 	for _, want := range []string{
 		"standby: kill → serving", "  prefork, one standby  2.00 ms  1.50 ms – 2.50 ms  3  Standby 1",
 		"prefork, one standby / peer: 0.10 × (", "≤ 0.50 ×: reached", "wake-ups: 3.00/s, ≤ 0/s: NOT REACHED", "printed: 3\n", "A note.",
-		"left out: unicorn: it is not installed", "left out of standby: unicorn", "too few rounds to quote", "2 cores (CPU)",
+		"not measured: unicorn: not installed", "not measured in standby: unicorn", "few rounds: not for publication", "2 cores (CPU)",
 	} {
 		if !strings.Contains(out.String(), want) {
-			t.Errorf("it does not say %q:\n%s", want, out.String())
+			t.Errorf("output lacks %q:\n%s", want, out.String())
 		}
 	}
 	if strings.Contains(out.String(), "gone") {
-		t.Errorf("it tells of what was not measured:\n%s", out.String())
+		t.Errorf("output has a contender that was not measured:\n%s", out.String())
 	}
 }
 
@@ -209,7 +210,7 @@ func TestDocuments(t *testing.T) {
 	page, readme := filepath.Join(docs, "PERFORMANCE.md"), filepath.Join(root, "README.md")
 	write(page, "before\n<!-- bench:table -->\nold\n<!-- bench -->\nbetween\n<!-- bench:unknown -->kept<!-- bench -->\nafter\n")
 	write(readme, "<!-- bench:row standby -->\n<!-- bench -->\n<!-- bench:readme --><!-- bench -->")
-	for range 2 { // what it has written it replaces
+	for range 2 { // the second call replaces the text of the first
 		if err := sample().updateDocs(docs); err != nil {
 			t.Fatal(err)
 		}
@@ -217,13 +218,13 @@ func TestDocuments(t *testing.T) {
 	got, _ := os.ReadFile(page)
 	for _, want := range []string{"before\n<!-- bench:table -->\n| row", "| standby | prefork, one standby / peer | 0.10 ×", "| ≤ 0.50 × | reached |", "**not reached**", "<!-- bench -->\nbetween", "-->kept<!--", "after\n"} {
 		if !strings.Contains(string(got), want) {
-			t.Errorf("it does not contain %q:\n%s", want, got)
+			t.Errorf("document lacks %q:\n%s", want, got)
 		}
 	}
 	if strings.Contains(string(got), "old") {
-		t.Errorf("the old table is there:\n%s", got)
+		t.Errorf("document still has the old table:\n%s", got)
 	}
-	if got, _ := os.ReadFile(readme); !strings.Contains(string(got), "one standby / peer: 0.10 ×") || !strings.Contains(string(got), "after 2.00 ms** with one standby; the best of the others, peer, takes 20.0 ms.") {
+	if got, _ := os.ReadFile(readme); !strings.Contains(string(got), "one standby / peer: 0.10 ×") || !strings.Contains(string(got), "after 2.00 ms** with one standby; the best peer, peer, takes 20.0 ms.") {
 		t.Errorf("README: %s", got)
 	}
 	if _, err := os.Stat(filepath.Join(docs, "performance.svg")); err != nil {
@@ -231,12 +232,12 @@ func TestDocuments(t *testing.T) {
 	}
 	write(page, "<!-- bench:table -->")
 	if err := sample().updateDocs(docs); err == nil || !strings.Contains(err.Error(), page) {
-		t.Errorf("of a mark without an end: %v", err)
+		t.Errorf("mark without an end: %v", err)
 	}
 	r := sample()
 	r.Quick = true
 	if err := r.updateDocs(docs); err == nil {
-		t.Error("the documents take a quick run")
+		t.Error("a quick run updates the documents")
 	}
 }
 
@@ -261,12 +262,12 @@ Transfer/sec:      8.52MB
 	if err != nil || !strings.Contains(got.bad, "read 3") {
 		t.Errorf("%+v, %v", got, err)
 	}
-	got, err = parseWrk(strings.Replace(strings.Replace(out, "5.61ms", "1.05s ", 1), "%s", "", 1)) // it writes a space there
+	got, err = parseWrk(strings.Replace(strings.Replace(out, "5.61ms", "1.05s ", 1), "%s", "", 1)) // wrk pads with a space
 	if err != nil || got.p99 != 1050*time.Millisecond {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if _, err := parseWrk("unable to connect"); err == nil {
-		t.Error("no error of what is no result")
+		t.Error("no error for malformed output")
 	}
 }
 

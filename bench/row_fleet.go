@@ -8,10 +8,11 @@ import (
 	"time"
 )
 
-// fleet is many workers at once: started, sent a signal, stopped; by turns of a Manager and of a loop by hand.
+// fleet measures many workers at once: start, signal and stop, of a Manager and
+// of loops without it.
 func fleet(r *run) error {
 	rounds, signals := r.rounds(7, 2), 3
-	if err := roomFor(r.fleet); err != nil {
+	if err := checkTaskLimit(r.fleet); err != nil {
 		return err
 	}
 	r.bounds("%d rounds of %d workers, %d signals to each", rounds, r.fleet, signals)
@@ -21,11 +22,11 @@ func fleet(r *run) error {
 	}
 	n := strconv.Itoa(r.fleet)
 	hand := newCrowd(r, "by hand", "loops of StartProcess, Signal and Wait", lean, "hand", "-n", n)
-	wired := newCrowd(r, "by hand, with a socket each", "the same, and each process reads a socket whose end tells of its parent's", lean, "hand", "-wired", "-n", n)
+	wired := newCrowd(r, "by hand, with a socket each", "the same, and each process watches its parent through a socket", lean, "hand", "-wired", "-n", n)
 	pool := newCrowd(r, "prefork", "MaxWorkers "+n, lean, "pool", "-n", n)
 	for round := range rounds {
 		for _, c := range turns(round, []*crowd{hand, wired, pool}) {
-			if err := c.life(r, signals); err != nil {
+			if err := c.measure(r, signals); err != nil {
 				return err
 			}
 		}
@@ -54,10 +55,10 @@ func newCrowd(r *run, name, settings string, args ...string) *crowd {
 	}
 }
 
-// life is one start, some signals, one stop.
-func (c *crowd) life(r *run, signals int) error {
+// measure starts the processes, sends signals and stops them.
+func (c *crowd) measure(r *run, signals int) error {
 	began := time.Now()
-	p, err := c.up(r)
+	p, err := c.startReady(r)
 	if err != nil {
 		return err
 	}
@@ -80,16 +81,16 @@ func (c *crowd) life(r *run, signals int) error {
 	}
 	c.end.addTime(time.Since(began))
 	if !p.state.Success() {
-		return p.failed("it ended with %v", p.state)
+		return p.errorf("exit: %v", p.state)
 	}
 	return nil
 }
 
-// settle is a pause in which what was done last comes to rest.
+// settle is a pause after which the previous step has no more effect.
 const settle = 200 * time.Millisecond
 
-// up starts a contender and waits until all of its processes are ready.
-func (c *crowd) up(r *run) (*program, error) {
+// startReady starts a contender and waits until all of its processes are ready.
+func (c *crowd) startReady(r *run) (*program, error) {
 	p, err := r.start(c.spec)
 	if err != nil {
 		return nil, err
@@ -101,9 +102,9 @@ func (c *crowd) up(r *run) (*program, error) {
 	return p, nil
 }
 
-// memoryRow weighs idle workers and their manager.
+// memoryRow measures the memory of idle workers and of their manager.
 func memoryRow(r *run) error {
-	if err := roomFor(r.fleet); err != nil {
+	if err := checkTaskLimit(r.fleet); err != nil {
 		return err
 	}
 	r.bounds("%d workers", r.fleet)
@@ -112,32 +113,33 @@ func memoryRow(r *run) error {
 		return err
 	}
 	n := strconv.Itoa(r.fleet)
-	hand := r.series("an idle worker (PSS)", "bare", "the same program, not using the library", inBytes)
-	wired := r.series("an idle worker (PSS)", "bare, with a socket each", "the same, reading a socket whose end tells of its parent's", inBytes)
+	hand := r.series("an idle worker (PSS)", "bare", "the same program without calls of the library", inBytes)
+	wired := r.series("an idle worker (PSS)", "bare, with a socket each", "the same, each watching its parent through a socket", inBytes)
 	pool := r.series("an idle worker (PSS)", "prefork", "MaxWorkers "+n, inBytes)
-	if _, err := weigh(r, hand, spec{name: "bare", args: []string{lean, "hand", "-n", n}}, r.fleet); err != nil {
+	if _, err := measureMemory(r, hand, spec{name: "bare", args: []string{lean, "hand", "-n", n}}, r.fleet); err != nil {
 		return err
 	}
-	if _, err := weigh(r, wired, spec{name: "bare, with a socket each", args: []string{lean, "hand", "-wired", "-n", n}}, r.fleet); err != nil {
+	if _, err := measureMemory(r, wired, spec{name: "bare, with a socket each", args: []string{lean, "hand", "-wired", "-n", n}}, r.fleet); err != nil {
 		return err
 	}
-	many, err := weigh(r, pool, spec{name: "prefork", args: []string{lean, "pool", "-n", n}}, r.fleet)
+	many, err := measureMemory(r, pool, spec{name: "prefork", args: []string{lean, "pool", "-n", n}}, r.fleet)
 	if err != nil {
 		return err
 	}
-	one, err := weigh(r, nil, spec{name: "prefork", args: []string{lean, "pool", "-n", "1"}}, 1)
+	one, err := measureMemory(r, nil, spec{name: "prefork", args: []string{lean, "pool", "-n", "1"}}, 1)
 	if err != nil {
 		return err
 	}
 	r.ratio(pool, hand, atMost(1.1))
 	r.ratio(pool, wired, nil)
 	r.figure("private memory of the manager per worker", float64(many.private-one.private)/float64(r.fleet-1), inBytes, atMost(8<<10))
-	r.note("The manager's private memory: %s with 1 worker, %s with %s.", inBytes.format(float64(one.private)), inBytes.format(float64(many.private)), n)
+	r.note("Private memory of the manager: %s with 1 worker, %s with %s.", inBytes.format(float64(one.private)), inBytes.format(float64(many.private)), n)
 	return nil
 }
 
-// weigh starts n workers, adds the memory of each to into, and returns that of the process above them.
-func weigh(r *run, into *series, s spec, n int) (memory, error) {
+// measureMemory starts n workers and adds the memory of each to the series. It
+// returns the memory of their parent.
+func measureMemory(r *run, perWorker *series, s spec, n int) (memory, error) {
 	c := crowd{spec: s}
 	p, err := r.start(c.spec)
 	if err != nil {
@@ -150,15 +152,15 @@ func weigh(r *run, into *series, s spec, n int) (memory, error) {
 	time.Sleep(r.lasts(2*time.Second, settle))
 	workers := children(p.pid())
 	if len(workers) != n {
-		return memory{}, p.failed("it has %d workers, want %d", len(workers), n)
+		return memory{}, p.errorf("%d workers, want %d", len(workers), n)
 	}
-	if into != nil {
+	if perWorker != nil {
 		for _, pid := range workers {
 			m, err := memoryOf(pid)
 			if err != nil {
 				return memory{}, err
 			}
-			into.add(float64(m.proportional))
+			perWorker.add(float64(m.proportional))
 		}
 	}
 	return memoryOf(p.pid())

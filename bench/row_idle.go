@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// idle counts how often the processes of pools wake up that have nothing to do.
+// idle counts how often the processes of idle pools wake up.
 func idle(r *run) error {
 	window, settles := r.lasts(20*time.Second, 2*time.Second), r.lasts(5*time.Second, time.Second)
 	peers := 10
-	if err := roomFor(r.fleet); err != nil {
+	if err := checkTaskLimit(r.fleet); err != nil {
 		return err
 	}
-	r.bounds("%d workers, the peers %d; %v idle, after %v to come to rest", r.fleet, peers, window, settles)
+	r.bounds("%d workers, %d of the peers; %v idle, after %v to settle", r.fleet, peers, window, settles)
 	lean, err := r.builds.program("lean", false)
 	if err != nil {
 		return err
@@ -41,14 +41,14 @@ func idle(r *run) error {
 				r.figure(fmt.Sprintf("%s, %d workers (%s)", peer.name, peers, peer.settings), wakes, perSecond, nil)
 			}
 		}
-		if err := r.without(peer.name, err); err != nil {
+		if err := r.skipMissing(peer.name, err); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// idlePeers are those that wake up to look around.
+// idlePeers lists the peers that poll.
 var idlePeers = []struct {
 	name, settings string
 	spec           func(r *run, workers int) (spec, readiness, error)
@@ -71,26 +71,28 @@ var idlePeers = []struct {
 	}},
 }
 
-// readiness waits until n workers of a contender are up.
+// A readiness waits until n workers of a contender are ready.
 type readiness func(ctx context.Context, p *program, n int) error
 
 func linesReady(ctx context.Context, p *program, n int) error { return p.expectN(ctx, n, "ready") }
 
-// childrenReady is for contenders that do not say a line: their workers are there, and a moment has passed.
+// childrenReady is for contenders without output: it waits for the number of
+// children, and a moment more.
 func childrenReady(ctx context.Context, p *program, n int) error {
 	for began := time.Now(); len(children(p.pid())) < n; time.Sleep(10 * time.Millisecond) {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if time.Since(began) > limit {
-			return p.failed("%d workers within %v, want %d", len(children(p.pid())), limit, n)
+			return p.errorf("%d workers within %v, want %d", len(children(p.pid())), limit, n)
 		}
 	}
 	time.Sleep(time.Second)
 	return nil
 }
 
-// idleWakeups starts a contender and returns how often in a second it and its workers woke up, all together.
+// idleWakeups starts a contender and returns the number of wake-ups per second
+// of all its processes together.
 func idleWakeups(r *run, s spec, n int, settles, window time.Duration, ready readiness) (float64, error) {
 	p, err := r.start(s)
 	if err != nil {
@@ -100,8 +102,8 @@ func idleWakeups(r *run, s spec, n int, settles, window time.Duration, ready rea
 	if err := ready(r.ctx, p, n); err != nil {
 		return 0, err
 	}
-	all, _ := carriers(p.id)
-	if err := rest(r.ctx, settles); err != nil {
+	all, _ := processesOf(p.id)
+	if err := sleep(r.ctx, settles); err != nil {
 		return 0, err
 	}
 	count := func() (sum int64) {
@@ -111,15 +113,15 @@ func idleWakeups(r *run, s spec, n int, settles, window time.Duration, ready rea
 		return sum
 	}
 	before, began := count(), time.Now()
-	if err := rest(r.ctx, window); err != nil {
+	if err := sleep(r.ctx, window); err != nil {
 		return 0, err
 	}
-	took := time.Since(began) // reading /proc of thousands of threads takes a while, each after the same time
+	took := time.Since(began) // reading /proc takes long, but each thread is read at the same interval
 	return float64(count()-before) / took.Seconds(), nil
 }
 
-// rest lets time pass, unless the run is broken off.
-func rest(ctx context.Context, d time.Duration) error {
+// sleep waits for d unless the run is canceled.
+func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):
 		return nil

@@ -10,56 +10,83 @@ import (
 	"time"
 )
 
-// spawnToMain measures what a program pays for what it links: from its start by hand to the first line of its main.
+// spawnToMain measures the startup cost of the packages that a program links:
+// the time from its start by hand to the first line of its main.
 func spawnToMain(r *run) error {
 	rounds := r.rounds(100, 5)
 	r.bounds("%d rounds", rounds)
-	type contender struct {
-		file string
-		args []string
-		took *series
-	}
-	var all []*contender
-	for _, p := range []struct {
-		name, links string
-		args        []string
-	}{
-		{"bare", "os alone", nil},
-		{"lean", "this library, and with it net", []string{"child"}},
-		{"web", "net/http, fasthttp, tableflip and this library", []string{"main"}},
-	} {
+	var all []*linked
+	for _, p := range linkedPrograms {
 		for _, cgo := range []bool{false, true} {
-			settings := "CGO_ENABLED=0"
-			if cgo {
-				settings = "CGO_ENABLED=1"
-			}
-			file, err := r.builds.program(p.name, cgo)
-			if err := r.without(p.links+", "+settings, err); err != nil {
-				return err
-			}
-			if err == nil {
-				all = append(all, &contender{file, p.args, r.series(p.links, settings, "", inSeconds)})
-			}
-		}
-	}
-	for round := range rounds {
-		for _, c := range turns(round, all) {
-			took, err := firstOutput(c.file, c.args)
+			c, err := p.build(r, cgo)
 			if err != nil {
 				return err
 			}
-			c.took.addTime(took)
+			if c != nil {
+				all = append(all, c)
+			}
 		}
 	}
-	for i := 1; i < len(all); i++ {
-		if all[i].took.Group == all[i-1].took.Group {
-			r.ratio(all[i].took, all[i-1].took, nil)
-		}
+	if err := alternate(rounds, all, (*linked).measure); err != nil {
+		return err
 	}
+	compareLinked(r, all)
 	return nil
 }
 
-// firstOutput is how long a program takes to its first line of output. Then it is killed.
+// linkedProgram is a program that links some packages.
+type linkedProgram struct {
+	name, links string
+	args        []string
+}
+
+var linkedPrograms = []linkedProgram{
+	{"bare", "os only", nil},
+	{"lean", "this library, and with it net", []string{"child"}},
+	{"web", "net/http, fasthttp, tableflip and this library", []string{"main"}},
+}
+
+// linked is a contender: a linkedProgram with or without cgo.
+type linked struct {
+	file string
+	args []string
+	took *series
+}
+
+// build returns nil if cgo is not available.
+func (p linkedProgram) build(r *run, cgo bool) (*linked, error) {
+	settings := "CGO_ENABLED=0"
+	if cgo {
+		settings = "CGO_ENABLED=1"
+	}
+	file, err := r.builds.program(p.name, cgo)
+	if err != nil {
+		return nil, r.skipMissing(p.links+", "+settings, err)
+	}
+	return &linked{file, p.args, r.series(p.links, settings, "", inSeconds)}, nil
+}
+
+func (c *linked) measure() error {
+	took, err := firstOutput(c.file, c.args)
+	if err == nil {
+		c.took.addTime(took)
+	}
+	return err
+}
+
+// compareLinked compares each program with cgo with the same without.
+func compareLinked(r *run, all []*linked) {
+	for i, without := range all {
+		for _, with := range all[i+1:] {
+			if with.took.Group == without.took.Group {
+				r.ratio(with.took, without.took, nil)
+			}
+		}
+	}
+}
+
+// firstOutput returns the time that a program takes to its first line of
+// output. It then kills the program.
 func firstOutput(file string, args []string) (time.Duration, error) {
 	out, w, err := os.Pipe()
 	if err != nil {
@@ -77,7 +104,7 @@ func firstOutput(file string, args []string) (time.Duration, error) {
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		return 0, fmt.Errorf("%s %v said %q: %w", file, args, line, err)
+		return 0, fmt.Errorf("%s %v printed %q: %w", file, args, line, err)
 	}
 	return time.Since(began), nil
 }

@@ -14,10 +14,11 @@ import (
 	"github.com/prefork-go/prefork/internal/pool"
 )
 
-// policy measures what the policy costs for each event: a worker has ended, its slot is spawned, the next one is ready.
+// policy measures the cost of an event in the policy. In each life a worker
+// exits, its slot is spawned, and the new worker becomes ready.
 func policy(r *run) error {
 	rounds, lives := r.rounds(40, 4), 20_000
-	r.bounds("%d rounds of %d lives of workers, in slots at random, in this process; processor time of its thread", rounds, lives)
+	r.bounds("%d rounds of %d lives of workers, in random slots, in this process; processor time of its thread", rounds, lives)
 	sizes := []int{10, 100, 1000, 10_000}
 	pools := make([]*fullPool, len(sizes))
 	for i, n := range sizes {
@@ -43,7 +44,7 @@ func policy(r *run) error {
 type fullPool struct {
 	pool  *pool.Pool
 	ids   []int // of the worker in each slot
-	order []int // of slots whose worker ends
+	order []int // slots, in the order in which their workers exit
 	next  int
 	now   pool.Time
 	took  *series
@@ -62,7 +63,8 @@ func newFullPool(n int) *fullPool {
 	return l
 }
 
-// measure lets n workers end and be replaced, and returns nanoseconds for each of the three events.
+// measure replaces n workers and returns the nanoseconds for each of the three
+// events.
 func (l *fullPool) measure(n int) float64 {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

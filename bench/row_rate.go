@@ -9,21 +9,23 @@ import (
 	"time"
 )
 
-// serverWorkers is how many workers serve where there is a pool.
+// serverWorkers is the number of workers of each pool of servers.
 const serverWorkers = 2
 
-// rate measures requests per second, and the 99th percentile of their latencies: two handlers, two HTTP servers, both kinds
-// of sockets, workers with one thread and with the default, beside one process and beside fasthttp's prefork.
+// rate measures the requests per second and the 99th percentile of the
+// latencies. It combines two handlers, two HTTP servers, both kinds of sockets,
+// and workers with one thread and with the default. The base lines are one
+// process and fasthttp's prefork.
 func rate(r *run) error {
 	if _, err := command("wrk"); err != nil {
-		return r.without("everything", err)
+		return r.skipMissing("everything", err)
 	}
 	web, err := r.builds.program("web", false)
 	if err != nil {
 		return err
 	}
 	rounds, lasts := r.rounds(12, 1), r.lasts(time.Second, time.Second)
-	r.bounds("%d workers; wrk, 1 thread, %d connections; %d rounds of %v after 1 s to warm up; %s; alloc also with everything on all",
+	r.bounds("%d workers; wrk, 1 thread, %d connections; %d rounds of %v after a warm-up of 1 s; %s; alloc also with load and servers on all processors",
 		serverWorkers, connections, rounds, lasts, r.cpus)
 	var all []*rated
 	for _, fast := range []bool{false, true} {
@@ -40,7 +42,7 @@ func rate(r *run) error {
 	}
 	compareRates(r, all)
 	if len(r.cpus.serve) == 1 {
-		r.note("With the load apart the servers have one processor here. There one process has one thread as well, so that ≥ 1.3 × it is a goal only where the load is beside them.")
+		r.note("With the load on other processors, the servers have one processor here. One process then has one thread, too, so the goal of ≥ 1.3 × one process applies only with the load beside the servers.")
 	}
 	return nil
 }
@@ -50,10 +52,10 @@ type rated struct {
 	spec      spec
 	path      string
 	rate, p99 *series
-	against   string // for ours: which of the peer's is the same
+	against   string // for this library: the peer with the same sockets
 }
 
-// ratedServers are the contenders for one handler and one HTTP server.
+// ratedServers returns the contenders for one handler and one HTTP server.
 func ratedServers(r *run, web string, apart bool, path string, fast bool) (all []*rated) {
 	server, cpus := "net/http", r.cpus.serve
 	if fast {
@@ -80,9 +82,9 @@ func ratedServers(r *run, web string, apart bool, path string, fast bool) (all [
 			socket, flag = "a socket each", "-each"
 		}
 		peer := "fasthttp/prefork, " + socket
-		add(peer, "GOMAXPROCS=1 in workers, its own choice", "", "fasthttp", flag)
+		add(peer, "GOMAXPROCS=1 in workers, its default", "", "fasthttp", flag)
 		all[len(all)-1].spec.env = []string{"GOMAXPROCS=" + n} // its number of workers
-		add("prefork, "+socket, "GOMAXPROCS left alone", peer, "prefork", "-workers", n, flag)
+		add("prefork, "+socket, "default GOMAXPROCS", peer, "prefork", "-workers", n, flag)
 		add("prefork, "+socket+", GOMAXPROCS=1", "Resources.GOMAXPROCS 1", peer, "prefork", "-workers", n, "-gomaxprocs", "1", flag)
 	}
 	return all
@@ -90,7 +92,7 @@ func ratedServers(r *run, web string, apart bool, path string, fast bool) (all [
 
 const oneProcess = "one process"
 
-// measure starts the server, warms it up, and loads it once.
+// measure starts the server, warms it up, and measures it once.
 func (c *rated) measure(r *run, lasts time.Duration) error {
 	port := freePort()
 	s := c.spec
@@ -112,14 +114,15 @@ func (c *rated) measure(r *run, lasts time.Duration) error {
 		return err
 	}
 	if got.bad != "" {
-		return p.failed("%s", got.bad)
+		return p.errorf("%s", got.bad)
 	}
 	c.rate.add(got.rate)
 	c.p99.addTime(got.p99)
 	return nil
 }
 
-// compareRates sets each of ours beside the peer's with the same socket, and beside one process.
+// compareRates compares each contender of this library with the peer with the
+// same sockets, and with one process.
 func compareRates(r *run, all []*rated) {
 	byTitle := map[string]*rated{}
 	for _, c := range all {
@@ -134,7 +137,7 @@ func compareRates(r *run, all []*rated) {
 			single := byTitle[join(c.rate.Group, oneProcess)]
 			g := atLeast(1.3)
 			if len(c.spec.cpus) == 1 {
-				g = nil // there one process has one thread, too, and nothing to lose by more
+				g = nil // one process has one thread, too
 			}
 			r.ratio(c.rate, single.rate, g)
 			r.ratio(c.p99, single.p99, nil)

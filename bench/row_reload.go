@@ -12,17 +12,18 @@ import (
 	"github.com/prefork-go/prefork/internal/loadgen"
 )
 
-// clients is how many make requests, each on a new connection for each request, with a pause between two. None of the
-// contenders is at its limit with that, so that what a reload costs can be seen.
+// clients is the number of clients. Each opens a connection for each request
+// and pauses after it. No contender is saturated, so the cost of a reload is
+// visible.
 const clients = 8
 
-// think is the pause of one client.
+// think returns the pause of a client.
 func think() time.Duration { return 2*time.Millisecond + rand.N(4*time.Millisecond) }
 
-// reload reloads servers under load, and counts what is lost and what is late.
+// reload reloads servers under load and measures failures and latencies.
 func reload(r *run) error {
 	rounds, reloads := r.rounds(10, 1), 2
-	r.bounds("%d × %d reloads, one each second (start_server: 2.5 s), and as long without, by turns; %d clients, a new connection for each request, 2–6 ms between two; %d workers; %s",
+	r.bounds("%d × %d reloads, one each second (start_server: 2.5 s), alternating with the same time without; %d clients, a new connection for each request, 2–6 ms between two; %d workers; %s",
 		rounds, reloads, clients, serverWorkers, r.cpus)
 	defer pin(r.cpus.load)()
 	var all []*loaded
@@ -32,20 +33,16 @@ func reload(r *run) error {
 		}
 	}()
 	for _, c := range reloadables {
-		l, err := c.up(r)
+		l, err := c.start(r)
 		if l != nil {
 			all = append(all, l)
 		}
-		if err := r.without(c.name, err); err != nil {
+		if err := r.skipMissing(c.name, err); err != nil {
 			return err
 		}
 	}
-	for round := range rounds {
-		for _, l := range turns(round, all) {
-			if err := l.round(r, reloads); err != nil {
-				return err
-			}
-		}
+	if err := alternate(rounds, all, func(l *loaded) error { return l.round(r, reloads) }); err != nil {
+		return err
 	}
 	for _, l := range all {
 		var none, late *goal
@@ -55,13 +52,13 @@ func reload(r *run) error {
 		r.figure(fmt.Sprintf("%s: failed of %d", l.program.name, l.requests), float64(l.failed), count, none)
 		r.ratio(l.reloading, l.quiet, late)
 		if l.failed > 0 {
-			r.note("%s, its first failure: %v", l.program.name, l.first)
+			r.note("First failure of %s: %v", l.program.name, l.first)
 		}
 	}
 	return nil
 }
 
-// loaded is a server that is reloaded under load.
+// loaded is a server under load.
 type loaded struct {
 	*program
 	reloadable
@@ -71,7 +68,7 @@ type loaded struct {
 	first            error
 }
 
-func (c reloadable) up(r *run) (*loaded, error) {
+func (c reloadable) start(r *run) (*loaded, error) {
 	port := freePort()
 	s, err := c.spec(r, port)
 	if err != nil {
@@ -88,10 +85,10 @@ func (c reloadable) up(r *run) (*loaded, error) {
 	}
 	l.reloading = r.series(c.name, "p99 through reloads", c.settings, inSeconds)
 	l.quiet = r.series(c.name, "p99 without", c.settings, inSeconds)
-	return l, rest(r.ctx, settle)
+	return l, sleep(r.ctx, settle)
 }
 
-// round loads the server without reloads and with them.
+// round loads the server without reloads, and again with them.
 func (l *loaded) round(r *run, reloads int) error {
 	every := max(time.Second, l.every)
 	for _, reloading := range []bool{false, true} {
@@ -119,7 +116,7 @@ func (l *loaded) round(r *run, reloads int) error {
 		workers := 0
 		answered.Range(func(_, _ any) bool { workers++; return true })
 		if reloading && workers <= reloads {
-			return l.program.failed("%d processes have answered through %d reloads: it was not reloaded each time", workers, reloads)
+			return l.program.errorf("%d processes have answered during %d reloads: some reloads had no effect", workers, reloads)
 		}
 		if reloading {
 			l.reloading.addTime(got.Latency.Percentile(99))
@@ -137,7 +134,7 @@ func (l *loaded) during(r *run, reloads int, every time.Duration, reloading bool
 				return err
 			}
 		}
-		if err := rest(r.ctx, every); err != nil {
+		if err := sleep(r.ctx, every); err != nil {
 			return err
 		}
 	}

@@ -9,67 +9,64 @@ import (
 	"time"
 )
 
-// respawn kills a worker and waits for the first line of its replacement's main, by turns of a Manager and of a loop of
-// wait and start.
+// respawn kills a worker and waits for the first line of its replacement's
+// main. It compares a Manager with a loop of wait and start.
 func respawn(r *run) error {
 	rounds := r.rounds(300, 10)
-	r.bounds("%d rounds, each worker at work for %v before", rounds, pause)
+	r.bounds("%d rounds, each worker killed %v after it is ready", rounds, pause)
 	lean, err := r.builds.program("lean", false)
 	if err != nil {
 		return err
 	}
 	floor := &dying{word: "main", series: r.series("", "by hand", "StartProcess and Wait in a loop", inSeconds)}
-	wired := &dying{word: "main", series: r.series("", "by hand, with a socket each", "the same, and each process reads a socket whose end tells of its parent's", inSeconds)}
+	wired := &dying{word: "main", series: r.series("", "by hand, with a socket each", "the same, and each process watches its parent through a socket", inSeconds)}
 	pool := &dying{word: "main", series: r.series("", "prefork", "MaxWorkers 1, ErrRespawnInterval -1", inSeconds)}
 	floor.args = []string{lean, "hand", "-again"}
 	wired.args = []string{lean, "hand", "-again", "-wired"}
 	pool.args = []string{lean, "pool", "-unpaced"}
 	all := []*dying{floor, wired, pool}
 	for _, d := range all {
-		if err := d.up(r); err != nil {
+		if err := d.start(r); err != nil {
 			return err
 		}
 		defer d.stop()
 	}
-	for round := range rounds {
-		for _, d := range turns(round, all) {
-			if err := d.kill(r); err != nil {
-				return err
-			}
-		}
+	if err := alternate(rounds, all, func(d *dying) error { return d.kill(r) }); err != nil {
+		return err
 	}
 	r.ratio(pool.series, floor.series, atMost(1.15))
 	r.ratio(pool.series, wired.series, nil)
 	return nil
 }
 
-// pause is how long a worker is left at work: what its start has left to do is over then.
+// pause is the time between the readiness of a worker and its end, in which it
+// completes its startup.
 const pause = 10 * time.Millisecond
 
-// dying is a contender whose one worker is killed again and again.
+// dying is a contender whose only worker is killed repeatedly.
 type dying struct {
 	*program
 	args   []string
-	word   string // begins the line by which a replacement tells of itself
+	word   string // first word of the line that a replacement prints
 	series *series
 	worker int
 }
 
-func (d *dying) up(r *run) (err error) {
+func (d *dying) start(r *run) (err error) {
 	if d.program, err = r.start(spec{name: d.series.Name, args: d.args}); err != nil {
 		return err
 	}
 	return d.next(r)
 }
 
-// next waits for the next worker.
+// next reads the pid of the next worker.
 func (d *dying) next(r *run) error {
 	fields, err := d.expect(r.ctx, d.word)
 	if err != nil {
 		return err
 	}
 	if len(fields) != 1 {
-		return fmt.Errorf("%s: %s without a pid", d.name, d.word)
+		return fmt.Errorf("%s: line %q has no pid", d.name, d.word)
 	}
 	d.worker, err = strconv.Atoi(fields[0])
 	return err
@@ -80,9 +77,7 @@ func (d *dying) kill(r *run) error {
 		if _, err := d.expect(r.ctx, "ready"); err != nil {
 			return err
 		}
-	}
-	if d.word == "main" {
-		if err := rest(r.ctx, pause); err != nil {
+		if err := sleep(r.ctx, pause); err != nil {
 			return err
 		}
 	}

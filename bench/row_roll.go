@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// roll measures a reload of many workers: one after another, several at a time, all at once.
+// roll measures a reload of many workers: one at a time, several at a time, and
+// all at once.
 func roll(r *run) error {
 	workers, rounds := 64, r.rounds(10, 2)
 	if r.quick {
@@ -36,28 +37,32 @@ func roll(r *run) error {
 			return err
 		}
 	}
-	for round := range rounds {
-		for _, c := range turns(round, all) {
-			if err := rest(r.ctx, settle); err != nil {
-				return err
-			}
-			began := time.Now()
-			c.program.signal(c.signal)
-			if err := c.expectN(r.ctx, workers, "ready"); err != nil {
-				return err
-			}
-			c.took.addTime(time.Since(began))
-		}
+	if err := alternate(rounds, all, func(c *reloaded) error { return c.measure(r, workers) }); err != nil {
+		return err
 	}
 	for _, c := range all[1:] {
 		r.ratio(c.took, once.took, nil)
 	}
-	r.note("One after another is one start after another: %s for each worker, of which spawn → ready is nearly all.",
+	r.note("One at a time takes %s for each worker, nearly all of it between spawn and ready.",
 		inSeconds.format(median(all[1].took.Samples)/float64(workers)))
 	return nil
 }
 
-// reloaded is a pool that is reloaded again and again.
+// measure reloads the pool once.
+func (c *reloaded) measure(r *run, workers int) error {
+	if err := sleep(r.ctx, settle); err != nil {
+		return err
+	}
+	began := time.Now()
+	c.program.signal(c.signal)
+	if err := c.expectN(r.ctx, workers, "ready"); err != nil {
+		return err
+	}
+	c.took.addTime(time.Since(began))
+	return nil
+}
+
+// reloaded is a pool that is reloaded repeatedly.
 type reloaded struct {
 	*program
 	signal syscall.Signal

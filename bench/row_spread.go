@@ -10,10 +10,11 @@ import (
 	"sync"
 )
 
-// connections are how many are open at a time.
+// connections is the number of open connections.
 const connections = 64
 
-// spreadRow opens connections at once and counts which worker has taken which.
+// spreadRow opens connections at the same time and counts how many each worker
+// has accepted.
 func spreadRow(r *run) error {
 	rounds := r.rounds(40, 3)
 	r.bounds("%d connections at once, %d rounds, over 2, 4 and 8 workers", connections, rounds)
@@ -30,7 +31,7 @@ func spreadRow(r *run) error {
 			{name: "fasthttp/prefork, Reuseport", args: []string{web, "fasthttp", "-each", "-listen", port()}},
 			{name: "fasthttp/prefork", args: []string{web, "fasthttp", "-listen", port()}},
 		}
-		chance := math.Sqrt(float64(k-1) / connections)
+		random := math.Sqrt(float64(k-1) / connections)
 		err := spreadOver(r, k, rounds, all)
 		for _, s := range all {
 			s.stop()
@@ -43,10 +44,10 @@ func spreadRow(r *run) error {
 			if i == 0 {
 				g = atMost(1.2)
 			}
-			r.figure(fmt.Sprintf("%d workers: %s, mean / chance (%.3f)", k, s.name, chance), mean(s.took.Samples)/chance, times, g)
+			r.figure(fmt.Sprintf("%d workers: %s, mean / random (%.3f)", k, s.name, random), mean(s.took.Samples)/random, times, g)
 		}
 	}
-	r.note("Chance is √((k−1)/%d): what throwing each connection at a worker by a die would give.", connections)
+	r.note("Random is √((k−1)/%d), the expected value for a random worker for each connection.", connections)
 	return nil
 }
 
@@ -80,15 +81,16 @@ func spreadOver(r *run, k, rounds int, all []*spreading) (err error) {
 	return nil
 }
 
-// count opens the connections, makes a request on each while all are open, and counts them for each of k workers.
+// count opens the connections and sends a request on each while all are open.
+// It returns the number of connections of each of k workers.
 func (s *spreading) count(k int) ([]int, error) {
 	var mu sync.Mutex
-	taken := map[string]int{}
+	accepted := map[string]int{}
 	var failed error
-	var open, asked sync.WaitGroup
+	var open, done sync.WaitGroup
 	open.Add(connections)
 	for range connections {
-		asked.Go(func() {
+		done.Go(func() {
 			worker, err := func() (string, error) {
 				conn, err := net.Dial("tcp", s.address())
 				if err != nil {
@@ -103,21 +105,21 @@ func (s *spreading) count(k int) ([]int, error) {
 			}()
 			mu.Lock()
 			defer mu.Unlock()
-			taken[worker]++
+			accepted[worker]++
 			if err != nil {
 				failed = err
 			}
 		})
 	}
-	asked.Wait()
+	done.Wait()
 	if failed != nil {
-		return nil, s.failed("%v", failed)
+		return nil, s.errorf("%v", failed)
 	}
-	if len(taken) > k {
-		return nil, s.failed("%d workers have answered, and there are %d", len(taken), k)
+	if len(accepted) > k {
+		return nil, s.errorf("%d workers have answered, want at most %d", len(accepted), k)
 	}
 	counts := make([]int, 0, k)
-	for _, n := range taken {
+	for _, n := range accepted {
 		counts = append(counts, n)
 	}
 	return append(counts, make([]int, k-len(counts))...), nil

@@ -13,14 +13,16 @@ import (
 	"time"
 )
 
-// respite is how long a worker lives at least before it is killed: runit and s6 start nothing twice within a second, and to this library a
-// life of less than a second is a short one.
-const respite = 1200 * time.Millisecond
+// minLife is the minimum lifetime of a worker before it is killed. The
+// supervisors runit and s6 start nothing twice within a second, and this
+// library considers a worker that lives for less than a second a crash.
+const minLife = 1200 * time.Millisecond
 
-// standby kills the one worker of a server and asks at once, until another one answers.
+// standby kills the only worker of a server and sends requests until another
+// worker answers.
 func standby(r *run) error {
 	rounds := r.rounds(60, 3)
-	r.bounds("%d rounds, %v apart, all contenders with one worker at the same time", rounds, respite)
+	r.bounds("%d rounds, %v apart, all contenders running with one worker each", rounds, minLife)
 	var all []*server
 	defer func() {
 		for _, s := range all {
@@ -28,11 +30,11 @@ func standby(r *run) error {
 		}
 	}()
 	for _, c := range servers {
-		s, err := c.up(r)
+		s, err := c.start(r)
 		if s != nil {
 			all = append(all, s)
 		}
-		if err := r.without(c.name, err); err != nil {
+		if err := r.skipMissing(c.name, err); err != nil {
 			return err
 		}
 	}
@@ -44,18 +46,8 @@ func standby(r *run) error {
 		return err
 	}
 	for round := range rounds {
-		if err := rest(r.ctx, respite); err != nil {
+		if err := killAll(r, round, all, bare); err != nil {
 			return err
-		}
-		for _, s := range turns(round, all) {
-			if err := s.kill(r); err != nil {
-				return err
-			}
-		}
-		for _, d := range turns(round, bare) {
-			if err := d.kill(r); err != nil {
-				return err
-			}
 		}
 	}
 	compareStandby(r, all)
@@ -66,7 +58,26 @@ func standby(r *run) error {
 	return nil
 }
 
-// withoutServers are contenders that only say when their worker is at work: what the servers add to both is left away.
+// killAll is one round of standby.
+func killAll(r *run, round int, all []*server, bare []*dying) error {
+	if err := sleep(r.ctx, minLife); err != nil {
+		return err
+	}
+	for _, s := range turns(round, all) {
+		if err := s.kill(r); err != nil {
+			return err
+		}
+	}
+	for _, d := range turns(round, bare) {
+		if err := d.kill(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withoutServers returns contenders whose workers only print a line when they
+// are ready, to measure without the cost of the servers.
 func withoutServers(r *run) (all []*dying, err error) {
 	lean, err := r.builds.program("lean", false)
 	if err != nil {
@@ -76,25 +87,25 @@ func withoutServers(r *run) (all []*dying, err error) {
 	ours := &dying{word: "ready", args: []string{lean, "pool", "-standby", "1"}}
 	ours.series = r.series(group, standbyName, "Standby 1", inSeconds)
 	hand := &dying{word: "ready", args: []string{lean, "hand", "-parked"}}
-	hand.series = r.series(group, "by hand, a parked process", "Wait, and a byte to a process that waits for it in a blocking read", inSeconds)
+	hand.series = r.series(group, "by hand, a parked process", "Wait, and a byte to a process in a blocking read", inSeconds)
 	for _, d := range []*dying{ours, hand} {
-		if err := d.up(r); err != nil {
+		if err := d.start(r); err != nil {
 			return all, err
 		}
 		all = append(all, d)
 	}
 	original := &dying{word: "ready"}
 	if original.args, err = r.perlScript("prefork_worker.pl", "Parallel::Prefork"); err != nil {
-		return all, r.without(join(group, "Parallel::Prefork"), err)
+		return all, r.skipMissing(join(group, "Parallel::Prefork"), err)
 	}
 	original.series = r.series(group, "Parallel::Prefork", "err_respawn_interval 0", inSeconds)
-	if err := original.up(r); err != nil {
+	if err := original.start(r); err != nil {
 		return all, err
 	}
 	return append(all, original), nil
 }
 
-// compareStandby compares the standby with the best of the others.
+// compareStandby compares the standby with the best peer.
 func compareStandby(r *run, all []*server) {
 	var ours, best *series
 	for _, s := range all {
@@ -119,10 +130,10 @@ type server struct {
 	*program
 	port   int
 	series *series
-	worker string // its pid
+	worker string // the worker's pid
 }
 
-// oneServer is how a server with one worker is started.
+// oneServer describes how to start a server with one worker.
 type oneServer struct {
 	name, settings string
 	spec           func(r *run, port int) (spec, error)
@@ -139,12 +150,12 @@ var servers = []oneServer{
 	{"Starlet", "--max-workers 1 --err-respawn-interval 0", func(r *run, port int) (spec, error) {
 		return starlet(r, port, 1, "--err-respawn-interval", "0")
 	}},
-	{"fasthttp/prefork", "GOMAXPROCS 1, RecoverThreshold out of reach", func(r *run, port int) (spec, error) {
+	{"fasthttp/prefork", "GOMAXPROCS 1, unlimited RecoverThreshold", func(r *run, port int) (spec, error) {
 		web, err := r.builds.program("web", false)
 		return fasthttpPrefork(web, port, 1, "-fast"), err
 	}},
-	{"runit", "runsv; ./run is one process with fasthttp's server", runit},
-	{"s6", "s6-supervise, the same; it lets a second pass", s6},
+	{"runit", "runsv; ./run is a process with fasthttp's server", runit},
+	{"s6", "s6-supervise, the same; it waits for a second", s6},
 	{"gunicorn", "--workers 1, sync", func(r *run, port int) (spec, error) { return gunicorn(r, port, 1) }},
 	{"unicorn", "worker_processes 1", func(r *run, port int) (spec, error) { return unicorn(r, port, 1) }},
 }
@@ -175,14 +186,14 @@ func supervised(r *run, supervisor, service string, port int) (spec, error) {
 	return spec{args: []string{path, dir}}, os.WriteFile(filepath.Join(dir, "run"), []byte(script), 0o700)
 }
 
-func (c oneServer) up(r *run) (*server, error) {
+func (c oneServer) start(r *run) (*server, error) {
 	port := freePort()
-	how, err := c.spec(r, port)
+	sp, err := c.spec(r, port)
 	if err != nil {
 		return nil, err
 	}
-	how.name = c.name
-	p, err := r.start(how)
+	sp.name = c.name
+	p, err := r.start(sp)
 	if err != nil {
 		return nil, err
 	}
@@ -194,19 +205,20 @@ func (c oneServer) up(r *run) (*server, error) {
 	return s, nil
 }
 
-// kill kills the worker and asks until another one answers.
+// kill kills the worker and sends requests until another worker answers.
 func (s *server) kill(r *run) error {
 	pid, err := strconv.Atoi(strings.TrimSpace(s.worker))
 	if err != nil {
-		return s.failed("the answer to /pid is %q", s.worker)
+		return s.errorf("malformed response to /pid: %q", s.worker)
 	}
 	began := time.Now()
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		return s.failed("its worker %d cannot be killed: %v", pid, err)
+		return s.errorf("kill worker %d: %v", pid, err)
 	}
 	for {
-		// The connection waits in the socket's queue where a manager holds that. It is refused where nobody does, and
-		// reset if the worker that dies has taken it.
+		// If a manager holds the socket, the connection waits in its
+		// accept queue. Otherwise it is refused. It is reset if the
+		// killed worker has accepted it.
 		answer, err := ask(address(s.port), "/pid")
 		if err == nil && answer != s.worker {
 			s.worker = answer
@@ -214,7 +226,7 @@ func (s *server) kill(r *run) error {
 			return nil
 		}
 		if time.Since(began) > limit {
-			return s.failed("nobody serves %v after its worker was killed: %v", limit, err)
+			return s.errorf("no response within %v after its worker was killed: %v", limit, err)
 		}
 		if err := r.ctx.Err(); err != nil {
 			return err

@@ -9,26 +9,26 @@ import (
 	"time"
 )
 
-// row is one line of the table, and how it is measured.
+// row is a row of the table, with the function that measures it.
 type row struct {
 	name, what, beside, goal string
 	measure                  func(*run) error
 }
 
-// run measures one row.
+// run is the measurement of one row.
 type run struct {
 	*result
 	ctx      context.Context
 	quick    bool
-	fleet    int // how many workers "1,000 workers" are
+	fleet    int // number of workers in the rows with 1,000 workers
 	dir      string
 	cpus     placement
 	builds   *builds
 	launcher *launcher
-	say      func(format string, args ...any) // progress
+	logf     func(format string, args ...any) // prints progress
 }
 
-// rounds is how often something is repeated: less often in a quick run.
+// rounds returns the number of rounds of this run.
 func (r *run) rounds(full, quick int) int {
 	if r.quick {
 		return quick
@@ -36,7 +36,7 @@ func (r *run) rounds(full, quick int) int {
 	return full
 }
 
-// lasts is how long something is let run: less long in a quick run.
+// lasts returns a duration of this run.
 func (r *run) lasts(full, quick time.Duration) time.Duration {
 	if r.quick {
 		return quick
@@ -44,10 +44,10 @@ func (r *run) lasts(full, quick time.Duration) time.Duration {
 	return full
 }
 
-// bounds says how much is done, for the table.
+// bounds sets the description of the amount of work.
 func (r *run) bounds(format string, args ...any) {
 	r.Bounds = fmt.Sprintf(format, args...)
-	r.say("%s", r.Bounds)
+	r.logf("%s", r.Bounds)
 }
 
 func (r *run) series(group, name, settings string, u unit) *series {
@@ -56,10 +56,10 @@ func (r *run) series(group, name, settings string, u unit) *series {
 	return s
 }
 
-// ratio compares the medians of two series.
+// ratio adds the ratio of the medians of two series.
 func (r *run) ratio(s, base *series, g *goal) {
 	if s == nil || base == nil || len(s.Samples) == 0 || len(base.Samples) == 0 || median(base.Samples) == 0 {
-		return // a contender that is left out
+		return // a contender was not measured
 	}
 	f := figure{Name: s.title() + " / " + base.title(), Unit: times, Goal: g}
 	if s.Group == base.Group {
@@ -70,7 +70,7 @@ func (r *run) ratio(s, base *series, g *goal) {
 	r.Figures = append(r.Figures, f)
 }
 
-// figure adds a number that is no ratio of two series.
+// figure adds a number that is not a ratio of two series.
 func (r *run) figure(name string, value float64, u unit, g *goal) {
 	r.Figures = append(r.Figures, figure{Name: name, Value: value, Unit: u, Goal: g, Reached: g != nil && g.reached(value)})
 }
@@ -79,8 +79,21 @@ func (r *run) note(format string, args ...any) {
 	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
 }
 
-// turns are the contenders in the order of one round. Each round begins with another, so that what follows the pause
-// between two rounds, or a neighbour that leaves much behind, falls on all of them.
+// alternate calls measure for each contender in each round.
+func alternate[T any](rounds int, all []T, measure func(T) error) error {
+	for round := range rounds {
+		for _, c := range turns(round, all) {
+			if err := measure(c); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// turns returns the contenders in the order of a round. Each round begins with
+// another one, so that the effects of a pause between rounds, and of the
+// previous contender, affect all of them equally.
 func turns[T any](round int, all []T) []T {
 	if len(all) == 0 {
 		return nil
@@ -89,15 +102,17 @@ func turns[T any](round int, all []T) []T {
 	return append(append(make([]T, 0, len(all)), all[first:]...), all[:first]...)
 }
 
-// notInstalled is the error of a contender that cannot be measured here.
-type notInstalled struct{ what, how string }
+// notInstalled is the error for a contender that cannot be measured on this
+// machine.
+type notInstalled struct{ name, help string }
 
 func (e *notInstalled) Error() string {
-	return fmt.Sprintf("%s is not installed; %s", e.what, e.how)
+	return fmt.Sprintf("%s is not installed: %s", e.name, e.help)
 }
 
-// without notes that a contender is left out, where err says that it is not installed, and returns any other error.
-func (r *run) without(name string, err error) error {
+// skipMissing notes that a contender is not measured if err is a notInstalled.
+// It returns any other error.
+func (r *run) skipMissing(name string, err error) error {
 	var missing *notInstalled
 	if !errors.As(err, &missing) {
 		if err != nil {
@@ -106,6 +121,6 @@ func (r *run) without(name string, err error) error {
 		return nil
 	}
 	r.LeftOut = append(r.LeftOut, leftOut{name, err.Error()})
-	r.say("left out: %s: %v", name, err)
+	r.logf("not measured: %s: %v", name, err)
 	return nil
 }

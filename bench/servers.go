@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// freePort finds a port that nobody listens on now.
+// freePort returns a port without a listener.
 func freePort() int {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return 0 // whoever wants to listen on it says why not
+		return 0 // the contender's own listen reports the error
 	}
 	defer ln.Close()
 	return ln.Addr().(*net.TCPAddr).Port
@@ -24,7 +24,8 @@ func freePort() int {
 
 func address(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 
-// fasthttpPrefork is fasthttp's own prefork server: it takes the number of its workers from GOMAXPROCS.
+// fasthttpPrefork starts fasthttp's prefork server, whose number of workers is
+// GOMAXPROCS.
 func fasthttpPrefork(web string, port, workers int, args ...string) spec {
 	return spec{
 		name: "fasthttp/prefork",
@@ -60,7 +61,7 @@ func unicorn(r *run, port, workers int) (spec, error) {
 	return spec{name: "unicorn", args: []string{path, "--listen", address(port), "--config-file", config, "--env", "none", rackup}}, err
 }
 
-// starlet runs under plackup, as Starlet's documentation has it.
+// starlet runs under plackup, as in Starlet's documentation.
 func starlet(r *run, port, workers int, options ...string) (spec, error) {
 	path, err := command("plackup")
 	if err != nil {
@@ -77,7 +78,7 @@ func starlet(r *run, port, workers int, options ...string) (spec, error) {
 	return spec{name: "Starlet", args: append(args, app)}, err
 }
 
-// ask makes one HTTP request on a new connection and returns the body.
+// ask sends an HTTP request on a new connection and returns the body.
 func ask(addr, path string) (string, error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -99,24 +100,25 @@ func askOn(conn net.Conn, path string, keep bool) (string, error) {
 	return readBody(conn)
 }
 
-// readBody reads a response as far as its Content-Length says.
+// readBody reads a response with a Content-Length.
 func readBody(conn io.Reader) (string, error) {
 	var text []byte
 	buf := make([]byte, 4096)
 	for {
 		n, err := conn.Read(buf)
 		text = append(text, buf[:n]...)
-		head, body, whole := strings.Cut(string(text), "\r\n\r\n")
-		if whole && strings.HasPrefix(head, "HTTP/1.1 200") && len(body) >= contentLength(head) {
+		head, body, found := strings.Cut(string(text), "\r\n\r\n")
+		if found && strings.HasPrefix(head, "HTTP/1.1 200") && len(body) >= contentLength(head) {
 			return strings.TrimSpace(body), nil
 		}
 		if err != nil {
-			return "", fmt.Errorf("no answer, but %q: %w", text, err)
+			return "", fmt.Errorf("malformed response %q: %w", text, err)
 		}
 	}
 }
 
-// contentLength is what a response's head says, or more than there can be.
+// contentLength returns the Content-Length of a response, or a number above any
+// length.
 func contentLength(head string) int {
 	for line := range strings.Lines(head) {
 		if name, value, ok := strings.Cut(line, ":"); ok && strings.EqualFold(name, "Content-Length") {
@@ -128,7 +130,7 @@ func contentLength(head string) int {
 	return 1 << 30
 }
 
-// serving waits until somebody answers on a port, and returns what.
+// serving waits until a process answers on a port and returns the response.
 func serving(ctx context.Context, p *program, port int) (string, error) {
 	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		answer, err := ask(address(port), "/pid")
@@ -136,14 +138,14 @@ func serving(ctx context.Context, p *program, port int) (string, error) {
 			return answer, nil
 		}
 		select {
-		case <-p.ended:
-			return "", p.failed("it has ended")
+		case <-p.exited:
+			return "", p.errorf("exited")
 		case <-ctx.Done():
 			return "", ctx.Err()
 		default:
 		}
 		if time.Since(began) > limit {
-			return "", p.failed("it does not serve within %v: %v", limit, err)
+			return "", p.errorf("no response within %v: %v", limit, err)
 		}
 	}
 }

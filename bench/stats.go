@@ -6,7 +6,8 @@ import (
 	"slices"
 )
 
-// quantile is the q-th part (0 … 1) of samples, which must be sorted and not none, interpolated between neighbours.
+// quantile returns the quantile q (0 … 1) of at least one sorted sample,
+// interpolated between neighbors.
 func quantile(sorted []float64, q float64) float64 {
 	at := q * float64(len(sorted)-1)
 	low := int(at)
@@ -16,7 +17,7 @@ func quantile(sorted []float64, q float64) float64 {
 	return sorted[low] + (at-float64(low))*(sorted[low+1]-sorted[low])
 }
 
-// spread is what is told of a series: the median, the quartiles around it, and the ends.
+// spread summarizes a series: the median, the quartiles and the extremes.
 type spread struct {
 	N      int     `json:"n"`
 	Median float64 `json:"median"`
@@ -26,7 +27,7 @@ type spread struct {
 	Max    float64 `json:"max"`
 }
 
-// spreadOf is the spread of samples; of none it is zero.
+// spreadOf returns the spread of samples; it is zero if there are none.
 func spreadOf(samples []float64) spread {
 	if len(samples) == 0 {
 		return spread{}
@@ -45,7 +46,8 @@ func mean(samples []float64) float64 {
 	return sum / float64(len(samples))
 }
 
-// variation is the coefficient of variation: the standard deviation of counts as a part of their mean.
+// variation returns the coefficient of variation: the standard deviation of
+// counts divided by their mean.
 func variation(counts []int) float64 {
 	sum, squares := 0.0, 0.0
 	for _, c := range counts {
@@ -58,9 +60,11 @@ func variation(counts []int) float64 {
 	return math.Sqrt(squares/float64(len(counts))) / m
 }
 
-// ratioOf is the ratio of the medians of two series, with the interval in which it lies in 95 of 100 draws of samples, with
-// replacement. Series of one length were measured by turns, a sample of each in a round, and are drawn together: what the machine did besides in
-// a round is in both. The draws are the same in each run.
+// ratioOf returns the ratio of the medians of two series and its 95 % interval,
+// by bootstrap: samples are drawn with replacement. Series of the same length
+// come from alternating measurements, with a sample of each in a round. They
+// are drawn together, so that a disturbance in a round affects both. The draws
+// are the same in each run.
 func ratioOf(samples, base []float64) (ratio, low, high float64) {
 	ratio = median(samples) / median(base)
 	random := rand.New(rand.NewPCG(1, 2))

@@ -7,7 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// table writes columns that are as wide as what stands in them. The first is set to the left, and those that say so.
+// table prints columns as wide as their contents. Columns in left are aligned
+// to the left.
 type table struct {
 	head []string
 	left []bool
@@ -39,7 +40,7 @@ func (t *table) write(w io.Writer, indent string) {
 	}
 }
 
-// writeRow prints one row with all its contenders.
+// write prints a row with all its contenders.
 func (r *result) write(w io.Writer) {
 	fmt.Fprintf(w, "\n%s: %s\n", r.Name, r.What)
 	if r.Bounds != "" {
@@ -63,7 +64,7 @@ func (r *result) write(w io.Writer) {
 		fmt.Fprintf(w, "  %s\n", n)
 	}
 	for _, l := range r.LeftOut {
-		fmt.Fprintf(w, "  left out: %s: %s\n", l.Name, l.Why)
+		fmt.Fprintf(w, "  not measured: %s: %s\n", l.Name, l.Why)
 	}
 	if r.Failed != "" {
 		fmt.Fprintf(w, "  FAILED: %s\n", r.Failed)
@@ -93,7 +94,8 @@ func (g *goal) format(u unit) string {
 	return sign + " " + u.format(g.Bound)
 }
 
-// verdict is "undecided" where the interval has the goal within: another run may find the median on the other side of it.
+// verdict returns "undecided" if the goal lies within the interval: the median
+// of another run may be on its other side.
 func (f figure) verdict() string {
 	switch {
 	case f.Low != f.High && f.Goal.reached(f.Low) != f.Goal.reached(f.High):
@@ -108,7 +110,7 @@ func (f figure) verdict() string {
 func (r *report) write(w io.Writer) {
 	fmt.Fprintf(w, "\n%s\n%s, %s, %.0f s\n", r.Command, r.Machine, r.Began.Format("2006-01-02 15:04"), r.Seconds)
 	if r.Quick {
-		fmt.Fprintln(w, "A quick run: too few rounds to quote.")
+		fmt.Fprintln(w, "A quick run with few rounds: not for publication.")
 	}
 	t := &table{head: []string{"row", "figure", "measured", "goal", ""}, left: []bool{true, true, false, false, true}}
 	for _, row := range r.Rows {
@@ -122,7 +124,7 @@ func (r *report) write(w io.Writer) {
 			name = ""
 		}
 		if len(row.Figures) == 0 {
-			t.add(name, "not measured", "", "", "")
+			t.add(name, "no figures", "", "", "")
 		}
 	}
 	t.write(w, "")
@@ -131,7 +133,7 @@ func (r *report) write(w io.Writer) {
 			fmt.Fprintf(w, "%s FAILED: %s\n", row.Name, row.Failed)
 		}
 		for _, l := range row.LeftOut {
-			fmt.Fprintf(w, "left out of %s: %s: %s\n", row.Name, l.Name, l.Why)
+			fmt.Fprintf(w, "not measured in %s: %s: %s\n", row.Name, l.Name, l.Why)
 		}
 	}
 }

@@ -10,20 +10,22 @@ import (
 	"strings"
 )
 
-// tasksOfWorker is how many threads an idle worker has, as a rule.
+// tasksOfWorker is the usual number of threads of an idle worker.
 const tasksOfWorker = 7
 
-// roomFor refuses to start n workers where a cgroup does not allow so many processes and threads: they would fail one by one,
-// and be tried again.
-func roomFor(n int) error {
+// checkTaskLimit returns an error if a cgroup does not allow the processes and
+// threads of n workers. Without the check their starts would fail one by one
+// and be retried.
+func checkTaskLimit(n int) error {
 	allowed, file := tasksAllowed()
 	if need := n * tasksOfWorker; need > allowed {
-		return fmt.Errorf("%d workers are about %d threads, and %s allows %d more; give fewer by --fleet", n, need, file, allowed)
+		return fmt.Errorf("%d workers have about %d threads, but %s allows only %d more: use fewer with --fleet", n, need, file, allowed)
 	}
 	return nil
 }
 
-// tasksAllowed is how many processes and threads may still be started here, and which file says so.
+// tasksAllowed returns how many processes and threads can still be started, and
+// the file with the limit.
 func tasksAllowed() (n int, file string) {
 	n = 1 << 30
 	groups, _ := os.ReadFile("/proc/self/cgroup")

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Runs the unit benchmarks of the policy, the wire messages, the scoreboard and the signal path, and compares them with
-# bench/baseline.txt by benchstat. What has become slower is a warning and never a failure: the baseline is of another day,
-# and as a rule of another machine. With --keep it makes a new baseline. About a minute.
+# Runs the unit benchmarks of the policy, the wire messages, the scoreboard and
+# the signal path, and compares them with bench/baseline.txt using benchstat. A
+# slower result is a warning, not a failure: the baseline is from another day
+# and usually from another machine. With --keep it writes a new baseline. It
+# takes about a minute.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -22,9 +24,9 @@ fi
 
 result=$(go tool benchstat -alpha 0.01 "baseline=$baseline" "now=$out")
 echo "$result"
-# What benchstat holds for a change, and is a fifth or more.
+# Significant changes of 20 % or more.
 slower=$(echo "$result" | grep -E '\+([2-9][0-9]|[0-9]{3,})\.[0-9]+%' | grep -v '^geomean' || true)
 if [ -n "$slower" ]; then
-	echo "WARNING: slower, or more memory, than $baseline by a fifth or more:"
+	echo "WARNING: slower than $baseline, or more memory, by 20 % or more:"
 	echo "$slower"
 fi

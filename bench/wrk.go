@@ -12,20 +12,20 @@ import (
 	"time"
 )
 
-// wrkResult is what wrk says of one run.
+// wrkResult is the output of a run of wrk.
 type wrkResult struct {
 	rate float64 // requests per second
 	p99  time.Duration
-	bad  string // what it says of errors, "" for none
+	bad  string // its line about errors, or ""
 }
 
-// wrk loads a server from one thread with 64 connections that are kept.
+// wrk loads a server from one thread with 64 kept-alive connections.
 func (r *run) wrk(ctx context.Context, url string, d time.Duration) (wrkResult, error) {
 	path, err := command("wrk")
 	if err != nil {
 		return wrkResult{}, err
 	}
-	// wrk takes whole seconds.
+	// wrk accepts only whole seconds.
 	cmd := exec.CommandContext(ctx, path, "-t1", fmt.Sprintf("-c%d", connections), fmt.Sprintf("-d%ds", int(d.Seconds()+0.5)), "--latency", url)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -47,7 +47,7 @@ var (
 func parseWrk(out string) (w wrkResult, err error) {
 	rate, p99 := wrkRate.FindStringSubmatch(out), wrkP99.FindStringSubmatch(out)
 	if rate == nil || p99 == nil {
-		return w, fmt.Errorf("wrk said no rate or no latencies: %s", out)
+		return w, fmt.Errorf("output of wrk lacks the rate or the latencies: %s", out)
 	}
 	if w.rate, err = strconv.ParseFloat(rate[1], 64); err != nil {
 		return w, err

@@ -1,4 +1,4 @@
-# An HTTP server on Parallel::Prefork, as its documentation shows it. Arguments: port, workers.
+# An HTTP server with Parallel::Prefork, as in its documentation. Arguments: port, workers.
 use strict;
 use warnings;
 use IO::Socket::INET;

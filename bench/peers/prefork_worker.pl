@@ -1,4 +1,4 @@
-# A worker of Parallel::Prefork that says when it is at work.
+# A worker of Parallel::Prefork that prints a line when it is ready.
 use strict;
 use warnings;
 use Parallel::Prefork;

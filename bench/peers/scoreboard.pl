@@ -1,4 +1,4 @@
-# Measures set_status of Parallel::Prefork::SpareWorkers' scoreboard for each line that comes. Argument: calls.
+# Measures set_status of Parallel::Prefork::SpareWorkers for each line of input. Argument: calls.
 use strict;
 use warnings;
 use Time::HiRes qw(clock_gettime CLOCK_PROCESS_CPUTIME_ID);

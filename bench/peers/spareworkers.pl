@@ -1,4 +1,4 @@
-# An idle pool of Parallel::Prefork::SpareWorkers, as its documentation shows it. Argument: workers.
+# An idle pool of Parallel::Prefork::SpareWorkers, as in its documentation. Argument: workers.
 use strict;
 use warnings;
 use Parallel::Prefork::SpareWorkers qw(:status);

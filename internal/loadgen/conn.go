@@ -10,14 +10,15 @@ import (
 	"time"
 )
 
-// conn is one connection of a client. http.Transport would not do: it repeats requests that fail on a reused connection.
+// conn is a client's connection. http.Transport is not suitable, because it
+// repeats requests that fail on a reused connection.
 type conn struct {
 	nc       net.Conn
-	raw      syscall.RawConn // nil where there is none
+	raw      syscall.RawConn // nil if nc has none
 	br       *bufio.Reader
 	buf      []byte // for bodies
-	requests int    // answered on it
-	gone     bool   // what peek found
+	requests int    // number of responses
+	closed   bool   // set by peek
 }
 
 func newConn(nc net.Conn) *conn {
@@ -34,7 +35,7 @@ func (c *conn) close() {
 	}
 }
 
-// roundTrip sends one request in one write and reads the response to its last byte.
+// roundTrip sends a request in one write and reads the whole response.
 func (c *conn) roundTrip(request []byte, deadline time.Time) (response, Stage, error) {
 	c.nc.SetDeadline(deadline)
 	if _, err := c.nc.Write(request); err != nil {
@@ -51,7 +52,7 @@ func (c *conn) roundTrip(request []byte, deadline time.Time) (response, Stage, e
 	return resp, "", nil
 }
 
-// message is the whole request as it goes over the wire.
+// message returns the bytes of a request.
 func message(cfg *Config, keep bool) []byte {
 	connection := ""
 	if !keep {
@@ -63,30 +64,31 @@ func message(cfg *Config, keep bool) []byte {
 	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: load\r\n%sContent-Length: %d\r\n\r\n%s", cfg.Path, connection, len(cfg.Body), cfg.Body)
 }
 
-// ended reports whether the server has closed or reset the connection, as far as this side knows by now.
-// It looks into the socket and takes nothing. Bytes that nobody asked for are left for the next response to fail on.
+// ended reports whether this side knows that the server has closed or reset the
+// connection. It peeks at the socket without consuming anything. Unexpected
+// bytes are left there, so that the next response fails.
 func (c *conn) ended() bool {
 	if c.br.Buffered() > 0 || c.raw == nil {
 		return false
 	}
-	// Not raw.Read: it refuses where the deadline of the last request has passed in a pause.
+	// raw.Read would fail if the deadline of the last request has passed.
 	if c.raw.Control(c.peek) != nil {
 		return true
 	}
-	return c.gone
+	return c.closed
 }
 
 func (c *conn) peek(fd uintptr) {
 	var b [1]byte
 	for {
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK) // Go's sockets do not block
+		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK) // the socket is non-blocking
 		switch err {
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
-			c.gone = false
+			c.closed = false
 		default:
-			c.gone = n <= 0 // end of file or an error such as ECONNRESET
+			c.closed = n <= 0 // EOF, or an error such as ECONNRESET
 		}
 		return
 	}

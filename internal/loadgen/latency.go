@@ -8,19 +8,20 @@ import (
 	"time"
 )
 
-// Latencies counts how long requests took, in buckets that each are a sixteenth as wide as the times in them: what it
-// holds costs the same for ten requests and for ten million. The zero value is empty; it may be copied.
+// Latencies is a histogram of response times. The width of a bucket is a
+// sixteenth of the times in it, so that the size does not depend on the number
+// of requests. The zero value is empty. A Latencies may be copied.
 type Latencies struct {
-	Max time.Duration // of all
+	Max time.Duration // the longest
 
 	n       int
 	buckets [buckets]int
 }
 
 const (
-	steps   = 16                         // in each power of two
-	base    = 10                         // 1,024 ns: what is faster goes into the first bucket
-	buckets = 1 + (37-base)*steps        // up to 2³⁷ ns, which is more than two minutes
+	steps   = 16                         // buckets for each power of two
+	base    = 10                         // 1,024 ns; the first bucket holds all shorter times
+	buckets = 1 + (37-base)*steps        // up to 2³⁷ ns, more than two minutes
 	least   = time.Duration(1) << (base) // the upper end of the first bucket
 )
 
@@ -29,11 +30,11 @@ func bucket(d time.Duration) int {
 		return 0
 	}
 	power := bits.Len64(uint64(d)) - 1
-	step := int(d>>(power-4)) - steps // the four bits behind the highest
+	step := int(d>>(power-4)) - steps // the four bits after the highest
 	return min(1+(power-base)*steps+step, buckets-1)
 }
 
-// upper is where a bucket ends.
+// upper returns the end of a bucket.
 func upper(b int) time.Duration {
 	if b == 0 {
 		return least
@@ -42,14 +43,14 @@ func upper(b int) time.Duration {
 	return time.Duration(steps+step+1) << (power - 4)
 }
 
-// Add counts one request.
+// Add adds the time of one request.
 func (l *Latencies) Add(d time.Duration) {
 	l.n++
 	l.buckets[bucket(d)]++
 	l.Max = max(l.Max, d)
 }
 
-// Merge adds what another has counted.
+// Merge adds the times in other.
 func (l *Latencies) Merge(other *Latencies) {
 	l.n += other.n
 	for b, n := range other.buckets {
@@ -58,8 +59,10 @@ func (l *Latencies) Merge(other *Latencies) {
 	l.Max = max(l.Max, other.Max)
 }
 
-// Percentile returns the time within which p of a hundred requests were answered, for instance the median for 50. It is
-// at most a sixteenth too long (below 1 µs, or beyond two minutes, it says no more than that); 0 if there were no requests.
+// Percentile returns the time within which p percent of the requests were
+// answered; 50 is the median. The result is at most a sixteenth too long,
+// except below 1 µs and above two minutes. It is zero if there were no
+// requests.
 func (l *Latencies) Percentile(p float64) time.Duration {
 	want := int(math.Ceil(float64(l.n) * p / 100))
 	seen := 0

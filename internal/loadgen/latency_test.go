@@ -12,7 +12,7 @@ import (
 func TestBuckets(t *testing.T) {
 	for b := range buckets - 1 {
 		if got := bucket(upper(b) - 1); got != b {
-			t.Errorf("bucket %d ends at %v, but %v is in %d", b, upper(b), upper(b)-1, got)
+			t.Errorf("%v is in bucket %d, want %d", upper(b)-1, got, b)
 		}
 		if got := bucket(upper(b)); got != b+1 {
 			t.Errorf("%v is in bucket %d, want %d", upper(b), got, b+1)
@@ -29,7 +29,7 @@ func TestBuckets(t *testing.T) {
 func TestPercentile(t *testing.T) {
 	var none, all Latencies
 	if got := none.Percentile(99); got != 0 {
-		t.Errorf("of nothing: %v", got)
+		t.Errorf("percentile of no requests: %v, want 0", got)
 	}
 	var times []time.Duration
 	var parts [3]Latencies
@@ -45,7 +45,7 @@ func TestPercentile(t *testing.T) {
 	for _, p := range []float64{0.01, 1, 50, 90, 99, 99.9, 100} {
 		want := times[int(p/100*float64(len(times)))-1]
 		if got := all.Percentile(p); got < want || got > max(want+want/16+1, least) {
-			t.Errorf("p%v is %v, want %v or a sixteenth more", p, got, want)
+			t.Errorf("p%v = %v, want %v plus at most a sixteenth", p, got, want)
 		}
 	}
 	if all.Max != times[len(times)-1] || all.Percentile(100) != all.Max {

@@ -1,8 +1,10 @@
 //go:build unix
 
-// Package loadgen puts an HTTP/1.1 server under load, for tests: many clients, on connections that are kept alive
-// and on new ones alike, none of which ever repeats a request. What a retrying client (a browser, http.Transport)
-// would paper over is counted here, which is the point: a server that replaces its workers is to lose nothing.
+// Package loadgen puts an HTTP/1.1 server under load in tests. Its clients use
+// kept-alive connections or a new one for each request, and never repeat a
+// request. It therefore counts the failures that a retrying client (a browser,
+// http.Transport) hides: a server that replaces its workers must not lose a
+// request.
 package loadgen
 
 import (
@@ -14,22 +16,23 @@ import (
 	"time"
 )
 
-// Config says what load to make. Network and Address are needed, and at least one client; the rest has defaults.
+// Config describes a load. Network, Address, and at least one client are
+// required.
 type Config struct {
-	Network, Address string // as for net.Dial
+	Network, Address string // see net.Dial
 
-	KeepAlive int // clients that send request after request on one connection, until the server closes it
-	Fresh     int // clients that open a connection for every request and ask for it to be closed
+	KeepAlive int // number of clients that reuse their connection until the server closes it
+	Fresh     int // number of clients that open a connection for each request
 
 	Path    string                              // "" means "/"
-	Body    string                              // not "": the requests are POSTs of it
-	Pause   func() time.Duration                // between two requests of one client; nil means none
-	Check   func(status int, body []byte) error // nil means that the status must be 200; body is not to be kept
-	Timeout time.Duration                       // of one request, dialling included; 0 means 10 s
-	MaxTime time.Duration                       // the clients stop after it by themselves; 0 means 1 minute
+	Body    string                              // sent by POST; "" means GET
+	Pause   func() time.Duration                // between the requests of a client; nil means none
+	Check   func(status int, body []byte) error // nil accepts status 200; must not retain body
+	Timeout time.Duration                       // for a request with dialing; zero means 10 s
+	MaxTime time.Duration                       // maximum duration of the load; zero means 1 minute
 }
 
-// Load is a load in progress.
+// Load is a running load.
 type Load struct {
 	cfg    Config
 	ctx    context.Context
@@ -40,7 +43,7 @@ type Load struct {
 	res Result
 }
 
-// Start sets the clients going. Stop must be called.
+// Start starts the clients. The caller must call Stop.
 func Start(cfg Config) *Load {
 	if cfg.Path == "" {
 		cfg.Path = "/"
@@ -65,14 +68,15 @@ func Start(cfg Config) *Load {
 	return l
 }
 
-// Stop lets every client finish the request that it is at, and returns what was counted. It may be called again.
+// Stop waits until each client has finished its current request, and returns
+// the result. It may be called more than once.
 func (l *Load) Stop() Result {
 	l.cancel()
 	l.wg.Wait()
 	return l.Result()
 }
 
-// Result returns what has been counted so far.
+// Result returns the counts so far.
 func (l *Load) Result() Result {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -81,15 +85,15 @@ func (l *Load) Result() Result {
 	return r
 }
 
-// count changes the result under its lock.
+// count calls f with the result under the lock.
 func (l *Load) count(f func(*Result)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	f(&l.res)
 }
 
-// client is the life of one client. It stops between two requests only: a request that the test
-// itself broke off could not be told from one that the server lost.
+// client runs a client. It stops only between two requests: a request that the
+// test itself aborted would look like one that the server lost.
 func (l *Load) client(keep bool) {
 	request := message(&l.cfg, keep)
 	var c *conn // nil: the next request opens one
@@ -103,7 +107,7 @@ func (l *Load) client(keep bool) {
 		var err error
 		if c, err = l.request(c, request, keep); err != nil {
 			l.count(func(r *Result) { r.fail(err) })
-			// A server that is gone must not be hammered with thousands of connections a second.
+			// Do not open thousands of connections a second to a dead server.
 			l.pause(time.Millisecond)
 		}
 		if l.cfg.Pause != nil {
@@ -112,7 +116,7 @@ func (l *Load) client(keep bool) {
 	}
 }
 
-// pause sleeps for d, or until the load is stopped.
+// pause sleeps for d or until the load is stopped.
 func (l *Load) pause(d time.Duration) {
 	select {
 	case <-time.After(d):
@@ -120,11 +124,11 @@ func (l *Load) pause(d time.Duration) {
 	}
 }
 
-// request makes one request, on c or, where c is nil, on a new connection. It returns the connection for
-// the next one: nil if that needs a new one.
+// request makes a request on c, or on a new connection if c is nil. It returns
+// the connection for the next request, or nil if that needs a new one.
 func (l *Load) request(c *conn, request []byte, keep bool) (*conn, error) {
 	began := time.Now()
-	failed := func(stage Stage, err error) (*conn, error) {
+	fail := func(stage Stage, err error) (*conn, error) {
 		now := time.Now()
 		e := &Error{Stage: stage, At: now, After: now.Sub(began), Err: err}
 		if c != nil {
@@ -137,19 +141,19 @@ func (l *Load) request(c *conn, request []byte, keep bool) (*conn, error) {
 		d := net.Dialer{Deadline: began.Add(l.cfg.Timeout)}
 		nc, err := d.Dial(l.cfg.Network, l.cfg.Address)
 		if err != nil {
-			return failed(Dial, err)
+			return fail(Dial, err)
 		}
 		c = newConn(nc)
 		l.count(func(r *Result) { r.Dialed++ })
 	}
 	resp, stage, err := c.roundTrip(request, began.Add(l.cfg.Timeout))
 	if err != nil {
-		return failed(stage, err)
+		return fail(stage, err)
 	}
 	took := time.Since(began)
 	if err := l.cfg.Check(resp.status, resp.body); err != nil {
-		c.requests-- // this one
-		return failed(Check, err)
+		c.requests-- // do not count this one
+		return fail(Check, err)
 	}
 	l.count(func(r *Result) {
 		r.OK++

@@ -15,8 +15,9 @@ import (
 	"time"
 )
 
-// config is a load on a server with the given handler; counted in requests, so it is short.
-func config(t *testing.T, h http.HandlerFunc) Config {
+// config returns a load on a new server. The caller sets a number of requests
+// as the end.
+func newServer(t *testing.T, h http.HandlerFunc) Config {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(h)
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -26,13 +27,14 @@ func config(t *testing.T, h http.HandlerFunc) Config {
 	return Config{Network: addr.Network(), Address: addr.String(), MaxTime: 10 * time.Second}
 }
 
-// until runs the load until enough has been counted, and checks that Stop ends it.
-func until(t *testing.T, cfg Config, enough func(Result) bool) Result {
+// runUntil runs the load until enough returns true, and checks that Stop ends
+// it.
+func runUntil(t *testing.T, cfg Config, enough func(Result) bool) Result {
 	t.Helper()
 	l := Start(cfg)
 	for !enough(l.Result()) {
 		if l.ctx.Err() != nil {
-			t.Fatalf("not enough in %v: %v", cfg.MaxTime, l.Stop())
+			t.Fatalf("too few requests in %v: %v", cfg.MaxTime, l.Stop())
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -45,7 +47,7 @@ func until(t *testing.T, cfg Config, enough func(Result) bool) Result {
 
 func TestOK(t *testing.T) {
 	for _, body := range []string{"", "body"} {
-		cfg := config(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
+		cfg := newServer(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
 		cfg.KeepAlive, cfg.Fresh, cfg.Body = 3, 2, body
 		cfg.Check = func(status int, got []byte) error {
 			if status != http.StatusOK || string(got) != body {
@@ -53,24 +55,25 @@ func TestOK(t *testing.T) {
 			}
 			return nil
 		}
-		res := until(t, cfg, func(r Result) bool { return r.OK > 100 && r.Dialed > 20 })
+		res := runUntil(t, cfg, func(r Result) bool { return r.OK > 100 && r.Dialed > 20 })
 		if res.Failed != 0 || res.IdleClosed != 0 || res.Closing != 0 {
 			t.Errorf("%v: %v", res, res.Errors)
 		}
 	}
 }
 
-// TestKeepAlive: a client has one connection, until a response says that it is the last.
+// TestKeepAlive checks that a client keeps its connection until a response
+// closes it.
 func TestKeepAlive(t *testing.T) {
-	cfg := config(t, func(w http.ResponseWriter, r *http.Request) {})
+	cfg := newServer(t, func(w http.ResponseWriter, r *http.Request) {})
 	cfg.KeepAlive = 3
-	if res := until(t, cfg, func(r Result) bool { return r.OK > 100 }); res.Dialed != 3 {
+	if res := runUntil(t, cfg, func(r Result) bool { return r.OK > 100 }); res.Dialed != 3 {
 		t.Errorf("%v, want 3 dialed", res)
 	}
-	cfg = config(t, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Connection", "close") })
+	cfg = newServer(t, func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Connection", "close") })
 	cfg.KeepAlive = 3
-	if res := until(t, cfg, func(r Result) bool { return r.OK > 100 }); res.Failed != 0 || res.Closing != res.OK || res.Dialed != res.OK {
-		t.Errorf("%v, want one dialed and one closing for each", res)
+	if res := runUntil(t, cfg, func(r Result) bool { return r.OK > 100 }); res.Failed != 0 || res.Closing != res.OK || res.Dialed != res.OK {
+		t.Errorf("%v, want as many dialed and closing as ok", res)
 	}
 }
 
@@ -88,21 +91,22 @@ func TestFailed(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cfg := config(t, c.h)
+			cfg := newServer(t, c.h)
 			cfg.KeepAlive, cfg.Fresh = 2, 2
-			res := until(t, cfg, func(r Result) bool { return r.Failed > maxErrors })
+			res := runUntil(t, cfg, func(r Result) bool { return r.Failed > maxErrors })
 			if res.OK != 0 || res.IdleClosed != 0 || len(res.Errors) != maxErrors {
 				t.Errorf("%v, %d errors", res, len(res.Errors))
 			}
 			for _, err := range res.Errors {
-				stages(t, err, c.stage)
+				checkError(t, err, c.stage)
 			}
 		})
 	}
 }
 
-// stages checks what an error says of a request that failed as the first on its connection.
-func stages(t *testing.T, err error, want Stage) {
+// checkError checks the Error of a request that failed as the first on its
+// connection.
+func checkError(t *testing.T, err error, want Stage) {
 	t.Helper()
 	var e *Error
 	if !errors.As(err, &e) || e.Stage != want || e.Carried != 0 || (e.Local == nil) != (want == Dial) || e.Err == nil || e.At.IsZero() {
@@ -110,15 +114,16 @@ func stages(t *testing.T, err error, want Stage) {
 	}
 }
 
-// An error says how many requests its connection had carried.
+// TestCarried checks that an Error has the number of requests on its
+// connection.
 func TestCarried(t *testing.T) {
-	cfg := raw(t, func(nc net.Conn, r *bufio.Reader) {
+	cfg := newRawServer(t, func(nc net.Conn, r *bufio.Reader) {
 		for range 3 {
 			respond(nc, r)
 		}
 		r.Peek(1)
 	})
-	res := until(t, cfg, func(r Result) bool { return r.Failed >= 3 })
+	res := runUntil(t, cfg, func(r Result) bool { return r.Failed >= 3 })
 	for _, err := range res.Errors {
 		var e *Error
 		if !errors.As(err, &e) || e.Stage != ReadHeader || e.Carried != 3 {
@@ -134,15 +139,16 @@ func TestRefused(t *testing.T) {
 	}
 	addr := ln.Addr().String()
 	ln.Close()
-	res := until(t, Config{Network: "tcp", Address: addr, KeepAlive: 1, MaxTime: 10 * time.Second}, func(r Result) bool { return r.Failed > 0 })
+	res := runUntil(t, Config{Network: "tcp", Address: addr, KeepAlive: 1, MaxTime: 10 * time.Second}, func(r Result) bool { return r.Failed > 0 })
 	if res.OK != 0 || res.Dialed != 0 {
 		t.Error(res)
 	}
-	stages(t, res.Errors[0], Dial)
+	checkError(t, res.Errors[0], Dial)
 }
 
-// raw is a server of which each connection is served by serve.
-func raw(t *testing.T, serve func(nc net.Conn, r *bufio.Reader)) Config {
+// newRawServer returns a load on a new server that calls serve for each
+// connection.
+func newRawServer(t *testing.T, serve func(nc net.Conn, r *bufio.Reader)) Config {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -161,53 +167,55 @@ func raw(t *testing.T, serve func(nc net.Conn, r *bufio.Reader)) Config {
 	return Config{Network: "tcp", Address: ln.Addr().String(), KeepAlive: 1, MaxTime: 10 * time.Second}
 }
 
-// respond answers one request without a word of closing.
+// respond answers one request without announcing a close.
 func respond(nc net.Conn, r *bufio.Reader) {
 	if _, err := http.ReadRequest(r); err == nil {
 		io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 	}
 }
 
-// TestIdleClosed: a close between two requests costs none if it is there before the client writes.
+// TestIdleClosed checks that a close between two requests loses none if it
+// arrives before the client writes.
 func TestIdleClosed(t *testing.T) {
-	cfg := raw(t, respond)
-	cfg.Pause = func() time.Duration { return 100 * time.Millisecond } // far longer than the close takes
-	res := until(t, cfg, func(r Result) bool { return r.IdleClosed >= 3 })
+	cfg := newRawServer(t, respond)
+	cfg.Pause = func() time.Duration { return 100 * time.Millisecond } // much longer than the close takes
+	res := runUntil(t, cfg, func(r Result) bool { return r.IdleClosed >= 3 })
 	if res.Failed != 0 || res.OK < 3 {
 		t.Errorf("%v: %v", res, res.Errors)
 	}
 }
 
-// TestClosedOnRequest: a close after the client has written is a failure, and so is one of a connection never used.
+// TestClosedOnRequest checks that a close after the client has written is a
+// failure, and so is a close of an unused connection.
 func TestClosedOnRequest(t *testing.T) {
-	cfg := raw(t, func(nc net.Conn, r *bufio.Reader) {
+	cfg := newRawServer(t, func(nc net.Conn, r *bufio.Reader) {
 		respond(nc, r)
 		r.Peek(1)
 	})
-	res := until(t, cfg, func(r Result) bool { return r.Failed >= 3 })
+	res := runUntil(t, cfg, func(r Result) bool { return r.Failed >= 3 })
 	if res.IdleClosed != 0 {
 		t.Errorf("close on a request: %v: %v", res, res.Errors)
 	}
-	res = until(t, raw(t, func(net.Conn, *bufio.Reader) {}), func(r Result) bool { return r.Failed >= 3 })
+	res = runUntil(t, newRawServer(t, func(net.Conn, *bufio.Reader) {}), func(r Result) bool { return r.Failed >= 3 })
 	if res.IdleClosed != 0 || res.OK != 0 {
-		t.Errorf("close before any: %v: %v", res, res.Errors)
+		t.Errorf("close before a request: %v: %v", res, res.Errors)
 	}
 }
 
-// TestTimeout: a request that is not answered is a failure, in a time of its own.
+// TestTimeout checks that a request without a response fails after Timeout.
 func TestTimeout(t *testing.T) {
-	cfg := raw(t, func(nc net.Conn, r *bufio.Reader) { io.Copy(io.Discard, r) })
+	cfg := newRawServer(t, func(nc net.Conn, r *bufio.Reader) { io.Copy(io.Discard, r) })
 	cfg.Timeout = 20 * time.Millisecond
-	until(t, cfg, func(r Result) bool { return r.Failed >= 2 })
+	runUntil(t, cfg, func(r Result) bool { return r.Failed >= 2 })
 }
 
-// TestMaxTime: a load that nobody stops ends.
+// TestMaxTime checks that a load ends by itself.
 func TestMaxTime(t *testing.T) {
-	cfg := config(t, func(w http.ResponseWriter, r *http.Request) {})
+	cfg := newServer(t, func(w http.ResponseWriter, r *http.Request) {})
 	cfg.KeepAlive, cfg.MaxTime = 2, 20*time.Millisecond
 	l := Start(cfg)
 	l.wg.Wait()
 	if l.Stop().OK == 0 {
-		t.Error("no request")
+		t.Error("no request succeeded")
 	}
 }

@@ -11,14 +11,14 @@ import (
 	"strconv"
 )
 
-// response is what the clients look at of a response.
+// response is the part of a response that the clients use.
 type response struct {
 	status int
-	close  bool   // no request may follow on the connection
-	body   []byte // in the connection's buffer: valid until its next request
+	close  bool   // the connection cannot be reused
+	body   []byte // in the connection's buffer; valid until its next request
 }
 
-// maxBody is more than any test sends: a length beyond it is a mistake.
+// maxBody is larger than any body in a test; a larger length is a mistake.
 const maxBody = 64 << 20
 
 var (
@@ -27,31 +27,31 @@ var (
 	errChunk      = errors.New("malformed chunk")
 )
 
-// header is what the header of a response says of how it goes on.
+// header is the parsed header of a response.
 type header struct {
 	status         int
-	old            bool // HTTP/1.0
+	http10         bool
 	close, keep    bool
 	chunked        bool
-	length         int // of the body; -1 if it does not say
+	length         int // of the body; -1 if unknown
 	transferCoding bool
 }
 
-// readResponse reads a response to its last byte, into buf. http.ReadResponse, which it takes the place of, costs more than
-// the server that is under load does.
+// readResponse reads a whole response, with buf as the buffer for the body.
+// http.ReadResponse would cost more than the server under load.
 func readResponse(br *bufio.Reader, buf []byte) (response, Stage, error) {
 	h, err := readHeader(br)
 	for err == nil && h.status < 200 && h.status != 101 {
-		h, err = readHeader(br) // 100 Continue and such come before the response
+		h, err = readHeader(br) // interim responses, such as 100 Continue
 		err = unexpected(err)
 	}
 	if err != nil {
 		return response{}, ReadHeader, err
 	}
-	r := response{status: h.status, close: h.close || h.old && !h.keep}
+	r := response{status: h.status, close: h.close || h.http10 && !h.keep}
 	switch {
 	case h.status == 101:
-		r.close = true // not HTTP from here on
+		r.close = true // another protocol follows
 	case h.status == 204 || h.status == 304:
 	case h.chunked:
 		r.body, err = readChunks(br, buf)
@@ -59,12 +59,12 @@ func readResponse(br *bufio.Reader, buf []byte) (response, Stage, error) {
 		r.body, err = readN(br, buf[:0], h.length)
 	default:
 		r.close = true
-		r.body, err = readRest(br, buf[:0])
+		r.body, err = readToEOF(br, buf[:0])
 	}
 	return r, ReadBody, err
 }
 
-// readLine returns a line without its end. It is valid until the next read.
+// readLine returns a line without its end, valid until the next read.
 func readLine(br *bufio.Reader) ([]byte, error) {
 	line, err := br.ReadSlice('\n')
 	if err != nil {
@@ -76,7 +76,8 @@ func readLine(br *bufio.Reader) ([]byte, error) {
 	return bytes.TrimSuffix(line[:len(line)-1], []byte("\r")), nil
 }
 
-// readHeader reads status line and header. io.EOF means that there was not a byte.
+// readHeader reads the status line and the header. It returns io.EOF if there
+// is no byte at all.
 func readHeader(br *bufio.Reader) (header, error) {
 	h := header{length: -1}
 	line, err := readLine(br)
@@ -99,12 +100,12 @@ func readHeader(br *bufio.Reader) (header, error) {
 		}
 	}
 	if h.transferCoding {
-		h.length = -1 // RFC 9112, 6.3: it overrides a length
+		h.length = -1 // RFC 9112, 6.3: Transfer-Encoding overrides Content-Length
 	}
 	return h, nil
 }
 
-// unexpected is for an end in the midst of a response.
+// unexpected converts io.EOF within a response to io.ErrUnexpectedEOF.
 func unexpected(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
@@ -117,9 +118,9 @@ func (h *header) statusLine(line []byte) error {
 		return fmt.Errorf("%w %q", errStatusLine, line)
 	}
 	version := string(line[:8])
-	h.old = version == "HTTP/1.0"
+	h.http10 = version == "HTTP/1.0"
 	status, ok := number(line[9:12], 10)
-	if !h.old && version != "HTTP/1.1" || !ok || status < 100 {
+	if !h.http10 && version != "HTTP/1.1" || !ok || status < 100 {
 		return fmt.Errorf("%w %q", errStatusLine, line)
 	}
 	h.status = status
@@ -133,34 +134,33 @@ func (h *header) field(line []byte) error {
 	}
 	value = bytes.Trim(value, " \t")
 	switch {
-	case is(name, "content-length"):
+	case equalFold(name, "content-length"):
 		n, ok := number(value, 10)
 		if !ok || n > maxBody || h.length >= 0 && h.length != n {
 			return fmt.Errorf("%w line %q", errHeader, line)
 		}
 		h.length = n
-	case is(name, "transfer-encoding"):
-		if h.transferCoding || !is(value, "chunked") {
+	case equalFold(name, "transfer-encoding"):
+		if h.transferCoding || !equalFold(value, "chunked") {
 			return fmt.Errorf("%w line %q", errHeader, line)
 		}
 		h.transferCoding = true
-		h.chunked = !h.old
-	case is(name, "connection"):
+		h.chunked = !h.http10
+	case equalFold(name, "connection"):
 		for token := range bytes.SplitSeq(value, []byte(",")) {
 			token = bytes.Trim(token, " \t")
-			h.close = h.close || is(token, "close")
-			h.keep = h.keep || is(token, "keep-alive")
+			h.close = h.close || equalFold(token, "close")
+			h.keep = h.keep || equalFold(token, "keep-alive")
 		}
 	}
 	return nil
 }
 
-// is compares a word without regard to case.
-func is(word []byte, lower string) bool {
+func equalFold(word []byte, lower string) bool {
 	return len(word) == len(lower) && bytes.EqualFold(word, []byte(lower))
 }
 
-// number is a number without sign; strconv alone would take one.
+// number parses a number without a sign, which strconv alone would accept.
 func number(b []byte, base int) (int, bool) {
 	if len(b) == 0 || b[0] == '+' || b[0] == '-' {
 		return 0, false
@@ -180,13 +180,13 @@ func readN(br *bufio.Reader, buf []byte, n int) ([]byte, error) {
 	return buf, unexpected(err)
 }
 
-// readRest appends what comes up to the end.
-func readRest(br *bufio.Reader, buf []byte) ([]byte, error) {
-	rest, err := io.ReadAll(io.LimitReader(br, maxBody))
-	return append(buf, rest...), err
+// readToEOF appends all bytes up to the end of the stream.
+func readToEOF(br *bufio.Reader, buf []byte) ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(br, maxBody))
+	return append(buf, body...), err
 }
 
-// readChunks reads a chunked body with its trailer.
+// readChunks reads a chunked body and its trailer.
 func readChunks(br *bufio.Reader, buf []byte) ([]byte, error) {
 	buf = buf[:0]
 	for {
@@ -208,7 +208,7 @@ func readChunks(br *bufio.Reader, buf []byte) ([]byte, error) {
 		if line, err = readLine(br); err != nil {
 			return buf, unexpected(err)
 		} else if len(line) > 0 {
-			return buf, fmt.Errorf("%w: %q behind %d bytes", errChunk, line, n)
+			return buf, fmt.Errorf("%w: %q after %d bytes", errChunk, line, n)
 		}
 	}
 }

@@ -10,14 +10,14 @@ import (
 	"testing"
 )
 
-// responses are whole responses and broken ones, with what must come of them.
+// responses are valid and invalid responses, with the expected results.
 var responses = []struct {
 	text   string
-	stage  Stage // where it fails; "" where it does not
+	stage  Stage // at which it fails; "" if it does not
 	status int
 	close  bool
 	body   string
-	rest   string // what is left for the next response
+	next   string // bytes left for the next response
 }{
 	{"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "", 200, false, "ok", ""},
 	{"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", "", 200, false, "ok", ""},
@@ -66,18 +66,20 @@ func TestResponses(t *testing.T) {
 				t.Errorf("%.60q: %s: %v, want failure at %q", c.text, stage, err, c.stage)
 			}
 			if (err == io.EOF) != (c.text == "") {
-				t.Errorf("%.60q: %v; the plain end is for no byte at all", c.text, err)
+				t.Errorf("%.60q: %v; want io.EOF only if there is no byte", c.text, err)
 			}
 			continue
 		}
-		rest, _ := io.ReadAll(br)
-		if c.stage != "" || got.status != c.status || got.close != c.close || string(got.body) != c.body || string(rest) != c.rest {
-			t.Errorf("%.60q: %d %v %q, rest %q; want %+v", c.text, got.status, got.close, got.body, rest, c)
+		next, _ := io.ReadAll(br)
+		if c.stage != "" || got.status != c.status || got.close != c.close || string(got.body) != c.body || string(next) != c.next {
+			t.Errorf("%.60q: %d %v %q, then %q; want %+v", c.text, got.status, got.close, got.body, next, c)
 		}
 	}
 }
 
-// What is read here net/http reads too, and finds the same in it. It is stricter in places that a test does not care for.
+// FuzzResponse compares with net/http: a response that it can read too must
+// have the same status and body. It is stricter in ways that do not matter in
+// tests.
 func FuzzResponse(f *testing.F) {
 	for _, c := range responses {
 		f.Add(c.text)
@@ -98,7 +100,7 @@ func FuzzResponse(f *testing.F) {
 		defer want.Body.Close()
 		body, err := io.ReadAll(want.Body)
 		if err == nil && (want.StatusCode != got.status || string(body) != string(got.body) || want.Close && !got.close) {
-			t.Errorf("%q: %d %v %q, and net/http reads %d %v %q", text, got.status, got.close, got.body, want.StatusCode, want.Close, body)
+			t.Errorf("%q: %d %v %q, net/http reads %d %v %q", text, got.status, got.close, got.body, want.StatusCode, want.Close, body)
 		}
 	})
 }

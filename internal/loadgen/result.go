@@ -8,35 +8,38 @@ import (
 	"time"
 )
 
-// Result counts what the clients saw. Every request is counted once, as OK or as Failed.
+// Result holds the counts of a load. Every request counts once, as OK or as
+// Failed.
 type Result struct {
-	OK     int // the whole response came and Check found it good
-	Failed int // anything else: refused, reset, end of file, timeout, malformed, a bad status
+	OK     int // complete responses that Check accepted
+	Failed int // all others: refused, reset, EOF, timeout, malformed, rejected by Check
 
-	// IdleClosed counts connections, not requests: those that the server closed while the client had nothing under way
-	// on them. The client looks (without taking anything) just before it writes: if the end of the stream
-	// or a reset is there, not a byte of the next request has left, so no request is lost; it is sent on a new
-	// connection and counted by its own fate. A close that is not there yet when the client looks makes
-	// that request fail. On a connection that has carried no request yet a close is a failure too.
+	// IdleClosed counts the connections, not requests, that the server
+	// closed between two requests. A client peeks at the connection just
+	// before it writes. If the end of the stream or a reset has arrived, no
+	// byte of the next request has been sent, so no request is lost; the
+	// client sends it on a new connection. If the close arrives later, the
+	// request fails. A close of a connection that has carried no request is
+	// a failure, too.
 	IdleClosed int
 
-	Closing int // responses on kept-alive connections that said "Connection: close"
+	Closing int // responses with "Connection: close" on kept-alive connections
 	Dialed  int // connections opened
 
-	Latency Latencies // of the requests that are OK, dialling included
+	Latency Latencies // of the requests in OK, including dialing
 
-	Errors []error // the first few failures, each an *Error
+	Errors []error // the first failures, each an *Error
 }
 
-// maxErrors failures are kept in full; a server that is down makes thousands that say the same.
+// maxErrors bounds Errors: a dead server causes thousands of identical ones.
 const maxErrors = 10
 
-// String is for test logs.
+// String formats the counts for test logs.
 func (r Result) String() string {
 	return fmt.Sprintf("ok %d, failed %d, idle closed %d, closing %d, dialed %d", r.OK, r.Failed, r.IdleClosed, r.Closing, r.Dialed)
 }
 
-// Merge adds what another load has counted.
+// Merge adds the counts in other.
 func (r *Result) Merge(other Result) {
 	r.OK += other.OK
 	r.Failed += other.Failed
@@ -48,7 +51,7 @@ func (r *Result) Merge(other Result) {
 	r.Errors = r.Errors[:min(len(r.Errors), maxErrors)]
 }
 
-// fail counts a request that failed.
+// fail counts a failed request.
 func (r *Result) fail(err error) {
 	r.Failed++
 	if len(r.Errors) < maxErrors {
@@ -56,34 +59,34 @@ func (r *Result) fail(err error) {
 	}
 }
 
-// Stage is how far a request had come.
+// Stage is the part of a request that failed.
 type Stage string
 
-// The stages of a request, in their order.
+// The stages of a request, in order.
 const (
 	Dial       Stage = "dial"
 	Write      Stage = "write"
 	ReadHeader Stage = "read header"
 	ReadBody   Stage = "read body"
-	Check      Stage = "check" // the response came, and is not the one that is wanted
+	Check      Stage = "check" // Config.Check has rejected the response
 )
 
-// Error is a request that failed.
+// Error describes a failed request.
 type Error struct {
 	Stage   Stage
-	Carried int           // requests that the connection had carried before
-	Local   net.Addr      // the client's end of it; nil at Dial
+	Carried int           // earlier requests on the connection
+	Local   net.Addr      // the client's address; nil at Dial
 	At      time.Time     // when it failed
-	After   time.Duration // how long the request had been under way
+	After   time.Duration // time since the request started
 	Err     error
 }
 
 func (e *Error) Error() string {
-	where := "no connection"
+	conn := "no connection"
 	if e.Local != nil {
-		where = fmt.Sprintf("connection %v had carried %d", e.Local, e.Carried)
+		conn = fmt.Sprintf("connection %v, %d earlier requests", e.Local, e.Carried)
 	}
-	return fmt.Sprintf("%s: %v (%s; %v after its start, at %s)", e.Stage, e.Err, where, e.After.Round(time.Microsecond), e.At.Format("15:04:05.000"))
+	return fmt.Sprintf("%s: %v (%s; after %v, at %s)", e.Stage, e.Err, conn, e.After.Round(time.Microsecond), e.At.Format("15:04:05.000"))
 }
 
 func (e *Error) Unwrap() error { return e.Err }

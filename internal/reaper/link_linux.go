@@ -12,15 +12,15 @@ import (
 
 func pointer(b []byte) uintptr { return uintptr(unsafe.Pointer(&b[0])) }
 
-// A Link is a manager's socket to its reaper.
+// A Link is a manager's end of the socket to its reaper.
 type Link struct {
 	pid  int
 	file *os.File
 	fd   int
 }
 
-// Join makes a Link of descriptor fd. It fails where that is no socket to process pid, which then is no reaper of this
-// process's.
+// Join returns the Link for the socket at descriptor fd. It fails if fd is not
+// a socket to process pid, which is then not the reaper of this process.
 func Join(pid, fd int) (*Link, error) {
 	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil {
@@ -36,28 +36,30 @@ func Join(pid, fd int) (*Link, error) {
 	return &Link{pid: pid, fd: fd, file: os.NewFile(uintptr(fd), "prefork reaper socket")}, nil
 }
 
-// PID is the reaper's.
+// PID returns the process ID of the reaper.
 func (l *Link) PID() int { return l.pid }
 
-// FD is the socket, for a successor.
+// FD returns the descriptor of the socket, which a successor inherits.
 func (l *Link) FD() int { return l.fd }
 
-// Wait waits until the reaper is gone.
+// Wait blocks until the reaper has exited.
 func (l *Link) Wait() { io.Copy(io.Discard, l.file) }
 
-// Successor tells the reaper that a child of this manager has taken its place.
-func (l *Link) Successor(pid int) { l.tell(message{pid: pid}) }
+// ReportSuccessor reports to the reaper that the child pid has taken over from
+// this manager.
+func (l *Link) ReportSuccessor(pid int) { l.send(message{pid: pid}) }
 
-// Ended tells the reaper that this manager has waited for such a child. Status is that of wait4.
-func (l *Link) Ended(pid, code int, sig syscall.Signal) {
+// ReportExit reports to the reaper that this manager has reaped a successor.
+// The code is its exit code; sig is the signal that killed it, or 0.
+func (l *Link) ReportExit(pid, code int, sig syscall.Signal) {
 	if sig != 0 {
 		code = 128 + int(sig)
 	}
-	l.tell(message{ended: true, pid: pid, code: code & 0xff})
+	l.send(message{ended: true, pid: pid, code: code & 0xff})
 }
 
-// tell does not wait. It fails where the reaper is gone, which Wait sees.
-func (l *Link) tell(m message) {
+// send does not block. It fails if the reaper has exited, which Wait detects.
+func (l *Link) send(m message) {
 	for {
 		if err := unix.Sendto(l.fd, []byte(m.String()), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil); err != unix.EINTR {
 			return

@@ -7,20 +7,21 @@ import (
 	"syscall"
 )
 
-// Supported tells whether this system can have reapers.
+// Supported reports whether this system supports reapers.
 const Supported = false
 
-// Run is not for this system.
+// Run does nothing on this system.
 func Run(string, []string, []string, func(pid, fd int) string) {}
 
-// A Link is a manager's socket to its reaper.
+// A Link is a manager's end of the socket to its reaper. No Link exists on this
+// system.
 type Link struct{}
 
-// Join fails.
+// Join returns errors.ErrUnsupported.
 func Join(int, int) (*Link, error) { return nil, errors.ErrUnsupported }
 
-func (*Link) PID() int                       { return 0 }
-func (*Link) FD() int                        { return -1 }
-func (*Link) Wait()                          {}
-func (*Link) Successor(int)                  {}
-func (*Link) Ended(int, int, syscall.Signal) {}
+func (*Link) PID() int                            { return 0 }
+func (*Link) FD() int                             { return -1 }
+func (*Link) Wait()                               {}
+func (*Link) ReportSuccessor(int)                 {}
+func (*Link) ReportExit(int, int, syscall.Signal) {}

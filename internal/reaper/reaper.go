@@ -1,9 +1,13 @@
-// Package reaper is the process above a manager that adopts and waits for orphans: the first process of a container, or a
-// subreaper. In a manager itself that would not be sound, since a child of os/exec cannot be told from an orphan.
+// Package reaper runs the process above a manager that adopts and reaps
+// orphans: the first process of a container, or a subreaper. A manager cannot
+// safely do this itself, because it cannot distinguish a child of os/exec from
+// an orphan.
 //
-// The reaper runs nothing of the program. It starts it again as its child, passes signals on to it, waits for all
-// processes that end, and ends with the status of the manager. The two have a socket, on which the manager tells of an
-// successor that has taken its place; the end of the socket tells the manager that the reaper is gone.
+// The reaper runs no code of the program. It starts the program again as its
+// child, forwards signals to it, reaps every process that exits, and exits with
+// the status of the last manager. A socket connects the two. The manager uses
+// it to report a successor that has taken over. If the reaper exits, the
+// manager reads the end of the socket.
 package reaper
 
 import (
@@ -15,10 +19,10 @@ import (
 	"syscall"
 )
 
-// maxPID bounds what a message can name; no system has more.
+// maxPID bounds the process IDs in messages; no system has larger ones.
 const maxPID = 1 << 30
 
-// number reads a number as strconv.Itoa writes it.
+// number parses a number in the form that strconv.Itoa produces.
 func number(text string, lo, hi int) (int, error) {
 	n, err := strconv.Atoi(text)
 	if err != nil || strconv.Itoa(n) != text || n < lo || n > hi {
@@ -27,10 +31,12 @@ func number(text string, lo, hi int) (int, error) {
 	return n, nil
 }
 
-var errMessage = errors.New("not what a manager says")
+var errMessage = errors.New("malformed message")
 
-// A message from a manager to its reaper is one packet: "successor PID" when that has taken over, "ended PID CODE" when a manager
-// has waited for such a successor. CODE is the exit code, or 128 and the signal that ended it.
+// A message from a manager to its reaper is one packet: "successor PID" after
+// the successor has taken over, or "ended PID CODE" after a manager has reaped
+// a successor. CODE is the exit code, or 128 plus the number of the signal that
+// killed it.
 const maxMessage = 64
 
 type message struct {
@@ -64,21 +70,23 @@ func parseMessage(text string) (m message, err error) {
 	return m, nil
 }
 
-// A chain is the managers of a program: the first, and the successors after it, each of which took the place of the one before.
+// A chain holds the managers of a program: the first one, and the successors,
+// each of which took over from the one before it.
 type chain []*manager
 
 type manager struct {
 	pid    int
 	handle int    // pidfd, or -1
-	close  func() // closes it; nil for none
-	gone   bool
-	code   int            // how it ended: an exit code, or 128 and a signal
-	signal syscall.Signal // the signal
+	close  func() // closes handle; nil if there is none
+	exited bool
+	code   int            // exit code, or 128 plus the signal
+	signal syscall.Signal // the signal that killed it, or 0
 }
 
-// end notes how a manager has ended. No signal goes to it any more.
-func (m *manager) end(code int, sig syscall.Signal) {
-	m.gone, m.code, m.signal = true, code, sig
+// setExited records how the manager ended and closes its handle, so that no
+// further signal is sent to it.
+func (m *manager) setExited(code int, sig syscall.Signal) {
+	m.exited, m.code, m.signal = true, code, sig
 	if m.close != nil {
 		m.close()
 	}
@@ -87,49 +95,55 @@ func (m *manager) end(code int, sig syscall.Signal) {
 
 func (c chain) find(pid int) (i int, found bool) {
 	for i := len(c) - 1; i >= 0; i-- {
-		if c[i].pid == pid && !c[i].gone {
+		if c[i].pid == pid && !c[i].exited {
 			return i, true
 		}
 	}
 	return 0, false
 }
 
-// heard takes in what a manager has said.
-func (c *chain) heard(m message, open func(pid int) (handle int, close func())) {
+// apply updates the chain with a message from a manager.
+func (c *chain) apply(m message, open func(pid int) (handle int, close func())) {
 	i, found := c.find(m.pid)
 	switch {
 	case m.ended && found:
-		(*c)[i].end(m.code, 0)
+		(*c)[i].setExited(m.code, 0)
 	case !m.ended && !found:
-		for last := len(*c) - 1; last > 0 && (*c)[last].gone; last-- {
-			*c = (*c)[:last] // it has nothing to do with this successor: what it said came before its end
+		for last := len(*c) - 1; last > 0 && (*c)[last].exited; last-- {
+			*c = (*c)[:last] // this successor is not its child: its messages precede its exit
 		}
 		handle, close := open(m.pid)
 		*c = append(*c, &manager{pid: m.pid, handle: handle, close: close})
 	}
 }
 
-// reaped takes in the end of a child. A successor is the child of the manager before it while that lives, and then the
-// reaper's, unless it is gone and nobody has told: isChild says.
+// reaped updates the chain after the reaper has reaped a child. A successor is
+// a child of the manager before it, and becomes a child of the reaper when that
+// manager exits. If it is not, as reported by isChild, then it has exited and
+// its exit was never reported.
 func (c *chain) reaped(pid int, code int, sig syscall.Signal, isChild func(pid int) bool) {
 	if i, found := c.find(pid); found {
-		(*c)[i].end(code, sig)
+		(*c)[i].setExited(code, sig)
 	}
 	for i, m := range (*c)[1:] {
-		if (*c)[i].gone && !m.gone && !isChild(m.pid) {
-			m.end(1, 0)
+		if (*c)[i].exited && !m.exited && !isChild(m.pid) {
+			m.setExited(1, 0)
 		}
 	}
-	// The last counts, also when it is gone. Of the others, those that are gone had one more use, which was to have the successor
-	// looked for among the children: there it is, or gone, too.
+	// The status of the last manager is the status of the program, so the
+	// last one is kept even after it has exited. An earlier manager that
+	// has exited was needed once more: its exit made the loop above check
+	// whether its successor is among the children. That successor is a
+	// child now, or has exited too.
 	last := (*c)[len(*c)-1]
-	*c = slices.DeleteFunc(*c, func(m *manager) bool { return m.gone && m != last })
+	*c = slices.DeleteFunc(*c, func(m *manager) bool { return m.exited && m != last })
 }
 
-// target is who signals go to: the newest that lives; nil for none.
+// target returns the manager that receives signals: the newest that is still
+// running, or nil if none is.
 func (c chain) target() *manager {
 	for i := len(c) - 1; i >= 0; i-- {
-		if !c[i].gone {
+		if !c[i].exited {
 			return c[i]
 		}
 	}

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// What a manager says is read, and nothing else is.
+// FuzzMessage checks that parseMessage accepts exactly the strings that String
+// produces.
 func FuzzMessage(f *testing.F) {
 	for _, s := range []string{"successor 7", "ended 7 0", "ended 7 255", "successor 1", "successor -7", "successor 07", "successor", "successor 7 0", "ended 7", "ended 7 256", "successor 7\n", "successor 9999999999", ""} {
 		f.Add(s)
@@ -15,38 +16,39 @@ func FuzzMessage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		m, err := parseMessage(s)
 		if err == nil && m.String() != s {
-			t.Errorf("%q is read as %+v, which is written as %q", s, m, m)
+			t.Errorf("parseMessage(%q) = %+v, but String() = %q", s, m, m)
 		}
 		if err == nil && (m.pid < 2 || m.code < 0 || m.code > 255 || len(s) > maxMessage) {
-			t.Errorf("%q is read as %+v", s, m)
+			t.Errorf("parseMessage(%q) = %+v, out of range", s, m)
 		}
 	})
 }
 
-// Who is signalled, and when the program is over: with what its last manager has ended.
+// TestChain checks which manager receives signals, and that the exit code of
+// the program is the exit code of its last manager.
 func TestChain(t *testing.T) {
-	opened := make(map[int]bool) // handles, which are the pids
+	opened := make(map[int]bool) // open handles; a handle equals its pid
 	open := func(pid int) (int, func()) {
 		opened[pid] = true
 		return pid, func() { delete(opened, pid) }
 	}
 	for name, tt := range map[string]struct {
-		steps string // h: successor, e: ended, r: reaped; and of whom
-		kids  string // who is a child of the reaper throughout
-		want  string // target after each step, "-" for none, and the code of the last
+		steps    string // s: successor, e: ended, r: reaped; each with a pid
+		children string // the children of the reaper, throughout
+		want     string // target after each step, "-" for none; then the exit code
 	}{
-		"one":                                        {"r7", "", "- 7"},
-		"an orphan":                                  {"r99 r7", "", "7 - 7"},
-		"a successor":                                {"h8 r7 r8", "8", "8 8 - 8"},
-		"a successor that ends first":                {"h8 e8 r7", "", "8 7 - 8"},
-		"a successor that ends untold":               {"h8 r7", "", "8 - 1"},
-		"a successor of a successor":                 {"h8 h9 r7 r8 r9", "8 9", "8 9 9 9 - 9"},
-		"the middle one goes first":                  {"h8 h9 e8 r7 r9", "9", "8 9 9 9 - 9"},
-		"the last ends while both drain":             {"h8 r7 h9 e9 r8", "8", "8 8 9 8 - 9"},
-		"told twice":                                 {"h8 h8 r7 r8", "8", "8 8 8 - 8"},
-		"ended, of a stranger":                       {"e99 r7", "", "7 - 7"},
-		"one in the place of one that ended":         {"h8 e8 h9 r99 e9 r7", "", "8 7 9 9 7 - 9"},
-		"the last goes untold, the middle one first": {"h8 h9 e8 r99 r7", "", "8 9 9 7 - 1"},
+		"one manager":                                     {"r7", "", "- 7"},
+		"an orphan":                                       {"r99 r7", "", "7 - 7"},
+		"a successor":                                     {"s8 r7 r8", "8", "8 8 - 8"},
+		"successor exits first":                           {"s8 e8 r7", "", "8 7 - 8"},
+		"successor exits unreported":                      {"s8 r7", "", "8 - 1"},
+		"successor of a successor":                        {"s8 s9 r7 r8 r9", "8 9", "8 9 9 9 - 9"},
+		"middle one exits first":                          {"s8 s9 e8 r7 r9", "9", "8 9 9 9 - 9"},
+		"last exits while both drain":                     {"s8 r7 s9 e9 r8", "8", "8 8 9 8 - 9"},
+		"reported twice":                                  {"s8 s8 r7 r8", "8", "8 8 8 - 8"},
+		"exit of an unknown process":                      {"e99 r7", "", "7 - 7"},
+		"successor after one that exited":                 {"s8 e8 s9 r99 e9 r7", "", "8 7 9 9 7 - 9"},
+		"last exits unreported, middle one exited before": {"s8 s9 e8 r99 r7", "", "8 9 9 7 - 1"},
 	} {
 		c := chain{{pid: 7, handle: -1}}
 		got := []string{}
@@ -54,12 +56,12 @@ func TestChain(t *testing.T) {
 			var pid int
 			fmt.Sscan(step[1:], &pid)
 			switch step[0] {
-			case 'h':
-				c.heard(message{pid: pid}, open)
+			case 's':
+				c.apply(message{pid: pid}, open)
 			case 'e':
-				c.heard(message{pid: pid, ended: true, code: pid}, open)
+				c.apply(message{pid: pid, ended: true, code: pid}, open)
 			case 'r':
-				c.reaped(pid, pid, 0, func(pid int) bool { return slices.Contains(strings.Fields(tt.kids), fmt.Sprint(pid)) })
+				c.reaped(pid, pid, 0, func(pid int) bool { return slices.Contains(strings.Fields(tt.children), fmt.Sprint(pid)) })
 			}
 			if m := c.target(); m != nil {
 				got = append(got, fmt.Sprint(m.pid))
@@ -72,12 +74,13 @@ func TestChain(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, s, tt.want)
 		}
 		if len(c) != 1 || len(opened) != 0 {
-			t.Errorf("%s: %d managers are left, and the handles %v", name, len(c), opened)
+			t.Errorf("%s: %d managers and handles %v are left, want 1 manager", name, len(c), opened)
 		}
 	}
 }
 
-// However often a program is upgraded, its reaper knows of those managers that live, and of no other.
+// TestChainForgets checks that after any number of upgrades the chain holds
+// only the managers that are still running.
 func TestChainForgets(t *testing.T) {
 	opened := 0
 	open := func(pid int) (int, func()) {
@@ -87,19 +90,19 @@ func TestChainForgets(t *testing.T) {
 	isChild := func(int) bool { return true }
 	for name, end := range map[string]func(c *chain, pid int){
 		"as children": func(c *chain, pid int) { c.reaped(pid, 0, 0, isChild) },
-		"told of": func(c *chain, pid int) {
+		"reported": func(c *chain, pid int) {
 			if pid > 7 {
-				c.heard(message{pid: pid, ended: true}, open)
+				c.apply(message{pid: pid, ended: true}, open)
 			}
 			c.reaped(6, 0, 0, isChild) // an orphan
 		},
 	} {
 		c := chain{{pid: 7, handle: -1}}
 		for pid := 7; pid < 100; pid++ {
-			c.heard(message{pid: pid + 1}, open)
+			c.apply(message{pid: pid + 1}, open)
 			end(&c, pid)
 			if m := c.target(); m == nil || m.pid != pid+1 || len(c) > 2 || opened > 1 {
-				t.Fatalf("%s: after successor %d: %d managers, %d handles, signals go to %+v", name, pid+1, len(c), opened, m)
+				t.Fatalf("%s: after successor %d: %d managers, %d handles, target %+v", name, pid+1, len(c), opened, m)
 			}
 		}
 		end(&c, 100)

@@ -14,86 +14,99 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Supported tells whether this system can have reapers that are not its first process.
+// Supported reports whether this system supports reapers other than its first
+// process.
 const Supported = true
 
-// Run makes a reaper of this process, and does not return. path and args start the program, env is its environment but for
-// the variable that told makes, of this process's pid and the descriptor at which the program finds the socket. It is called
-// before the program has begun.
-func Run(path string, args, env []string, told func(pid, fd int) string) {
+// Run turns this process into a reaper and does not return. It must be called
+// before the program has started its own work.
+//
+// The path and args start the program. Its environment is env plus the variable
+// that linkEnv returns for the reaper's process ID and the descriptor of the
+// socket in the program.
+func Run(path string, args, env []string, linkEnv func(pid, fd int) string) {
 	r := &reaper{pid: os.Getpid()}
-	if err := r.run(path, args, env, told); err != nil {
-		fmt.Fprintf(os.Stderr, "prefork: the reaper, process %d, cannot start the program: %v\n", r.pid, err)
+	if err := r.run(path, args, env, linkEnv); err != nil {
+		fmt.Fprintf(os.Stderr, "prefork: reaper (pid %d): start program: %v\n", r.pid, err)
 		os.Exit(1)
 	}
 }
 
-// A reaper is this process.
+// reaper is the state of this process.
 type reaper struct {
 	pid  int
 	sock int
 	file *os.File // owns sock
 
-	mu    sync.Mutex // held by who signals, and by who waits: so a signal meets no pid that was given to another
+	// mu is held while signalling and while reaping, so that no signal is
+	// sent to a pid that the kernel has reused.
+	mu    sync.Mutex
 	chain chain
-	woken chan struct{} // nil but while this process is stopped: the next SIGCONT closes it, and goes no further
+	// resumed is nil except while this process is stopped. The next SIGCONT
+	// closes it and is not forwarded.
+	resumed chan struct{}
 }
 
-func (r *reaper) run(path string, args, env []string, told func(pid, fd int) string) error {
+func (r *reaper) run(path string, args, env []string, linkEnv func(pid, fd int) string) error {
 	if r.pid != 1 {
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return os.NewSyscallError("prctl", err)
 		}
 	}
 	name := []byte("reaper\x00")
-	unix.Prctl(unix.PR_SET_NAME, pointer(name), 0, 0, 0) // for ps; and who signals by the program's name means the manager
+	// The name is for ps. It also keeps signals that are sent by the name of
+	// the program (killall) away from the reaper: they are for the manager.
+	unix.Prctl(unix.PR_SET_NAME, pointer(name), 0, 0, 0)
 
 	r.mu.Lock()
-	r.forwardAll(false) // what comes meanwhile waits for the lock
-	theirs, err := r.start(path, args, env, told)
+	r.forwardAll(false) // signals that arrive during start wait for the lock
+	passed, err := r.start(path, args, env, linkEnv)
 	r.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	r.forwardAll(true)
-	for _, fd := range theirs {
+	for _, fd := range passed {
 		unix.Close(fd)
 	}
-	go r.listen()
+	go r.readLink()
 	for {
-		r.wait()
+		r.reap()
 	}
 }
 
-// start starts the program, and returns which descriptors are of no use any more.
-func (r *reaper) start(path string, args, env []string, told func(pid, fd int) string) (theirs []int, err error) {
+// start starts the program. It returns the descriptors that the program has
+// inherited, which the reaper can close.
+func (r *reaper) start(path string, args, env []string, linkEnv func(pid, fd int) string) (passed []int, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
 	r.sock, r.file = fds[0], os.NewFile(uintptr(fds[0]), "socket to the manager")
-	handed := inherited()
-	theirs = append(slices.Clone(handed), fds[1])
+	extra := inherited()
+	passed = append(slices.Clone(extra), fds[1])
 	files := []uintptr{0, 1, 2}
-	for _, fd := range handed {
+	for _, fd := range extra {
 		for len(files) < fd {
 			files = append(files, ^uintptr(0)) // closed
 		}
 		files = append(files, uintptr(fd))
 	}
-	env = append(slices.Clone(env), told(r.pid, len(files)))
+	env = append(slices.Clone(env), linkEnv(r.pid, len(files)))
 	files = append(files, uintptr(fds[1]))
-	// A group of its own: what the terminal sends to the group is to reach it once.
+	// The program gets its own process group: a signal that the terminal
+	// sends to the group must reach the program once.
 	attr := &syscall.SysProcAttr{Setpgid: true, Foreground: inForeground()}
 	pid, _, err := syscall.StartProcess(path, args, &syscall.ProcAttr{Env: env, Files: files, Sys: attr})
 	if err != nil {
 		return nil, &os.PathError{Op: "fork/exec", Path: path, Err: err}
 	}
 	r.chain = chain{{pid: pid, handle: -1}}
-	return theirs, nil
+	return passed, nil
 }
 
-// inherited are the descriptors, beside the standard streams, that this process was started with.
+// inherited returns the descriptors, except the standard streams, that this
+// process was started with.
 func inherited() (fds []int) {
 	entries, _ := filepath.Glob("/proc/self/fd/*")
 	for _, e := range entries {
@@ -109,19 +122,25 @@ func inherited() (fds []int) {
 	return fds
 }
 
-// own are the signals that are about the reaper itself: those that cannot be caught, that the kernel sends for a fault, and that
-// Go and the C library use. (What stops a process at its terminal comes from others here, as the reaper uses no terminal.)
-var own = []syscall.Signal{
+// notForwarded lists the signals that concern the reaper itself: those that
+// cannot be caught, those that the kernel sends for a fault, and those that Go
+// and the C library use. The stop signals of a terminal are not in the list:
+// the reaper does not use its terminal, so only other processes send them to
+// it.
+var notForwarded = []syscall.Signal{
 	unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE, unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL,
 	unix.SIGTRAP, 32, 33, 34,
 }
 
-// forwardAll passes on all signals that can be. Each has a channel of its own, as in the manager, so that none crowds out
-// another. Those that were ignored when this process was started (by nohup, say) are to be so when the program is; it can
-// listen for them all the same, and so they are passed on once it was started.
+// forwardAll forwards all signals that can be forwarded. As in the manager,
+// each signal has a channel of its own, so that none displaces another.
+//
+// A signal that was ignored when this process started (by nohup, for instance)
+// must also be ignored in the program. The reaper can catch it nevertheless, so
+// it is forwarded once the program is running.
 func (r *reaper) forwardAll(ignored bool) {
 	for sig := syscall.Signal(1); sig <= 64; sig++ {
-		if slices.Contains(own, sig) || signal.Ignored(sig) != ignored {
+		if slices.Contains(notForwarded, sig) || signal.Ignored(sig) != ignored {
 			continue
 		}
 		c := make(chan os.Signal, 1)
@@ -137,10 +156,10 @@ func (r *reaper) forwardAll(ignored bool) {
 func (r *reaper) forward(sig syscall.Signal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.hear()
-	if sig == unix.SIGCONT && r.woken != nil {
-		close(r.woken)
-		r.woken = nil
+	r.readMessages()
+	if sig == unix.SIGCONT && r.resumed != nil {
+		close(r.resumed)
+		r.resumed = nil
 		return
 	}
 	switch m := r.chain.target(); {
@@ -152,8 +171,8 @@ func (r *reaper) forward(sig syscall.Signal) {
 	}
 }
 
-// listen hears what managers say.
-func (r *reaper) listen() {
+// readLink applies messages from managers as they arrive.
+func (r *reaper) readLink() {
 	conn, err := r.file.SyscallConn()
 	if err != nil {
 		return
@@ -161,12 +180,13 @@ func (r *reaper) listen() {
 	conn.Read(func(uintptr) bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return !r.hear()
+		return !r.readMessages()
 	})
 }
 
-// hear takes in what has been said; false at the end of the socket. The caller holds mu.
-func (r *reaper) hear() bool {
+// readMessages applies all messages that are queued on the socket. It returns
+// false at the end of the socket. The caller must hold mu.
+func (r *reaper) readMessages() bool {
 	var buf [maxMessage]byte
 	for {
 		n, _, err := unix.Recvfrom(r.sock, buf[:], unix.MSG_DONTWAIT)
@@ -178,13 +198,14 @@ func (r *reaper) hear() bool {
 			return false
 		default:
 			if m, err := parseMessage(string(buf[:n])); err == nil {
-				r.chain.heard(m, open)
+				r.chain.apply(m, open)
 			}
 		}
 	}
 }
 
-// open is a handle on a manager that is not a child yet: its pid could be another's by the time that a signal comes.
+// open returns a pidfd for a manager that is not a child of the reaper. By the
+// time a signal arrives, its pid may belong to another process.
 func open(pid int) (handle int, close func()) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
@@ -193,12 +214,13 @@ func open(pid int) (handle int, close func()) {
 	return fd, func() { unix.Close(fd) }
 }
 
-// wait waits until something has ended, and for all that has.
-func (r *reaper) wait() {
+// reap blocks until a process has changed state, then handles every process
+// that has.
+func (r *reaper) reap() {
 	var info unix.Siginfo
 	err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT, nil)
 	if err != nil && err != unix.EINTR {
-		fmt.Fprintf(os.Stderr, "prefork: the reaper, process %d, has nobody left to wait for: %v\n", r.pid, err)
+		fmt.Fprintf(os.Stderr, "prefork: reaper (pid %d): no children left: %v\n", r.pid, err)
 		os.Exit(1)
 	}
 	r.mu.Lock()
@@ -213,10 +235,10 @@ func (r *reaper) wait() {
 			return
 		}
 		if status.Stopped() {
-			r.stopped(pid, status.StopSignal())
+			r.followStop(pid, status.StopSignal())
 			continue
 		}
-		r.hear() // what it said before it ended comes first
+		r.readMessages() // messages sent before the exit come first
 		code, sig := status.ExitStatus(), syscall.Signal(0)
 		if status.Signaled() {
 			sig = status.Signal()
@@ -224,27 +246,32 @@ func (r *reaper) wait() {
 		}
 		r.chain.reaped(pid, code, sig, isChild)
 		if r.chain.target() == nil {
-			r.end(r.chain[len(r.chain)-1])
+			r.exit(r.chain[len(r.chain)-1])
 		}
 	}
 }
 
-// stopped does as the manager does that its terminal has stopped, so that the shell comes to know; and when the shell has
-// this process go on, so does the manager. The first process of a container has no shell, and nobody else who would. The
-// caller holds mu.
+// followStop stops this process after the terminal has stopped the manager, so
+// that the shell notices. When the shell resumes this process, it resumes the
+// manager. The first process of a container has no shell, so there the manager
+// is resumed at once. The caller must hold mu.
 //
-// The SIGCONT by which this process goes on must end this wait and do nothing else: passed on in addition it would come
-// late, when the terminal has stopped the manager anew, and undo that before it was seen.
-func (r *reaper) stopped(pid int, sig syscall.Signal) {
+// The SIGCONT that resumes this process must have no other effect. If it were
+// forwarded as well, it could arrive after the terminal has stopped the manager
+// again, and undo that stop before the reaper has seen it.
+func (r *reaper) followStop(pid int, sig syscall.Signal) {
 	if _, ours := r.chain.find(pid); !ours || sig != unix.SIGTSTP && sig != unix.SIGTTIN && sig != unix.SIGTTOU {
 		return
 	}
 	if r.pid != 1 {
-		woken := make(chan struct{})
-		r.woken = woken
-		r.mu.Unlock()                  // this goroutine waits for nobody meanwhile, so that no pid becomes another's
-		unix.Kill(r.pid, unix.SIGSTOP) // some of this thread's instructions may come before it is stopped
-		<-woken
+		resumed := make(chan struct{})
+		r.resumed = resumed
+		// Until this goroutine locks again it reaps nothing, so no pid is
+		// reused. After the SIGSTOP this thread may run a few instructions
+		// more.
+		r.mu.Unlock()
+		unix.Kill(r.pid, unix.SIGSTOP)
+		<-resumed
 		r.mu.Lock()
 		if inForeground() {
 			unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, pid)
@@ -253,7 +280,8 @@ func (r *reaper) stopped(pid int, sig syscall.Signal) {
 	unix.Kill(-pid, unix.SIGCONT)
 }
 
-// inForeground tells whether the terminal that is the standard input means this process.
+// inForeground reports whether this process is in the foreground group of the
+// terminal on its standard input.
 func inForeground() bool {
 	group, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
 	return err == nil && group == unix.Getpgrp()
@@ -269,15 +297,16 @@ func isChild(pid int) bool {
 	}
 }
 
-// end ends this process as the last manager has ended. The first process of a container cannot be ended by a signal of its
-// own; it says 128 and the signal, as shells do.
-func (r *reaper) end(last *manager) {
+// exit ends this process the way the last manager ended. The first process of a
+// container cannot kill itself with a signal; it exits with 128 plus the
+// signal, as shells do.
+func (r *reaper) exit(last *manager) {
 	switch last.signal {
 	case unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGKILL:
 		if r.pid != 1 {
 			signal.Reset(last.signal)
 			unix.Kill(r.pid, last.signal)
-			time.Sleep(time.Second) // it does not come back
+			time.Sleep(time.Second) // the signal arrives during the sleep
 		}
 	}
 	os.Exit(last.code)

@@ -19,16 +19,16 @@ import (
 func TestNice(t *testing.T) {
 	now, err := niceOf(0)
 	if err != nil || now >= maxNice {
-		t.Skipf("nice is %d (%v), and cannot be more", now, err)
+		t.Skipf("nice is %d (%v), the maximum", now, err)
 	}
 	p := applied(t, settings(t, Config{Nice: now + 1}).Plan(0))
 	p.want("Nice", itoa(now+1))
 	if got, want := p.ask("nice"), itoa(now+1)+" (<nil>)"; got != want {
-		t.Errorf("what it starts has nice %s, want %s", got, want)
+		t.Errorf("a child has nice %s, want %s", got, want)
 	}
 	t.Run("negative", func(t *testing.T) {
 		needRoot(t)
-		if !has(unix.CAP_SYS_NICE) {
+		if !hasCapability(unix.CAP_SYS_NICE) {
 			t.Skip("needs CAP_SYS_NICE")
 		}
 		applied(t, settings(t, Config{Nice: -3}).Plan(0)).want("Nice", "-3")
@@ -47,7 +47,7 @@ func TestAffinity(t *testing.T) {
 		}
 		p := start(t, self(t), nil, nil, "apply", s.Plan(slot))
 		if line := p.line(); !strings.HasPrefix(line, "applied gomaxprocs=1 ") {
-			t.Errorf("slot %d: %s; the runtime counts the CPUs anew", slot, line)
+			t.Errorf("slot %d: %s, want gomaxprocs=1: the runtime must count the CPUs again", slot, line)
 		}
 		p.want("Cpus_allowed_list", itoa(cpus[slot%len(cpus)]))
 	}
@@ -67,47 +67,49 @@ func TestAffinity(t *testing.T) {
 func TestRlimits(t *testing.T) {
 	p := applied(t, settings(t, Config{Rlimits: []Rlimit{{"nofile", 30, 40}, {"core", 0, 0}}}).Plan(0))
 	if got := p.ask("ulimit -n; ulimit -Hn; ulimit -c"); got != "30" {
-		t.Errorf("soft nofile of what it starts: %s, want 30", got)
+		t.Errorf("soft nofile of a child: %s, want 30", got)
 	}
 	if hard, core := p.line(), p.line(); hard != "40" || core != "0 (<nil>)" {
-		t.Errorf("hard nofile %s, core %s of what it starts; want 40 and 0", hard, core)
+		t.Errorf("hard nofile %s, core %s of a child; want 40 and 0", hard, core)
 	}
 	if got := p.ask("open"); !strings.HasSuffix(got, "too many open files") || !strings.HasPrefix(got, "2") {
-		t.Errorf("files that can be opened, %s; want 20 to 29, and an error", got)
+		t.Errorf("opened files: %s; want 20 to 29, then an error", got)
 	}
 	p = applied(t, settings(t, Config{Rlimits: []Rlimit{{"fsize", 1024, 0}}}).Plan(0))
 	if got := p.ask("head -c 4096 /dev/zero >" + filepath.Join(t.TempDir(), "f") + " 2>&1"); !strings.Contains(got, "(") || strings.Contains(got, "<nil>") {
-		t.Errorf("writing more than fsize: %s", got)
+		t.Errorf("write beyond fsize: %s", got)
 	}
 }
 
-// Each name is that limit of the kernel's, and no other.
+// TestRlimitNames checks that each name sets that limit of the kernel, and no
+// other.
 func TestRlimitNames(t *testing.T) {
-	theirs := map[string]string{
+	kernelNames := map[string]string{
 		"as": "Max address space", "core": "Max core file size", "cpu": "Max cpu time", "data": "Max data size", "fsize": "Max file size",
 		"memlock": "Max locked memory", "nofile": "Max open files", "nproc": "Max processes", "stack": "Max stack size",
 	}
 	for _, name := range limitNames {
-		// So high that it limits nothing here, and yet another number than is in force.
+		// High enough to limit nothing here, and different from the current value.
 		want := min(1<<40-1, hardLimit(t, name)-1)
 		p := applied(t, settings(t, Config{Rlimits: []Rlimit{{name, want, 0}}}).Plan(0))
 		limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.cmd.Process.Pid))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if line := fmt.Sprintf(`(?m)^%s +%d +%d `, theirs[name], want, want); !regexp.MustCompile(line).Match(limits) {
+		if line := fmt.Sprintf(`(?m)^%s +%d +%d `, kernelNames[name], want, want); !regexp.MustCompile(line).Match(limits) {
 			t.Errorf("%s of %d:\n%s", name, want, limits)
 		}
 		if n := strings.Count(string(limits), fmt.Sprintf(" %d ", want)); n != 2 {
-			t.Errorf("%s of %d stands there %d times:\n%s", name, want, n, limits)
+			t.Errorf("%s of %d appears %d times, want 2:\n%s", name, want, n, limits)
 		}
 	}
-	if _, ok := rlimit("rss"); ok {
-		t.Error("there is no name rss")
+	if _, ok := rlimitNumber("rss"); ok {
+		t.Error("rss is a name, want none")
 	}
 }
 
-// The root directory may be that of the manager. A worker goes there, and has the groups that it was given.
+// TestRootInChroot checks that the root directory may be that of the manager:
+// the worker changes to it and has the given groups.
 func TestRootInChroot(t *testing.T) {
 	needRoot(t)
 	text := settings(t, Config{User: "1234", Group: "1235", Groups: []string{"7", "5"}, Chroot: "/"}).Plan(0)
@@ -117,48 +119,23 @@ func TestRootInChroot(t *testing.T) {
 	}
 	p.want("Groups", "5 7")
 	if got := p.ask("pwd"); got != "/ (<nil>)" {
-		t.Errorf("it works in %s", got)
+		t.Errorf("working directory %s, want /", got)
 	}
 }
 
-// A worker as another user, in a chroot, from a file that only root may run, and without a way back.
+// TestUserInChroot runs a worker as another user in a chroot, from a file that
+// only root may run, and checks that it cannot return.
 func TestUserInChroot(t *testing.T) {
 	needRoot(t)
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip("the go command is not in PATH: the program for the chroot cannot be built")
 	}
-	dir := t.TempDir()
-	server, jail := filepath.Join(dir, "server"), filepath.Join(dir, "jail")
-	data, err := os.ReadFile(self(t))
-	if err == nil {
-		err = os.WriteFile(server, data, 0o700)
-	}
-	if err == nil {
-		err = os.Mkdir(jail, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	build := exec.Command("go", "build", "-o", filepath.Join(jail, "whoami"), "testdata/whoami/main.go")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	data, err = os.ReadFile(filepath.Join(jail, "whoami"))
-	if err == nil {
-		err = os.WriteFile(filepath.Join(jail, "setuid"), data, 0o755)
-	}
-	if err == nil {
-		err = os.Chmod(filepath.Join(jail, "setuid"), os.ModeSetuid|0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	server, jail := newJail(t)
 	for _, tt := range []struct {
-		name                string
-		c                   Config
-		groups              string // of all threads
-		whoami, whoamiAsUID string
+		name                 string
+		c                    Config
+		groups               string // of all threads
+		whoami, whoamiSetuid string
 	}{
 		{"everything", Config{User: "1234", Group: "1235", Chroot: jail, NoNewPrivs: true}, "",
 			"uid=1234 euid=1234 gid=1235 egid=1235 groups=[] nnp=1 dir=/ files=[setuid whoami] out=false root=false (<nil>)",
@@ -171,7 +148,7 @@ func TestUserInChroot(t *testing.T) {
 			"uid=1234 euid=0 gid=1235 egid=1235 groups=[] nnp=0 dir=/ files=[setuid whoami] out=false root=true (<nil>)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			// What it starts with is more than it may keep.
+			// It starts with groups that it must drop.
 			attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Groups: []uint32{0, 4, 24}}}
 			p := start(t, server, attr, nil, "apply", settings(t, tt.c).Plan(0))
 			line := p.line()
@@ -187,53 +164,76 @@ func TestUserInChroot(t *testing.T) {
 				"NoNewPrivs": nnp, "CapEff": "0000000000000000", "CapPrm": "0000000000000000"} {
 				p.want(key, value)
 			}
-			if got, err := os.Readlink(fmt.Sprintf("/proc/%d/root", p.cmd.Process.Pid)); err != nil || got != jail {
-				t.Errorf("its root is %s, %v", got, err)
-			}
+			p.wantJailed(jail)
 			if got := p.ask("exec /whoami"); got != tt.whoami {
-				t.Errorf("what it starts says\n%s, want\n%s", got, tt.whoami)
+				t.Errorf("whoami prints\n%s, want\n%s", got, tt.whoami)
 			}
-			if got := p.ask("exec /setuid"); got != tt.whoamiAsUID {
-				t.Errorf("a set-user-ID program that it starts says\n%s, want\n%s", got, tt.whoamiAsUID)
-			}
-			fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, fd := range fds {
-				if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", p.cmd.Process.Pid, fd.Name())); err == nil && strings.HasPrefix(to, "/") {
-					if info, err := os.Stat(to); err == nil && info.IsDir() {
-						t.Errorf("the directory %s is left open, a way out", to)
-					}
-				}
+			if got := p.ask("exec /setuid"); got != tt.whoamiSetuid {
+				t.Errorf("a set-user-ID whoami prints\n%s, want\n%s", got, tt.whoamiSetuid)
 			}
 		})
 	}
 }
 
-// id itself is asked, with the names of the system.
+// wantJailed checks the root directory of the process, and that it has no
+// directory open.
+func (p *process) wantJailed(jail string) {
+	p.t.Helper()
+	if got, err := os.Readlink(fmt.Sprintf("/proc/%d/root", p.cmd.Process.Pid)); err != nil || got != jail {
+		p.t.Errorf("root directory %s, %v; want %s", got, err, jail)
+	}
+	for _, path := range p.openPaths() {
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			p.t.Errorf("directory %s is left open, a way out of the chroot", path)
+		}
+	}
+}
+
+// newJail returns a copy of the test binary that only root may run, and a
+// directory for a chroot with two copies of the program whoami. One of them is
+// set-user-ID.
+func newJail(t *testing.T) (server, jail string) {
+	t.Helper()
+	dir := t.TempDir()
+	server, jail = filepath.Join(dir, "server"), filepath.Join(dir, "jail")
+	copyFile(t, server, self(t), 0o700)
+	if err := os.Mkdir(jail, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	whoami := filepath.Join(jail, "whoami")
+	build := exec.Command("go", "build", "-o", whoami, "testdata/whoami/main.go")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	copyFile(t, filepath.Join(jail, "setuid"), whoami, os.ModeSetuid|0o755)
+	return server, jail
+}
+
+// TestUserByName compares with the program id and the names of the system.
 func TestUserByName(t *testing.T) {
 	needRoot(t)
 	p := applied(t, settings(t, Config{User: "nobody", NoNewPrivs: true}).Plan(0))
 	want, err := exec.Command("id", "nobody").Output()
 	if err != nil {
-		t.Skip("no program id, or it does not know nobody")
+		t.Skip("no program id, or no user nobody")
 	}
 	if got := p.ask("id"); got != strings.TrimSpace(string(want))+" (<nil>)" {
-		t.Errorf("id says %q, want %q", got, want)
+		t.Errorf("id prints %q, want %q", got, want)
 	}
 	p.want("Groups", "")
 	p.want("NoNewPrivs", "1")
 }
 
-// Threads that come and go while a plan is followed have no other rights than the rest.
+// TestThreadsComeAndGo checks that threads that start and exit during Apply end
+// up with the same attributes as the others.
 func TestThreadsComeAndGo(t *testing.T) {
 	now, err := niceOf(0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := Config{CPUsPerWorker: 1, Nice: min(now+1, maxNice), NoNewPrivs: true}
-	if os.Geteuid() == 0 && has(unix.CAP_SETUID) {
+	if os.Geteuid() == 0 && hasCapability(unix.CAP_SETUID) {
 		c.User, c.Group = "1234", "1235"
 	}
 	s := settings(t, c)
@@ -250,72 +250,80 @@ func TestThreadsComeAndGo(t *testing.T) {
 	}
 }
 
-// With cgo a thread that is about to end keeps the rights that it had, and can be seen for a moment. One that stays is an error,
-// whatever it is in which it differs.
+// TestThreadThatEnds checks the tolerance for exiting threads: with cgo, such a
+// thread keeps its old privileges and stays visible for a moment. A thread that
+// stays is an error, whichever attribute differs.
 func TestThreadThatEnds(t *testing.T) {
-	const right = "Uid: 7 7 7 7\nGid: 8 8 8 8\nGroups: 4 5\nCapPrm: 00\nCapEff: 00\nCapAmb: 00\nNoNewPrivs: 1\n"
-	p := plan{identity: &identity{7, 8, []uint32{4, 5}}, noNewPrivs: true}
-	try := func(t *testing.T, status string, gone bool) error {
-		t.Helper()
-		var err error
-		path := t.TempDir()
-		for tid, text := range map[string]string{"1": right, "2": status} {
-			if err := os.Mkdir(filepath.Join(path, tid), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			file := filepath.Join(path, tid, "status")
-			if gone && tid == "2" { // a pipe, which tells when it is looked at
-				err = unix.Mkfifo(file, 0o600)
-			} else {
-				err = os.WriteFile(file, []byte(text), 0o600)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		dir, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer dir.Close()
-		done := make(chan error)
-		go func() { done <- threads{dir}.verify(p, true) }()
-		if gone {
-			looked, err := os.OpenFile(filepath.Join(path, "2", "status"), os.O_WRONLY, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			os.RemoveAll(filepath.Join(path, "2"))
-			looked.WriteString(status)
-			looked.Close()
-		}
-		return <-done
-	}
-	if err := try(t, right, false); err != nil {
+	if err := verifyStatus(t, correctStatus, false); err != nil {
 		t.Error(err)
 	}
-	if err := try(t, strings.Replace(right, "7 7 7 7", "0 0 0 0", 1), true); err != nil {
-		t.Errorf("it has ended: %v", err)
+	if err := verifyStatus(t, strings.Replace(correctStatus, "7 7 7 7", "0 0 0 0", 1), true); err != nil {
+		t.Errorf("a thread that has exited: %v", err)
 	}
 	for _, tt := range []struct{ name, was, is, want string }{
 		{"user", "7 7 7 7", "7 7 0 7", "User: user 7, group 8, supplementary groups [4 5]: set, but Uid 7 7 0 7 is in force"},
 		{"group", "8 8 8 8", "8 8 8 0", "set, but Gid 8 8 8 0 is in force"},
 		{"groups", "4 5", "0 4 5", "set, but the supplementary groups 0 4 5 are in force"},
-		{"what the kernel does not write", "4 5", "4 adm", "not a number"},
-		{"capabilities", "CapPrm: 00", "CapPrm: 01", "capabilities are left (CapPrm 01)"},
+		{"malformed group", "4 5", "4 adm", "not a number"},
+		{"capabilities", "CapPrm: 00", "CapPrm: 01", "has kept capabilities (CapPrm 01)"},
 		{"new privileges", "NoNewPrivs: 1", "NoNewPrivs: 0", "NoNewPrivs: set, but not in force"},
-		{"nothing", right, "", "set, but "},
+		{"empty file", correctStatus, "", "set, but "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			if err := try(t, strings.Replace(right, tt.was, tt.is, 1), false); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if err := verifyStatus(t, strings.Replace(correctStatus, tt.was, tt.is, 1), false); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v; want %s", err, tt.want)
 			}
 		})
 	}
 }
 
-// What cannot be had is an error with a reason, and not a worker that goes on.
+const correctStatus = "Uid: 7 7 7 7\nGid: 8 8 8 8\nGroups: 4 5\nCapPrm: 00\nCapEff: 00\nCapAmb: 00\nNoNewPrivs: 1\n"
+
+// verifyStatus calls verify for a thread with the correct status file and one
+// with the given contents. If exits, the second thread exits after verify has
+// read its file.
+func verifyStatus(t *testing.T, status string, exits bool) error {
+	t.Helper()
+	path := t.TempDir()
+	write := func(tid string, create func(file string) error) {
+		t.Helper()
+		if err := os.Mkdir(filepath.Join(path, tid), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := create(filepath.Join(path, tid, "status")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("1", func(file string) error { return os.WriteFile(file, []byte(correctStatus), 0o600) })
+	write("2", func(file string) error {
+		if exits { // opening a FIFO blocks until verify reads it
+			return unix.Mkfifo(file, 0o600)
+		}
+		return os.WriteFile(file, []byte(status), 0o600)
+	})
+	dir, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	done := make(chan error)
+	p := plan{identity: &identity{7, 8, []uint32{4, 5}}, noNewPrivs: true}
+	go func() { done <- threads{dir}.verify(p, true) }()
+	if exits {
+		fifo, err := os.OpenFile(filepath.Join(path, "2", "status"), os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.RemoveAll(filepath.Join(path, "2"))
+		fifo.WriteString(status)
+		fifo.Close()
+	}
+	return <-done
+}
+
+// TestApplyFails checks that a worker reports the reason and exits if a step of
+// its plan fails.
 func TestApplyFails(t *testing.T) {
 	needRoot(t)
 	program := shared(t)
@@ -329,14 +337,14 @@ func TestApplyFails(t *testing.T) {
 	}{
 		{"root for nobody", "id:0:0:", nobody, "User: user 0, group 0, supplementary groups []: setgroups: operation not permitted", "uid=65534 euid=65534 gid=65534 groups=[]"},
 		{"another user for nobody", "id:1234:65534:", nobody, "setgroups: operation not permitted", "uid=65534 euid=65534 gid=65534 groups=[]"},
-		{"a user that does not exist here", "id:1234:0:", alone, "setuid: invalid argument (the value is not known in the user namespace", ""},
+		{"a user that does not exist here", "id:1234:0:", alone, "setuid: invalid argument (the value does not exist in the user namespace", ""},
 		{"a group that does not exist here", "id:0:1234:", alone, "setgid: invalid argument", ""},
 		{"no chroot for nobody", "root:/", nobody, "Chroot: /: chroot: operation not permitted", ""},
-		{"a directory that is gone", "root:/nowhere/at/all|id:1234:1234:", nil, "Chroot: /nowhere/at/all: no such file", ""},
+		{"a missing directory", "root:/nowhere/at/all|id:1234:1234:", nil, "Chroot: /nowhere/at/all: no such file", ""},
 		{"more than hard", "lim:nofile:500000:500000", nobody, "Rlimits: nofile to 500000, at most 500000: setrlimit: operation not permitted", ""},
-		{"first in the queue", "nice:-20", nobody, "Nice: -20: setpriority: permission denied", ""},
-		{"a CPU that there is not", "cpu:1023", nil, "CPUs: 1023: sched_setaffinity: invalid argument", ""},
-		{"no text of ours", "id:root", nil, `"id:root" in a plan is not what a manager writes`, ""},
+		{"highest priority", "nice:-20", nobody, "Nice: -20: setpriority: permission denied", ""},
+		{"a missing CPU", "cpu:1023", nil, "CPUs: 1023: sched_setaffinity: invalid argument", ""},
+		{"a malformed plan", "id:root", nil, `malformed element "id:root" of a plan`, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := start(t, program, tt.attr, nil, "apply", tt.plan)
@@ -344,116 +352,21 @@ func TestApplyFails(t *testing.T) {
 				t.Errorf("%s, want %s", line, tt.want)
 			}
 			if line := p.line(); !strings.Contains(line, tt.ids) {
-				t.Errorf("it is %s, want %s", line, tt.ids)
+				t.Errorf("identity %s, want %s", line, tt.ids)
 			}
-			rest, err := io.ReadAll(p.lines)
-			if err != nil || len(rest) > 0 {
-				t.Errorf("%q, %v", rest, err)
+			more, err := io.ReadAll(p.lines)
+			if err != nil || len(more) > 0 {
+				t.Errorf("unexpected output %q, %v", more, err)
 			}
 			if err := p.cmd.Wait(); p.cmd.ProcessState.ExitCode() != 1 {
-				t.Errorf("it ends with %v", err)
+				t.Errorf("exit: %v, want code 1", err)
 			}
 		})
 	}
 }
 
-// unified is where the second version of cgroups is mounted.
-func unified(t *testing.T) string {
-	t.Helper()
-	mounts, err := os.ReadFile("/proc/mounts")
-	if err != nil {
-		t.Skip(err)
-	}
-	m := regexp.MustCompile(`(?m)^\S+ (\S+) cgroup2 `).FindSubmatch(mounts)
-	if m == nil {
-		t.Skip("no cgroup2 is mounted: placement cannot be tested")
-	}
-	return string(m[1])
-}
-
-func TestCgroup(t *testing.T) {
-	needRoot(t)
-	dir, err := os.MkdirTemp(unified(t), "prefork-test-")
-	if err != nil {
-		t.Skip("no cgroup can be made: ", err)
-	}
-	t.Cleanup(func() {
-		if err := os.Remove(dir); err != nil {
-			t.Errorf("the cgroup is left: %v", err)
-		}
-	})
-	s := settings(t, Config{Cgroup: dir})
-	if text := s.Plan(0); text != "" {
-		t.Errorf("plan %q", text)
-	}
-	theirs := &syscall.SysProcAttr{Setpgid: true}
-	attr := s.Attr(theirs, false)
-	if !attr.Setpgid || theirs.UseCgroupFD {
-		t.Errorf("%+v from %+v", attr, theirs)
-	}
-	p := start(t, self(t), attr, nil, "apply", "")
-	p.line()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.cmd.Process.Pid))
-	if err != nil || !strings.Contains(string(text), "0::/"+filepath.Base(dir)+"\n") {
-		t.Errorf("it is in %s (%v)", text, err)
-	}
-	p.in.Close()
-	p.cmd.Wait() // or the cgroup could not be removed
-	s.Close()
-	s.Close()
-}
-
-// A cgroup in which the kernel would start no process is refused when it is named, with the reason.
-func TestCgroupsThatHoldNone(t *testing.T) {
-	needRoot(t)
-	top := unified(t)
-	dir, err := os.MkdirTemp(top, "prefork-test-")
-	if err != nil {
-		t.Skip("no cgroup can be made: ", err)
-	}
-	threaded, invalid := filepath.Join(dir, "threaded"), filepath.Join(dir, "invalid")
-	t.Cleanup(func() {
-		for _, d := range []string{threaded, invalid, dir} {
-			if err := os.Remove(d); err != nil {
-				t.Errorf("the cgroup is left: %v", err)
-			}
-		}
-	})
-	for _, d := range []string{threaded, invalid} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	refused := func(path, want string) {
-		t.Helper()
-		if s, err := Check(Config{Cgroup: path}, false); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, %v; want %s", path, s, err, want)
-		}
-	}
-	if _, err := Check(Config{Cgroup: dir}, false); err != nil {
-		t.Errorf("one that holds others: %v", err)
-	}
-	if _, err := Check(Config{Cgroup: top}, false); err != nil {
-		t.Errorf("the root: %v", err)
-	}
-	available, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
-	if name, _, _ := strings.Cut(strings.TrimSpace(string(available)), " "); err == nil && name != "" {
-		control := filepath.Join(dir, "cgroup.subtree_control")
-		if err := os.WriteFile(control, []byte("+"+name), 0); err != nil {
-			t.Fatal(err)
-		}
-		refused(dir, "it shares out "+name+" among the cgroups below it")
-		if err := os.WriteFile(control, []byte("-"+name), 0); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.WriteFile(filepath.Join(threaded, "cgroup.type"), []byte("threaded"), 0); err != nil {
-		t.Fatal(err)
-	}
-	refused(invalid, "its type is domain invalid")
-}
-
-// What the start of a process can set holds for programs that know nothing of this library.
+// TestCommand checks that the settings of Attr and Env apply to programs that
+// do not use this library.
 func TestCommand(t *testing.T) {
 	needRoot(t)
 	s, err := Check(Config{User: "nobody", Groups: []string{"7"}, Chroot: "/", GOMAXPROCS: 2}, true)
@@ -468,7 +381,9 @@ func TestCommand(t *testing.T) {
 	}
 }
 
-// BenchmarkApply tells what a plan costs a new process. took is Apply alone, the median; ns/op is the life of the process.
+// BenchmarkApply measures the cost of a plan for a new process. The metric
+// took-µs is the median duration of Apply alone; ns/op is the lifetime of the
+// process.
 func BenchmarkApply(b *testing.B) {
 	needRoot(b)
 	for _, tt := range []struct {

@@ -12,10 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Apply follows a plan, in the worker, from any goroutine, before the program does anything of its own. Limits come first and
-// rights go last, since each step may need what a later one takes away; each is read back. It returns a *FieldError at the first thing
-// that cannot be had, or a plain error for a text that no Settings has written. The process is then neither what it was nor
-// what it should be, and may still be root: it must end, at once. "" does nothing.
+// Apply carries out a plan in the worker. It must be called before the program
+// does its own work. An empty plan is a no-op.
+//
+// Limits come first and privileges last, because each step may need a
+// privilege that a later one drops. Apply verifies each step. It returns a
+// *FieldError for the first step that fails, or another error if Settings has
+// not produced the text. After an error the process is partly changed and may
+// still be root, so it must exit at once.
 func Apply(text string) error {
 	if text == "" {
 		return nil
@@ -29,56 +33,93 @@ func Apply(text string) error {
 		return err
 	}
 	defer t.close()
-	for _, l := range p.limits {
-		if err := limit(l); err != nil {
-			return fieldError("Rlimits", "%s to %s, at most %s: %w", l.Resource, amount(l.Soft), amount(l.Hard), err)
-		}
-	}
-	if p.nice != 0 {
-		if err := t.nice(p.nice); err != nil {
-			return fieldError("Nice", "%d: %w", p.nice, explain(err))
-		}
-	}
-	if len(p.cpus) > 0 {
-		if err := t.affinity(p.cpus); err != nil {
-			return fieldError("CPUs", "%s: %w", ranges(p.cpus), explain(err))
-		}
-	}
-	if p.chroot != "" {
-		if err := changeRoot(p.chroot); err != nil {
-			return fieldError("Chroot", "%s: %w", p.chroot, explain(err))
-		}
-	}
 	wasRoot := os.Geteuid() == 0
-	if p.identity != nil {
-		if err := become(p.identity); err != nil {
-			return fieldError("User", "%v: %w", *p.identity, explain(err))
-		}
-	}
-	if p.noNewPrivs {
-		if err := t.noNewPrivs(); err != nil {
-			return fieldError("NoNewPrivs", "%w", explain(err))
+	for _, step := range []func(plan, threads) error{applyLimits, applyNice, applyCPUs, applyChroot, applyIdentity, applyNoNewPrivs} {
+		if err := step(p, t); err != nil {
+			return err
 		}
 	}
 	return t.verify(p, wasRoot)
 }
 
-// explain says why most likely the kernel refused what the manager thought possible.
+func applyLimits(p plan, _ threads) error {
+	for _, l := range p.limits {
+		if err := setLimit(l); err != nil {
+			return fieldError("Rlimits", "%s to %s, at most %s: %w", l.Resource, amount(l.Soft), amount(l.Hard), err)
+		}
+	}
+	return nil
+}
+
+func applyNice(p plan, t threads) error {
+	if p.nice == 0 {
+		return nil
+	}
+	if err := t.setNice(p.nice); err != nil {
+		return fieldError("Nice", "%d: %w", p.nice, explain(err))
+	}
+	return nil
+}
+
+func applyCPUs(p plan, t threads) error {
+	if len(p.cpus) == 0 {
+		return nil
+	}
+	if err := t.setAffinity(p.cpus); err != nil {
+		return fieldError("CPUs", "%s: %w", ranges(p.cpus), explain(err))
+	}
+	return nil
+}
+
+func applyChroot(p plan, _ threads) error {
+	if p.chroot == "" {
+		return nil
+	}
+	if err := changeRoot(p.chroot); err != nil {
+		return fieldError("Chroot", "%s: %w", p.chroot, explain(err))
+	}
+	return nil
+}
+
+func applyIdentity(p plan, _ threads) error {
+	if p.identity == nil {
+		return nil
+	}
+	if err := switchUser(p.identity); err != nil {
+		return fieldError("User", "%v: %w", *p.identity, explain(err))
+	}
+	return nil
+}
+
+func applyNoNewPrivs(p plan, t threads) error {
+	if !p.noNewPrivs {
+		return nil
+	}
+	if err := t.setNoNewPrivs(); err != nil {
+		return fieldError("NoNewPrivs", "%w", explain(err))
+	}
+	return nil
+}
+
+// explain adds the most likely reason for which the kernel refused a change
+// that Check considered possible.
 func explain(err error) error {
 	switch {
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
-		return fmt.Errorf("%w (the worker has less rights than its manager: something between them took them away)", err)
+		return fmt.Errorf("%w (the worker has fewer privileges than the manager: look for a program between them that drops some)", err)
 	case errors.Is(err, syscall.EINVAL):
-		return fmt.Errorf("%w (the value is not known in the user namespace or cpuset of the worker)", err)
+		return fmt.Errorf("%w (the value does not exist in the user namespace or cpuset of the worker)", err)
 	case errors.Is(err, syscall.EMFILE):
-		return fmt.Errorf("%w (the limit nofile is too low for what the worker inherits)", err)
+		return fmt.Errorf("%w (the limit nofile is too low for the descriptors that the worker inherits)", err)
 	}
 	return err
 }
 
-// limit goes by package syscall, which knows what the runtime has done to nofile, and would undo it in what we start.
-func limit(l Rlimit) error {
-	number, ok := rlimit(l.Resource)
+// setLimit uses package syscall, which tracks the value of nofile that the
+// runtime has changed. Without that, os/exec would restore the old value in
+// the processes that this one starts.
+func setLimit(l Rlimit) error {
+	number, ok := rlimitNumber(l.Resource)
 	if !ok {
 		return errors.ErrUnsupported
 	}
@@ -97,13 +138,14 @@ func limit(l Rlimit) error {
 	return nil
 }
 
-// changeRoot holds the directory while it goes there, so that it is not another under the same name.
+// changeRoot keeps the directory open until it has verified the new root, so
+// that a directory renamed to the same path in the meantime is detected.
 func changeRoot(path string) error {
 	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(dir) // it would be the way out again
+	defer unix.Close(dir) // an open directory is a way out of the chroot
 	if err := unix.Fchdir(dir); err != nil {
 		return os.NewSyscallError("fchdir", err)
 	}
@@ -123,13 +165,14 @@ func changeRoot(path string) error {
 	return nil
 }
 
-// become makes this process run as id. The syscall package does it for all threads, with and without cgo.
-func become(id *identity) error {
-	if id.isOurs() {
+// switchUser sets the user and the groups of this process. Package syscall sets
+// them for all threads, with and without cgo.
+func switchUser(id *identity) error {
+	if id.isCurrent() {
 		return nil
 	}
 	groups := make([]int, 0, len(id.groups)+1)
-	if groupIsFirst {
+	if gidIsFirstGroup {
 		groups = append(groups, int(id.gid))
 	}
 	for _, g := range id.groups {
@@ -144,7 +187,7 @@ func become(id *identity) error {
 	if err := syscall.Setuid(int(id.uid)); err != nil {
 		return os.NewSyscallError("setuid", err)
 	}
-	if !id.isOurs() {
+	if !id.isCurrent() {
 		groups, _ := syscall.Getgroups()
 		return fmt.Errorf("set, but users %d and %d, groups %d and %d, supplementary groups %s are in force", syscall.Getuid(), syscall.Geteuid(),
 			syscall.Getgid(), syscall.Getegid(), strings.Trim(fmt.Sprint(groups), "[]"))

@@ -24,22 +24,22 @@ func TestCheck(t *testing.T) {
 		{Config{GOMAXPROCS: -1}, "GOMAXPROCS", "negative"},
 		{Config{GOMEMLIMIT: -1}, "GOMEMLIMIT", "negative"},
 		{Config{CPUsPerWorker: -1}, "CPUsPerWorker", "negative"},
-		{Config{CPUsPerWorker: 2000}, "CPUsPerWorker", "more than there are"},
+		{Config{CPUsPerWorker: 2000}, "CPUsPerWorker", "more than the number of CPUs"},
 		{Config{CPUs: []int{}}, "CPUs", "empty"},
-		{Config{CPUs: []int{-1}}, "CPUs", "CPU -1 is none that the manager may run on"},
-		{Config{CPUs: []int{1023}}, "CPUs", "none that the manager may run on"},
+		{Config{CPUs: []int{-1}}, "CPUs", "CPU -1 is not one that the manager may run on"},
+		{Config{CPUs: []int{1023}}, "CPUs", "not one that the manager may run on"},
 		{Config{Nice: 20}, "Nice", "not between"},
 		{Config{Nice: -21}, "Nice", "not between"},
-		{Config{Rlimits: []Rlimit{{"rss", 1, 1}}}, "Rlimits", `"rss" is none of as, core`},
-		{Config{Rlimits: []Rlimit{{"", 1, 1}}}, "Rlimits", "is none of"},
+		{Config{Rlimits: []Rlimit{{"rss", 1, 1}}}, "Rlimits", `"rss" is not one of as, core`},
+		{Config{Rlimits: []Rlimit{{"", 1, 1}}}, "Rlimits", "is not one of"},
 		{Config{Rlimits: []Rlimit{{"core", 1, 1}, {"core", 1, 1}}}, "Rlimits", "twice"},
-		{Config{Rlimits: []Rlimit{{"core", Unlimited, 1}}}, "Rlimits", "the soft limit (unlimited) is above the hard one (1)"},
-		{Config{Group: "0"}, "Group", "it needs User"},
-		{Config{Groups: []string{}}, "Groups", "they need User"},
+		{Config{Rlimits: []Rlimit{{"core", Unlimited, 1}}}, "Rlimits", "the soft limit (unlimited) is above the hard limit (1)"},
+		{Config{Group: "0"}, "Group", "User must be set"},
+		{Config{Groups: []string{}}, "Groups", "User must be set"},
 		{Config{User: "no such user"}, "User", "no user"},
 		{Config{User: "4000000"}, "Group", "must be given"},
 		{Config{Cgroup: "/no/such/cgroup"}, "Cgroup", "no such file"},
-		{Config{Cgroup: "/"}, "Cgroup", "/: it is not a cgroup"},
+		{Config{Cgroup: "/"}, "Cgroup", "/: not a cgroup"},
 		{Config{Cgroup: file}, "Cgroup", "not a directory"},
 		{Config{Chroot: "relative"}, "Chroot", "not an absolute path"},
 		{Config{Chroot: file + "\x00"}, "Chroot", "not an absolute path"},
@@ -47,7 +47,7 @@ func TestCheck(t *testing.T) {
 		s, err := Check(tt.c, false)
 		var field *FieldError
 		if s != nil || !errors.As(err, &field) || field.Field != tt.field || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%+v: %v; want %s: something with %q", tt.c, err, tt.field, tt.want)
+			t.Errorf("%+v: %v; want %s: an error with %q", tt.c, err, tt.field, tt.want)
 		}
 	}
 	if os.Geteuid() == 0 {
@@ -58,13 +58,13 @@ func TestCheck(t *testing.T) {
 		}
 	}
 	if _, err := os.Stat("/sys/fs/cgroup/memory/cgroup.procs"); err == nil {
-		if _, err := Check(Config{Cgroup: "/sys/fs/cgroup/memory"}, false); err == nil || !strings.Contains(err.Error(), "first version") {
-			t.Errorf("a cgroup of the first version: %v", err)
+		if _, err := Check(Config{Cgroup: "/sys/fs/cgroup/memory"}, false); err == nil || !strings.Contains(err.Error(), "version 1") {
+			t.Errorf("a cgroup of version 1: %v", err)
 		}
 	}
 }
 
-func TestCheckOfCPUsTwice(t *testing.T) {
+func TestCheckDuplicateCPU(t *testing.T) {
 	cpus, err := allowed()
 	if err != nil {
 		t.Fatal(err)
@@ -74,8 +74,8 @@ func TestCheckOfCPUsTwice(t *testing.T) {
 	}
 }
 
-// The zero value does nothing at all.
-func TestCheckOfNothing(t *testing.T) {
+// TestCheckZeroConfig checks that the zero Config changes nothing.
+func TestCheckZeroConfig(t *testing.T) {
 	for _, command := range []bool{false, true} {
 		s, err := Check(Config{}, command)
 		if err != nil || len(s.Env()) > 0 || s.Plan(0) != "" {
@@ -100,8 +100,9 @@ func TestCheckCommand(t *testing.T) {
 	}
 }
 
-// What needs root is refused in a manager that is not.
-func TestCheckWithoutRights(t *testing.T) {
+// TestCheckUnprivileged checks that a manager without root refuses the fields
+// that require it.
+func TestCheckUnprivileged(t *testing.T) {
 	needRoot(t)
 	program := shared(t)
 	nobody := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -113,21 +114,21 @@ func TestCheckWithoutRights(t *testing.T) {
 		attr *syscall.SysProcAttr
 		want string
 	}{
-		{Config{User: "root"}, nobody, "User: it needs a manager that runs as root, not as user 65534"},
+		{Config{User: "root"}, nobody, "User: the manager must run as root, not as user 65534"},
 		{Config{User: "65534", Group: "65534"}, nobody, "ok id:65534:65534:"},
-		{Config{User: "65534", Group: "65534", Groups: []string{"4"}}, nobody, "User: it needs"},
-		{Config{Chroot: "/"}, nobody, "Chroot: it needs a manager that runs as root, with the capability CAP_SYS_CHROOT"},
-		{Config{Nice: -1}, nobody, "Nice: -1: it is below the manager's"},
+		{Config{User: "65534", Group: "65534", Groups: []string{"4"}}, nobody, "User: the manager must run as root"},
+		{Config{Chroot: "/"}, nobody, "Chroot: the manager must run as root, with CAP_SYS_CHROOT"},
+		{Config{Nice: -1}, nobody, "Nice: -1: the value is below that of the manager"},
 		{Config{Nice: 19}, nobody, "ok nice:19"},
 		{Config{Rlimits: []Rlimit{{"nofile", 10, 900000}}}, nobody, "Rlimits: nofile: a hard limit of 900000 is above the manager's"},
 		{Config{Rlimits: []Rlimit{{"nofile", 10, 20}}}, nobody, "ok lim:nofile:10:20"},
 		{Config{NoNewPrivs: true}, nobody, "ok nnp:"},
-		{Config{Cgroup: "CGROUP2"}, nobody, "Cgroup: CGROUP2: this process may not put others there"},
+		{Config{Cgroup: "CGROUP2"}, nobody, "Cgroup: CGROUP2: this process may not start others there"},
 		{Config{User: "65534"}, alone, "User: user 65534 does not exist in this user namespace"},
 		{Config{User: "0", Group: "1"}, alone, "Group: group 1 does not exist"},
 		{Config{User: "0", Groups: []string{"1"}}, alone, "Groups: group 1 does not exist"},
 		{Config{User: "0", Group: "0", Groups: []string{}}, deny, "ok id:0:0:"},
-		{Config{User: "0", Group: "1", Groups: []string{}}, deny, "Groups: this user namespace does not let"},
+		{Config{User: "0", Group: "1", Groups: []string{}}, deny, "Groups: this user namespace does not allow"},
 	} {
 		if tt.c.Cgroup != "" {
 			tt.c.Cgroup = unified(t)
@@ -141,12 +142,12 @@ func TestCheckWithoutRights(t *testing.T) {
 			t.Errorf("%s: %s, want %s", text, got, tt.want)
 		}
 	}
-	if hard := hardLimit(t, "nofile"); has(unix.CAP_SYS_RESOURCE) && hard < mostOf("nofile") {
+	if hard := hardLimit(t, "nofile"); hasCapability(unix.CAP_SYS_RESOURCE) && hard < maxLimit("nofile") {
 		if _, err := Check(Config{Rlimits: []Rlimit{{"nofile", 10, hard + 1}}}, false); err != nil {
-			t.Errorf("root may raise a limit: %v", err)
+			t.Errorf("root must be able to raise a limit: %v", err)
 		}
 	}
 	if _, err := Check(Config{Rlimits: []Rlimit{{"nofile", 10, 1 << 40}}}, false); err == nil || !strings.Contains(err.Error(), "above the system's") {
-		t.Errorf("more descriptors than the system allows: %v", err)
+		t.Errorf("nofile above the system's maximum: %v", err)
 	}
 }

@@ -41,30 +41,30 @@ func checkCgroup(_ *Settings, c Config) error {
 
 func (*Settings) addCgroup(*syscall.SysProcAttr) {}
 
-func root() error {
+func checkRoot() error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w, not as user %d", errNotRoot, os.Geteuid())
 	}
 	return nil
 }
 
-func mayNice(nice int) error {
+func checkMayNice(nice int) error {
 	now, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
 	if err == nil && nice < now {
-		err = root()
+		err = checkRoot()
 	}
 	return err
 }
 
-func mayRaiseLimits() error { return root() }
+func checkMayRaiseLimits() error { return checkRoot() }
 
-func mostOf(string) uint64 { return Unlimited }
+func maxLimit(string) uint64 { return Unlimited }
 
-func mayBecome(*identity) error {
-	if err := root(); err != nil {
+func checkMayBecome(*identity) error {
+	if err := checkRoot(); err != nil {
 		return &FieldError{"User", err}
 	}
 	return nil
 }
 
-func mayChroot() error { return root() }
+func checkMayChroot() error { return checkRoot() }

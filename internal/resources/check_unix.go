@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var errNotRoot = errors.New("it needs a manager that runs as root")
+var errNotRoot = errors.New("the manager must run as root")
 
-// rlimit is the number of a limit, if this system has it.
-func rlimit(name string) (number int, ok bool) {
+// rlimitNumber returns the number of a limit, if this system has it.
+func rlimitNumber(name string) (number int, ok bool) {
 	switch name {
 	case "core":
 		return unix.RLIMIT_CORE, true
@@ -33,7 +33,8 @@ func rlimit(name string) (number int, ok bool) {
 	return moreRlimits(name)
 }
 
-// toKernel and fromKernel translate no limit, which is another number for each system, and the type of the fields, too.
+// toKernel and fromKernel translate Unlimited. RLIM_INFINITY and the type of
+// the fields differ between systems.
 func toKernel[T int64 | uint64](dst *T, n uint64) {
 	*dst = T(min(n, unix.RLIM_INFINITY))
 }
@@ -45,20 +46,20 @@ func fromKernel[T int64 | uint64](n T) uint64 {
 	return uint64(n)
 }
 
-func mayLimit(l Rlimit) error {
-	number, ok := rlimit(l.Resource)
+func checkLimit(l Rlimit) error {
+	number, ok := rlimitNumber(l.Resource)
 	if !ok {
-		return fmt.Errorf("%w: this system has no such limit", errors.ErrUnsupported)
+		return fmt.Errorf("%w: this system does not have this limit", errors.ErrUnsupported)
 	}
 	var now syscall.Rlimit
 	if err := syscall.Getrlimit(number, &now); err != nil {
 		return os.NewSyscallError("getrlimit", err)
 	}
-	if most := mostOf(l.Resource); l.Hard > most {
+	if most := maxLimit(l.Resource); l.Hard > most {
 		return fmt.Errorf("a hard limit of %s is above the system's (%s)", amount(l.Hard), amount(most))
 	}
 	if hard := fromKernel(now.Max); l.Hard > hard {
-		if err := mayRaiseLimits(); err != nil {
+		if err := checkMayRaiseLimits(); err != nil {
 			return fmt.Errorf("a hard limit of %s is above the manager's (%s): %w", amount(l.Hard), amount(hard), err)
 		}
 	}
@@ -68,10 +69,10 @@ func mayLimit(l Rlimit) error {
 func checkUser(s *Settings, c Config) error {
 	if c.User == "" {
 		if c.Group != "" {
-			return fieldError("Group", "it needs User")
+			return fieldError("Group", "User must be set, too")
 		}
 		if c.Groups != nil {
-			return fieldError("Groups", "they need User")
+			return fieldError("Groups", "User must be set, too")
 		}
 		return nil
 	}
@@ -83,8 +84,8 @@ func checkUser(s *Settings, c Config) error {
 	if err != nil {
 		return err
 	}
-	if !id.isOurs() {
-		if err := mayBecome(id); err != nil {
+	if !id.isCurrent() {
+		if err := checkMayBecome(id); err != nil {
 			return err
 		}
 	}
@@ -92,14 +93,16 @@ func checkUser(s *Settings, c Config) error {
 	return nil
 }
 
-// isOurs tells whether this process runs as id already; then no right is needed.
-func (id *identity) isOurs() bool {
+// isCurrent reports whether this process has the identity id already; if so, it
+// needs no privileges.
+func (id *identity) isCurrent() bool {
 	groups, err := syscall.Getgroups()
 	return err == nil && syscall.Getuid() == int(id.uid) && syscall.Geteuid() == int(id.uid) &&
 		syscall.Getgid() == int(id.gid) && syscall.Getegid() == int(id.gid) && sameGroups(groups, id)
 }
 
-// sameGroups compares the supplementary groups. Where a system counts the group itself among them, that is no other group.
+// sameGroups reports whether groups are the supplementary groups of id. Some
+// systems include the group itself; it is ignored.
 func sameGroups(groups []int, id *identity) bool {
 	var all []uint32
 	for _, g := range groups {
@@ -111,10 +114,13 @@ func sameGroups(groups []int, id *identity) bool {
 	return slices.Equal(slices.Compact(all), id.groups)
 }
 
-// Attr is a copy of attr (which may be nil) with what the start of a worker's process is to set: the cgroup, and for a
-// Command user and root directory, too. What attr says itself stands. A process with a Chroot must be started with
-// the directory "/", and its program is looked up in there. A parent-death signal may be in attr: the runtime sets it
-// after the user, which would clear it.
+// Attr returns a copy of attr, which may be nil, with the settings for starting
+// a worker: the cgroup and, for a command, the user and the root directory. A
+// field that attr sets takes precedence.
+//
+// A process with a Chroot must be started in the directory "/", and its program
+// is looked up below the new root. The caller may set Pdeathsig: the runtime
+// sets the parent-death signal after the user, which would clear it.
 func (s *Settings) Attr(attr *syscall.SysProcAttr, command bool) *syscall.SysProcAttr {
 	all := new(syscall.SysProcAttr)
 	if attr != nil {
@@ -127,7 +133,7 @@ func (s *Settings) Attr(attr *syscall.SysProcAttr, command bool) *syscall.SysPro
 	if all.Chroot == "" {
 		all.Chroot = s.plan.chroot
 	}
-	if id := s.plan.identity; id != nil && all.Credential == nil && !id.isOurs() {
+	if id := s.plan.identity; id != nil && all.Credential == nil && !id.isCurrent() {
 		all.Credential = &syscall.Credential{Uid: id.uid, Gid: id.gid, Groups: slices.Clone(id.groups)}
 	}
 	return all

@@ -6,49 +6,65 @@ import (
 	"syscall"
 )
 
-// Kills counts what the kernel has killed for want of memory in the cgroup of the workers. The kernel tells it by a counter of the
-// cgroup to which the memory of a process is charged, raised before the signal is sent. (Whose limit it was, that
-// cgroup's, that of one above it, or the machine's, makes no difference.) It belongs to one goroutine.
+// Kills reads how many processes the kernel has killed for lack of memory in
+// the cgroup of the workers. The kernel counts them in the cgroup that a
+// process's memory is charged to, and does so before it sends the signal. It
+// does not matter whether the limit was set on that cgroup, on one above it, or
+// by the machine's memory.
+//
+// The kernel does not name the killed process, so the caller claims one kill
+// for each worker that it attributes to the OOM killer. A kill of a process
+// that a worker started counts too; it is attributed to the next worker that
+// exits by SIGKILL.
+//
+// The methods are not safe for concurrent use.
 type Kills struct {
-	file string // "" where nobody counts
-	seen uint64 // those that have been told of
+	file    string // "" if the kernel keeps no counter
+	claimed uint64
 }
 
-// Kills begins to count. Manager.
+// Kills returns a counter for the cgroup of the workers.
 func (s *Settings) Kills() *Kills {
 	cgroup := ""
 	if s.cgroup != nil {
 		cgroup = s.cgroup.Name()
 	}
-	k := &Kills{file: killsFile(cgroup)}
-	k.seen = k.count()
+	return NewKills(killsFile(cgroup))
+}
+
+// NewKills returns a Kills that reads the counter in file, a memory.events or
+// a memory.oom_control. Kills before the call count as claimed. If file is "",
+// no kill is ever pending.
+func NewKills(file string) *Kills {
+	k := &Kills{file: file}
+	k.claimed = k.count()
 	return k
 }
 
-// Next tells whether there is one more kill than it has told of. A process that a worker has started counts, too: then the next
-// worker that ends by a SIGKILL is taken for the one that was meant.
-func (k *Kills) Next() bool {
-	if k == nil || k.count() <= k.seen {
-		return false
-	}
-	k.seen++
-	return true
+// Pending reports whether the kernel has killed more processes than have been
+// claimed. It reads the counter each time. A nil Kills has none pending.
+func (k *Kills) Pending() bool {
+	return k != nil && k.count() > k.claimed
 }
+
+// Claim attributes one pending kill to a worker.
+func (k *Kills) Claim() { k.claimed++ }
 
 func (k *Kills) count() (n uint64) {
 	if k.file == "" {
 		return 0
 	}
-	text, err := readAtOnce(k.file)
+	text, err := readSmall(k.file)
 	if err != nil {
 		return 0
 	}
 	return killsIn(text)
 }
 
-// readAtOnce reads a small file of the kernel's. It is asked for between a death and the next start: os.ReadFile would offer the
-// file to epoll, which wakes another thread for it.
-func readAtOnce(file string) ([]byte, error) {
+// readSmall reads a small file of the kernel. The manager calls it between the
+// exit of a worker and the next spawn. os.ReadFile would offer the file to
+// epoll, which wakes another thread.
+func readSmall(file string) ([]byte, error) {
 	fd, err := syscall.Open(file, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -59,7 +75,8 @@ func readAtOnce(file string) ([]byte, error) {
 	return text[:max(n, 0)], err
 }
 
-// killsIn finds the count in the file of a cgroup of either version, which write it alike.
+// killsIn returns the count in text. Both versions of cgroups use the same
+// format.
 func killsIn(text []byte) (n uint64) {
 	for line := range bytes.Lines(text) {
 		if value, ok := bytes.CutPrefix(line, []byte("oom_kill ")); ok {

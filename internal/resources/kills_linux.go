@@ -7,9 +7,10 @@ import (
 	"strings"
 )
 
-// killsFile is the file in which the kernel counts for workers that are started in a cgroup of the second version, or in that of
-// this process where it is "". Where the first version has the memory controller, the second has not, and
-// workers are in the memory cgroup of their manager.
+// killsFile returns the file with the kernel's counter for workers that start
+// in cgroup, a directory of cgroup version 2, or in the cgroup of this process
+// if it is "". If version 1 has the memory controller, version 2 does not, and
+// the workers are in the memory cgroup of their manager.
 func killsFile(cgroup string) string {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -30,7 +31,7 @@ func killsFileOf(mounts, cgroups, cgroup string) string {
 	if cgroup != "" {
 		v2 = filepath.Clean(cgroup)
 	}
-	// Below the last cgroup that has the controller, memory is charged to that one.
+	// Memory is charged to the nearest cgroup above that has the controller.
 	for dir := v2; len(dir) >= len(top) && top != ""; dir = filepath.Dir(dir) {
 		if file := existing(dir + "/memory.events"); file != "" {
 			return file
@@ -49,11 +50,13 @@ func existing(file string) string {
 	return file
 }
 
-// memoryCgroups finds the directories of a process's cgroups, by what /proc says of its mounts and its cgroups: v1 is that of the
-// memory controller of the first version, v2 the one of the second version, below its mount at top; "" for one that there is
-// not, or that cannot be seen from here (in a container, say).
+// memoryCgroups parses /proc/self/mountinfo and /proc/self/cgroup. It returns
+// the directory of the process's cgroup of the version 1 memory controller
+// (v1), and of its version 2 cgroup (v2), which is mounted at top. A result is
+// "" if there is no such cgroup, or if it is not visible from here, for
+// instance in a container.
 func memoryCgroups(mounts, cgroups string) (v1, v2, top string) {
-	paths := make(map[string]string) // by controller, "" for the second version
+	paths := make(map[string]string) // by controller; "" is version 2
 	for line := range strings.Lines(cgroups) {
 		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(fields) < 3 {
@@ -63,7 +66,8 @@ func memoryCgroups(mounts, cgroups string) (v1, v2, top string) {
 			paths[controller] = fields[2]
 		}
 	}
-	unoctal := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace // a path as mountinfo writes it
+	// mountinfo escapes these characters of a path.
+	unoctal := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace
 	for line := range strings.Lines(mounts) {
 		before, after, ok := strings.Cut(line, " - ")
 		mount, kind := strings.Fields(before), strings.Fields(after)
@@ -81,11 +85,12 @@ func memoryCgroups(mounts, cgroups string) (v1, v2, top string) {
 	return v1, v2, top
 }
 
-// below is where a path of a hierarchy is found, whose part from root down is mounted at point.
+// below maps path to the file system if the part of its hierarchy from root
+// down is mounted at point.
 func below(point, root, path string) string {
-	rest, ok := strings.CutPrefix(path+"/", strings.TrimSuffix(root, "/")+"/")
-	if !ok || strings.HasPrefix(rest, "..") || path == "" {
+	sub, ok := strings.CutPrefix(path+"/", strings.TrimSuffix(root, "/")+"/")
+	if !ok || strings.HasPrefix(sub, "..") || path == "" {
 		return ""
 	}
-	return filepath.Join(point, rest)
+	return filepath.Join(point, sub)
 }

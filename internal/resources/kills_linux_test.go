@@ -2,6 +2,7 @@ package resources
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 )
@@ -36,8 +37,9 @@ func TestMemoryCgroups(t *testing.T) {
 	}
 }
 
-// Where the second version has the memory controller, the kernel counts in the cgroup of the workers, or in the nearest above it
-// that has the controller.
+// TestKillsFile checks that with the memory controller in version 2 the counter
+// is that of the workers' cgroup, or of the nearest cgroup above it that has
+// the controller.
 func TestKillsFile(t *testing.T) {
 	top := t.TempDir()
 	for _, dir := range []string{"web/workers/none", "other"} {
@@ -55,7 +57,7 @@ func TestKillsFile(t *testing.T) {
 		{"/web", "", "web/memory.events"},
 		{"/web/workers/none", "", "web/workers/memory.events"},
 		{"/web", top + "/web/workers/", "web/workers/memory.events"},
-		{"/other", "", ""}, // nor is it looked for above the mount
+		{"/other", "", ""}, // no search above the mount point
 		{"/other", "/", ""},
 	} {
 		want := tt.want
@@ -68,53 +70,81 @@ func TestKillsFile(t *testing.T) {
 	}
 	v1 := "23 1 0:22 / " + top + " rw - cgroup cgroup rw,memory\n"
 	if got := killsFileOf(v1, "4:memory:/other\n", ""); got != "" {
-		t.Errorf("%q is no file", got)
+		t.Errorf("%q, want none: the file does not exist", got)
 	}
 	if got := killsFileOf("", "", ""); got != "" {
-		t.Errorf("%q, without cgroups", got)
+		t.Errorf("%q, want none without cgroups", got)
 	}
 }
 
-// Each kill is told of once, also where several came at one time, and those before are not.
+// TestKills checks that each kill is pending until it is claimed, also if
+// several happened at once, and that earlier kills never are.
 func TestKills(t *testing.T) {
-	k := &Kills{file: filepath.Join(t.TempDir(), "memory.events")}
+	file := filepath.Join(t.TempDir(), "memory.events")
 	write := func(text string) {
-		if err := os.WriteFile(k.file, []byte(text), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	want := func(what string, want bool) {
+	k := NewKills(file)
+	want := func(when string, want bool) {
 		t.Helper()
-		if got := k.Next(); got != want {
-			t.Errorf("%s: %v", what, got)
+		for range 2 { // Pending must not claim
+			if got := k.Pending(); got != want {
+				t.Errorf("%s: pending %t, want %t", when, got, want)
+			}
 		}
 	}
 	want("no file", false)
 	write("low 0\nhigh 7\nmax 9\noom 5\noom_kill 3\noom_group_kill 1\n")
-	k.seen = k.count()
-	want("none since", false)
+	k = NewKills(file)
+	want("only kills before the call", false)
 	write("oom_kill_disable 0\nunder_oom 0\noom_kill 5\n")
-	want("the first of two", true)
-	want("the second", true)
-	want("no third", false)
-	write("oom_kill nonsense\n")
-	want("nonsense", false)
-	want("", (&Kills{}).Next())
-	want("", (*Kills)(nil).Next())
+	want("two kills", true)
+	k.Claim()
+	want("one of two claimed", true)
+	k.Claim()
+	want("both claimed", false)
+	write("oom_kill malformed\n")
+	want("malformed file", false)
+	if NewKills("").Pending() || (*Kills)(nil).Pending() {
+		t.Error("a kill is pending without a counter")
+	}
+}
+
+// TestKillsIgnoresOtherSignals checks against the real counter that a process
+// killed by this one, as a manager kills a worker after StopTimeout, is not
+// counted as out of memory.
+func TestKillsIgnoresOtherSignals(t *testing.T) {
+	k := new(Settings).Kills()
+	if k.file == "" {
+		t.Skip("the kernel counts no kills for this process")
+	}
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Process.Kill()
+	if err := cmd.Wait(); err == nil {
+		t.Error("sleep was not killed")
+	}
+	if k.Pending() {
+		t.Errorf("a SIGKILL of this process counts as a kill for lack of memory, in %s", k.file)
+	}
 }
 
 func BenchmarkKills(b *testing.B) {
 	s := &Settings{}
 	k := s.Kills()
 	b.Log(k.file)
-	b.Run("begin", func(b *testing.B) {
+	b.Run("create", func(b *testing.B) {
 		for b.Loop() {
 			s.Kills()
 		}
 	})
-	b.Run("look", func(b *testing.B) {
+	b.Run("pending", func(b *testing.B) {
 		for b.Loop() {
-			k.Next()
+			k.Pending()
 		}
 	})
 }

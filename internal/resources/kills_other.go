@@ -2,5 +2,6 @@
 
 package resources
 
-// killsFile is none: elsewhere a process that was killed for memory looks like any other that was killed.
+// killsFile returns "": on other systems nothing distinguishes a process that
+// was killed for lack of memory.
 func killsFile(string) string { return "" }

@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	_ "net" // as in every worker: it links cgo, where that is enabled
+	_ "net" // as in every worker; links cgo if enabled
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,8 +22,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The test binary is its own supply of programs: TestMain runs the one that this variable names instead of the tests. It
-// stays in the environment of all that come from it, so that none runs the tests by mistake.
+// programVar names a program in the test binary that TestMain runs instead of
+// the tests. All descendants inherit it, so that none of them runs the tests by
+// mistake.
 const programVar = "RESOURCES_TEST_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -31,61 +32,41 @@ func TestMain(m *testing.M) {
 	case "":
 		code := m.Run()
 		if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); code == 0 && err != syscall.ECHILD {
-			fmt.Fprintf(os.Stderr, "a process is left: wait4: %d, %v\n", pid, err)
+			fmt.Fprintf(os.Stderr, "a child process is left: wait4: %d, %v\n", pid, err)
 			code = 1
 		}
 		os.Exit(code)
 	case "apply":
-		around()
+		restrict()
 		applyProgram(os.Args[1], strings.Join(os.Args[2:], ""))
 	case "check":
-		around()
+		restrict()
 		checkProgram(os.Args[1])
 	default:
-		fmt.Println("no program", name)
+		fmt.Println("unknown program", name)
 		os.Exit(99)
 	}
 }
 
-// applyProgram follows a plan while it has threads that wait (not if it is to be bare), and, if there is to be churn, while
-// others come and go. Then it runs each line of its standard input.
+// applyProgram applies a plan and then runs each line of its standard input.
+// Unless mode is "bare", it does so with additional blocked threads; with
+// "churn", other threads start and exit at the same time.
 func applyProgram(text, mode string) {
-	var stop atomic.Bool
-	ended := make(chan bool)
-	churn := mode == "churn"
-	for i := range 4 {
-		if mode == "bare" {
-			break
+	if mode != "bare" {
+		for range 4 {
+			blockThread()
 		}
-		up := make(chan bool)
-		go func() {
-			runtime.LockOSThread()
-			up <- true
-			select {}
-		}()
-		<-up
-		if churn && i == 0 { // more would starve the C library, where it changes the user: it waits until no thread is new
-			go func() {
-				for !stop.Load() {
-					held := make(chan bool)
-					go func() {
-						runtime.LockOSThread() // and not unlocked: the thread ends with the goroutine
-						held <- true
-					}()
-					<-held
-				}
-				ended <- true
-			}()
-		}
+	}
+	stopChurn := func() {}
+	if mode == "churn" {
+		stopChurn = churnThreads()
 	}
 	began := time.Now()
 	err := Apply(text)
 	took := time.Since(began)
-	if stop.Store(true); churn {
-		<-ended
-	}
+	stopChurn()
 	if err != nil {
-		var files unix.Rlimit // what it has reached is written to a file
+		var files unix.Rlimit // the coverage data is written to a file
 		if unix.Getrlimit(unix.RLIMIT_NOFILE, &files) == nil {
 			files.Cur = files.Max
 			unix.Setrlimit(unix.RLIMIT_NOFILE, &files)
@@ -97,26 +78,64 @@ func applyProgram(text, mode string) {
 	fmt.Printf("applied gomaxprocs=%d took=%v\n", runtime.GOMAXPROCS(0), took.Round(time.Microsecond))
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		if lines.Text() == "open" {
-			var held []*os.File
-			var err error
-			for err == nil {
-				var f *os.File
-				f, err = os.Open("/")
-				held = append(held, f)
-			}
-			fmt.Printf("%d: %v\n", len(held)-1, err)
-			for _, f := range held {
-				f.Close()
-			}
+			n, err := openUntilError()
+			fmt.Printf("%d: %v\n", n, err)
 			continue
 		}
 		cmd := exec.Command("/bin/sh", "-c", lines.Text())
 		if path, ok := strings.CutPrefix(lines.Text(), "exec "); ok {
 			cmd = exec.Command(path)
-			cmd.Stdin = os.Stdin // there is no /dev/null in a chroot
+			cmd.Stdin = os.Stdin // a chroot has no /dev/null
 		}
 		out, err := cmd.CombinedOutput()
 		fmt.Printf("%s (%v)\n", strings.TrimSpace(string(out)), err)
+	}
+}
+
+// blockThread starts a thread that blocks until the process exits.
+func blockThread() {
+	started := make(chan bool)
+	go func() {
+		runtime.LockOSThread()
+		started <- true
+		select {}
+	}()
+	<-started
+}
+
+// churnThreads starts threads that exit at once, one after the other, until
+// stop is called. More at a time would starve the C library, which waits until
+// no thread is new before it changes the user.
+func churnThreads() (stop func()) {
+	var stopping atomic.Bool
+	done := make(chan bool)
+	go func() {
+		for !stopping.Load() {
+			started := make(chan bool)
+			go func() {
+				runtime.LockOSThread() // without unlocking: the thread exits with the goroutine
+				started <- true
+			}()
+			<-started
+		}
+		done <- true
+	}()
+	return func() {
+		stopping.Store(true)
+		<-done
+	}
+}
+
+// openUntilError returns the number of files that can be opened, and the error
+// of the next one.
+func openUntilError() (n int, err error) {
+	for {
+		f, err := os.Open("/")
+		if err != nil {
+			return n, err
+		}
+		defer f.Close()
+		n++
 	}
 }
 
@@ -134,7 +153,8 @@ func checkProgram(config string) {
 	fmt.Println("ok", s.Plan(0))
 }
 
-// A process of a test, which it speaks to on its standard input and output.
+// process is a child process that a test controls by its standard input and
+// output.
 type process struct {
 	t     testing.TB
 	cmd   *exec.Cmd
@@ -142,10 +162,11 @@ type process struct {
 	lines *bufio.Reader
 }
 
-// start starts the file path, a test binary, as a program.
+// start runs path, a test binary, as one of the programs in TestMain.
 func start(t testing.TB, path string, attr *syscall.SysProcAttr, env []string, program string, args ...string) *process {
 	t.Helper()
-	// The context of the test ends before its cleanup, and would have the program killed, which is to end itself.
+	// The test's context ends before its cleanup and would kill the
+	// program, which must exit by itself.
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(os.Environ(), programVar+"="+program, "GORACE=atexit_sleep_ms=0")
@@ -181,7 +202,7 @@ func (p *process) line() string {
 	return strings.TrimSuffix(line, "\n")
 }
 
-// ask sends a line and returns the answer.
+// ask sends a line and returns the reply.
 func (p *process) ask(question string) string {
 	p.t.Helper()
 	if _, err := io.WriteString(p.in, question+"\n"); err != nil {
@@ -190,7 +211,7 @@ func (p *process) ask(question string) string {
 	return p.line()
 }
 
-// applied starts a program that follows a plan, and waits until it has.
+// applied starts a program with a plan and waits until it has applied it.
 func applied(t *testing.T, text string, args ...string) *process {
 	t.Helper()
 	p := start(t, self(t), nil, nil, "apply", append([]string{text}, args...)...)
@@ -202,8 +223,8 @@ func applied(t *testing.T, text string, args ...string) *process {
 	return p
 }
 
-// inForce is what /proc says of all threads of a process, seen from outside: the values of key, each once.
-func (p *process) inForce(key string) string {
+// threadValues returns the distinct values of key in /proc for all threads.
+func (p *process) threadValues(key string) string {
 	p.t.Helper()
 	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.cmd.Process.Pid))
 	if err != nil || len(paths) < 5 {
@@ -211,36 +232,53 @@ func (p *process) inForce(key string) string {
 	}
 	var all []string
 	for _, path := range paths {
-		value := ""
-		if key == "Nice" {
-			stat, err := os.ReadFile(path + "/stat")
-			if err != nil {
-				continue // the thread has ended
-			}
-			// The name, in parentheses, is the second field, the nice value is the 19th.
-			value = strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')'):]))[17]
-		} else {
-			status, err := os.ReadFile(path + "/status")
-			if err != nil {
-				continue
-			}
-			for line := range strings.Lines(string(status)) {
-				if v, ok := strings.CutPrefix(line, key+":"); ok {
-					value = strings.Join(strings.Fields(v), " ")
-				}
-			}
+		if value, err := threadValue(path, key); err == nil { // else the thread has exited
+			all = append(all, value)
 		}
-		all = append(all, value)
 	}
 	slices.Sort(all)
 	return strings.Join(slices.Compact(all), " | ")
 }
 
+// threadValue returns the value of key for the thread with that directory.
+func threadValue(path, key string) (value string, err error) {
+	if key == "Nice" {
+		stat, err := os.ReadFile(path + "/stat")
+		if err != nil {
+			return "", err
+		}
+		// The second field is the name, in parentheses; the 19th is the nice value.
+		return strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')'):]))[17], nil
+	}
+	status, err := os.ReadFile(path + "/status")
+	for line := range strings.Lines(string(status)) {
+		if v, ok := strings.CutPrefix(line, key+":"); ok {
+			value = strings.Join(strings.Fields(v), " ")
+		}
+	}
+	return value, err
+}
+
 func (p *process) want(key, value string) {
 	p.t.Helper()
-	if got := p.inForce(key); got != value {
+	if got := p.threadValues(key); got != value {
 		p.t.Errorf("%s of the threads: %q, want %q", key, got, value)
 	}
+}
+
+// openPaths returns the files and directories that the process has open.
+func (p *process) openPaths() (paths []string) {
+	p.t.Helper()
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.cmd.Process.Pid))
+	if err != nil || len(fds) == 0 {
+		p.t.Fatalf("%d descriptors, %v", len(fds), err)
+	}
+	for _, fd := range fds {
+		if path, err := os.Readlink(fd); err == nil && strings.HasPrefix(path, "/") {
+			paths = append(paths, path)
+		}
+	}
+	return paths
 }
 
 func self(t testing.TB) string {
@@ -252,7 +290,7 @@ func self(t testing.TB) string {
 	return path
 }
 
-// shared is a copy of the test binary that every user may run.
+// shared returns a copy of the test binary that every user may run.
 func shared(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "prefork-resources-")
@@ -260,27 +298,36 @@ func shared(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	data, err := os.ReadFile(self(t))
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "program"), data, 0o755)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
 	}
-	if err == nil {
-		err = os.Chmod(dir, 0o755)
-	}
+	path := filepath.Join(dir, "program")
+	copyFile(t, path, self(t), 0o755)
+	return path
+}
+
+func copyFile(t testing.TB, to, from string, mode os.FileMode) {
+	t.Helper()
+	data, err := os.ReadFile(from)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return filepath.Join(dir, "program")
+	if err := os.WriteFile(to, data, mode.Perm()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(to, mode); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func needRoot(t testing.TB) {
 	t.Helper()
-	if os.Geteuid() != 0 || !has(0) {
-		t.Skip("needs root with its capabilities: user, chroot and lower nice values cannot be tested")
+	if os.Geteuid() != 0 || !hasCapability(unix.CAP_CHOWN) {
+		t.Skip("requires root with its capabilities")
 	}
 }
 
-// settings is what Check makes of a Config that is right.
+// settings returns the result of Check for a valid Config.
 func settings(t testing.TB, c Config) *Settings {
 	t.Helper()
 	s, err := Check(c, false)
@@ -296,7 +343,7 @@ func itoa(n int) string { return strconv.Itoa(n) }
 func hardLimit(t testing.TB, name string) uint64 {
 	t.Helper()
 	var now unix.Rlimit
-	number, ok := rlimit(name)
+	number, ok := rlimitNumber(name)
 	if err := unix.Getrlimit(number, &now); !ok || err != nil {
 		t.Fatalf("%s: %t, %v", name, ok, err)
 	}

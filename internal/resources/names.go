@@ -10,15 +10,16 @@ import (
 	"strings"
 )
 
-// names are the contents of /etc/passwd and /etc/group. They are read here and not by os/user, which costs every
-// worker that links it a quarter of a millisecond at its start, and more through cgo.
+// names holds the contents of /etc/passwd and /etc/group. This package does not
+// use os/user, which costs every worker that links it a quarter of a
+// millisecond at startup, and more with cgo.
 type names struct {
 	passwd, group []byte
 }
 
 func readNames() (n names, err error) {
 	for path, dst := range map[string]*[]byte{"/etc/passwd": &n.passwd, "/etc/group": &n.group} {
-		// A container may have neither file, and knows its users by number.
+		// A container may have neither file and identify users by number.
 		if *dst, err = os.ReadFile(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return n, err
 		}
@@ -26,8 +27,8 @@ func readNames() (n names, err error) {
 	return n, nil
 }
 
-// entries calls f with the fields of each line until it returns true. Comments and the lines by which NIS was
-// included ("+", "-") are not entries.
+// entries calls f with the fields of each line until f returns true. It skips
+// comments, and the lines by which NIS was included ("+", "-").
 func entries(file []byte, f func(line int, fields []string) bool) {
 	n := 0
 	for raw := range bytes.Lines(file) {
@@ -42,29 +43,30 @@ func entries(file []byte, f func(line int, fields []string) bool) {
 	}
 }
 
-// account is what /etc/passwd says of a user.
+// account is a user in /etc/passwd.
 type account struct {
 	name     string
 	uid, gid uint32
 }
 
-// user looks for a user by name. As in the C library, the first line with that name counts.
+// user looks up a user by name. As in the C library, the first line with that
+// name counts.
 func (n names) user(name string) (a account, err error) {
-	err = fmt.Errorf("no user %q in /etc/passwd (other sources of users are not asked; a number always works)", short(name))
+	err = fmt.Errorf("no user %q in /etc/passwd, the only source of names: use a number for a user from another source", truncate(name))
 	entries(n.passwd, func(line int, fields []string) bool {
 		if fields[0] != name {
 			return false
 		}
 		a, err = parseAccount(fields)
 		if err != nil {
-			err = fmt.Errorf("line %d of /etc/passwd, for %q: %w", line, short(name), err)
+			err = fmt.Errorf("line %d of /etc/passwd, for %q: %w", line, truncate(name), err)
 		}
 		return true
 	})
 	return a, err
 }
 
-// userID looks for a user by number; there need not be one.
+// userID looks up a user by number. The number need not be in the file.
 func (n names) userID(uid uint32) (found account, ok bool) {
 	entries(n.passwd, func(_ int, fields []string) bool {
 		if a, err := parseAccount(fields); err == nil && a.uid == uid {
@@ -77,7 +79,7 @@ func (n names) userID(uid uint32) (found account, ok bool) {
 
 func parseAccount(fields []string) (a account, err error) {
 	if len(fields) < 4 || fields[0] == "" {
-		return a, errors.New("it is no name, password, user and group")
+		return a, errors.New("want name, password, user and group")
 	}
 	a.name = fields[0]
 	if a.uid, err = parseID(fields[2]); err != nil {
@@ -89,30 +91,30 @@ func parseAccount(fields []string) (a account, err error) {
 	return a, nil
 }
 
-// groupID is the number of a group that is given by name or number.
+// groupID returns the number of a group given by name or number.
 func (n names) groupID(group string) (gid uint32, err error) {
-	if digits(group) {
+	if isNumber(group) {
 		return parseID(group)
 	}
-	err = fmt.Errorf("no group %q in /etc/group (other sources of groups are not asked; a number always works)", short(group))
+	err = fmt.Errorf("no group %q in /etc/group, the only source of names: use a number for a group from another source", truncate(group))
 	entries(n.group, func(line int, fields []string) bool {
 		if fields[0] != group {
 			return false
 		}
-		err = errors.New("it is no name, password and number")
+		err = errors.New("want name, password and number")
 		if len(fields) >= 3 {
 			gid, err = parseID(fields[2])
 		}
 		if err != nil {
-			err = fmt.Errorf("line %d of /etc/group, for %q: %w", line, short(group), err)
+			err = fmt.Errorf("line %d of /etc/group, for %q: %w", line, truncate(group), err)
 		}
 		return true
 	})
 	return gid, err
 }
 
-// groupsOf are the groups of which a user is a member. A line without a number is passed over: it can only be a group
-// the less.
+// groupsOf returns the groups that list user as a member. It skips a malformed
+// line, which can only result in one group fewer.
 func (n names) groupsOf(user string) (all []uint32) {
 	entries(n.group, func(_ int, fields []string) bool {
 		if len(fields) < 4 || fields[0] == "" {
@@ -132,12 +134,12 @@ func (n names) groupsOf(user string) (all []uint32) {
 	return all
 }
 
-// identify is whom User, Group and Groups mean.
+// identify returns the identity that User, Group and Groups describe.
 func identify(c Config, n names) (*identity, error) {
 	var a account
 	var err error
 	known := true
-	if digits(c.User) {
+	if isNumber(c.User) {
 		var uid uint32
 		if uid, err = parseID(c.User); err == nil {
 			a, known = n.userID(uid)
@@ -156,7 +158,7 @@ func identify(c Config, n names) (*identity, error) {
 			return nil, &FieldError{"Group", err}
 		}
 	case !known:
-		return nil, fieldError("Group", "/etc/passwd does not name the group of user %d: it must be given", id.uid)
+		return nil, fieldError("Group", "user %d is not in /etc/passwd, so its group must be given", id.uid)
 	}
 	switch {
 	case c.Groups != nil:
@@ -170,11 +172,12 @@ func identify(c Config, n names) (*identity, error) {
 	case known:
 		id.groups = n.groupsOf(a.name)
 	}
-	// The group itself is none of the supplementary ones: where there are no others, none is left.
+	// The supplementary groups do not include the group itself, so the list
+	// may become empty.
 	slices.Sort(id.groups)
 	id.groups = slices.DeleteFunc(slices.Compact(id.groups), func(g uint32) bool { return g == id.gid })
 	if len(id.groups) > maxGroups {
-		return nil, fieldError("Groups", "%d are more than the system allows (%d)", len(id.groups), maxGroups)
+		return nil, fieldError("Groups", "%d groups are more than the system allows (%d)", len(id.groups), maxGroups)
 	}
 	return id, nil
 }

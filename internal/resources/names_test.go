@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-var odd = names{
+var unusual = names{
 	passwd: []byte(`root:x:0:0:root:/root:/bin/sh
 # comment:x:1:1::/:
 +
@@ -59,22 +59,23 @@ func TestIdentify(t *testing.T) {
 		{"a group without members", Config{User: "web", Group: "half"}, identity{1000, 8, []uint32{4, 5, 10}}},
 		{"a group by number", Config{User: "web", Group: "3"}, identity{1000, 3, []uint32{4, 5, 10}}},
 		{"no supplementary groups", Config{User: "web", Groups: []string{}}, identity{1000, 1000, nil}},
-		{"given ones", Config{User: "web", Groups: []string{"9", "adm", "4", "web"}}, identity{1000, 1000, []uint32{4, 9}}},
-		{"nobody's number", Config{User: "4000", Group: "4001"}, identity{4000, 4001, nil}},
+		{"given groups", Config{User: "web", Groups: []string{"9", "adm", "4", "web"}}, identity{1000, 1000, []uint32{4, 9}}},
+		{"a number without a user", Config{User: "4000", Group: "4001"}, identity{4000, 4001, nil}},
 		{"a line of four", Config{User: "few"}, identity{8, 9, nil}},
 		{"the last line", Config{User: "last"}, identity{15, 15, nil}},
-		{"a number is no name", Config{User: "1234", Group: "1"}, identity{1234, 1, nil}},
-		{"zeros before", Config{User: "0004000", Group: "1"}, identity{4000, 1, nil}},
-		{"root, when it is said", Config{User: "root"}, identity{0, 0, []uint32{4}}},
+		{"a number that is also a name", Config{User: "1234", Group: "1"}, identity{1234, 1, nil}},
+		{"leading zeros", Config{User: "0004000", Group: "1"}, identity{4000, 1, nil}},
+		{"root, if asked for", Config{User: "root"}, identity{0, 0, []uint32{4}}},
 	} {
-		if got, err := identify(tt.c, odd); err != nil || got.String() != tt.want.String() {
+		if got, err := identify(tt.c, unusual); err != nil || got.String() != tt.want.String() {
 			t.Errorf("%s: %v, %v; want %v", tt.name, got, err, tt.want)
 		}
 	}
 }
 
-// What is wrong never means somebody, least of all root.
-func TestNobody(t *testing.T) {
+// TestIdentifyErrors checks that a mistake never results in an identity, least
+// of all root.
+func TestIdentifyErrors(t *testing.T) {
 	many := make([]string, maxGroups+1)
 	for i := range many {
 		many[i] = strconv.Itoa(2000 + i)
@@ -108,27 +109,28 @@ func TestNobody(t *testing.T) {
 		{Config{User: "web", Group: "wbe"}, "Group", "no group"},
 		{Config{User: "web", Group: "broken"}, "Group", "line 5 of /etc/group"},
 		{Config{User: "web", Group: "negative"}, "Group", "not a number"},
-		{Config{User: "web", Group: "nobody"}, "Group", "no name, password and number"},
+		{Config{User: "web", Group: "nobody"}, "Group", "want name, password and number"},
 		{Config{User: "web", Group: "4294967295"}, "Group", "out of range"},
 		{Config{User: "web", Groups: []string{"adm", "wbe"}}, "Groups", "no group"},
 		{Config{User: "web", Groups: []string{""}}, "Groups", "no group"},
-		{Config{User: "web", Groups: many}, "Groups", "65537 are more than the system allows"},
+		{Config{User: "web", Groups: many}, "Groups", "65537 groups are more than the system allows"},
 	} {
-		got, err := identify(tt.c, odd)
+		got, err := identify(tt.c, unusual)
 		var field *FieldError
 		if got != nil || !errors.As(err, &field) || field.Field != tt.field || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%+v: %v, %v; want %s: something with %q", tt.c, got, err, tt.field, tt.want)
+			t.Errorf("%+v: %v, %v; want %s: an error with %q", tt.c, got, err, tt.field, tt.want)
 		}
 	}
 }
 
-// Whatever the files hold, a user that is found stands at the beginning of a line with its number.
+// FuzzNames checks that identify finds a user only if a line of passwd begins
+// with its name, whatever the files contain.
 func FuzzNames(f *testing.F) {
-	f.Add(odd.passwd, odd.group, "web", "adm")
+	f.Add(unusual.passwd, unusual.group, "web", "adm")
 	f.Add([]byte("a:::"), []byte("a::1:b\n"), "a", "")
 	f.Fuzz(func(t *testing.T, passwd, group []byte, user, name string) {
 		id, err := identify(Config{User: user, Group: name}, names{passwd, group})
-		if err != nil || digits(user) {
+		if err != nil || isNumber(user) {
 			return
 		}
 		if !strings.Contains("\n"+string(passwd), "\n"+user+":") {

@@ -7,8 +7,6 @@ import (
 	"syscall"
 )
 
-// On systems without Unix processes New says that there are no workers here.
-
 func unsupported(field string) error {
 	return fieldError(field, "%w on this system", errors.ErrUnsupported)
 }
@@ -41,14 +39,14 @@ func checkCgroup(_ *Settings, c Config) error {
 	return nil
 }
 
-func mayLimit(Rlimit) error { return errors.ErrUnsupported }
-func mayNice(int) error     { return errors.ErrUnsupported }
-func mayChroot() error      { return errors.ErrUnsupported }
+func checkLimit(Rlimit) error { return errors.ErrUnsupported }
+func checkMayNice(int) error  { return errors.ErrUnsupported }
+func checkMayChroot() error   { return errors.ErrUnsupported }
 
-// Attr is attr: there is nothing to add on this system.
+// Attr returns attr: on this system there is nothing to add.
 func (*Settings) Attr(attr *syscall.SysProcAttr, _ bool) *syscall.SysProcAttr { return attr }
 
-// Apply refuses every plan but the empty one.
+// Apply returns an error for every plan except the empty one.
 func Apply(text string) error {
 	if p, err := parsePlan(text); err != nil {
 		return err

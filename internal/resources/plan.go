@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// plan is what a worker does to itself, in the order of the fields.
+// plan lists the changes that a worker makes to itself, in this order.
 type plan struct {
-	limits     []Rlimit // by Resource
-	nice       int      // 0: as it is
-	cpus       []int    // in order
+	limits     []Rlimit // sorted by Resource
+	nice       int      // zero means unchanged
+	cpus       []int    // sorted; nil means unchanged
 	chroot     string
-	identity   *identity // nil: as it is
+	identity   *identity // nil means unchanged
 	noNewPrivs bool
 }
 
-// identity is whom a process runs as.
+// identity is the user and the groups of a process.
 type identity struct {
 	uid, gid uint32
-	groups   []uint32 // supplementary ones, in order, without gid
+	groups   []uint32 // supplementary groups, sorted, without gid
 }
 
 func (id identity) String() string {
@@ -30,14 +30,16 @@ func (id identity) String() string {
 
 const (
 	minNice, maxNice = -20, 19
-	maxCPU           = 1023      // what the kernel's interface takes without asking how many there are
-	maxID            = 1<<32 - 2 // the one above means "leave it" to the kernel
+	maxCPU           = 1023      // the highest number in a unix.CPUSet
+	maxID            = 1<<32 - 2 // to the kernel, 1<<32 - 1 means "unchanged"
 	maxGroups        = 1 << 16   // NGROUPS_MAX
 	hex              = "0123456789abcdef"
 )
 
-// String writes a plan as elements "key:value" between bars: lim, nice, cpu, root, id (uid:gid:supplementary groups), nnp.
-// The bytes of which it consists stand in a marker as they are; a path's others are written ~xx.
+// String encodes a plan as elements "key:value", separated by bars. The keys
+// are lim, nice, cpu, root, id (uid:gid:supplementary groups) and nnp. The
+// encoding uses only bytes that a marker holds unescaped; other bytes of a path
+// are written as ~xx.
 func (p plan) String() string {
 	var all []string
 	for _, l := range p.limits {
@@ -65,41 +67,57 @@ func (p plan) String() string {
 	return strings.Join(all, "|")
 }
 
-// parsePlan reads what String writes, and nothing else: what is read must be written as it was found.
+// parsePlan decodes a plan. It accepts only the exact output of String.
 func parsePlan(text string) (p plan, err error) {
 	if text == "" {
 		return p, nil
 	}
 	for element := range strings.SplitSeq(text, "|") {
 		key, value, _ := strings.Cut(element, ":")
-		switch key {
-		case "lim":
-			err = p.parseLimit(value)
-		case "nice":
-			if p.nice, err = strconv.Atoi(value); err == nil && (p.nice < minNice || p.nice > maxNice || p.nice == 0) {
-				err = errors.New("out of range")
-			}
-		case "cpu":
-			p.cpus, err = parseRanges(value)
-		case "root":
-			if p.chroot, err = unescape(value); err == nil && (!strings.HasPrefix(p.chroot, "/") || strings.IndexByte(p.chroot, 0) >= 0) {
-				err = errors.New("not an absolute path")
-			}
-		case "id":
-			p.identity, err = parseIdentity(value)
-		case "nnp":
-			p.noNewPrivs = true
-		default:
-			err = errors.New("unknown")
-		}
-		if err != nil {
-			return plan{}, fmt.Errorf("%q in a plan is not what a manager writes: %w", short(element), err)
+		if err := p.parseElement(key, value); err != nil {
+			return plan{}, fmt.Errorf("malformed element %q of a plan: %w", truncate(element), err)
 		}
 	}
 	if p.String() != text {
-		return plan{}, fmt.Errorf("the plan %q is not as a manager writes it", short(text))
+		return plan{}, fmt.Errorf("malformed plan %q", truncate(text))
 	}
 	return p, nil
+}
+
+func (p *plan) parseElement(key, value string) (err error) {
+	switch key {
+	case "lim":
+		return p.parseLimit(value)
+	case "nice":
+		p.nice, err = parseNice(value)
+	case "cpu":
+		p.cpus, err = parseRanges(value)
+	case "root":
+		p.chroot, err = parseRoot(value)
+	case "id":
+		p.identity, err = parseIdentity(value)
+	case "nnp":
+		p.noNewPrivs = true
+	default:
+		return errors.New("unknown key")
+	}
+	return err
+}
+
+func parseNice(value string) (int, error) {
+	nice, err := strconv.Atoi(value)
+	if err == nil && (nice < minNice || nice > maxNice || nice == 0) {
+		err = errors.New("out of range")
+	}
+	return nice, err
+}
+
+func parseRoot(value string) (string, error) {
+	path, err := unescape(value)
+	if err == nil && (!strings.HasPrefix(path, "/") || strings.IndexByte(path, 0) >= 0) {
+		err = errors.New("not an absolute path")
+	}
+	return path, err
 }
 
 func (p *plan) parseLimit(value string) error {
@@ -147,30 +165,31 @@ func parseIdentity(value string) (*identity, error) {
 			return nil, err
 		}
 		if n := len(id.groups); g == id.gid || n > 0 && id.groups[n-1] >= g || n == maxGroups {
-			return nil, errors.New("groups out of order, twice, or too many")
+			return nil, errors.New("groups out of order, duplicate, or too many")
 		}
 		id.groups = append(id.groups, g)
 	}
 	return &id, nil
 }
 
-// parseID reads the number of a user or a group: digits and nothing else, and never that by which the kernel means none.
+// parseID parses the number of a user or a group. It accepts digits only, and
+// not the number that means "unchanged" to the kernel.
 func parseID(text string) (uint32, error) {
-	if !digits(text) {
-		return 0, fmt.Errorf("%q is not a number", short(text))
+	if !isNumber(text) {
+		return 0, fmt.Errorf("%q is not a number", truncate(text))
 	}
 	n, err := strconv.ParseUint(text, 10, 32)
 	if err != nil || n > maxID {
-		return 0, fmt.Errorf("%s is out of range", short(text))
+		return 0, fmt.Errorf("%s is out of range", truncate(text))
 	}
 	return uint32(n), nil
 }
 
-func digits(s string) bool {
+func isNumber(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
-// ranges writes numbers that are in order: 0-3.8
+// ranges formats sorted numbers, for instance as 0-3.8.
 func ranges(all []int) string {
 	var parts []string
 	for i := 0; i < len(all); {
@@ -206,14 +225,14 @@ func parseRanges(text string) (all []int, err error) {
 	return all, nil
 }
 
-func plain(c byte) bool {
+func isPlain(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '/' || c == '.' || c == '-' || c == '_'
 }
 
 func escape(s string) string {
 	b := make([]byte, 0, len(s))
 	for i := range len(s) {
-		if c := s[i]; plain(c) {
+		if c := s[i]; isPlain(c) {
 			b = append(b, c)
 		} else {
 			b = append(b, '~', hex[c>>4], hex[c&15])
@@ -230,7 +249,7 @@ func unescape(s string) (string, error) {
 			continue
 		}
 		if i+2 >= len(s) {
-			return "", errors.New("cut")
+			return "", errors.New("incomplete escape")
 		}
 		hi, lo := strings.IndexByte(hex, s[i+1]), strings.IndexByte(hex, s[i+2])
 		if hi < 0 || lo < 0 {
@@ -242,7 +261,7 @@ func unescape(s string) (string, error) {
 	return string(b), nil
 }
 
-func short(s string) string {
+func truncate(s string) string {
 	if len(s) > 80 {
 		return s[:77] + "..."
 	}

@@ -14,7 +14,7 @@ var full = plan{
 func TestPlanRoundTrip(t *testing.T) {
 	const text = "lim:core:0:0|lim:nofile:1024:4096|lim:nproc:7:18446744073709551615|nice:-5|cpu:0-2.5.1023|root:/srv/a~7cb~3ac~20~7ed~ff|id:1000:1001:4.24.4294967294|nnp:"
 	if got := full.String(); got != text {
-		t.Errorf("written %q, want %q", got, text)
+		t.Errorf("String() = %q, want %q", got, text)
 	}
 	for _, p := range []plan{full, {}, {nice: 19}, {identity: &identity{}}, {cpus: []int{3}}} {
 		if got, err := parsePlan(p.String()); err != nil || !reflect.DeepEqual(got, p) {
@@ -23,7 +23,7 @@ func TestPlanRoundTrip(t *testing.T) {
 	}
 }
 
-func TestWhatNoManagerWrites(t *testing.T) {
+func TestMalformedPlans(t *testing.T) {
 	for _, text := range []string{
 		"|", "x", "nnp", "nnp:1", "nnp:|nnp:", "nice:0", "nice:20", "nice:-21", "nice:+1", "nice:01", "nice:1|nice:2", "nice:1|lim:core:0:0",
 		"lim:core:0", "lim:rss:1:2", "lim:core:2:1", "lim:core:0:0|lim:core:1:1", "lim:nofile:1:1|lim:core:1:1", "lim:core:-1:1", "lim:core:0:18446744073709551616",
@@ -42,11 +42,12 @@ func TestWhatNoManagerWrites(t *testing.T) {
 		t.Errorf("%.300v", err)
 	}
 	if err := Apply(""); err != nil {
-		t.Errorf("nothing to do: %v", err)
+		t.Errorf("empty plan: %v", err)
 	}
 }
 
-// Whatever the text, reading it ends without a panic, and what is accepted is what String writes.
+// FuzzPlan checks that parsePlan does not panic, and accepts only the output of
+// String.
 func FuzzPlan(f *testing.F) {
 	f.Add(full.String())
 	f.Add("id:0:0:|nnp:")
@@ -54,7 +55,7 @@ func FuzzPlan(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		p, err := parsePlan(text)
 		if err == nil && p.String() != text {
-			t.Fatalf("parsePlan(%q) is written %q", text, p)
+			t.Fatalf("parsePlan(%q).String() = %q", text, p)
 		}
 	})
 }
@@ -74,7 +75,7 @@ func TestSpread(t *testing.T) {
 			t.Errorf("%d of %v for slot %d: %s, want %s", tt.per, tt.cpus, tt.slot, got, tt.want)
 		}
 	}
-	// Over as many slots as there are CPUs each CPU is counted off equally often.
+	// With one slot for each CPU, all CPUs are used equally often.
 	counts := make([]int, 7)
 	for slot := range 7 {
 		for _, cpu := range spread([]int{0, 1, 2, 3, 4, 5, 6}, 3, slot) {
@@ -82,24 +83,25 @@ func TestSpread(t *testing.T) {
 		}
 	}
 	if want := []int{3, 3, 3, 3, 3, 3, 3}; !reflect.DeepEqual(counts, want) {
-		t.Errorf("CPUs are counted off %v times", counts)
+		t.Errorf("CPUs are used %v times, want %v", counts, want)
 	}
 }
 
-// A standby is told its CPUs in a message, which has a size.
+// TestCheckStandby checks the size of the message that gives a standby its
+// CPUs.
 func TestCheckStandby(t *testing.T) {
 	s := &Settings{per: 2}
 	for cpu := 0; cpu < 1000; cpu += 3 {
 		s.cpus = append(s.cpus, cpu)
 	}
 	if err := s.CheckStandby(len("cpu:993.999")); err != nil {
-		t.Errorf("it fits: %v", err)
+		t.Errorf("a message of the maximum size: %v", err)
 	}
-	if err := s.CheckStandby(len("cpu:993.999") - 1); err == nil || !strings.HasPrefix(err.Error(), "CPUsPerWorker: the CPUs of slot ") {
-		t.Errorf("one byte too little: %v", err)
+	if err := s.CheckStandby(len("cpu:993.999") - 1); err == nil || !strings.HasPrefix(err.Error(), "CPUsPerWorker: the list of the CPUs of slot ") {
+		t.Errorf("a message that is one byte too long: %v", err)
 	}
 	if text := (&Settings{cpus: s.cpus}).SlotPlan(1); text != "" {
-		t.Errorf("where all slots are alike: %q", text)
+		t.Errorf("SlotPlan without CPUsPerWorker: %q", text)
 	}
 	s.plan.chroot = "/srv"
 	if err := s.CheckStandby(1 << 20); err == nil || !strings.Contains(err.Error(), "changed its root") {
@@ -107,7 +109,7 @@ func TestCheckStandby(t *testing.T) {
 	}
 }
 
-// A plan stands in a marker as it is.
+// TestPlanNeedsNoEscape checks that a marker holds a plan unescaped.
 func TestPlanNeedsNoEscape(t *testing.T) {
 	if text := full.String(); strings.ContainsAny(text, " ;,=%") {
 		t.Errorf("%q", text)

@@ -15,12 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Surroundings that are not as they should be: programs take them from this variable. A filter for system calls fails some
-// with an error, as that of a container, or says that they were done when they were not, as one that pretends to be root
-// does. /proc is not mounted. Securebits keep the capabilities of who leaves root.
-const aroundVar = "RESOURCES_TEST_AROUND"
+// restrictionVar tells a program how to restrict itself. A seccomp filter makes
+// system calls fail, as in a container, or pretend success, as a program that
+// imitates root does. Without /proc, threads are not visible. Securebits keep
+// the capabilities of a process that leaves root.
+const restrictionVar = "RESOURCES_TEST_RESTRICTION"
 
-// calls are those that a filter is made of. Some have two numbers: one for the runtime, one for the C library.
+// calls names the system calls for a filter. Some need several numbers: one is
+// used by the runtime, another by the C library.
 var calls = map[string][]uint32{
 	"capget": {unix.SYS_CAPGET}, "getpriority": {unix.SYS_GETPRIORITY}, "setpriority": {unix.SYS_SETPRIORITY},
 	"sched_getaffinity": {unix.SYS_SCHED_GETAFFINITY}, "sched_setaffinity": {unix.SYS_SCHED_SETAFFINITY},
@@ -29,18 +31,19 @@ var calls = map[string][]uint32{
 	"seccomp": {unix.SYS_SECCOMP}, "ids": {unix.SYS_SETUID, unix.SYS_SETRESUID, unix.SYS_SETGID, unix.SYS_SETRESGID, unix.SYS_SETGROUPS},
 }
 
-// around makes the surroundings of this process: "no proc", "keep capabilities", or "CALL=ERRNO".
-func around() {
-	what := os.Getenv(aroundVar)
-	switch name, n, filter := strings.Cut(what, "="); {
-	case what == "":
-	case what == "no proc": // in a mount namespace of its own
+// restrict applies the restriction in restrictionVar to this process: "no
+// proc", "keep capabilities", or "CALL=ERRNO".
+func restrict() {
+	restriction := os.Getenv(restrictionVar)
+	switch name, n, filter := strings.Cut(restriction, "="); {
+	case restriction == "":
+	case restriction == "no proc": // in its own mount namespace
 		must(unix.Mount("tmpfs", "/proc", "tmpfs", 0, ""))
-	case what == "keep capabilities":
+	case restriction == "keep capabilities":
 		runtime.LockOSThread()
 		const noFixup, noFixupLocked = 1 << 2, 1 << 3
 		must(unix.Prctl(unix.PR_SET_SECUREBITS, noFixup|noFixupLocked, 0, 0, 0))
-		must(os.Unsetenv(aroundVar))
+		must(os.Unsetenv(restrictionVar))
 		must(syscall.Exec("/proc/self/exe", os.Args, os.Environ()))
 	case filter:
 		errno, err := strconv.Atoi(n)
@@ -52,7 +55,7 @@ func around() {
 		}
 		program = append(program, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ALLOW})
 		prog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
-		// Root may do it without giving up new privileges first.
+		// Root may install a filter without setting no-new-privileges first.
 		if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog))); errno != 0 {
 			must(errno)
 		}
@@ -61,7 +64,7 @@ func around() {
 
 func must(err error) {
 	if err != nil {
-		fmt.Println("the surroundings cannot be made:", err)
+		fmt.Println("restrict:", err)
 		os.Exit(98)
 	}
 }
@@ -74,10 +77,10 @@ func needFilter(t *testing.T) {
 	}
 }
 
-// inside is what a program needs to be started with for its surroundings.
-func inside(surroundings string) *syscall.SysProcAttr {
+// restricted returns the attributes that a program needs to restrict itself.
+func restricted(restriction string) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Groups: []uint32{4, 24}}}
-	if surroundings == "no proc" {
+	if restriction == "no proc" {
 		attr.Unshareflags = syscall.CLONE_NEWNS
 	}
 	return attr
@@ -90,7 +93,8 @@ const (
 	unknown   = "=38" // ENOSYS
 )
 
-// A worker that cannot have what it is to have says why and ends, also where it is told that it has it.
+// TestApplyRefused checks that a worker reports the reason and exits if the
+// kernel refuses a step of its plan, or falsely reports success.
 func TestApplyRefused(t *testing.T) {
 	needFilter(t)
 	cpus, err := allowed()
@@ -103,77 +107,78 @@ func TestApplyRefused(t *testing.T) {
 		nnpCall = "seccomp"
 	}
 	for _, tt := range []struct {
-		around, plan, want string
+		restriction, plan, want string
 	}{
 		{"setpriority" + pretended, "nice:15", "Nice: 15: set, but "},
-		{"setpriority" + refused, "nice:15", "Nice: 15: setpriority: operation not permitted (the worker has less rights"},
+		{"setpriority" + refused, "nice:15", "Nice: 15: setpriority: operation not permitted (the worker has fewer privileges"},
 		{"getpriority" + refused, "nice:15", "Nice: 15: getpriority: operation not permitted"},
-		{"no proc", "nice:15", "the threads of this process cannot be seen: open /proc/self/task: no such file"},
+		{"no proc", "nice:15", "list threads of this process: open /proc/self/task: no such file"},
 		{"sched_setaffinity" + pretended, cpu, "CPUs: " + itoa(cpus[0]) + ": set, but " + ranges(cpus) + " is in force"},
-		{"sched_setaffinity" + refused, cpu, "sched_setaffinity: operation not permitted (the worker has less rights"},
-		{"sched_getaffinity" + refused, cpu, "sched_getaffinity: operation not permitted (the worker has less rights"},
+		{"sched_setaffinity" + refused, cpu, "sched_setaffinity: operation not permitted (the worker has fewer privileges"},
+		{"sched_getaffinity" + refused, cpu, "sched_getaffinity: operation not permitted (the worker has fewer privileges"},
 		{"rlimit" + pretended, "lim:core:12345:12345", "Rlimits: core to 12345, at most 12345: set, but "},
 		{"rlimit" + unknown, "lim:core:12345:12345", "setrlimit: function not implemented"},
-		{"", "lim:nofile:3:500|root:/", "Chroot: /: too many open files (the limit nofile is too low for what the worker inherits)"},
+		{"", "lim:nofile:3:500|root:/", "Chroot: /: too many open files (the limit nofile is too low for the descriptors that the worker inherits)"},
 		{"fchdir" + denied, "root:/", "Chroot: /: fchdir: permission denied"},
 		{"chdir" + denied, "root:/", "Chroot: /: chdir: permission denied"},
 		{"chroot" + pretended, "root:/usr", "Chroot: /usr: set, but another directory is the root"},
 		{"ids" + pretended, "id:1234:1235:", "User: user 1234, group 1235, supplementary groups []: set, but users 0 and 0, groups 0 and 0, supplementary groups 4 24 are in force"},
 		{"setgroups" + pretended, "id:1234:1235:7", "set, but users 1234 and 1234, groups 1235 and 1235, supplementary groups 4 24 are in force"},
-		{"keep capabilities", "id:1234:1235:", "it is root no more, but capabilities are left (Cap"},
+		{"keep capabilities", "id:1234:1235:", "set, but the thread has kept capabilities (Cap"},
 		{"prctl" + pretended, "nnp:", "NoNewPrivs: set, but not in force"},
 		{"prctl" + refused, "nnp:", "NoNewPrivs: prctl: operation not permitted"},
 		{nnpCall + unknown, "nnp:", "NoNewPrivs: " + nnpCall + ": function not implemented"},
 	} {
-		t.Run(tt.around+","+tt.plan, func(t *testing.T) {
+		t.Run(tt.restriction+","+tt.plan, func(t *testing.T) {
 			t.Parallel()
 			if len(cpus) < 2 && tt.plan == cpu {
-				t.Skip("with one CPU there is nothing to change")
+				t.Skip("requires two CPUs")
 			}
-			p := start(t, self(t), inside(tt.around), []string{aroundVar + "=" + tt.around}, "apply", tt.plan)
+			p := start(t, self(t), restricted(tt.restriction), []string{restrictionVar + "=" + tt.restriction}, "apply", tt.plan)
 			if line := p.line(); !strings.HasPrefix(line, "error: ") || !strings.Contains(line, tt.want) {
 				t.Errorf("%s\nwant %s", line, tt.want)
 			}
 			io.Copy(io.Discard, p.lines)
 			if err := p.cmd.Wait(); p.cmd.ProcessState.ExitCode() != 1 {
-				t.Errorf("it ends with %v", err)
+				t.Errorf("exit: %v, want code 1", err)
 			}
 		})
 	}
 }
 
-// A manager that cannot have for its workers what they are to have does not begin.
+// TestCheckRefused checks that Check reports an error if the kernel refuses a
+// setting of the workers in the manager.
 func TestCheckRefused(t *testing.T) {
 	needFilter(t)
 	for _, tt := range []struct {
-		around string
-		c      Config
-		want   string
+		restriction string
+		c           Config
+		want        string
 	}{
-		{"capget" + refused, Config{User: "1234", Group: "1234"}, "User: it needs a manager that runs as root, with the capability CAP_SETUID and CAP_SETGID"},
-		{"capget" + refused, Config{Chroot: "/"}, "Chroot: it needs a manager that runs as root, with the capability CAP_SYS_CHROOT"},
+		{"capget" + refused, Config{User: "1234", Group: "1234"}, "User: the manager must run as root, with CAP_SETUID and CAP_SETGID"},
+		{"capget" + refused, Config{Chroot: "/"}, "Chroot: the manager must run as root, with CAP_SYS_CHROOT"},
 		{"sched_getaffinity" + refused, Config{CPUsPerWorker: 1}, "CPUs: sched_getaffinity: operation not permitted"},
 		{"getpriority" + refused, Config{Nice: 15}, "Nice: 15: getpriority: operation not permitted"},
 		{"rlimit" + refused, Config{Nice: 15}, "Nice: 15: getrlimit: operation not permitted"},
 		{"rlimit" + refused, Config{Rlimits: []Rlimit{{"core", 1, 1}}}, "Rlimits: core: getrlimit: operation not permitted"},
 		{"fstatfs" + refused, Config{Cgroup: "/"}, "Cgroup: /: statfs: operation not permitted"},
-		{"seccomp" + unknown, Config{NoNewPrivs: true}, "NoNewPrivs: unsupported operation: a program that links cgo needs seccomp for it (function not implemented)"},
+		{"seccomp" + unknown, Config{NoNewPrivs: true}, "NoNewPrivs: unsupported operation: a program that links cgo requires seccomp (function not implemented)"},
 		{"no proc", Config{User: "1234", Group: "1234"}, "User: /proc must be mounted"},
 		{"no proc", Config{CPUsPerWorker: 1}, "CPUs: /proc must be mounted"},
 		{"no proc", Config{Nice: 15}, "Nice: 15: /proc must be mounted"},
 		{"no proc", Config{NoNewPrivs: true}, "NoNewPrivs: /proc must be mounted"},
-		{"no proc", Config{Rlimits: []Rlimit{{"core", 1, 1}}, Chroot: "/"}, "ok lim:core:1:1|root:/"}, // these do without
+		{"no proc", Config{Rlimits: []Rlimit{{"core", 1, 1}}, Chroot: "/"}, "ok lim:core:1:1|root:/"},
 	} {
 		text, err := json.Marshal(tt.c)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Run(tt.around+string(text), func(t *testing.T) {
+		t.Run(tt.restriction+string(text), func(t *testing.T) {
 			t.Parallel()
-			if tt.c.NoNewPrivs && tt.around != "no proc" && !linksCgo() {
-				t.Skip("without cgo the kernel's own call is enough")
+			if tt.c.NoNewPrivs && tt.restriction != "no proc" && !linksCgo() {
+				t.Skip("without cgo, prctl is enough")
 			}
-			if got := start(t, self(t), inside(tt.around), []string{aroundVar + "=" + tt.around}, "check", string(text)).line(); !strings.HasPrefix(got, tt.want) {
+			if got := start(t, self(t), restricted(tt.restriction), []string{restrictionVar + "=" + tt.restriction}, "check", string(text)).line(); !strings.HasPrefix(got, tt.want) {
 				t.Errorf("%s\nwant %s", got, tt.want)
 			}
 		})

@@ -1,20 +1,25 @@
-// Package resources gives a worker its share of the machine, and takes from it what it does not need: processors, memory,
-// priority, limits, cgroup, user, root directory. The manager checks what is asked for and looks up all names
-// (Check), and writes a plan for each slot into the marker of the worker, which follows it (Apply) before it does
-// anything else.
+// Package resources confines a worker: CPUs, memory, priority, limits, cgroup,
+// user and root directory. The manager checks the configuration and looks up
+// all names (Check). It writes a plan for each slot into the marker of the
+// worker. The worker carries the plan out (Apply) before it does anything else.
 //
-// # Which half does what
+// # Division of work
 //
-// A worker is the manager's program started anew, and after a chroot the kernel finds no /proc/self/exe, nor may another
-// user run a file of mode 0700. So the new process starts as the manager is, and changes itself. Only what must be
-// there before the runtime starts (GOMAXPROCS, GOMEMLIMIT), or cannot be had later without a moment in the wrong place
-// (the cgroup), comes with the start of the process.
+// A worker is a new process of the manager's program. After a chroot the kernel
+// finds no /proc/self/exe, and another user may not run a file of mode 0700. So
+// the new process starts with the identity of the manager and changes itself.
+// Two settings are made when the process starts: those that the Go runtime
+// reads at startup (GOMAXPROCS, GOMEMLIMIT), and the cgroup, because a worker
+// that moved itself would first run in the wrong one.
 //
 // # Threads
 //
-// For Linux a user, a nice value, a set of CPUs and no-new-privileges belong to a thread, and a Go program has several
-// before main runs. A change that misses one of them is worthless: the scheduler moves goroutines between threads. Each change
-// here is made for all threads, and read back for all of them; threads that are started later take it from their creators.
+// On Linux the user, the nice value, the CPUs and no-new-privileges are
+// attributes of a thread, and a Go program has several threads before main
+// runs. A change that misses one thread is worthless, because the scheduler
+// moves goroutines between threads. Each change is made for all threads and
+// verified for all of them. Threads that start later inherit it from their
+// creators.
 package resources
 
 import (
@@ -28,7 +33,8 @@ import (
 	"strings"
 )
 
-// Config is what is asked for; prefork.Resources says what the fields mean.
+// Config is the requested configuration. The fields are documented at
+// prefork.Resources.
 type Config struct {
 	GOMAXPROCS    int
 	GOMEMLIMIT    int64
@@ -44,17 +50,17 @@ type Config struct {
 	NoNewPrivs    bool
 }
 
-// Rlimit is prefork.Rlimit.
+// Rlimit is documented at prefork.Rlimit.
 type Rlimit struct {
 	Resource string
 	Soft     uint64
 	Hard     uint64
 }
 
-// Unlimited as Soft or Hard is no limit.
+// Unlimited, as Soft or Hard, means no limit.
 const Unlimited = math.MaxUint64
 
-// FieldError says which field of Config is wrong, or could not be put into force.
+// FieldError names the field of Config that is wrong or could not be applied.
 type FieldError struct {
 	Field string
 	Err   error
@@ -67,20 +73,26 @@ func fieldError(field, format string, args ...any) error {
 	return &FieldError{field, fmt.Errorf(format, args...)}
 }
 
-// Settings is what a Config comes to in this manager. It does not change, and may be used in any goroutine until Close.
+// Settings is a checked Config. It does not change, and is safe for concurrent
+// use until Close.
 type Settings struct {
 	env    []string
-	cpus   []int // nil: those of the manager
-	per    int
-	plan   plan // CPUs is filled in for each slot
+	cpus   []int // nil means the CPUs of the manager
+	per    int   // CPUs for each worker; zero means all
+	plan   plan  // without cpus, which Plan adds for a slot
 	cgroup *os.File
 }
 
-// Check looks at a Config in the manager, and looks up its names. Whatever this process can know to be wrong is a
-// *FieldError here, and not the end of a worker; where a field is not to be had on this system it is errors.ErrUnsupported,
-// too. It is called once, by New; when a user or a group changes on disk, the workers' does not. command says that the
-// workers are other programs, which cannot change themselves: fields that the start of a process cannot
-// set are refused. It needs no more than the rights that it asks for, and changes nothing.
+// Check checks a Config in the manager and looks up its names. It reports every
+// mistake that this process can detect as a *FieldError, so that no worker
+// fails later. If a field is not available on this system, the error also wraps
+// errors.ErrUnsupported.
+//
+// New calls Check once. If a user or a group changes on disk afterwards, the
+// workers keep the old one. With command, the workers are other programs, which
+// cannot change themselves; Check refuses fields that cannot be set when a
+// process starts. Check changes nothing and requires only the privileges that
+// the Config requires.
 func Check(c Config, command bool) (*Settings, error) {
 	if command {
 		if err := checkCommand(c); err != nil {
@@ -108,8 +120,9 @@ func Check(c Config, command bool) (*Settings, error) {
 	return s, nil
 }
 
-// checkCommand refuses what only a program that knows of this library can do: the start of a process sets no limits,
-// and nothing of the thread that starts it.
+// checkCommand refuses the fields that only a program using this library can
+// apply. Starting a process can set neither limits nor attributes of the
+// starting thread.
 func checkCommand(c Config) error {
 	for _, f := range []struct {
 		name string
@@ -119,25 +132,27 @@ func checkCommand(c Config) error {
 		{"NoNewPrivs", c.NoNewPrivs},
 	} {
 		if f.set {
-			return fieldError(f.name, "%w for a Command, which cannot do it itself: have a program such as taskset, nice, prlimit or setpriv run it", errors.ErrUnsupported)
+			return fieldError(f.name, "%w for a Command, which cannot set it itself: run it by a program such as taskset, nice, prlimit or setpriv", errors.ErrUnsupported)
 		}
 	}
 	return nil
 }
 
-// Env are the variables that the workers of a Config get, beside their plan.
+// Env returns the environment variables of the workers, in addition to their
+// plan.
 func (s *Settings) Env() []string { return slices.Clone(s.env) }
 
-// Plan is the text that the worker of a slot is to be handed, for Apply; "" where there is nothing to do. A slot below 0,
-// of a worker that has none yet, gets all CPUs.
+// Plan returns the plan of a slot, for Apply in its worker, or "" if there is
+// nothing to do. A negative slot, of a worker that has no slot yet, gets all
+// CPUs.
 func (s *Settings) Plan(slot int) string {
 	p := s.plan
 	p.cpus = spread(s.cpus, s.per, slot)
 	return p.String()
 }
 
-// SlotPlan is the part of Plan that differs from slot to slot, for a worker that follows the plan of no slot already; ""
-// where there is none.
+// SlotPlan returns the part of Plan that depends on the slot, for a standby
+// that has applied a plan already. It returns "" if no part does.
 func (s *Settings) SlotPlan(slot int) string {
 	if s.per == 0 {
 		return ""
@@ -145,27 +160,29 @@ func (s *Settings) SlotPlan(slot int) string {
 	return plan{cpus: spread(s.cpus, s.per, slot)}.String()
 }
 
-// CheckStandby looks at what a worker can still be given when it follows a plan already, in no more than size bytes.
+// CheckStandby checks that the SlotPlan of every slot can be applied by a
+// standby and fits into size bytes.
 func (s *Settings) CheckStandby(size int) error {
 	if s.per > 0 && s.plan.chroot != "" {
-		return fieldError("CPUsPerWorker", "a standby that has changed its root cannot see its threads any more, to give them the CPUs of its slot: leave out one of CPUsPerWorker, Chroot and Config.Standby")
+		return fieldError("CPUsPerWorker", "a standby that has changed its root can no longer see its threads to set their CPUs: leave out one of CPUsPerWorker, Chroot and Config.Standby")
 	}
 	for slot := range s.cpus {
 		if n := len(s.SlotPlan(slot)); n > size {
-			return fieldError("CPUsPerWorker", "the CPUs of slot %d, written down, are too many for a message to a standby (%d bytes, at most %d): name CPUs that lie side by side", slot, n, size)
+			return fieldError("CPUsPerWorker", "the list of the CPUs of slot %d is too long for a message to a standby (%d bytes, at most %d): use CPUs with consecutive numbers", slot, n, size)
 		}
 	}
 	return nil
 }
 
-// Close lets go of the cgroup. It may be called twice.
+// Close closes the cgroup. A second call is a no-op.
 func (s *Settings) Close() {
 	if s.cgroup != nil {
 		s.cgroup.Close()
 	}
 }
 
-// spread counts off the CPUs of a slot.
+// spread returns the CPUs of a slot: per of them, counted off in order,
+// starting over at the end of the list.
 func spread(cpus []int, per, slot int) []int {
 	mine := slices.Clone(cpus)
 	if n := len(cpus); per > 0 && per < n && slot >= 0 {
@@ -186,13 +203,13 @@ func checkRlimits(s *Settings, c Config) error {
 		}
 		switch {
 		case !slices.Contains(limitNames, l.Resource):
-			return fieldError("Rlimits", "%q is none of %s", l.Resource, strings.Join(limitNames, ", "))
+			return fieldError("Rlimits", "%q is not one of %s", l.Resource, strings.Join(limitNames, ", "))
 		case slices.ContainsFunc(s.plan.limits, func(o Rlimit) bool { return o.Resource == l.Resource }):
 			return fieldError("Rlimits", "%s is given twice", l.Resource)
 		case l.Soft > l.Hard:
-			return fieldError("Rlimits", "%s: the soft limit (%s) is above the hard one (%s)", l.Resource, amount(l.Soft), amount(l.Hard))
+			return fieldError("Rlimits", "%s: the soft limit (%s) is above the hard limit (%s)", l.Resource, amount(l.Soft), amount(l.Hard))
 		}
-		if err := mayLimit(l); err != nil {
+		if err := checkLimit(l); err != nil {
 			return fieldError("Rlimits", "%s: %w", l.Resource, err)
 		}
 		s.plan.limits = append(s.plan.limits, l)
@@ -201,7 +218,7 @@ func checkRlimits(s *Settings, c Config) error {
 	return nil
 }
 
-// limitNames are in order.
+// limitNames is sorted.
 var limitNames = []string{"as", "core", "cpu", "data", "fsize", "memlock", "nofile", "nproc", "stack"}
 
 func amount(n uint64) string {
@@ -218,7 +235,7 @@ func checkChroot(s *Settings, c Config) error {
 	if !filepath.IsAbs(c.Chroot) || strings.IndexByte(c.Chroot, 0) >= 0 {
 		return fieldError("Chroot", "%q is not an absolute path", c.Chroot)
 	}
-	if err := mayChroot(); err != nil {
+	if err := checkMayChroot(); err != nil {
 		return fieldError("Chroot", "%w", err)
 	}
 	info, err := os.Stat(c.Chroot)
@@ -237,7 +254,7 @@ func checkNice(_ *Settings, c Config) error {
 		return fieldError("Nice", "%d is not between %d and %d", c.Nice, minNice, maxNice)
 	}
 	if c.Nice != 0 {
-		if err := mayNice(c.Nice); err != nil {
+		if err := checkMayNice(c.Nice); err != nil {
 			return fieldError("Nice", "%d: %w", c.Nice, err)
 		}
 	}

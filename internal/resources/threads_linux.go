@@ -15,12 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// groupIsFirst is for systems that take the first supplementary group for the group.
-const groupIsFirst = false
+// gidIsFirstGroup is true on systems that use the first supplementary group as
+// the group.
+const gidIsFirstGroup = false
 
-// threads are the threads of this process. Their directory is opened before a chroot hides it.
+// threads are the threads of this process. Their directory is opened before a
+// chroot hides it.
 type threads struct {
-	dir *os.File // nil where the plan is only about what all threads have in common
+	dir *os.File // nil if the plan changes only attributes of the process
 }
 
 func openThreads(p plan) (threads, error) {
@@ -29,62 +31,77 @@ func openThreads(p plan) (threads, error) {
 	}
 	dir, err := os.Open("/proc/self/task")
 	if err != nil {
-		return threads{}, fmt.Errorf("the threads of this process cannot be seen: %w", err)
+		return threads{}, fmt.Errorf("list threads of this process: %w", err)
 	}
 	return threads{dir}, nil
 }
 
 func (t threads) close() {
 	if t.dir != nil {
-		t.dir.Close() // in a chroot it would be a way out
+		t.dir.Close() // an open directory is a way out of a chroot
 	}
 }
 
-// maxRounds bounds how often the list is read again.
+// maxRounds bounds how often the list of threads is read.
 const maxRounds = 1000
 
-// each calls f with the number of every thread until twice in a row f has nothing to change: a thread can come
-// after the list was read, with what its creator had then, and one that ends can cut the list short. f says whether it
-// changed something; that a thread has gone is no error.
-func (t threads) each(f func(tid int) (changed bool, err error)) error {
-	quiet := 0
+// forEach calls f for every thread, round after round, until two consecutive
+// rounds change nothing. A new thread may appear after the list was read, with
+// the old attributes of its creator, and an exiting thread may truncate the
+// list.
+func (t threads) forEach(f changeFunc) error {
+	unchanged := 0
 	for range maxRounds {
-		if _, err := t.dir.Seek(0, 0); err != nil {
-			return err
-		}
-		list, err := t.dir.Readdirnames(-1)
+		changed, err := t.round(f)
 		if err != nil {
 			return err
 		}
-		quiet++
-		for _, name := range list {
-			tid, err := strconv.Atoi(name)
-			if err != nil {
-				continue
-			}
-			changed, err := f(tid)
-			if err != nil && !errors.Is(err, syscall.ESRCH) && !errors.Is(err, syscall.ENOENT) {
-				return err
-			}
-			if changed {
-				quiet = 0
-			}
+		if unchanged++; changed {
+			unchanged = 0
 		}
-		if quiet == 2 {
+		if unchanged == 2 {
 			return nil
 		}
 	}
-	return errors.New("new threads come faster than they can be changed")
+	return errors.New("new threads appear faster than they can be changed")
 }
 
-// nice and affinity first make the system call in each thread while no other can be started. With cgo the runtime cannot
-// do that (ENOTSUP), and each thread is seen to by its number.
-func (t threads) nice(nice int) error {
+// A changeFunc changes a thread if necessary, and reports whether it has.
+type changeFunc func(tid int) (changed bool, err error)
+
+// round calls f for every thread in the list and reports whether f has changed
+// any. A thread that has exited is not an error.
+func (t threads) round(f changeFunc) (changed bool, err error) {
+	if _, err := t.dir.Seek(0, 0); err != nil {
+		return false, err
+	}
+	list, err := t.dir.Readdirnames(-1)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range list {
+		tid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		c, err := f(tid)
+		if err != nil && !errors.Is(err, syscall.ESRCH) && !errors.Is(err, syscall.ENOENT) {
+			return changed, err
+		}
+		changed = changed || c
+	}
+	return changed, nil
+}
+
+// setNice and setAffinity first make the system call in every thread while the
+// runtime starts no other. With cgo the runtime refuses (ENOTSUP), and each
+// thread is changed by its number.
+func (t threads) setNice(nice int) error {
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_SETPRIORITY, unix.PRIO_PROCESS, 0, uintptr(nice))
 	if errno != 0 && errno != syscall.ENOTSUP {
 		return os.NewSyscallError("setpriority", errno)
 	}
-	return t.each(func(tid int) (bool, error) {
+	return t.forEach(func(tid int) (bool, error) {
 		if got, err := niceOf(tid); err != nil || got == nice {
 			return false, err
 		}
@@ -105,7 +122,7 @@ func notInForce(err error, got any) error {
 	return fmt.Errorf("set, but %v is in force", got)
 }
 
-func (t threads) affinity(cpus []int) error {
+func (t threads) setAffinity(cpus []int) error {
 	var want, got unix.CPUSet
 	for _, cpu := range cpus {
 		want.Set(cpu)
@@ -114,29 +131,32 @@ func (t threads) affinity(cpus []int) error {
 	if errno != 0 && errno != syscall.ENOTSUP {
 		return os.NewSyscallError("sched_setaffinity", errno)
 	}
-	err := t.each(func(tid int) (bool, error) {
+	err := t.forEach(func(tid int) (bool, error) {
 		if err := unix.SchedGetaffinity(tid, &got); err != nil || got == want {
 			return false, os.NewSyscallError("sched_getaffinity", err)
 		}
 		if err := unix.SchedSetaffinity(tid, &want); err != nil {
 			return false, os.NewSyscallError("sched_setaffinity", err)
 		}
-		// The kernel takes away without a word what the cpuset does not allow.
+		// The kernel silently removes CPUs that the cpuset does not allow.
 		if err := unix.SchedGetaffinity(tid, &got); err != nil || got != want {
 			return false, notInForce(err, ranges(members(&got)))
 		}
 		return true, nil
 	})
-	// The runtime counted the CPUs when the program started. What the program or its environment has chosen stands.
+	// The runtime counted the CPUs at startup. A value set by the program
+	// or by the environment takes precedence.
 	if err == nil && os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) == runtime.NumCPU() {
 		runtime.SetDefaultGOMAXPROCS()
 	}
 	return err
 }
 
-// noNewPrivs is for all threads, too. The kernel lets a thread do it to itself alone. With cgo the way to all others is a
-// filter for system calls, which hands it on when it is given to all threads; this one allows everything.
-func (threads) noNewPrivs() error {
+// setNoNewPrivs changes all threads, too. A thread can set the attribute only
+// for itself. With cgo, installing a seccomp filter is the only way to reach
+// all threads: the kernel sets the attribute on every thread that it
+// synchronizes. The filter allows everything.
+func (threads) setNoNewPrivs() error {
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)
 	if errno == syscall.ENOTSUP {
 		if err := syncNoNewPrivs(); err != nil {
@@ -156,28 +176,30 @@ func syncNoNewPrivs() error {
 	}
 	allow := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW}
 	filter := unix.SockFprog{Len: 1, Filter: &allow}
-	// Without SPEC_ALLOW older kernels slow every program down that has a filter.
+	// Without SPEC_ALLOW, older kernels slow down every program with a filter.
 	const flags = unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
 	tid, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&filter)))
 	if errno != 0 {
-		return fmt.Errorf("%w; a program that links cgo needs seccomp for this: build it with CGO_ENABLED=0", os.NewSyscallError("seccomp", errno))
+		return fmt.Errorf("%w; a program that links cgo requires seccomp: build it with CGO_ENABLED=0", os.NewSyscallError("seccomp", errno))
 	}
 	if tid != 0 {
-		return fmt.Errorf("thread %d has a filter for system calls of its own, and is not changed", tid)
+		return fmt.Errorf("thread %d has a seccomp filter of its own and was not changed", tid)
 	}
 	return nil
 }
 
-// endWithin is how long a thread that is about to end may take for it. The C library changes all threads but those.
-const endWithin = time.Second
+// exitTimeout is the maximum time that an exiting thread may take to disappear.
+// The C library changes all threads except exiting ones.
+const exitTimeout = time.Second
 
-// verify makes sure of the rights of every thread: one that is still root would be a way back for all.
+// verify checks the privileges of every thread. A single thread that is still
+// root would let the whole process become root again.
 func (t threads) verify(p plan, wasRoot bool) error {
 	if p.identity == nil && !p.noNewPrivs {
 		return nil
 	}
-	last := time.Now().Add(endWithin)
-	return t.each(func(tid int) (bool, error) {
+	last := time.Now().Add(exitTimeout)
+	return t.forEach(func(tid int) (bool, error) {
 		s, err := t.status(tid)
 		if err != nil {
 			return false, err
@@ -185,12 +207,13 @@ func (t threads) verify(p plan, wasRoot bool) error {
 		if err := s.verify(p, wasRoot); err == nil || time.Now().After(last) {
 			return false, err
 		}
-		time.Sleep(2 * endWithin / maxRounds)
+		time.Sleep(2 * exitTimeout / maxRounds)
 		return true, nil
 	})
 }
 
-// status is what /proc says of a thread: the words of each line by its first.
+// status is the parsed status file of a thread: the words of each line, by its
+// key.
 type status map[string][]string
 
 func (t threads) status(tid int) (status, error) {
@@ -232,7 +255,7 @@ func (s status) verify(p plan, wasRoot bool) error {
 
 func (s status) verifyIdentity(id *identity, leftRoot bool) error {
 	for key, want := range map[string]uint32{"Uid": id.uid, "Gid": id.gid} {
-		// real, effective, saved, and of the file system
+		// real, effective, saved and file system ID
 		n := strconv.FormatUint(uint64(want), 10)
 		if !slices.Equal(s[key], []string{n, n, n, n}) {
 			return fmt.Errorf("set, but %s %s is in force", key, strings.Join(s[key], " "))
@@ -251,7 +274,7 @@ func (s status) verifyIdentity(id *identity, leftRoot bool) error {
 	}
 	for _, key := range []string{"CapPrm", "CapEff", "CapAmb"} {
 		if got := strings.Join(s[key], ""); leftRoot && strings.Trim(got, "0") != "" {
-			return fmt.Errorf("it is root no more, but capabilities are left (%s %s): securebits keep them", key, got)
+			return fmt.Errorf("set, but the thread has kept capabilities (%s %s): clear the securebits that keep them", key, got)
 		}
 	}
 	return nil

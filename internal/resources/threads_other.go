@@ -10,17 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FreeBSD and macOS take the first supplementary group for the effective group, and one must be given.
-const groupIsFirst = true
+// gidIsFirstGroup is true because FreeBSD and macOS use the first supplementary
+// group as the effective group, and require one.
+const gidIsFirstGroup = true
 
-// threads have nothing of their own here: these systems keep all of this for the process.
+// threads is empty: on these systems all attributes belong to the process.
 type threads struct{}
 
 func openThreads(p plan) (threads, error) { return threads{}, nil }
 
 func (threads) close() {}
 
-func (threads) nice(nice int) error {
+func (threads) setNice(nice int) error {
 	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, nice); err != nil {
 		return os.NewSyscallError("setpriority", err)
 	}
@@ -30,6 +31,6 @@ func (threads) nice(nice int) error {
 	return nil
 }
 
-func (threads) affinity([]int) error    { return errors.ErrUnsupported }
+func (threads) setAffinity([]int) error { return errors.ErrUnsupported }
 func (threads) verify(plan, bool) error { return nil }
-func (threads) noNewPrivs() error       { return errors.ErrUnsupported }
+func (threads) setNoNewPrivs() error    { return errors.ErrUnsupported }

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// names reads what each connection is answered with, and counts.
-func names(t *testing.T, conns []net.Conn) map[string]int {
+// readNames reads the response of each connection and counts the names in them.
+func readNames(t *testing.T, conns []net.Conn) map[string]int {
 	t.Helper()
 	got := make(map[string]int)
 	for _, c := range conns {
@@ -23,63 +23,66 @@ func names(t *testing.T, conns []net.Conn) map[string]int {
 	return got
 }
 
-// A worker goes, with connections in the queue of its socket and without a replacement; another adopts it.
+// TestAdopt checks that a worker can adopt the socket of a worker that has
+// exited with connections in its accept queue.
 func TestAdopt(t *testing.T) {
 	g := newGroup(t, 3)
 	g.steer(1)
-	gone := g.listener(1)
+	exited := g.listener(1)
 	queued := g.connect(100)
-	gone.Close()
+	exited.Close()
 
-	keeper := g.listener(0)
-	wait := serve(t, keeper, "keeper")
-	if err := keeper.Adopt(1, g.dup(1)); err != nil {
+	adopter := g.listener(0)
+	wait := serve(t, adopter, "adopter")
+	if err := adopter.Adopt(1, g.dup(1)); err != nil {
 		t.Fatal(err)
 	}
-	if err := keeper.Adopt(2, g.dup(2)); err != nil {
+	if err := adopter.Adopt(2, g.dup(2)); err != nil {
 		t.Fatal(err)
 	}
-	if got := names(t, queued); got["keeper"] != 100 {
-		t.Errorf("of those that were queued: %v", got)
+	if got := readNames(t, queued); got["adopter"] != 100 {
+		t.Errorf("queued connections: %v", got)
 	}
 	g.steer(0, 1, 2)
-	if got := names(t, g.connect(100)); got["keeper"] != 100 {
-		t.Errorf("of those that came later: %v", got)
+	if got := readNames(t, g.connect(100)); got["adopter"] != 100 {
+		t.Errorf("later connections: %v", got)
 	}
-	// The slot has a worker again. The two share the socket for a moment.
+	// The slot has a worker again, which shares the socket for a moment.
 	g.steer(1)
 	back := g.listener(1)
 	waitBack := serve(t, back, "back")
-	if got := names(t, g.connect(100)); got["keeper"]+got["back"] != 100 {
+	if got := readNames(t, g.connect(100)); got["adopter"]+got["back"] != 100 {
 		t.Errorf("while two share a socket: %v", got)
 	}
-	keeper.Drop(1)
-	keeper.Drop(1)
-	keeper.Drop(17)
-	keeper.Drop(ownKey)
-	if got := names(t, g.connect(100)); got["back"] != 100 {
+	adopter.Drop(1)
+	adopter.Drop(1)
+	adopter.Drop(17)
+	adopter.Drop(ownKey)
+	if got := readNames(t, g.connect(100)); got["back"] != 100 {
 		t.Errorf("after Drop: %v", got)
 	}
 	g.steer(0)
-	if got := names(t, g.connect(10)); got["keeper"] != 10 {
-		t.Errorf("on its own socket: %v", got)
+	if got := readNames(t, g.connect(10)); got["adopter"] != 10 {
+		t.Errorf("connections on its own socket: %v", got)
 	}
-	// What was dropped can be adopted again.
-	if err := keeper.Adopt(1, g.dup(1)); err != nil {
+	// A dropped socket can be adopted again.
+	if err := adopter.Adopt(1, g.dup(1)); err != nil {
 		t.Error(err)
 	}
 	back.Close()
 	waitBack()
 	g.steer(1)
-	if got := names(t, g.connect(10)); got["keeper"] != 10 {
-		t.Errorf("adopted again: %v", got)
+	if got := readNames(t, g.connect(10)); got["adopter"] != 10 {
+		t.Errorf("after the second Adopt: %v", got)
 	}
-	keeper.Close()
+	adopter.Close()
 	wait()
 }
 
-// A handshake that is half done when the worker of its socket goes is finished with the worker that adopts the socket.
-// TCP_DEFER_ACCEPT makes the kernel ignore the client's acknowledgement, as if it were lost, until there is data.
+// TestHandshakeHalfDone checks that a handshake that has begun when a worker
+// exits completes on the same socket for its adopter. TCP_DEFER_ACCEPT makes
+// the kernel ignore the client's acknowledgement, as if it were lost, until
+// there is data.
 func TestHandshakeHalfDone(t *testing.T) {
 	g := newGroup(t, 2)
 	for _, fd := range g.fds {
@@ -88,22 +91,22 @@ func TestHandshakeHalfDone(t *testing.T) {
 		}
 	}
 	g.steer(1)
-	gone := g.listener(1)
+	exited := g.listener(1)
 	half := g.connect(20)
-	gone.Close()
+	exited.Close()
 	g.steer(0)
 	if counts := g.drain(); counts[0]+counts[1] > 0 {
-		t.Fatalf("%v handshakes are done", counts)
+		t.Fatalf("%v handshakes are complete, want none", counts)
 	}
-	keeper := g.listener(0)
-	if err := keeper.Adopt(1, g.dup(1)); err != nil {
+	adopter := g.listener(0)
+	if err := adopter.Adopt(1, g.dup(1)); err != nil {
 		t.Fatal(err)
 	}
 	for _, client := range half {
 		if _, err := client.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		c, err := keeper.Accept()
+		c, err := adopter.Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +117,8 @@ func TestHandshakeHalfDone(t *testing.T) {
 	}
 }
 
-// Two workers on one socket, one of which also drops and adopts it all the time: each connection is served, once.
+// TestSharedSocket checks that each connection is served once while two workers
+// share a socket, one of which drops and adopts it repeatedly.
 func TestSharedSocket(t *testing.T) {
 	const n = 500
 	g := newGroup(t, 2)
@@ -137,7 +141,7 @@ func TestSharedSocket(t *testing.T) {
 		}
 	}()
 	g.steer(1)
-	if got := names(t, g.connect(n)); got["a"]+got["b"] != n {
+	if got := readNames(t, g.connect(n)); got["a"]+got["b"] != n {
 		t.Error(got)
 	}
 	close(stop)
@@ -164,7 +168,7 @@ func TestAdoptErrors(t *testing.T) {
 			t.Errorf("key %d: %v", test.key, err)
 		}
 		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != unix.EBADF {
-			t.Errorf("key %d: the descriptor is left open", test.key)
+			t.Errorf("key %d: descriptor is left open", test.key)
 		}
 	}
 	for _, kind := range []int{unix.SOCK_STREAM, unix.SOCK_DGRAM} {
@@ -173,10 +177,10 @@ func TestAdoptErrors(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := l.Adopt(6, pair[0]); err == nil {
-			t.Error("adopted what is no listening TCP socket")
+			t.Error("adopted a socket that is not a listening TCP socket")
 		}
 		if l, err := NewListener(pair[1]); err == nil {
-			t.Errorf("%v made of what is no listening TCP socket", l.Addr())
+			t.Errorf("NewListener accepts a socket that is not a listening TCP socket: %v", l.Addr())
 		}
 	}
 	if err := l.Adopt(7, -1); err == nil {
@@ -188,7 +192,7 @@ func TestAdoptErrors(t *testing.T) {
 		t.Errorf("Adopt after Close: %v", err)
 	}
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != unix.EBADF {
-		t.Error("Adopt after Close leaves the descriptor open")
+		t.Error("Adopt after Close: descriptor is left open")
 	}
 	l.Drop(5)
 }

@@ -9,51 +9,55 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BenchmarkAccept compares a listener of package net with a Listener that has its own socket alone, and with one that
-// has adopted another as well, in turns of a few hundred connections, so that a noisy machine is noisy to all three.
-// "queued" is Accept alone, with a connection always there; "one by one" is a client that connects, is accepted, and
-// connects again.
+// BenchmarkAccept compares a listener of package net, a Listener with its own
+// socket only, and one that has adopted another socket. They take turns of a
+// few hundred connections, so that noise of the machine affects all three.
+//
+// "queued" measures Accept alone, with a connection always queued. "one by one"
+// measures a client that connects, is accepted, and connects again.
 func BenchmarkAccept(b *testing.B) {
 	for _, test := range []struct {
 		name string
 		turn func(g *group, l net.Listener, to unix.Sockaddr) time.Duration
 	}{{"queued", acceptQueued}, {"one by one", acceptOneByOne}} {
-		b.Run(test.name, func(b *testing.B) {
-			g := newGroup(b, 3)
-			names := []string{"plain", "own", "adopted"}
-			listeners := []net.Listener{g.plain(0), g.listener(1), g.listener(2)}
-			if err := listeners[2].(*Listener).Adopt(0, g.dup(0)); err != nil {
-				b.Fatal(err)
-			}
-			addr := listeners[0].Addr().(*net.TCPAddr)
-			to := &unix.SockaddrInet4{Port: addr.Port, Addr: [4]byte(addr.IP.To4())}
-			var took [3]time.Duration
-			turns := 0
-			for b.Loop() {
-				for i, l := range listeners {
-					g.steer(i)
-					if d, ok := l.(*Listener); ok {
-						d.SetDeadline(time.Time{})
-					}
-					took[i] += test.turn(g, l, to)
-				}
-				turns++
-			}
-			for i, name := range names {
-				each := took[i].Seconds() / float64(turns*perTurn)
-				b.ReportMetric(1/each, name+"/s")
-				if i > 0 {
-					b.ReportMetric(took[0].Seconds()/took[i].Seconds(), name+":plain")
-				}
-			}
-			listeners[0].Close()
-		})
+		b.Run(test.name, func(b *testing.B) { compareAccept(b, test.turn) })
 	}
+}
+
+func compareAccept(b *testing.B, turn func(g *group, l net.Listener, to unix.Sockaddr) time.Duration) {
+	g := newGroup(b, 3)
+	names := []string{"plain", "own", "adopted"}
+	listeners := []net.Listener{g.plain(0), g.listener(1), g.listener(2)}
+	if err := listeners[2].(*Listener).Adopt(0, g.dup(0)); err != nil {
+		b.Fatal(err)
+	}
+	addr := listeners[0].Addr().(*net.TCPAddr)
+	to := &unix.SockaddrInet4{Port: addr.Port, Addr: [4]byte(addr.IP.To4())}
+	var took [3]time.Duration
+	turns := 0
+	for b.Loop() {
+		for i, l := range listeners {
+			g.steer(i)
+			if d, ok := l.(*Listener); ok {
+				d.SetDeadline(time.Time{})
+			}
+			took[i] += turn(g, l, to)
+		}
+		turns++
+	}
+	for i, name := range names {
+		each := took[i].Seconds() / float64(turns*perTurn)
+		b.ReportMetric(1/each, name+"/s")
+		if i > 0 {
+			b.ReportMetric(took[0].Seconds()/took[i].Seconds(), name+":plain")
+		}
+	}
+	listeners[0].Close()
 }
 
 const perTurn = 300
 
-// plain is a listener of package net on socket i.
+// plain returns a listener of package net on socket i.
 func (g *group) plain(i int) net.Listener {
 	f := os.NewFile(uintptr(g.dup(i)), "socket")
 	defer f.Close()
@@ -109,7 +113,7 @@ func acceptOneByOne(g *group, l net.Listener, to unix.Sockaddr) time.Duration {
 	return took
 }
 
-// bareConnect costs less than a client of package net.
+// bareConnect connects with less overhead than package net.
 func (g *group) bareConnect(to unix.Sockaddr) (end func()) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err == nil {

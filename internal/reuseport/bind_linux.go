@@ -9,12 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bind makes a group of n listening sockets on an address of the network "tcp", "tcp4" or "tcp6", and says which address
-// that is: where the port is 0, the first socket picks it. The index in fds is the index in the kernel's group. The
-// descriptors are close-on-exec and non-blocking and belong to the caller. Manager, any goroutine; it may look up a host
-// name.
+// Bind creates a group of n listening sockets on an address of the network
+// "tcp", "tcp4" or "tcp6" and returns the bound address. If the port is 0, the
+// kernel chooses one for the first socket. The index in fds is the index in the
+// kernel's group. The descriptors are close-on-exec, non-blocking, and owned by
+// the caller.
 //
-// Nobody else may listen on the address, not even with SO_REUSEPORT: then the error is EADDRINUSE.
+// Bind returns EADDRINUSE if another socket listens on the address, even with
+// SO_REUSEPORT. It is safe for concurrent use, and blocks only to look up a
+// host name.
 func Bind(network, address string, n int) (fds []int, addr net.Addr, err error) {
 	if n < 1 {
 		return nil, nil, &net.OpError{Op: "listen", Net: network, Err: os.NewSyscallError("bind", unix.EINVAL)}
@@ -35,36 +38,44 @@ func Bind(network, address string, n int) (fds []int, addr net.Addr, err error) 
 		fds = append(fds, fd)
 	}
 	for len(fds) > n {
-		// The first socket is in no group until another joins it, and stays in it when that is gone. A group of one can
-		// be steered, too, so that the next socket gets nothing before it is named.
+		// The first socket joins a group only when a second one does,
+		// and stays in it after the second is closed. A group of one
+		// can be steered too, so that the next socket receives no
+		// connection before Steer names it.
 		unix.Close(fds[len(fds)-1])
 		fds = fds[:len(fds)-1]
 	}
 	return fds, addr, nil
 }
 
-// bindFirst makes the socket that the others join. It takes the address for itself, as any server does, and only then
-// lets others in. With SO_REUSEPORT from the beginning, a program that was started twice by mistake would not be told
-// "address already in use": the two would silently share the port, each with its own half of the connections. To bind
-// once without, close, and bind again would leave a moment in which two that start together both pass.
+// bindFirst creates the socket that the others join. It binds without
+// SO_REUSEPORT, as any server does, and sets the option afterwards.
+//
+// With SO_REUSEPORT from the beginning, a program that was started twice by
+// mistake would not fail with "address already in use": both processes would
+// silently share the port, each with half of the connections. Binding once
+// without the option, closing, and binding again would leave a moment in which
+// two programs that start together both succeed.
 func bindFirst(network, address string) (fd int, addr net.Addr, err error) {
-	return listen(network, address, nil, share)
+	return listen(network, address, nil, setReusePort)
 }
 
-// Grow adds one socket to a group: its index is the number of sockets there were. The address is the one that Bind
-// returned. The kernel lets only sockets of one user share an address: the process must have the effective user that it
-// had in Bind. The new one gets no connection until Steer names it, if Steer was called.
+// Grow adds a socket to a group; its index is the previous number of sockets.
+// The address must be the one that Bind returned. The kernel lets only sockets
+// of one user share an address, so the process must have the same effective
+// user as in Bind. If Steer was called, the new socket receives no connection
+// until Steer names it.
 func Grow(network, address string) (fd int, err error) {
-	fd, _, err = listen(network, address, share, nil)
+	fd, _, err = listen(network, address, setReusePort, nil)
 	return fd, err
 }
 
-func share(fd int) error {
+func setReusePort(fd int) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
 }
 
-// listen makes a listening socket as package net does, and calls a function before it is bound and one when it listens;
-// either may be nil.
+// listen creates a listening socket with package net. It calls before on the
+// descriptor before bind, and after once the socket listens; either may be nil.
 func listen(network, address string, before, after func(fd int) error) (fd int, addr net.Addr, err error) {
 	switch network {
 	case "tcp", "tcp4", "tcp6":
@@ -72,7 +83,7 @@ func listen(network, address string, before, after func(fd int) error) (fd int, 
 		return -1, nil, &net.OpError{Op: "listen", Net: network, Err: net.UnknownNetworkError(network)}
 	}
 	var lc net.ListenConfig
-	lc.SetMultipathTCP(false) // its sockets cannot be steered
+	lc.SetMultipathTCP(false) // MPTCP sockets cannot be steered
 	if before != nil {
 		lc.Control = func(_, _ string, conn syscall.RawConn) error { return control(conn, before) }
 	}
@@ -80,7 +91,7 @@ func listen(network, address string, before, after func(fd int) error) (fd int, 
 	if err != nil {
 		return -1, nil, err
 	}
-	defer ln.Close() // the duplicate goes on listening
+	defer ln.Close() // the duplicate keeps listening
 	conn, err := ln.(*net.TCPListener).SyscallConn()
 	if err == nil && after != nil {
 		err = control(conn, after)

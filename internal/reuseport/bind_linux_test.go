@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openReuse listens as a program does that means to share the port.
+// openReuse listens like a program that intends to share the port.
 func openReuse(address string) (net.Listener, error) {
-	lc := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) error { return control(conn, share) }}
+	lc := net.ListenConfig{Control: func(_, _ string, conn syscall.RawConn) error { return control(conn, setReusePort) }}
 	return lc.Listen(context.Background(), "tcp", address)
 }
 
@@ -28,7 +28,7 @@ func TestBind(t *testing.T) {
 	} {
 		fds, addr, err := Bind(test.network, test.address, 5)
 		if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) {
-			t.Log(err) // no IPv6 here
+			t.Log(err) // no IPv6
 			continue
 		}
 		if err != nil {
@@ -38,16 +38,21 @@ func TestBind(t *testing.T) {
 			t.Errorf("Bind(%q, %q) is %v with %d sockets", test.network, test.address, addr, len(fds))
 		}
 		for i, fd := range fds {
-			flags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-			fdFlags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-			if flags&unix.O_NONBLOCK == 0 || fdFlags&unix.FD_CLOEXEC == 0 {
-				t.Errorf("socket %d blocks, or is inherited", i)
-			}
-			if err := Steer(fd, []int{i}); err != nil {
-				t.Error(err) // it is in no group
-			}
+			checkSocket(t, i, fd)
 			unix.Close(fd)
 		}
+	}
+}
+
+func checkSocket(t *testing.T, i, fd int) {
+	t.Helper()
+	flags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	fdFlags, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	if flags&unix.O_NONBLOCK == 0 || fdFlags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("socket %d is blocking or not close-on-exec", i)
+	}
+	if err := Steer(fd, []int{i}); err != nil {
+		t.Error(err) // the socket is in no group
 	}
 }
 
@@ -65,7 +70,8 @@ func TestBindErrors(t *testing.T) {
 	}
 }
 
-// A program that is started twice by mistake is told so, also while it begins.
+// TestSecondBind checks that a program that was started twice by mistake gets
+// an error.
 func TestSecondBind(t *testing.T) {
 	for _, n := range []int{1, 4} {
 		g := newGroup(t, n)
@@ -73,7 +79,7 @@ func TestSecondBind(t *testing.T) {
 			t.Errorf("a second group of %d: %v", n, err)
 		}
 		if _, err := net.Listen("tcp", g.addr); !errors.Is(err, unix.EADDRINUSE) {
-			t.Errorf("a plain listener beside %d: %v", n, err)
+			t.Errorf("a plain listener after a group of %d: %v", n, err)
 		}
 	}
 	ln, err := openReuse("127.0.0.1:0")
@@ -82,11 +88,12 @@ func TestSecondBind(t *testing.T) {
 	}
 	defer ln.Close()
 	if _, _, err := Bind("tcp", ln.Addr().String(), 2); !errors.Is(err, unix.EADDRINUSE) {
-		t.Errorf("a group beside another's SO_REUSEPORT: %v", err)
+		t.Errorf("a group after a listener with SO_REUSEPORT: %v", err)
 	}
 }
 
-// Of those that start at the same time, one gets the port at most, and never do two share it.
+// TestBindTogether checks that at most one of several processes that bind at
+// the same time gets the port.
 func TestBindTogether(t *testing.T) {
 	for range 50 {
 		g := newGroup(t, 1)
@@ -111,12 +118,13 @@ func TestBindTogether(t *testing.T) {
 			}
 		}
 		if winners > 1 {
-			t.Fatalf("%d share a port", winners)
+			t.Fatalf("%d groups share a port, want at most 1", winners)
 		}
 	}
 }
 
-// A dead manager's connections, which linger on the address, do not keep the next one from it.
+// TestBindAgain checks that the remaining connections of a dead manager do not
+// prevent the next one from binding the address.
 func TestBindAgain(t *testing.T) {
 	g := newGroup(t, 2)
 	client, err := net.Dial("tcp", g.addr)
@@ -124,7 +132,7 @@ func TestBindAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	g.drain() // the server closes first: it is its side that lingers
+	g.drain() // the server closes first, so its side is in TIME_WAIT
 	client.Close()
 	for _, fd := range g.fds {
 		unix.Close(fd)
@@ -134,7 +142,8 @@ func TestBindAgain(t *testing.T) {
 	}
 }
 
-// A socket's index in the kernel's group is its place, also of those that came later.
+// TestOrder checks that the index of a socket in the kernel's group is its
+// index in fds, also for sockets from Grow.
 func TestOrder(t *testing.T) {
 	g := newGroup(t, 3)
 	g.steer(0, 1, 2)
@@ -142,7 +151,7 @@ func TestOrder(t *testing.T) {
 		g.grow()
 		last := len(g.fds) - 1
 		if counts := g.spread(100); counts[last] != 0 {
-			t.Errorf("before anybody steers to socket %d: %v", last, counts)
+			t.Errorf("before Steer names socket %d: %v", last, counts)
 		}
 		for i := range g.fds {
 			g.steer(i)
@@ -156,14 +165,15 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// A group that began with one socket is steered from the beginning: the second gets nothing before it is named.
+// TestGrowFromOne checks that a group of one socket is steered from the
+// beginning: the second socket receives nothing before Steer names it.
 func TestGrowFromOne(t *testing.T) {
 	g := newGroup(t, 1)
 	g.steer()
 	g.steer(0)
 	g.grow()
 	if counts := g.spread(50); counts[0] != 50 {
-		t.Errorf("before anybody steers to socket 1: %v", counts)
+		t.Errorf("before Steer names socket 1: %v", counts)
 	}
 	g.steer(1)
 	if counts := g.spread(50); counts[1] != 50 {

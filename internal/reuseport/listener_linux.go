@@ -12,35 +12,40 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownKey is the key of the slot's own socket; those of adopted ones are not negative.
+// ownKey is the key of the slot's own socket. Keys of adopted sockets are not
+// negative.
 const ownKey = -1
 
-// patience is how long Accept stays with one of several sockets that was ready a moment ago. Another process can be faster:
-// two workers share a socket while one replaces the other, or while one drops it that the other has adopted.
-const patience = 2 * time.Millisecond
+// acceptTimeout is how long Accept waits on a socket that was ready a moment
+// ago, if the Listener has others. Another process may have accepted the
+// connection first: two workers share a socket while one replaces the other,
+// and while one drops a socket that the other has adopted.
+const acceptTimeout = 2 * time.Millisecond
 
-// A Listener accepts from the socket of a slot and from those that were adopted. Worker; its methods may be called by any
-// goroutine.
+// A Listener accepts connections from the socket of a worker's slot and from
+// adopted sockets. It is used in workers, and is safe for concurrent use.
 //
-// While it has its own socket alone, Accept is that of package net. With more, all are in one epoll, which is itself
-// watched by the runtime's poller. Either way a connection leaves the kernel's queue only inside Accept: what nobody has
-// asked for yet can be accepted by another worker.
+// With only its own socket, Accept is that of package net. With more, all
+// sockets are in one epoll instance, which the runtime's poller watches. In
+// either case a connection leaves the accept queue of the kernel only inside
+// Accept, so that another worker can accept it until then.
 type Listener struct {
 	addr  net.Addr
-	epfd  int      // the number of epoll, which File.Fd is not asked for: it may change O_NONBLOCK
+	epfd  int      // descriptor of epoll; File.Fd may change O_NONBLOCK
 	epoll *os.File // owns epfd
 	conn  syscall.RawConn
 
 	mu       sync.Mutex
-	awaits   bool                     // its slot's own socket is still to come
-	sockets  map[int]*net.TCPListener // by key, also the slot's own; nil once closed
-	deadline time.Time                // that the program set
+	awaiting bool                     // Own has not been called yet
+	sockets  map[int]*net.TCPListener // by key, including ownKey; nil after Close
+	deadline time.Time                // set by the program
 }
 
-// NewListener makes a Listener of a slot's own socket. It takes fd over, also when it fails.
+// NewListener returns a Listener for the socket of a slot. It takes ownership
+// of fd, also if it fails.
 func NewListener(fd int) (*Listener, error) {
 	l := &Listener{sockets: make(map[int]*net.TCPListener)}
-	if err := l.open(); err != nil {
+	if err := l.openEpoll(); err != nil {
 		unix.Close(fd)
 		return nil, err
 	}
@@ -52,8 +57,9 @@ func NewListener(fd int) (*Listener, error) {
 	return l, nil
 }
 
-// AwaitListener makes a Listener of a worker that has no slot yet, with the address of fd, which it takes over, also when it
-// fails, and lets go of: that is not the worker's to accept from. Until Own, Accept panics.
+// AwaitListener returns a Listener for a worker that has no slot yet. It takes
+// the address from fd and closes fd, also if it fails: the worker must not
+// accept from that socket. Accept panics until Own has been called.
 func AwaitListener(fd int) (*Listener, error) {
 	l, err := NewListener(fd)
 	if err != nil {
@@ -62,12 +68,12 @@ func AwaitListener(fd int) (*Listener, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.remove(ownKey)
-	l.awaits = true
+	l.awaiting = true
 	return l, nil
 }
 
-// Own gives a Listener that awaits it its slot's own socket. It takes fd over, also when it fails; once the Listener is
-// closed, it fails with net.ErrClosed.
+// Own sets the socket of the slot in a Listener from AwaitListener. It takes
+// ownership of fd, also if it fails. After Close it returns net.ErrClosed.
 func (l *Listener) Own(fd int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,19 +81,18 @@ func (l *Listener) Own(fd int) error {
 	case l.sockets == nil:
 		unix.Close(fd)
 		return net.ErrClosed
-	case !l.awaits:
+	case !l.awaiting:
 		unix.Close(fd)
 		return unix.EEXIST
 	}
 	if err := l.add(ownKey, fd); err != nil {
 		return err
 	}
-	l.awaits = false
+	l.awaiting = false
 	return l.sockets[ownKey].SetDeadline(l.deadline)
 }
 
-// open makes the epoll.
-func (l *Listener) open() (err error) {
+func (l *Listener) openEpoll() (err error) {
 	if l.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return os.NewSyscallError("epoll_create1", err)
 	}
@@ -99,7 +104,7 @@ func (l *Listener) open() (err error) {
 	l.epoll = os.NewFile(uintptr(l.epfd), "epoll")
 	l.conn, err = l.epoll.SyscallConn()
 	if err == nil {
-		err = l.epoll.SetReadDeadline(time.Time{}) // fails where the poller did not take the descriptor
+		err = l.epoll.SetReadDeadline(time.Time{}) // fails if the poller did not accept epfd
 	}
 	if err != nil {
 		l.epoll.Close()
@@ -107,21 +112,21 @@ func (l *Listener) open() (err error) {
 	return err
 }
 
-// add takes fd over, also when it fails. The caller holds mu.
+// add takes ownership of fd, also if it fails. The caller must hold mu.
 func (l *Listener) add(key, fd int) error {
 	file := os.NewFile(uintptr(fd), "socket")
 	if file == nil {
 		return os.NewSyscallError("fcntl", unix.EBADF)
 	}
 	defer file.Close()
-	generic, err := net.FileListener(file) // has a duplicate
+	generic, err := net.FileListener(file) // duplicates the descriptor
 	if err != nil {
 		return err
 	}
 	ln, ok := generic.(*net.TCPListener)
 	if !ok {
 		generic.Close()
-		return fmt.Errorf("a %s socket among those of a TCP listener: %w", generic.Addr().Network(), errors.ErrUnsupported)
+		return fmt.Errorf("%s socket in a TCP listener: %w", generic.Addr().Network(), errors.ErrUnsupported)
 	}
 	if err := l.epollCtl(unix.EPOLL_CTL_ADD, ln, key); err != nil {
 		ln.Close()
@@ -141,8 +146,9 @@ func (l *Listener) epollCtl(op int, ln *net.TCPListener, key int) error {
 	})
 }
 
-// Adopt makes Accept take connections also from the socket fd, under a key that is not negative and not in use. It takes
-// fd over, also when it fails; once the Listener is closed, it fails with net.ErrClosed.
+// Adopt makes Accept accept connections from the socket fd, too. The key must
+// not be negative or in use. Adopt takes ownership of fd, also if it fails.
+// After Close it returns net.ErrClosed.
 func (l *Listener) Adopt(key, fd int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -159,7 +165,7 @@ func (l *Listener) Adopt(key, fd int) error {
 			return fmt.Errorf("adopt socket %d: %w", key, err)
 		}
 		if len(l.sockets) == 2 {
-			l.sockets[ownKey].SetDeadline(time.Unix(1, 0)) // wakes an Accept that waits for this one alone
+			l.sockets[ownKey].SetDeadline(time.Unix(1, 0)) // wakes an Accept on the own socket
 		}
 		return nil
 	}
@@ -167,7 +173,8 @@ func (l *Listener) Adopt(key, fd int) error {
 	return fmt.Errorf("adopt socket %d: %w", key, err)
 }
 
-// Drop ends what Adopt began. What is still queued on the socket is for others; a key that is not there is ignored.
+// Drop reverses Adopt. Connections that are still queued are left to other
+// workers. Drop ignores an unknown key.
 func (l *Listener) Drop(key int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -180,85 +187,90 @@ func (l *Listener) Drop(key int) {
 	}
 }
 
-// remove lets go of a socket. The caller holds mu.
+// remove closes a socket. The caller must hold mu.
 func (l *Listener) remove(key int) {
 	ln := l.sockets[key]
 	delete(l.sockets, key)
-	// The kernel would forget the socket only with its last descriptor, and the manager has one.
+	// The kernel removes a socket from epoll only with its last descriptor,
+	// and the manager holds another one.
 	if err := l.epollCtl(unix.EPOLL_CTL_DEL, ln, key); err != nil {
-		panic("reuseport: can't happen: " + err.Error())
+		panic("reuseport: remove socket from epoll: " + err.Error())
 	}
 	ln.Close()
 }
 
-// Accept waits for a connection on any of the sockets, and returns it as a *net.TCPConn.
+// Accept waits for a connection on any of the sockets. It returns a
+// *net.TCPConn.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
-		ln, err := l.next()
+		ln, err := l.waitReady()
 		if err != nil {
 			return nil, &net.OpError{Op: "accept", Net: l.addr.Network(), Addr: l.addr, Err: err}
 		}
 		conn, err := ln.Accept()
 		switch {
-		case errors.Is(err, net.ErrClosed): // or dropped
-		case errors.Is(err, os.ErrDeadlineExceeded) && !l.expired(): // a deadline of our own
+		case errors.Is(err, net.ErrClosed): // also after Drop
+		case errors.Is(err, os.ErrDeadlineExceeded) && !l.expired(): // acceptTimeout, or Adopt
 		default:
 			return conn, err
 		}
 	}
 }
 
-// next returns a listener to accept from: the slot's own if there is no other, else one that has a connection.
-func (l *Listener) next() (*net.TCPListener, error) {
+// waitReady returns the slot's own socket if there is no other, or else a
+// socket with a connection.
+func (l *Listener) waitReady() (*net.TCPListener, error) {
 	for {
 		l.mu.Lock()
-		closed, awaits, alone, own := l.sockets == nil, l.awaits, len(l.sockets) == 1, l.sockets[ownKey]
+		closed, awaiting, single, own := l.sockets == nil, l.awaiting, len(l.sockets) == 1, l.sockets[ownKey]
 		l.mu.Unlock()
 		if closed {
 			return nil, net.ErrClosed
 		}
-		if awaits {
-			panic("prefork: Accept on a listener of ListenPerWorker before Start has returned: a standby has no slot, and so no socket, until then")
+		if awaiting {
+			panic("prefork: Accept on a listener of ListenPerWorker before Start has returned: a standby has no socket until it has a slot; call Accept after Start")
 		}
-		if alone {
+		if single {
 			return own, nil
 		}
-		key, err := l.wait()
+		key, err := l.readyKey()
 		if err != nil {
-			return nil, l.cause(err)
+			return nil, l.closedOr(err)
 		}
-		if ln := l.among(key); ln != nil {
+		if ln := l.socket(key); ln != nil {
 			return ln, nil
 		}
 	}
 }
 
-// among returns the socket with that key, to be tried for no longer than patience if it is one of several; nil if there
-// is none any more.
-func (l *Listener) among(key int) *net.TCPListener {
+// socket returns the socket with that key, or nil if it was dropped. If there
+// are others, it limits Accept on the socket to acceptTimeout.
+func (l *Listener) socket(key int) *net.TCPListener {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	ln := l.sockets[key]
 	if ln != nil && len(l.sockets) > 1 {
-		ln.SetDeadline(time.Now().Add(patience))
+		ln.SetDeadline(time.Now().Add(acceptTimeout))
 	}
 	return ln
 }
 
-// expired tells whether the program's deadline has passed.
+// expired reports whether the program's deadline has passed.
 func (l *Listener) expired() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !l.deadline.IsZero() && !time.Now().Before(l.deadline)
 }
 
-// wait returns the key of a socket with a connection. Where several have one, they take turns: the kernel puts the one
-// that it told of behind the others.
-func (l *Listener) wait() (key int, err error) {
+// readyKey waits for a socket with a connection and returns its key. Ready
+// sockets take turns: the kernel moves the one that it has reported behind the
+// others.
+func (l *Listener) readyKey() (key int, err error) {
 	var events [1]unix.EpollEvent
 	var n int
 	var waitErr error
-	// The runtime is told "not ready" only after an empty epollWait: its poller reports edges.
+	// The function returns false only after an empty epollWait, because the
+	// runtime's poller is edge-triggered.
 	err = l.conn.Read(func(fd uintptr) bool {
 		n, waitErr = epollWait(int(fd), events[:])
 		return n > 0 || waitErr != nil
@@ -278,8 +290,9 @@ func epollWait(epfd int, events []unix.EpollEvent) (int, error) {
 	}
 }
 
-// cause is what a wait that failed means to those who know listeners of package net.
-func (l *Listener) cause(err error) error {
+// closedOr returns net.ErrClosed after Close, as listeners of package net do,
+// or else err.
+func (l *Listener) closedOr(err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.sockets == nil {
@@ -288,8 +301,9 @@ func (l *Listener) cause(err error) error {
 	return err
 }
 
-// Close wakes Accept with net.ErrClosed and closes this process's descriptors of all sockets. The manager goes on
-// holding them, with what is queued there.
+// Close closes the descriptors of all sockets in this process. Blocked calls of
+// Accept return net.ErrClosed. The manager still holds the sockets and their
+// queued connections.
 func (l *Listener) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -303,11 +317,11 @@ func (l *Listener) Close() error {
 	return l.epoll.Close()
 }
 
-// Addr is the address that all sockets listen on, a *net.TCPAddr.
+// Addr returns the *net.TCPAddr that all sockets listen on.
 func (l *Listener) Addr() net.Addr { return l.addr }
 
-// SetDeadline bounds calls of Accept, those that wait now as well: after t they fail with os.ErrDeadlineExceeded. The
-// zero time is no deadline.
+// SetDeadline sets the time after which calls of Accept, including blocked
+// ones, fail with os.ErrDeadlineExceeded. The zero time means no deadline.
 func (l *Listener) SetDeadline(t time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -318,6 +332,6 @@ func (l *Listener) SetDeadline(t time.Time) error {
 	return l.epoll.SetReadDeadline(t)
 }
 
-// SyscallConn gives a descriptor that is readable while a connection waits on any of the sockets. It is good for that
-// alone: it is no socket.
+// SyscallConn returns a descriptor that is readable while a connection is
+// queued on any of the sockets. It is not a socket and should only be polled.
 func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.conn, nil }

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connections stay in the kernel's queue until somebody calls Accept: what one worker has not asked for another can have.
+// TestNothingIsTakenAhead checks that connections stay in the kernel's accept
+// queue until Accept is called, so that another worker can accept them.
 func TestNothingIsTakenAhead(t *testing.T) {
 	g := newGroup(t, 2)
 	l := g.listener(0)
@@ -26,11 +27,12 @@ func TestNothingIsTakenAhead(t *testing.T) {
 	}
 	first.Close()
 	if counts := g.drain(); counts[0]+counts[1] != 20 {
-		t.Errorf("left in the queues: %v", counts)
+		t.Errorf("queued after one Accept: %v, want 20", counts)
 	}
 }
 
-// The sockets take turns: one that always has a connection keeps no other from being served.
+// TestTurns checks that sockets take turns: one that always has a connection
+// does not starve the others.
 func TestTurns(t *testing.T) {
 	g := newGroup(t, 3)
 	l := g.listener(0)
@@ -51,7 +53,37 @@ func TestTurns(t *testing.T) {
 		c.Close()
 	}
 	if counts := g.drain(); slices.Max(counts)-slices.Min(counts) > 1 {
-		t.Errorf("left of 50 each after 30 were accepted: %v", counts)
+		t.Errorf("queued of 50 each after 30 were accepted: %v", counts)
+	}
+}
+
+// TestAcceptTimeout checks that a Listener waits only acceptTimeout on a socket
+// whose connection another process has accepted first. Clients of its other
+// sockets wait for that long.
+func TestAcceptTimeout(t *testing.T) {
+	g := newGroup(t, 2)
+	l := g.listener(0)
+	if err := l.Adopt(1, g.dup(1)); err != nil {
+		t.Fatal(err)
+	}
+	g.steer(1)
+	shortest := time.Hour
+	for range 10 { // a busy machine delays some of them
+		g.connect(1)
+		key, err := l.readyKey()
+		if err != nil || key != 1 {
+			t.Fatalf("socket %d is ready, %v; want 1", key, err)
+		}
+		ln := l.socket(key)
+		g.drain()
+		began := time.Now()
+		if _, err := ln.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("Accept without a connection: %v", err)
+		}
+		shortest = min(shortest, time.Since(began))
+	}
+	if shortest < acceptTimeout/2 || shortest > 20*time.Millisecond {
+		t.Errorf("Accept waited for %v, want acceptTimeout (%v) and at most 20ms", shortest, acceptTimeout)
 	}
 }
 
@@ -79,7 +111,7 @@ func TestClose(t *testing.T) {
 	for range waiting {
 		var op *net.OpError
 		if err := <-ended; !errors.Is(err, net.ErrClosed) || !errors.As(err, &op) || op.Op != "accept" {
-			t.Errorf("Accept that waited: %v", err)
+			t.Errorf("blocked Accept: %v", err)
 		}
 	}
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
@@ -94,7 +126,7 @@ func TestClose(t *testing.T) {
 	if after := openFiles(); len(after) != len(before) {
 		t.Errorf("open before %v, after %v", before, after)
 	}
-	g.connect(10) // the manager's sockets go on listening
+	g.connect(10) // the manager's sockets still listen
 	if counts := g.drain(); counts[0]+counts[1] != 10 {
 		t.Errorf("queued after Close: %v", counts)
 	}
@@ -115,7 +147,7 @@ func TestDeadline(t *testing.T) {
 			t.Errorf("Accept %s: %v", when, err)
 		}
 	}
-	// The one on its own, the other with a socket adopted, and then with one that was dropped again.
+	// With its own socket only, with an adopted one, and after that was dropped.
 	for i, change := range []func(){
 		func() {},
 		func() {
@@ -129,7 +161,7 @@ func TestDeadline(t *testing.T) {
 		go accept()
 		change()
 		l.SetDeadline(time.Now())
-		check("that waited", <-ended)
+		check("that was blocked", <-ended)
 		g.steer(i % 2) // 0, 1, 0
 		g.connect(1)
 		_, err := l.Accept()
@@ -144,7 +176,7 @@ func TestDeadline(t *testing.T) {
 		_, err = l.Accept()
 		check("until the deadline", err)
 	}
-	// A deadline stays when sockets come and go.
+	// Adopt and Drop do not change the deadline.
 	l.SetDeadline(time.Now())
 	if err := l.Adopt(1, g.dup(1)); err != nil {
 		t.Error(err)
@@ -156,8 +188,9 @@ func TestDeadline(t *testing.T) {
 	check("after Drop", err)
 }
 
-// The end of preforkhttp.Serve: a deadline, then what is queued is accepted for as long as SyscallConn shows something,
-// on all sockets, then Close.
+// TestLastCall does the same as the end of preforkhttp.Serve. It sets a
+// deadline, accepts queued connections for as long as SyscallConn is readable,
+// on all sockets, and closes the Listener.
 func TestLastCall(t *testing.T) {
 	g := newGroup(t, 3)
 	l := g.listener(0)
@@ -170,16 +203,16 @@ func TestLastCall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	queued := func() (yes bool) {
+	queued := func() (ready bool) {
 		conn.Control(func(fd uintptr) {
 			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-			yes = err == nil && n > 0
+			ready = err == nil && n > 0
 		})
-		return yes
+		return ready
 	}
 	l.SetDeadline(time.Now())
 	if queued() {
-		t.Error("something is queued")
+		t.Error("readable without a connection")
 	}
 	g.steer()
 	g.connect(60)
@@ -202,7 +235,8 @@ func TestLastCall(t *testing.T) {
 	}
 }
 
-// A worker that has no descriptor left gets an error, as from a listener of package net, and the connection waits.
+// TestNoDescriptorLeft checks that Accept returns an error at the limit of
+// descriptors, as in package net, and that the connection stays queued.
 func TestNoDescriptorLeft(t *testing.T) {
 	g := newGroup(t, 1)
 	l := g.listener(0)

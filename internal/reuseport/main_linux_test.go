@@ -14,51 +14,51 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limit is how long a test waits for what must come.
+// limit is the maximum time that a test waits for an event.
 const limit = 30 * time.Second
 
 func TestMain(m *testing.M) {
 	before := openFiles()
 	code := m.Run()
 	if code == 0 {
-		for _, complaint := range leftBehind(before) {
-			fmt.Fprintln(os.Stderr, complaint)
+		for _, leak := range leaks(before) {
+			fmt.Fprintln(os.Stderr, leak)
 			code = 1
 		}
 	}
 	os.Exit(code)
 }
 
-// leftBehind tells what of the tests is still there: goroutines and descriptors.
-func leftBehind(before []string) (complaints []string) {
+// leaks describes the goroutines and descriptors that the tests have left.
+func leaks(before []string) (leaks []string) {
 	for _, f := range openFiles() {
 		if !slices.Contains(before, f) {
-			complaints = append(complaints, "a descriptor is left: "+f)
+			leaks = append(leaks, "a descriptor is left: "+f)
 		}
 	}
-	// Goroutines that were told to end do so in their own time.
+	// Goroutines may take a moment to exit.
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		buf := make([]byte, 1<<20)
 		stacks := string(buf[:runtime.Stack(buf, true)])
 		if !strings.Contains(stacks, "reuseport.(*Listener)") {
-			return complaints
+			return leaks
 		}
 	}
-	return append(complaints, "a goroutine is left in a Listener")
+	return append(leaks, "a goroutine is left in a Listener")
 }
 
-// openFiles lists the descriptors of this process but for those of the runtime: its poller's, and the limits of its
-// cgroup, which it keeps open.
+// openFiles lists the descriptors of this process except those of the runtime:
+// its poller, and the limits of the cgroup, which it keeps open.
 func openFiles() (files []string) {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		panic(err)
 	}
-	poller := true // the runtime's epoll is older than any other, and os.ReadDir has just used it
+	poller := true // the first epoll: the runtime has opened it before any Listener
 	for _, e := range entries {
 		target, err := os.Readlink("/proc/self/fd/" + e.Name())
 		switch {
-		case err != nil: // the descriptor of ReadDir itself
+		case err != nil: // the descriptor of ReadDir
 		case poller && target == "anon_inode:[eventpoll]":
 			poller = false
 		case strings.HasPrefix(target, "anon_inode:[eventfd"), strings.HasPrefix(target, "/sys/fs/cgroup/"):
@@ -69,7 +69,7 @@ func openFiles() (files []string) {
 	return files
 }
 
-// A group is in the place of the manager: it holds the sockets.
+// A group stands for the manager: it holds the sockets.
 type group struct {
 	t    testing.TB
 	fds  []int
@@ -107,7 +107,7 @@ func (g *group) steer(live ...int) {
 	}
 }
 
-// dup is the descriptor of a socket as a worker gets it.
+// dup returns a descriptor of socket i, as a worker inherits it.
 func (g *group) dup(i int) int {
 	g.t.Helper()
 	fd, err := unix.FcntlInt(uintptr(g.fds[i]), unix.F_DUPFD_CLOEXEC, 3)
@@ -117,7 +117,7 @@ func (g *group) dup(i int) int {
 	return fd
 }
 
-// listener is that of the worker in slot i.
+// listener returns the Listener of the worker in slot i.
 func (g *group) listener(i int) *Listener {
 	g.t.Helper()
 	l, err := NewListener(g.dup(i))
@@ -131,7 +131,8 @@ func (g *group) listener(i int) *Listener {
 	return l
 }
 
-// connect opens n connections one after the other, and closes them when the test ends.
+// connect opens n connections one after the other and closes them when the test
+// ends.
 func (g *group) connect(n int) []net.Conn {
 	g.t.Helper()
 	conns := make([]net.Conn, 0, n)
@@ -141,14 +142,15 @@ func (g *group) connect(n int) []net.Conn {
 			g.t.Fatal(err)
 		}
 		c.SetDeadline(time.Now().Add(limit))
-		c.(*net.TCPConn).SetLinger(0) // leaves no socket in TIME_WAIT behind
+		c.(*net.TCPConn).SetLinger(0) // leaves no socket in TIME_WAIT
 		g.t.Cleanup(func() { c.Close() })
 		conns = append(conns, c)
 	}
 	return conns
 }
 
-// drain takes all connections off the queue of each socket, and says how many there were.
+// drain accepts all queued connections of each socket and returns their
+// numbers.
 func (g *group) drain() []int {
 	g.t.Helper()
 	counts := make([]int, len(g.fds))
@@ -168,25 +170,27 @@ func (g *group) drain() []int {
 	return counts
 }
 
-// spread opens n connections, a few at a time, and says how many went to which socket.
+// spread opens n connections, at most 100 at a time, and returns how many each
+// socket has received.
 func (g *group) spread(n int) []int {
 	g.t.Helper()
 	total := make([]int, len(g.fds))
 	for n > 0 {
-		some := min(n, 100)
-		conns := g.connect(some)
+		batch := min(n, 100)
+		conns := g.connect(batch)
 		for i, count := range g.drain() {
 			total[i] += count
 		}
 		for _, c := range conns {
 			c.Close()
 		}
-		n -= some
+		n -= batch
 	}
 	return total
 }
 
-// serve answers each connection with the name, until the listener is closed; what it returns waits for the end of that.
+// serve answers each connection with name until the listener is closed. The
+// returned function waits for that.
 func serve(t testing.TB, l net.Listener, name string) (wait func()) {
 	done := make(chan struct{})
 	go func() {

@@ -11,52 +11,55 @@ import (
 	"time"
 )
 
-func unsupported(what string) error {
-	return fmt.Errorf("%s on %s: %w", what, runtime.GOOS, errors.ErrUnsupported)
+func unsupported(feature string) error {
+	return fmt.Errorf("%s on %s: %w", feature, runtime.GOOS, errors.ErrUnsupported)
 }
 
-// Bind fails: SO_REUSEPORT spreads no connections here, or nobody knows how.
+// Bind fails. On other systems SO_REUSEPORT does not spread connections, or
+// this is not documented.
 func Bind(network, address string, n int) (fds []int, addr net.Addr, err error) {
-	return nil, nil, unsupported("one socket for each worker")
+	return nil, nil, unsupported("a socket for each worker")
 }
 
-// Grow fails.
+// Grow returns an error.
 func Grow(network, address string) (fd int, err error) {
-	return -1, unsupported("one socket for each worker")
+	return -1, unsupported("a socket for each worker")
 }
 
-// Steer fails.
+// Steer returns an error.
 func Steer(fd int, live []int) error { return unsupported("steering connections") }
 
-// A Listener is never made here.
+// A Listener cannot be created on this system.
 type Listener struct{}
 
-// NewListener fails, and leaves fd alone: nothing here can have made it.
-func NewListener(fd int) (*Listener, error) { return nil, unsupported("one socket for each worker") }
+// NewListener returns an error and leaves fd open.
+func NewListener(fd int) (*Listener, error) { return nil, unsupported("a socket for each worker") }
 
-// AwaitListener fails as NewListener does.
+// AwaitListener returns an error and leaves fd open.
 func AwaitListener(fd int) (*Listener, error) { return NewListener(fd) }
 
-// Own has nothing to do.
-func (*Listener) Own(fd int) error { return unsupported("a socket of its own") }
+// Own returns an error.
+func (*Listener) Own(fd int) error { return unsupported("a socket for each worker") }
 
-// Adopt fails.
+// Adopt returns an error.
 func (*Listener) Adopt(key, fd int) error { return unsupported("adopting a socket") }
 
 // Drop does nothing.
 func (*Listener) Drop(key int) {}
 
-// Accept fails.
+// Accept returns an error.
 func (*Listener) Accept() (net.Conn, error) { return nil, unsupported("accept") }
 
 // Close does nothing.
 func (*Listener) Close() error { return nil }
 
-// Addr is no address.
+// Addr returns the zero address.
 func (*Listener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// SetDeadline fails.
+// SetDeadline returns an error.
 func (*Listener) SetDeadline(time.Time) error { return unsupported("deadlines") }
 
-// SyscallConn fails.
-func (*Listener) SyscallConn() (syscall.RawConn, error) { return nil, unsupported("a descriptor") }
+// SyscallConn returns an error.
+func (*Listener) SyscallConn() (syscall.RawConn, error) {
+	return nil, unsupported("access to the descriptor")
+}

@@ -9,32 +9,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Steer spreads the new connections of the group that the socket fd belongs to over the sockets with the indexes in live,
-// whose order does not matter, until it is called again; nil spreads them over all. Connections that are on their way
-// stay where their handshake began. Manager, any goroutine.
+// Steer spreads the new connections of a group over the sockets with the
+// indexes in live, in any order, until the next call; nil means all sockets.
+// The socket fd may be any of the group. A connection whose handshake has begun
+// stays on its socket. Steer is safe for concurrent use.
 //
-// Each connection is thrown by a random number. The hash that came with its packet would not do: it is 0 for all packets
-// of a device that computes none, and all connections would go to one socket (observed with a tun device). The throw holds
-// for the connection, since the kernel finds the later packets of a handshake by their addresses; with SYN cookies, where
-// it keeps nothing, it throws again, and any socket of the group takes the answer (observed).
+// A BPF program assigns each connection by a random number. It cannot use the
+// hash of the packet, which is 0 for all packets of a device that computes
+// none: all connections would go to one socket (observed with a tun device).
+// The choice holds for the connection, because the kernel finds the later
+// packets of a handshake by their addresses. With SYN cookies the kernel keeps
+// no state and chooses again, and any socket of the group accepts the
+// acknowledgement (observed).
 //
-// The kernel takes programs of 4,096 instructions, and those that fit net.core.optmem_max. A gap in live costs two or
-// three: 1,000 slots with every second one gone need about 1,000. For a live that does not fit, and on a kernel without
-// such programs, there is an error, and connections are spread over all sockets: what then goes to a socket without a
-// worker of its own is for its keeper to serve.
+// The kernel accepts programs of up to 4,096 instructions that fit into
+// net.core.optmem_max. A gap in live takes two or three: 1,000 slots of which
+// every second one is missing take about 1,000 instructions. If live does not
+// fit, or if the kernel does not support such programs, Steer returns an error
+// and connections are spread over all sockets. A connection for a slot without
+// a ready worker is then served by the adopter of its socket.
 func Steer(fd int, live []int) error {
 	program, err := assemble(live)
 	if err == nil {
-		err = attach(fd, program)
+		err = attachProgram(fd, program)
 	}
 	if err == nil {
 		return nil
 	}
-	attach(fd, everywhere())
-	return fmt.Errorf("steer connections to %d sockets by %d instructions: %w", len(live), len(program), os.NewSyscallError("setsockopt", err))
+	attachProgram(fd, hashProgram())
+	return fmt.Errorf("steer connections to %d sockets with %d instructions: %w", len(live), len(program), os.NewSyscallError("setsockopt", err))
 }
 
-func attach(fd int, program []unix.SockFilter) error {
+func attachProgram(fd int, program []unix.SockFilter) error {
 	if len(program) > unix.BPF_MAXINSNS {
 		return unix.E2BIG
 	}
@@ -42,22 +48,26 @@ func attach(fd int, program []unix.SockFilter) error {
 		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
 }
 
-// everywhere names a socket that no group has. The kernel then does what it does without a program: it spreads by a hash
-// of the addresses.
-func everywhere() []unix.SockFilter {
+// hashProgram returns a program that selects a socket beyond the end of every
+// group. The kernel then falls back to a hash of the addresses, as it does
+// without a program.
+func hashProgram() []unix.SockFilter {
 	return []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: math.MaxUint32}}
 }
 
-// random is where a program reads a random number: SKF_AD_OFF + SKF_AD_RANDOM (linux/filter.h), which x/sys does not name.
-const random = 0xfffff000 + 56
+// skfAdRandom is the address at which a program reads a random number:
+// SKF_AD_OFF + SKF_AD_RANDOM (linux/filter.h). Package unix does not define it.
+const skfAdRandom = 0xfffff000 + 56
 
-// A run is a range of indexes without a gap; before says how many indexes come before it.
+// A run is a range of consecutive indexes; before is the number of live indexes
+// below it.
 type run struct{ first, len, before int }
 
-// assemble makes the program that returns one of the indexes in live, each as often as the others.
+// assemble returns a program that returns each index in live with the same
+// probability.
 func assemble(live []int) ([]unix.SockFilter, error) {
 	if len(live) == 0 {
-		return everywhere(), nil
+		return hashProgram(), nil
 	}
 	live = slices.Clone(live)
 	slices.Sort(live)
@@ -73,31 +83,32 @@ func assemble(live []int) ([]unix.SockFilter, error) {
 		runs[len(runs)-1].len++
 	}
 	return append([]unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: random},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: skfAdRandom},
 		{Code: unix.BPF_ALU | unix.BPF_MOD | unix.BPF_K, K: uint32(len(live))},
-	}, choose(runs)...), nil
+	}, selectIndex(runs)...), nil
 }
 
-// choose turns the accumulator, which counts through all indexes of the runs, into the index: a tree of comparisons.
-func choose(runs []run) []unix.SockFilter {
+// selectIndex returns code that maps the accumulator, the position of an index
+// among those of the runs, to the index. It is a binary tree of comparisons.
+func selectIndex(runs []run) []unix.SockFilter {
 	if len(runs) == 1 {
-		return runs[0].choose()
+		return runs[0].selectIndex()
 	}
 	half := len(runs) / 2
-	low, high := choose(runs[:half]), choose(runs[half:])
+	low, high := selectIndex(runs[:half]), selectIndex(runs[half:])
 	jump := unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K, K: uint32(runs[half].before)}
 	code := make([]unix.SockFilter, 0, 2+len(low)+len(high))
 	if len(low) <= math.MaxUint8 {
 		jump.Jt = uint8(len(low))
 		code = append(code, jump)
-	} else { // a comparison cannot jump so far
+	} else { // a conditional jump spans at most 255 instructions
 		jump.Jf = 1
 		code = append(code, jump, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JA, K: uint32(len(low))})
 	}
 	return append(append(code, low...), high...)
 }
 
-func (r run) choose() []unix.SockFilter {
+func (r run) selectIndex() []unix.SockFilter {
 	if r.len == 1 {
 		return []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: uint32(r.first)}}
 	}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Steering takes effect at once.
+// TestSteerAvoids checks that Steer takes effect immediately.
 func TestSteerAvoids(t *testing.T) {
 	g := newGroup(t, 4)
 	for _, live := range [][]int{{0, 1, 3}, {2}, {3, 0}, {1, 2}} {
@@ -24,7 +24,8 @@ func TestSteerAvoids(t *testing.T) {
 	}
 }
 
-// variation is the coefficient of variation of the counts at the indexes in live; chance has √((k−1)/n).
+// variation returns the coefficient of variation of the counts at the indexes
+// in live. A random distribution has √((k−1)/n).
 func variation(counts, live []int) float64 {
 	sum, squares := 0.0, 0.0
 	for _, i := range live {
@@ -55,15 +56,16 @@ func TestEvenness(t *testing.T) {
 	} {
 		g.steer(test.steer...)
 		counts := g.spread(n)
-		got, chance := variation(counts, test.live), math.Sqrt(float64(len(test.live)-1)/n)
-		t.Logf("steered to %v: %v, variation %.3f, by chance %.3f", test.steer, counts, got, chance)
-		if got > 4*chance { // of two sockets, once in some 15,000 runs; of more, less
-			t.Errorf("steered to %v: variation %.3f, by chance %.3f", test.steer, got, chance)
+		got, random := variation(counts, test.live), math.Sqrt(float64(len(test.live)-1)/n)
+		t.Logf("steered to %v: %v, variation %.3f, random %.3f", test.steer, counts, got, random)
+		if got > 4*random { // once in about 15,000 runs with two sockets, and less often with more
+			t.Errorf("steered to %v: variation %.3f, random %.3f", test.steer, got, random)
 		}
 	}
 }
 
-// interpret runs a program with a random number, and says how many instructions it has gone through.
+// interpret runs a program with a random number and counts the executed
+// instructions.
 func interpret(t *testing.T, program []unix.SockFilter, random uint32) (index uint32, steps int) {
 	t.Helper()
 	var a uint32
@@ -95,16 +97,20 @@ func interpret(t *testing.T, program []unix.SockFilter, random uint32) (index ui
 	}
 }
 
-// Whatever is live, each of its indexes is chosen for one of as many numbers, and no other is.
+// TestAssemble checks that each index in live is chosen by one of as many
+// consecutive numbers.
 func TestAssemble(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	for n := range 300 {
-		var live []int
+	randomIndexes := func(n int) (live []int) {
 		for i := range 1 + rng.IntN(1+n*10) {
 			if rng.IntN(1+n%7) == 0 {
 				live = append(live, i)
 			}
 		}
+		return live
+	}
+	for n := range 300 {
+		live := randomIndexes(n)
 		if live == nil {
 			continue
 		}
@@ -126,7 +132,8 @@ func TestAssemble(t *testing.T) {
 	}
 }
 
-// The kernel takes the programs that large pools need, and one that it does not take leaves all sockets in use.
+// TestProgramSize checks that the kernel accepts the programs that large pools
+// need, and that all sockets stay in use if it does not accept one.
 func TestProgramSize(t *testing.T) {
 	g := newGroup(t, 4)
 	everySecond := func(n int) (live []int) {
@@ -138,14 +145,14 @@ func TestProgramSize(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		live []int
-		most int
+		max  int
 	}{
 		{"all of 1,000", upTo(1000), 3},
 		{"one of 1,000 missing", slices.Delete(upTo(1000), 400, 401), 6},
 		{"every second of 1,000", everySecond(1000), 1100},
 	} {
 		program, err := assemble(test.live)
-		if err != nil || len(program) > test.most {
+		if err != nil || len(program) > test.max {
 			t.Errorf("%s: %d instructions, %v", test.name, len(program), err)
 		}
 		t.Logf("%s: %d instructions", test.name, len(program))
@@ -162,7 +169,7 @@ func TestProgramSize(t *testing.T) {
 			t.Errorf("socket %d gets nothing", i)
 		}
 	}
-	// An index beyond the group leaves the choice to the kernel's hash.
+	// For an index beyond the group the kernel uses its hash.
 	g.steer(7)
 	for i, n := range g.spread(400) {
 		if n == 0 {
@@ -184,7 +191,7 @@ func TestSteerErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := control(conn, func(fd int) error { return Steer(fd, []int{0, 1}) }); !errors.Is(err, unix.EINVAL) {
-		t.Errorf("a socket of no group: %v", err)
+		t.Errorf("a socket without a group: %v", err)
 	}
 	if err := Steer(-1, []int{0}); !errors.Is(err, unix.EBADF) {
 		t.Error(err)

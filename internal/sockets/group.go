@@ -18,9 +18,9 @@ type group struct {
 	fds     []int // by slot, which is also the index in the kernel's group; open while the manager lives
 	address string
 
-	steered bool
-	live    []int // the slots that get new connections
-	keepers []int // by slot: the ID of the worker that accepts on its socket besides its own; 0 for none
+	steered  bool
+	live     []int // the slots that get new connections
+	adopters []int // by slot: the ID of the worker that accepts on its socket besides its own; 0 for none
 }
 
 func (g *group) close() {
@@ -189,14 +189,14 @@ func (set *Set) steerGroup(index int, g *group, workers []Worker) (all []Move) {
 		}
 	}
 	slices.Sort(ready)
-	live, moves := reuseport.Keepers(own, ready, g.keepers)
+	live, moves := reuseport.Assign(own, ready, g.adopters)
 	if !g.steered || !slices.Equal(live, g.live) {
 		if err := reuseport.Steer(g.fds[0], live); err != nil {
 			set.cfg.Log.Error("cannot steer connections, slots without a worker get some too", "address", g.address, "err", err)
 		}
 		g.steered, g.live = true, live
 	}
-	g.keepers = append(g.keepers, make([]int, max(0, len(g.fds)-len(g.keepers)))...)
+	g.adopters = append(g.adopters, make([]int, max(0, len(g.fds)-len(g.adopters)))...)
 	for _, m := range moves {
 		all = append(all, Move{Group: index, Slot: m.Index, FD: g.fds[m.Index], From: m.From, To: m.To})
 	}
@@ -204,4 +204,4 @@ func (set *Set) steerGroup(index int, g *group, workers []Worker) (all []Move) {
 }
 
 // Moved records that a move was carried out.
-func (set *Set) Moved(m Move) { set.groups()[m.Group].keepers[m.Slot] = m.To }
+func (set *Set) Moved(m Move) { set.groups()[m.Group].adopters[m.Slot] = m.To }

@@ -1,4 +1,5 @@
-// Bare is the least that a Go program is: package bench starts it to see what the system's own part of a start costs.
+// Bare is the smallest Go program. Package bench measures with it the part of a
+// start that is not due to the program.
 package main
 
 import "os"

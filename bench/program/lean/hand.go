@@ -12,8 +12,9 @@ import (
 	"time"
 )
 
-// byHand keeps n processes as somebody would who has no library: start them in a loop, wait for each, signal each in a
-// loop. SIGUSR1 is passed on; SIGTERM too, and ends it when all have ended.
+// byHand keeps n processes without the library. It starts them in a loop, waits
+// for each, and sends signals in a loop. It forwards SIGUSR1 and SIGTERM; after
+// SIGTERM it exits when all processes have exited.
 func byHand(n int, again, wired bool) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGTERM)
@@ -25,7 +26,7 @@ func byHand(n int, again, wired bool) {
 				}
 			}()
 		}
-		<-signals // the processes end with the pipe that they write to, or are killed by whoever measures
+		<-signals // the processes die of a write to the closed pipe, or bench kills them
 		return
 	}
 	processes := make([]*os.Process, n)
@@ -50,7 +51,7 @@ func byHand(n int, again, wired bool) {
 func start(wired bool) *os.Process {
 	args, files := []string{os.Args[0], "child"}, []uintptr{0, 1, 2}
 	if wired {
-		// Its other end stays open for as long as this process lives.
+		// The other end stays open for the lifetime of this process.
 		ends, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
 		if err != nil {
 			log.Fatal(err)
@@ -59,7 +60,7 @@ func start(wired bool) *os.Process {
 		args, files = append(args, "-wired"), append(files, uintptr(ends[1]))
 	}
 	pid, _, err := syscall.StartProcess("/proc/self/exe", args, &syscall.ProcAttr{
-		Env: os.Environ(), Files: files, Sys: &syscall.SysProcAttr{Setpgid: true}, // as the workers of a pool have
+		Env: os.Environ(), Files: files, Sys: &syscall.SysProcAttr{Setpgid: true}, // as for the workers of a pool
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -77,30 +78,31 @@ func wait(p *os.Process) {
 	}
 }
 
-// parkedByHand keeps one process at work and one that only has to be told to begin, as somebody would who has no library.
+// parkedByHand keeps one process at work, and a parked one that only has to be
+// woken, without the library.
 func parkedByHand() {
 	next := parked()
 	for {
 		current := next
-		if _, err := current.toldBy.Write([]byte{1}); err != nil {
+		if _, err := current.wake.Write([]byte{1}); err != nil {
 			log.Fatal(err)
 		}
-		current.toldBy.Close()
+		current.wake.Close()
 		go func() {
-			time.Sleep(10 * time.Millisecond) // as a Manager does: it is not to take the processor from the one that was told
+			time.Sleep(10 * time.Millisecond) // as a Manager does, to leave the processor to the woken process
 			next = parked()
-			close(current.succeeded)
+			close(current.replaced)
 		}()
 		wait(current.process)
-		<-current.succeeded
+		<-current.replaced
 	}
 }
 
-// parkedProcess is one that waits to be told.
+// parkedProcess is a process that waits to be woken.
 type parkedProcess struct {
-	process   *os.Process
-	toldBy    *os.File
-	succeeded chan struct{} // closed when the next is parked
+	process  *os.Process
+	wake     *os.File
+	replaced chan struct{} // closed after the next is parked
 }
 
 func parked() *parkedProcess {

@@ -1,13 +1,14 @@
 //go:build linux
 
-// Lean is what package bench measures the library on: a program that links the library and nothing else. Its first
-// argument says which part it plays.
+// Lean is the program on which package bench measures the library: it links
+// the library and nothing else. Its first argument selects a mode.
 //
 //	pool   a Manager with its workers
-//	hand   the floor: a loop that starts processes, waits for them and signals them, without the library
-//	child  such a process
+//	hand   a loop without the library that starts, reaps and signals processes
+//	child  a process of that loop
 //
-// Whatever happens is a line on standard output: "main" at the first line of main, "ready", "handled".
+// Each event is a line on standard output: "main" at the first line of main,
+// "ready", "handled".
 package main
 
 import (
@@ -23,24 +24,24 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		log.Fatal("lean: for package bench; see go run ./bench -h")
+		log.Fatal("lean: no mode given: this program is started by go run ./bench")
 	}
 	flags := flag.NewFlagSet("lean", flag.ExitOnError)
 	n := flags.Int("n", 1, "number of processes")
 	spare := flags.Int("spare", 0, "MinSpareWorkers")
 	standby := flags.Int("standby", 0, "Standby")
 	surge := flags.Int("surge", 0, "MaxSurge")
-	status := flags.Int("status", 0, "have the worker call SetStatus so many times for each line that it reads")
+	status := flags.Int("status", 0, "number of calls of SetStatus in the worker for each line that it reads")
 	stuck := flags.Duration("stuck", 0, "Stuck.Timeout")
 	unpaced := flags.Bool("unpaced", false, "ErrRespawnInterval -1")
-	wired := flags.Bool("wired", false, "by hand: give each process a socket on which it hears of its parent's death, as workers do")
-	parked := flags.Bool("parked", false, "by hand: keep a process that waits to be told that it is to begin; of such a process: wait")
-	again := flags.Bool("again", false, "by hand: start another process when one ends")
+	wired := flags.Bool("wired", false, "by hand: give each process a socket to detect the death of its parent, as workers have")
+	parked := flags.Bool("parked", false, "by hand: keep a process that waits to be woken; in a child: wait")
+	again := flags.Bool("again", false, "by hand: start another process when one exits")
 	if os.Args[1] == "child" || prefork.IsWorker() {
 		line("main %d", os.Getpid())
 	}
 	flags.Parse(os.Args[2:])
-	switch part := os.Args[1]; part {
+	switch mode := os.Args[1]; mode {
 	case "pool":
 		cfg := poolConfig(*n, *surge)
 		cfg.MinSpareWorkers = *spare
@@ -61,18 +62,19 @@ func main() {
 		}
 		child(*wired)
 	default:
-		log.Fatalf("lean: there is no part %q", part)
+		log.Fatalf("lean: unknown mode %q: want pool, hand or child", mode)
 	}
 }
 
-// line writes one line in one write, so that those of many processes do not mix.
+// line writes a line in one write, so that lines of many processes do not mix.
 func line(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
 
-// child is what the floor starts: it takes the signals that the workers of a pool take.
+// child is a process of the mode hand. It handles the same signals as the
+// workers of a pool.
 func child(wired bool) {
 	if wired {
 		go func() {
-			os.NewFile(3, "socket").Read(make([]byte, 1)) // without blocking a thread, as the socket does not block
+			os.NewFile(3, "socket").Read(make([]byte, 1)) // non-blocking, so this uses no thread
 			os.Exit(1)
 		}()
 	}

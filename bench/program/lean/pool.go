@@ -30,11 +30,11 @@ func poolConfig(n, surge int) prefork.Config {
 	}
 }
 
-// runPool is a Manager whose workers take SIGUSR1 and wait for their end.
+// runPool runs a Manager whose workers handle SIGUSR1 until they are stopped.
 func runPool(cfg prefork.Config, status int) {
 	usr1 := make(chan os.Signal, 1)
 	if prefork.IsWorker() {
-		signal.Notify(usr1, syscall.SIGUSR1) // before Start: until then the Manager holds it back
+		signal.Notify(usr1, syscall.SIGUSR1) // before Start, as the Manager sends none until then
 	}
 	pm, err := prefork.New(cfg)
 	if err != nil {
@@ -58,7 +58,8 @@ func runPool(cfg prefork.Config, status int) {
 	}
 }
 
-// processorTime is what this thread has used: what else runs on the machine does not count.
+// processorTime returns the processor time of this thread, which does not
+// depend on other processes.
 func processorTime() time.Duration {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &now); err != nil {
@@ -67,7 +68,8 @@ func processorTime() time.Duration {
 	return time.Duration(now.Nano())
 }
 
-// setStatus measures SetStatus for each line that comes on standard input, and says nanoseconds and allocations of one call.
+// setStatus measures SetStatus for each line on standard input and prints the
+// nanoseconds and the allocations of a call.
 func setStatus(w *prefork.Worker, n int) {
 	runtime.LockOSThread()
 	lines := bufio.NewScanner(os.Stdin)

@@ -1,13 +1,13 @@
 //go:build linux
 
-// Web is the HTTP server that package bench measures, on the library and on its peers in Go. Its first argument says on
-// which:
+// Web is the HTTP server that package bench measures, with the library and with
+// its peers in Go. Its first argument selects one:
 //
 //	prefork    this library
-//	fasthttp   fasthttp's package prefork; as many workers as GOMAXPROCS
-//	tableflip  one process, which SIGHUP replaces
+//	fasthttp   fasthttp's package prefork, with GOMAXPROCS workers
+//	tableflip  one process, replaced on SIGHUP
 //	single     one process
-//	main       says "main", and ends
+//	main       prints "main" and exits
 //
 // It serves /hello, /alloc, which allocates a tree of 1,023 nodes, and /pid.
 package main
@@ -26,13 +26,13 @@ var (
 	standby    = flag.Int("standby", 0, "Standby (prefork)")
 	gomaxprocs = flag.Int("gomaxprocs", 0, "Resources.GOMAXPROCS (prefork)")
 	each       = flag.Bool("each", false, "a socket for each worker")
-	fast       = flag.Bool("fast", false, "fasthttp's server, not net/http's")
+	fast       = flag.Bool("fast", false, "fasthttp's server instead of net/http's")
 	watch      = flag.Bool("watch", false, "OnMasterDeath (fasthttp)")
 )
 
 func main() {
 	if len(os.Args) < 2 {
-		log.Fatal("web: for package bench; see go run ./bench -h")
+		log.Fatal("web: no mode given: this program is started by go run ./bench")
 	}
 	if os.Args[1] == "main" {
 		os.Stdout.WriteString("main\n")
@@ -40,7 +40,7 @@ func main() {
 	}
 	flag.CommandLine.Parse(os.Args[2:])
 	var err error
-	switch part := os.Args[1]; part {
+	switch mode := os.Args[1]; mode {
 	case "prefork":
 		err = onPrefork()
 	case "fasthttp":
@@ -48,16 +48,16 @@ func main() {
 	case "tableflip":
 		err = onTableflip()
 	case "single":
-		err = onNothing()
+		err = onSingle()
 	default:
-		log.Fatalf("web: there is no part %q", part)
+		log.Fatalf("web: unknown mode %q: want prefork, fasthttp, tableflip, single or main", mode)
 	}
 	if err != nil {
 		log.Fatal(err)
 	}
 }
 
-// respond is what all servers answer, whatever they are built on.
+// respond returns the response of all servers.
 func respond(path string) string {
 	switch path {
 	case "/hello":

@@ -13,14 +13,14 @@ var pid = strconv.Itoa(os.Getpid())
 
 func netHandler(w http.ResponseWriter, r *http.Request) { io.WriteString(w, respond(r.URL.Path)) }
 
-// node is of a tree, as templates, decoders and clients of databases make them: small, many, full of pointers, and gone
-// with the request.
+// node is part of a tree as templates, decoders and database clients allocate
+// it: small, numerous, full of pointers, and garbage after the request.
 type node struct {
 	left, right *node
 	value       [4]int
 }
 
-// tree makes a tree of 2ⁿ⁺¹ − 1 nodes.
+// tree returns a tree of 2ⁿ⁺¹ − 1 nodes.
 func tree(n int) *node {
 	t := &node{value: [4]int{n}}
 	if n > 0 {

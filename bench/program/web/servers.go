@@ -55,7 +55,7 @@ func onPrefork() error {
 
 func onFasthttp() error {
 	p := fastprefork.New(&fasthttp.Server{Handler: fastHandler})
-	p.RecoverThreshold = 1 << 30 // its default ends the service at the first or second worker that is killed
+	p.RecoverThreshold = 1 << 30 // by default the first or second killed worker ends the service
 	p.Reuseport = *each
 	if *watch {
 		p.OnMasterDeath = func() { os.Exit(1) }
@@ -66,7 +66,7 @@ func onFasthttp() error {
 	return p.ListenAndServe(*listen)
 }
 
-func onNothing() error {
+func onSingle() error {
 	ln, err := net.Listen("tcp", *listen)
 	if err != nil {
 		return err
@@ -77,7 +77,7 @@ func onNothing() error {
 	return http.Serve(ln, http.HandlerFunc(netHandler))
 }
 
-// onTableflip is the example of its documentation.
+// onTableflip is the example in tableflip's documentation.
 func onTableflip() error {
 	upg, err := tableflip.New(tableflip.Options{})
 	if err != nil {

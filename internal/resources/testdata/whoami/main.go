@@ -1,4 +1,5 @@
-// Whoami prints as whom and where it runs, and whether it can become root. It links nothing that a chroot does not have.
+// Whoami prints its identity and location, and whether it can become root. It
+// is linked statically, for a chroot without libraries.
 package main
 
 import (

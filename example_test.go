@@ -16,7 +16,8 @@ import (
 	"github.com/prefork-go/prefork"
 )
 
-// A whole program: four workers, replaced on HUP, ended on TERM and on Ctrl-C.
+// A whole program: four workers, replaced on HUP, stopped on TERM and on
+// Ctrl-C.
 func Example() {
 	pm, err := prefork.New(prefork.Config{
 		MaxWorkers: 4,
@@ -28,7 +29,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if !prefork.IsWorker() { // what stands here runs in every worker too
+	if !prefork.IsWorker() { // code outside this block runs in every worker, too
 		fmt.Println("the manager's pid is", os.Getpid())
 	}
 	err = pm.Run(context.Background(), func(w *prefork.Worker) error {
@@ -37,7 +38,7 @@ func Example() {
 			fmt.Printf("worker %d works\n", w.Slot())
 			select {
 			case <-time.After(time.Second):
-			case <-ctx.Done(): // told to stop, or the manager died
+			case <-ctx.Done(): // the stop signal arrived, or the manager died
 				return nil
 			}
 		}
@@ -47,8 +48,8 @@ func Example() {
 	}
 }
 
-// Run is the whole life of a program. Reload is called before the first generation and on HUP; if it fails then, the
-// workers go on as they are.
+// Run is the whole life of a program. Reload is called before the first
+// generation and on HUP. If it fails on HUP, the workers keep running.
 func ExampleManager_Run() {
 	pm, err := prefork.New(prefork.Config{
 		TrapSignals: prefork.Signals{
@@ -71,17 +72,18 @@ func ExampleManager_Run() {
 	}
 }
 
-// The main loop is the program's own: what a signal means is decided where StartFunc returns.
+// The program has a main loop of its own. It reacts to a signal after StartFunc
+// has returned.
 func ExampleManager_StartFunc() {
 	pm, err := prefork.New(prefork.Config{TrapSignals: prefork.Signals{
 		syscall.SIGTERM: {Signal: syscall.SIGTERM},
-		syscall.SIGUSR1: {}, // sent to nobody
+		syscall.SIGUSR1: {}, // forwarded to no worker
 	}})
 	if err != nil {
 		log.Fatal(err)
 	}
 	for pm.SignalReceived() != syscall.SIGTERM {
-		pm.StartFunc(func(w *prefork.Worker) error { // in a worker it does not return
+		pm.StartFunc(func(w *prefork.Worker) error { // does not return in a worker
 			<-w.Context().Done()
 			return nil
 		})
@@ -92,7 +94,7 @@ func ExampleManager_StartFunc() {
 	pm.WaitAllChildren(context.Background())
 }
 
-// The bare form: Start returns true in the manager, false in a worker.
+// In the basic form, Start returns true in the manager and false in a worker.
 func ExampleManager_Start() {
 	pm, err := prefork.New(prefork.Config{MaxWorkers: 2})
 	if err != nil {
@@ -102,14 +104,14 @@ func ExampleManager_Start() {
 		if pm.Start() {
 			continue // manager: a trapped signal arrived and was forwarded
 		}
-		<-pm.Worker().Context().Done() // worker, from here to Finish
+		<-pm.Worker().Context().Done() // worker, until Finish
 		pm.Finish(0)
 	}
 	pm.WaitAllChildren(context.Background())
 }
 
-// The configuration is read in the manager, once for each generation. If it is bad, Pass is not called, and the next
-// generation gets the last good bytes.
+// The manager reads the configuration once for each generation. If it is bad,
+// Pass is not called, and the next generation gets the last good bytes.
 func ExampleManager_Pass() {
 	pm, err := prefork.New(prefork.Config{TrapSignals: prefork.Signals{
 		syscall.SIGTERM: {Signal: syscall.SIGTERM},
@@ -147,7 +149,7 @@ func ExampleManager_Listen() {
 		log.Fatal(err)
 	}
 	err = pm.Run(context.Background(), func(w *prefork.Worker) error {
-		context.AfterFunc(w.Context(), func() { ln.Close() }) // this worker's own hold on the socket
+		context.AfterFunc(w.Context(), func() { ln.Close() }) // only this worker's descriptor
 		for {
 			conn, err := ln.Accept()
 			if errors.Is(err, net.ErrClosed) {
@@ -164,7 +166,8 @@ func ExampleManager_Listen() {
 	}
 }
 
-// Workers that have not ended after ten seconds are named; the second wait lasts until StopTimeout has ended them.
+// Workers that have not exited after ten seconds are listed. The second wait
+// lasts until StopTimeout has ended them.
 func ExampleManager_WaitAllChildren() {
 	pm, err := prefork.New(prefork.Config{StopTimeout: time.Minute})
 	if err != nil {
@@ -184,7 +187,7 @@ func ExampleManager_WaitAllChildren() {
 	pm.WaitAllChildren(context.Background())
 }
 
-// TTIN and TTOU change the number of workers.
+// SIGTTIN and SIGTTOU change the number of workers.
 func ExampleManager_SetMaxWorkers() {
 	pm, err := prefork.New(prefork.Config{TrapSignals: prefork.Signals{
 		syscall.SIGTERM: {Signal: syscall.SIGTERM},
@@ -209,7 +212,8 @@ func ExampleManager_SetMaxWorkers() {
 	pm.WaitAllChildren(context.Background())
 }
 
-// The program stops when a worker says by its exit code that there is nothing left to do.
+// The program stops when the exit code of a worker reports that no work is
+// left.
 func ExampleManager_Deliver() {
 	const allDone = 3
 	pm, err := prefork.New(prefork.Config{OnChildReap: func(m *prefork.Manager, e prefork.Exit) {
@@ -230,8 +234,9 @@ func ExampleManager_Deliver() {
 	}
 }
 
-// The workers reopen their logs on USR1. They begin to listen before Start: the signal may come as soon as they have
-// reached it, and is held until then.
+// The workers reopen their logs on SIGUSR1. They call signal.Notify before
+// Start: the manager holds the signal until a worker has reached Start, and may
+// send it right after.
 func ExampleManager_SignalAllChildren() {
 	pm, err := prefork.New(prefork.Config{})
 	if err != nil {
@@ -263,7 +268,7 @@ func ExampleManager_SignalAllChildren() {
 	}
 }
 
-// A program in any language is run as the worker.
+// The worker is a program in another language.
 func ExampleConfig_command() {
 	pm, err := prefork.New(prefork.Config{
 		MaxWorkers: 3,
@@ -303,7 +308,7 @@ func ExampleConfig_hooks() {
 	log.Printf("%v; %d workers crashed", err, crashed)
 }
 
-// A worker finishes what it has begun, and says why it stops.
+// A worker finishes the work it has begun, and logs the reason why it stops.
 func ExampleWorker_Context() {
 	pm, err := prefork.New(prefork.Config{})
 	if err != nil {
@@ -312,9 +317,9 @@ func ExampleWorker_Context() {
 	err = pm.Run(context.Background(), func(w *prefork.Worker) error {
 		ctx := w.Context() // early: before its first call the stop signal ends the process
 		for ctx.Err() == nil {
-			time.Sleep(100 * time.Millisecond) // a piece of work
+			time.Sleep(100 * time.Millisecond) // one piece of work
 		}
-		log.Print(context.Cause(ctx)) // "prefork: told to stop by SIGTERM", "prefork: the manager is gone"
+		log.Print(context.Cause(ctx)) // "prefork: stopped by SIGTERM", "prefork: the manager is gone"
 		return nil
 	})
 	if err != nil {
@@ -322,7 +327,8 @@ func ExampleWorker_Context() {
 	}
 }
 
-// What must happen once in a program is done in the manager alone, since main runs in every worker as well.
+// Code that must run once in a program should run in the manager only, since
+// main runs in every worker as well.
 func ExampleIsWorker() {
 	if !prefork.IsWorker() {
 		fmt.Println("writing the pid file")
@@ -330,7 +336,8 @@ func ExampleIsWorker() {
 	// Output: writing the pid file
 }
 
-// The three forms of an entry: to all workers at once, to one after another, to nobody.
+// The three forms of an entry: forwarded to all workers at once, to one after
+// another, and not at all.
 func ExampleForward() {
 	table := prefork.Signals{
 		syscall.SIGTERM: {Signal: syscall.SIGTERM},
@@ -362,7 +369,7 @@ func ExampleSignals() {
 	// Output: prefork: Config.TrapSignals: killed cannot be trapped: the kernel does not deliver it
 }
 
-// New says which field it does not accept.
+// The error of New names the field that it does not accept.
 func ExampleConfigError() {
 	_, err := prefork.New(prefork.Config{MaxWorkers: -1})
 	if bad, ok := errors.AsType[*prefork.ConfigError](err); ok {
@@ -374,7 +381,7 @@ func ExampleConfigError() {
 	// prefork: Config.MaxWorkers: -1 is negative; 0 means 10
 }
 
-// What OnChildReap is told of a worker.
+// An Exit is the argument of OnChildReap.
 func ExampleExit() {
 	e := prefork.Exit{
 		Slot: 2, Generation: 1, Ordinal: 3, PID: 4711,
@@ -391,7 +398,8 @@ func ExampleExit() {
 	// exit code 3
 }
 
-// A function for Config.Observe: it is told every change of state, and looks at those that it knows.
+// Config.Observe is called for every change of state. This function handles the
+// events that it knows.
 func ExampleEvent() {
 	observe := func(ev prefork.Event) {
 		switch ev := ev.(type) {
@@ -415,7 +423,7 @@ func ExampleEvent() {
 	// slot 1: stopped
 }
 
-// What Manager.Snapshot returns, as it is printed.
+// A Snapshot prints one line for the manager and one for each worker.
 func ExampleSnapshot() {
 	fmt.Println(prefork.Snapshot{
 		Name: "web", PID: 4700, Generation: 2, MaxWorkers: 2,

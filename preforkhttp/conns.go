@@ -1,63 +1,94 @@
 package preforkhttp
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// conns keeps the open connections of one server, as its ConnState hook tells of them. The hook runs twice for
-// every request, so it touches nothing that connections share: what it does costs the same however many connections and
-// processors there are. Who asks about all of them pays instead, in a drain, and looks the less often the longer it takes.
+// conns holds the open connections of one server, as reported by its ConnState
+// hook. The hook runs twice for every request, so it writes nothing that
+// connections share: its cost does not depend on the number of connections and
+// processors. A survey of all connections is expensive instead. Surveys happen
+// in a drain only, and the longer they take, the rarer they are.
 type conns struct {
-	byConn sync.Map // net.Conn: *connection
-	coming sync.Map // net.Conn: *exchange, of those of which no state was told yet
+	byConn  sync.Map // net.Conn: *connection
+	pending sync.Map // net.Conn: *connInfo, before the first state is reported
 
-	hijacked func(*exchange) // called when a connection is
+	hijacked func(*connInfo) // called when a connection is hijacked
 
-	began   time.Time     // times are counted from here: the clock is read once for it, and twice for one of the day
-	changed chan struct{} // holds a token after a change, for the one goroutine that waits for it
+	// Times are relative to epoch: reading the clock takes one call for a
+	// duration, two for a time of day.
+	epoch   time.Time
+	changed chan struct{} // holds a token after a change, for one goroutine
 }
 
 type connection struct {
-	nc net.Conn
-	x  *exchange
+	nc   net.Conn
+	info *connInfo
 
-	mu      sync.Mutex     // of what follows
-	state   http.ConnState // StateNew, StateActive or StateIdle
-	since   time.Duration  // of state
-	expired bool
+	mu         sync.Mutex     // guards the fields below
+	state      http.ConnState // StateNew, StateActive or StateIdle
+	since      time.Duration  // the time of the last change of state
+	readClosed bool           // by closeIdle
+}
+
+// connInfo is shared by a connection and the requests on it.
+type connInfo struct {
+	hijacked atomic.Bool
+	http1    atomic.Bool     // a request was HTTP/1, on a connection that may be HTTP/2
+	program  context.Context // of BaseContext and ConnContext; a disconnect does not end it
+}
+
+// connInfoKey is the key of the connInfo in the context of a request.
+type connInfoKey struct{}
+
+// infoOf returns the connInfo of the request's connection, or nil.
+func infoOf(r *http.Request) *connInfo {
+	info, _ := r.Context().Value(connInfoKey{}).(*connInfo)
+	return info
 }
 
 func newConns() *conns {
-	return &conns{hijacked: func(*exchange) {}, began: time.Now(), changed: make(chan struct{}, 1)}
+	return &conns{
+		hijacked: func(*connInfo) {},
+		epoch:    time.Now(),
+		changed:  make(chan struct{}, 1),
+	}
 }
 
-// setState is the ConnState hook. For every connection net/http reports StateNew first, before Serve can return, and
-// one of StateClosed and StateHijacked last. HTTP/2 connections are active while they have a stream.
+// connContext is the ConnContext hook. net/http calls it before it reports
+// StateNew of the same connection.
+func (c *conns) connContext(ctx context.Context, nc net.Conn) context.Context {
+	info := &connInfo{program: ctx}
+	c.pending.Store(nc, info)
+	return context.WithValue(ctx, connInfoKey{}, info)
+}
+
+// setState is the ConnState hook. For every connection, net/http first reports
+// StateNew, before Serve can return, and last StateClosed or StateHijacked. An
+// HTTP/2 connection is active while it has a stream.
 func (c *conns) setState(nc net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
-		conn := &connection{nc: nc, since: time.Since(c.began)}
-		if x, ok := c.coming.LoadAndDelete(nc); ok {
-			conn.x = x.(*exchange)
-		}
-		c.byConn.Store(nc, conn)
+		c.add(nc)
 	case http.StateActive, http.StateIdle:
-		e, ok := c.byConn.Load(nc)
+		conn, ok := c.byConn.Load(nc)
 		if !ok {
 			return // the program has called the hook itself
 		}
-		e.(*connection).set(state, time.Since(c.began))
+		conn.(*connection).setState(state, time.Since(c.epoch))
 	case http.StateClosed, http.StateHijacked:
-		e, ok := c.byConn.LoadAndDelete(nc)
+		conn, ok := c.byConn.LoadAndDelete(nc)
 		if !ok {
 			return
 		}
-		if x := e.(*connection).x; x != nil && state == http.StateHijacked {
-			c.hijacked(x)
+		if info := conn.(*connection).info; info != nil && state == http.StateHijacked {
+			c.hijacked(info)
 		}
 	}
 	select {
@@ -66,86 +97,103 @@ func (c *conns) setState(nc net.Conn, state http.ConnState) {
 	}
 }
 
-func (conn *connection) set(state http.ConnState, now time.Duration) {
+func (c *conns) add(nc net.Conn) {
+	conn := &connection{nc: nc, since: time.Since(c.epoch)}
+	if info, ok := c.pending.LoadAndDelete(nc); ok {
+		conn.info = info.(*connInfo)
+	}
+	c.byConn.Store(nc, conn)
+}
+
+func (conn *connection) setState(state http.ConnState, now time.Duration) {
 	conn.mu.Lock()
 	conn.state, conn.since = state, now
 	conn.mu.Unlock()
 }
 
-// all calls do with each open connection, locked, until it returns false.
-func (c *conns) all(do func(*connection) bool) {
+// each calls visit with each open connection, locked, until it returns false.
+func (c *conns) each(visit func(*connection) bool) {
 	c.byConn.Range(func(_, e any) bool {
 		conn := e.(*connection)
 		conn.mu.Lock()
 		defer conn.mu.Unlock()
-		return do(conn)
+		return visit(conn)
 	})
 }
 
-// none reports whether no connection is open.
-func (c *conns) none() bool {
-	none := true
-	c.all(func(*connection) bool {
-		none = false
+// closed is a survey that reports whether no connection is open.
+func (c *conns) closed() (closed bool, _ time.Duration) {
+	closed = true
+	c.each(func(*connection) bool {
+		closed = false
 		return false
 	})
-	return none
+	return closed, 0
 }
 
-// quiet reports whether no connection is open, or no request is under way and no connection has changed its
-// state for limit. If not, it may be so after again, or after a change.
-func (c *conns) quiet(limit time.Duration) (quiet bool, again time.Duration) {
-	now := time.Since(c.began)
-	quiet = true
-	c.all(func(conn *connection) bool {
+// idle is a survey that reports whether no request is in flight and no
+// connection has changed its state for limit. If not, that may be so after retry
+// or after a change.
+func (c *conns) idle(limit time.Duration) (idle bool, retry time.Duration) {
+	now := time.Since(c.epoch)
+	idle = true
+	c.each(func(conn *connection) bool {
 		if conn.state == http.StateActive {
-			quiet, again = false, limit // only a change helps; to look again does no harm
+			idle, retry = false, limit // only a change helps; another survey does no harm
 			return false
 		}
 		if left := limit - (now - conn.since); left > 0 {
-			quiet, again = false, max(again, left)
+			idle, retry = false, max(retry, left)
 		}
 		return true
 	})
-	return quiet, again
+	return idle, retry
 }
 
-// expire makes the connections that wait for a request end, but those of HTTP/2, which have a better way. plainHTTP2
-// says that connections without TLS may be HTTP/2 as well.
+// closeIdle closes the connections without a request in flight, except those of
+// HTTP/2, which Shutdown closes without loss. It reports whether it has spared a
+// connection because a request has begun. plainHTTP2 means that connections
+// without TLS may be HTTP/2.
 //
-// It closes them for reading only. The goroutine that reads then either finds a request, which came in time and
-// is answered, or the end, and closes the connection itself at once. A close from here would lose each
-// request that lies in the socket or has been read and not begun: observed on loopback with clients as likely to
-// send as not, 1.9 % of the connections against none. (Unix sockets tell the peer: its next write fails with
-// EPIPE, without a byte sent. Systems other than Linux may drop what lies in the socket, as a close does.)
+// It closes connections only for reading. The goroutine that reads then reads a
+// request that arrived in time, and answers it, or the end of the stream, and
+// closes the connection at once. A full close would lose each request that is in
+// the socket, or that was read and not begun: 1.9 % of the connections against
+// none, observed on loopback with clients as likely to send as not.
 //
-// It reports whether one is spared, since it has begun a request meanwhile.
-func (c *conns) expire(plainHTTP2 bool) (spared bool) {
-	c.all(func(conn *connection) bool {
-		if conn.http2(plainHTTP2) {
-			return true
-		}
-		if conn.state == http.StateActive {
+// On a Unix socket the peer notices: its next write fails with EPIPE, without a
+// byte sent. Systems other than Linux may discard the data in the socket, as a
+// full close does.
+func (c *conns) closeIdle(plainHTTP2 bool) (spared bool) {
+	c.each(func(conn *connection) bool {
+		switch {
+		case conn.http2(plainHTTP2):
+		case conn.state == http.StateActive:
 			spared = true
-			return true
-		}
-		conn.expired = true
-		nc := conn.nc
-		if tc, ok := nc.(*tls.Conn); ok {
-			nc = tc.NetConn()
-		}
-		if r, ok := nc.(interface{ CloseRead() error }); ok {
-			r.CloseRead()
-		} else {
-			nc.Close()
+		default:
+			conn.closeRead()
 		}
 		return true
 	})
 	return spared
 }
 
-// http2 reports whether the connection speaks HTTP/2, or may: without TLS that is seen only when a request has come. In StateNew none does yet, and it must
-// not be asked: ConnectionState waits for the handshake, which may wait for the client.
+func (conn *connection) closeRead() {
+	conn.readClosed = true
+	nc := conn.nc
+	if tc, ok := nc.(*tls.Conn); ok {
+		nc = tc.NetConn()
+	}
+	if r, ok := nc.(interface{ CloseRead() error }); ok {
+		r.CloseRead()
+	} else {
+		nc.Close()
+	}
+}
+
+// http2 reports whether the connection is HTTP/2, or may be: without TLS only a
+// request shows the protocol. In StateNew there is none yet, and ConnectionState
+// must not be called: it waits for the handshake, which may wait for the client.
 func (conn *connection) http2(plainHTTP2 bool) bool {
 	if conn.state == http.StateNew {
 		return false
@@ -153,15 +201,16 @@ func (conn *connection) http2(plainHTTP2 bool) bool {
 	if tc, ok := conn.nc.(*tls.Conn); ok {
 		return tc.ConnectionState().NegotiatedProtocol == "h2"
 	}
-	return plainHTTP2 && (conn.x == nil || !conn.x.http1.Load())
+	return plainHTTP2 && (conn.info == nil || !conn.info.http1.Load())
 }
 
-// settled reports whether the connections that expire told to end have done so.
-func (c *conns) settled() bool {
-	settled := true
-	c.all(func(conn *connection) bool {
-		settled = !conn.expired
-		return settled
+// idleClosed is a survey that reports whether the connections that closeIdle
+// closed for reading are closed.
+func (c *conns) idleClosed() (closed bool, _ time.Duration) {
+	closed = true
+	c.each(func(conn *connection) bool {
+		closed = !conn.readClosed
+		return closed
 	})
-	return settled
+	return closed, 0
 }

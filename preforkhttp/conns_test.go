@@ -14,10 +14,11 @@ import (
 	"time"
 )
 
-// TestExpireLeavesWhatHasCome: a request that lies in the socket is still read, and the end after it.
-func TestExpireLeavesWhatHasCome(t *testing.T) {
+// A request that is in the socket is still read, and the end of the stream after
+// it.
+func TestCloseIdleKeepsReceivedData(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("the system may drop it")
+		t.Skip("this system may discard received data")
 	}
 	for _, network := range []string{"tcp", "unix"} {
 		ln := bind(t, network).listener(t)
@@ -36,40 +37,46 @@ func TestExpireLeavesWhatHasCome(t *testing.T) {
 		c.setState(nc, http.StateNew)
 		io.WriteString(client, "request")
 		time.Sleep(10 * time.Millisecond) // loopback delivers at once
-		c.expire(false)
+		c.closeIdle(false)
 		nc.SetReadDeadline(time.Now().Add(long))
 		if got, err := io.ReadAll(nc); err != nil || string(got) != "request" {
 			t.Errorf("%s: read %q, %v", network, got, err)
 		}
-		if c.settled() {
-			t.Errorf("%s: settled before the connection is closed", network)
+		if closed, _ := c.idleClosed(); closed {
+			t.Errorf("%s: idleClosed before the connection is closed", network)
 		}
 		c.setState(nc, http.StateClosed)
-		if !c.settled() || !c.none() {
-			t.Errorf("%s: not settled after it", network)
+		if idleClosed, _ := c.idleClosed(); !idleClosed {
+			t.Errorf("%s: not idleClosed after the connection is closed", network)
+		}
+		if closed, _ := c.closed(); !closed {
+			t.Errorf("%s: not closed after the last connection", network)
 		}
 	}
 }
 
-// TestExpireSparesActive: a request under way is not cut.
-func TestExpireSparesActive(t *testing.T) {
+// A request in flight is not interrupted.
+func TestCloseIdleSparesActive(t *testing.T) {
 	here, there := net.Pipe()
 	defer there.Close()
 	c := newConns()
 	c.setState(here, http.StateNew)
 	c.setState(here, http.StateActive)
-	c.expire(false)
-	if err := here.SetDeadline(time.Now()); err != nil || !c.settled() {
-		t.Errorf("expired: %v", err)
+	c.closeIdle(false)
+	if idleClosed, _ := c.idleClosed(); !idleClosed {
+		t.Error("closed with a request in flight")
+	}
+	if err := here.SetDeadline(time.Now()); err != nil {
+		t.Errorf("closed with a request in flight: %v", err)
 	}
 	c.setState(here, http.StateIdle)
-	c.expire(false)
+	c.closeIdle(false)
 	if _, err := here.Write(nil); !errors.Is(err, io.ErrClosedPipe) {
-		t.Errorf("not expired when idle: %v", err)
+		t.Errorf("idle connection is open: %v", err)
 	}
 }
 
-// closer is a connection that only tells of its end for reading.
+// closer is a connection that only reports that it is closed for reading.
 type closer struct {
 	net.Conn
 	closed func(*closer)
@@ -80,11 +87,12 @@ func (c *closer) CloseRead() error {
 	return nil
 }
 
-// TestDrainSparesWhatBegins: a request that begins while connections are expired is waited for, and its connection is expired after.
-func TestDrainSparesWhatBegins(t *testing.T) {
+// If a request begins while idle connections are closed, the drain waits for it
+// and closes its connection later.
+func TestDrainSparesNewRequest(t *testing.T) {
 	d := hook(new(http.Server))
 	var one, two *closer
-	expired := make(chan *closer, 2)
+	readClosed := make(chan *closer, 2)
 	first := true
 	closed := func(c *closer) {
 		if other := one; first {
@@ -94,14 +102,14 @@ func TestDrainSparesWhatBegins(t *testing.T) {
 			d.conns.setState(other, http.StateActive)
 		}
 		first = false
-		expired <- c
+		readClosed <- c
 	}
 	one, two = &closer{closed: closed}, &closer{closed: closed}
 	d.conns.setState(one, http.StateNew)
 	d.conns.setState(two, http.StateNew)
 	done := make(chan error, 1)
 	go func() { done <- d.drain(time.Millisecond) }()
-	idle := <-expired
+	idle := <-readClosed
 	spared := one
 	if idle == one {
 		spared = two
@@ -109,14 +117,14 @@ func TestDrainSparesWhatBegins(t *testing.T) {
 	d.conns.setState(idle, http.StateClosed)
 	select {
 	case <-done:
-		t.Fatal("the drain is over while there is a request")
-	case c := <-expired:
-		t.Fatalf("expired with a request: %v", c == spared)
+		t.Fatal("the drain ended with a request in flight")
+	case c := <-readClosed:
+		t.Fatalf("closed with a request in flight: %v", c == spared)
 	case <-time.After(50 * time.Millisecond):
 	}
 	d.conns.setState(spared, http.StateIdle)
-	if c := <-expired; c != spared {
-		t.Error("expired twice")
+	if c := <-readClosed; c != spared {
+		t.Error("closed twice")
 	}
 	d.conns.setState(spared, http.StateClosed)
 	if err := <-done; err != nil {
@@ -124,40 +132,45 @@ func TestDrainSparesWhatBegins(t *testing.T) {
 	}
 }
 
-// TestExpireWhereHTTP2MayBePlain: a connection without TLS that was seen to be HTTP/1 is expired as any other, and not left to Shutdown.
-func TestExpireWhereHTTP2MayBePlain(t *testing.T) {
-	d := hook(&http.Server{Handler: hello, Protocols: protocols(func(p *http.Protocols) { p.SetHTTP1(true); p.SetUnencryptedHTTP2(true) })})
+// If HTTP/2 without TLS is enabled, a connection with an HTTP/1 request is closed
+// like any other, and not left to Shutdown.
+func TestCloseIdleWithPlainHTTP2(t *testing.T) {
+	d := hook(&http.Server{Handler: hello, Protocols: protocols(func(p *http.Protocols) {
+		p.SetHTTP1(true)
+		p.SetUnencryptedHTTP2(true)
+	})})
 	for major, want := range map[int]bool{1: true, 2: false} {
-		expired := false
-		nc := &closer{closed: func(*closer) { expired = true }}
+		closed := false
+		nc := &closer{closed: func(*closer) { closed = true }}
 		r := httptest.NewRequest("GET", "/", nil).WithContext(d.conns.connContext(t.Context(), nc))
 		r.ProtoMajor = major
 		d.conns.setState(nc, http.StateNew)
 		d.conns.setState(nc, http.StateActive)
 		d.ServeHTTP(httptest.NewRecorder(), r)
 		d.conns.setState(nc, http.StateIdle)
-		d.conns.expire(d.plain2)
-		if expired != want {
-			t.Errorf("HTTP/%d: expired %v, want %v", major, expired, want)
+		d.conns.closeIdle(d.plainHTTP2)
+		if closed != want {
+			t.Errorf("HTTP/%d: closed %v, want %v", major, closed, want)
 		}
 		d.conns.setState(nc, http.StateClosed)
 	}
 }
 
-// TestHookAllocatesNothing: what a request adds to the cost of net/http is a lock and the time.
-func TestHookAllocatesNothing(t *testing.T) {
+// The hook adds a lock and the time to the cost of a request.
+func TestHookDoesNotAllocate(t *testing.T) {
 	c, nc := newConns(), net.Conn(new(net.TCPConn))
 	c.setState(nc, http.StateNew)
 	if n := testing.AllocsPerRun(100, func() {
 		c.setState(nc, http.StateActive)
 		c.setState(nc, http.StateIdle)
 	}); n > 0 {
-		t.Errorf("%v allocations for a request", n)
+		t.Errorf("%v allocations per request", n)
 	}
 }
 
-// BenchmarkRequest is what Serve adds to a request, with 10,000 connections open: two states of the connection, and the way
-// through the drainer; on all processors at once.
+// BenchmarkRequest measures the cost that Serve adds to a request, with 10,000
+// open connections: two states of the connection, and ServeHTTP of the drainer.
+// It runs on all processors at once.
 func BenchmarkRequest(b *testing.B) {
 	d := hook(&http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})})
 	open := func() (net.Conn, *http.Request) {

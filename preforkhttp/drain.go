@@ -9,156 +9,174 @@ import (
 	"time"
 )
 
-// errTwice: the server's hooks are those of another call already.
-var errTwice = errors.New("preforkhttp: Serve was called twice with one http.Server; use one for each listener, with the same Handler")
+// errServerReused is returned if the hooks of the server are those of another
+// call.
+var errServerReused = errors.New("preforkhttp: Serve was called twice with one http.Server: " +
+	"use one Server for each listener, with the same Handler")
 
-// serve is Serve without a Worker: it drains when ctx ends.
-func serve(ctx context.Context, limit time.Duration, ln net.Listener, srv *http.Server) error {
-	return serveBy(ctx, nil, limit, ln, srv, srv.Serve)
-}
-
-// serveBy is serve with one of srv's methods that serve, and with pauses, if there can be any.
-func serveBy(ctx context.Context, p pauser, limit time.Duration, ln net.Listener, srv *http.Server, by func(net.Listener) error) error {
+// serveWithLimit is serve with another limit for idle connections. If p is nil
+// there are no pauses.
+func serveWithLimit(ctx context.Context, p pauser, limit time.Duration, ln net.Listener,
+	srv *http.Server, accept func(net.Listener) error) error {
 	if _, ok := srv.Handler.(*drainer); ok {
-		return errTwice
+		return errServerReused
 	}
 	d := hook(srv)
-	// Closing the listener is the only way to end srv.Serve that leaves no mark on srv: once Shutdown has been called,
-	// net/http throws away every request that it reads.
-	last := newLastCall(ln)
+	// Only closing the listener ends srv.Serve without changing srv: after
+	// Shutdown, net/http discards every request that it reads.
+	queue := newQueueListener(ln)
 	stop := context.AfterFunc(ctx, func() {
 		d.draining.Store(true)
-		last.end()
+		queue.drain()
 	})
-	ended := make(chan struct{})
+	served := make(chan struct{})
 	if p != nil {
-		go d.heedPauses(ctx, ended, p, last)
+		go d.runPauses(ctx, served, p, queue)
 	}
-	err := by(last)
-	close(ended)
+	err := accept(queue)
+	close(served)
 	if !stop() {
 		return d.drain(limit)
 	}
 	if errors.Is(err, http.ErrServerClosed) {
-		d.wait(d.conns.none)
+		d.await(d.conns.closed)
 		return nil
 	}
 	return err
 }
 
-// drainer stands in front of a server's Handler.
+// A drainer wraps the Handler of a server.
 type drainer struct {
-	srv     *http.Server
-	plain2  bool         // connections without TLS may be HTTP/2 as well
-	next    http.Handler // the program's
-	conns   *conns
-	barrier barrier
+	srv        *http.Server
+	plainHTTP2 bool         // connections without TLS may be HTTP/2
+	handler    http.Handler // the program's
+	conns      *conns
+	barrier    barrier
 
-	draining atomic.Bool // tell clients to close
-	ending   atomic.Bool // connections are being expired
+	draining  atomic.Bool // responses have "Connection: close"
+	closeIdle atomic.Bool // idle connections are being closed
 }
 
-// hook puts a drainer in front of the program's Handler, ConnContext and ConnState.
+// hook installs a drainer as Handler, ConnContext and ConnState of the server.
 func hook(srv *http.Server) *drainer {
-	d := &drainer{srv: srv, next: srv.Handler, conns: newConns(), barrier: barrier{quiet: make(chan struct{}, 1)}}
+	d := &drainer{srv: srv, handler: srv.Handler, conns: newConns(), barrier: newBarrier()}
 	d.conns.hijacked = d.barrier.hijacked
-	d.plain2 = srv.Protocols != nil && srv.Protocols.UnencryptedHTTP2()
-	if d.next == nil {
-		d.next = http.DefaultServeMux
+	d.plainHTTP2 = srv.Protocols != nil && srv.Protocols.UnencryptedHTTP2()
+	if d.handler == nil {
+		d.handler = http.DefaultServeMux
 	}
 	srv.Handler = d
 
-	userContext := srv.ConnContext
+	connContext := srv.ConnContext
 	srv.ConnContext = func(ctx context.Context, nc net.Conn) context.Context {
-		if userContext != nil {
-			ctx = userContext(ctx, nc)
+		if connContext != nil {
+			ctx = connContext(ctx, nc)
 		}
 		return d.conns.connContext(ctx, nc)
 	}
-	user := srv.ConnState
+	connState := srv.ConnState
 	srv.ConnState = func(nc net.Conn, state http.ConnState) {
-		if user != nil {
-			user(nc, state) // first: when serve returns, the program has been told everything
+		if connState != nil {
+			connState(nc, state) // first: before Serve returns, the program has seen all states
 		}
 		d.conns.setState(nc, state)
 	}
 	return d
 }
 
-// ServeHTTP says "Connection: close" before the program's Handler runs. A request that is already in its Handler when
-// the drain begins is answered as if nothing had happened, and the next one on its connection is told to close:
-// reaching the first would need a wrapper around the ResponseWriter, which hides what programs look
-// for in it (Flusher, Hijacker, ReaderFrom), and would win nothing but that one request.
+// ServeHTTP adds "Connection: close" before it calls the program's Handler. If a
+// request is already in its Handler when the drain begins, only the next
+// response on its connection has the header. Reaching the first would need a
+// wrapper of the ResponseWriter, which hides the interfaces that programs look
+// for (Flusher, Hijacker, ReaderFrom), and would save only that one request.
 func (d *drainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if d.plain2 && r.ProtoMajor == 1 {
-		if x, ok := r.Context().Value(connectionKey{}).(*exchange); ok {
-			x.http1.Store(true)
+	if d.plainHTTP2 && r.ProtoMajor == 1 {
+		if info := infoOf(r); info != nil {
+			info.http1.Store(true)
 		}
 	}
-	passed, waited := d.admit(w, r)
+	admitted, waited := d.admit(w, r)
 	if waited {
-		d.afresh(w, r)
+		d.restartTimers(w, r)
 	}
-	if !passed {
-		// A client that has ended its side alone looks the same, and is there to read it.
-		if r.ProtoMajor == 1 { // HTTP/2 would end the connection for all of its requests
-			w.Header().Set("Connection", "close")
-		}
-		w.WriteHeader(http.StatusServiceUnavailable)
+	if !admitted {
+		refuse(w, r)
 		return
 	}
 	defer d.barrier.leave(r)
-	// A response to an Upgrade may copy its header as it stands (httputil.ReverseProxy does), and "close" ahead of
-	// "Upgrade" would break the handshake.
+	// The response to an Upgrade may copy the header of this one unchanged, as
+	// httputil.ReverseProxy does. A "close" before "Upgrade" would break the
+	// handshake.
 	if d.draining.Load() && r.Header.Get("Upgrade") == "" {
 		w.Header().Set("Connection", "close")
 	}
-	// On an expired connection net/http sees the end of the stream behind the request, takes it for a client that has
-	// gone, and cancels the context of a request that is to be answered.
-	if d.ending.Load() && r.ProtoMajor == 1 {
+	// On a connection that is closed for reading, net/http reads the end of the
+	// stream after the request, takes it for a disconnect of the client, and
+	// cancels the context of a request that must be answered.
+	if d.closeIdle.Load() && r.ProtoMajor == 1 {
 		r = r.WithContext(context.WithoutCancel(r.Context()))
 	}
-	d.next.ServeHTTP(w, r)
+	d.handler.ServeHTTP(w, r)
 }
 
-// drain returns when nothing is open any more. The listener is closed, and srv.Serve has returned: no connection is added.
-func (d *drainer) drain(limit time.Duration) error {
-	d.draining.Store(true) // the AfterFunc may be late
-	// A connection that begins a request between the look and its end is spared, and the drain begins anew: after Shutdown
-	// net/http would throw that request away.
-	for spared := true; spared; {
-		d.awaitQuiet(limit)
-		d.ending.Store(true)
-		spared = d.conns.expire(d.plain2)
-		d.wait(d.conns.settled)
+// refuse answers a request whose client seems to have disconnected. A client
+// that has closed only its side of the connection looks the same and reads the
+// response.
+func refuse(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 1 { // over HTTP/2 it would end the connection for all requests
+		w.Header().Set("Connection", "close")
 	}
-	// What is left are HTTP/2 connections. Shutdown sends them GOAWAY, by which that protocol loses no request.
+	w.WriteHeader(http.StatusServiceUnavailable)
+}
+
+// drain returns when no connection is open. The listener is closed and srv.Serve
+// has returned, so there are no new connections.
+func (d *drainer) drain(limit time.Duration) error {
+	d.draining.Store(true) // the AfterFunc may not have run yet
+	// A connection that becomes active between the survey and the close is
+	// spared, and the drain continues: after Shutdown, net/http would discard its
+	// request.
+	for spared := true; spared; {
+		d.await(func() (bool, time.Duration) { return d.conns.idle(limit) })
+		d.closeIdle.Store(true)
+		spared = d.conns.closeIdle(d.plainHTTP2)
+		d.await(d.conns.idleClosed)
+	}
+	// Only HTTP/2 connections are left. Shutdown sends them GOAWAY, by which that
+	// protocol loses no request.
 	return d.srv.Shutdown(context.Background())
 }
 
-func (d *drainer) awaitQuiet(limit time.Duration) {
+// await waits until survey, which visits all connections, reports true. It calls
+// survey again after a change of a connection, or after the time that survey
+// returns; zero means only after a change.
+func (d *drainer) await(survey func() (done bool, retry time.Duration)) {
 	for {
 		began := time.Now()
-		quiet, again := d.conns.quiet(limit)
-		if quiet {
+		done, retry := survey()
+		if done {
 			return
 		}
-		pauseAfter(began)
+		time.Sleep(surveyPause(time.Since(began)))
+		var timeout <-chan time.Time
+		if retry > 0 {
+			timeout = time.After(retry)
+		}
 		select {
 		case <-d.conns.changed:
-		case <-time.After(again):
+		case <-timeout:
 		}
 	}
 }
 
-// wait returns when done, which a change of the connections can make true.
-func (d *drainer) wait(done func() bool) {
-	for began := time.Now(); !done(); began = time.Now() {
-		pauseAfter(began)
-		<-d.conns.changed
-	}
-}
+const (
+	surveyPauseFactor = 10
+	maxSurveyPause    = 100 * time.Millisecond
+)
 
-// pauseAfter is a pause behind a look at all connections: with thousands of them, and requests that go on, the looks would
-// take the processor from the requests.
-func pauseAfter(began time.Time) { time.Sleep(min(10*time.Since(began), 100*time.Millisecond)) }
+// surveyPause returns the pause after a survey. With thousands of connections
+// and steady requests, surveys without pauses would take the processor from the
+// requests.
+func surveyPause(survey time.Duration) time.Duration {
+	return min(surveyPauseFactor*survey, maxSurveyPause)
+}

@@ -18,24 +18,25 @@ import (
 	"time"
 )
 
-func TestOpenConnectionsAreToldToClose(t *testing.T) {
+// Responses on open connections have "Connection: close" after the drain begins.
+func TestOpenConnectionsCloseInDrain(t *testing.T) {
 	s := start(t, nil, 0, &http.Server{Handler: hello})
-	used, fresh := s.dial(), s.dial()
+	used, unused := s.dial(), s.dial()
 	used.get(false)
-	probe := s.dial() // accepted after fresh, so fresh is accepted when it is answered
+	probe := s.dial() // accepted after unused, so its response shows that unused is accepted
 	probe.get(false)
 	s.cancel()
 	<-s.closed
 	s.running()
 	probe.get(true)
-	fresh.get(true)
+	unused.get(true)
 	s.running() // used is open
 	used.get(true)
 	used.ended()
 	s.drained()
 }
 
-// TestQueuedConnectionsGoToOthers: what nobody has accepted is not reset by a worker that leaves.
+// A worker that stops does not reset connections that it has not accepted.
 func TestQueuedConnectionsGoToOthers(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		sock := bind(t, network)
@@ -54,7 +55,7 @@ func TestQueuedConnectionsGoToOthers(t *testing.T) {
 	}
 }
 
-// gate is a listener that accepts nothing before the drain begins.
+// gate is a listener whose Accept waits until the drain begins.
 type gate struct {
 	*net.TCPListener
 	open chan bool
@@ -71,7 +72,8 @@ func (g *gate) SetDeadline(t time.Time) error {
 	return g.TCPListener.SetDeadline(t)
 }
 
-// TestQueuedConnectionsAreServed: when the program ends there are no others, and what is in the queue would be reset.
+// When the program exits there are no other workers, and connections in the
+// queue would be reset.
 func TestQueuedConnectionsAreServed(t *testing.T) {
 	g := &gate{TCPListener: bind(t, "tcp").listener(t).(*net.TCPListener), open: make(chan bool)}
 	s := start(t, g, time.Minute, &http.Server{Handler: hello})
@@ -90,16 +92,18 @@ func TestQueuedConnectionsAreServed(t *testing.T) {
 	s.drained()
 }
 
-// TestRequestUnderWay: it is not cut, and the next one on its connection is told to close.
-func TestRequestUnderWay(t *testing.T) {
+// A request in flight is not interrupted, and the next response on its connection
+// closes it.
+func TestRequestInFlight(t *testing.T) {
 	begun, finish := make(chan bool), make(chan bool)
-	s := start(t, nil, time.Millisecond, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	handler := func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
 			begun <- true
 			<-finish
 		}
 		fmt.Fprint(w, "hello")
-	})})
+	}
+	s := start(t, nil, time.Millisecond, &http.Server{Handler: http.HandlerFunc(handler)})
 	c := s.dial()
 	c.send("GET /slow")
 	<-begun
@@ -114,11 +118,11 @@ func TestRequestUnderWay(t *testing.T) {
 	s.drained()
 }
 
-func TestContextEndedBefore(t *testing.T) {
+func TestContextEndedBeforeServe(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	ln := bind(t, "tcp").listener(t)
-	if err := serve(ctx, time.Hour, ln, &http.Server{}); err != nil {
+	if err := serveNoPause(ctx, time.Hour, ln, &http.Server{}); err != nil {
 		t.Error(err)
 	}
 	if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
@@ -127,18 +131,22 @@ func TestContextEndedBefore(t *testing.T) {
 }
 
 func init() {
-	http.HandleFunc("/preforkhttp", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "default mux") })
+	http.HandleFunc("/preforkhttp", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "default mux")
+	})
 }
 
 func TestHandlersOfTheServer(t *testing.T) {
 	var states [http.StateClosed + 1]atomic.Int32
-	s := start(t, nil, 0, &http.Server{ConnState: func(nc net.Conn, state http.ConnState) { states[state].Add(1) }})
+	s := start(t, nil, 0, &http.Server{ConnState: func(nc net.Conn, state http.ConnState) {
+		states[state].Add(1)
+	}})
 	c := s.dial()
 	c.send("GET /preforkhttp")
 	if _, body := c.receive(); body != "default mux" {
 		t.Errorf("body %q", body)
 	}
-	c.send("OPTIONS *") // answered by net/http itself, so not told to close
+	c.send("OPTIONS *") // answered by net/http itself, without the header
 	if resp, _ := c.receive(); resp.StatusCode != http.StatusOK || resp.ContentLength != 0 {
 		t.Errorf("OPTIONS *: status %d, length %d", resp.StatusCode, resp.ContentLength)
 	}
@@ -146,23 +154,29 @@ func TestHandlersOfTheServer(t *testing.T) {
 	<-s.closed
 	c.send("GET /preforkhttp")
 	if resp, _ := c.receive(); !resp.Close {
-		t.Error("not told to close")
+		t.Error("no Connection: close in the drain")
 	}
 	s.drained()
-	if n, a, i, e := states[http.StateNew].Load(), states[http.StateActive].Load(), states[http.StateIdle].Load(), states[http.StateClosed].Load(); n != e || a < 3 || i < 2 {
-		t.Errorf("the program's ConnState: new %d, active %d, idle %d, closed %d", n, a, i, e)
+	count := func(state http.ConnState) int32 { return states[state].Load() }
+	opened, closed := count(http.StateNew), count(http.StateClosed)
+	active, idle := count(http.StateActive), count(http.StateIdle)
+	if opened != closed || active < 3 || idle < 2 {
+		t.Errorf("the program's ConnState: new %d, active %d, idle %d, closed %d",
+			opened, active, idle, closed)
 	}
 }
 
-func TestHijackedIsNotWaitedFor(t *testing.T) {
+// The drain does not wait for hijacked connections.
+func TestDrainIgnoresHijacked(t *testing.T) {
 	hijacked := make(chan net.Conn, 1)
-	s := start(t, nil, 0, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	handler := func(w http.ResponseWriter, r *http.Request) {
 		nc, _, err := w.(http.Hijacker).Hijack()
 		if err != nil {
 			t.Error(err)
 		}
 		hijacked <- nc
-	})})
+	}
+	s := start(t, nil, 0, &http.Server{Handler: http.HandlerFunc(handler)})
 	c := s.dial()
 	c.send("GET /")
 	nc := <-hijacked
@@ -175,10 +189,13 @@ func TestHijackedIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-// TestHeaderInDrain: an upgrade is left alone, and the header is set before the Handler, which may see and change it.
+// The header is set before the Handler, which may change it, and not for an
+// Upgrade.
 func TestHeaderInDrain(t *testing.T) {
 	var seen string
-	d := hook(&http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { seen = w.Header().Get("Connection") })})
+	d := hook(&http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen = w.Header().Get("Connection")
+	})})
 	for _, c := range []struct {
 		draining bool
 		upgrade  string
@@ -198,11 +215,12 @@ func TestHeaderInDrain(t *testing.T) {
 
 func TestPanicInHandler(t *testing.T) {
 	begun, finish := make(chan bool), make(chan bool)
-	s := start(t, nil, 0, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	handler := func(http.ResponseWriter, *http.Request) {
 		begun <- true
 		<-finish
-		panic("of the handler")
-	})})
+		panic("in the handler")
+	}
+	s := start(t, nil, 0, &http.Server{Handler: http.HandlerFunc(handler)})
 	c := s.dial()
 	c.send("GET /")
 	<-begun
@@ -212,7 +230,8 @@ func TestPanicInHandler(t *testing.T) {
 	s.drained()
 }
 
-// TestShutdownByProgram: serve returns when what Shutdown waits for has ended, not when it begins.
+// If the program calls Shutdown, serve returns after the requests that Shutdown
+// waits for.
 func TestShutdownByProgram(t *testing.T) {
 	for name, end := range map[string]func(*http.Server){
 		"Shutdown": func(srv *http.Server) { go srv.Shutdown(context.Background()) },
@@ -220,7 +239,7 @@ func TestShutdownByProgram(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			begun, finish := make(chan bool), make(chan bool)
-			srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			srv := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 				begun <- true
 				<-finish
 			})}
@@ -240,7 +259,7 @@ func TestShutdownByProgram(t *testing.T) {
 	}
 }
 
-// scripted is a listener whose Accept fails in turn with each of errs.
+// scripted is a listener whose first calls of Accept fail with errs.
 type scripted struct {
 	net.Listener
 	errs []error
@@ -261,7 +280,8 @@ func TestAcceptErrors(t *testing.T) {
 	if err := s.wait(); !errors.Is(err, broken) {
 		t.Errorf("serve: %v, want %v", err, broken)
 	}
-	s = start(t, &scripted{bind(t, "tcp").listener(t), []error{syscall.EMFILE, syscall.EMFILE}}, 0, &http.Server{Handler: hello})
+	ln := &scripted{bind(t, "tcp").listener(t), []error{syscall.EMFILE, syscall.EMFILE}}
+	s = start(t, ln, 0, &http.Server{Handler: hello})
 	s.dial().get(false)
 	s.cancel()
 }
@@ -271,12 +291,13 @@ func TestServerUsedTwice(t *testing.T) {
 	s := start(t, nil, 0, srv)
 	s.cancel()
 	s.drained()
-	if err := serve(t.Context(), 0, bind(t, "tcp").listener(t), srv); !errors.Is(err, errTwice) {
+	err := serveNoPause(t.Context(), 0, bind(t, "tcp").listener(t), srv)
+	if !errors.Is(err, errServerReused) {
 		t.Errorf("second serve: %v", err)
 	}
 }
 
-// TestReturnsPromptly: the end of the last connection ends serve, without a look at the clock in between.
+// serve returns when the last connection closes, without waiting for a timer.
 func TestReturnsPromptly(t *testing.T) {
 	var slowest time.Duration
 	for range 20 {
@@ -296,8 +317,9 @@ func TestReturnsPromptly(t *testing.T) {
 	}
 }
 
-// TestRequestReadAndNotBegun is about the moment in which Shutdown loses requests: net/http has read one and has
-// not yet said so. Here the program's hook holds it there until the limit has passed.
+// Shutdown loses a request that net/http has read but not yet reported as
+// active. The program's hook holds a request at that point until the limit has
+// passed.
 func TestRequestReadAndNotBegun(t *testing.T) {
 	var hold atomic.Bool
 	held, proceed := make(chan bool), make(chan bool)
@@ -333,15 +355,16 @@ func TestRequestReadAndNotBegun(t *testing.T) {
 	s.drained()
 }
 
-// TestHandshakeThatNeverComes: a TLS connection on which the client says nothing does not hold up the end.
-func TestHandshakeThatNeverComes(t *testing.T) {
-	ln := tls.NewListener(bind(t, "tcp").listener(t), &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+// A TLS connection whose client sends nothing does not delay the drain.
+func TestClientWithoutHandshake(t *testing.T) {
+	ln := tls.NewListener(bind(t, "tcp").listener(t), tlsConfig(t))
 	accepted := make(chan bool, 1)
-	s := start(t, ln, time.Millisecond, &http.Server{ConnState: func(nc net.Conn, state http.ConnState) {
+	connState := func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			accepted <- true
 		}
-	}})
+	}
+	s := start(t, ln, time.Millisecond, &http.Server{ConnState: connState})
 	c := s.dial()
 	<-accepted
 	s.cancel()

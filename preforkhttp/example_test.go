@@ -12,8 +12,8 @@ import (
 	"github.com/prefork-go/prefork/preforkhttp"
 )
 
-// A whole server: the manager binds the socket, four workers serve on it, and a worker that is told to stop answers
-// what its clients have sent.
+// The manager binds the socket and four workers serve on it. A worker that stops
+// answers the requests that its clients have sent.
 func ExampleServe() {
 	pm, err := prefork.New(prefork.Config{MaxWorkers: 4})
 	if err != nil {
@@ -24,9 +24,10 @@ func ExampleServe() {
 		log.Fatal(err)
 	}
 	err = pm.Run(context.Background(), func(w *prefork.Worker) error {
-		return preforkhttp.Serve(w, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		handler := func(rw http.ResponseWriter, r *http.Request) {
 			fmt.Fprintln(rw, "hello from worker", w.Ordinal())
-		})})
+		}
+		return preforkhttp.Serve(w, ln, &http.Server{Handler: http.HandlerFunc(handler)})
 	})
 	if err != nil {
 		log.Fatal(err)

@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// certificate returns a self-signed one for 127.0.0.1.
+// certificate returns a self-signed certificate for 127.0.0.1.
 func certificate(t *testing.T) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -40,10 +40,19 @@ func certificate(t *testing.T) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// proto answers with the protocol of the request.
-var proto = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Proto) })
+// tlsConfig returns a configuration with a certificate and these protocols.
+func tlsConfig(t *testing.T, protocols ...string) *tls.Config {
+	t.Helper()
+	return &tls.Config{Certificates: []tls.Certificate{certificate(t)}, NextProtos: protocols}
+}
 
-// transport returns one that does not check certificates, and counts its connections.
+// proto answers with the protocol of the request.
+var proto = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	fmt.Fprint(w, r.Proto)
+})
+
+// transport returns a transport that accepts any certificate, and a function that
+// counts its connections.
 func transport(t *testing.T, protocols *http.Protocols) (tr *http.Transport, dialed func() int) {
 	var mu sync.Mutex
 	n := 0
@@ -67,8 +76,9 @@ func protocols(set func(*http.Protocols)) *http.Protocols {
 	return p
 }
 
-// get makes a request and wants to be answered over the protocol want. RoundTrip repeats a request only where that is
-// sound: over HTTP/2, one that the server's GOAWAY says it has not looked at.
+// get makes a request and fails the test unless the response names the protocol
+// want. RoundTrip repeats a request only if that is safe: over HTTP/2, if the
+// GOAWAY of the server excludes it.
 func get(t *testing.T, tr *http.Transport, url, want string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), "GET", url, nil)
@@ -87,7 +97,7 @@ func get(t *testing.T, tr *http.Transport, url, want string) {
 	}
 }
 
-// flavour is a way to HTTP/2.
+// A flavour is a way to negotiate HTTP/2.
 type flavour struct {
 	name, scheme string
 	listener     func(net.Listener) net.Listener
@@ -96,25 +106,29 @@ type flavour struct {
 }
 
 func flavours(t *testing.T) []flavour {
-	config := &tls.Config{Certificates: []tls.Certificate{certificate(t)}, NextProtos: []string{"h2", "http/1.1"}}
+	config := tlsConfig(t, "h2", "http/1.1")
 	overTLS := func(ln net.Listener) net.Listener { return tls.NewListener(ln, config) }
 	h2 := protocols(func(p *http.Protocols) { p.SetHTTP2(true) })
 	return []flavour{
 		{"TLS", "https", overTLS, func() *http.Server { return &http.Server{} }, h2},
-		{"TLS, the config in the server too", "https", overTLS, func() *http.Server { return &http.Server{TLSConfig: config.Clone()} }, h2},
-		{"unencrypted", "http", func(ln net.Listener) net.Listener { return ln },
-			func() *http.Server {
-				return &http.Server{Protocols: protocols(func(p *http.Protocols) { p.SetHTTP1(true); p.SetUnencryptedHTTP2(true) })}
-			}, protocols(func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) })},
+		{"TLS, the config in the server too", "https", overTLS, func() *http.Server {
+			return &http.Server{TLSConfig: config.Clone()}
+		}, h2},
+		{"unencrypted", "http", func(ln net.Listener) net.Listener { return ln }, func() *http.Server {
+			return &http.Server{Protocols: protocols(func(p *http.Protocols) {
+				p.SetHTTP1(true)
+				p.SetUnencryptedHTTP2(true)
+			})}
+		}, protocols(func(p *http.Protocols) { p.SetUnencryptedHTTP2(true) })},
 	}
 }
 
-// TestHTTP2ToldToClose: "Connection: close" becomes GOAWAY: the next request takes another connection, and the first
-// is closed when its streams have ended.
-func TestHTTP2ToldToClose(t *testing.T) {
+// net/http turns "Connection: close" into GOAWAY: the next request uses another
+// connection, and the first is closed after its streams.
+func TestHTTP2GoAway(t *testing.T) {
 	for _, f := range flavours(t) {
 		t.Run(f.name, func(t *testing.T) {
-			t.Parallel() // net/http gives every client a second for its GOAWAY
+			t.Parallel() // net/http waits a second after GOAWAY for every client
 			begun, finish := make(chan bool), make(chan bool)
 			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/slow" {
@@ -156,7 +170,8 @@ func TestHTTP2ToldToClose(t *testing.T) {
 	}
 }
 
-// TestHTTP2Idle: at the limit an idle connection gets GOAWAY, without which a client would not know what has been looked at.
+// At the limit an idle connection receives GOAWAY, which tells the client which
+// requests the server has handled.
 func TestHTTP2Idle(t *testing.T) {
 	for _, f := range flavours(t) {
 		t.Run(f.name, func(t *testing.T) {
@@ -168,7 +183,8 @@ func TestHTTP2Idle(t *testing.T) {
 			if f.scheme == "https" {
 				nc = tls.Client(nc, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}})
 			}
-			io.WriteString(nc, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+"\x00\x00\x00\x04\x00\x00\x00\x00\x00") // and empty SETTINGS
+			const emptySettings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+			io.WriteString(nc, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+emptySettings)
 			for frame := (frame{}); frame != frameSettingsAck; {
 				frame = nextFrame(t, nc)
 			}
@@ -182,7 +198,7 @@ func TestHTTP2Idle(t *testing.T) {
 	}
 }
 
-// frame is the type and the flags of an HTTP/2 frame.
+// A frame is the type and the flags of an HTTP/2 frame.
 type frame [2]byte
 
 var (
@@ -190,7 +206,7 @@ var (
 	frameGoAway      = frame{7, 0}
 )
 
-// nextFrame reads one. The end of the connection fails the test.
+// nextFrame reads a frame. The end of the connection fails the test.
 func nextFrame(t *testing.T, r io.Reader) frame {
 	t.Helper()
 	var head [9]byte
@@ -204,7 +220,7 @@ func nextFrame(t *testing.T, r io.Reader) frame {
 	return frame{head[3], head[4]}
 }
 
-// TestHTTP2Reload: streams by the thousand over replaced workers.
+// Thousands of streams run while workers are replaced.
 func TestHTTP2Reload(t *testing.T) {
 	f := flavours(t)[0]
 	sock := bind(t, "tcp")
@@ -247,9 +263,9 @@ func TestHTTP2Reload(t *testing.T) {
 	s.drained()
 }
 
-// TestTLSHTTP1: the limit closes TLS connections too, and a request in time is answered.
+// The limit also closes TLS connections.
 func TestTLSHTTP1(t *testing.T) {
-	ln := tls.NewListener(bind(t, "tcp").listener(t), &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+	ln := tls.NewListener(bind(t, "tcp").listener(t), tlsConfig(t))
 	s := start(t, ln, 100*time.Millisecond, &http.Server{Handler: proto})
 	tr, _ := transport(t, protocols(func(p *http.Protocols) { p.SetHTTP1(true) }))
 	get(t, tr, "https://"+s.addr.String(), "HTTP/1.1")
@@ -257,16 +273,18 @@ func TestTLSHTTP1(t *testing.T) {
 	s.drained()
 }
 
-// TestTLSQueuedConnectionsAreServed: ServeTLS empties the queue as Serve does.
+// ServeTLS drains the accept queue, as Serve does.
 func TestTLSQueuedConnectionsAreServed(t *testing.T) {
 	g := &gate{TCPListener: bind(t, "tcp").listener(t).(*net.TCPListener), open: make(chan bool)}
-	srv := &http.Server{Handler: hello, TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate(t)}}}
+	srv := &http.Server{Handler: hello, TLSConfig: tlsConfig(t)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- serveBy(ctx, nil, time.Minute, g, srv, func(ln net.Listener) error { return srv.ServeTLS(ln, "", "") })
+		done <- serveWithLimit(ctx, nil, time.Minute, g, srv, func(ln net.Listener) error {
+			return srv.ServeTLS(ln, "", "")
+		})
 	}()
-	nc, err := net.Dial("tcp", g.Addr().String()) // it is in the queue now
+	nc, err := net.Dial("tcp", g.Addr().String()) // the connection is in the queue now
 	if err != nil {
 		t.Fatal(err)
 	}

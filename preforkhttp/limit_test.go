@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// pipes is a listener of in-memory connections, for tests in which time is not the real one.
+// pipes is a listener of in-memory connections, for tests with fake time.
 type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -33,7 +33,8 @@ func (p *pipes) Accept() (net.Conn, error) {
 func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
 
-// dial opens a connection and, if request is not empty, makes a request on it and reads the response away.
+// dial opens a connection. If request is not empty, it makes a request. It
+// discards responses.
 func (p *pipes) dial(request string) net.Conn {
 	here, there := net.Pipe()
 	p.conns <- there
@@ -53,19 +54,26 @@ func (p *pipes) dial(request string) net.Conn {
 	return here
 }
 
-// TestLimit: a connection is given until it has been quiet for the limit, and a request all the time that it needs.
-func TestLimit(t *testing.T) {
-	const limit = 5 * time.Second
+// A connection is closed after it was idle for the limit. A request has unlimited
+// time.
+func TestIdleLimit(t *testing.T) {
+	const limit = 5 * time.Second // idleLimit, as documented
 	for _, c := range []struct {
 		name  string
 		setup func(p *pipes)
-		want  time.Duration // from the beginning of the drain
+		want  time.Duration // duration of the drain
 	}{
 		{"nothing open", func(p *pipes) {}, 0},
 		{"idle for a moment", func(p *pipes) { p.dial("/") }, limit},
-		{"idle for part of the limit", func(p *pipes) { p.dial("/"); time.Sleep(2 * time.Second) }, limit - 2*time.Second},
+		{"idle for part of the limit", func(p *pipes) {
+			p.dial("/")
+			time.Sleep(2 * time.Second)
+		}, limit - 2*time.Second},
 		{"idle for long", func(p *pipes) { p.dial("/"); time.Sleep(limit) }, 0},
-		{"never said anything", func(p *pipes) { p.dial(""); time.Sleep(time.Second) }, limit - time.Second},
+		{"never sent anything", func(p *pipes) {
+			p.dial("")
+			time.Sleep(time.Second)
+		}, limit - time.Second},
 		{"one of several is idle for a moment", func(p *pipes) {
 			p.dial("/")
 			time.Sleep(time.Minute)
@@ -77,12 +85,17 @@ func TestLimit(t *testing.T) {
 			nc := p.dial("/")
 			time.AfterFunc(time.Second, func() { nc.Close() })
 		}, time.Second},
-		{"request under way, then idle", func(p *pipes) { p.dial("/20s"); time.Sleep(time.Second) }, 19*time.Second + limit},
+		{"request in flight, then idle", func(p *pipes) {
+			p.dial("/20s")
+			time.Sleep(time.Second)
+		}, 19*time.Second + limit},
 		{"request during the drain", func(p *pipes) {
 			nc := p.dial("/")
-			time.AfterFunc(4*time.Second, func() { nc.Write([]byte("GET /20s HTTP/1.1\r\nHost: x\r\n\r\n")) })
+			time.AfterFunc(4*time.Second, func() {
+				nc.Write([]byte("GET /20s HTTP/1.1\r\nHost: x\r\n\r\n"))
+			})
 		}, 24 * time.Second},
-		{"the client goes away", func(p *pipes) {
+		{"the client disconnects", func(p *pipes) {
 			nc := p.dial("/")
 			time.AfterFunc(time.Second, func() { nc.Close() })
 		}, time.Second},
@@ -92,13 +105,13 @@ func TestLimit(t *testing.T) {
 				p := newPipes()
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error)
-				go func() {
-					done <- serve(ctx, limit, p, &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-						if r.URL.Path == "/20s" {
-							time.Sleep(20 * time.Second)
-						}
-					})})
-				}()
+				handler := func(_ http.ResponseWriter, r *http.Request) {
+					if r.URL.Path == "/20s" {
+						time.Sleep(20 * time.Second)
+					}
+				}
+				srv := &http.Server{Handler: http.HandlerFunc(handler)}
+				go func() { done <- serve(ctx, nil, p, srv, srv.Serve) }()
 				c.setup(p)
 				begin := time.Now()
 				cancel()

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// TestMain fails where a test has left a server or a connection behind.
+// TestMain fails if a test has leaked a server or a connection.
 func TestMain(m *testing.M) {
 	code := m.Run()
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
@@ -22,14 +22,14 @@ func TestMain(m *testing.M) {
 			break
 		}
 		if time.Now().After(end) {
-			fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", left)
+			fmt.Fprintf(os.Stderr, "leaked goroutines:\n%s\n", left)
 			code = 1
 		}
 	}
 	os.Exit(code)
 }
 
-// leaked returns the stacks of goroutines that are at work on HTTP.
+// leaked returns the stacks of goroutines of net/http.
 func leaked() string {
 	buf := make([]byte, 1<<20)
 	var left []string

@@ -2,166 +2,158 @@ package preforkhttp
 
 import (
 	"context"
-	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
 )
 
-// pauser is what a *prefork.Worker has for pausing.
+// A pauser is a *prefork.Worker, reduced to its methods for pausing.
 type pauser interface {
 	Pausing() <-chan struct{}
 	Resumed() <-chan struct{}
 	Checkpoint() bool
 }
 
-// barrier holds back requests during a pause, and knows when those that have passed it are finished.
+// A barrier holds requests during a pause, and counts those that it admitted.
 type barrier struct {
-	shut    atomic.Pointer[chan struct{}] // nil while requests may pass
-	running atomic.Int64                  // requests that have passed and are not finished
-	hijacks atomic.Bool                   // a connection was hijacked, some time
-	quiet   chan struct{}                 // holds a token when running has come to 0 while the barrier was shut
+	shut        atomic.Pointer[chan struct{}] // nil while requests are admitted
+	inFlight    atomic.Int64
+	anyHijacked atomic.Bool   // some connection was hijacked at some time
+	idle        chan struct{} // holds a token after inFlight became 0 behind a shut barrier
 }
 
-// pass waits while the barrier is shut. A request is counted before the barrier is looked at, as the barrier is shut before the
-// requests are counted: one of the two sees the other. It does not pass where ctx ends while it waits. Before it waits, it calls
-// waits.
-func (g *barrier) pass(ctx context.Context, waits func()) (passed, waited bool) {
+func newBarrier() barrier { return barrier{idle: make(chan struct{}, 1)} }
+
+// enter waits while the barrier is shut, and returns false if ctx ends first. It
+// calls beforeWait before it waits.
+//
+// enter counts a request before it checks the barrier, and shutting the barrier
+// comes before reading the count: one of the two sees the other.
+func (b *barrier) enter(ctx context.Context, beforeWait func()) (admitted, waited bool) {
 	for {
-		g.running.Add(1)
-		shut := g.shut.Load()
+		b.inFlight.Add(1)
+		shut := b.shut.Load()
 		if shut == nil {
 			return true, waited
 		}
-		g.done()
+		b.done()
 		if !waited {
-			waits()
+			beforeWait()
 		}
 		waited = true
 		select {
 		case <-*shut:
-		case <-ctx.Done(): // not before: it makes a channel
+		case <-ctx.Done(): // not earlier: Done makes a channel
 			return false, true
 		}
 	}
 }
 
-// admit is pass for a request, which is not begun where its client has gone meanwhile. That is seen of one without a body alone:
-// nothing reads the connection before a body is read.
-func (d *drainer) admit(w http.ResponseWriter, r *http.Request) (passed, waited bool) {
-	if passed, waited = d.barrier.pass(r.Context(), func() { d.stopTimers(w) }); passed {
-		return true, waited
+// leave counts a request as finished, unless hijacked has done so.
+func (b *barrier) leave(r *http.Request) {
+	if b.anyHijacked.Load() {
+		if info := infoOf(r); info != nil && info.hijacked.Load() {
+			return
+		}
 	}
-	// Its context can also have ended with the program's own, or since the connection was expired; then somebody waits.
-	x, ok := r.Context().Value(connectionKey{}).(*exchange)
-	if d.ending.Load() || ok && x.program.Err() != nil {
-		d.barrier.pass(context.Background(), func() {})
-		return true, true
-	}
-	return false, true
+	b.done()
 }
 
-func (g *barrier) done() {
-	if g.running.Add(-1) == 0 && g.shut.Load() != nil {
+// hijacked counts the request that hijacked the connection as finished.
+func (b *barrier) hijacked(info *connInfo) {
+	b.anyHijacked.Store(true) // first: leave reads info only after it
+	info.hijacked.Store(true)
+	b.done()
+}
+
+func (b *barrier) done() {
+	if b.inFlight.Add(-1) == 0 && b.shut.Load() != nil {
 		select {
-		case g.quiet <- struct{}{}:
+		case b.idle <- struct{}{}:
 		default:
 		}
 	}
 }
 
-func (g *barrier) close() {
+func (b *barrier) close() {
 	shut := make(chan struct{})
-	g.shut.Store(&shut)
+	b.shut.Store(&shut)
 }
 
-func (g *barrier) open() {
-	if shut := g.shut.Swap(nil); shut != nil {
+func (b *barrier) open() {
+	if shut := b.shut.Swap(nil); shut != nil {
 		close(*shut)
 	}
 }
 
-// heedPauses does what pauses ask for until the drain begins, or serving has ended. Then nothing is held back any more.
-func (d *drainer) heedPauses(ctx context.Context, ended <-chan struct{}, p pauser, ln *lastCallListener) {
-	for d.pause(ctx, ended, p, ln) {
-		d.barrier.open()
-		ln.goOn()
+// admit calls enter with a request. It does not admit a request whose client
+// disconnects while it waits. net/http notices that only for a request without a
+// body: it does not read from the connection before the body is read.
+func (d *drainer) admit(w http.ResponseWriter, r *http.Request) (admitted, waited bool) {
+	admitted, waited = d.barrier.enter(r.Context(), func() { d.stopTimers(w) })
+	if admitted {
+		return true, waited
 	}
-	if ctx.Err() != nil {
-		d.draining.Store(true) // so that who has waited is told to close
+	// The context also ends with the context of the program, or after closeIdle.
+	// The client is still there then.
+	if info := infoOf(r); d.closeIdle.Load() || info != nil && info.program.Err() != nil {
+		d.barrier.enter(context.Background(), func() {})
+		return true, true
 	}
-	d.barrier.open()
-	ln.goOn()
+	return false, true
 }
 
-// pause waits for a pause and its end, and tells whether there may be another.
-func (d *drainer) pause(ctx context.Context, ended <-chan struct{}, p pauser, ln *lastCallListener) bool {
+// runPauses handles pauses until the drain begins or serving has ended. Then it
+// admits all requests.
+func (d *drainer) runPauses(ctx context.Context, served <-chan struct{}, p pauser,
+	ln *queueListener) {
+	for d.pauseOnce(ctx, served, p, ln) {
+		d.barrier.open()
+		ln.resume()
+	}
+	if ctx.Err() != nil {
+		d.draining.Store(true) // for the responses to requests that have waited
+	}
+	d.barrier.open()
+	ln.resume()
+}
+
+// pauseOnce waits for a pause and its end, and reports whether there may be
+// another.
+func (d *drainer) pauseOnce(ctx context.Context, served <-chan struct{}, p pauser,
+	ln *queueListener) (more bool) {
 	select {
 	case <-p.Pausing():
 	case <-ctx.Done():
 		return false
-	case <-ended:
+	case <-served:
 		return false
 	}
 	ln.pause()
-	d.barrier.close() // behind it, so that a connection accepted meanwhile is held too
-	for d.barrier.running.Load() > 0 {
+	d.barrier.close() // after it, so that requests on the last connection wait too
+	for d.barrier.inFlight.Load() > 0 {
 		select {
-		case <-d.barrier.quiet:
+		case <-d.barrier.idle:
 		case <-p.Resumed():
 			return true
 		case <-ctx.Done():
 			return false
-		case <-ended:
+		case <-served:
 			return false
 		}
 	}
-	over := make(chan bool, 1)
-	go func() { over <- p.Checkpoint() }()
+	resumed := make(chan bool, 1)
+	go func() { resumed <- p.Checkpoint() }()
 	select {
-	case again := <-over:
-		return again
-	case <-ended:
+	case more := <-resumed:
+		return more
+	case <-served:
 		return false
 	}
 }
 
-// connectionKey is where a request finds its connection, in its context.
-type connectionKey struct{}
-
-// exchange is what a connection and the request on it share.
-type exchange struct {
-	hijacked atomic.Bool
-	http1    atomic.Bool     // a request has come by HTTP/1, where that is not certain
-	program  context.Context // of BaseContext and ConnContext: it does not end when the client goes
-}
-
-// connContext is the ConnContext hook, which comes before StateNew of the same connection.
-func (c *conns) connContext(ctx context.Context, nc net.Conn) context.Context {
-	x := &exchange{program: ctx}
-	c.coming.Store(nc, x)
-	return context.WithValue(ctx, connectionKey{}, x)
-}
-
-// leave counts a request as finished. One that has hijacked its connection was counted then.
-func (g *barrier) leave(r *http.Request) {
-	if g.hijacks.Load() {
-		if x, ok := r.Context().Value(connectionKey{}).(*exchange); ok && x.hijacked.Load() {
-			return
-		}
-	}
-	g.done()
-}
-
-// hijacked counts a request as finished whose connection is the program's from now on.
-func (g *barrier) hijacked(x *exchange) {
-	g.hijacks.Store(true) // first: leave asks about x only then
-	x.hijacked.Store(true)
-	g.done()
-}
-
-// stopTimers takes the limits for being read and answered off a request that is about to wait: over HTTP/2 each has timers of
-// its own, which would end it meanwhile.
+// stopTimers removes the deadlines of a request that is about to wait: each
+// request of HTTP/2 has timers of its own, which would end it during the pause.
 func (d *drainer) stopTimers(w http.ResponseWriter) {
 	c := http.NewResponseController(w)
 	if d.srv.ReadTimeout > 0 {
@@ -172,9 +164,10 @@ func (d *drainer) stopTimers(w http.ResponseWriter) {
 	}
 }
 
-// afresh gives a request that has waited the time that it would have had. Behind an HTTP/1 request without a body net/http reads
-// already, without a limit, to see whether the client goes: with one that would be taken for such an end.
-func (d *drainer) afresh(w http.ResponseWriter, r *http.Request) {
+// restartTimers gives a request that has waited its full timeouts. After an
+// HTTP/1 request without a body net/http already reads, without a deadline, to
+// notice a disconnect. It would take an exceeded deadline for one.
+func (d *drainer) restartTimers(w http.ResponseWriter, r *http.Request) {
 	c := http.NewResponseController(w)
 	if d.srv.ReadTimeout > 0 && r.Body != http.NoBody {
 		c.SetReadDeadline(time.Now().Add(d.srv.ReadTimeout))

@@ -6,129 +6,36 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
-	"sync"
 	"testing"
 	"time"
 )
 
-// pauses is a worker's side of pausing, without a worker.
-type pauses struct {
-	ctx     context.Context
-	heeded  chan bool // Resumed was called: new requests are held back
-	reached chan bool // Checkpoint was called, while there was a pause
+// noDeadlines is a listener without deadlines, as of another package.
+type noDeadlines struct{ net.Listener }
 
-	mu               sync.Mutex
-	paused           bool
-	pausing, resumed chan struct{}
-}
-
-func (p *pauses) set(paused bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.paused = paused; paused {
-		select {
-		case <-p.heeded: // of the pause before
-		default:
-		}
-		p.resumed = make(chan struct{})
-		close(p.pausing)
-	} else {
-		p.pausing = make(chan struct{})
-		close(p.resumed)
-	}
-}
-
-func (p *pauses) Pausing() <-chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.pausing
-}
-
-func (p *pauses) Resumed() <-chan struct{} {
-	select {
-	case p.heeded <- true:
-	default:
-	}
-	return p.over()
-}
-
-func (p *pauses) over() <-chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.resumed
-}
-
-func (p *pauses) Checkpoint() bool {
-	select {
-	case <-p.over():
-	default:
-		p.reached <- true
-		select {
-		case <-p.over():
-		case <-p.ctx.Done():
-		}
-	}
-	return p.ctx.Err() == nil
-}
-
-// hasPaused waits until the server has.
-func (p *pauses) hasPaused(t *testing.T) {
-	t.Helper()
-	select {
-	case <-p.reached:
-	case <-time.After(long):
-		t.Fatal("it has not paused")
-	}
-}
-
-// startPausing is start with pauses.
-func startPausing(t *testing.T, ln net.Listener, srv *http.Server) (*server, *pauses) {
-	t.Helper()
-	srv.ErrorLog = log.New(io.Discard, "", 0)
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &server{t, ln.Addr(), cancel, nil, make(chan error, 1)}
-	p := &pauses{ctx: ctx, heeded: make(chan bool, 1), reached: make(chan bool, 1000), pausing: make(chan struct{}), resumed: make(chan struct{})}
-	close(p.resumed)
-	go func() { s.done <- serveBy(ctx, p, 50*time.Millisecond, ln, srv, srv.Serve) }()
-	t.Cleanup(func() { cancel(); srv.Close() })
-	return s, p
-}
-
-// silent fails the test if an answer comes.
-func (c *client) silent() {
-	c.t.Helper()
-	c.nc.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-	if _, err := c.br.Peek(1); err == nil {
-		c.t.Error("an answer came during the pause")
-	}
-	c.nc.SetDeadline(time.Now().Add(long))
-}
-
-// undeadlined is a listener that cannot be woken, as that of another package may be.
-type undeadlined struct{ net.Listener }
-
-// In a pause what is under way is finished, and what comes is answered after it: on an open connection, and on a new one.
+// Requests in flight are finished in a pause. Requests that arrive in it, on an
+// open connection or a new one, are answered after it.
 func TestPauseLosesNothing(t *testing.T) {
-	for _, network := range []string{"tcp", "unix", "undeadlined"} {
+	for _, network := range []string{"tcp", "unix", "noDeadlines"} {
 		t.Run(network, func(t *testing.T) {
 			var ln net.Listener
-			if network == "undeadlined" {
-				ln = undeadlined{bind(t, "tcp").listener(t)}
+			if network == "noDeadlines" {
+				ln = noDeadlines{bind(t, "tcp").listener(t)}
 			} else {
 				ln = bind(t, network).listener(t)
 			}
 			entered, leave := make(chan bool), make(chan bool)
-			s, p := startPausing(t, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			handler := func(rw http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/slow" {
 					entered <- true
 					<-leave
 				}
 				body, err := io.ReadAll(r.Body)
 				fmt.Fprint(rw, len(body), err)
-			})})
+			}
+			s, p := startPausing(t, ln, &http.Server{Handler: http.HandlerFunc(handler)})
 			for range 3 {
 				slow, open := s.dial(), s.dial()
 				open.send("GET /")
@@ -136,29 +43,29 @@ func TestPauseLosesNothing(t *testing.T) {
 				slow.send("GET /slow")
 				<-entered
 				p.set(true)
-				<-p.heeded
+				<-p.shut
 				open.send("POST /", "Content-Length: 5")
 				io.WriteString(open.nc, "12345")
 				fresh := s.dial()
 				fresh.send("GET /")
-				open.silent()
-				fresh.silent()
+				open.noResponse()
+				fresh.noResponse()
 				select {
-				case <-p.reached:
-					t.Error("paused with a request under way")
+				case <-p.checkpoint:
+					t.Error("paused with a request in flight")
 				default:
 				}
 				leave <- true
 				slow.receive()
-				p.hasPaused(t)
-				open.silent()
-				fresh.silent()
+				p.awaitPaused(t)
+				open.noResponse()
+				fresh.noResponse()
 				p.set(false)
 				if resp, body := open.receive(); resp.StatusCode != http.StatusOK || body != "5 <nil>" {
-					t.Errorf("a request that has waited: %s, %q", resp.Status, body)
+					t.Errorf("request that has waited: %s, %q", resp.Status, body)
 				}
 				if resp, _ := fresh.receive(); resp.StatusCode != http.StatusOK {
-					t.Errorf("a connection that has waited: %s", resp.Status)
+					t.Errorf("connection that has waited: %s", resp.Status)
 				}
 			}
 			s.cancel()
@@ -167,35 +74,38 @@ func TestPauseLosesNothing(t *testing.T) {
 	}
 }
 
-// A pause that ends before the last request does is over at once, and the next one counts.
+// A pause that ends before the last request in flight ends at once, and does not
+// affect the next one.
 func TestPauseThatEndsEarly(t *testing.T) {
 	entered, leave := make(chan bool), make(chan bool)
-	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	handler := func(_ http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
 			entered <- true
 			<-leave
 		}
-	})})
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(handler)}
+	s, p := startPausing(t, bind(t, "tcp").listener(t), srv)
 	slow := s.dial()
 	slow.send("GET /slow")
 	<-entered
 	p.set(true)
-	<-p.heeded
+	<-p.shut
 	fresh := s.dial()
 	fresh.send("GET /")
-	fresh.silent()
+	fresh.noResponse()
 	p.set(false)
 	fresh.receive()
 	leave <- true
 	slow.receive()
 	p.set(true)
-	p.hasPaused(t)
+	p.awaitPaused(t)
 	p.set(false)
 	s.cancel()
 	s.drained()
 }
 
-// Pauses that are over before they were noticed do no harm.
+// Pauses that end before the server notices them have no effect.
 func TestShortPauses(t *testing.T) {
 	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{Handler: hello})
 	for range 200 {
@@ -205,26 +115,27 @@ func TestShortPauses(t *testing.T) {
 		c.send("GET /", "Connection: close")
 		c.receive()
 		c.nc.Close()
-		for len(p.reached) > 0 {
-			<-p.reached
+		for len(p.checkpoint) > 0 {
+			<-p.checkpoint
 		}
 	}
 	s.cancel()
 	s.drained()
 }
 
-// Told to stop during a pause, it answers what has waited, in the queue too, and ends.
+// A worker that stops during a pause answers the waiting requests, including
+// those in the accept queue.
 func TestStopInAPause(t *testing.T) {
 	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{Handler: hello})
 	open := s.dial()
 	open.send("GET /")
 	open.receive()
 	p.set(true)
-	p.hasPaused(t)
+	p.awaitPaused(t)
 	open.send("GET /")
 	fresh := s.dial()
 	fresh.send("GET /")
-	fresh.silent()
+	fresh.noResponse()
 	s.cancel()
 	for _, c := range []*client{open, fresh} {
 		if resp, _ := c.receive(); resp.StatusCode != http.StatusOK || !resp.Close {
@@ -235,9 +146,10 @@ func TestStopInAPause(t *testing.T) {
 	s.drained()
 }
 
-// A client that goes away while its request waits frees what that holds, during the pause; its request is not begun. One that
-// only ends its side of the connection, which looks the same, is told.
-func TestGoneInAPause(t *testing.T) {
+// If a client disconnects while its request waits, the connection is closed
+// during the pause and the request is not begun. A client that closes only its
+// side of the connection receives a response.
+func TestDisconnectInAPause(t *testing.T) {
 	closed, begun := make(chan bool, 1), make(chan bool, 1)
 	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{
 		ConnState: func(_ net.Conn, state http.ConnState) {
@@ -256,9 +168,9 @@ func TestGoneInAPause(t *testing.T) {
 		c.send("GET /")
 		c.receive()
 		p.set(true)
-		p.hasPaused(t)
+		p.awaitPaused(t)
 		c.send("GET /waits")
-		c.silent()
+		c.noResponse()
 		if half {
 			c.nc.(*net.TCPConn).CloseWrite()
 			if resp, _ := c.receive(); resp.StatusCode != http.StatusServiceUnavailable || !resp.Close {
@@ -270,19 +182,19 @@ func TestGoneInAPause(t *testing.T) {
 		select {
 		case <-closed:
 		case <-time.After(long):
-			t.Error("the connection is still held")
+			t.Error("the connection is still open")
 		}
 		p.set(false)
 	}
 	s.cancel()
 	s.drained()
 	if len(begun) > 0 {
-		t.Error("a request was begun that nobody waits for")
+		t.Error("a request was begun after its client had disconnected")
 	}
 }
 
-// Over HTTP/2 it is the request alone that goes away, and not the connection of all others.
-func TestGoneInAPauseOverHTTP2(t *testing.T) {
+// Over HTTP/2 the client cancels only the request, not the connection.
+func TestCancelInAPauseOverHTTP2(t *testing.T) {
 	for _, f := range flavours(t) {
 		t.Run(f.name, func(t *testing.T) {
 			srv := f.server()
@@ -292,16 +204,16 @@ func TestGoneInAPauseOverHTTP2(t *testing.T) {
 			url := f.scheme + "://" + s.addr.String()
 			get(t, tr, url, "HTTP/2.0")
 			p.set(true)
-			p.hasPaused(t)
-			ctx, gone := context.WithTimeout(t.Context(), 20*time.Millisecond)
-			defer gone()
+			p.awaitPaused(t)
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer cancel()
 			req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if resp, err := tr.RoundTrip(req); err == nil {
 				resp.Body.Close()
-				t.Error("an answer came during the pause")
+				t.Error("response during the pause")
 			}
 			p.set(false)
 			for range 20 {
@@ -316,19 +228,22 @@ func TestGoneInAPauseOverHTTP2(t *testing.T) {
 	}
 }
 
-// A program that ends the contexts of its requests when it stops has those that have waited answered all the same.
+// If a program cancels the contexts of its requests when it stops, the waiting
+// requests are still answered.
 func TestStopInAPauseEndsContexts(t *testing.T) {
 	base, end := context.WithCancel(context.Background())
-	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{Handler: hello, BaseContext: func(net.Listener) context.Context { return base }})
+	srv := &http.Server{Handler: hello}
+	srv.BaseContext = func(net.Listener) context.Context { return base }
+	s, p := startPausing(t, bind(t, "tcp").listener(t), srv)
 	open := s.dial()
 	open.send("GET /")
 	open.receive()
 	p.set(true)
-	p.hasPaused(t)
+	p.awaitPaused(t)
 	open.send("GET /")
-	open.silent()
+	open.noResponse()
 	end()
-	open.silent()
+	open.noResponse()
 	s.cancel()
 	if resp, _ := open.receive(); resp.StatusCode != http.StatusOK || !resp.Close {
 		t.Errorf("status %s, close %t", resp.Status, resp.Close)
@@ -337,18 +252,21 @@ func TestStopInAPauseEndsContexts(t *testing.T) {
 	s.drained()
 }
 
-// The timeouts of a request that has waited count from the end of the pause.
+// The timeouts of a request that has waited begin at the end of the pause.
 func TestTimeoutsAfterAPause(t *testing.T) {
 	const timeout = 300 * time.Millisecond
-	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{ReadTimeout: timeout, WriteTimeout: timeout, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	handler := func(rw http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		fmt.Fprint(rw, len(body), err)
-	})})
+	}
+	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{
+		ReadTimeout: timeout, WriteTimeout: timeout, Handler: http.HandlerFunc(handler),
+	})
 	c := s.dial()
 	c.send("GET /")
 	c.receive()
 	p.set(true)
-	p.hasPaused(t)
+	p.awaitPaused(t)
 	c.send("POST /", "Content-Length: 5")
 	time.Sleep(timeout + 50*time.Millisecond)
 	p.set(false)
@@ -360,7 +278,7 @@ func TestTimeoutsAfterAPause(t *testing.T) {
 	s.drained()
 }
 
-// So they do over HTTP/2, where each request has timers of its own.
+// So they do over HTTP/2, which has timers for each request.
 func TestTimeoutsAfterAPauseOverHTTP2(t *testing.T) {
 	const timeout = 300 * time.Millisecond
 	for _, f := range flavours(t) {
@@ -372,7 +290,7 @@ func TestTimeoutsAfterAPauseOverHTTP2(t *testing.T) {
 			url := f.scheme + "://" + s.addr.String()
 			get(t, tr, url, "HTTP/2.0")
 			p.set(true)
-			p.hasPaused(t)
+			p.awaitPaused(t)
 			answered := make(chan struct{})
 			go func() {
 				defer close(answered)
@@ -387,24 +305,28 @@ func TestTimeoutsAfterAPauseOverHTTP2(t *testing.T) {
 	}
 }
 
-// A request without a body that has waited is not taken for one whose client has gone, though it takes longer than it may be read.
+// A request without a body that has waited is not cancelled, although it takes
+// longer than ReadTimeout.
 func TestContextAfterAPause(t *testing.T) {
 	const timeout = 200 * time.Millisecond
-	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{ReadTimeout: timeout, Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	handler := func(rw http.ResponseWriter, r *http.Request) {
 		time.Sleep(timeout + 100*time.Millisecond)
 		fmt.Fprint(rw, r.Context().Err())
-	})})
+	}
+	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{
+		ReadTimeout: timeout, Handler: http.HandlerFunc(handler),
+	})
 	c := s.dial()
 	c.send("GET /")
 	c.receive()
 	p.set(true)
-	p.hasPaused(t)
+	p.awaitPaused(t)
 	c.send("GET /")
-	c.silent()
+	c.noResponse()
 	p.set(false)
 	for range 2 {
 		if _, body := c.receive(); body != "<nil>" {
-			t.Errorf("its context has ended: %s", body)
+			t.Errorf("error of the context: %s", body)
 		}
 		c.send("GET /")
 	}
@@ -413,7 +335,8 @@ func TestContextAfterAPause(t *testing.T) {
 	s.drained()
 }
 
-// A program that ends serving by itself does not wait for the end of a pause, and neither do requests that have come meanwhile.
+// If the program ends serving, neither it nor a waiting request waits for the end
+// of a pause.
 func TestShutdownInAPause(t *testing.T) {
 	for name, end := range map[string]func(*http.Server) error{
 		"Shutdown": func(srv *http.Server) error { return srv.Shutdown(context.Background()) },
@@ -427,9 +350,9 @@ func TestShutdownInAPause(t *testing.T) {
 			c.receive()
 			p.set(true)
 			defer p.set(false)
-			p.hasPaused(t)
+			p.awaitPaused(t)
 			c.send("GET /")
-			c.silent()
+			c.noResponse()
 			if err := end(srv); err != nil {
 				t.Error(err)
 			}
@@ -441,10 +364,11 @@ func TestShutdownInAPause(t *testing.T) {
 	}
 }
 
-// A hijacked connection is the program's, and does not keep the worker from pausing, whether its handler returns or not.
+// A hijacked connection does not keep the worker from pausing, even if its
+// handler does not return.
 func TestPauseWithHijacked(t *testing.T) {
 	leave := make(chan bool)
-	s, p := startPausing(t, bind(t, "tcp").listener(t), &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	handler := func(rw http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/" {
 			return
 		}
@@ -458,7 +382,9 @@ func TestPauseWithHijacked(t *testing.T) {
 			<-leave
 		}
 		nc.Close()
-	})})
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(handler)}
+	s, p := startPausing(t, bind(t, "tcp").listener(t), srv)
 	for _, path := range []string{"/stays", "/goes"} {
 		c := s.dial()
 		c.send("GET " + path)
@@ -468,7 +394,7 @@ func TestPauseWithHijacked(t *testing.T) {
 	}
 	for range 2 {
 		p.set(true)
-		p.hasPaused(t)
+		p.awaitPaused(t)
 		p.set(false)
 		c := s.dial()
 		c.send("GET /")
@@ -477,4 +403,21 @@ func TestPauseWithHijacked(t *testing.T) {
 	close(leave)
 	s.cancel()
 	s.drained()
+}
+
+// If the drain begins during a pause, the responses to requests that have waited
+// close their connections, even if the hook of the context runs later.
+func TestPausesEndDraining(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	d := hook(new(http.Server))
+	d.barrier.close()
+	p := &fakePauser{pausing: make(chan struct{})}
+	d.runPauses(ctx, make(chan struct{}), p, newQueueListener(bind(t, "tcp").listener(t)))
+	if !d.draining.Load() {
+		t.Error("not draining")
+	}
+	if d.barrier.shut.Load() != nil {
+		t.Error("the barrier is shut")
+	}
 }

@@ -4,5 +4,6 @@ package preforkhttp
 
 import "syscall"
 
-// queued tells whether a connection waits to be accepted; here nobody can tell.
+// queued reports whether the accept queue has a connection. This system cannot
+// tell.
 func queued(syscall.RawConn) bool { return false }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// queued tells whether a connection waits to be accepted.
+// queued reports whether the accept queue has a connection.
 func queued(conn syscall.RawConn) (yes bool) {
 	conn.Control(func(fd uintptr) {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)

@@ -16,10 +16,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/loadgen"
+	"github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/preforktest"
 )
 
-// socket is what the manager holds: a bound socket that outlives every listener made of it.
+// A socket is bound, as by the manager, and outlives every listener made of it.
 type socket struct {
 	ln net.Listener
 	f  *os.File
@@ -29,7 +30,7 @@ func bind(t testing.TB, network string) *socket {
 	t.Helper()
 	address := "127.0.0.1:0"
 	if network == "unix" {
-		address = filepath.Join(t.TempDir(), "s")
+		address = filepath.Join(preforktest.SocketDir(t), "s")
 	}
 	ln, err := net.Listen(network, address)
 	if err != nil {
@@ -43,7 +44,7 @@ func bind(t testing.TB, network string) *socket {
 	return &socket{ln, f}
 }
 
-// listener is a worker's own copy, as inherited.
+// listener returns a worker's own copy of the socket.
 func (s *socket) listener(t testing.TB) net.Listener {
 	t.Helper()
 	ln, err := net.FileListener(s.f)
@@ -53,10 +54,10 @@ func (s *socket) listener(t testing.TB) net.Listener {
 	return ln
 }
 
-// serveFunc is serve, or what it is compared with.
-type serveFunc func(ctx context.Context, limit time.Duration, ln net.Listener, srv *http.Server) error
+// A serveFunc is serveNoPause or shutdownOnly.
+type serveFunc func(context.Context, time.Duration, net.Listener, *http.Server) error
 
-// shutdownOnly is what everyone writes first.
+// shutdownOnly drains by http.Server.Shutdown alone.
 func shutdownOnly(ctx context.Context, _ time.Duration, ln net.Listener, srv *http.Server) error {
 	ended := make(chan error, 1)
 	context.AfterFunc(ctx, func() { ended <- srv.Shutdown(context.Background()) })
@@ -64,9 +65,10 @@ func shutdownOnly(ctx context.Context, _ time.Duration, ln net.Listener, srv *ht
 	return <-ended
 }
 
-// reload replaces the worker n times under load, the new one running before the old one is told to stop, and returns what
-// the clients saw.
-func reload(t testing.TB, serve serveFunc, n int, limit time.Duration, s *socket, cfg loadgen.Config) loadgen.Result {
+// reload replaces the worker n times under load and returns the results of the
+// clients. The new worker runs before the old one stops.
+func reload(t testing.TB, serve serveFunc, n int, limit time.Duration, s *socket,
+	cfg load.Config) load.Result {
 	t.Helper()
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(w, r.Body)
@@ -88,9 +90,9 @@ func reload(t testing.TB, serve serveFunc, n int, limit time.Duration, s *socket
 	cfg.Network, cfg.Address = s.ln.Addr().Network(), s.ln.Addr().String()
 	cfg.MaxTime = 5 * time.Minute
 	stop := start()
-	l := loadgen.Start(cfg)
+	l := load.Start(cfg)
 	for range n {
-		// Some requests for every worker, so that each is told to stop in the midst of work.
+		// Every worker serves some requests, so that each stops in the middle of work.
 		for seen := l.Result().OK; l.Result().OK < seen+20 && l.Result().Failed < 1000; {
 			time.Sleep(time.Millisecond)
 		}
@@ -113,30 +115,36 @@ func TestReloadLosesNothing(t *testing.T) {
 				if testing.Short() {
 					c.reloads /= 5
 				}
-				cfg := loadgen.Config{KeepAlive: 16, Fresh: 4, Body: c.body}
-				res := reload(t, serve, c.reloads, 5*time.Second, bind(t, network), cfg)
+				cfg := load.Config{KeepAlive: 16, Fresh: 4, Body: c.body}
+				res := reload(t, serveNoPause, c.reloads, 5*time.Second, bind(t, network), cfg)
 				t.Log(res)
 				if res.Failed > 0 || res.IdleClosed > 0 {
-					t.Errorf("failed %d, closed while idle %d; want none: %v", res.Failed, res.IdleClosed, res.Errors)
+					t.Errorf("failed %d, closed while idle %d; want none: %v",
+						res.Failed, res.IdleClosed, res.Errors)
 				}
 				if res.Closing < c.reloads {
-					t.Errorf("%d connections were told to close in %d reloads", res.Closing, c.reloads)
+					t.Errorf("%d connections closed by the header in %d reloads", res.Closing, c.reloads)
 				}
 			})
 		}
 	}
 }
 
-// pausing clients are slower than the limit, so that many connections are closed just when a request is on its way.
-func pausing() loadgen.Config {
-	return loadgen.Config{KeepAlive: 64, Pause: func() time.Duration { return rand.N(60 * time.Millisecond) }}
+// pausing returns clients slower than the limit, so that many connections are
+// closed while a request is on its way.
+func pausing() load.Config {
+	return load.Config{
+		KeepAlive: 64,
+		Pause:     func() time.Duration { return rand.N(60 * time.Millisecond) },
+	}
 }
 
 const pausingLimit = 20 * time.Millisecond
 
-// TestComparison shows what the drain is for. It asserts nothing: what Shutdown loses is a matter of luck, and so is a
-// request that reaches the server in the microseconds between the end that it reads and its close, at the limit.
-// What has reached it by then is for TestExpireLeavesWhatHasCome.
+// TestComparison compares serve with Shutdown alone. It asserts nothing, because
+// the losses of Shutdown are random. So is the loss of a request that reaches
+// the server, at the limit, between reading the end of the stream and the close.
+// TestCloseIdleKeepsReceivedData tests requests that arrive earlier.
 func TestComparison(t *testing.T) {
 	if testing.Short() {
 		t.Skip("asserts nothing")
@@ -145,8 +153,9 @@ func TestComparison(t *testing.T) {
 		for _, c := range []struct {
 			name  string
 			serve serveFunc
-		}{{"Shutdown", shutdownOnly}, {"Serve", serve}} {
-			res := reload(t, c.serve, 50, 5*time.Second, bind(t, network), loadgen.Config{KeepAlive: 16, Fresh: 4})
+		}{{"Shutdown", shutdownOnly}, {"Serve", serveNoPause}} {
+			busy := load.Config{KeepAlive: 16, Fresh: 4}
+			res := reload(t, c.serve, 50, 5*time.Second, bind(t, network), busy)
 			t.Logf("%-4s %-8s busy clients:    %v", network, c.name, res)
 			res = reload(t, c.serve, 20, pausingLimit, bind(t, network), pausing())
 			t.Logf("%-4s %-8s pausing clients: %v", network, c.name, res)

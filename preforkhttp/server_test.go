@@ -17,37 +17,44 @@ import (
 	"time"
 )
 
-// long is a wait that only a failing test sees the end of.
+// long is a timeout that only a failing test reaches.
 const long = 30 * time.Second
 
-// server is a serve under way.
+// A server is a running call of serve.
 type server struct {
 	t      *testing.T
 	addr   net.Addr
-	cancel context.CancelFunc // the drain begins
-	closed chan struct{}      // its listener is closed: every request that comes from now on is told to close
+	cancel context.CancelFunc // begins the drain
+	closed chan struct{}      // the listener is closed: every later response closes its connection
 	done   chan error
 }
 
-// closeTeller tells of its Close.
-type closeTeller struct {
+// A closeReporter closes a channel when it is closed.
+type closeReporter struct {
 	net.Listener
 	closed chan struct{}
 	once   sync.Once
 }
 
-func (l *closeTeller) Close() error {
+func (l *closeReporter) Close() error {
 	defer l.once.Do(func() { close(l.closed) })
 	return l.Listener.Close()
 }
 
-// deadlineTeller is one with what the last call needs.
-type deadlineTeller struct {
-	*closeTeller
-	deadliner
+// A deadlineReporter is a closeReporter with deadlines.
+type deadlineReporter struct {
+	*closeReporter
+	deadlineListener
 }
 
-// start serves on ln, or, if that is nil, on a TCP socket of its own, with a limit that is never reached unless it is set.
+// serveNoPause is serveWithLimit without pauses.
+func serveNoPause(ctx context.Context, limit time.Duration, ln net.Listener,
+	srv *http.Server) error {
+	return serveWithLimit(ctx, nil, limit, ln, srv, srv.Serve)
+}
+
+// start serves on ln. A nil ln means a new TCP socket. A zero limit means one
+// that is never reached.
 func start(t *testing.T, ln net.Listener, limit time.Duration, srv *http.Server) *server {
 	t.Helper()
 	if ln == nil {
@@ -61,17 +68,17 @@ func start(t *testing.T, ln net.Listener, limit time.Duration, srv *http.Server)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &server{t, ln.Addr(), cancel, make(chan struct{}), make(chan error, 1)}
-	teller := &closeTeller{Listener: ln, closed: s.closed}
-	ln = teller
-	if d, ok := teller.Listener.(deadliner); ok {
-		ln = deadlineTeller{teller, d}
+	reporter := &closeReporter{Listener: ln, closed: s.closed}
+	ln = reporter
+	if d, ok := reporter.Listener.(deadlineListener); ok {
+		ln = deadlineReporter{reporter, d}
 	}
-	go func() { s.done <- serve(ctx, limit, ln, srv) }()
+	go func() { s.done <- serveNoPause(ctx, limit, ln, srv) }()
 	t.Cleanup(func() { cancel(); srv.Close() })
 	return s
 }
 
-// wait returns what serve returned.
+// wait returns the result of serve.
 func (s *server) wait() error {
 	s.t.Helper()
 	select {
@@ -101,7 +108,7 @@ func (s *server) running() {
 	}
 }
 
-// client is one connection.
+// A client is one connection.
 type client struct {
 	t  *testing.T
 	nc net.Conn
@@ -119,10 +126,11 @@ func (s *server) dial() *client {
 	return &client{s.t, nc, bufio.NewReader(nc)}
 }
 
-// send sends a request with the given first line and further header lines.
+// send sends a request with this first line and these header lines.
 func (c *client) send(line string, header ...string) {
 	c.t.Helper()
-	if _, err := fmt.Fprintf(c.nc, "%s HTTP/1.1\r\nHost: x\r\n%s\r\n", line, strings.Join(append(header, ""), "\r\n")); err != nil {
+	lines := strings.Join(append(header, ""), "\r\n")
+	if _, err := fmt.Fprintf(c.nc, "%s HTTP/1.1\r\nHost: x\r\n%s\r\n", line, lines); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -141,7 +149,7 @@ func (c *client) receive() (*http.Response, string) {
 	return resp, string(body)
 }
 
-// get makes a request and checks whether the response announces the end of the connection.
+// get makes a request and checks whether the response closes the connection.
 func (c *client) get(closing bool) string {
 	c.t.Helper()
 	c.send("GET /")
@@ -156,8 +164,10 @@ func (c *client) get(closing bool) string {
 func (c *client) ended() {
 	c.t.Helper()
 	if _, err := c.br.ReadByte(); err == nil || errors.Is(err, context.DeadlineExceeded) {
-		c.t.Errorf("the connection has not ended: %v", err)
+		c.t.Errorf("the connection is still open: %v", err)
 	}
 }
 
-var hello = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "hello") })
+var hello = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	fmt.Fprint(w, "hello")
+})

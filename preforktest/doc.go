@@ -1,12 +1,14 @@
-// Package preforktest helps to test programs that start processes of their own, such as those built on package
-// prefork: it starts a program, waits for lines of its output, signals it, waits for its end, and fails the test
-// when anything is left behind.
+// Package preforktest runs programs that start processes, such as those built
+// on package prefork, in tests. It starts a program, waits for lines of its
+// output, signals it, waits for its exit, and fails the test if anything is
+// left behind.
 //
-// The program is as a rule the test binary itself, which plays the part that Main is given under a name:
+// The program is usually the test binary itself, which runs a registered
+// function instead of the tests:
 //
-//	func TestMain(m *testing.M) {
-//		preforktest.Main(m, map[string]func(){"server": main})
-//	}
+//	func TestMain(m *testing.M) { preforktest.Main(m, nil) }
+//
+//	func init() { preforktest.Register("server", main) }
 //
 //	func TestReload(t *testing.T) {
 //		p := preforktest.Start(t, "server", "-workers", "2")
@@ -17,21 +19,34 @@
 //		if state := p.Wait(); !state.Success() {
 //			t.Errorf("server: %v", state)
 //		}
-//	} // if the server has left a worker behind, the test fails here
+//	} // the test fails here if a worker is still running
 //
-// Workers that the program starts are the same binary with the same environment, and so play the same part.
+// Workers that the program starts are the same binary with the same
+// environment, and so run the same function.
 //
 // # Waiting
 //
-// Every call that waits does so for a thing that must happen. It gives up, and fails the test with all that the
-// program wrote, after 30 seconds, or when nine tenths of the time up to the test's deadline (go test -timeout) are
-// over, if that is sooner. No test has to choose a time, and none has to sleep.
+// Every method that waits does so for something that must happen. After 30
+// seconds it fails the test and logs all output of the program. If the deadline
+// of the test (go test -timeout) is near, it waits only nine tenths of the
+// time that remains. Tests should neither choose timeouts nor sleep.
+//
+// # Skipped tests
+//
+// A registered program that no test starts fails a complete run, so that
+// programs do not outlive their tests. A test that cannot run on some machines
+// should be skipped by Skipf, NeedRoot or NeedCommand. Main then expects no use
+// of the programs that are registered in the same file.
+//
+// In continuous integration, if the environment variable CI is "true",
+// NeedCommand and Missingf fail the test instead of skipping it.
 //
 // # Faults
 //
-// A test can have things go wrong: Freeze stops a process, Program.StarveFiles and Program.StarveProcesses take from a program what
-// it needs to start others, Program.AsInit runs it as process 1, and StartLoad sends requests from outside meanwhile and
-// says which failed.
+// A test can cause faults. Freeze stops a process. Program.StarveFiles and
+// Program.StarveProcesses keep a program from starting others. Program.AsInit
+// runs it as process 1. StartLoad sends requests at the same time and counts
+// failures.
 //
 //	load := preforktest.StartLoad(t, 4, func(int) error { return get(address) })
 //	restore := p.StarveFiles()
@@ -45,8 +60,10 @@
 //
 // # Systems
 //
-// What a test learns about processes that are not its own children it learns from /proc of Linux. Elsewhere the
-// functions that need it return an error that matches errors.ErrUnsupported, and a process left behind is noticed by
-// the output that it keeps open. Zombies are seen as children of a living process alone: orphans are for init to wait for.
-// On Linux and FreeBSD a program dies with the test binary, however that ends.
+// The package reads /proc of Linux to examine processes that are not children
+// of the test binary. On other systems the functions that need it return an
+// error that matches errors.ErrUnsupported, and a leftover process is detected
+// only if it keeps the program's output open. Zombies count only as children of
+// a live process, because orphans are reaped by init. On Linux and FreeBSD a
+// program is killed when the test binary exits for any reason.
 package preforktest

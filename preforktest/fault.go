@@ -6,16 +6,17 @@ import (
 	"testing"
 )
 
-// The functions of this file make something go wrong from outside, and give back what puts it right again. That is
-// called at the end of the test at the latest, and does nothing when it is called again. They need Linux, and skip the test
-// elsewhere, and where what they need is not permitted.
-
-// Freeze stops a process with SIGSTOP, as a debugger does or a machine without a processor to spare, and returns when all its
-// threads have stopped; thaw has it go on. It fails the test if the process is gone.
+// Freeze stops a process with SIGSTOP, as a debugger or an overloaded machine
+// does, and returns after all its threads have stopped. The function thaw
+// continues the process; it is also called when the test ends, and further
+// calls are no-ops.
+//
+// Freeze fails the test if the process does not exist. It needs Linux and skips
+// the test on other systems.
 func Freeze(t testing.TB, pid int) (thaw func()) {
 	t.Helper()
 	if _, err := isStopped(pid); err != nil {
-		t.Skipf("preforktest: freeze %d: %v", pid, err)
+		Skipf(t, "preforktest: freeze %d: %v", pid, err)
 	}
 	process, err := os.FindProcess(pid)
 	if err == nil {
@@ -25,7 +26,7 @@ func Freeze(t testing.TB, pid int) (thaw func()) {
 		t.Fatalf("preforktest: freeze %d: %v", pid, err)
 	}
 	thaw = sync.OnceFunc(func() {
-		process.Signal(sigCont) // fails if it was killed meanwhile
+		process.Signal(sigCont) // fails if the process was killed
 		process.Release()
 	})
 	t.Cleanup(thaw)
@@ -36,30 +37,37 @@ func Freeze(t testing.TB, pid int) (thaw func()) {
 	return thaw
 }
 
-// StarveFiles takes the right to open one more descriptor from the program, by its limit (RLIMIT_NOFILE). Those that are open
-// stay so, and processes that it has started are not concerned.
+// StarveFiles keeps the program from opening descriptors, by its limit
+// RLIMIT_NOFILE. Open descriptors stay open, and processes that the program has
+// started are not affected. The function restore restores the limit; it is also
+// called when the test ends, and further calls are no-ops.
+//
+// StarveFiles needs Linux. It skips the test on other systems and if the change
+// is not permitted.
 func (p *Program) StarveFiles() (restore func()) {
 	p.t.Helper()
 	return p.starve("descriptors", starveFiles)
 }
 
-// StarveProcesses takes the right to start one more process or thread from the program, as a full process table does: by the
-// limit of its user (RLIMIT_NPROC) or, for root, whom that does not concern, by a cgroup. Processes that it has started are
-// not concerned. A Go program that needs one more thread meanwhile dies of it: its threads are made when it first has
-// much to do at a time.
+// StarveProcesses keeps the program from starting processes and threads, as a
+// full process table does. It uses the limit of the user (RLIMIT_NPROC), or a
+// cgroup if the program runs as root, to which that limit does not apply. A Go
+// program dies if it needs another thread: its threads are made when it is
+// first busy. Otherwise StarveProcesses is like StarveFiles.
 func (p *Program) StarveProcesses() (restore func()) {
 	p.t.Helper()
 	return p.starve("processes", starveProcesses)
 }
 
-func (p *Program) starve(of string, how func(pid int) (func() error, error)) (restore func()) {
+func (p *Program) starve(resource string, limit func(pid int) (func() error, error)) (
+	restore func()) {
 	p.t.Helper()
-	undo, err := how(p.PID())
+	undo, err := limit(p.PID())
 	if err != nil {
-		p.t.Skipf("preforktest: %s cannot be starved of %s: %v", p, of, err)
+		Skipf(p.t, "preforktest: %s: %s cannot be limited: %v", p, resource, err)
 	}
 	restore = sync.OnceFunc(func() {
-		if err := undo(); err != nil && !p.hasEnded() {
+		if err := undo(); err != nil && !p.exited() {
 			p.t.Errorf("preforktest: %s: %v", p, err)
 		}
 	})

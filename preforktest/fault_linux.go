@@ -13,25 +13,29 @@ import (
 )
 
 func starveFiles(pid int) (restore func() error, err error) {
-	return lower(pid, unix.RLIMIT_NOFILE, 0)
+	return lowerLimit(pid, unix.RLIMIT_NOFILE, 0)
 }
 
-// lower sets the soft limit of a process.
-func lower(pid, resource int, to uint64) (restore func() error, err error) {
+// lowerLimit sets the soft limit of a process.
+func lowerLimit(pid, resource int, soft uint64) (restore func() error, err error) {
 	var before unix.Rlimit
 	if err := unix.Prlimit(pid, resource, nil, &before); err != nil {
 		return nil, os.NewSyscallError("prlimit", err)
 	}
-	if err := unix.Prlimit(pid, resource, &unix.Rlimit{Cur: to, Max: before.Max}, nil); err != nil {
+	lowered := unix.Rlimit{Cur: soft, Max: before.Max}
+	if err := unix.Prlimit(pid, resource, &lowered, nil); err != nil {
 		return nil, os.NewSyscallError("prlimit", err)
 	}
-	return func() error { return os.NewSyscallError("prlimit", unix.Prlimit(pid, resource, &before, nil)) }, nil
+	return func() error {
+		return os.NewSyscallError("prlimit", unix.Prlimit(pid, resource, &before, nil))
+	}, nil
 }
 
-// starveProcesses is by the limit of the user, which does not hold for root; there by a cgroup.
+// starveProcesses uses the limit of the user, or a cgroup for root, to which
+// that limit does not apply.
 func starveProcesses(pid int) (restore func() error, err error) {
 	if os.Geteuid() != 0 {
-		return lower(pid, unix.RLIMIT_NPROC, 0)
+		return lowerLimit(pid, unix.RLIMIT_NPROC, 0)
 	}
 	home, err := pidsCgroup(pid)
 	if err != nil {
@@ -43,12 +47,12 @@ func starveProcesses(pid int) (restore func() error, err error) {
 	}
 	err = os.WriteFile(filepath.Join(dir, "pids.max"), []byte("0"), 0)
 	if err == nil {
-		err = moveInto(dir, pid)
+		err = moveToCgroup(dir, pid)
 	}
 	restore = func() error {
-		err := moveInto(home, pid)
+		err := moveToCgroup(home, pid)
 		if errors.Is(err, unix.ESRCH) {
-			err = nil // it has ended
+			err = nil // the process has exited
 		}
 		return errors.Join(err, os.Remove(dir))
 	}
@@ -58,11 +62,12 @@ func starveProcesses(pid int) (restore func() error, err error) {
 	return restore, nil
 }
 
-func moveInto(dir string, pid int) error {
+func moveToCgroup(dir string, pid int) error {
 	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
 }
 
-// pidsCgroup is the directory of the cgroup that bounds the number of processes of pid, of either version of cgroups.
+// pidsCgroup returns the directory of the cgroup that limits the number of
+// processes of pid. It supports both versions of cgroups.
 func pidsCgroup(pid int) (string, error) {
 	data, err := procFile(pid, "cgroup")
 	if err != nil {
@@ -80,19 +85,20 @@ func pidsCgroup(pid int) (string, error) {
 			}
 		}
 	}
-	return "", fmt.Errorf("process %d is in no cgroup that bounds the number of processes: %w", pid, errors.ErrUnsupported)
+	return "", fmt.Errorf("process %d is in no cgroup that limits the number of processes: %w",
+		pid, errors.ErrUnsupported)
 }
 
-// isStopped tells whether all threads of a process are stopped.
+// isStopped reports whether all threads of a process are stopped.
 func isStopped(pid int) (bool, error) {
-	tids, err := numbers(fmt.Sprintf("/proc/%d/task", pid))
+	tids, err := numericNames(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
 		return false, err
 	}
 	for _, tid := range tids {
 		stat, err := procFile(pid, fmt.Sprintf("task/%d/stat", tid))
 		if err != nil {
-			continue // it has ended
+			continue // the thread has exited
 		}
 		if p, err := parseStat(string(stat)); err != nil || p.State != 'T' {
 			return false, err

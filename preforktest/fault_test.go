@@ -11,15 +11,18 @@ import (
 	"time"
 )
 
-// The program "tries" does what its argument says for each line that it reads, and tells how that went.
-var _ = register("tries", func() {
+func init() { Register("attempts", attempts) }
+
+// attempts reads names of operations, tries each, and writes whether it
+// succeeded.
+func attempts() {
 	for {
-		var line string
-		if _, err := fmt.Scanln(&line); err != nil {
+		var operation string
+		if _, err := fmt.Scanln(&operation); err != nil {
 			return
 		}
 		var err error
-		switch line {
+		switch operation {
 		case "open":
 			var f *os.File
 			if f, err = os.Open(os.DevNull); err == nil {
@@ -31,57 +34,61 @@ var _ = register("tries", func() {
 			fmt.Println("pid", os.Getpid())
 			continue
 		}
-		fmt.Println(line, err == nil)
+		fmt.Println(operation, err == nil)
 	}
-})
+}
 
-func tries(t *testing.T) (p *Program, do func(what string)) {
+// newAttempts returns the program "attempts", not yet started, and a function
+// that sends it an operation.
+func newAttempts(t *testing.T) (p *Program, try func(operation string)) {
 	t.Helper()
-	p = New(t, "tries")
+	p = New(t, "attempts")
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.Cmd.Stdin = r
 	t.Cleanup(func() { w.Close() })
-	return p, func(what string) { fmt.Fprintln(w, what) }
+	return p, func(operation string) { fmt.Fprintln(w, operation) }
 }
 
 func TestStarve(t *testing.T) {
-	p, do := tries(t)
+	p, try := newAttempts(t)
 	p.Start()
-	for what, starve := range map[string]func() func(){"open": p.StarveFiles, "start": p.StarveProcesses} {
-		do(what)
-		p.Expect(`^` + what + ` true$`)
+	for operation, starve := range map[string]func() func(){
+		"open": p.StarveFiles, "start": p.StarveProcesses,
+	} {
+		try(operation)
+		p.Expect(`^` + operation + ` true$`)
 		restore := starve()
-		do(what)
-		p.Expect(`^` + what + ` false$`)
+		try(operation)
+		p.Expect(`^` + operation + ` false$`)
 		restore()
 		restore()
-		do(what)
-		p.Expect(`^` + what + ` true$`)
+		try(operation)
+		p.Expect(`^` + operation + ` true$`)
 	}
 }
 
 func TestFreeze(t *testing.T) {
-	p, do := tries(t)
+	p, try := newAttempts(t)
 	p.Start()
 	thaw := Freeze(t, p.PID())
-	do("open")
+	try("open")
 	if lines := p.Lines(); len(lines) > 0 {
-		t.Errorf("a frozen program says %q", lines)
+		t.Errorf("output of a frozen program: %q", lines)
 	}
 	thaw()
 	p.Expect(`^open true$`)
 }
 
 func TestAsInit(t *testing.T) {
-	p, do := tries(t)
+	p, try := newAttempts(t)
 	p.AsInit().Start()
-	do("pid")
+	try("pid")
 	p.Expect(`^pid 1$`)
 	if p.PID() == 1 {
-		t.Error("PID is not the id outside")
+		t.Error("PID is not the id outside of the namespace")
 	}
 }
 
@@ -99,7 +106,7 @@ func TestLoad(t *testing.T) {
 			conn.Close()
 		}
 	}()
-	broken := errors.New("as it should be")
+	errExpected := errors.New("expected")
 	load := StartLoad(t, 3, func(client int) error {
 		conn, err := net.Dial("tcp", ln.Addr().String())
 		if err != nil {
@@ -108,7 +115,7 @@ func TestLoad(t *testing.T) {
 		defer conn.Close()
 		if client == 2 {
 			time.Sleep(time.Millisecond)
-			return broken
+			return errExpected
 		}
 		return nil
 	})
@@ -120,14 +127,32 @@ func TestLoad(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	for _, err := range r.Errors {
-		if err != broken {
+		if err != errExpected {
 			t.Error(err)
 		}
 	}
-	if s := r.String(); !strings.Contains(s, "requests, ") || !strings.HasSuffix(s, "first error: as it should be") {
+	if s := r.String(); !strings.Contains(s, " requests, ") ||
+		!strings.HasSuffix(s, ", first error: expected") {
 		t.Error(s)
 	}
 	if again := load.Stop(); again.Requests != r.Requests {
-		t.Errorf("after the end: %v", again)
+		t.Errorf("result after Stop: %v", again)
+	}
+}
+
+// LoadResult keeps the first thousand errors (maxLoadErrors) and counts all.
+func TestMaxLoadErrors(t *testing.T) {
+	l := &Load{changed: make(chan struct{})}
+	for i := range 1001 {
+		l.record(fmt.Errorf("error %d", i), time.Duration(i))
+	}
+	l.record(nil, 0)
+	r := l.result
+	if r.Requests != 1002 || r.Failed != 1001 || len(r.Errors) != 1000 || r.Longest != 1000 {
+		t.Errorf("%d requests, %d failed, %d errors, longest %d; want 1002, 1001, 1000, 1000",
+			r.Requests, r.Failed, len(r.Errors), r.Longest)
+	}
+	if r.Errors[999].Error() != "error 999" {
+		t.Errorf("last error: %v", r.Errors[999])
 	}
 }

@@ -6,7 +6,8 @@ import (
 	"syscall"
 )
 
-// asInit starts the command by way of a shell, which mounts what the namespace needs and then becomes the command.
+// asInit starts the command through a shell, which mounts the /proc of the
+// namespace and then executes the command.
 func (p *Program) asInit() error {
 	if _, err := exec.LookPath("mount"); err != nil {
 		return err

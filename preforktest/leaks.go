@@ -2,9 +2,7 @@ package preforktest
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -13,15 +11,18 @@ import (
 	"time"
 )
 
-// NoLeaks notes which goroutines, descriptors and children the test process has, and fails the test by t.Errorf if it has
-// others when the test ends; they are given 10 seconds to go. It is called before what it is to observe, since
-// cleanups run in reverse order, and not in a test that runs in parallel, which would see the doings of others.
-// A descriptor that the garbage collector would have closed some time later counts as left.
+// NoLeaks records the goroutines, descriptors and children of the test process.
+// If there are others when the test ends, and they do not disappear within 10
+// seconds, NoLeaks fails the test with t.Errorf. It must be called first,
+// because cleanups run in reverse order. It must not be called in a parallel
+// test, because it would see goroutines of other tests.
 //
-// Goroutines of os/signal do not count. Children, live or zombies, are compared on Linux; descriptors on Unix systems.
+// Goroutines of os/signal do not count. A descriptor that the garbage collector
+// would close later counts as a leak. Children, live or zombies, are compared
+// on Linux; descriptors on Unix systems.
 func NoLeaks(t testing.TB) {
 	t.Helper()
-	noLeaks(t, leakWait)
+	noLeaks(t, leakTimeout)
 }
 
 func noLeaks(t testing.TB, limit time.Duration) {
@@ -34,35 +35,8 @@ func noLeaks(t testing.TB, limit time.Duration) {
 	})
 }
 
-// TempDir returns a new directory for files that the programs of a test must not leave behind: sockets, pid files,
-// temporary files. When the test ends, each file still in it fails the test by t.Errorf, and all is removed. Its
-// path is short enough for Unix sockets, which that of t.TempDir is not always. It is called before Start, since
-// cleanups run in reverse order. It fails the test if it cannot be made.
-func TempDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "pft")
-	if err != nil {
-		t.Fatalf("preforktest: %v", err)
-	}
-	t.Cleanup(func() {
-		t.Helper()
-		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-			if err == nil && path != dir {
-				t.Errorf("preforktest: left behind: %s (%v)", path, entry.Type())
-			}
-			return err
-		})
-		if err == nil {
-			err = os.RemoveAll(dir)
-		}
-		if err != nil {
-			t.Errorf("preforktest: %v", err)
-		}
-	})
-	return dir
-}
-
-// A snapshot is what the process has at one time; what a system does not tell is empty.
+// A snapshot holds the resources of this process at one time. A map is empty if
+// the system does not provide it.
 type snapshot struct {
 	goroutines  map[string]string // stack by number
 	descriptors map[int]string
@@ -80,8 +54,8 @@ func takeSnapshot() snapshot {
 	return s
 }
 
-// initPoller makes the runtime open the descriptors of its poller, which it does with the first file that needs it, and
-// which it keeps.
+// initPoller makes the runtime open the descriptors of its poller. The runtime
+// opens them with the first file that needs them, and keeps them.
 func initPoller() {
 	if r, w, err := os.Pipe(); err == nil {
 		r.Close()
@@ -89,9 +63,11 @@ func initPoller() {
 	}
 }
 
-// waitNoLeaks returns what is there that was not in s, once there is nothing or limit has passed. Nobody is told
-// when a goroutine has ended, so it looks again and again. The garbage of that must not start a collection, which would
-// close descriptors that were forgotten, and make it a matter of chance whether they are reported.
+// waitNoLeaks returns the resources that are not in s, once there are none or
+// limit has passed. It polls, because the exit of a goroutine sends no
+// notification. It turns the collector off: the garbage of polling could start a
+// collection, which would close forgotten descriptors and make the result
+// random.
 func (s snapshot) waitNoLeaks(limit time.Duration) (leaks []string) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	poll(limit, func() bool {
@@ -101,33 +77,33 @@ func (s snapshot) waitNoLeaks(limit time.Duration) (leaks []string) {
 	return leaks
 }
 
-// leaks returns what is in now and was not in s.
+// leaks returns the resources in now that are not in s.
 func (s snapshot) leaks(now snapshot) (leaks []string) {
 	for id, stack := range now.goroutines {
 		if _, ok := s.goroutines[id]; !ok {
-			leaks = append(leaks, "goroutine left:\n"+stack)
+			leaks = append(leaks, "leaked goroutine:\n"+stack)
 		}
 	}
 	for fd, name := range now.descriptors {
-		// A number that means another file now was closed and opened again.
-		if before, ok := s.descriptors[fd]; !ok || openName(before) != openName(name) {
-			leaks = append(leaks, fmt.Sprintf("descriptor left: %d %s", fd, name))
+		// A number that refers to another file was closed and opened again.
+		if before, ok := s.descriptors[fd]; !ok || trimDeleted(before) != trimDeleted(name) {
+			leaks = append(leaks, fmt.Sprintf("leaked descriptor: %d %s", fd, name))
 		}
 	}
 	for pid, c := range now.children {
 		if _, ok := s.children[pid]; !ok {
-			leaks = append(leaks, "child process left: "+c.String())
+			leaks = append(leaks, "leftover child process: "+c.String())
 		}
 	}
 	slices.Sort(leaks)
 	return leaks
 }
 
-// openName is the same before and after the file was removed.
-func openName(name string) string { return strings.TrimSuffix(name, " (deleted)") }
+// trimDeleted makes the name the same before and after the file is removed.
+func trimDeleted(name string) string { return strings.TrimSuffix(name, " (deleted)") }
 
-// goroutines returns the stacks of all goroutines by their numbers, but for the one that calls, and those that os/signal
-// starts with the first Notify and never ends.
+// goroutines returns the stacks of all goroutines by number, except the calling
+// one and those of os/signal, which start with the first Notify and never exit.
 func goroutines() map[string]string {
 	buf := make([]byte, 1<<16)
 	for {
@@ -136,12 +112,13 @@ func goroutines() map[string]string {
 			buf = buf[:n]
 			break
 		}
-		buf = make([]byte, 2*len(buf)) // it may have been cut off
+		buf = make([]byte, 2*len(buf)) // the stacks may be truncated
 	}
 	stacks := make(map[string]string)
 	for _, stack := range strings.Split(string(buf), "\n\n")[1:] { // the first is the caller's
 		id, _, _ := strings.Cut(strings.TrimPrefix(stack, "goroutine "), " ")
-		if !strings.Contains(stack, "\nos/signal.loop(") && !strings.Contains(stack, "os/signal.signal_recv(") {
+		if !strings.Contains(stack, "\nos/signal.loop(") &&
+			!strings.Contains(stack, "os/signal.signal_recv(") {
 			stacks[id] = strings.TrimSpace(stack)
 		}
 	}

@@ -7,50 +7,51 @@ import (
 	"time"
 )
 
-// A Load is clients that send requests to a program from outside, one after the other each, while a test has something happen to
-// the program.
+// A Load is a number of clients that send requests to a program while a test
+// does something else to it. StartLoad makes one.
 type Load struct {
 	t       testing.TB
 	stop    chan struct{}
 	clients sync.WaitGroup
 
 	mu      sync.Mutex
-	changed chan struct{} // closed and replaced with every request that is done
+	changed chan struct{} // closed and replaced after each request
 	result  LoadResult
 }
 
-// LoadResult is what came of the requests.
+// LoadResult counts the requests of a Load.
 type LoadResult struct {
-	Requests int           // that were done, with or without an error
-	Errors   []error       // of those that failed: the first thousand
-	Failed   int           // how many there were
-	Longest  time.Duration // that a request took
+	Requests int           // finished requests, failed ones included
+	Errors   []error       // errors of the first thousand failed requests
+	Failed   int           // failed requests
+	Longest  time.Duration // duration of the longest request
 }
 
-// String is the result in one line.
+// String returns the result in one line.
 func (r LoadResult) String() string {
-	s := fmt.Sprintf("%d requests, %d failed, the longest took %v", r.Requests, r.Failed, r.Longest.Round(time.Millisecond))
+	s := fmt.Sprintf("%d requests, %d failed, longest %v",
+		r.Requests, r.Failed, r.Longest.Round(time.Millisecond))
 	if len(r.Errors) > 0 {
-		s += fmt.Sprintf("; the first error: %v", r.Errors[0])
+		s += fmt.Sprintf(", first error: %v", r.Errors[0])
 	}
 	return s
 }
 
-// StartLoad has so many clients call request again and again, until Stop, which is called when the test ends at the latest. The
-// number of the client is passed on: of one client no two requests are under way. A client does not pause, unless
-// request does; it goes on after an error.
+// maxLoadErrors bounds LoadResult.Errors.
+const maxLoadErrors = 1000
+
+// StartLoad starts clients that call request repeatedly until Stop, which is
+// also called when the test ends. The argument of request is the number of the
+// client, from 0. Each client has one request in flight at a time. It does not
+// pause between requests and continues after an error.
 func StartLoad(t testing.TB, clients int, request func(client int) error) *Load {
 	l := &Load{t: t, stop: make(chan struct{}), changed: make(chan struct{})}
 	for i := range clients {
 		l.clients.Go(func() {
-			for {
-				select {
-				case <-l.stop:
-					return
-				default:
-					began := time.Now()
-					l.done(request(i), time.Since(began))
-				}
+			for !waitClosed(l.stop, 0) {
+				began := time.Now()
+				err := request(i)
+				l.record(err, time.Since(began))
 			}
 		})
 	}
@@ -58,14 +59,14 @@ func StartLoad(t testing.TB, clients int, request func(client int) error) *Load 
 	return l
 }
 
-func (l *Load) done(err error, took time.Duration) {
+func (l *Load) record(err error, took time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.result.Requests++
 	l.result.Longest = max(l.result.Longest, took)
 	if err != nil {
 		l.result.Failed++
-		if len(l.result.Errors) < 1000 {
+		if len(l.result.Errors) < maxLoadErrors {
 			l.result.Errors = append(l.result.Errors, err)
 		}
 	}
@@ -73,7 +74,8 @@ func (l *Load) done(err error, took time.Duration) {
 	l.changed = make(chan struct{})
 }
 
-// Await waits until n more requests are done, and fails the test if that takes too long.
+// Await waits until n more requests are finished. It fails the test if that
+// takes too long.
 func (l *Load) Await(n int) {
 	l.t.Helper()
 	timeout := time.NewTimer(waitLimit(l.t))
@@ -92,17 +94,16 @@ func (l *Load) Await(n int) {
 		select {
 		case <-changed:
 		case <-timeout.C:
-			l.t.Fatalf("preforktest: load: %d of %d requests were done", done-first, n)
+			l.t.Fatalf("preforktest: load: %d of %d requests finished", done-first, n)
 		}
 	}
 }
 
-// Stop ends the load, when the requests that are under way are done, and returns what came of all.
+// Stop stops the clients, waits for the requests in flight, and returns the
+// result of all requests. Further calls return the same result.
 func (l *Load) Stop() LoadResult {
 	l.mu.Lock()
-	select {
-	case <-l.stop:
-	default:
+	if !waitClosed(l.stop, 0) {
 		close(l.stop)
 	}
 	l.mu.Unlock()

@@ -1,6 +1,7 @@
 package preforktest
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,32 +12,23 @@ import (
 	"time"
 )
 
-var programs = make(map[string]func())
+func TestMain(m *testing.M) { Main(m, nil) }
 
-// register adds a program, beside the test that uses it.
-func register(name string, program func()) struct{} {
-	if programs[name] != nil {
-		panic("two programs " + name)
-	}
-	programs[name] = program
-	return struct{}{}
-}
-
-func TestMain(m *testing.M) { Main(m, programs) }
-
-// fakeT stands for a test that fails, which a real one may not.
+// fakeT replaces a test that fails or is skipped.
 type fakeT struct {
 	testing.TB
-	errors, logs []string
-	fatal        bool
-	cleanups     []func()
-	deadline     time.Time
+	errors, logs   []string
+	fatal, skipped bool
+	cleanups       []func()
+	deadline       time.Time
+	tempDir        string
 }
 
 func (t *fakeT) Helper()                     {}
 func (t *fakeT) Failed() bool                { return len(t.errors) > 0 }
 func (t *fakeT) Cleanup(f func())            { t.cleanups = append(t.cleanups, f) }
 func (t *fakeT) Deadline() (time.Time, bool) { return t.deadline, !t.deadline.IsZero() }
+func (t *fakeT) TempDir() string             { return t.tempDir }
 func (t *fakeT) Logf(format string, args ...any) {
 	t.logs = append(t.logs, fmt.Sprintf(format, args...))
 }
@@ -48,15 +40,21 @@ func (t *fakeT) Fatalf(format string, args ...any) {
 	t.fatal = true
 	runtime.Goexit()
 }
+func (t *fakeT) Skipf(format string, args ...any) {
+	t.Logf(format, args...)
+	t.skipped = true
+	runtime.Goexit()
+}
 
-// run runs test and its cleanups in one goroutine, as package testing does, and returns when they are done.
+// run runs test and its cleanups in one goroutine, as package testing does, and
+// returns after them.
 func (t *fakeT) run(test func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done) // also after Goexit
 		defer func() {
 			for _, f := range t.cleanups {
-				defer f() // the last first
+				defer f() // in reverse order
 			}
 		}()
 		test()
@@ -64,7 +62,8 @@ func (t *fakeT) run(test func()) {
 	<-done
 }
 
-// wantErrors wants one error that contains each of these, and no other.
+// wantErrors fails the real test unless there is one error that contains each
+// of these, and no other.
 func (t *fakeT) wantErrors(real *testing.T, wants ...string) {
 	real.Helper()
 	ok := len(t.errors) == len(wants)
@@ -76,7 +75,7 @@ func (t *fakeT) wantErrors(real *testing.T, wants ...string) {
 	}
 }
 
-// selfCommand runs the test binary, in a process that does not run tests whatever happens.
+// selfCommand returns the test binary as a command that never runs tests.
 func selfCommand(t testing.TB, env ...string) *Program {
 	t.Helper()
 	path, err := os.Executable()
@@ -88,43 +87,44 @@ func selfCommand(t testing.TB, env ...string) *Program {
 	return p
 }
 
-// A test binary that is started by a test but is to be no program would start itself again.
+// A test binary that a test starts without the name of a program would start
+// itself without end.
 func TestRefusesToRunTests(t *testing.T) {
 	t.Parallel()
 	p := selfCommand(t).Start()
-	p.Expect(`no tests are run here.*PREFORKTEST_ID`)
+	p.Expect(`tests refused.*PREFORKTEST_ID`)
 	if code := p.Wait().ExitCode(); code != 2 {
 		t.Errorf("exit code %d", code)
 	}
 	p = selfCommand(t, programVar+"=nonsense").Start()
-	p.Expect(`given no program "nonsense"`)
+	p.Expect(`program "nonsense" of PREFORKTEST_PROGRAM is not registered`)
 	if code := p.Wait().ExitCode(); code != 2 {
 		t.Errorf("exit code %d", code)
 	}
 }
 
-var _ = register("again", func() {
+func init() { Register("again", again) }
+
+// again starts its binary with an empty environment.
+func again() {
 	path, _ := os.Executable()
 	cmd := exec.Command(path, os.Args[1:]...)
 	cmd.Env = []string{}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Run()
 	os.Exit(cmd.ProcessState.ExitCode())
-})
+}
 
-// A worker that is started with an empty environment is the worst case of the above.
 func TestRefusesWithoutEnvironment(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("needs /proc")
-	}
+	linuxOnly(t)
 	t.Parallel()
 	p := Start(t, "again", "-test.run=^$")
-	p.Expect(`no tests are run here.*the parent, \d+, runs the same binary`)
+	p.Expect(`tests refused.*the parent, \d+, runs the same binary`)
 	if code := p.Wait().ExitCode(); code != 2 {
 		t.Errorf("exit code %d", code)
 	}
 	if !sameCommand(os.Getpid()) || sameCommand(os.Getppid()) {
-		t.Error("sameCommand: wrong about this process or its parent")
+		t.Error("sameCommand: wrong result for this process or its parent")
 	}
 }
 
@@ -132,15 +132,19 @@ func TestNewRefusesUnknownProgram(t *testing.T) {
 	t.Parallel()
 	ft := &fakeT{}
 	ft.run(func() { Start(ft, "nonsense") })
-	ft.wantErrors(t, `program "nonsense": Main was given no program`)
+	ft.wantErrors(t, `program "nonsense": not registered: call Register`)
 }
 
-// suite is a run of tests that leaves things behind, as its arguments say.
-var _ = register("suite", func() {
-	leave := os.Args[1]
+func init() { Register("suite", suite) }
+
+// suite is a run of tests that leaks the resource of its argument.
+func suite() {
+	leak := os.Args[1]
+	programs := newRegistry()
+	programs.register("stale", &entry{run: func() {}})
 	code := runTests(func() int {
 		fmt.Println("running")
-		switch leave {
+		switch leak {
 		case "goroutine":
 			go forever()
 		case "descriptor":
@@ -148,7 +152,7 @@ var _ = register("suite", func() {
 			kept = append(kept, r)
 		case "child":
 			cmd := exec.Command(os.Args[0], "nothing")
-			cmd.Stdout = os.Stdout // so that WaitGone waits for it
+			cmd.Stdout = os.Stdout // WaitGone waits for it
 			if err := cmd.Start(); err != nil {
 				panic(err)
 			}
@@ -156,31 +160,29 @@ var _ = register("suite", func() {
 		case "failure":
 			return 3
 		case "used":
-			useProgram("stale")
+			programs.use("stale")
 		}
 		return 0
-	}, map[string]func(){"stale": func() {}}, 50*time.Millisecond)
+	}, programs, 50*time.Millisecond)
 	os.Exit(code)
-})
+}
 
-// kept keeps the garbage collector from tidying up.
+// kept protects leaked resources from the garbage collector.
 var kept []any
 
 func forever() { <-make(chan struct{}) }
 
 func TestRunTests(t *testing.T) {
-	for leave, want := range map[string]string{
-		"goroutine":  `^preforktest: goroutine left:`,
-		"descriptor": `^preforktest: descriptor left: \d+ pipe:`,
-		"child":      `^preforktest: child process left: pid \d+`,
+	for leak, want := range map[string]string{
+		"goroutine":  `^preforktest: leaked goroutine:`,
+		"descriptor": `^preforktest: leaked descriptor: \d+ pipe:`,
+		"child":      `^preforktest: leftover child process: pid \d+`,
 		"nothing":    `^preforktest: no test starts program "stale"`,
 	} {
-		t.Run(leave, func(t *testing.T) {
-			if runtime.GOOS != "linux" {
-				t.Skip("messages of /proc")
-			}
+		t.Run(leak, func(t *testing.T) {
+			linuxOnly(t)
 			t.Parallel()
-			p := Start(t, "suite", leave)
+			p := Start(t, "suite", leak)
 			p.Expect("^running$")
 			p.Expect(want)
 			if code := p.Wait().ExitCode(); code != 1 {
@@ -189,47 +191,36 @@ func TestRunTests(t *testing.T) {
 			p.WaitGone()
 		})
 	}
-	for leave, want := range map[string]int{"used": 0, "failure": 3} {
-		p := Start(t, "suite", leave)
+	for leak, want := range map[string]int{"used": 0, "failure": 3} {
+		p := Start(t, "suite", leak)
 		if code := p.Wait().ExitCode(); code != want {
-			t.Errorf("%s: exit code %d, want %d", leave, code, want)
+			t.Errorf("%s: exit code %d, want %d", leak, code, want)
 		}
 		p.WaitGone()
 		if got := p.Lines(); !slices.Equal(got, []string{"running"}) {
-			t.Errorf("%s: %q", leave, got)
+			t.Errorf("%s: %q", leak, got)
 		}
 	}
 }
 
-func TestWaitFor(t *testing.T) {
-	t.Parallel()
-	n := 0
-	WaitFor(t, "three calls", func() bool { n++; return n == 3 })
-	if n != 3 {
-		t.Errorf("%d calls", n)
+// A run is incomplete if a flag excludes tests.
+func TestCompleteRun(t *testing.T) {
+	flags := map[string]string{
+		"test.run": "x", "test.skip": "x", "test.short": "true", "test.list": "x", "test.count": "0",
 	}
-	ft := &fakeT{deadline: time.Now().Add(20 * time.Millisecond)}
-	ft.run(func() { WaitFor(ft, "the impossible", func() bool { return false }) })
-	ft.wantErrors(t, "the impossible: not so after")
-	if !ft.fatal {
-		t.Error("not fatal")
+	for name := range flags {
+		f := flag.Lookup(name)
+		defer flag.Set(name, f.Value.String())
+		flag.Set(name, f.DefValue)
 	}
-}
-
-func TestWaitLimit(t *testing.T) {
-	t.Parallel()
-	for left, want := range map[time.Duration]time.Duration{
-		0:                fatalWait, // no deadline
-		time.Hour:        fatalWait,
-		10 * time.Second: 9 * time.Second,
-		-time.Second:     0,
-	} {
-		ft := &fakeT{}
-		if left != 0 {
-			ft.deadline = time.Now().Add(left)
+	if !completeRun() {
+		t.Error("the run without flags is not complete")
+	}
+	for name, value := range flags {
+		flag.Set(name, value)
+		if completeRun() {
+			t.Errorf("the run with -%s=%s is complete", name, value)
 		}
-		if got := waitLimit(ft); got > want || got < want-5*time.Second {
-			t.Errorf("deadline in %v: %v, want %v", left, got, want)
-		}
+		flag.Set(name, flag.Lookup(name).DefValue)
 	}
 }

@@ -10,23 +10,24 @@ import (
 	"time"
 )
 
-// output is what a program has written. One goroutine reads, the test's consumes.
+// output holds the output of a program. One goroutine reads it, the test's
+// goroutine consumes it.
 type output struct {
 	source  *os.File
-	pipe    string // what /proc calls the pipe, or "" where it calls it nothing
+	pipe    string // the name of the pipe in /proc, or ""
 	started time.Time
-	eof     chan struct{} // closed when no process holds the pipe any more, or it was closed here
-	eofTime time.Time     // valid when eof is closed
+	eof     chan struct{} // closed when no process holds the pipe, or Stop closed it
+	eofTime time.Time     // valid once eof is closed
 
 	mu      sync.Mutex
 	lines   []line
-	next    int           // the first line that was not yet consumed
-	changed chan struct{} // closed and replaced with every line
+	next    int           // index of the first line that is not consumed
+	changed chan struct{} // closed and replaced with each line
 }
 
 type line struct {
 	text string
-	at   time.Duration // since the start, for the transcript
+	at   time.Duration // since the start
 }
 
 // attach prepares for reading from r.
@@ -36,7 +37,8 @@ func (o *output) attach(r *os.File) {
 	o.eof = make(chan struct{})
 }
 
-// read takes line after line up to the end. A last one without an end of line counts too.
+// read reads lines until the end of the output. A last line without a newline
+// counts too.
 func (o *output) read() {
 	for in := bufio.NewReader(o.source); ; {
 		text, err := in.ReadString('\n')
@@ -59,9 +61,9 @@ func (o *output) add(text string) {
 	o.changed = make(chan struct{})
 }
 
-// take consumes lines up to and including the first that matches. If there is none, it returns a channel that is closed
-// when there is another line.
-func (o *output) take(match func(string) []string) (found []string, more <-chan struct{}) {
+// consume consumes lines up to and including the first that matches. If none
+// matches, it returns a channel that is closed when there is another line.
+func (o *output) consume(match func(string) []string) (found []string, more <-chan struct{}) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for o.next < len(o.lines) {
@@ -74,8 +76,9 @@ func (o *output) take(match func(string) []string) (found []string, more <-chan 
 	return nil, o.changed
 }
 
-// Lines returns a copy of the lines read so far from stdout and stderr, in the order in which they were written, without
-// their ends. It does not wait.
+// Lines returns a copy of the lines read so far from stdout and stderr, in the
+// order in which they were written, without newlines. It does not wait. It is
+// safe for concurrent use.
 func (p *Program) Lines() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,10 +89,12 @@ func (p *Program) Lines() []string {
 	return texts
 }
 
-// shownLines bounds the transcript in a message: a program in a crash loop writes without end.
+// shownLines bounds the transcript: a program in a crash loop writes without
+// end.
 const shownLines = 200
 
-// transcript is the output for a human, with the seconds since the start, and a mark where consuming has stopped.
+// transcript returns the output with the seconds since the start. It marks the
+// lines that are not consumed.
 func (o *output) transcript() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -112,26 +117,26 @@ func (o *output) transcript() string {
 	return b.String()
 }
 
-// Expect waits for the next line that the regular expression pattern matches, consumes it and those before it, and
-// returns the match and its submatches, as FindStringSubmatch does. It fails the test if the output ends first, which it
-// does when every process that holds it has ended, or if the line does not come.
+// Expect waits for the next line that the regular expression pattern matches.
+// It consumes that line and those before it, and returns the match and its
+// submatches, as FindStringSubmatch does. It fails the test if no line matches
+// in time, or if the output ends first: that is when every process that holds
+// it has exited.
 func (p *Program) Expect(pattern string) []string {
 	p.t.Helper()
 	return p.ExpectN(1, pattern)[0]
 }
 
-// ExpectN is Expect n times, for lines that come from several processes; the limit of time is for all of them together.
+// ExpectN calls Expect n times, with one timeout for all. It is for lines of
+// several processes.
 func (p *Program) ExpectN(n int, pattern string) [][]string {
 	p.t.Helper()
-	re, err := regexp.Compile(pattern)
-	if err != nil {
-		p.fatalf("%v", err)
-	}
+	re := p.compile(pattern)
 	timeout := time.NewTimer(waitLimit(p.t))
 	defer timeout.Stop()
 	var all [][]string
 	for len(all) < n {
-		found, problem := p.await(re.FindStringSubmatch, timeout.C)
+		found, problem := p.awaitLine(re.FindStringSubmatch, timeout.C)
 		if problem != "" {
 			p.fatalf("line %d of %d that matches %q: %s", len(all)+1, n, pattern, problem)
 		}
@@ -140,72 +145,81 @@ func (p *Program) ExpectN(n int, pattern string) [][]string {
 	return all
 }
 
-// ExpectAll waits until each of the regular expressions patterns has matched a line, in any order, a line counting for the
-// first of them that it matches and that still waits for one. It consumes the lines up to there, and returns the matches in the order of the patterns.
-// It is for lines of several processes.
+// ExpectAll waits until each of the regular expressions has matched a line, in
+// any order. A line counts for the first pattern that matches it and has no
+// line yet. ExpectAll consumes the lines up to the last match, and returns the
+// matches in the order of the patterns. It is for lines of several processes.
 func (p *Program) ExpectAll(patterns ...string) [][]string {
 	p.t.Helper()
-	waiting := make([]*regexp.Regexp, len(patterns))
+	missing := make([]*regexp.Regexp, len(patterns)) // nil once matched
 	for i, pattern := range patterns {
-		re, err := regexp.Compile(pattern)
-		if err != nil {
-			p.fatalf("%v", err)
-		}
-		waiting[i] = re
+		missing[i] = p.compile(pattern)
 	}
 	timeout := time.NewTimer(waitLimit(p.t))
 	defer timeout.Stop()
 	all := make([][]string, len(patterns))
-	for n := range patterns {
-		_, problem := p.await(func(text string) []string {
-			for i, re := range waiting {
-				if re == nil {
-					continue
-				}
-				if all[i] = re.FindStringSubmatch(text); all[i] != nil {
-					waiting[i] = nil
-					return all[i]
-				}
+	match := func(text string) []string {
+		for i, re := range missing {
+			if re == nil {
+				continue
 			}
-			return nil
-		}, timeout.C)
-		if problem != "" {
-			p.fatalf("%d of %d lines, of those that match %q this is left: %v: %s", n, len(patterns), patterns, waiting, problem)
+			if all[i] = re.FindStringSubmatch(text); all[i] != nil {
+				missing[i] = nil
+				return all[i]
+			}
+		}
+		return nil
+	}
+	for n := range patterns {
+		if _, problem := p.awaitLine(match, timeout.C); problem != "" {
+			p.fatalf("%d of %d lines, no line for %v: %s", n, len(patterns), missing, problem)
 		}
 	}
 	return all
 }
 
-// NextLine waits for the next line that was not yet consumed, consumes it and returns it. It fails the test if the output
-// ends first, or if no line comes.
+// NextLine waits for the next line that is not consumed, consumes it and
+// returns it. It fails the test if the output ends first, or if no line is
+// written in time.
 func (p *Program) NextLine() string {
 	p.t.Helper()
 	timeout := time.NewTimer(waitLimit(p.t))
 	defer timeout.Stop()
-	found, problem := p.await(func(text string) []string { return []string{text} }, timeout.C)
+	found, problem := p.awaitLine(func(text string) []string { return []string{text} }, timeout.C)
 	if problem != "" {
 		p.fatalf("next line: %s", problem)
 	}
 	return found[0]
 }
 
-// await waits for a line that matches, or says why there will be none.
-func (p *Program) await(match func(string) []string, timeout <-chan time.Time) (found []string, problem string) {
+func (p *Program) compile(pattern string) *regexp.Regexp {
+	p.t.Helper()
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		p.fatalf("%v", err)
+	}
+	return re
+}
+
+// awaitLine waits for a line that matches, or returns the reason why there is
+// none.
+func (p *Program) awaitLine(match func(string) []string, timeout <-chan time.Time) (
+	found []string, problem string) {
 	for {
-		atEnd := waitClosed(p.eof, 0) // before the look at the lines: none is added after
-		found, more := p.take(match)
+		atEOF := waitClosed(p.eof, 0) // before reading the lines: none is added after it
+		found, more := p.consume(match)
 		if found != nil {
 			return found, ""
 		}
-		if atEnd {
-			p.waitDone(leakWait) // the message is to say how the program ended
-			return nil, "the output has ended"
+		if atEOF {
+			p.waitDone(leakTimeout) // so that the message has the exit status
+			return nil, "end of the output"
 		}
 		select {
 		case <-more:
 		case <-p.eof:
 		case <-timeout:
-			return nil, "it has not come"
+			return nil, "timeout"
 		}
 	}
 }

@@ -10,17 +10,21 @@ import (
 	"time"
 )
 
-// The program "talk" writes its arguments, in turn to stdout and stderr, and ends with status 7.
-var _ = register("talk", func() {
+func init() { Register("print", printArgs) }
+
+// printArgs writes its arguments alternately to stdout and stderr, and exits
+// with status 7.
+func printArgs() {
 	for i, arg := range os.Args[1:] {
 		fmt.Fprint([]*os.File{os.Stdout, os.Stderr}[i%2], arg)
 	}
 	os.Exit(7)
-})
+}
 
 func TestOutputIsInOrder(t *testing.T) {
 	t.Parallel()
-	p := Start(t, "talk", "one\n", "two\n", "thr", "ee\n", "\n", "four\r\n", strings.Repeat("x", 100_000)+"\n", "last")
+	long := strings.Repeat("x", 100_000)
+	p := Start(t, "print", "one\n", "two\n", "thr", "ee\n", "\n", "four\r\n", long+"\n", "last")
 	if got := p.NextLine(); got != "one" {
 		t.Errorf("first line %q", got)
 	}
@@ -34,20 +38,35 @@ func TestOutputIsInOrder(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	p.WaitGone()
-	want := []string{"one", "two", "three", "", "four", strings.Repeat("x", 100_000), "last"}
+	want := []string{"one", "two", "three", "", "four", long, "last"}
 	if got := p.Lines(); !slices.Equal(got, want) {
 		t.Errorf("lines %.80q", got)
 	}
-	p.Expect("^last$") // what was read before it is asked for is there as well
+	p.Expect("^last$") // a line that was read before Expect is called
+}
+
+func TestExpectAll(t *testing.T) {
+	t.Parallel()
+	p := Start(t, "print", "b 1\n", "a 1\n", "noise\n", "a 2\n", "end\n")
+	got := p.ExpectAll(`^a (\d)$`, `^a (2)$`, `^b`)
+	if fmt.Sprint(got) != "[[a 1 1] [a 2 2] [b]]" {
+		t.Errorf("matches %q", got)
+	}
+	if line := p.NextLine(); line != "end" {
+		t.Errorf("next line %q, want the one after the last match", line)
+	}
+	ft := &fakeT{}
+	ft.run(func() { Start(ft, "print", "a\n").ExpectAll("a", "b") })
+	ft.wantErrors(t, `1 of 2 lines, no line for [<nil> b]: end of the output`)
 }
 
 func TestExpectFails(t *testing.T) {
 	t.Parallel()
 	for want, expect := range map[string]func(*Program){
-		`exit status 7): line 2 of 2 that matches "l": the output has ended`: func(p *Program) {
+		`exit status 7): line 2 of 2 that matches "l": end of the output`: func(p *Program) {
 			p.ExpectN(2, "l")
 		},
-		`next line: the output has ended`: func(p *Program) {
+		`next line: end of the output`: func(p *Program) {
 			p.ExpectN(2, "")
 			p.NextLine()
 		},
@@ -56,7 +75,7 @@ func TestExpectFails(t *testing.T) {
 		},
 	} {
 		ft := &fakeT{}
-		ft.run(func() { expect(Start(ft, "talk", "hello\n", "you\n")) })
+		ft.run(func() { expect(Start(ft, "print", "hello\n", "you\n")) })
 		ft.wantErrors(t, want)
 		if !ft.fatal {
 			t.Errorf("%s: not fatal", want)
@@ -69,34 +88,37 @@ func TestExpectFails(t *testing.T) {
 		ft.deadline = time.Now().Add(10 * time.Millisecond)
 		p.Expect("^never$")
 	})
-	ft.wantErrors(t, "running): line 1 of 1 that matches \"^never$\": it has not come")
+	ft.wantErrors(t, "running): line 1 of 1 that matches \"^never$\": timeout")
 }
 
+// The transcript has the last 200 lines (shownLines).
 func TestTranscript(t *testing.T) {
 	t.Parallel()
 	o := output{changed: make(chan struct{})}
 	if got := o.transcript(); got != "no output" {
 		t.Errorf("%q", got)
 	}
-	for i := range shownLines + 2 {
+	for i := range 202 {
 		o.add(fmt.Sprint("line ", i))
 	}
-	o.next = shownLines + 1
+	o.next = 201
 	got := o.transcript()
-	if !strings.Contains(got, "\n  (2 lines)\n") || strings.Contains(got, "line 1\n") || !strings.Contains(got, " line 2\n") {
-		t.Errorf("not the last %d lines: %s", shownLines, got)
+	if !strings.Contains(got, "\n  (2 lines)\n") || strings.Contains(got, "line 1\n") ||
+		!strings.Contains(got, " line 2\n") {
+		t.Errorf("not the last 200 lines: %s", got)
 	}
 	if marks := strings.Count(got, "\n>"); marks != 1 {
-		t.Errorf("%d lines marked, want the one not consumed", marks)
+		t.Errorf("%d lines marked, want the one that is not consumed", marks)
 	}
 }
 
-var _ = register("environ", func() {
+func init() { Register("environ", environ) }
+
+func environ() {
 	wd, _ := os.Getwd()
 	fmt.Println(os.Getenv("GORACE"), os.Getenv("MINE"), wd, os.Args[1:])
-})
+}
 
-// Cmd is the place for everything else.
 func TestCmdMayBeChanged(t *testing.T) {
 	t.Parallel()
 	p := New(t, "environ", "-a", "b")

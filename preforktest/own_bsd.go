@@ -4,8 +4,8 @@ package preforktest
 
 import "golang.org/x/sys/unix"
 
-// ownDescriptors asks for every number, since /dev/fd is a plain list of all numbers on OpenBSD and, where fdescfs is not
-// mounted, one of the first three on FreeBSD.
+// ownDescriptors tries every number. /dev/fd lists all numbers on OpenBSD, and
+// only the first three on FreeBSD if fdescfs is not mounted.
 func ownDescriptors() (map[int]string, error) {
 	open := make(map[int]string)
 	for fd := range 4096 {

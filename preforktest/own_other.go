@@ -2,6 +2,6 @@
 
 package preforktest
 
-func anyChild() bool { return false }
+func reapChild() bool { return false }
 
 func ownDescriptors() (map[int]string, error) { return nil, errUnsupported }

@@ -7,8 +7,9 @@ import (
 	"syscall"
 )
 
-// dieWithParent has the kernel kill the program when the test binary dies: by go test -timeout, say, or a panic, which run
-// no cleanup. What the program has started then has to notice that itself.
+// dieWithParent makes the kernel kill the program when the test binary dies, for
+// example by a panic or go test -timeout, which run no cleanup. Processes that
+// the program has started must detect that themselves.
 func dieWithParent(cmd *exec.Cmd) {
 	var attr syscall.SysProcAttr
 	if cmd.SysProcAttr != nil {

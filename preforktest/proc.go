@@ -5,15 +5,20 @@ import (
 	"strings"
 )
 
-// The functions of this file do not wait. They read /proc and need Linux, unless said otherwise: elsewhere their error
-// matches errors.ErrUnsupported. For a process that does not exist the error matches fs.ErrNotExist.
-
-// A Proc is a process as /proc described it.
+// A Proc describes a process, as read from /proc.
+//
+// The functions that read /proc do not wait. They need Linux; on other systems
+// their error matches errors.ErrUnsupported. If the process does not exist, it
+// matches fs.ErrNotExist.
 type Proc struct {
 	PID, PPID int
-	State     byte     // R running, S sleeping, D in disk wait, T stopped, Z zombie …, as in proc_pid_stat(5)
-	Comm      string   // the name of its main thread, at most 15 bytes
-	Cmdline   []string // nil in a zombie
+
+	// State is R for running, S for sleeping, D for disk wait, T for stopped or
+	// Z for zombie; proc_pid_stat(5) lists others.
+	State byte
+
+	Comm    string   // name of the main thread, at most 15 bytes
+	Cmdline []string // nil for a zombie
 }
 
 // String returns the process in one line, for messages.
@@ -25,7 +30,7 @@ func (p Proc) String() string {
 	return fmt.Sprintf("pid %d (parent %d, state %c) %s", p.PID, p.PPID, p.State, cmdline)
 }
 
-// list writes processes below each other, for messages.
+// list returns processes one per line, for messages.
 func list(procs []Proc) string {
 	var b strings.Builder
 	for _, p := range procs {
@@ -34,11 +39,12 @@ func list(procs []Proc) string {
 	return b.String()
 }
 
-// Children returns the child processes of a process, live ones and zombies, by ascending pid. A process that does not
-// exist has none. It needs Linux.
+// Children returns the child processes of a process, live or zombies, by
+// ascending pid. A process that does not exist has none. It needs Linux.
 func Children(pid int) ([]Proc, error) { return children(pid) }
 
-// Zombies returns the child processes of a process that have ended and were not waited for. It needs Linux.
+// Zombies returns the child processes of a process that have exited and were
+// not reaped. It needs Linux.
 func Zombies(pid int) ([]Proc, error) {
 	all, err := children(pid)
 	var zombies []Proc
@@ -50,18 +56,21 @@ func Zombies(pid int) ([]Proc, error) {
 	return zombies, err
 }
 
-// Descriptors returns the open descriptors of a process, each with what it refers to: a path, or a name such as
-// "pipe:[4711]". It needs Linux; on other Unix systems it works for the calling process, without what they refer to, and
-// only for the first 4096.
+// Descriptors returns the open descriptors of a process with the path of each
+// file, or a name such as "pipe:[4711]". It needs Linux. On other Unix systems
+// it works only for the calling process, without names and for the first 4096
+// descriptors.
 func Descriptors(pid int) (map[int]string, error) { return descriptors(pid) }
 
 // Threads returns the number of threads of a process. It needs Linux.
 func Threads(pid int) (int, error) { return threads(pid) }
 
-// ContextSwitches returns how often threads of a process have left a processor, by waiting or by being preempted. Those of
-// threads that have ended no longer count. It needs Linux.
+// ContextSwitches returns how often the threads of a process have left a
+// processor, by waiting or by preemption. Threads that have exited do not
+// count. It needs Linux.
 func ContextSwitches(pid int) (int64, error) { return contextSwitches(pid) }
 
-// PrivateMemory returns how many bytes of memory a process shares with no other: what its end would free. It needs Linux
-// and walks the page tables, which takes a millisecond or more.
+// PrivateMemory returns the bytes of memory that a process shares with no
+// other, which its exit would free. It walks the page tables, which takes a
+// millisecond or more. It needs Linux.
 func PrivateMemory(pid int) (int64, error) { return privateMemory(pid) }

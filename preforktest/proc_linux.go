@@ -12,29 +12,30 @@ import (
 	"syscall"
 )
 
-// procFile reads a file of a process. A process that ends between open and read gives ESRCH, which means no more than
-// that it does not exist.
+// procFile reads a file of a process. If the process exits between open and
+// read, the kernel returns ESRCH: the process does not exist.
 func procFile(pid int, name string) ([]byte, error) {
 	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), name))
-	return data, gone(err)
+	return data, notExist(err)
 }
 
-func gone(err error) error {
+func notExist(err error) error {
 	if errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("%w: %w", fs.ErrNotExist, err)
 	}
 	return err
 }
 
-// processes returns the processes that want is true for, by ascending pid. Those that end meanwhile are left out.
-func processes(want func(pid int) bool) ([]Proc, error) {
-	pids, err := numbers("/proc")
+// processes returns the processes for which match returns true, by ascending
+// pid, except those that exit during the call.
+func processes(match func(pid int) bool) ([]Proc, error) {
+	pids, err := numericNames("/proc")
 	if err != nil {
 		return nil, err
 	}
 	var procs []Proc
 	for _, pid := range pids {
-		if !want(pid) {
+		if !match(pid) {
 			continue
 		}
 		if p, err := readProc(pid); err == nil {
@@ -44,11 +45,12 @@ func processes(want func(pid int) bool) ([]Proc, error) {
 	return procs, nil
 }
 
-// numbers returns the names in a directory that are numbers: processes, threads, descriptors.
-func numbers(dir string) ([]int, error) {
+// numericNames returns the names in a directory that are numbers: processes,
+// threads or descriptors.
+func numericNames(dir string) ([]int, error) {
 	f, err := os.Open(dir)
 	if err != nil {
-		return nil, gone(err)
+		return nil, notExist(err)
 	}
 	defer f.Close()
 	names, err := f.Readdirnames(-1)
@@ -58,7 +60,7 @@ func numbers(dir string) ([]int, error) {
 			all = append(all, n)
 		}
 	}
-	return all, gone(err)
+	return all, notExist(err)
 }
 
 func readProc(pid int) (Proc, error) {
@@ -76,7 +78,8 @@ func readProc(pid int) (Proc, error) {
 	return p, nil
 }
 
-// parseStat reads "pid (comm) state ppid …". Comm is what the process calls itself and may hold brackets and spaces.
+// parseStat parses "pid (comm) state ppid …". The process sets comm, which may
+// contain brackets and spaces.
 func parseStat(stat string) (Proc, error) {
 	var p Proc
 	open, end := strings.IndexByte(stat, '('), strings.LastIndexByte(stat, ')')
@@ -107,13 +110,13 @@ func children(pid int) ([]Proc, error) {
 
 func descriptors(pid int) (map[int]string, error) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
-	fds, err := numbers(dir)
+	fds, err := numericNames(dir)
 	if err != nil {
 		return nil, err
 	}
 	open := make(map[int]string)
 	for _, fd := range fds {
-		// What is closed by now is not open: in this process, the descriptor that the directory was read from.
+		// In this process, the descriptor of the directory is closed by now.
 		if name, err := os.Readlink(filepath.Join(dir, strconv.Itoa(fd))); err == nil {
 			open[fd] = name
 		}
@@ -122,12 +125,12 @@ func descriptors(pid int) (map[int]string, error) {
 }
 
 func threads(pid int) (int, error) {
-	tids, err := numbers(fmt.Sprintf("/proc/%d/task", pid))
+	tids, err := numericNames(fmt.Sprintf("/proc/%d/task", pid))
 	return len(tids), err
 }
 
 func contextSwitches(pid int) (int64, error) {
-	tids, err := numbers(fmt.Sprintf("/proc/%d/task", pid))
+	tids, err := numericNames(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
 		return 0, err
 	}
@@ -135,7 +138,7 @@ func contextSwitches(pid int) (int64, error) {
 	for _, tid := range tids {
 		status, err := procFile(pid, fmt.Sprintf("task/%d/status", tid))
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // this thread has ended
+			continue // the thread has exited
 		}
 		if err != nil {
 			return 0, err
@@ -158,7 +161,8 @@ func privateMemory(pid int) (int64, error) {
 	return kib * 1024, err
 }
 
-// sumFields adds the numbers of lines "name: number …". Each name must be there.
+// sumFields adds the numbers of lines "name: number …". Each name must occur
+// once.
 func sumFields(text []byte, names ...string) (sum int64, err error) {
 	found := 0
 	for line := range strings.Lines(string(text)) {
@@ -181,13 +185,15 @@ func sumFields(text []byte, names ...string) (sum int64, err error) {
 	return sum, nil
 }
 
-// carries tells whether the process was started with this variable. In a zombie nothing of it is left.
-func carries(pid int, variable string) bool {
+// hasVariable reports whether the process was started with this environment
+// variable. It is false for a zombie.
+func hasVariable(pid int, variable string) bool {
 	environ, err := procFile(pid, "environ")
 	return err == nil && bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+variable+"\x00"))
 }
 
-// pipeName is what /proc calls the pipe, "pipe:[4711]", the same for both ends in all processes.
+// pipeName returns the name of the pipe in /proc, such as "pipe:[4711]". It is
+// the same for both ends in all processes.
 func pipeName(f *os.File) string {
 	info, err := f.Stat()
 	if err != nil {
@@ -200,18 +206,19 @@ func pipeName(f *os.File) string {
 	return fmt.Sprintf("pipe:[%d]", stat.Ino)
 }
 
-// holdsPipe tells whether the process has the pipe open for writing.
+// holdsPipe reports whether the process has the pipe open for writing.
 func holdsPipe(pid int, pipe string) bool {
 	open, _ := descriptors(pid)
 	for fd, name := range open {
 		if name != pipe {
 			continue
 		}
-		// The link's permissions are the mode in which the descriptor was opened.
+		// The permissions of the link are the mode of the descriptor.
 		info, err := os.Lstat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
 		if err == nil && info.Mode().Perm()&0o200 != 0 {
-			// A child of our own that was forked a moment ago still has all that we have open, this pipe perhaps, until it
-			// runs its program: that of another test, which is not to be killed.
+			// Between fork and exec, a child of this process has all of its
+			// descriptors open, including this pipe. The child may be the program of
+			// another test, which must not be killed.
 			process, err := readProc(pid)
 			return err == nil && process.PPID != os.Getpid()
 		}

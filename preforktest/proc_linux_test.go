@@ -61,9 +61,9 @@ func TestProcessNumbers(t *testing.T) {
 	})
 }
 
-// A child of the test binary itself is no descendant of a program, though it has the program's output open: until it runs
-// its own program, each child has everything open that the test binary had when it was forked. Killing it would be
-// killing the program of another test.
+// A child of the test binary is not a descendant of a program, even if it holds
+// the program's output. Between fork and exec, a child has all descriptors of
+// the test binary open. Killing it would kill the program of another test.
 func TestChildOfTheTestIsNoDescendant(t *testing.T) {
 	p := Start(t, "pool")
 	p.Expect("^ready$")

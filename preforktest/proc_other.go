@@ -24,7 +24,7 @@ func descriptors(pid int) (map[int]string, error) {
 	return ownDescriptors()
 }
 
-// Nothing is known of other processes, so none is ever killed for what it carries.
-func carries(int, string) bool   { return false }
-func holdsPipe(int, string) bool { return false }
-func pipeName(*os.File) string   { return "" }
+// Without /proc no other process is known to be a descendant, so none is killed.
+func hasVariable(int, string) bool { return false }
+func holdsPipe(int, string) bool   { return false }
+func pipeName(*os.File) string     { return "" }

@@ -11,22 +11,25 @@ import (
 	"testing"
 )
 
-var _ = register("negligent", func() {
+func init() { Register("noreap", noReap) }
+
+// noReap starts a child that exits at once, and does not reap it.
+func noReap() {
 	if len(os.Args) > 1 {
 		return
 	}
-	cmd := exec.Command(os.Args[0], "child") // ends at once, and is not waited for
+	cmd := exec.Command(os.Args[0], "child")
 	if err := cmd.Start(); err != nil {
 		panic(err)
 	}
 	fmt.Println("child", cmd.Process.Pid)
-	untilKilled()
-})
+	waitUntilKilled()
+}
 
 func TestZombies(t *testing.T) {
 	linuxOnly(t)
 	t.Parallel()
-	p := Start(t, "negligent")
+	p := Start(t, "noreap")
 	child, _ := strconv.Atoi(p.Expect(`^child (\d+)$`)[1])
 	WaitFor(t, "a zombie", func() bool {
 		zombies, err := Zombies(p.PID())
@@ -62,7 +65,7 @@ func TestNoSuchProcess(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		want = errors.ErrUnsupported
 	}
-	const pid = 1<<22 + 1 // above the highest that Linux gives
+	const pid = 1<<22 + 1 // above the highest pid of Linux
 	_, err1 := Descriptors(pid)
 	_, err2 := Threads(pid)
 	_, err3 := ContextSwitches(pid)

@@ -16,36 +16,43 @@ import (
 	"time"
 )
 
-// A Program is a program that a test runs, together with the processes that it starts in turn. It is made by New,
-// Command or Start. Before its Start no other method may be called. Methods that can fail the test are for the test's own
-// goroutine; Lines, PID and Descendants may be called from any.
+// A Program is a program that a test runs, and the processes that it starts.
+// New, Command or the function Start makes one. No other method may be called
+// before the method Start.
+//
+// Methods that can fail the test must be called by the test's own goroutine.
+// Lines, PID and Descendants are safe for concurrent use.
 type Program struct {
-	// Cmd may be changed until Start: its Env (which is filled in, so that variables can be appended), Dir, Stdin,
-	// ExtraFiles, SysProcAttr. It may also be replaced, to start the program through another one (env, strace,
-	// start_server). A Stdout or Stderr set here is not part of the Program's output. It and Stdin should be an *os.File:
-	// with another reader or writer the Program only counts as ended when everything is copied.
+	// Cmd may be changed until Start, above all its Dir, Stdin, ExtraFiles,
+	// SysProcAttr and Env, which is set so that variables can be appended. Cmd may
+	// also be replaced, to start the program through another one such as env,
+	// strace or start_server.
+	//
+	// A Stdout or Stderr set here is not part of the Program's output. It and
+	// Stdin should be an *os.File: for another reader or writer, the Program has
+	// exited only after everything is copied.
 	Cmd *exec.Cmd
 
-	t    testing.TB
-	name string // in messages
-	part string // the name that Main knows, or "" for an arbitrary command
-	id   string // value of idVar in the program's environment
+	t       testing.TB
+	name    string // in messages
+	program string // the name in the registry, or "" for a Command
+	id      string // value of idVar in the program's environment
 	output
 
-	first   bool          // AsInit was called
-	done    chan struct{} // closed when the program has been waited for; Cmd.ProcessState is valid from then on
-	grace   time.Duration // leakWait: what orphans may take to go
-	drain   time.Duration // leakWait: what the output may take to end when all are gone
-	stopped atomic.Bool
+	isInit      bool          // AsInit was called
+	done        chan struct{} // closed after the program was reaped, when ProcessState is set
+	orphanGrace time.Duration // leakTimeout: how long orphans have to exit
+	outputGrace time.Duration // leakTimeout: how long the output has to end after the last kill
+	stopped     atomic.Bool
 }
 
 var lastID atomic.Uint64
 
-// New returns a Program, not yet started, that is the test binary in the part that Main was given under this name.
-// It fails the test if there is none.
+// New returns the registered program of this name, not yet started. It fails
+// the test if there is none.
 func New(t testing.TB, name string, args ...string) *Program {
 	t.Helper()
-	if err := useProgram(name); err != nil {
+	if err := registered.use(name); err != nil {
 		t.Fatalf("preforktest: program %q: %v", name, err)
 	}
 	path, err := os.Executable()
@@ -53,46 +60,47 @@ func New(t testing.TB, name string, args ...string) *Program {
 		t.Fatalf("preforktest: program %q: %v", name, err)
 	}
 	p := Command(t, exec.Command(path, args...))
-	p.name, p.part = name, name
+	p.name, p.program = name, name
 	return p
 }
 
-// Command returns a Program, not yet started, that is an arbitrary command.
+// Command returns a Program, not yet started, that runs an arbitrary command.
 func Command(t testing.TB, cmd *exec.Cmd) *Program {
 	if cmd.Env == nil {
 		cmd.Env = os.Environ()
 	}
 	return &Program{
-		Cmd:    cmd,
-		t:      t,
-		name:   filepath.Base(cmd.Path),
-		id:     fmt.Sprintf("%d.%d.%x", os.Getpid(), lastID.Add(1), rand.Uint64()),
-		output: output{changed: make(chan struct{})},
-		done:   make(chan struct{}),
-		grace:  leakWait,
-		drain:  leakWait,
+		Cmd:         cmd,
+		t:           t,
+		name:        filepath.Base(cmd.Path),
+		id:          fmt.Sprintf("%d.%d.%x", os.Getpid(), lastID.Add(1), rand.Uint64()),
+		output:      output{changed: make(chan struct{})},
+		done:        make(chan struct{}),
+		orphanGrace: leakTimeout,
+		outputGrace: leakTimeout,
 	}
 }
 
-// Start starts the program that Main was given under this name: New and Program.Start in one.
+// Start calls New and then Program.Start.
 func Start(t testing.TB, name string, args ...string) *Program {
 	t.Helper()
 	return New(t, name, args...).Start()
 }
 
-// Start starts the program and returns p. It fails the test if that is not possible. When the test ends, Stop is
-// called.
+// Start starts the program and returns p. It fails the test on an error. Stop
+// is called when the test ends.
 //
-// Stdout and stderr are one pipe, so that their lines are in the order in which they were written. The environment
-// gets atexit_sleep_ms=0 in GORACE, as otherwise every program built with -race takes a second to exit.
+// Stdout and stderr are one pipe, so that their lines are in the order in which
+// they were written. Start adds atexit_sleep_ms=0 to GORACE in the environment:
+// without it, every program built with -race takes a second to exit.
 func (p *Program) Start() *Program {
 	p.t.Helper()
 	if os.Getenv(idVar) != "" {
 		// The test could be a child of itself.
-		p.t.Fatalf("preforktest: %s is set: a test that a Program runs may not start Programs", idVar)
+		p.t.Fatalf("preforktest: %s is set: a test in a Program may not start Programs", idVar)
 	}
 	if p.source != nil {
-		p.t.Fatalf("preforktest: %s: Start was called before", p)
+		p.t.Fatalf("preforktest: %s: Start was called twice", p)
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -104,8 +112,9 @@ func (p *Program) Start() *Program {
 	w.Close()
 	if err != nil {
 		r.Close()
-		if p.first && errors.Is(err, fs.ErrPermission) {
-			p.t.Skipf("preforktest: %s: PID namespaces are not permitted here: run as root: %v", p.name, err)
+		if p.isInit && errors.Is(err, fs.ErrPermission) {
+			Skipf(p.t, "preforktest: %s: PID namespaces are not permitted: run as root: %v",
+				p.name, err)
 		}
 		p.t.Fatalf("preforktest: %s: %v", p.name, err)
 	}
@@ -114,16 +123,20 @@ func (p *Program) Start() *Program {
 	return p
 }
 
-// AsInit has the program be the first process of a PID namespace, with a /proc of its own, as in a container: it is process 1
-// there, adopts orphans, and all that is left in the namespace is killed when it ends. PID is its id here, outside. It is
-// called before Start, and skips the test where namespaces are not to be had, at the latest in Start. It needs Linux, a shell,
-// and the command mount. It returns p.
+// AsInit makes the program the first process of a PID namespace with a /proc of
+// its own, as in a container, and returns p. The program is process 1 there and
+// adopts orphans. When it exits, the kernel kills all other processes of the
+// namespace. PID returns its id outside of the namespace.
+//
+// AsInit must be called before Start. AsInit or Start skips the test, as Skipf
+// does, if namespaces are not available. Both need Linux, a shell and the
+// command mount.
 func (p *Program) AsInit() *Program {
 	p.t.Helper()
 	if err := p.asInit(); err != nil {
-		p.t.Skipf("preforktest: %s: %v", p.name, err)
+		Skipf(p.t, "preforktest: %s: %v", p.name, err)
 	}
-	p.first = true
+	p.isInit = true
 	return p
 }
 
@@ -143,15 +156,16 @@ func (p *Program) prepare(w *os.File) {
 		}
 	}
 	env = append(env, "GORACE="+gorace+"atexit_sleep_ms=0", idVar+"="+p.id)
-	if p.part != "" {
-		env = append(env, programVar+"="+p.part)
+	if p.program != "" {
+		env = append(env, programVar+"="+p.program)
 	}
 	p.Cmd.Env = env
 	dieWithParent(p.Cmd)
 }
 
-// launch starts the command, and waits for it in the goroutine that started it: the kernel sends the parent-death
-// signal when the thread that forked ends, so that thread must be kept for as long as the program lives.
+// launch starts the command, and reaps it in the goroutine that started it. The
+// kernel sends the parent-death signal when the thread that forked exits, so
+// that thread must live as long as the program.
 func (p *Program) launch() error {
 	started := make(chan error)
 	go func() {
@@ -160,19 +174,20 @@ func (p *Program) launch() error {
 		err := p.Cmd.Start()
 		started <- err
 		if err == nil {
-			p.Cmd.Wait() // its error says nothing that ProcessState does not
+			p.Cmd.Wait() // its error is in ProcessState
 			close(p.done)
 		}
 	}()
 	return <-started
 }
 
-// PID returns the process id of the program, which is waited for as soon as it ends: after that the id may be that of
-// another process.
+// PID returns the process id of the program. The program is reaped as soon as it
+// exits; after that the id may be that of another process.
 func (p *Program) PID() int { return p.Cmd.Process.Pid }
 
-// Signal sends sig to the program, but not to the processes that it started. It fails the test if the program has
-// ended. It never reaches a later process with the same id.
+// Signal sends sig to the program, but not to the processes that it started. It
+// fails the test if the program has exited. It never reaches a later process
+// with the same id.
 func (p *Program) Signal(sig os.Signal) {
 	p.t.Helper()
 	if err := p.Cmd.Process.Signal(sig); err != nil {
@@ -180,8 +195,8 @@ func (p *Program) Signal(sig os.Signal) {
 	}
 }
 
-// Kill kills the program, but not the processes that it started. It does not wait, and does nothing if the program has
-// ended.
+// Kill kills the program, but not the processes that it started. It does not
+// wait, and is a no-op if the program has exited.
 func (p *Program) Kill() {
 	p.t.Helper()
 	if err := p.Cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -189,60 +204,68 @@ func (p *Program) Kill() {
 	}
 }
 
-// Wait waits for the end of the program. Processes that it started may live on, and what was written last may not have
-// been read yet: WaitGone waits for both. Wait fails the test if the program does not end.
+// Wait waits until the program exits, and returns its state. It fails the test
+// if the program does not exit. Processes that it started may still run, and
+// its last lines may not have been read yet: WaitGone waits for both.
 func (p *Program) Wait() *os.ProcessState {
 	p.t.Helper()
 	if !p.waitDone(waitLimit(p.t)) {
-		p.fatalf("it has not ended")
+		p.fatalf("still running")
 	}
 	return p.Cmd.ProcessState
 }
 
 func (p *Program) waitDone(limit time.Duration) bool { return waitClosed(p.done, limit) }
 
-func (p *Program) hasEnded() bool { return p.waitDone(0) }
+func (p *Program) exited() bool { return p.waitDone(0) }
 
-// WaitGone waits until the output is at its end, which is when no process holds it any more: the program and all that it
-// started have ended, or have closed both stdout and stderr. It returns the time at which that was noticed. It fails
-// the test if it does not happen.
+// WaitGone waits for the end of the output, and returns the time of that. The
+// output ends when no process holds it: the program and all processes that it
+// started have exited, or have closed both stdout and stderr. WaitGone fails
+// the test if the output does not end.
 func (p *Program) WaitGone() time.Time {
 	p.t.Helper()
 	if !waitClosed(p.eof, waitLimit(p.t)) {
-		p.fatalf("its output is still open%s", p.whoIsLeft())
+		p.fatalf("output still open%s", p.listLeftover())
 	}
 	return p.eofTime
 }
 
-// whoIsLeft is for messages.
-func (p *Program) whoIsLeft() string {
+// listLeftover returns the leftover processes for a message.
+func (p *Program) listLeftover() string {
 	left, err := p.Descendants()
 	if err != nil || len(left) == 0 {
 		return ""
 	}
-	return ", left are:" + list(left)
+	return ", leftover processes:" + list(left)
 }
 
-// Descendants returns the live processes that the program has started, or that those have: all that carry the
-// environment which it was given, or hold its output open for writing. Neither the program itself nor zombies are among
-// them. Of processes that this one may not look into, those of other users, nothing is known. The result is as
-// good as /proc: a process that starts or ends meanwhile may be in it or not. It needs Linux.
+// Descendants returns the live processes that the program and its descendants
+// have started: all that have its environment, or hold its output open for
+// writing. Neither the program itself nor zombies are among them, nor processes
+// of other users that this one may not examine. A process that starts or exits
+// during the call may be in the result or not. It needs Linux.
 func (p *Program) Descendants() ([]Proc, error) {
 	return processes(func(pid int) bool {
-		return pid != os.Getpid() && (p.hasEnded() || pid != p.PID()) && p.owns(pid)
+		return pid != os.Getpid() && (p.exited() || pid != p.PID()) && p.owns(pid)
 	})
 }
 
-func (p *Program) owns(pid int) bool { return carries(pid, idVar+"="+p.id) || holdsPipe(pid, p.pipe) }
+// owns reports whether the process is the program or one of its descendants.
+func (p *Program) owns(pid int) bool {
+	return hasVariable(pid, idVar+"="+p.id) || holdsPipe(pid, p.pipe)
+}
 
-// Stop ends what is left of the program, and is called when the test ends.
+// Stop kills the remaining processes of the program. It is called when the test
+// ends; further calls are no-ops.
 //
-// If the program is still running, it and its Descendants are killed. If it has ended, no Descendant may be left: those
-// that are there are reported by t.Errorf, and then killed. After a program that a signal killed, which could not look
-// after them, they are given 10 seconds to go first. Where Descendants is not supported, it is an error that the output is
-// still open after so long.
+// If the program is still running, Stop kills it and its Descendants. If the
+// program has exited, Stop reports leftover Descendants by t.Errorf, and then
+// kills them. If a signal killed the program, so that it could not stop them,
+// they first have 10 seconds to exit. On systems without Descendants, Stop
+// reports an output that is still open after 10 seconds.
 //
-// If the test has failed, the output is logged. Only the first call does anything.
+// If the test has failed, Stop logs the output.
 func (p *Program) Stop() {
 	p.t.Helper()
 	if !p.stopped.Swap(true) {
@@ -252,19 +275,19 @@ func (p *Program) Stop() {
 
 func (p *Program) stop() {
 	p.t.Helper()
-	ended := p.hasEnded()
-	if !ended {
-		p.Cmd.Process.Kill() // it fails if the program has ended just now: its state will tell
-		if !p.waitDone(fatalWait) {
-			p.t.Errorf("preforktest: %s: it cannot be killed", p)
+	exited := p.exited()
+	if !exited {
+		p.Cmd.Process.Kill() // an error means that the program has just exited
+		if !p.waitDone(waitTimeout) {
+			p.t.Errorf("preforktest: %s: cannot be killed", p)
 		}
 	}
-	if ended || p.hasEnded() && !killed(p.Cmd.ProcessState) {
-		p.reportLeft()
+	if exited || p.exited() && !killed(p.Cmd.ProcessState) {
+		p.reportLeftover()
 	}
-	p.killLeft()
-	if !waitClosed(p.eof, p.drain) {
-		p.t.Errorf("preforktest: %s: its output is held open by a process that cannot be found or ended", p)
+	p.killLeftover()
+	if !waitClosed(p.eof, p.outputGrace) {
+		p.t.Errorf("preforktest: %s: output held open by an unknown process", p)
 	}
 	p.source.Close()
 	<-p.eof
@@ -273,17 +296,19 @@ func (p *Program) stop() {
 	}
 }
 
-// killed tells whether SIGKILL ended the process: only then can it have been running when Stop killed it.
+// killed reports whether SIGKILL ended the process. Otherwise it was not running
+// when Stop killed it.
 func killed(state *os.ProcessState) bool {
 	status, ok := state.Sys().(syscall.WaitStatus)
-	return runtime.GOOS == "windows" || ok && status.Signaled() && status.Signal() == syscall.SIGKILL
+	return runtime.GOOS == "windows" ||
+		ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }
 
-// reportLeft fails the test if the program has left processes behind.
-func (p *Program) reportLeft() {
+// reportLeftover fails the test if there are leftover processes.
+func (p *Program) reportLeftover() {
 	p.t.Helper()
 	if status, ok := p.Cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		poll(p.grace, func() bool {
+		poll(p.orphanGrace, func() bool {
 			left, err := p.Descendants()
 			return err != nil || len(left) == 0
 		})
@@ -294,28 +319,29 @@ func (p *Program) reportLeft() {
 	case err != nil:
 		p.t.Errorf("preforktest: %s: %v", p, err)
 	case len(left) > 0:
-		p.t.Errorf("preforktest: %s has left processes behind:%s", p, list(left))
+		p.t.Errorf("preforktest: %s: leftover processes:%s", p, list(left))
 	}
 }
 
-// killLeft kills the Descendants until there are none. Each round takes those that the victims of the last one had
-// still started.
-func (p *Program) killLeft() {
+// killLeftover kills the Descendants until there are none. Each round kills the
+// processes that those of the last round had still started.
+func (p *Program) killLeftover() {
 	p.t.Helper()
-	gone := poll(leakWait, func() bool {
+	done := poll(leakTimeout, func() bool {
 		left, err := p.Descendants()
 		for _, proc := range left {
-			p.killOne(proc.PID)
+			p.killOwned(proc.PID)
 		}
 		return err != nil || len(left) == 0
 	})
-	if !gone {
-		p.t.Errorf("preforktest: %s: processes that cannot be killed%s", p, p.whoIsLeft())
+	if !done {
+		p.t.Errorf("preforktest: %s: processes cannot be killed%s", p, p.listLeftover())
 	}
 }
 
-// killOne looks again after it has taken hold of the process: from then on pid cannot become that of a stranger.
-func (p *Program) killOne(pid int) {
+// killOwned kills a descendant. It checks the owner after it has a handle of the
+// process: only then can the id no longer become that of another process.
+func (p *Program) killOwned(pid int) {
 	if proc, err := os.FindProcess(pid); err == nil {
 		if p.owns(pid) {
 			proc.Kill()
@@ -324,39 +350,20 @@ func (p *Program) killOne(pid int) {
 	}
 }
 
-// String returns the name and how the program fares, for messages.
+// String returns the name and the state of the program, for messages.
 func (p *Program) String() string {
 	switch {
 	case p.Cmd.Process == nil:
 		return p.name + " (not started)"
-	case p.hasEnded():
+	case p.exited():
 		return fmt.Sprintf("%s (pid %d, %v)", p.name, p.PID(), p.Cmd.ProcessState)
 	}
 	return fmt.Sprintf("%s (pid %d, running)", p.name, p.PID())
 }
 
-// fatalf fails the test. The message names the program; Stop logs its output.
+// fatalf fails the test with a message that names the program. Stop logs its
+// output.
 func (p *Program) fatalf(format string, args ...any) {
 	p.t.Helper()
 	p.t.Fatalf("preforktest: %s: %s", p, fmt.Sprintf(format, args...))
-}
-
-// waitClosed tells whether c was closed within limit.
-func waitClosed(c <-chan struct{}, limit time.Duration) bool {
-	select {
-	case <-c:
-		return true
-	default:
-	}
-	if limit <= 0 {
-		return false
-	}
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case <-c:
-		return true
-	case <-timer.C:
-		return false
-	}
 }

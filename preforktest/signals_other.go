@@ -4,6 +4,6 @@ package preforktest
 
 import "syscall"
 
-func unignore() {}
+func restoreIgnoredSignals() {}
 
 const sigStop, sigCont = syscall.Signal(0), syscall.Signal(0)

@@ -10,10 +10,12 @@ import (
 
 const sigStop, sigCont = syscall.SIGSTOP, syscall.SIGCONT
 
-// unignore has programs start with the default effect of the signals that nohup, or a shell that runs this in the
-// background, has ignored here. They still do nothing in this process: a signal that a process catches is the one that
-// exec gives its default effect again (POSIX; an ignored one stays ignored).
-func unignore() {
+// restoreIgnoredSignals makes programs start with the default effect of the
+// signals that nohup, or a shell that runs this process in the background, has
+// ignored. In this process they still have no effect. By POSIX, exec restores
+// the default effect of signals that a process catches; an ignored one stays
+// ignored.
+func restoreIgnoredSignals() {
 	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT} {
 		if signal.Ignored(sig) {
 			signal.Notify(make(chan os.Signal, 1), sig)

@@ -9,16 +9,19 @@ import (
 	"testing"
 )
 
-var _ = register("ignores", func() { fmt.Println("ignored:", signal.Ignored(syscall.SIGHUP)) })
+func init() {
+	Register("ignores", func() { fmt.Println("ignored:", signal.Ignored(syscall.SIGHUP)) })
+}
 
-// Under nohup, too, programs get a SIGHUP.
+// Programs read SIGHUP even if the tests run under nohup.
 func TestIgnoredSignals(t *testing.T) {
 	defer signal.Reset(syscall.SIGHUP)
 	signal.Ignore(syscall.SIGHUP)
 	Start(t, "ignores").Expect("^ignored: true$")
-	unignore()
+	restoreIgnoredSignals()
 	Start(t, "ignores").Expect("^ignored: false$")
-	if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil { // does nothing here, as before
+	// In this process the signal has no effect.
+	if err := syscall.Kill(syscall.Getpid(), syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -178,7 +178,8 @@ func testLeftovers(t *testing.T, b *band) {
 	b.in.Close()
 	b.expect("member exits")
 	b.expect("EOF")
-	for end := time.Now().Add(limit); b.HasLeftovers(); b.ReapLeftovers() { // no note announces the exit
+	// No note announces the exit.
+	for end := time.Now().Add(limit); b.HasLeftovers(); b.ReapLeftovers() {
 		if time.Now().After(end) {
 			t.Fatal("leftovers after the member's exit")
 		}

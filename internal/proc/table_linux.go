@@ -58,7 +58,8 @@ func newPidfdTable(notify func(Note)) (*pidfdTable, error) {
 		err = t.epoll.SetReadDeadline(time.Time{}) // fails if the poller refused the descriptor
 	}
 	if err == nil {
-		_, err = epollWait(epfd, make([]unix.EpollEvent, 1)) // a seccomp filter may allow only epoll_pwait
+		// A seccomp filter may allow only epoll_pwait.
+		_, err = epollWait(epfd, make([]unix.EpollEvent, 1))
 		err = os.NewSyscallError("epoll_wait", err)
 	}
 	if err != nil {

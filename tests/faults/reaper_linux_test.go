@@ -20,7 +20,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["first"] = first }
+func init() { preforktest.Register("first", first) }
 
 // first is a manager below a reaper: as process 1, or by Config.Reaper. If the
 // second argument is not 0, its workers leave that number of orphans while the

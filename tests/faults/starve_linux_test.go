@@ -18,7 +18,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["starving"] = starving }
+func init() { preforktest.Register("starving", starving) }
 
 const starvedPause = 100 * time.Millisecond
 
@@ -156,7 +156,7 @@ func testStarved(t *testing.T, p *preforktest.Program, starve func() (restore fu
 // again.
 func TestStarvedOfMemory(t *testing.T) {
 	if !testprog.CanFilter {
-		t.Skip("the seccomp filter of this test is written for amd64 and arm64")
+		preforktest.Skipf(t, "the seccomp filter of this test is written for amd64 and arm64")
 	}
 	p := preforktest.Start(t, "starving", "memory")
 	worker := p.ExpectN(2, `^worker (\d+)$`)[1][1]
@@ -221,7 +221,7 @@ func threadsAtOnce(n int) int {
 // The limit of a user's processes does not hold for root.
 func TestStarvedByLimitOfUser(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("to become another user takes root")
+		preforktest.Skipf(t, "to become another user takes root")
 	}
 	p := preforktest.Start(t, "starving", "54321")
 	toggle := func() {

@@ -15,7 +15,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["storm"] = storm }
+func init() { preforktest.Register("storm", storm) }
 
 // storm is a program that receives signals at random moments.
 func storm() {

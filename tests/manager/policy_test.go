@@ -113,6 +113,36 @@ func TestStoppingIsNotIdle(t *testing.T) {
 	})
 }
 
+// A worker that is stopping already is not chosen when idle workers are surplus.
+func TestSurplusSkipsStoppingWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBoardRigWith(t, prefork.Config{MaxWorkers: 6, MinSpareWorkers: 1, MaxSpareWorkers: 2, StopTimeout: -1}, ignoreSignals)
+		done := r.startLoop()
+		for i := range 3 {
+			time.Sleep(time.Minute)
+			r.set(i+1, 'R')
+		}
+		time.Sleep(time.Minute)
+		r.wantWorkers("three busy, one idle", 4)
+		send(r.process(4), wire.Recycle{})
+		time.Sleep(time.Minute)
+		r.wantWorkers("the idle one is replaced", 5)
+		r.wantSignals(4, term)
+		for i := range 3 {
+			r.set(i+1, prefork.StatusIdle)
+			time.Sleep(time.Minute)
+		}
+		for i, want := range [][]syscall.Signal{nil, nil, {term}, {term}, {term}} { // the youngest first
+			r.wantSignals(i+1, want...)
+		}
+		r.Deliver(term)
+		for _, p := range r.fake.Started() {
+			p.Exit(proc.Status{})
+		}
+		<-done
+	})
+}
+
 // A standby does not keep a pool from being paused, not even while it starts.
 func TestAllPausedWithStandby(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

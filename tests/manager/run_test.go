@@ -230,7 +230,7 @@ func TestDefaults(t *testing.T) {
 		r.wantSignals(2, term)
 		time.Sleep(30*time.Second - 1)
 		r.wantSignals(2, term)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		r.wantSignals(2, term, kill)
 		<-done
 		if r.SignalReceived() != term {

@@ -21,9 +21,9 @@ import (
 )
 
 func init() {
-	programs["interruptItself"] = interruptItself
-	programs["keepWorker"] = keepWorker
-	programs["showEffect"] = showEffect
+	preforktest.Register("interruptItself", interruptItself)
+	preforktest.Register("keepWorker", keepWorker)
+	preforktest.Register("showEffect", showEffect)
 }
 
 // interruptItself is a program that calls Start or Run, sends itself SIGINT and

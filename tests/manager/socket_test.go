@@ -16,14 +16,14 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
-	"github.com/prefork-go/prefork/preforktest"
+	"github.com/prefork-go/prefork/internal/testprog"
 	"golang.org/x/sys/unix"
 )
 
 // A manager never removes the socket file of another process that replaced its
 // own.
 func TestListenRemovesOnlyItsOwnFile(t *testing.T) {
-	path := filepath.Join(preforktest.TempDir(t), "s")
+	path := filepath.Join(testprog.SocketDir(t), "s")
 	r := newRig(t, prefork.Config{}, nil, nil)
 	ln, err := r.Listen("unix", path)
 	if err != nil {
@@ -45,7 +45,7 @@ func TestListenRemovesOnlyItsOwnFile(t *testing.T) {
 // The path of a unix socket may be relative. The program may change its
 // directory afterwards.
 func TestListenByRelativePath(t *testing.T) {
-	dir := preforktest.TempDir(t)
+	dir := testprog.SocketDir(t)
 	t.Chdir(dir)
 	r := newRig(t, prefork.Config{}, nil, nil)
 	ln, err := r.Listen("unix", "s")
@@ -63,7 +63,7 @@ func TestListenByRelativePath(t *testing.T) {
 // Several Managers find one stale socket file at the same moment. Exactly one
 // of them listens in the end.
 func TestStaleFileRace(t *testing.T) {
-	dir := preforktest.TempDir(t)
+	dir := testprog.SocketDir(t)
 	for _, network := range []string{"unix", "unixgram"} {
 		for round := range 50 {
 			path := filepath.Join(dir, fmt.Sprint(network, round))
@@ -156,7 +156,7 @@ func TestSocketsOfACommandBlock(t *testing.T) {
 // file behind.
 func TestSocketWithoutNameForACommand(t *testing.T) {
 	r := newRig(t, prefork.Config{Command: []string{"true"}}, nil, nil)
-	path := filepath.Join(preforktest.TempDir(t), "a=b")
+	path := filepath.Join(testprog.SocketDir(t), "a=b")
 	if _, err := r.Listen("unix", path); err == nil || !strings.Contains(err.Error(), "cannot be named in SERVER_STARTER_PORT") {
 		t.Errorf("Listen = %v", err)
 	}
@@ -169,7 +169,7 @@ func TestSocketWithoutNameForACommand(t *testing.T) {
 // Listen waits for the lock for a moment; after that it does the steps that need no
 // lock.
 func TestListenInALockedDirectory(t *testing.T) {
-	dir := preforktest.TempDir(t)
+	dir := testprog.SocketDir(t)
 	lock, err := os.Open(dir)
 	if err != nil {
 		t.Fatal(err)

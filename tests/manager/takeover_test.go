@@ -81,7 +81,7 @@ func TestShutdownDuringTakeover(t *testing.T) {
 						return &onWrite{p, func() {
 							if byContext {
 								cancel()
-								time.Sleep(1) // for the goroutine that waits for the end of ctx
+								time.Sleep(time.Nanosecond) // for the goroutine that waits for the end of ctx
 							} else {
 								r.Deliver(term)
 							}

@@ -21,7 +21,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["twoServers"] = twoServers }
+func init() { preforktest.Register("twoServers", twoServers) }
 
 // twoServers is a worker with two servers. It is paused when it reads a line
 // from standard input.

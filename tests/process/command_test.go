@@ -22,9 +22,9 @@ import (
 )
 
 func init() {
-	programs["command"] = command
-	programs["limited"] = limited
-	programs["clone"] = clone
+	preforktest.Register("command", command)
+	preforktest.Register("limited", limited)
+	preforktest.Register("clone", clone)
 }
 
 // command runs its arguments as the worker.
@@ -80,7 +80,7 @@ func clone() {
 // program still does not start itself forever.
 func TestEmptiedEnvironment(t *testing.T) {
 	if _, err := os.Stat("/proc/self/environ"); err != nil {
-		t.Skip("this system does not show what its ancestors run")
+		preforktest.Skipf(t, "this system does not show what its ancestors run")
 	}
 	p := preforktest.Start(t, "clone")
 	p.Expect(`this would be manager number 4 above one another`)
@@ -110,7 +110,7 @@ func TestCommand(t *testing.T) {
 // every signal that can be ignored.
 func TestCommandDiesWithItsManager(t *testing.T) {
 	if !diesWithParent {
-		t.Skip("this system has no parent-death signal")
+		preforktest.Skipf(t, "this system has no parent-death signal")
 	}
 	p := preforktest.Start(t, "command", "/bin/sh", "-c", `trap '' TERM HUP INT QUIT; echo up; exec sleep 1000`)
 	p.ExpectN(2, `^up$`)

@@ -24,12 +24,12 @@ import (
 )
 
 func init() {
-	programs["run"] = runProgram
-	programs["ctrlc"] = ctrlC
-	programs["orphans"] = orphans
-	programs["idle"] = idle
-	programs["respawn"] = respawn
-	programs["hello"] = hello
+	preforktest.Register("run", runProgram)
+	preforktest.Register("ctrlc", ctrlC)
+	preforktest.Register("orphans", orphans)
+	preforktest.Register("idle", idle)
+	preforktest.Register("respawn", respawn)
+	preforktest.Register("hello", hello)
 }
 
 const diesWithParent = runtime.GOOS == "linux" || runtime.GOOS == "freebsd"
@@ -242,7 +242,7 @@ func idle() {
 // private memory per worker.
 func TestIdleManager(t *testing.T) {
 	if _, err := preforktest.Threads(os.Getpid()); err != nil {
-		t.Skipf("threads cannot be counted here: %v", err)
+		preforktest.Skipf(t, "threads cannot be counted here: %v", err)
 	}
 	n := testprog.Times(500)
 	memory := func(p *preforktest.Program) int64 {

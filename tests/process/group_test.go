@@ -20,8 +20,8 @@ import (
 )
 
 func init() {
-	programs["relatives"] = relatives
-	programs["companion"] = companion
+	preforktest.Register("relatives", relatives)
+	preforktest.Register("companion", companion)
 }
 
 // With Config.StopGroup the processes that a worker leaves behind end with it.
@@ -123,7 +123,7 @@ func TestGroupIsKilled(t *testing.T) {
 // A leftover process that exits within StopTimeout is not killed.
 func TestGroupEndsInOrder(t *testing.T) {
 	if !canStopLeftovers() {
-		t.Skip("this system cannot signal a group without its leader")
+		preforktest.Skipf(t, "this system cannot signal a group without its leader")
 	}
 	p, _, _ := startRelatives(t, "1m", "slow")
 	p.Signal(term)
@@ -142,7 +142,7 @@ func TestSuspendedGroup(t *testing.T) {
 	preforktest.WaitFor(t, "the grandchild is suspended", func() bool {
 		all, err := p.Descendants()
 		if err != nil {
-			t.Skip(err)
+			preforktest.Skipf(t, "%v", err)
 		}
 		return slices.ContainsFunc(all, func(d preforktest.Proc) bool { return d.PID == pid && d.State == 'T' })
 	})

@@ -20,7 +20,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["growth"] = growth; programs["sized"] = sized }
+func init() { preforktest.Register("growth", growth); preforktest.Register("sized", sized) }
 
 // grower makes its workers busy and idle, and measures the reaction of the
 // manager. All times are taken in the manager.
@@ -149,7 +149,7 @@ func (g *grower) drive(pm *prefork.Manager, ln net.Listener) {
 // that makes all workers busy to the first new ready worker, and the part of it
 // before the spawn.
 func growthTimes(tb testing.TB, more func() bool) (spawn, burst, begin time.Duration) {
-	p := preforktest.New(tb, "growth", preforktest.TempDir(tb)+"/s")
+	p := preforktest.New(tb, "growth", testprog.SocketDir(tb)+"/s")
 	r, w, err := os.Pipe()
 	if err != nil {
 		tb.Fatal(err)
@@ -225,7 +225,7 @@ func sized() {
 // a worker. With -long the test takes 10 s.
 func TestIdlePoolSizedByLoad(t *testing.T) {
 	if _, err := preforktest.ContextSwitches(os.Getpid()); err != nil {
-		t.Skipf("context switches cannot be counted here: %v", err)
+		preforktest.Skipf(t, "context switches cannot be counted here: %v", err)
 	}
 	p := preforktest.Start(t, "sized")
 	watched := []int{p.PID()}

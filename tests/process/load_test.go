@@ -19,9 +19,9 @@ import (
 )
 
 func init() {
-	programs["spare"] = spare
-	programs["burdened"] = burdened
-	programs["suspended"] = suspended
+	preforktest.Register("spare", spare)
+	preforktest.Register("burdened", burdened)
+	preforktest.Register("suspended", suspended)
 }
 
 // spare is the program of the original's 03-spareworkers.t: its workers are
@@ -65,7 +65,7 @@ func spare() {
 // the test takes as long as ten spawns.
 func TestOriginal03Spare(t *testing.T) {
 	for range testprog.Times(20) {
-		dir := preforktest.TempDir(t)
+		dir := testprog.SocketDir(t)
 		ln, err := net.Listen("unix", dir+"/s")
 		if err != nil {
 			t.Fatal(err)
@@ -264,7 +264,7 @@ func TestStuckAndFreeze(t *testing.T) {
 	p.ExpectN(4, "beats on")
 	workers, err := preforktest.Children(p.PID())
 	if err != nil {
-		t.Skip(err)
+		preforktest.Skipf(t, "%v", err)
 	}
 	all := func(sig syscall.Signal) {
 		for _, w := range workers {

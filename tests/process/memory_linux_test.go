@@ -17,7 +17,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["hungry"] = hungry }
+func init() { preforktest.Register("hungry", hungry) }
 
 const hungryLimit = 256 << 20
 
@@ -81,7 +81,7 @@ func memoryCgroup(t *testing.T, limit int) (dir string) {
 			return dir
 		}
 	}
-	t.Skip("no cgroup with the memory controller can be made here (by root, where /sys/fs/cgroup can be written)")
+	preforktest.Skipf(t, "no cgroup with the memory controller can be made here (by root, where /sys/fs/cgroup can be written)")
 	return ""
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["namespace"] = namespace }
+func init() { preforktest.Register("namespace", namespace) }
 
 // namespace is a manager whose workers are each the first process of a PID
 // namespace.
@@ -40,7 +40,7 @@ func namespace() {
 func TestWorkersInPIDNamespaces(t *testing.T) {
 	p := preforktest.Start(t, "namespace")
 	if got := p.Expect(`^(not permitted|worker: pid 1, parent 0, manager known true)$`); got[1] == "not permitted" {
-		t.Skip("PID namespaces are not permitted here: run as root")
+		preforktest.Skipf(t, "PID namespaces are not permitted here: run as root")
 	}
 	p.Expect(`^worker: pid 1, parent 0, manager known true$`)
 	p.Kill()

@@ -24,7 +24,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["confined"] = confined }
+func init() { preforktest.Register("confined", confined) }
 
 // confined runs workers as another user with a root directory of their own.
 func confined() {
@@ -92,7 +92,7 @@ func withID(t *testing.T, root string) {
 	t.Helper()
 	id, err := exec.LookPath("id")
 	if err != nil {
-		t.Skip("there is no id")
+		preforktest.Skipf(t, "there is no id")
 	}
 	libraries, _ := exec.Command("ldd", id).Output() // none if it is linked statically
 	for _, path := range regexp.MustCompile(`/\S+`).FindAllString(string(libraries), -1) {
@@ -108,7 +108,7 @@ func withID(t *testing.T, root string) {
 // groups.
 func TestResources(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("only root can have workers of another user")
+		preforktest.Skipf(t, "only root can have workers of another user")
 	}
 	root := t.TempDir()
 	if err := os.Chmod(root, 0o755); err != nil {
@@ -178,13 +178,13 @@ func TestResourcesRefused(t *testing.T) {
 	}
 	// The directory is removed after New has checked it: the worker cannot
 	// enter its root, and exits.
-	p := preforktest.Start(t, "vanishing", preforktest.TempDir(t)+"/root")
+	p := preforktest.Start(t, "vanishing", testprog.SocketDir(t)+"/root")
 	p.Expect(`cannot apply its resources: .*hroot`)
 	p.Signal(term)
 	p.Wait()
 }
 
-func init() { programs["vanishing"] = vanishing }
+func init() { preforktest.Register("vanishing", vanishing) }
 
 func vanishing() {
 	if !prefork.IsWorker() {
@@ -200,7 +200,7 @@ func vanishing() {
 	})
 }
 
-func init() { programs["narrow"] = narrow }
+func init() { preforktest.Register("narrow", narrow) }
 
 // narrow is a manager whose workers may not grow their address space. It prints
 // their statuses.
@@ -226,7 +226,7 @@ func narrow() {
 func TestStatusUnderLimits(t *testing.T) {
 	p := preforktest.New(t, "narrow")
 	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		t.Skip("the race detector cannot do without address space")
+		preforktest.Skipf(t, "the race detector cannot do without address space")
 	}
 	p.Start()
 	p.Expect(`^active 1$`)

@@ -77,7 +77,7 @@ func refuseCalls(calls []uint32, errno syscall.Errno) {
 // logs that once.
 func TestSeccomp(t *testing.T) {
 	if !testprog.CanFilter {
-		t.Skip("the seccomp filter of this test is written for amd64 and arm64")
+		preforktest.Skipf(t, "the seccomp filter of this test is written for amd64 and arm64")
 	}
 	for what := range refused {
 		for _, errno := range []syscall.Errno{syscall.ENOSYS, syscall.EPERM} {

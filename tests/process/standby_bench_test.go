@@ -18,7 +18,7 @@ import (
 )
 
 func init() {
-	programs["understudy"] = understudy
+	preforktest.Register("understudy", understudy)
 }
 
 // understudy is a program with one worker and one standby. It reports when the
@@ -165,5 +165,5 @@ func needParallelPrefork(tb testing.TB) {
 	if os.Getenv("CI") != "" {
 		tb.Fatal(missing)
 	}
-	tb.Skip(missing)
+	preforktest.Skipf(tb, missing)
 }

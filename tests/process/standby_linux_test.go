@@ -64,7 +64,7 @@ func TestStandbyMustNotAcceptEarly(t *testing.T) {
 
 func TestStandbyGetsTheCPUsOfItsSlot(t *testing.T) {
 	if cpus() < 2 {
-		t.Skip("this machine has one CPU")
+		preforktest.Skipf(t, "this machine has one CPU")
 	}
 	p, pids := standby(t, "cpus")
 	syscall.Kill(pids[1], syscall.SIGKILL)

@@ -21,7 +21,7 @@ import (
 )
 
 func init() {
-	programs["standingBy"] = standingBy
+	preforktest.Register("standingBy", standingBy)
 }
 
 // standingBy is a program with two workers and one standby. Its first argument

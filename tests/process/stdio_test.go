@@ -16,7 +16,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["talkative"] = talkative }
+func init() { preforktest.Register("talkative", talkative) }
 
 // talkative is a manager that logs to standard error and prints each spawn on
 // standard output. With a first argument, its workers write a page each

@@ -15,7 +15,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["interactive"] = interactive }
+func init() { preforktest.Register("interactive", interactive) }
 
 // interactive is a manager on a terminal whose worker reads lines from it.
 func interactive() {
@@ -49,7 +49,7 @@ func onTerminal(t *testing.T, args ...string) (p *preforktest.Program, terminal 
 	t.Helper()
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("no terminals here: %v", err)
+		preforktest.Skipf(t, "no terminals here: %v", err)
 	}
 	t.Cleanup(func() { terminal.Close() })
 	n, err := unix.IoctlGetInt(int(terminal.Fd()), unix.TIOCGPTN)

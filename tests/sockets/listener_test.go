@@ -19,8 +19,8 @@ import (
 )
 
 func init() {
-	programs["sockets"] = sockets
-	programs["pools"] = pools
+	preforktest.Register("sockets", sockets)
+	preforktest.Register("pools", pools)
 }
 
 // sockets listens on a TCP socket and on two unix sockets of the same name, one
@@ -73,7 +73,7 @@ func sockets() {
 // order. The file of a unix socket outlives the workers that close their
 // listeners; only the manager removes it.
 func TestListen(t *testing.T) {
-	dir := preforktest.TempDir(t)
+	dir := testprog.SocketDir(t)
 	p := preforktest.Start(t, "sockets", dir)
 	var addresses []string
 	for i := range 3 {

@@ -29,9 +29,9 @@ import (
 )
 
 func init() {
-	programs["echo"] = echo
-	programs["cat"] = cat
-	programs["foreign"] = foreign
+	preforktest.Register("echo", echo)
+	preforktest.Register("cat", cat)
+	preforktest.Register("foreign", foreign)
 }
 
 // echo is a program that answers with its generation on every socket that its
@@ -128,7 +128,7 @@ func ask(network, address, own string) (string, error) {
 // Two generations of workers serve every network through reloads. No request
 // fails, and every datagram is answered.
 func TestEveryNetworkThroughReloads(t *testing.T) {
-	dir := preforktest.TempDir(t)
+	dir := testprog.SocketDir(t)
 	sockets := []string{
 		"tcp 127.0.0.1:0", "tcp4 127.0.0.1:0", "udp 127.0.0.1:0", "udp4 127.0.0.1:0",
 		"unix " + filepath.Join(dir, "s"), "unixgram " + filepath.Join(dir, "g"),
@@ -181,7 +181,7 @@ func TestEveryNetworkThroughReloads(t *testing.T) {
 // A socket file that a dead manager left is replaced. If another program serves
 // on it, Listen fails and leaves it in place.
 func TestSocketFileLeftBehind(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
+	path := filepath.Join(testprog.SocketDir(t), "s")
 	first := preforktest.Start(t, "echo", "unix "+path, "unixgram "+path+".dgram")
 	first.ExpectN(2, `^up 1$`)
 	second := preforktest.Start(t, "echo", "unix "+path)
@@ -328,7 +328,7 @@ func TestSocketsToACommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := preforktest.Start(t, "cat", filepath.Join(preforktest.TempDir(t), "s"), "env", "PREFORKTEST_PROGRAM=foreign", path)
+	p := preforktest.Start(t, "cat", filepath.Join(testprog.SocketDir(t), "s"), "env", "PREFORKTEST_PROGRAM=foreign", path)
 	preforktest.New(t, "foreign") // it is found through env
 	on := p.ExpectN(2, `^on (\S+) (.*)$`)
 	for gen := 1; gen <= 3; gen++ {

@@ -114,7 +114,7 @@ func TestWorkerThatClosesItsListener(t *testing.T) {
 // Each of several listeners is the same in the manager and in all workers. If a
 // network cannot have a socket for each worker, the manager logs that once.
 func TestPerWorkerIdentities(t *testing.T) {
-	path := filepath.Join(preforktest.TempDir(t), "s")
+	path := filepath.Join(testprog.SocketDir(t), "s")
 	sockets := []string{"tcp 127.0.0.1:0", "unix " + path, "tcp 127.0.0.1:0", "tcp4 :0"}
 	if ln, err := net.Listen("tcp6", "[::1]:0"); err == nil {
 		ln.Close()

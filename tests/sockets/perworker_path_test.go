@@ -24,7 +24,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["perworkerpath"] = perWorkerPath }
+func init() { preforktest.Register("perworkerpath", perWorkerPath) }
 
 // A path is a network between a client and a server of one kernel: a tun device
 // that returns each packet with the two addresses swapped, which changes no
@@ -197,7 +197,7 @@ func (p *path) deliver() {
 func startPath(t *testing.T, delay string, n int, args ...string) *fleet {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("a network namespace needs root")
+		preforktest.Skipf(t, "a network namespace needs root")
 	}
 	f := newFleet(t, n, args...)
 	f.Program = preforktest.New(t, "perworkerpath", append([]string{delay, "on=tcp " + here + ":0", "dir=" + f.dir}, args...)...)
@@ -205,7 +205,7 @@ func startPath(t *testing.T, delay string, n int, args ...string) *fleet {
 	f.Cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	f.Start()
 	if got := f.Expect(`^(no tun: .*|on \S+ (\S+) per worker.*)$`); got[2] == "" {
-		t.Skip(got[1])
+		preforktest.Skipf(t, "%v", got[1])
 	} else {
 		f.addrs = append(f.addrs, got[2])
 	}

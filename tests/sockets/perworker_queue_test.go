@@ -4,9 +4,10 @@ package sockets_test
 
 import (
 	"fmt"
-	"github.com/prefork-go/prefork/internal/testprog"
 	"syscall"
 	"testing"
+
+	"github.com/prefork-go/prefork/internal/testprog"
 )
 
 // A queued connection is served after any change of the workers: it is

@@ -16,7 +16,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["attempt"] = attempt }
+func init() { preforktest.Register("attempt", attempt) }
 
 // attempt is a program whose workers become ready if the file "ready" exists
 // in its directory. Upgrades have no time limit. The second argument is

@@ -15,7 +15,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["passedFile"] = passedFile }
+func init() { preforktest.Register("passedFile", passedFile) }
 
 // passedFile is a Manager that holds a lock and upgrades itself on USR2. Its
 // successor fails if its second argument names a file.

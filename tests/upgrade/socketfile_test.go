@@ -18,7 +18,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["socketFile"] = socketFile }
+func init() { preforktest.Register("socketFile", socketFile) }
 
 // socketFile is a program that answers on a unix socket with the pid of its
 // manager, and upgrades itself on SIGUSR2.

@@ -41,9 +41,9 @@ func ownVersion() string {
 }
 
 func init() {
-	programs["deploy"] = deploy
-	programs["sizedSite"] = sizedSite
-	programs["warming"] = warming
+	preforktest.Register("deploy", deploy)
+	preforktest.Register("sizedSite", sizedSite)
+	preforktest.Register("warming", warming)
 }
 
 // deploy is a server whose program file is replaced while it runs.
@@ -109,7 +109,7 @@ type site struct {
 }
 
 func newSite(t *testing.T) *site {
-	s := &site{t: t, binary: filepath.Join(preforktest.TempDir(t), "deploy")}
+	s := &site{t: t, binary: filepath.Join(testprog.SocketDir(t), "deploy")}
 	t.Cleanup(func() { os.Remove(s.binary) })
 	s.install("good 1")
 	s.Program = preforktest.New(t, "deploy", "127.0.0.1:0")

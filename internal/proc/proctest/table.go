@@ -5,6 +5,7 @@ package proctest
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"slices"
 	"sync"
 	"syscall"
@@ -17,8 +18,17 @@ import (
 // processes. It calls configure, unless nil, with the Table of each Manager
 // before the Manager uses it. Tests that call Install must not run in parallel
 // with each other or with tests that create a Manager.
+//
+// A test in a synctest bubble should call Install before it enters the bubble.
+// Its Manager should trap no signals (an empty Config.TrapSignals), since the
+// goroutines that receive them would keep the bubble from ending.
 func Install(t testing.TB, configure func(*Table)) {
 	t.Helper()
+	// The first Notify of a program starts a goroutine that never returns. It
+	// must not start in a bubble.
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, os.Interrupt)
+	signal.Stop(c)
 	previous := proc.NewTable
 	proc.NewTable = func(notify func(proc.Note)) proc.Table {
 		table := NewTable(notify)

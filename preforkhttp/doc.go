@@ -1,0 +1,52 @@
+// Package preforkhttp serves HTTP in a worker and stops without losing a
+// request.
+//
+// # Drain
+//
+// When the Context of the worker ends, Serve drains the server:
+//
+//  1. It accepts the connections in the accept queue of the socket, for at most
+//     1 second. Then it closes the worker's copy of the socket. The manager still
+//     holds the socket for the other workers.
+//  2. It adds "Connection: close" to every response, so that clients move to
+//     other workers with their next request. HTTP/2 clients receive GOAWAY.
+//  3. It waits until no connection is open, or until no request is in flight and
+//     nothing has happened on any connection for 5 seconds. The time before the
+//     drain counts, so a worker with long idle connections stops at once.
+//  4. It closes the idle connections and calls http.Server.Shutdown.
+//
+// Serve never interrupts a request in flight, however long it takes. The manager
+// kills a worker that takes longer than Config.StopTimeout, which should be well
+// above 5 seconds.
+//
+// http.Server.Shutdown alone loses requests: those that net/http has read and
+// not yet begun, and those that arrive while it closes their connection. So does
+// SetKeepAlivesEnabled(false).
+//
+// # Pause
+//
+// During prefork.Manager.Pause the worker accepts no connections and finishes
+// the requests in flight. Then it counts as paused; with several servers, after
+// all of them have finished. Other concurrent work of the worker should be a
+// prefork.Activity. Requests that arrive during the pause on open connections
+// wait, and are answered after it.
+//
+// A request fails only if its client does not wait long enough. A request
+// without a body is not begun if its client disconnects or closes its side of
+// the connection; the response has status 503. A response that does not end,
+// such as a stream of events, keeps the worker from pausing. Hijacked
+// connections do not.
+//
+// # Limits
+//
+//   - A handler that replaces or deletes the header "Connection" keeps its
+//     clients until they are idle. Serve adds no header to the response if the
+//     request has an Upgrade header.
+//   - Serve does not wait for hijacked connections, such as WebSocket, as Shutdown
+//     does not. Their handlers should watch the Context of the worker.
+//   - A BaseContext made from the Context of the worker would cancel all requests
+//     in flight when the drain begins.
+//   - If a listener is wrapped, by tls.NewListener or another package, Serve
+//     closes it without accepting the connections in its queue. They are reset if
+//     no other worker accepts them. ServeTLS does not have this limit.
+package preforkhttp

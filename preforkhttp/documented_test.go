@@ -16,16 +16,18 @@ import (
 // The documentation states the values in this file. TestIdleLimit tests
 // idleLimit.
 
-// endlessQueue is a listener with a connection in its queue at any time, each of
-// which takes a millisecond to accept.
-type endlessQueue struct {
+// A fakeQueue is a listener whose accept queue is empty, or always has another
+// connection, which takes a millisecond to accept.
+type fakeQueue struct {
 	net.Listener
-	conn     syscall.RawConn // of a descriptor that is readable if the queue is not empty
+	pipe     *os.File // readable if the queue is not empty
+	conn     syscall.RawConn
 	deadline time.Time
 	accepted int
+	stolen   bool // another worker accepts the last connection
 }
 
-func newQueue(t *testing.T, empty bool) *endlessQueue {
+func newQueue(t *testing.T, empty bool) *fakeQueue {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -39,11 +41,16 @@ func newQueue(t *testing.T, empty bool) *endlessQueue {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &endlessQueue{conn: conn}
+	return &fakeQueue{conn: conn, pipe: r}
 }
 
-func (q *endlessQueue) Accept() (net.Conn, error) {
+func (q *fakeQueue) Accept() (net.Conn, error) {
 	if !q.deadline.IsZero() && !time.Now().Before(q.deadline) {
+		return nil, os.ErrDeadlineExceeded
+	}
+	if q.stolen {
+		q.pipe.Read(make([]byte, 1))
+		time.Sleep(time.Until(q.deadline))
 		return nil, os.ErrDeadlineExceeded
 	}
 	time.Sleep(time.Millisecond)
@@ -51,10 +58,10 @@ func (q *endlessQueue) Accept() (net.Conn, error) {
 	return nil, nil
 }
 
-func (q *endlessQueue) SetDeadline(t time.Time) error         { q.deadline = t; return nil }
-func (q *endlessQueue) SyscallConn() (syscall.RawConn, error) { return q.conn, nil }
-func (q *endlessQueue) Close() error                          { return nil }
-func (q *endlessQueue) acceptAll(l *queueListener) (n int, _ error) {
+func (q *fakeQueue) SetDeadline(t time.Time) error         { q.deadline = t; return nil }
+func (q *fakeQueue) SyscallConn() (syscall.RawConn, error) { return q.conn, nil }
+func (q *fakeQueue) Close() error                          { return nil }
+func (q *fakeQueue) acceptAll(l *queueListener) (n int, _ error) {
 	for {
 		if _, err := l.Accept(); err != nil {
 			return q.accepted, err
@@ -138,6 +145,23 @@ func TestIdleRetry(t *testing.T) {
 		time.Sleep(time.Nanosecond)
 		if idle, _ := c.idle(limit); !idle {
 			t.Errorf("not idle %v after the last change", limit)
+		}
+	})
+}
+
+// If another worker accepts the last connection of the queue, Accept checks the
+// queue again after acceptRetry, 10 ms.
+func TestAcceptRetry(t *testing.T) {
+	q := newQueue(t, false)
+	q.stolen = true
+	synctest.Test(t, func(t *testing.T) {
+		l := newQueueListener(q)
+		began := time.Now()
+		l.drain()
+		n, err := q.acceptAll(l)
+		if took := time.Since(began); took != 10*time.Millisecond || n != 0 ||
+			!errors.Is(err, net.ErrClosed) {
+			t.Errorf("accepted %d connections in %v, %v; want 0 in 10ms", n, took, err)
 		}
 	})
 }

@@ -196,6 +196,9 @@ func (s *sim) check(ev Event, effects []Effect) {
 	s.checkStandbys()
 	s.checkLeftovers()
 	s.checkSignals(ev, effects)
+	if ev.Kind == Surveyed {
+		s.checkSurplus(effects)
+	}
 }
 
 func (s *sim) checkCounts() {
@@ -245,6 +248,24 @@ func (s *sim) checkWorker(w *simWorker) {
 	}
 	if w.state < StateKilled && s.passed(s.killDeadline(w)) {
 		s.t.Fatalf("%v: worker %d should have been killed at %v", s.now, w.id, s.killDeadline(w))
+	}
+}
+
+// checkSurplus: a survey stops only idle workers, and with SpawnInterval at
+// most one worker in that time.
+func (s *sim) checkSurplus(effects []Effect) {
+	s.t.Helper()
+	for _, e := range effects {
+		if e.Kind != Change || e.To != StateStopping {
+			continue
+		}
+		if e.From != StateReady || s.p.workers[e.ID].busy {
+			s.t.Fatalf("%v: a survey stops worker %d, which is not idle", s.now, e.ID)
+		}
+		if interval := s.cfg.SpawnInterval; interval > 0 && s.lastSurplus != Never && s.now < s.lastSurplus+interval {
+			s.t.Fatalf("%v: a survey stops worker %d, but the last one was stopped at %v", s.now, e.ID, s.lastSurplus)
+		}
+		s.lastSurplus = s.now
 	}
 }
 

@@ -175,11 +175,11 @@ type Step struct {
 	Gen      int
 	Ordinal  int // of the next worker to be spawned
 
-	// Wake is when the next Tick is due, or Never.
+	// Wake is when the caller should apply the next Tick, or Never.
 	Wake Time
 
-	// Survey requests a Surveyed event: an idle worker will be stopped, and the
-	// policy must know first which workers are still idle.
+	// Survey requests a Surveyed event, because an idle worker will be stopped.
+	// The caller should first apply Busy and Idle events for all workers.
 	Survey bool
 }
 

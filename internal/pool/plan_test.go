@@ -21,8 +21,8 @@ func TestPlanIsRepeatable(t *testing.T) {
 	want(t, "plan after the spawn", p.Plan(0), Step{Ordinal: 2, Wake: Never})
 }
 
-// Only the next event answers a spawn request. After any other event the request
-// has lapsed, even if the slot is still empty.
+// Only the next event answers a spawn request. After any other event the
+// request has lapsed, even if the slot is still empty.
 func TestSpawnRequestLapses(t *testing.T) {
 	p, _ := requested(t)
 	p.Apply(0, Event{Kind: Tick})
@@ -36,8 +36,8 @@ func TestSpawnRequestLapses(t *testing.T) {
 	want(t, "spawn due in the next plan", p.Plan(0).SpawnDue, true)
 }
 
-// Time may pass between Apply and Plan. A slot that becomes due in between goes to
-// a parked standby with the next event, and not to a spawn.
+// Time may pass between Apply and Plan. A slot that becomes due in between goes
+// to a parked standby with the next event, and not to a spawn.
 func TestPlanLeavesDueSlotsToStandbys(t *testing.T) {
 	cfg := usual(2)
 	cfg.Standby, cfg.SpawnInterval = 1, sec

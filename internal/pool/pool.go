@@ -50,7 +50,7 @@ type Config struct {
 	MinSpare      int            // enables dynamic sizing; at least this many idle workers
 	MaxSpare      int            // at most this many idle workers
 	Lifetime      time.Duration  // a worker is recycled at this age; zero means never
-	CrashLoop     int            // failures within CrashWindow that are a crash loop; zero disables it
+	CrashLoop     int            // failures in CrashWindow that are a crash loop; zero means never
 	CrashWindow   time.Duration
 	Group         bool           // stop signals and SIGKILL go to a worker's process group
 	Jitter        func() float64 // returns a number in [0, 1)

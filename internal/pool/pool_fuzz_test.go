@@ -225,6 +225,12 @@ func fuzzSeeds() [][]byte {
 		// A slow loop, spawn requests without an answer, commands.
 		{4, 4, 3, 4, 2, fuzzCommand, 0, fuzzSkip, 0, fuzzBegin, 0, fuzzLate, 11, fuzzCrash, 0, fuzzSkip, 0,
 			fuzzLate, minute, fuzzHalt, 0, fuzzForward, 100, fuzzForward, 205, fuzzLate, minute},
+		// A roll that begins with an empty slot: its probes are bounded.
+		{4, 0, 0, 0, 0, fuzzBegin, 0, fuzzReadyAll, 0, fuzzPass, 8, fuzzHalt, 0, fuzzExitZero, 0, fuzzExitZero, 1, fuzzRoll, 0, fuzzBegin, 0,
+			fuzzReadyAll, 0, fuzzReadyAll, 0, fuzzReadyAll, 0, fuzzReadyAll, 0, fuzzPass, 8, fuzzCrash, 0, fuzzPass, minute},
+		// Dynamic sizing: many workers become idle at the same time.
+		{9, 24 + 3, 0, 0, 0, fuzzBegin, 0, fuzzReadyAll, 0, fuzzBusy, 0, fuzzPass, 8, fuzzReadyAll, 0, fuzzBusy, 1, fuzzPass, 8,
+			fuzzReadyAll, 0, fuzzBusy, 2, fuzzPass, 8, fuzzReadyAll, 0, fuzzIdle, 0, fuzzIdle, 1, fuzzIdle, 2, fuzzPass, minute},
 		// Leftover processes of a worker that crashed and of workers that were
 		// stopped; some exit and some must be killed.
 		{128 + 64 + 4, 0, 0, 0, 0, fuzzKeepGroups, 0, fuzzBegin, 0, fuzzReadyAll, 0, fuzzCrash, 0, fuzzPass, second, fuzzSignal, 0,

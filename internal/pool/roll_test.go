@@ -72,6 +72,31 @@ func TestRollWithSurge(t *testing.T) {
 	want(t, "of generation 1", s.gens()[1], 0)
 }
 
+// A slot that is empty when a roll begins gets a probe of the new generation.
+// The probe counts like a replacement: at most Surge of them start before one
+// was ready.
+func TestProbesOfNewGenerationAreBounded(t *testing.T) {
+	for _, surge := range []int{1, 2} {
+		s := begun(t, Config{Max: 5, Surge: surge, ErrRespawn: sec, StopTimeout: 30 * sec})
+		s.pass(5 * sec)
+		s.do(Event{Kind: Halt})
+		s.exitZero(1)
+		s.exitZero(2)
+		s.exitZero(3)
+		s.do(Event{Kind: Roll, Sig: rollSig})
+		s.do(Event{Kind: Begin})
+		want(t, "starting of generation 2", s.gens()[2], surge)
+		want(t, "generation of slot 0", s.in(0).gen, 2)
+		want(t, "workers of generation 1, new ones included", s.gens()[1], 5-surge)
+		s.readyAll()
+		for range 5 {
+			s.readyAll()
+		}
+		want(t, "of generation 2", s.gens()[2], 5)
+		want(t, "rolls completed", s.rolled, 1)
+	}
+}
+
 func TestRollOfCommands(t *testing.T) {
 	s := begun(t, Config{Max: 3, Surge: 1, StopTimeout: sec})
 	s.command = true

@@ -30,7 +30,8 @@ func (p *Pool) afterSignal(sig syscall.Signal) {
 	if sig == p.cfg.Stop { // after a stop of all workers the next generation gets the slots
 		p.roll.failed = false
 	}
-	if sig == syscall.SIGKILL { // leftover processes serve no requests, so there is nothing to stagger
+	// Leftover processes serve no requests, so there is nothing to stagger.
+	if sig == syscall.SIGKILL {
 		p.killLeftovers()
 	}
 }

@@ -208,6 +208,23 @@ func TestDisconnectedBeforeReady(t *testing.T) {
 		s.pass(50 * ms)
 		want(t, "killed", s.count(StateKilled), 1)
 	})
+	t.Run("is stopped with a long StopTimeout", func(t *testing.T) {
+		s := newSim(t, usual(1))
+		s.do(Event{Kind: Begin})
+		s.do(Event{Kind: Disconnected, ID: 1})
+		s.pass(disconnectGrace / 2)
+		s.do(Event{Kind: Signal, Sig: term})
+		want(t, "Wake", s.wake, disconnectGrace)
+	})
+	t.Run("gets stuck", func(t *testing.T) {
+		cfg := usual(1)
+		cfg.Dump = dumpSig
+		s := newSim(t, cfg)
+		s.do(Event{Kind: Begin})
+		s.do(Event{Kind: Disconnected, ID: 1})
+		s.do(Event{Kind: Stuck, ID: 1})
+		want(t, "Wake", s.wake, disconnectGrace)
+	})
 	t.Run("ready before", func(t *testing.T) {
 		s := begun(t, usual(1))
 		s.do(Event{Kind: Disconnected, ID: 1})

@@ -45,7 +45,8 @@ type sim struct {
 	// replacing is set when workers are replaced, sized dynamically or started
 	// in advance. The model of the pacing does not cover these.
 	replacing   bool
-	rolled      int // rolls that have completed
+	lastSurplus Time // when dynamic sizing last stopped a worker, or Never
+	rolled      int  // rolls that have completed
 	rollsFailed int
 	crashLoops  int
 
@@ -88,7 +89,7 @@ func newSim(t testing.TB, cfg Config) *sim {
 	}
 	cfg.Stop = syscall.SIGTERM
 	s := &sim{
-		t: t, p: New(cfg), cfg: cfg, max: cfg.Max, wake: Never, lastPaced: Never,
+		t: t, p: New(cfg), cfg: cfg, max: cfg.Max, wake: Never, lastPaced: Never, lastSurplus: Never,
 		workers: map[int]*simWorker{}, gone: map[int]Reason{}, slots: map[int]*simSlot{}, leftovers: map[int]*simLeftover{},
 	}
 	s.replacing = cfg.MinSpare > 0 || cfg.Lifetime > 0 || cfg.Standby > 0
@@ -291,20 +292,6 @@ func (s *sim) spawnTimes(slot int) []Time {
 		}
 	}
 	return at
-}
-
-func want[T comparable](t testing.TB, name string, got, want T) {
-	t.Helper()
-	if got != want {
-		t.Errorf("%s: got %v, want %v", name, got, want)
-	}
-}
-
-func wantAll[T comparable](t testing.TB, name string, got []T, want ...T) {
-	t.Helper()
-	if !slices.Equal(got, want) {
-		t.Errorf("%s: got %v, want %v", name, got, want)
-	}
 }
 
 const (

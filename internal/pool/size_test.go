@@ -58,6 +58,34 @@ func TestOnlyIdleWorkersAreStopped(t *testing.T) {
 	want(t, "ready", s.count(StateReady), 4)
 }
 
+// A surplus of several idle workers is stopped one each SpawnInterval, even if
+// a survey comes sooner than the policy has requested it.
+func TestSurplusIsStoppedOneByOne(t *testing.T) {
+	s := begun(t, Config{Max: 5, MinSpare: 1, MaxSpare: 2, SpawnInterval: sec, StopTimeout: time.Minute})
+	for range 5 {
+		s.allBusy(true)
+		s.pass(sec)
+		s.readyAll()
+	}
+	s.pass(sec)
+	want(t, "workers", s.count(StateReady), 5)
+	for id := range 4 { // Plan requests the survey only after the last event
+		s.step(Event{Kind: Idle, ID: id + 1})
+	}
+	s.do(Event{Kind: Idle, ID: 5})
+	wantAll(t, "stopped at once", s.sent(s.cfg.Stop), 5)
+	s.do(Event{Kind: Surveyed})
+	wantAll(t, "stopped within SpawnInterval", s.sent(s.cfg.Stop))
+	s.pass(sec - 1)
+	wantAll(t, "stopped within SpawnInterval", s.sent(s.cfg.Stop))
+	s.pass(1)
+	wantAll(t, "stopped after SpawnInterval", s.sent(s.cfg.Stop), 4)
+	s.pass(sec)
+	wantAll(t, "stopped after two", s.sent(s.cfg.Stop), 3)
+	s.pass(time.Minute)
+	want(t, "ready", s.count(StateReady), 2)
+}
+
 // Sizing follows a raised maximum. A worker that crashes while enough are idle
 // is not replaced.
 func TestSizingAndMax(t *testing.T) {
@@ -125,6 +153,16 @@ func TestStuck(t *testing.T) {
 		want(t, "reason", s.gone[1], ReasonStuck)
 		want(t, "replaced", len(s.spawns), 2)
 	}
+}
+
+// A stuck worker is killed even if it becomes ready in the meantime.
+func TestStuckWorkerThatBecomesReadyIsKilled(t *testing.T) {
+	s := newSim(t, Config{Max: 1, Surge: 1, StopTimeout: sec, Dump: dumpSig})
+	s.do(Event{Kind: Begin})
+	s.do(Event{Kind: Stuck, ID: 1})
+	s.ready(1)
+	s.pass(dumpTime)
+	want(t, "state", s.workers[1].state, StateKilled)
 }
 
 // Many failures are a crash loop unless a worker is ready.

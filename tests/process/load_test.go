@@ -251,7 +251,7 @@ func suspended() {
 
 func TestCrashLoopGivesUp(t *testing.T) {
 	p := preforktest.Start(t, "burdened", "crashes")
-	p.Expect(`giving up`)
+	p.Expect(`crash loop, shutting down`)
 	p.Expect(`^Run: true$`)
 	p.Wait()
 }

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/load"
+	"github.com/prefork-go/prefork/internal/loadgen"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
@@ -68,7 +68,7 @@ func shutdownOnly(ctx context.Context, _ time.Duration, ln net.Listener, srv *ht
 // reload replaces the worker n times under load and returns the results of the
 // clients. The new worker runs before the old one stops.
 func reload(t testing.TB, serve serveFunc, n int, limit time.Duration, s *socket,
-	cfg load.Config) load.Result {
+	cfg loadgen.Config) loadgen.Result {
 	t.Helper()
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(w, r.Body)
@@ -90,7 +90,7 @@ func reload(t testing.TB, serve serveFunc, n int, limit time.Duration, s *socket
 	cfg.Network, cfg.Address = s.ln.Addr().Network(), s.ln.Addr().String()
 	cfg.MaxTime = 5 * time.Minute
 	stop := start()
-	l := load.Start(cfg)
+	l := loadgen.Start(cfg)
 	for range n {
 		// Every worker serves some requests, so that each stops in the middle of work.
 		for seen := l.Result().OK; l.Result().OK < seen+20 && l.Result().Failed < 1000; {
@@ -115,7 +115,7 @@ func TestReloadLosesNothing(t *testing.T) {
 				if testing.Short() {
 					c.reloads /= 5
 				}
-				cfg := load.Config{KeepAlive: 16, Fresh: 4, Body: c.body}
+				cfg := loadgen.Config{KeepAlive: 16, Fresh: 4, Body: c.body}
 				res := reload(t, serveNoPause, c.reloads, 5*time.Second, bind(t, network), cfg)
 				t.Log(res)
 				if res.Failed > 0 || res.IdleClosed > 0 {
@@ -132,8 +132,8 @@ func TestReloadLosesNothing(t *testing.T) {
 
 // pausing returns clients slower than the limit, so that many connections are
 // closed while a request is on its way.
-func pausing() load.Config {
-	return load.Config{
+func pausing() loadgen.Config {
+	return loadgen.Config{
 		KeepAlive: 64,
 		Pause:     func() time.Duration { return rand.N(60 * time.Millisecond) },
 	}
@@ -154,7 +154,7 @@ func TestComparison(t *testing.T) {
 			name  string
 			serve serveFunc
 		}{{"Shutdown", shutdownOnly}, {"Serve", serveNoPause}} {
-			busy := load.Config{KeepAlive: 16, Fresh: 4}
+			busy := loadgen.Config{KeepAlive: 16, Fresh: 4}
 			res := reload(t, c.serve, 50, 5*time.Second, bind(t, network), busy)
 			t.Logf("%-4s %-8s busy clients:    %v", network, c.name, res)
 			res = reload(t, c.serve, 20, pausingLimit, bind(t, network), pausing())

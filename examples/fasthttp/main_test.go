@@ -134,7 +134,7 @@ func TestQueueAtTheEnd(t *testing.T) {
 	p.Expect(`worker ready`)
 	workers, err := preforktest.Children(p.PID())
 	if err != nil {
-		t.Skipf("the worker's pid is not known here: %v", err)
+		preforktest.Skipf(t, "the worker's pid is not known here: %v", err)
 	}
 	thaw := preforktest.Freeze(t, workers[0].PID) // so that what comes now queues
 	conns := make([]net.Conn, clients)

@@ -53,7 +53,7 @@ func gearmand(t *testing.T) string {
 		if os.Getenv("CI") == "true" {
 			t.Fatal("gearmand is missing, and CI must have it: install gearman-job-server")
 		}
-		t.Skip("gearmand is missing; to run this test, install gearman-job-server")
+		preforktest.Skipf(t, "gearmand is missing; to run this test, install gearman-job-server")
 	}
 	address := freeAddress(t) // gearmand cannot choose a port and say which
 	_, port, _ := net.SplitHostPort(address)
@@ -131,7 +131,7 @@ func killOne(t *testing.T, p *preforktest.Program) (killed bool) {
 	t.Helper()
 	workers, err := preforktest.Children(p.PID())
 	if err != nil {
-		t.Skip(err)
+		preforktest.Skipf(t, "%v", err)
 	}
 	if len(workers) == 0 {
 		return false

@@ -92,7 +92,7 @@ func waitForConnections(t *testing.T, p *preforktest.Program) {
 	preforktest.WaitFor(t, "a worker with a connection", func() bool {
 		workers, err := preforktest.Children(p.PID())
 		if err != nil {
-			t.Skipf("connections cannot be counted here: %v", err)
+			preforktest.Skipf(t, "connections cannot be counted here: %v", err)
 		}
 		for _, w := range workers {
 			// A worker that serves nobody has two sockets: to its manager, and the one it listens on.

@@ -47,7 +47,7 @@ func stop(t *testing.T, p *preforktest.Program) {
 
 func linuxOnly(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("only Linux can do this")
+		preforktest.Skipf(t, "only Linux can do this")
 	}
 }
 
@@ -71,7 +71,7 @@ func TestResources(t *testing.T) {
 func TestUserAndChroot(t *testing.T) {
 	linuxOnly(t)
 	if os.Getuid() != 0 {
-		t.Skip("only root can have workers of another user, in a directory that is their root")
+		preforktest.Skipf(t, "only root can have workers of another user, in a directory that is their root")
 	}
 	root := preforktest.TempDir(t)
 	if err := os.Chmod(root, 0o755); err != nil {

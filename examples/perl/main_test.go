@@ -27,7 +27,7 @@ func start(t *testing.T, workers int) (p *preforktest.Program, address string) {
 		if os.Getenv("CI") == "true" {
 			t.Fatalf(missing, err, out)
 		}
-		t.Skipf(missing, err, out)
+		preforktest.Skipf(t, missing, err, out)
 	}
 	p.Start()
 	return p, p.Expect(`^serving on http://(\S+)$`)[1]

@@ -20,7 +20,7 @@ import (
 // supported skips the test where it cannot look into other processes.
 func supported(t *testing.T) {
 	if _, err := preforktest.Children(os.Getpid()); errors.Is(err, errors.ErrUnsupported) {
-		t.Skip(err)
+		preforktest.Skipf(t, "%v", err)
 	}
 }
 
@@ -114,7 +114,7 @@ func TestDescriptors(t *testing.T) {
 func TestMemory(t *testing.T) {
 	supported(t)
 	if !*long {
-		t.Skip("a thousand reloads: with -long")
+		preforktest.Skipf(t, "a thousand reloads: with -long")
 	}
 	t.Setenv("GOGC", "20") // so that garbage does not hide what is kept: a heap that small is swept long before the end
 	s := startServer(t, modes, "-warm-up", "0")

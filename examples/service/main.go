@@ -153,7 +153,7 @@ func run(s *service.Service) error {
 		return err
 	}
 	defer j.Close()
-	observe = journal.Observer(journal.Multi(j, journal.NewHuman("stderr", os.Stderr)), nil)
+	observe = journal.Observer(journal.MultiSink(j, journal.NewTextSink("stderr", os.Stderr)), nil)
 
 	ln, err := pm.Listen("tcp", cli.Run.Listen)
 	if err != nil {

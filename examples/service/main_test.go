@@ -66,7 +66,7 @@ func TestService(t *testing.T) {
 	if code := command(t, dir, []string{fmt.Sprintf(`^web runs as process %d$`, p.PID()), `^manager \d+ started \S+, and has 2 workers$`}, "status"); code != 0 {
 		t.Errorf("status: exit code %d", code)
 	}
-	if code := command(t, dir, []string{fmt.Sprintf(`service web: it is already running, as process %d$`, p.PID())}, "run"); code != 1 {
+	if code := command(t, dir, []string{fmt.Sprintf(`service web: already running as process %d$`, p.PID())}, "run"); code != 1 {
 		t.Errorf("second run: exit code %d", code)
 	}
 
@@ -95,12 +95,12 @@ func TestService(t *testing.T) {
 	p.Wait()
 	command(t, dir, []string{`^web runs as process ` + successor + `$`}, "status")
 
-	if code := command(t, dir, []string{`^web has stopped$`}, "zap", "--timeout", "1m"); code != 0 {
+	if code := command(t, dir, []string{`^web exited$`}, "zap", "--timeout", "1m"); code != 0 {
 		t.Errorf("zap: exit code %d", code)
 	}
 	p.WaitGone()
-	command(t, dir, []string{`^web was not running$`}, "zap")
-	command(t, dir, []string{`its stopped flag is set$`}, "run")
+	command(t, dir, []string{`^web not running$`}, "zap")
+	command(t, dir, []string{`stopped flag is set: remove \S+$`}, "run")
 	command(t, dir, nil, "start")
 	command(t, dir, []string{`^web does not run$`, `^manager ` + successor + ` started .* and ended`}, "status")
 

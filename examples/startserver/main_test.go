@@ -30,7 +30,7 @@ func under(t *testing.T, options ...string) *preforktest.Program {
 		if os.Getenv("CI") == "true" {
 			t.Fatalf(missing, err)
 		}
-		t.Skipf(missing, err)
+		preforktest.Skipf(t, missing, err)
 	}
 	// start_server, too, leaves the choice of port 0 to the kernel.
 	p.Cmd.Args = append(append([]string{path, "--port", "127.0.0.1:0"}, options...), append([]string{"--"}, p.Cmd.Args...)...)

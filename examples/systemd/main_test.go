@@ -29,7 +29,7 @@ func find(t *testing.T, program string) string {
 		if os.Getenv("CI") == "true" {
 			t.Fatalf(missing, err)
 		}
-		t.Skipf(missing, err)
+		preforktest.Skipf(t, missing, err)
 	}
 	return path
 }

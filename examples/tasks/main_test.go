@@ -140,7 +140,7 @@ func TestStop(t *testing.T) {
 		t.Errorf("%d assigned, %d collected", len(assigned), collected)
 	}
 	again := preforktest.Start(t, "tasks", "-dir", dir)
-	again.Expect(`its stopped flag is set$`)
+	again.Expect(`stopped flag is set: remove \S+$`)
 	again.Wait()
 }
 

@@ -85,7 +85,7 @@ func (p *program) signal(sig syscall.Signal) {
 // Under load, USR2 replaces the program by the one that lies on disk; one that cannot take over changes nothing.
 func TestUpgrade(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
-		t.Skip("the go command is not in PATH")
+		preforktest.Skipf(t, "the go command is not in PATH")
 	}
 	binary := filepath.Join(t.TempDir(), "server")
 	build(t, binary, "1")

@@ -13,7 +13,8 @@ import (
 	"github.com/prefork-go/prefork"
 )
 
-// The contents of the records.
+// The structs in this file are the contents of the records. Their JSON keys
+// must remain stable: they are part of the file format.
 
 type managerData struct {
 	PID       int  `json:"pid"`
@@ -46,21 +47,21 @@ func stateToData(s State) stateData {
 }
 
 func (d stateData) state() State {
-	return State{Started: d.Started, PID: d.PID, Ended: d.Ended, Workers: workersOf(d.Workers)}
+	return State{Started: d.Started, PID: d.PID, Ended: d.Ended, Workers: workersFromData(d.Workers)}
 }
 
-func workersToData(workers []prefork.WorkerInfo) (all []workerData) {
+func workersToData(workers []prefork.WorkerInfo) (data []workerData) {
 	for _, w := range workers {
-		all = append(all, workerToData(w))
+		data = append(data, workerToData(w))
 	}
-	return all
+	return data
 }
 
-func workersOf(data []workerData) (all []prefork.WorkerInfo) {
+func workersFromData(data []workerData) (workers []prefork.WorkerInfo) {
 	for _, d := range data {
-		all = append(all, d.info())
+		workers = append(workers, d.worker())
 	}
-	return all
+	return workers
 }
 
 type generationData struct {
@@ -82,19 +83,19 @@ type workerData struct {
 
 func workerToData(w prefork.WorkerInfo) workerData {
 	d := workerData{
-		Slot: w.Slot, Generation: w.Generation, Ordinal: w.Ordinal, PID: w.PID, State: stateName(w.State),
-		Started: w.Started.UTC(), Paused: w.Paused, Requests: w.Requests,
+		Slot: w.Slot, Generation: w.Generation, Ordinal: w.Ordinal, PID: w.PID,
+		State: stateName(w.State), Started: w.Started.UTC(), Paused: w.Paused, Requests: w.Requests,
 	}
 	if w.Status != 0 {
-		d.Status = string(rune(w.Status)) // a byte, as the rune of that number: JSON has no bytes
+		d.Status = string(rune(w.Status)) // any byte, as the rune of that number
 	}
 	return d
 }
 
-func (d workerData) info() prefork.WorkerInfo {
+func (d workerData) worker() prefork.WorkerInfo {
 	w := prefork.WorkerInfo{
-		Slot: d.Slot, Generation: d.Generation, Ordinal: d.Ordinal, PID: d.PID, State: prefork.State(d.State),
-		Started: d.Started, Paused: d.Paused, Requests: d.Requests,
+		Slot: d.Slot, Generation: d.Generation, Ordinal: d.Ordinal, PID: d.PID,
+		State: prefork.State(d.State), Started: d.Started, Paused: d.Paused, Requests: d.Requests,
 	}
 	for _, r := range d.Status {
 		w.Status = byte(r)
@@ -114,7 +115,7 @@ func workerEventToData(e prefork.StateEvent) workerEventData {
 }
 
 func (d workerEventData) event() prefork.StateEvent {
-	return prefork.StateEvent{Worker: d.info(), From: prefork.State(d.From), Reason: prefork.Reason(d.Reason)}
+	return prefork.StateEvent{Worker: d.worker(), From: prefork.State(d.From), Reason: prefork.Reason(d.Reason)}
 }
 
 type exitData struct {
@@ -135,8 +136,10 @@ type exitData struct {
 func exitToData(e prefork.ExitEvent) exitData {
 	x := e.Exit
 	d := exitData{
-		Slot: x.Slot, Generation: x.Generation, Ordinal: x.Ordinal, PID: x.PID, From: stateName(e.From), Reason: reasonName(x.Reason),
-		Code: x.Status.Code, CoreDump: x.Status.CoreDump, Unknown: x.Status.Unknown, Uptime: duration(x.Uptime), Usage: usageToData(x.Usage),
+		Slot: x.Slot, Generation: x.Generation, Ordinal: x.Ordinal, PID: x.PID,
+		From: stateName(e.From), Reason: reasonName(x.Reason),
+		Code: x.Status.Code, CoreDump: x.Status.CoreDump, Unknown: x.Status.Unknown,
+		Uptime: duration(x.Uptime), Usage: usageToData(x.Usage),
 	}
 	if x.Status.Signal != 0 {
 		d.Signal.Signal = x.Status.Signal
@@ -147,7 +150,8 @@ func exitToData(e prefork.ExitEvent) exitData {
 func (d exitData) event() prefork.ExitEvent {
 	sig, _ := d.Signal.Signal.(syscall.Signal)
 	return prefork.ExitEvent{From: prefork.State(d.From), Exit: prefork.Exit{
-		Slot: d.Slot, Generation: d.Generation, Ordinal: d.Ordinal, PID: d.PID, Reason: prefork.Reason(d.Reason),
+		Slot: d.Slot, Generation: d.Generation, Ordinal: d.Ordinal, PID: d.PID,
+		Reason: prefork.Reason(d.Reason),
 		Status: prefork.ExitStatus{Code: d.Code, Signal: sig, CoreDump: d.CoreDump, Unknown: d.Unknown},
 		Uptime: time.Duration(d.Uptime), Usage: d.Usage.rusage(),
 	}}
@@ -164,8 +168,8 @@ type delayData struct {
 }
 
 type spawnFailedData struct {
-	Error failure  `json:"error"`
-	Retry duration `json:"retry"`
+	Error errorValue `json:"error"`
+	Retry duration   `json:"retry"`
 }
 
 func spawnFailedToData(e prefork.SpawnFailedEvent) spawnFailedData {
@@ -178,7 +182,7 @@ func spawnFailedToData(e prefork.SpawnFailedEvent) spawnFailedData {
 
 func (d spawnFailedData) event() prefork.SpawnFailedEvent {
 	e := prefork.SpawnFailedEvent{Retry: time.Duration(d.Retry)}
-	if !errors.As(d.Error.error, &e.Err) { // its String needs one
+	if !errors.As(d.Error.error, &e.Err) { // SpawnFailedEvent.String needs an error
 		e.Err = &prefork.SpawnError{Err: errors.New("unknown")}
 	}
 	return e
@@ -197,7 +201,7 @@ type resizeData struct {
 }
 
 type errorData struct {
-	Error failure `json:"error"`
+	Error errorValue `json:"error"`
 }
 
 type rolledData struct {
@@ -205,9 +209,9 @@ type rolledData struct {
 }
 
 type rollFailedData struct {
-	Generation int     `json:"gen"`
-	Kept       int     `json:"kept"`
-	Error      failure `json:"error"`
+	Generation int        `json:"gen"`
+	Kept       int        `json:"kept"`
+	Error      errorValue `json:"error"`
 }
 
 type crashLoopData struct {
@@ -220,11 +224,11 @@ type successorData struct {
 }
 
 type upgradeFailedData struct {
-	PID   int     `json:"successor,omitempty"`
-	Error failure `json:"error"`
+	PID   int        `json:"successor,omitempty"`
+	Error errorValue `json:"error"`
 }
 
-// stateName and reasonName are written as the names that they print.
+// stateName and reasonName are encoded as their names.
 type (
 	stateName  prefork.State
 	reasonName prefork.Reason
@@ -234,26 +238,25 @@ func (s stateName) MarshalText() ([]byte, error)  { return []byte(prefork.State(
 func (r reasonName) MarshalText() ([]byte, error) { return []byte(prefork.Reason(r).String()), nil }
 
 func (s *stateName) UnmarshalText(text []byte) (err error) {
-	*s, err = named(text, func(s stateName) string { return prefork.State(s).String() })
+	*s, err = valueByName(text, func(s stateName) string { return prefork.State(s).String() })
 	return err
 }
 
 func (r *reasonName) UnmarshalText(text []byte) (err error) {
-	*r, err = named(text, func(r reasonName) string { return prefork.Reason(r).String() })
+	*r, err = valueByName(text, func(r reasonName) string { return prefork.Reason(r).String() })
 	return err
 }
 
-// named finds the value that has a name.
-func named[T ~uint8](text []byte, name func(T) string) (T, error) {
+func valueByName[T ~uint8](text []byte, name func(T) string) (T, error) {
 	for i := range 256 {
 		if name(T(i)) == string(text) {
 			return T(i), nil
 		}
 	}
-	return 0, fmt.Errorf("%q is not known", text)
+	return 0, fmt.Errorf("unknown name %q", text)
 }
 
-// duration is written as it is printed, 1.5s.
+// duration is encoded as its String, for example "1.5s".
 type duration time.Duration
 
 func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
@@ -264,10 +267,10 @@ func (d *duration) UnmarshalText(text []byte) error {
 	return err
 }
 
-// signal is written by its name, or "signal 64" where it has none.
+// signal is encoded as its name, or as "signal 64" if it has none.
 type signal struct{ os.Signal }
 
-const numbered = "signal "
+const unnamedPrefix = "signal "
 
 func (s signal) IsZero() bool { return s.Signal == nil }
 
@@ -282,7 +285,7 @@ func (s signal) MarshalText() ([]byte, error) {
 	if name := signalName(sig); name != "" {
 		return []byte(name), nil
 	}
-	return []byte(numbered + strconv.Itoa(int(sig))), nil
+	return []byte(unnamedPrefix + strconv.Itoa(int(sig))), nil
 }
 
 func (s *signal) UnmarshalText(text []byte) error {
@@ -294,17 +297,18 @@ func (s *signal) UnmarshalText(text []byte) error {
 		s.Signal = sig
 		return nil
 	}
-	number, ok := strings.CutPrefix(string(text), numbered)
+	number, ok := strings.CutPrefix(string(text), unnamedPrefix)
 	n, err := strconv.Atoi(number)
 	if !ok || err != nil || n <= 0 || n > 128 {
-		return fmt.Errorf("%q is no signal", text)
+		return fmt.Errorf("unknown signal %q", text)
 	}
 	s.Signal = syscall.Signal(n)
 	return nil
 }
 
-// failure is an error, written as its text or, for a *prefork.SpawnError, with what that says.
-type failure struct{ error }
+// errorValue is encoded as the text of the error, or as an object if the error
+// is a *prefork.SpawnError.
+type errorValue struct{ error }
 
 type spawnErrorData struct {
 	Slot       int    `json:"slot"`
@@ -312,18 +316,18 @@ type spawnErrorData struct {
 	Error      string `json:"error"`
 }
 
-func (f failure) MarshalJSON() ([]byte, error) {
+func (f errorValue) MarshalJSON() ([]byte, error) {
 	var spawn *prefork.SpawnError
 	switch {
 	case f.error == nil:
 		return []byte("null"), nil
 	case errors.As(f.error, &spawn) && spawn.Err != nil:
-		return json.Marshal(spawnErrorData{spawn.Slot, spawn.Generation, cut(spawn.Err.Error())})
+		return json.Marshal(spawnErrorData{spawn.Slot, spawn.Generation, truncate(spawn.Err.Error())})
 	}
-	return json.Marshal(cut(f.error.Error()))
+	return json.Marshal(truncate(f.error.Error()))
 }
 
-func (f *failure) UnmarshalJSON(text []byte) error {
+func (f *errorValue) UnmarshalJSON(text []byte) error {
 	f.error = nil
 	if string(text) == "null" {
 		return nil

@@ -25,35 +25,36 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-// Only one process writes a journal; "already running" says who.
+// Open returns a LockedError with the pid if the journal is open already.
 func TestLock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
-	j := open(t, path, Config{})
-	var running *RunningError
-	if _, err := Open(path, Config{}); !errors.As(err, &running) || running.PID != os.Getpid() || !strings.Contains(err.Error(), "already running") {
+	j := openJournal(t, path, Config{})
+	var locked *LockedError
+	if _, err := Open(path, Config{}); !errors.As(err, &locked) || locked.PID != os.Getpid() ||
+		!strings.Contains(err.Error(), "locked by process "+strconv.Itoa(os.Getpid())) {
 		t.Errorf("second Open: %v", err)
 	}
 	from := time.Now()
-	if _, err := Open(path, Config{LockTimeout: 50 * time.Millisecond}); !errors.As(err, &running) || time.Since(from) < 50*time.Millisecond {
-		t.Errorf("second Open that waits: %v after %v", err, time.Since(from))
+	if _, err := Open(path, Config{LockTimeout: 50 * time.Millisecond}); !errors.As(err, &locked) || time.Since(from) < 50*time.Millisecond {
+		t.Errorf("second Open with a timeout: %v after %v", err, time.Since(from))
 	}
 	time.AfterFunc(20*time.Millisecond, func() { j.Close() })
 	if _, err := os.Stat(path + ".lock"); err != nil {
 		t.Error(err)
 	}
-	second := open(t, path, Config{LockTimeout: time.Minute})
+	second := openJournal(t, path, Config{LockTimeout: time.Minute})
 	if err := errors.Join(second.Close(), second.Close()); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(path + ".lock"); err == nil {
-		t.Error("the lock is left")
+		t.Error("the lock file still exists")
 	}
 	if err := second.Write(Record{Time: time.Now(), Event: Warning{}}); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Write after Close: %v", err)
 	}
 }
 
-// What cannot be opened says so, and leaves nothing behind.
+// A failed Open leaves no lock file.
 func TestOpenErrors(t *testing.T) {
 	dir := t.TempDir()
 	shared := filepath.Join(dir, "shared")
@@ -64,13 +65,17 @@ func TestOpenErrors(t *testing.T) {
 	os.WriteFile(filepath.Join(dir, "loose"), nil, 0o600)
 	os.Chmod(filepath.Join(dir, "loose"), 0o666)
 	for name, want := range map[string]string{
-		"none/x": "no such file", "shared/x": "every user may make files", "link": "symbolic link", "pipe": "no plain file", "loose": "others could write",
+		"none/x":   "no such file",
+		"shared/x": "every user can create files",
+		"link":     "symbolic link",
+		"pipe":     "not a regular file",
+		"loose":    "others could write",
 	} {
 		if _, err := Open(filepath.Join(dir, name), Config{}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", name, err, want)
 		}
 		if _, err := os.Stat(filepath.Join(dir, name) + ".lock"); err == nil {
-			t.Errorf("%s: the lock is left", name)
+			t.Errorf("%s: the lock file still exists", name)
 		}
 	}
 	if _, err := PreviousState(filepath.Join(dir, "none")); !errors.Is(err, ErrNoStart) {
@@ -78,41 +83,43 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
-// A last line that was cut off costs that line alone, and is ended by the next writer (C3).
-func TestTornLine(t *testing.T) {
+// A partial last line does not affect other lines. The next writer ends it
+// (C3).
+func TestPartialLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
-	j := open(t, path, Config{})
-	write(t, j, Warning{"a", "1"}, Warning{"a", "2"})
+	j := openJournal(t, path, Config{})
+	writeEvents(t, j, Warning{"a", "1"}, Warning{"a", "2"})
 	j.Close()
 	whole, _ := os.ReadFile(path)
 	lines := bytes.SplitAfter(whole, []byte("\n"))
-	kept := bytes.Join(lines[:len(lines)-3], nil) // without "2" and the end
+	kept := bytes.Join(lines[:len(lines)-3], nil) // without "2" and Ended
 	for cutAt := 1; cutAt < len(lines[len(lines)-3])-1; cutAt += 7 {
 		if err := os.WriteFile(path, append(slices.Clone(kept), lines[len(lines)-3][:cutAt]...), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if texts, bad := all(t, path); len(texts) != 2 || bad != 1 {
-			t.Errorf("cut at %d: %q and %d bad lines", cutAt, texts, bad)
+		if texts, bad := readAll(t, path); len(texts) != 2 || bad != 1 {
+			t.Errorf("cut at %d: %q, %d damaged lines", cutAt, texts, bad)
 		}
 		if s, err := PreviousState(path); err != nil || s.PID != os.Getpid() || !s.Ended.IsZero() {
 			t.Errorf("cut at %d: %v, %v", cutAt, s, err)
 		}
-		j := open(t, path, Config{})
-		write(t, j, Warning{"b", "3"})
+		j := openJournal(t, path, Config{})
+		writeEvents(t, j, Warning{"b", "3"})
 		j.Close()
-		texts, bad := all(t, path)
+		texts, bad := readAll(t, path)
 		if len(texts) != 5 || bad != 1 || texts[3] != "b: 3" {
-			t.Errorf("cut at %d and written on: %q and %d bad lines", cutAt, texts, bad)
+			t.Errorf("cut at %d and continued: %q, %d damaged lines", cutAt, texts, bad)
 		}
 	}
 }
 
+// All values of Config.Sync work together with rotation.
 func TestSync(t *testing.T) {
 	for _, sync := range []time.Duration{SyncAlways, time.Millisecond, time.Hour} {
 		path := filepath.Join(t.TempDir(), "test.journal")
-		j := open(t, path, Config{Sync: sync, MaxSize: 300})
+		j := openJournal(t, path, Config{Sync: sync, MaxSize: 300})
 		for i := range 10 {
-			write(t, j, Warning{"n", strconv.Itoa(i)})
+			writeEvents(t, j, Warning{"n", strconv.Itoa(i)})
 		}
 		time.Sleep(5 * time.Millisecond)
 		if err := j.Close(); err != nil {
@@ -127,11 +134,12 @@ func (f *failing) ID() string { return "failing" }
 
 func (f *failing) Write(Record) error { return f.err }
 
-// Several at once, one of them for people; an error of one keeps nothing from the others, and is logged once.
-func TestMulti(t *testing.T) {
+// MultiSink writes to all sinks although one fails, and Observer logs a
+// repeated error once.
+func TestMultiSink(t *testing.T) {
 	var lines, text, log bytes.Buffer
 	bad := &failing{errors.New("disk full")}
-	m := Multi(bad, NewWriter("a", &lines), NewHuman("stderr", &text))
+	m := MultiSink(bad, NewJSONSink("a", &lines), NewTextSink("stderr", &text))
 	if m.ID() != "failing+a+stderr" {
 		t.Errorf("ID %q", m.ID())
 	}
@@ -144,40 +152,45 @@ func TestMulti(t *testing.T) {
 	bad.err = errors.New("disk full")
 	observe(prefork.ResizeEvent{From: 3, To: 4})
 	if n := strings.Count(log.String(), "disk full"); n != 2 {
-		t.Errorf("the error is logged %d times: %s", n, log.String())
+		t.Errorf("the error was logged %d times: %s", n, log.String())
 	}
 	if n := strings.Count(lines.String(), "\n"); n != 5 {
 		t.Errorf("%d lines", n)
 	}
-	if !regexp.MustCompile(`^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} from 1 to 2 workers\n`).MatchString(text.String()) {
-		t.Errorf("for people: %s", text.String())
+	event := regexp.QuoteMeta(prefork.ResizeEvent{From: 1, To: 2}.String())
+	if !regexp.MustCompile(`^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ` + event + `\n`).MatchString(text.String()) {
+		t.Errorf("text: %s", text.String())
 	}
 	for _, r := range []Record{{}, {Time: moment, Event: fmt.Stringer(time.Second)}} {
-		if NewWriter("a", io.Discard).Write(r) == nil {
-			t.Errorf("%v is written", r)
+		if NewJSONSink("a", io.Discard).Write(r) == nil {
+			t.Errorf("%v was written", r)
 		}
 	}
-	if NewHuman("a", io.Discard).Write(Record{}) == nil {
-		t.Error("nothing is written for people")
+	if NewTextSink("a", io.Discard).Write(Record{}) == nil {
+		t.Error("a record without an event was written")
 	}
 }
 
-// An error of great length is cut, so that what is written can be read.
+// Long error texts are truncated, so that their records can be read.
 func TestLongErrors(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
-	j := open(t, path, Config{})
+	j := openJournal(t, path, Config{})
 	long := errors.New(strings.Repeat("x", 5<<20))
-	write(t, j, prefork.ReloadFailedEvent{Err: long}, prefork.SpawnFailedEvent{Err: &prefork.SpawnError{Err: long}}, Warning{"a", long.Error()})
-	if texts, bad := all(t, path); len(texts) != 4 || bad != 0 {
-		t.Errorf("%d records, %d bad lines", len(texts), bad)
+	writeEvents(t, j,
+		prefork.ReloadFailedEvent{Err: long},
+		prefork.SpawnFailedEvent{Err: &prefork.SpawnError{Err: long}},
+		Warning{"a", long.Error()})
+	if texts, bad := readAll(t, path); len(texts) != 4 || bad != 0 {
+		t.Errorf("%d records, %d damaged lines", len(texts), bad)
 	}
 }
 
-// A record without a time is of the time at which it is written, and can be read; a file that it begins too.
-func TestNoTime(t *testing.T) {
+// A record without a time gets the time of the Write, also as the first record
+// of a file.
+func TestZeroTime(t *testing.T) {
 	from := time.Now()
 	path := filepath.Join(t.TempDir(), "test.journal")
-	j := open(t, path, Config{})
+	j := openJournal(t, path, Config{})
 	for _, name := range []string{path + ".1", path + ".2"} {
 		if err := j.Write(Record{Event: Warning{"n", "1"}}); err != nil {
 			t.Fatal(err)
@@ -188,34 +201,48 @@ func TestNoTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{path + ".1", path + ".2", path} {
-		if texts, bad := all(t, name); len(texts) != 2 || bad != 0 {
-			t.Errorf("%s: %q and %d bad lines", name, texts, bad)
+		if texts, bad := readAll(t, name); len(texts) != 2 || bad != 0 {
+			t.Errorf("%s: %q, %d damaged lines", name, texts, bad)
 		}
 	}
 	if s, err := PreviousState(path); err != nil || s.PID != os.Getpid() {
 		t.Errorf("PreviousState: %v, %v", s, err)
 	}
+	content, _ := os.ReadFile(path)
+	checkTimes(t, bytes.NewReader(content), 2, from)
+}
+
+// Sinks set the time of a record without one, too.
+func TestZeroTimeOfSinks(t *testing.T) {
+	from := time.Now()
 	var lines, text bytes.Buffer
-	for _, sink := range []Sink{NewWriter("", &lines), NewHuman("", &text)} {
+	for _, sink := range []Sink{NewJSONSink("", &lines), NewTextSink("", &text)} {
 		if err := sink.Write(Record{Event: Warning{"n", "3"}}); err != nil {
 			t.Error(err)
 		}
 	}
-	n := 0
-	content, _ := os.ReadFile(path)
-	for rec, err := range Decode(io.MultiReader(bytes.NewReader(content), &lines)) {
-		n++
+	checkTimes(t, &lines, 1, from)
+	if strings.HasPrefix(text.String(), "0001") {
+		t.Errorf("text: %s", text.String())
+	}
+}
+
+// checkTimes decodes n records, whose times must be between from and now.
+func checkTimes(t *testing.T, r io.Reader, n int, from time.Time) {
+	t.Helper()
+	for rec, err := range Decode(r) {
+		n--
 		if err != nil || rec.Time.Before(from) || rec.Time.After(time.Now()) {
 			t.Errorf("%v, %v", rec, err)
 		}
 	}
-	if n != 3 || strings.HasPrefix(text.String(), "0001") {
-		t.Errorf("%d records; for people: %s", n, text.String())
+	if n != 0 {
+		t.Errorf("%d records are missing", n)
 	}
 }
 
-// failWrites makes writes to the file fail, until ok is called.
-func failWrites(t *testing.T, j *Journal) (ok func()) {
+// failWrites makes writes to the file fail until restore is called.
+func failWrites(t *testing.T, j *Journal) (restore func()) {
 	t.Helper()
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -233,39 +260,68 @@ func failWrites(t *testing.T, j *Journal) (ok func()) {
 	}
 }
 
-// That a successor has taken over is written when it can be.
-func TestTookOverWhenFull(t *testing.T) {
+// If the TookOver cannot be written, the next successful Write writes it.
+func TestTookOverAfterFailedWrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
-	j := open(t, path, Config{})
-	write(t, j, prefork.StateEvent{Worker: prefork.WorkerInfo{PID: 7, State: prefork.StateReady}})
-	ok := failWrites(t, j)
-	if err := j.takeOver(); err == nil {
-		t.Error("it is written")
+	j := openJournal(t, path, Config{})
+	writeEvents(t, j, prefork.StateEvent{Worker: prefork.WorkerInfo{PID: 7, State: prefork.StateReady}})
+	restore := failWrites(t, j)
+	if err := j.writeTookOver(); err == nil {
+		t.Error("no error from a read-only file")
 	}
 	if err := j.Write(Record{Event: prefork.ExitEvent{Exit: prefork.Exit{PID: 7}}}); err == nil {
-		t.Error("it is written")
+		t.Error("no error from a read-only file")
 	}
-	ok()
-	write(t, j, Warning{"n", "1"}, Warning{"n", "2"})
+	restore()
+	writeEvents(t, j, Warning{"n", "1"}, Warning{"n", "2"})
 	took := TookOver{State{PID: os.Getpid()}}.String()
-	texts, bad := all(t, path)
+	texts, bad := readAll(t, path)
 	if len(texts) != 5 || bad != 0 || !slices.Equal(texts[2:], []string{took, "n: 1", "n: 2"}) {
-		t.Errorf("%q, %d bad lines", texts, bad)
+		t.Errorf("%q, %d damaged lines", texts, bad)
 	}
 	if s, err := PreviousState(path); err != nil || s.PID != os.Getpid() || len(s.Workers) != 0 {
 		t.Errorf("PreviousState: %v, %v", s, err)
 	}
 }
 
-func init() { programs["full"] = full }
+// setShared pretends that another manager writes to the journal too, or not.
+func setShared(j *Journal, shared bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.isShared = func() bool { return shared }
+}
 
-// full writes of workers; while there is room for so many bytes as its second argument says, of an exit and a worker. Then it says
-// whether they failed, and waits to be killed. With a third argument the file is moved away before.
-func full() {
+// A manager that is not active does not write the missing state. It would
+// replace the state of the active manager.
+func TestSharedWritesNoState(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	j := openJournal(t, path, Config{})
+	setShared(j, true)
+	restore := failWrites(t, j)
+	if err := j.Write(Record{Event: Warning{"n", "0"}}); err == nil {
+		t.Error("no error from a read-only file")
+	}
+	restore()
+	writeEvents(t, j, Warning{"n", "1"})
+	setShared(j, false)
+	writeEvents(t, j, Warning{"n", "2"})
+	texts, bad := readAll(t, path)
+	if len(texts) != 4 || bad != 0 || texts[1] != "n: 1" || !strings.Contains(texts[2], "could not be written") {
+		t.Errorf("%q, %d damaged lines", texts, bad)
+	}
+}
+
+func init() { preforktest.Register("limited", limited) }
+
+// limited writes records of two workers. Then it limits the growth of the file
+// to the number of bytes in its second argument, and writes an exit and another
+// worker. It reports whether these writes failed, and waits. With a third
+// argument it first moves the file to that path.
+func limited() {
 	ossignal.Ignore(syscall.SIGXFSZ)
 	j, err := Open(os.Args[1], Config{})
 	if err != nil {
-		say("cannot: %v", err)
+		report("error: %v", err)
 		os.Exit(1)
 	}
 	worker := func(pid int) Record {
@@ -289,22 +345,23 @@ func full() {
 		j.Write(worker(3)) != nil,
 	}
 	err = errors.Join(err, unix.Setrlimit(unix.RLIMIT_FSIZE, &before), j.Write(worker(4)))
-	say("failed %v, then %v", failed, err)
+	report("failed %v, then %v", failed, err)
 	select {}
 }
 
-// setLimit copes with what differs by system.
+// setLimit assigns to a field whose type depends on the system.
 func setLimit[T int64 | uint64](to *T, n int64) { *to = T(n) }
 
-// What a full disk has kept from being written is made good when there is room again, before anybody is told the state by it.
-func TestFull(t *testing.T) {
+// After records could not be written because the disk was full, the journal
+// contains the correct state again.
+func TestDiskFull(t *testing.T) {
 	for _, args := range [][]string{{"0"}, {"1"}, {"50"}, {"300"}, {"0", "moved"}, {"50", "moved"}} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "test.journal")
 		for i := range args[1:] {
 			args[i+1] = filepath.Join(dir, args[i+1])
 		}
-		p := preforktest.Start(t, "full", append([]string{path}, args...)...)
+		p := preforktest.Start(t, "limited", append([]string{path}, args...)...)
 		p.Expect(`^failed \[(true|false) true\], then <nil>$`)
 		p.Kill()
 		p.Wait()
@@ -314,24 +371,25 @@ func TestFull(t *testing.T) {
 			pids = append(pids, w.PID)
 		}
 		if err != nil || s.PID != p.PID() || !slices.Equal(pids, []int{2, 3, 4}) {
-			t.Errorf("room for %s: %v with workers %v, %v", args, s, pids, err)
+			t.Errorf("limit %s: %v with workers %v, %v", args, s, pids, err)
 		}
-		if texts, bad := all(t, path); bad > 2 || !strings.Contains(strings.Join(texts, "|"), "could not be written") {
-			t.Errorf("room for %s: %d bad lines, %q", args, bad, texts)
+		if texts, bad := readAll(t, path); bad > 2 || !strings.Contains(strings.Join(texts, "|"), "could not be written") {
+			t.Errorf("limit %s: %d damaged lines, %q", args, bad, texts)
 		}
 	}
 }
 
-// A disk that is slow holds up no Write, and what is written goes to it all the same: also a file that was rotated or moved.
+// A slow sync in the background does not block Write. Rotated and moved files
+// are synced too.
 func TestSlowSync(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
-	j := open(t, path, Config{Sync: time.Hour})
-	var synced []os.FileInfo // read behind Close
-	began, slow := make(chan bool), make(chan bool)
+	j := openJournal(t, path, Config{Sync: time.Hour})
+	var synced []os.FileInfo // read after Close
+	started, slow := make(chan bool), make(chan bool)
 	j.mu.Lock()
 	j.fsync = func(f *os.File) error {
 		select {
-		case began <- true:
+		case started <- true:
 		case <-slow:
 		}
 		<-slow
@@ -341,16 +399,16 @@ func TestSlowSync(t *testing.T) {
 	}
 	j.mu.Unlock()
 	go j.sync()
-	<-began
+	<-started
 	if !j.mu.TryLock() {
 		close(slow)
-		t.Fatal("a sync holds up Write")
+		t.Fatal("a sync blocks Write")
 	}
 	j.mu.Unlock()
 	os.Rename(path, path+".1")
-	write(t, j, Warning{"n", "1"})
+	writeEvents(t, j, Warning{"n", "1"})
 	os.Rename(path, path+".2")
-	write(t, j, Warning{"n", "2"})
+	writeEvents(t, j, Warning{"n", "2"})
 	if err := j.Rotate(); err != nil {
 		t.Error(err)
 	}
@@ -358,22 +416,23 @@ func TestSlowSync(t *testing.T) {
 	if err := j.Close(); err != nil {
 		t.Error(err)
 	}
-	names, _ := files(path)
+	names, _ := journalFiles(path)
 	if len(names) != 2 {
 		t.Errorf("files: %q", names)
 	}
 	for _, name := range append(names, path+".1", path+".2") {
 		info, err := os.Stat(name)
 		if err != nil || !slices.ContainsFunc(synced, func(s os.FileInfo) bool { return os.SameFile(s, info) }) {
-			t.Errorf("%s is not synced: %v", name, err)
+			t.Errorf("%s was not synced: %v", name, err)
 		}
 	}
 }
 
-// So too where the file is moved while nothing is being synced, and the error of a sync is told by the next Write.
-func TestSyncOfMoved(t *testing.T) {
+// A moved file is synced in the background, and the next Write returns the
+// error of that sync.
+func TestSyncAfterMove(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
-	j := open(t, path, Config{Sync: SyncAlways})
+	j := openJournal(t, path, Config{Sync: SyncAlways})
 	before, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
@@ -387,10 +446,10 @@ func TestSyncOfMoved(t *testing.T) {
 	}
 	j.mu.Unlock()
 	os.Rename(path, path+".1")
-	write(t, j, Warning{"n", "1"})
+	writeEvents(t, j, Warning{"n", "1"})
 	preforktest.WaitFor(t, "the error", func() bool {
 		err := j.Write(Record{Event: Warning{"n", "2"}})
 		return err != nil && strings.Contains(err.Error(), "disk fails")
 	})
-	write(t, j, Warning{"n", "3"})
+	writeEvents(t, j, Warning{"n", "3"})
 }

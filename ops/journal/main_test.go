@@ -23,32 +23,43 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-var long = flag.Bool("long", false, "repeat as often as is promised, not a tenth of it")
+var long = flag.Bool("long", false, "run the number of repetitions that the documents state, not a tenth")
 
 var programs = map[string]func(){"writer": writerProgram}
 
 func TestMain(m *testing.M) { preforktest.Main(m, programs) }
 
-func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+// report prints a line for the test to expect.
+func report(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 
 var moment = time.Date(2026, 11, 25, 7, 0, 0, 123456789, time.UTC)
 
-// examples are records of all types, with all that they can say.
+// examples returns events of all types, with all fields set in at least one.
 func examples() []fmt.Stringer {
-	worker := prefork.WorkerInfo{Slot: 3, Generation: 2, Ordinal: 17, PID: 4711, State: prefork.StateReady, Started: moment, Status: 0xe9, Requests: 12}
+	worker := prefork.WorkerInfo{
+		Slot: 3, Generation: 2, Ordinal: 17, PID: 4711,
+		State: prefork.StateReady, Started: moment, Status: 0xe9, Requests: 12,
+	}
 	spawnErr := &prefork.SpawnError{Slot: 1, Generation: 2, Err: errors.New("fork: resource temporarily unavailable")}
 	usage := &syscall.Rusage{Maxrss: 2048, Minflt: 3, Nvcsw: 5}
 	usage.Utime, usage.Stime = syscall.NsecToTimeval(1_500_000_000), syscall.NsecToTimeval(20_000)
 	return []fmt.Stringer{
-		Started{PID: 1}, Started{PID: 2, Successor: true}, TookOver{State{Started: moment, PID: 2, Workers: []prefork.WorkerInfo{worker}}}, Ended{PID: 1}, Warning{"watcher", "a \"quoted\"\nerror"},
-		Rotated{"size", State{}}, Rotated{"age", State{Started: moment, PID: 1, Ended: moment.Add(1), Workers: []prefork.WorkerInfo{worker}}},
-		Rotated{"behind", State{Started: moment, PID: 1}},
+		Started{PID: 1}, Started{PID: 2, Successor: true},
+		TookOver{State{Started: moment, PID: 2, Workers: []prefork.WorkerInfo{worker}}},
+		Ended{PID: 1}, Warning{"watcher", "a \"quoted\"\nerror"},
+		Rotated{"size", State{}},
+		Rotated{"age", State{Started: moment, PID: 1, Ended: moment.Add(1), Workers: []prefork.WorkerInfo{worker}}},
+		Rotated{"gap", State{Started: moment, PID: 1}},
 		MoreWorkers{[]prefork.WorkerInfo{worker}},
 		Unknown{"of a later version", []byte(`{"a":[1,2]}`)},
 		prefork.GenerationEvent{Generation: 1, MaxWorkers: 4},
 		prefork.StateEvent{Worker: worker, From: prefork.StateStarting},
 		prefork.StateEvent{Worker: prefork.WorkerInfo{State: prefork.StateKilled}, From: prefork.StateStopping, Reason: prefork.ReasonStopTimeout},
-		prefork.ExitEvent{From: prefork.StateStopping, Exit: prefork.Exit{Slot: 1, Generation: 2, Ordinal: 3, PID: 4, Status: prefork.ExitStatus{Signal: syscall.SIGSEGV, CoreDump: true}, Reason: prefork.ReasonCrashed, Uptime: 1234567891, Usage: usage}},
+		prefork.ExitEvent{From: prefork.StateStopping, Exit: prefork.Exit{
+			Slot: 1, Generation: 2, Ordinal: 3, PID: 4,
+			Status: prefork.ExitStatus{Signal: syscall.SIGSEGV, CoreDump: true},
+			Reason: prefork.ReasonCrashed, Uptime: 1234567891, Usage: usage,
+		}},
 		prefork.ExitEvent{Exit: prefork.Exit{Status: prefork.ExitStatus{Code: 3}, Reason: prefork.ReasonOutOfMemory}},
 		prefork.ExitEvent{Exit: prefork.Exit{Status: prefork.ExitStatus{Signal: 64}}},
 		prefork.ExitEvent{Exit: prefork.Exit{Status: prefork.ExitStatus{Unknown: true}}},
@@ -69,7 +80,7 @@ func examples() []fmt.Stringer {
 	}
 }
 
-// Every type that is written can be read, and says the same (C3).
+// Every type of record is read as it was written (C3).
 func TestEveryTypeIsRead(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, event := range examples() {
@@ -79,29 +90,30 @@ func TestEveryTypeIsRead(t *testing.T) {
 			t.Errorf("%T: %v", event, err)
 			continue
 		}
-		got, err := parse(line)
+		got, err := parseLine(line)
 		if err != nil {
 			t.Errorf("%s: %v", line, err)
 			continue
 		}
 		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%s\nis read as %#v\nwant       %#v", line, got, want)
+			t.Errorf("%s\nread %#v\nwant %#v", line, got, want)
 		}
 		seen[strings.TrimPrefix(fmt.Sprintf("%T", event), "prefork.")] = true
 	}
 	for _, name := range eventTypes(t) {
 		if !seen[name] {
-			t.Errorf("prefork.%s has no example here, and perhaps no place in a journal", name)
+			t.Errorf("prefork.%s has no example: add it here, and to recordTypes if necessary", name)
 		}
 	}
-	for _, k := range kinds {
-		if len(k.name) == 0 || k.name != strings.ToLower(k.name) || strings.ContainsAny(k.name, " _") {
-			t.Errorf("type %q", k.name)
+	for _, typ := range recordTypes {
+		if typ.name == "" || typ.name != strings.ToLower(typ.name) || strings.ContainsAny(typ.name, " _") {
+			t.Errorf("invalid name of a type: %q", typ.name)
 		}
 	}
 }
 
-// eventTypes are the types of prefork.Event, as its source has them.
+// eventTypes returns the names of the types that implement prefork.Event, from
+// the source of the package.
 func eventTypes(t *testing.T) (names []string) {
 	t.Helper()
 	sources, err := filepath.Glob("../../*.go")
@@ -120,13 +132,13 @@ func eventTypes(t *testing.T) (names []string) {
 		}
 	}
 	if len(names) < 10 {
-		t.Fatalf("types of events found: %v", names)
+		t.Fatalf("too few event types found: %v", names)
 	}
 	return names
 }
 
-// open opens a journal and has the test close it.
-func open(t *testing.T, path string, cfg Config) *Journal {
+// openJournal opens a journal, which is closed at the end of the test.
+func openJournal(t *testing.T, path string, cfg Config) *Journal {
 	t.Helper()
 	j, err := Open(path, cfg)
 	if err != nil {
@@ -136,7 +148,7 @@ func open(t *testing.T, path string, cfg Config) *Journal {
 	return j
 }
 
-func write(t *testing.T, sink Sink, events ...fmt.Stringer) {
+func writeEvents(t *testing.T, sink Sink, events ...fmt.Stringer) {
 	t.Helper()
 	for _, e := range events {
 		if err := sink.Write(Record{Time: time.Now(), Event: e}); err != nil {
@@ -145,28 +157,29 @@ func write(t *testing.T, sink Sink, events ...fmt.Stringer) {
 	}
 }
 
-// files are those of a journal, the oldest first, that which is written last.
-func files(path string) ([]string, error) {
-	all, err := rotated(path)
+// journalFiles returns the names of all files of a journal, oldest first.
+func journalFiles(path string) ([]string, error) {
+	names, err := rotatedFiles(path)
 	if _, missing := os.Stat(path); missing == nil {
-		all = append(all, path)
+		names = append(names, path)
 	}
-	return all, err
+	return names, err
 }
 
-// all reads a journal in both ways, which must agree, and returns its records as text and the number of lines that are none.
-func all(t *testing.T, path string) (texts []string, bad int) {
+// readAll reads a journal in both directions, which must agree. It returns the
+// texts of the records and the number of damaged lines.
+func readAll(t *testing.T, path string) (texts []string, bad int) {
 	t.Helper()
-	texts, bad = collect(t, Read(path))
-	backward, backwardBad := collect(t, ReadBackward(path))
+	texts, bad = readRecords(t, Read(path))
+	backward, backwardBad := readRecords(t, ReadBackward(path))
 	slices.Reverse(backward)
 	if !slices.Equal(texts, backward) || bad != backwardBad {
-		t.Fatalf("forward %d bad lines and %q\nbackward %d and %q", bad, texts, backwardBad, backward)
+		t.Fatalf("forward  %d damaged lines, %q\nbackward %d damaged lines, %q", bad, texts, backwardBad, backward)
 	}
 	return texts, bad
 }
 
-func collect(t *testing.T, records iter.Seq2[Record, error]) (texts []string, bad int) {
+func readRecords(t *testing.T, records iter.Seq2[Record, error]) (texts []string, bad int) {
 	t.Helper()
 	for rec, err := range records {
 		var line *LineError

@@ -22,13 +22,14 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-// Successors: who rules is who has taken over, and what the other one writes of its workers does not count.
+// The active manager is the one that has taken over. Records of the other
+// manager about its workers do not count.
 func TestStateOfSuccessors(t *testing.T) {
 	at := func(n int) time.Time { return moment.Add(time.Duration(n) * time.Second) }
 	worker := func(pid int) prefork.StateEvent {
-		return prefork.StateEvent{Worker: prefork.WorkerInfo{PID: pid, State: prefork.StateStarting, Started: at(pid)}}
+		w := prefork.WorkerInfo{PID: pid, State: prefork.StateStarting, Started: at(pid)}
+		return prefork.StateEvent{Worker: w}
 	}
-	exit := func(pid int) prefork.ExitEvent { return prefork.ExitEvent{Exit: prefork.Exit{PID: pid}} }
 	state := func(pid int, workers ...int) (s State) {
 		s = State{Started: at(0), PID: pid}
 		for _, w := range workers {
@@ -36,10 +37,17 @@ func TestStateOfSuccessors(t *testing.T) {
 		}
 		return s
 	}
-	type by struct { // a record, and who writes it
+	type by struct { // a record by its writer
 		pid   int
 		event fmt.Stringer
 	}
+	start1, start2 := by{1, Started{PID: 1}}, by{2, Started{PID: 2}}
+	successor := by{2, Started{PID: 2, Successor: true}}
+	took := by{2, TookOver{state(2, 21)}}
+	spawn := func(writer, pid int) by { return by{writer, worker(pid)} }
+	exit := func(writer, pid int) by { return by{writer, prefork.ExitEvent{Exit: prefork.Exit{PID: pid}}} }
+	rotated := func(writer, worker int) by { return by{writer, Rotated{"size", state(writer, worker)}} }
+	end := func(pid int) by { return by{pid, Ended{pid}} }
 	for _, c := range []struct {
 		name    string
 		records []by
@@ -48,21 +56,43 @@ func TestStateOfSuccessors(t *testing.T) {
 		ended   bool
 		workers []int
 	}{
-		{"killed", []by{{1, Started{PID: 1}}, {1, worker(11)}, {1, worker(12)}, {1, exit(11)}}, 1, 0, false, []int{12}},
-		{"killed, of no writer", []by{{0, Started{PID: 1}}, {0, worker(11)}, {0, worker(12)}, {0, exit(11)}}, 1, 0, false, []int{12}},
-		{"ended", []by{{1, Started{PID: 1}}, {1, worker(11)}, {1, exit(11)}, {1, Ended{1}}}, 1, 0, true, nil},
-		{"two", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2}}, {2, worker(21)}}, 2, 2, false, []int{21}},
-		{"successor failed", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Successor: true}}, {2, worker(21)}, {2, exit(21)}, {2, Ended{2}}}, 1, 0, false, []int{11}},
-		{"successor killed", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Successor: true}}, {2, worker(21)}, {1, worker(12)}}, 1, 0, false, []int{11, 12}},
-		{"successor took over", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Successor: true}}, {2, worker(21)}, {2, TookOver{state(2, 21)}}, {1, exit(11)}, {1, Ended{1}}}, 2, 0, false, []int{21}},
-		{"successor took over, the one before it killed", []by{{1, Started{PID: 1}}, {1, worker(11)}, {2, Started{PID: 2, Successor: true}}, {2, worker(21)}, {2, TookOver{state(2, 21)}}, {1, worker(12)}, {2, worker(22)}}, 2, 0, false, []int{21, 22}},
-		{"file begun before the successor took over", []by{{1, Rotated{"size", state(1, 11)}}, {2, TookOver{state(2, 21)}}}, 2, 0, false, []int{21}},
-		{"file begun by the successor", []by{{2, Rotated{"size", state(2, 21)}}, {1, exit(11)}, {1, Ended{1}}}, 2, 0, false, []int{21}},
-		{"many", []by{{1, Rotated{"size", state(1, 11)}}, {1, MoreWorkers{state(1, 12, 13).Workers}}, {1, exit(12)}}, 1, 0, false, []int{11, 13}},
+		{"killed",
+			[]by{start1, spawn(1, 11), spawn(1, 12), exit(1, 11)},
+			1, 0, false, []int{12}},
+		{"killed, unknown writer",
+			[]by{{0, Started{PID: 1}}, spawn(0, 11), spawn(0, 12), exit(0, 11)},
+			1, 0, false, []int{12}},
+		{"ended",
+			[]by{start1, spawn(1, 11), exit(1, 11), end(1)},
+			1, 0, true, nil},
+		{"two",
+			[]by{start1, spawn(1, 11), start2, spawn(2, 21)},
+			2, 2, false, []int{21}},
+		{"successor failed",
+			[]by{start1, spawn(1, 11), successor, spawn(2, 21), exit(2, 21), end(2)},
+			1, 0, false, []int{11}},
+		{"successor killed",
+			[]by{start1, spawn(1, 11), successor, spawn(2, 21), spawn(1, 12)},
+			1, 0, false, []int{11, 12}},
+		{"successor took over",
+			[]by{start1, spawn(1, 11), successor, spawn(2, 21), took, exit(1, 11), end(1)},
+			2, 0, false, []int{21}},
+		{"successor took over, predecessor killed",
+			[]by{start1, spawn(1, 11), successor, spawn(2, 21), took, spawn(1, 12), spawn(2, 22)},
+			2, 0, false, []int{21, 22}},
+		{"file started before the takeover",
+			[]by{rotated(1, 11), took},
+			2, 0, false, []int{21}},
+		{"file started by the successor",
+			[]by{rotated(2, 21), exit(1, 11), end(1)},
+			2, 0, false, []int{21}},
+		{"more workers",
+			[]by{rotated(1, 11), {1, MoreWorkers{state(1, 12, 13).Workers}}, exit(1, 12)},
+			1, 0, false, []int{11, 13}},
 	} {
 		var buf bytes.Buffer
 		path := filepath.Join(t.TempDir(), "test.journal")
-		w := NewWriter("", &buf)
+		w := NewJSONSink("", &buf)
 		for i, r := range c.records {
 			w.Write(Record{Time: at(i), Event: r.event, PID: r.pid})
 		}
@@ -72,22 +102,23 @@ func TestStateOfSuccessors(t *testing.T) {
 		for _, w := range s.Workers {
 			pids = append(pids, w.PID)
 		}
-		if err != nil || s.PID != c.pid || !s.Started.Equal(at(c.started)) || s.Ended.IsZero() == c.ended || !slices.Equal(pids, c.workers) {
+		if err != nil || s.PID != c.pid || !s.Started.Equal(at(c.started)) ||
+			s.Ended.IsZero() == c.ended || !slices.Equal(pids, c.workers) {
 			t.Errorf("%s: %+v, %v", c.name, s, err)
 		}
 	}
 }
 
-// writerProgram opens the journal of its first argument, says how the one before it ended, and writes of workers that come and go,
-// each behind the line that says so.
+// writerProgram opens the journal of its first argument, reports the previous
+// state, and writes records of workers that start and exit.
 func writerProgram() {
 	j, err := Open(os.Args[1], Config{MaxSize: 20_000, LockTimeout: 10 * time.Second})
 	if err != nil {
-		say("cannot: %v", err)
+		report("error: %v", err)
 		os.Exit(1)
 	}
 	p := j.Previous()
-	say("previous %d ended %t workers %d", p.PID, !p.Ended.IsZero(), len(p.Workers))
+	report("previous %d ended %t workers %d", p.PID, !p.Ended.IsZero(), len(p.Workers))
 	for i := 1; ; i++ {
 		j.Write(Record{Time: time.Now(), Event: prefork.StateEvent{Worker: prefork.WorkerInfo{PID: i, Ordinal: i, State: prefork.StateStarting}}})
 		if i%3 != 0 {
@@ -96,7 +127,8 @@ func writerProgram() {
 	}
 }
 
-// A journal through many kill -9 of its writer: every complete line is readable, and PreviousState is right each time.
+// After each of many SIGKILLs of the writer, every complete line is readable,
+// and PreviousState is correct.
 func TestKills(t *testing.T) {
 	n := 20
 	if *long {
@@ -111,24 +143,24 @@ func TestKills(t *testing.T) {
 			t.Fatalf("start %d after %d: %s", i, last, got[0])
 		}
 		last = p.PID()
-		time.Sleep(time.Duration(i*137%5000) * time.Microsecond) // at all moments
+		time.Sleep(time.Duration(i*137%5000) * time.Microsecond) // kill at varying moments
 		p.Kill()
 		p.Wait()
-		if i%3 == 0 { // as a machine that fails would leave it
-			tear(t, path, i)
+		if i%3 == 0 { // as after a crash of the machine
+			truncateLastLine(t, path, i)
 		}
 		bad = checkState(t, path, last)
 	}
-	names, _ := files(path)
-	t.Logf("%d kills: %d lines are torn, in the last %d files", n, bad, len(names))
+	names, _ := journalFiles(path)
+	t.Logf("%d kills: %d partial lines in the last %d files", n, bad, len(names))
 }
 
-// tear cuts off a part of the last line, if it is of a worker.
-func tear(t *testing.T, path string, part int) {
+// truncateLastLine truncates the last line, if it is about a worker.
+func truncateLastLine(t *testing.T, path string, part int) {
 	t.Helper()
 	content, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return // killed in the middle of a rotation
+		return // killed during a rotation
 	}
 	from := bytes.LastIndexByte(bytes.TrimSuffix(content, []byte("\n")), '\n') + 1
 	if line := content[from:]; bytes.Contains(line, []byte(`"worker"`)) || bytes.Contains(line, []byte(`"exit"`)) {
@@ -136,17 +168,33 @@ func tear(t *testing.T, path string, part int) {
 	}
 }
 
-// checkState compares PreviousState with what the lines of the last writer say, and returns how many lines of the last file
-// are no records; only one behind which nothing follows, or which a later writer has ended, may be.
+// checkState compares PreviousState with all records of the last writer. It
+// returns the number of damaged lines.
 func checkState(t *testing.T, path string, pid int) (bad int) {
 	t.Helper()
 	s, err := PreviousState(path)
 	if err != nil || s.PID != pid || !s.Ended.IsZero() {
 		t.Fatalf("PreviousState after %d: %v, %v", pid, s, err)
 	}
-	// The count by hand: from the last start on, or from the first file that is kept.
-	workers := make(map[int]bool)
-	started, first := false, true
+	writer, workers, bad := countWorkers(t, path)
+	if writer != pid || len(workers) != len(s.Workers) {
+		t.Fatalf("after %d: started %d, %d workers; PreviousState has %d workers",
+			pid, writer, len(workers), len(s.Workers))
+	}
+	for _, w := range s.Workers {
+		if !workers[w.PID] {
+			t.Fatalf("after %d: PreviousState has worker %d, the records have not", pid, w.PID)
+		}
+	}
+	return bad
+}
+
+// countWorkers returns the last manager and its workers, independently of
+// tracker. It reads from the first file that is kept.
+func countWorkers(t *testing.T, path string) (pid int, workers map[int]bool, bad int) {
+	t.Helper()
+	workers = make(map[int]bool)
+	first := true
 	for rec, err := range Read(path) {
 		var line *LineError
 		if errors.As(err, &line) {
@@ -157,14 +205,12 @@ func checkState(t *testing.T, path string, pid int) (bad int) {
 		}
 		switch e := rec.Event.(type) {
 		case Started:
-			started = e.PID == pid
+			pid = e.PID
 			clear(workers)
 		case Rotated:
 			if first {
-				started = e.State.PID == pid
-				for _, w := range e.State.Workers {
-					workers[w.PID] = true
-				}
+				pid = e.State.PID
+				addWorkers(workers, e.State.Workers)
 			}
 		case prefork.StateEvent:
 			workers[e.Worker.PID] = true
@@ -173,35 +219,34 @@ func checkState(t *testing.T, path string, pid int) (bad int) {
 		}
 		first = false
 	}
-	if !started || len(workers) != len(s.Workers) {
-		t.Fatalf("after %d: started %t, %d workers, and PreviousState has %d", pid, started, len(workers), len(s.Workers))
-	}
-	for _, w := range s.Workers {
-		if !workers[w.PID] {
-			t.Fatalf("after %d: worker %d", pid, w.PID)
-		}
-	}
-	return bad
+	return pid, workers, bad
 }
 
-func init() { programs["manager"] = manager }
+func addWorkers(set map[int]bool, workers []prefork.WorkerInfo) {
+	for _, w := range workers {
+		set[w.PID] = true
+	}
+}
 
-// manager is a Manager with a journal, which stops when all workers are ready, and says what it has observed.
+func init() { preforktest.Register("manager", manager) }
+
+// manager runs a Manager with a journal, and reports the events that it
+// observes.
 func manager() {
 	j, err := Open(os.Args[1], Config{})
 	if err != nil {
-		say("cannot: %v", err)
+		report("error: %v", err)
 		os.Exit(1)
 	}
 	var observe func(prefork.Event)
 	if !prefork.IsWorker() {
 		write := Observer(j, nil)
-		say("observed: %v", Started{PID: os.Getpid()})
-		defer say("observed: %v", Ended{os.Getpid()})
+		report("observed: %v", Started{PID: os.Getpid()})
+		defer report("observed: %v", Ended{os.Getpid()})
 		defer j.Close()
 		observe = func(ev prefork.Event) {
 			write(ev)
-			say("observed: %v", ev)
+			report("observed: %v", ev)
 		}
 	}
 	pm, err := prefork.New(prefork.Config{MaxWorkers: 2, Logger: slog.New(slog.DiscardHandler), Observe: observe})
@@ -212,11 +257,11 @@ func manager() {
 		})
 	}
 	if err != nil {
-		say("cannot: %v", err)
+		report("error: %v", err)
 	}
 }
 
-// A Manager's events come out as they went in, and its workers write nothing.
+// The records are the events of the Manager. Its workers write none.
 func TestManager(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
 	p := preforktest.Start(t, "manager", path)
@@ -230,7 +275,7 @@ func TestManager(t *testing.T) {
 			want = append(want, text)
 		}
 	}
-	texts, bad := all(t, path)
+	texts, bad := readAll(t, path)
 	if len(want) < 10 || !slices.Equal(texts, want) || bad != 0 {
 		t.Errorf("%q\nwant %q", texts, want)
 	}
@@ -239,29 +284,38 @@ func TestManager(t *testing.T) {
 	}
 }
 
-func init() { programs["successors"] = successors }
+func init() { preforktest.Register("upgrading", upgrading) }
 
-// successors is a Manager with a journal, which upgrades itself on USR2. With a second argument its workers end when the standard
-// input does. While there is a file with ".hold" behind the journal's name, no worker gets ready.
-func successors() {
+// upgrading runs a Manager with a journal, which upgrades itself on SIGUSR2.
+// With a second argument its workers exit at the end of the standard input.
+// While a file exists at the path of the journal with the suffix ".hold",
+// workers do not become ready.
+func upgrading() {
 	j, err := Open(os.Args[1], Config{})
 	if err != nil {
-		say("cannot: %v", err)
+		report("error: %v", err)
 		os.Exit(1)
 	}
 	pm, err := prefork.New(prefork.Config{
-		MaxWorkers: 2, Logger: slog.New(slog.DiscardHandler), Observe: Observer(j, nil), Readiness: prefork.Readiness{Explicit: true},
-		TrapSignals: prefork.Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}, syscall.SIGHUP: {Signal: syscall.SIGTERM}, syscall.SIGUSR2: {Upgrade: true}},
+		MaxWorkers: 2,
+		Logger:     slog.New(slog.DiscardHandler),
+		Observe:    Observer(j, nil),
+		Readiness:  prefork.Readiness{Explicit: true},
+		TrapSignals: prefork.Signals{
+			syscall.SIGTERM: {Signal: syscall.SIGTERM},
+			syscall.SIGHUP:  {Signal: syscall.SIGTERM},
+			syscall.SIGUSR2: {Upgrade: true},
+		},
 	})
 	if err == nil {
 		if !prefork.IsWorker() {
-			say("manager %d", os.Getpid())
+			report("manager %d", os.Getpid())
 		}
 		err = pm.Run(context.Background(), func(w *prefork.Worker) error {
 			if _, err := os.Stat(os.Args[1] + ".hold"); err != nil {
 				w.Ready()
 			}
-			say("worker")
+			report("worker")
 			<-w.Context().Done()
 			if len(os.Args) > 2 {
 				io.Copy(io.Discard, os.Stdin)
@@ -269,22 +323,23 @@ func successors() {
 			return nil
 		})
 	}
-	say("manager %d ended %v, %v", os.Getpid(), err, j.Close())
+	report("manager %d ended %v, %v", os.Getpid(), err, j.Close())
 }
 
-// A successor writes the same journal, from its start on; who reads it learns who rules, and kill -9 of the successor leaves its workers.
-func TestSuccessors(t *testing.T) {
+// A successor writes to the same journal, which identifies the active manager.
+// After a SIGKILL of the successor the journal contains its workers.
+func TestSuccessor(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
-	p := preforktest.Start(t, "successors", path)
+	p := preforktest.Start(t, "upgrading", path)
 	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
 	p.Signal(syscall.SIGUSR2)
 	successor := p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`, fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))[0][1]
 	pid, _ := strconv.Atoi(successor)
-	var running *RunningError
-	if _, err := Open(path, Config{}); !errors.As(err, &running) {
+	var locked *LockedError
+	if _, err := Open(path, Config{}); !errors.As(err, &locked) {
 		t.Errorf("Open while the successor runs: %v", err)
 	}
-	preforktest.WaitFor(t, "word of the successor", func() bool {
+	preforktest.WaitFor(t, "the state of the successor", func() bool {
 		s, err := PreviousState(path)
 		return err == nil && s.PID == pid && len(s.Workers) == 2
 	})
@@ -294,25 +349,27 @@ func TestSuccessors(t *testing.T) {
 	if err != nil || s.PID != pid || !s.Ended.IsZero() || len(s.Workers) != 2 {
 		t.Errorf("after kill -9: %v, %v", s, err)
 	}
-	texts, bad := all(t, path)
-	want := []string{fmt.Sprintf("manager %d has started as a successor", pid), fmt.Sprintf("manager %d has taken over", pid), fmt.Sprintf("manager %d has ended", p.PID())}
-	for _, w := range want {
-		if !slices.Contains(texts, w) || bad != 0 {
-			t.Errorf("%q is not in %q", w, texts)
+	texts, bad := readAll(t, path)
+	for _, w := range []fmt.Stringer{
+		Started{PID: pid, Successor: true}, TookOver{State{PID: pid}}, Ended{PID: p.PID()},
+	} {
+		if !slices.Contains(texts, w.String()) || bad != 0 {
+			t.Errorf("no %q in %q, %d damaged lines", w, texts, bad)
 		}
 	}
-	j := open(t, path, Config{})
+	j := openJournal(t, path, Config{})
 	if previous := j.Previous(); previous.PID != pid || len(previous.Workers) != 2 {
-		t.Errorf("the next manager learns %v", previous)
+		t.Errorf("Previous of the next manager: %v", previous)
 	}
 }
 
-// The workers of a successor that was killed before it has taken over are none of the manager that goes on.
+// If a successor is killed before it takes over, its workers do not count as
+// workers of the remaining manager.
 func TestSuccessorKilled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
-	p := preforktest.Start(t, "successors", path)
+	p := preforktest.Start(t, "upgrading", path)
 	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
-	preforktest.WaitFor(t, "word of the manager", func() bool {
+	preforktest.WaitFor(t, "the state of the manager", func() bool {
 		s, err := PreviousState(path)
 		return err == nil && len(s.Workers) == 2
 	})
@@ -325,13 +382,18 @@ func TestSuccessorKilled(t *testing.T) {
 	successor, _ := strconv.Atoi(p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`)[0][1])
 	during, err := PreviousState(path)
 	syscall.Kill(successor, syscall.SIGKILL)
-	preforktest.WaitFor(t, "word of its end", func() bool {
-		texts, _ := collect(t, Read(path))
-		return strings.Contains(strings.Join(texts, "\n"), "upgrade failed")
+	preforktest.WaitFor(t, "the failed upgrade", func() bool {
+		for rec, err := range Read(path) {
+			if _, failed := rec.Event.(prefork.UpgradeFailedEvent); failed && err == nil {
+				return true
+			}
+		}
+		return false
 	})
 	after, errAfter := PreviousState(path)
 	for _, s := range []State{during, after} {
-		if err != nil || errAfter != nil || s.PID != p.PID() || len(s.Workers) != 2 || s.Workers[0].PID != before.Workers[0].PID || s.Workers[1].PID != before.Workers[1].PID {
+		if err != nil || errAfter != nil || s.PID != p.PID() || len(s.Workers) != 2 ||
+			s.Workers[0].PID != before.Workers[0].PID || s.Workers[1].PID != before.Workers[1].PID {
 			t.Errorf("%v, %v, %v, with %v; want %v", s, err, errAfter, s.Workers, before.Workers)
 		}
 	}
@@ -339,17 +401,18 @@ func TestSuccessorKilled(t *testing.T) {
 	p.WaitGone()
 }
 
-// A successor that cannot open the journal leaves the lock to the manager that goes on.
+// A successor that cannot open the journal leaves the lock with the old
+// manager.
 func TestSuccessorCannotOpen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
-	p := preforktest.Start(t, "successors", path)
+	p := preforktest.Start(t, "upgrading", path)
 	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
 	os.Chmod(path, 0o666)
 	p.Signal(syscall.SIGUSR2)
-	p.Expect(`^cannot: .*others could write into it$`)
+	p.Expect(`^error: .*others could write to it: correct its owner and mode$`)
 	os.Chmod(path, 0o600)
-	var running *RunningError
-	if _, err := Open(path, Config{}); !errors.As(err, &running) || running.PID != p.PID() {
+	var locked *LockedError
+	if _, err := Open(path, Config{}); !errors.As(err, &locked) || locked.PID != p.PID() {
 		t.Errorf("Open while the manager runs: %v", err)
 	}
 	p.Signal(syscall.SIGTERM)
@@ -357,15 +420,16 @@ func TestSuccessorCannotOpen(t *testing.T) {
 	p.WaitGone()
 }
 
-// A file that a successor begins does not tell of the workers of the manager before it, whose ends that has written.
+// A file that a successor starts does not contain the workers of its
+// predecessor.
 func TestSuccessorRotates(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
-	p := preforktest.Start(t, "successors", path)
+	p := preforktest.Start(t, "upgrading", path)
 	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
 	p.Signal(syscall.SIGUSR2)
 	successor := p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`, fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))[0][1]
 	pid, _ := strconv.Atoi(successor)
-	preforktest.WaitFor(t, "word of the successor", func() bool {
+	preforktest.WaitFor(t, "the state of the successor", func() bool {
 		s, err := PreviousState(path)
 		return err == nil && s.PID == pid && len(s.Workers) == 2
 	})
@@ -373,7 +437,7 @@ func TestSuccessorRotates(t *testing.T) {
 	syscall.Kill(pid, syscall.SIGHUP)
 	p.Expect(`^worker$`)
 	p.Expect(`^worker$`)
-	preforktest.WaitFor(t, "the workers of the next generation alone", func() bool {
+	preforktest.WaitFor(t, "only workers of the next generation", func() bool {
 		s, err := PreviousState(path)
 		ready := 0
 		for _, w := range s.Workers {
@@ -387,8 +451,9 @@ func TestSuccessorRotates(t *testing.T) {
 	p.WaitGone()
 }
 
-// A file that the successor has made and not begun yet is the successor's to begin: only that knows how things stand.
-func TestSuccessorBegins(t *testing.T) {
+// The successor writes the first record of a new file, because only the active
+// manager knows the state.
+func TestSuccessorStartsFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -396,13 +461,13 @@ func TestSuccessorBegins(t *testing.T) {
 	}
 	defer r.Close()
 	defer w.Close()
-	p := preforktest.New(t, "successors", path, "linger")
+	p := preforktest.New(t, "upgrading", path, "linger")
 	p.Cmd.Stdin = r
 	p.Start()
 	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
 	p.Signal(syscall.SIGUSR2)
 	successor, _ := strconv.Atoi(p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`)[0][1])
-	preforktest.WaitFor(t, "word of the successor", func() bool {
+	preforktest.WaitFor(t, "the state of the successor", func() bool {
 		s, err := PreviousState(path)
 		return err == nil && s.PID == successor
 	})
@@ -411,8 +476,8 @@ func TestSuccessorBegins(t *testing.T) {
 	os.WriteFile(path, nil, 0o600)
 	w.Close()
 	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))
-	if texts, _ := all(t, path); len(texts) > 0 {
-		t.Errorf("the manager before it has begun the file: %q", texts)
+	if texts, _ := readAll(t, path); len(texts) > 0 {
+		t.Errorf("the predecessor has written to the new file: %q", texts)
 	}
 	thaw()
 	syscall.Kill(successor, syscall.SIGTERM)

@@ -1,7 +1,5 @@
 package journal
 
-// How the files of a journal reach the disk, and are replaced by new ones.
-
 import (
 	"errors"
 	"os"
@@ -12,54 +10,70 @@ import (
 	"github.com/prefork-go/prefork/ops/internal/pidfile"
 )
 
-// sync is that of Config.Sync, some time after a Write. A slow disk does not hold up who writes meanwhile.
-func (j *Journal) sync() {
-	j.syncing.Lock()
-	defer j.syncing.Unlock()
-	j.mu.Lock()
-	if j.closed { // Close has done it
-		j.mu.Unlock()
-		return
-	}
-	if j.syncer != nil {
-		j.syncer.Stop()
-		j.syncer = nil // what is written from now on wants another
-	}
-	file, moved := j.file, j.moved
-	j.moved = nil
-	j.mu.Unlock()
-	err := j.retire(moved)
-	if errFile := j.fsync(file); !errors.Is(errFile, os.ErrClosed) { // Open has failed
-		err = errors.Join(err, errFile)
-	}
+// Rotate rotates the file now. It is a no-op if the file is empty, and while a
+// successor and its predecessor both write to the journal.
+func (j *Journal) Rotate() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.err = errors.Join(j.err, err)
-}
-
-// retire syncs and closes files that are written no more.
-func (j *Journal) retire(moved []*os.File) (err error) {
-	for _, f := range moved {
-		err = errors.Join(err, j.fsync(f), f.Close())
+	if j.closed || j.size == 0 || j.isShared() {
+		return nil
 	}
-	return err
+	return j.wrap(j.rotate("request", time.Now()))
 }
 
-// follow opens the file anew if somebody has moved or removed it, or the other manager has rotated it.
-func (j *Journal) follow(now time.Time) error {
+// rotationReason returns why the file must be rotated before n more bytes are
+// written. It returns "" if the file need not be rotated.
+func (j *Journal) rotationReason(n int64, now time.Time) string {
+	switch {
+	case j.size == 0 || j.isShared():
+	case j.cfg.MaxSize > 0 && j.size+n > j.cfg.MaxSize:
+		return "size"
+	case j.cfg.MaxAge > 0 && now.Sub(j.oldest) >= j.cfg.MaxAge:
+		return "age"
+	}
+	return ""
+}
+
+// rotate renames the file and opens a new one.
+func (j *Journal) rotate(reason string, now time.Time) error {
+	info, err := j.file.Stat()
+	if err != nil {
+		return err
+	}
+	// timberjack only renames and deletes files here. It does not open its
+	// files for appending, so it does not write the records.
+	files := timberjack.Logger{
+		Filename:         j.path,
+		FileMode:         info.Mode().Perm(),
+		BackupTimeFormat: rotatedLayout,
+		MaxBackups:       max(j.cfg.KeepFiles, 0),
+		MaxAge:           j.cfg.KeepDays,
+	}
+	if err := errors.Join(files.RotateWithReason(reason), files.Close()); err != nil {
+		return err
+	}
+	return j.switchFile(reason, now)
+}
+
+// reopenIfMoved opens the path again if the file was moved or removed, or if
+// the other manager has rotated it.
+func (j *Journal) reopenIfMoved(now time.Time) error {
 	if pidfile.InPlace(j.file, j.path) {
 		return nil
 	}
-	if info, err := os.Lstat(j.path); (err != nil || info.Size() == 0) && j.shares() {
-		return nil // the other is about to begin it; until it has, what is written goes where the other's did
+	if info, err := os.Lstat(j.path); (err != nil || info.Size() == 0) && j.isShared() {
+		// The active manager is about to write the first record of the new
+		// file. Until then records go to the old file.
+		return nil
 	}
-	return j.goOn("moved", now)
+	return j.switchFile("moved", now)
 }
 
-// goOn opens the file at the path in place of the one before. There how things stand comes first, so that PreviousState needs no
-// other.
-func (j *Journal) goOn(reason string, now time.Time) error {
-	line, err := Record{now, Rotated{Reason: reason, State: j.state.state()}, os.Getpid()}.lines()
+// switchFile replaces the open file with the one at the path. It writes the
+// state first, so that PreviousState needs no other file.
+func (j *Journal) switchFile(reason string, now time.Time) error {
+	rec := Record{now, Rotated{Reason: reason, State: j.state.state()}, os.Getpid()}
+	lines, err := rec.lines()
 	if err != nil {
 		return err
 	}
@@ -68,63 +82,26 @@ func (j *Journal) goOn(reason string, now time.Time) error {
 		return err
 	}
 	_, missing := os.Lstat(j.path)
-	moved := j.file
-	if err := j.open(); err != nil {
-		return err // the records go on where they went
+	oldFile := j.file
+	if err := j.openFile(); err != nil {
+		return err // records still go to the old file
 	}
-	if missing != nil { // not for the mask to decide
-		j.err = errors.Join(j.err, j.file.Chmod(info.Mode().Perm())) // the records matter more: append tells of it
+	if missing != nil {
+		// The new file gets the mode of the old one, whatever the umask. A
+		// failure must not cost records, so the next Write reports it.
+		j.asyncErr = errors.Join(j.asyncErr, j.file.Chmod(info.Mode().Perm()))
 	}
 	if j.cfg.Sync == 0 {
-		moved.Close()
-	} else if j.moved = append(j.moved, moved); len(j.moved) == 1 {
-		go j.sync() // at once: a file that waits is one more that is open
+		oldFile.Close()
+	} else if j.oldFiles = append(j.oldFiles, oldFile); len(j.oldFiles) == 1 {
+		go j.sync() // at once, because each old file uses a descriptor
 	}
-	if j.shares() {
-		return nil // who rules writes how things stand
+	if j.isShared() {
+		return nil // the active manager writes the state
 	}
-	if err := j.append(line, now); err != nil {
+	if err := j.append(lines, now); err != nil {
 		return err
 	}
-	j.behind = false
+	j.stateMissing = false
 	return nil
-}
-
-// due says why the file is to be rotated before n more bytes are written, if it is.
-func (j *Journal) due(n int64, now time.Time) (reason string) {
-	switch {
-	case j.size == 0 || j.shares():
-	case j.cfg.MaxSize > 0 && j.size+n > j.cfg.MaxSize:
-		return "size"
-	case j.cfg.MaxAge > 0 && now.Sub(j.began) >= j.cfg.MaxAge:
-		return "age"
-	}
-	return ""
-}
-
-// rotate moves the file aside.
-func (j *Journal) rotate(reason string, now time.Time) error {
-	// It closes and opens files by itself, and those not to append; so it is asked for the rotation alone.
-	info, err := j.file.Stat()
-	if err != nil {
-		return err
-	}
-	old := timberjack.Logger{
-		Filename: j.path, FileMode: info.Mode().Perm(), BackupTimeFormat: rotatedLayout,
-		MaxBackups: max(j.cfg.Keep, 0), MaxAge: j.cfg.KeepDays,
-	}
-	if err := errors.Join(old.RotateWithReason(reason), old.Close()); err != nil {
-		return err
-	}
-	return j.goOn(reason, now)
-}
-
-// Rotate moves the file aside now. While a successor and the manager before it both write, it does nothing.
-func (j *Journal) Rotate() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if j.closed || j.size == 0 || j.shares() {
-		return nil
-	}
-	return j.wrap(j.rotate("request", time.Now()))
 }

@@ -9,59 +9,73 @@ import (
 	"time"
 )
 
-// Sink takes records: a Journal, and what NewWriter, NewHuman and Multi make. Any goroutine may call it.
+// A Sink receives records. Journal is a Sink; NewJSONSink, NewTextSink and
+// MultiSink return others. A Sink must be safe for concurrent use.
 type Sink interface {
-	ID() string // names it, in messages
-	Write(Record) error
+	// ID names the Sink in error messages. It should be unique.
+	ID() string
+
+	// Write writes a record. If rec.Time is zero, the time of the call is
+	// used.
+	Write(rec Record) error
 }
 
-// NewWriter makes a Sink that writes lines of JSON to w, each in one call. A record whose Time is zero gets that of the call.
-func NewWriter(id string, w io.Writer) Sink { return &writer{id: id, w: w, line: Record.line} }
-
-// NewHuman makes a Sink that writes lines for people to w, each in one call: the local time, and what the event says of
-// itself. A record whose Time is zero gets that of the call.
-func NewHuman(id string, w io.Writer) Sink { return &writer{id: id, w: w, line: human} }
-
-type writer struct {
-	id   string
-	line func(Record) ([]byte, error)
-	mu   sync.Mutex
-	w    io.Writer
+// NewJSONSink returns a Sink that writes each record to w as a line of JSON, as
+// a Journal does. It calls w.Write once for each record, by one goroutine at a
+// time. Unlike a Journal it does not set Record.PID.
+func NewJSONSink(id string, w io.Writer) Sink {
+	return &lineSink{id: id, w: w, format: Record.line}
 }
 
-func (w *writer) ID() string { return w.id }
+// NewTextSink returns a Sink that writes each record to w as a line for people:
+// the local time and the String of the event. It calls w.Write once for each
+// record, by one goroutine at a time.
+func NewTextSink(id string, w io.Writer) Sink {
+	return &lineSink{id: id, w: w, format: textLine}
+}
 
-func (w *writer) Write(rec Record) error {
+type lineSink struct {
+	id     string
+	format func(Record) ([]byte, error)
+
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (s *lineSink) ID() string { return s.id }
+
+func (s *lineSink) Write(rec Record) error {
 	if rec.Time.IsZero() {
 		rec.Time = time.Now()
 	}
-	line, err := w.line(rec)
+	line, err := s.format(rec)
 	if err != nil {
 		return err
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if _, err = w.w.Write(line); err != nil {
-		err = fmt.Errorf("journal %s: %w", w.id, err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err = s.w.Write(line); err != nil {
+		err = fmt.Errorf("journal %s: %w", s.id, err)
 	}
 	return err
 }
 
-func human(rec Record) ([]byte, error) {
+func textLine(rec Record) ([]byte, error) {
 	if rec.Event == nil {
-		return nil, errors.New("a record without an event")
+		return nil, errors.New("record has no event: set Record.Event")
 	}
 	text := strings.ReplaceAll(rec.Event.String(), "\n", " ")
 	return fmt.Appendf(nil, "%s %s\n", rec.Time.Local().Format("2006-01-02 15:04:05.000"), text), nil
 }
 
-// Multi makes one Sink of several: each gets every record, also when one before it fails. The error is all of theirs, and
-// the ID too, with "+" between them.
-func Multi(sinks ...Sink) Sink { return multi(sinks) }
+// MultiSink returns a Sink that writes each record to all sinks, also if one of
+// them returns an error. Its Write returns the joined errors, and its ID is the
+// IDs joined by "+".
+func MultiSink(sinks ...Sink) Sink { return multiSink(sinks) }
 
-type multi []Sink
+type multiSink []Sink
 
-func (m multi) ID() string {
+func (m multiSink) ID() string {
 	ids := make([]string, len(m))
 	for i, s := range m {
 		ids[i] = s.ID()
@@ -69,7 +83,7 @@ func (m multi) ID() string {
 	return strings.Join(ids, "+")
 }
 
-func (m multi) Write(rec Record) error {
+func (m multiSink) Write(rec Record) error {
 	var errs []error
 	for _, s := range m {
 		if err := s.Write(rec); err != nil {

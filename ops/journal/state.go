@@ -12,44 +12,65 @@ import (
 	"github.com/prefork-go/prefork"
 )
 
-// State is what a journal tells of the last manager, which is the one that rules: a successor from when it has taken over. What
-// another writes meanwhile, of its own workers, does not count.
+// A State describes the last active manager of a journal. During an
+// upgrade the successor becomes the active manager when it takes over. Records
+// that the other manager writes about its own workers do not count.
 type State struct {
-	Started time.Time            // zero if there was none
-	PID     int                  // the manager's
-	Ended   time.Time            // zero if it was killed, or runs
-	Workers []prefork.WorkerInfo // that were there when it was killed, or are there now; in order of their spawn
+	Started time.Time // zero if no manager has started
+	PID     int       // of the manager
+	Ended   time.Time // zero if the manager was killed, or is running
+
+	// Workers are the running workers, or those that ran when the manager was
+	// killed. They are in the order of their spawn.
+	Workers []prefork.WorkerInfo
 }
 
+// String returns a description for people.
 func (s State) String() string {
+	started := s.Started.Format(time.RFC3339)
 	switch {
 	case s.Started.IsZero():
 		return "no manager has started"
 	case !s.Ended.IsZero():
-		return fmt.Sprintf("manager %d started %s and ended %s", s.PID, s.Started.Format(time.RFC3339), s.Ended.Format(time.RFC3339))
+		return fmt.Sprintf("manager %d started %s and ended %s", s.PID, started, s.Ended.Format(time.RFC3339))
 	}
-	return fmt.Sprintf("manager %d started %s, and has %d workers", s.PID, s.Started.Format(time.RFC3339), len(s.Workers))
+	return fmt.Sprintf("manager %d started %s, and has %d workers", s.PID, started, len(s.Workers))
 }
 
-// ErrNoStart says that a journal does not tell of the start of a manager.
+// ErrNoStart is returned by PreviousState if the journal does not exist, or
+// contains no start of a manager.
 var ErrNoStart = errors.New("no manager has started")
 
-// PreviousState reads what a journal tells of the last manager, from its end and no further than to that manager's start, its
-// taking over, or the last rotation. Lines that are no records are skipped.
+// PreviousState returns the state of the last active manager. It reads the
+// journal backward, no further than to the start of that manager, its takeover,
+// or the last rotation. It skips lines that are not records. It returns an
+// error that matches ErrNoStart if no manager has started.
 //
-// Of a journal that there is not, or that tells of no start, the error is an ErrNoStart.
+// The journal may be open in another process. A program that opens it for
+// writing should use Journal.Previous instead.
 func PreviousState(path string) (State, error) {
 	var t tracker
-	if err := t.replay(ReadBackward(path)); err != nil {
-		return State{}, notThere(err)
+	err := t.replay(ReadBackward(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: %w", ErrNoStart, err)
+	}
+	if err != nil {
+		return State{}, err
 	}
 	return t.state(), nil
 }
 
-// replay follows records that come from the newest to the oldest, as far back as they matter.
+// A tracker computes the State from records.
+type tracker struct {
+	now     State // without workers
+	workers map[int]prefork.WorkerInfo
+}
+
+// replay applies records that arrive from the newest to the oldest. It reads no
+// further back than necessary.
 func (t *tracker) replay(backward iter.Seq2[Record, error]) error {
-	var recent []Record // the newest first
-	whole := false
+	var recent []Record // newest first
+	complete := false
 	for rec, err := range backward {
 		var line *LineError
 		switch {
@@ -58,22 +79,22 @@ func (t *tracker) replay(backward iter.Seq2[Record, error]) error {
 		case !errors.As(err, &line):
 			return err
 		}
-		if err == nil && isStart(rec) {
-			whole = true
+		if err == nil && resetsState(rec) {
+			complete = true
 			break
 		}
 	}
 	for _, rec := range slices.Backward(recent) {
 		t.apply(rec)
 	}
-	if !whole || t.now.Started.IsZero() { // a new file may follow one without a start
+	if !complete || t.now.Started.IsZero() { // a new file may follow one without a start
 		return ErrNoStart
 	}
 	return nil
 }
 
-// isStart tells whether what came before a record does not matter.
-func isStart(rec Record) bool {
+// resetsState reports whether the state does not depend on earlier records.
+func resetsState(rec Record) bool {
 	switch e := rec.Event.(type) {
 	case Started:
 		return !e.Successor
@@ -83,13 +104,7 @@ func isStart(rec Record) bool {
 	return false
 }
 
-// tracker follows the records of the manager that rules, or of one.
-type tracker struct {
-	now     State // without workers
-	workers map[int]prefork.WorkerInfo
-}
-
-func (t *tracker) restore(s State) {
+func (t *tracker) reset(s State) {
 	t.workers = make(map[int]prefork.WorkerInfo)
 	for _, w := range s.Workers {
 		t.workers[w.PID] = w
@@ -109,26 +124,29 @@ func (t *tracker) state() State {
 	return s
 }
 
+// apply applies a record of any manager.
 func (t *tracker) apply(rec Record) {
 	if t.workers == nil {
-		t.restore(State{})
+		t.reset(State{})
 	}
 	switch e := rec.Event.(type) {
 	case Started:
 		if !e.Successor {
-			t.restore(State{Started: rec.Time, PID: e.PID})
+			t.reset(State{Started: rec.Time, PID: e.PID})
 		}
-		return
 	case TookOver:
-		t.restore(e.State)
-		return
+		t.reset(e.State)
 	case Rotated:
-		t.restore(e.State)
-		return
+		t.reset(e.State)
+	default:
+		if rec.PID == 0 || rec.PID == t.now.PID {
+			t.applyActive(rec)
+		}
 	}
-	if rec.PID != 0 && rec.PID != t.now.PID {
-		return
-	}
+}
+
+// applyActive applies a record of the active manager.
+func (t *tracker) applyActive(rec Record) {
 	switch e := rec.Event.(type) {
 	case Ended:
 		if e.PID == t.now.PID {
@@ -154,11 +172,4 @@ func (t *tracker) apply(rec Record) {
 	case prefork.ExitEvent:
 		delete(t.workers, e.Exit.PID)
 	}
-}
-
-func notThere(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %w", ErrNoStart, err)
-	}
-	return err
 }

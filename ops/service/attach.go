@@ -13,64 +13,70 @@ import (
 	"github.com/prefork-go/prefork/ops/internal/pidfile"
 )
 
-// Attach puts a Manager under the service, until detach is called, which is to be when Run or WaitAllChildren has
-// returned:
+// Attach runs a Manager as the service, until detach is called. It should be
+// called after prefork.New and before Listen: a program that is started twice
+// then reports ErrRunning, and not an address in use. The caller must call
+// detach after Run or WaitAllChildren has returned.
 //
-//	pm, err := prefork.New(…)
-//	…
+//	pm, err := prefork.New(...)
+//	...
 //	detach, err := svc.Attach(pm)
 //	if err != nil { log.Fatal(err) }
 //	defer detach()
-//	… pm.Listen, pm.Run …
+//	... pm.Listen, pm.Run ...
 //
-// Attach takes the service's name, and fails as Begin does where that is not to be had or the stopped flag is set. From then
-// on the stopped flag is a Manager.Shutdown, and while the paused flag is set the Manager is paused, also from its first
-// worker on: see Manager.Pause for what workers do about it. The Manager's table says which signals are trapped;
-// TrapSignals must be empty.
+// Attach acquires the lock and returns the errors of Begin. Then the stopped
+// flag causes a Manager.Shutdown. The paused flag causes a Manager.Pause, also
+// if it is set before the first worker is spawned. The Manager traps the
+// signals of its own table, so Attach returns an error if TrapSignals is not
+// empty. While Attach waits for the lock, SIGTERM and SIGINT end the wait with
+// an error, whatever that table contains.
 //
-// The successor of an upgrade inherits the name: at no time is it free, and the pid file names the successor when it has taken over.
+// The successor of an upgrade inherits the lock. The lock is held at all times,
+// and the pid file contains the pid of the successor once it has taken over.
 //
-// Where LockTimeout has it wait for the name, SIGTERM and Ctrl-C end the wait with an error, whatever the table says.
+// Detach returns ErrLockLost if another process has acquired the lock, or an
+// error of the files. Further calls return the same error.
 //
-// Attach belongs behind New and before Listen, so that a program which is started twice says that it is running, and not that
-// its address is in use. In a worker it does nothing, so it may stand where both pass.
+// In a worker Attach and detach are no-ops.
 func (s *Service) Attach(pm *prefork.Manager) (detach func() error, err error) {
 	if prefork.IsWorker() {
 		return func() error { return nil }, nil
 	}
 	if len(s.TrapSignals) > 0 {
-		return nil, s.wrap(errors.New("TrapSignals must be empty for a Manager, whose own table says what it traps"))
+		return nil, s.wrap(errors.New("TrapSignals must be empty for Attach: " +
+			"set prefork.Config.TrapSignals instead"))
 	}
-	lock, w, err := s.inheritOrTake()
+	lock, w, err := s.inheritOrAcquire()
 	if err != nil {
 		return nil, err
 	}
-	a := &attached{s: s, pm: pm, lock: lock, stop: make(chan struct{})}
-	a.look()
-	a.tend.Go(func() { a.mind(w) })
+	a := &attachment{s: s, pm: pm, lock: lock, closing: make(chan struct{})}
+	a.update()
+	a.wg.Go(func() { a.monitor(w) })
 	return sync.OnceValue(a.detach), nil
 }
 
 // passedFile is the name under which a successor inherits the pid file.
 func (s *Service) passedFile() string { return "service " + s.PIDFile }
 
-// takeUnlessTold takes the name, and waits for it as LockTimeout says, or until the process is told to stop: the Manager traps the
-// signals for that, and looks at them only in Run.
-func (s *Service) takeUnlessTold() (*hold, *watcher, error) {
+// acquireUntilSignal acquires the lock, or returns an error on SIGTERM or
+// SIGINT. The Manager traps these signals too, but handles them only in Run.
+func (s *Service) acquireUntilSignal() (*heldLock, *fileWatcher, error) {
 	stops := []os.Signal{syscall.SIGTERM}
 	if !signal.Ignored(os.Interrupt) {
 		stops = append(stops, os.Interrupt)
 	}
 	ctx, release := signal.NotifyContext(context.Background(), stops...)
 	defer release()
-	return s.take(ctx)
+	return s.acquire(ctx)
 }
 
-// inheritOrTake takes the name, which a successor has already.
-func (s *Service) inheritOrTake() (*hold, *watcher, error) {
+// inheritOrAcquire returns the lock, which a successor has inherited.
+func (s *Service) inheritOrAcquire() (*heldLock, *fileWatcher, error) {
 	f := prefork.PassedFile(s.passedFile())
 	if f == nil {
-		lock, w, err := s.takeUnlessTold()
+		lock, w, err := s.acquireUntilSignal()
 		if err == nil {
 			prefork.PassFile(s.passedFile(), lock.file.File())
 		}
@@ -82,58 +88,62 @@ func (s *Service) inheritOrTake() (*hold, *watcher, error) {
 		return nil, nil, s.wrap(err)
 	}
 	if s.Stopped() {
-		return nil, nil, errors.Join(s.wrap(ErrStopped), file.Close())
+		return nil, nil, errors.Join(s.stoppedError(), file.Close())
 	}
 	prefork.PassFile(s.passedFile(), f)
-	return &hold{s: s, file: file, before: pidfile.Read(s.PIDFile)}, s.watch(), nil
+	lock := &heldLock{s: s, file: file, predecessor: pidfile.Read(s.PIDFile)}
+	return lock, s.watchFiles(), nil
 }
 
-// attached is a Manager under a service.
-type attached struct {
-	s     *Service
-	pm    *prefork.Manager
-	lock  *hold
-	tend  sync.WaitGroup
-	stop  chan struct{}
-	again <-chan time.Time // the name is to be taken when the manager before this one has ended
-	lost  bool
-	told  bool // the Manager was told to shut down
+// attachment connects a Manager with a service.
+type attachment struct {
+	s            *Service
+	pm           *prefork.Manager
+	lock         *heldLock
+	wg           sync.WaitGroup
+	closing      chan struct{}
+	retry        <-chan time.Time // when to acquire the predecessor's lock
+	lockLost     bool
+	shutdownSent bool
 }
 
-// mind does what the flags say.
-func (a *attached) mind(w *watcher) {
+// monitor updates the Manager whenever the files change.
+func (a *attachment) monitor(w *fileWatcher) {
 	defer w.close()
-	var beat <-chan time.Time
+	var heartbeat <-chan time.Time
 	if a.s.Heartbeat > 0 {
 		ticker := time.NewTicker(a.s.Heartbeat)
 		defer ticker.Stop()
-		beat = ticker.C
+		heartbeat = ticker.C
 	}
 	tookOver := prefork.TookOver()
 	for {
 		select {
 		case <-tookOver:
 			tookOver = nil
-			if err := a.lock.name(); err != nil {
-				a.s.log().Error("the pid file cannot be written", "err", err)
+			if err := a.lock.writePID(); err != nil {
+				a.s.log().Error("pid file write failed", "err", err)
 			}
-			a.look()
-		case <-beat:
-			if rules() { // or it would hide that the other one hangs
-				a.lock.beat(0)
+			a.update()
+		case <-heartbeat:
+			// The heartbeat of the inactive manager would conceal that the
+			// active one hangs.
+			if isActiveManager() {
+				a.lock.touch(0)
 			}
 		case <-w.changed:
-			a.look()
-		case <-a.again:
-			a.look()
-		case <-a.stop:
+			a.update()
+		case <-a.retry:
+			a.update()
+		case <-a.closing:
 			return
 		}
 	}
 }
 
-// look looks at the files. What they say after a successor has taken over is for the successor.
-func (a *attached) look() {
+// update reads the files and pauses, resumes or stops the Manager accordingly.
+// After a successor has taken over, the files apply to the successor.
+func (a *attachment) update() {
 	if prefork.HandedOver() {
 		return
 	}
@@ -142,24 +152,33 @@ func (a *attached) look() {
 	} else {
 		a.pm.Resume()
 	}
-	if rules() && !a.lost {
-		if err := a.lock.keep(); errors.Is(err, errBefore) {
-			a.again = time.After(pollInterval)
-		} else if err != nil {
-			a.s.log().Error("the service ends", "err", err)
-			a.lost = true
-		} else {
-			prefork.PassFile(a.s.passedFile(), a.lock.open())
-		}
+	if isActiveManager() && !a.lockLost {
+		a.checkLock()
 	}
-	if (a.lost || a.s.Stopped()) && !a.told {
-		a.told = true
+	if (a.lockLost || a.s.Stopped()) && !a.shutdownSent {
+		a.shutdownSent = true
 		a.pm.Shutdown()
 	}
 }
 
-// rules tells whether the service is this process's alone: not before a successor has taken over, and not after another has.
-func rules() bool {
+// checkLock restores a pid file that was removed, and passes the locked file on
+// to the next successor.
+func (a *attachment) checkLock() {
+	switch err := a.lock.ensureInPlace(); {
+	case errors.Is(err, errPredecessor):
+		a.retry = time.After(pollInterval)
+	case err != nil:
+		a.s.log().Error("lock lost, stopping", "err", err)
+		a.lockLost = true
+	default:
+		prefork.PassFile(a.s.passedFile(), a.lock.openFile())
+	}
+}
+
+// isActiveManager reports whether the service belongs to this process alone. It
+// is false in a successor that has not taken over yet, and in a manager whose
+// successor has taken over.
+func isActiveManager() bool {
 	select {
 	case <-prefork.TookOver():
 		return !prefork.HandedOver()
@@ -168,13 +187,18 @@ func rules() bool {
 	}
 }
 
-func (a *attached) detach() error {
-	close(a.stop)
-	a.tend.Wait()
+func (a *attachment) detach() error {
+	close(a.closing)
+	a.wg.Wait()
 	prefork.PassFile(a.s.passedFile(), nil)
-	err := a.lock.leave(rules())
-	if a.lost {
-		err = errors.Join(ErrLost, err)
+	var err error
+	if isActiveManager() {
+		err = a.lock.release()
+	} else {
+		err = a.lock.leave()
+	}
+	if a.lockLost {
+		err = errors.Join(ErrLockLost, err)
 	}
 	return a.s.wrap(err)
 }

@@ -25,21 +25,21 @@ import (
 )
 
 func init() {
-	programs["managed"] = managed
-	programs["web"] = web
-	programs["dying"] = dying
+	preforktest.Register("manager", manager)
+	preforktest.Register("web", web)
+	programs["failing-successor"] = failingSuccessor
 }
 
-// manage is the life of a program with a Manager under the service of its first argument. With "beat" as the second it has
-// a heartbeat, with "waits" it waits for the name.
-func manage(cfg prefork.Config, before func(*prefork.Manager), work func(*prefork.Worker) error) {
-	s := in()
+// runAttached runs a Manager as the service. The optional second argument of
+// the program is "heartbeat", or "wait" to wait for the lock.
+func runAttached(cfg prefork.Config, before func(*prefork.Manager), work func(*prefork.Worker) error) {
+	s := programService()
 	s.Logger = slog.New(slog.NewTextHandler(os.Stdout, nil))
 	if len(os.Args) > 2 {
 		switch os.Args[2] {
-		case "beat":
+		case "heartbeat":
 			s.Heartbeat = time.Millisecond
-		case "waits":
+		case "wait":
 			s.LockTimeout = -1
 		}
 	}
@@ -49,40 +49,46 @@ func manage(cfg prefork.Config, before func(*prefork.Manager), work func(*prefor
 	}
 	detach, err := s.Attach(pm)
 	if err != nil {
-		say("cannot: %v", err)
+		report("error: %v", err)
 		return
 	}
 	if before != nil {
 		before(pm)
 	}
 	err = pm.Run(context.Background(), work)
-	say("manager %d ended %v, %v", os.Getpid(), err, detach())
+	report("manager %d ended %v, %v", os.Getpid(), err, detach())
 }
 
-// managed has two workers that do nothing.
-func managed() { waiting(func() {}) }
+// manager runs two idle workers.
+func manager() { runManager(func() {}) }
 
-// waiting is managed, with something to do once the name is had.
-func waiting(before func()) {
+// runManager runs two idle workers, and calls attached after Attach.
+func runManager(attached func()) {
 	cfg := prefork.Config{
 		MaxWorkers:  2,
 		TrapSignals: prefork.Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}, syscall.SIGUSR2: {Upgrade: true}},
 		Observe: func(ev prefork.Event) {
-			switch ev.(type) {
-			case prefork.PauseEvent, prefork.PausedEvent, prefork.ResumeEvent:
-				say("event: %v", ev)
+			switch ev := ev.(type) {
+			case prefork.PauseEvent:
+				report("event: pause")
+			case prefork.PausedEvent:
+				report("event: slot %d paused", ev.Worker.Slot)
+			case prefork.ResumeEvent:
+				report("event: resume")
+			case prefork.UpgradeFailedEvent:
+				report("event: upgrade failed")
 			}
 		},
 	}
-	manage(cfg, func(*prefork.Manager) {
-		before()
+	runAttached(cfg, func(*prefork.Manager) {
+		attached()
 		if !prefork.IsWorker() {
-			say("manager %d runs", os.Getpid())
+			report("manager %d runs", os.Getpid())
 		}
 	}, func(w *prefork.Worker) error {
 		for n := 0; w.Checkpoint(); n++ {
 			if n == 0 {
-				say("worker %d of manager %d works", w.Slot(), w.ManagerPID())
+				report("worker %d of manager %d works", w.Slot(), w.ManagerPID())
 			}
 			select {
 			case <-w.Pausing():
@@ -93,49 +99,49 @@ func waiting(before func()) {
 	})
 }
 
-// The stopped flag is a shutdown, and a refusal to start.
+// The stopped flag shuts the Manager down and prevents a start.
 func TestAttachStop(t *testing.T) {
 	s := newService(t)
-	p := start(t, s, "managed")
+	p := start(t, s, "manager")
 	p.ExpectN(2, `^worker \d of manager \d+ works$`)
-	wantRunning(t, s, p.PID())
-	again := start(t, s, "managed")
-	again.Expect(`^cannot: service test: it is already running, as process ` + strconv.Itoa(p.PID()) + `$`)
+	checkRunning(t, s, p.PID())
+	again := start(t, s, "manager")
+	again.Expect(`^error: service test: already running as process ` + strconv.Itoa(p.PID()) + `$`)
 	again.Wait()
-	if out, err := s.Zap(t.Context(), service.Escalation{}); out != service.Gone || err != nil {
+	if out, err := s.Zap(t.Context(), service.Escalation{}); out != service.Exited || err != nil {
 		t.Errorf("Zap: %v, %v", out, err)
 	}
 	p.Expect(`^manager \d+ ended <nil>, <nil>$`)
 	p.WaitGone()
 	if exists(t, s.PIDFile) {
-		t.Error("the pid file is left")
+		t.Error("the pid file still exists")
 	}
-	again = start(t, s, "managed")
-	again.Expect(`^cannot: service test: its stopped flag is set$`)
+	again = start(t, s, "manager")
+	again.Expect(`^error: service test: stopped flag is set: remove \S+/test.stopped$`)
 	again.Wait()
 }
 
-// The paused flag pauses the workers, who say so; it holds for a start too.
+// The paused flag pauses the workers, also if it is set before the start.
 func TestAttachPause(t *testing.T) {
 	s := newService(t)
 	s.Pause()
-	p := start(t, s, "managed")
-	p.ExpectN(2, `^event: worker \d+ \(slot \d, generation 1\) ready, paused$`)
-	wantRunning(t, s, p.PID())
+	p := start(t, s, "manager")
+	p.ExpectN(2, `^event: slot \d paused$`)
+	checkRunning(t, s, p.PID())
 	for range 3 {
 		s.Resume()
-		p.Expect(`^event: resume requested$`)
+		p.Expect(`^event: resume$`)
 		s.Pause()
-		p.Expect(`^event: pause requested$`)
-		p.ExpectN(2, `^event: worker \d+ \(slot \d, generation 1\) ready, paused$`)
+		p.Expect(`^event: pause$`)
+		p.ExpectN(2, `^event: slot \d paused$`)
 	}
-	s.Stop() // beats paused
+	s.Stop() // takes precedence over the paused flag
 	p.Expect(`^manager \d+ ended <nil>, <nil>$`)
 	p.WaitGone()
 }
 
-// beats tells whether the pid file is touched within a moment.
-func beats(t *testing.T, s *service.Service) bool {
+// hasHeartbeat reports whether the pid file is touched within 20 ms.
+func hasHeartbeat(t *testing.T, s *service.Service) bool {
 	t.Helper()
 	past := time.Now().Add(-time.Hour).Truncate(time.Second)
 	if err := os.Chtimes(s.PIDFile, past, past); err != nil {
@@ -149,13 +155,14 @@ func beats(t *testing.T, s *service.Service) bool {
 	return !info.ModTime().Equal(past)
 }
 
-// The heartbeat is that of the manager which rules, paused or not: it ends with that, whatever its workers and its successor do.
+// The active manager sends the heartbeat, paused or not. Neither its workers
+// nor its successor keep the heartbeat up while the manager is stopped.
 func TestAttachHeartbeat(t *testing.T) {
 	s := newService(t)
-	p := start(t, s, "managed")
+	p := start(t, s, "manager")
 	p.ExpectN(2, ` works$`)
-	if beats(t, s) {
-		t.Error("a heartbeat that nobody has asked for")
+	if hasHeartbeat(t, s) {
+		t.Error("heartbeat without Service.Heartbeat")
 	}
 	s.Stop()
 	p.WaitGone()
@@ -167,47 +174,55 @@ func TestAttachHeartbeat(t *testing.T) {
 	}
 	defer r.Close()
 	defer w.Close()
-	p = preforktest.New(t, "awaited", s.Dir(), "beat")
+	p = preforktest.New(t, "waiting-successor", s.Dir(), "heartbeat")
 	p.Cmd.Stdin = r
 	p.Start()
 	p.ExpectN(2, ` works$`)
-	preforktest.WaitFor(t, "a heartbeat", func() bool { return beats(t, s) })
+	preforktest.WaitFor(t, "a heartbeat", func() bool { return hasHeartbeat(t, s) })
 	s.Pause()
-	p.ExpectN(2, ` ready, paused$`)
-	preforktest.WaitFor(t, "a heartbeat in the pause", func() bool { return beats(t, s) })
+	p.ExpectN(2, `^event: slot \d paused$`)
+	preforktest.WaitFor(t, "a heartbeat while paused", func() bool { return hasHeartbeat(t, s) })
 	s.Resume()
 	p.Signal(syscall.SIGUSR2)
 	p.Expect(`^the successor waits$`)
 	p.Signal(syscall.SIGSTOP)
-	preforktest.WaitFor(t, "no heartbeat while the manager is stopped", func() bool { return !beats(t, s) })
+	preforktest.WaitFor(t, "no heartbeat while the manager is stopped", func() bool {
+		for range 5 { // on a busy machine one check may miss a heartbeat
+			if hasHeartbeat(t, s) {
+				return false
+			}
+		}
+		return true
+	})
 	p.Signal(syscall.SIGCONT)
-	preforktest.WaitFor(t, "a heartbeat again", func() bool { return beats(t, s) })
+	preforktest.WaitFor(t, "a heartbeat again", func() bool { return hasHeartbeat(t, s) })
 	w.Close()
 	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))
-	preforktest.WaitFor(t, "the successor's heartbeat", func() bool { return beats(t, s) })
+	preforktest.WaitFor(t, "the successor's heartbeat", func() bool { return hasHeartbeat(t, s) })
 	s.Stop()
 	p.WaitGone()
 }
 
-// kill -9 of the manager: the next starts at once, though workers may still be ending.
+// After a SIGKILL of the manager the service can start again at once, although
+// workers of the dead manager may still run.
 func TestAttachKilled(t *testing.T) {
 	s := newService(t)
 	for range 3 {
-		p := start(t, s, "managed")
+		p := start(t, s, "manager")
 		p.Expect(`^manager \d+ runs$`)
 		p.Kill()
 		p.Wait()
-		wantRunning(t, s, 0)
+		checkRunning(t, s, 0)
 	}
 }
 
-// The successor has the name at once; at no time is it free. A successor that fails leaves it where it was.
+// The successor inherits the lock, which is held at all times.
 func TestAttachSuccessor(t *testing.T) {
 	s := newService(t)
-	s.Pause() // the successor is paused as well
-	p := start(t, s, "managed")
-	p.ExpectN(2, `ready, paused$`)
-	var free, looks atomic.Int64
+	s.Pause() // applies to the successor too
+	p := start(t, s, "manager")
+	p.ExpectN(2, `^event: slot \d paused$`)
+	var free, checks atomic.Int64
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -216,7 +231,7 @@ func TestAttachSuccessor(t *testing.T) {
 			case <-done:
 				return
 			default:
-				looks.Add(1)
+				checks.Add(1)
 				if _, running, err := s.Running(); !running || err != nil {
 					free.Add(1)
 				}
@@ -231,51 +246,52 @@ func TestAttachSuccessor(t *testing.T) {
 		pid, _ := strconv.Atoi(p.Expect(`^manager (\d+) runs$`)[1])
 		p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, old))
 		preforktest.WaitFor(t, "the successor's pid in the file", func() bool { return s.PID() == pid })
-		wantRunning(t, s, pid)
+		checkRunning(t, s, pid)
 		old = pid
 	}
 	close(done)
 	<-ended
 	if n := free.Load(); n > 0 {
-		t.Errorf("the name was free at %d of %d looks", n, looks.Load())
+		t.Errorf("the lock was free at %d of %d checks", n, checks.Load())
 	}
 	s.Stop()
 	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, old))
 	p.WaitGone()
 	if exists(t, s.PIDFile) {
-		t.Error("the pid file is left")
+		t.Error("the pid file still exists")
 	}
 }
 
-// dying is managed, but its successors end before they are ready.
-func dying() {
-	successor := prefork.PassedFile("dying") != nil
-	prefork.PassFile("dying", os.Stdout)
-	waiting(func() {
+// failingSuccessor is manager, but its successors exit before they are ready.
+func failingSuccessor() {
+	successor := prefork.PassedFile("failing-successor") != nil
+	prefork.PassFile("failing-successor", os.Stdout)
+	runManager(func() {
 		if successor {
-			say("the successor ends")
+			report("the successor exits")
 			os.Exit(3)
 		}
 	})
 }
 
-func init() { programs["awaited"] = awaited }
+func init() { programs["waiting-successor"] = waitingSuccessor }
 
-// awaited is managed, but its successors wait for the end of the standard input.
-func awaited() {
-	successor := prefork.PassedFile("awaited") != nil
-	prefork.PassFile("awaited", os.Stdout)
-	waiting(func() {
+// waitingSuccessor is manager, but its successors wait for the end of the
+// standard input.
+func waitingSuccessor() {
+	successor := prefork.PassedFile("waiting-successor") != nil
+	prefork.PassFile("waiting-successor", os.Stdout)
+	runManager(func() {
 		if successor {
-			say("the successor waits")
+			report("the successor waits")
 			io.Copy(io.Discard, os.Stdin)
 		}
 	})
 }
 
-// A pid file that is removed while a successor is under way is made anew by the manager before it; the successor has the name when that
-// is gone.
-func TestAttachRemovedBeforeSuccessor(t *testing.T) {
+// If the pid file is removed during an upgrade, the old manager creates it
+// again. The successor acquires the lock when the old manager has exited.
+func TestAttachPIDFileRemovedDuringUpgrade(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -283,67 +299,82 @@ func TestAttachRemovedBeforeSuccessor(t *testing.T) {
 	defer r.Close()
 	defer w.Close()
 	s := newService(t)
-	p := preforktest.New(t, "awaited", s.Dir())
+	p := preforktest.New(t, "waiting-successor", s.Dir())
 	p.Cmd.Stdin = r
 	p.Start()
 	p.ExpectN(2, ` works$`)
 	p.Signal(syscall.SIGUSR2)
 	p.Expect(`^the successor waits$`)
 	os.Remove(s.PIDFile)
-	p.Expect(`it is there again`)
-	wantRunning(t, s, p.PID())
+	p.Expect(`pid file removed, created again`)
+	checkRunning(t, s, p.PID())
 	w.Close()
 	successor, _ := strconv.Atoi(p.Expect(`^manager (\d+) runs$`)[1])
 	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))
 	preforktest.WaitFor(t, "the successor's pid in the file", func() bool { return s.PID() == successor })
-	wantRunning(t, s, successor)
+	checkRunning(t, s, successor)
 	s.Stop()
 	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, successor))
 	p.WaitGone()
 }
 
+// A Manager whose pid file was removed shuts down if another process has
+// acquired the lock since then.
+func TestAttachLockLost(t *testing.T) {
+	s := newService(t)
+	p := start(t, s, "manager")
+	p.ExpectN(2, ` works$`)
+	l := stealLock(t, s, p)
+	p.Expect(`lock lost, stopping`)
+	p.Expect(`^manager \d+ ended <nil>, service test: pid file was removed and another process has acquired the lock$`)
+	p.WaitGone()
+	checkRunning(t, s, os.Getpid())
+	l.Close()
+}
+
+// A successor that fails leaves the lock with the old manager.
 func TestAttachSuccessorFails(t *testing.T) {
 	s := newService(t)
-	p := start(t, s, "dying")
+	p := start(t, s, "failing-successor")
 	p.ExpectN(2, ` works$`)
 	p.Signal(syscall.SIGUSR2)
-	p.Expect(`^the successor ends$`)
-	p.Expect(`upgrade failed`)
-	wantRunning(t, s, p.PID())
+	p.Expect(`^the successor exits$`)
+	p.Expect(`^event: upgrade failed$`)
+	checkRunning(t, s, p.PID())
 	s.Stop()
 	p.Expect(`^manager \d+ ended <nil>, <nil>$`)
 	p.WaitGone()
 }
 
-func init() { programs["confined"] = confined }
+func init() { programs["other-user"] = otherUser }
 
-// confined makes its service behind New, where workers are another user already.
-func confined() {
-	pm, err := prefork.New(prefork.Config{MaxWorkers: 1, Resources: prefork.Resources{User: nobody}})
+// otherUser creates its service after New. There workers already run as another
+// user.
+func otherUser() {
+	pm, err := prefork.New(prefork.Config{MaxWorkers: 1, Resources: prefork.Resources{User: otherUID}})
 	if err != nil {
 		log.Fatal(err)
 	}
-	detach, err := in().Attach(pm)
+	detach, err := programService().Attach(pm)
 	if err != nil {
 		log.Fatal(err)
 	}
 	err = pm.Run(context.Background(), func(w *prefork.Worker) error {
-		say("user %d works", os.Geteuid())
+		report("user %d works", os.Geteuid())
 		<-w.Context().Done()
 		return nil
 	})
-	say("manager %d ended %v, %v", os.Getpid(), err, detach())
+	report("manager %d ended %v, %v", os.Getpid(), err, detach())
 }
 
-// Workers that may not see the service's directory work.
+// Workers need no access to the directory of the service.
 func TestAttachConfinedWorkers(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("run as root")
-	}
 	s := newService(t)
 	os.Chmod(s.Dir(), 0o700)
-	p := start(t, s, "confined")
-	if got := p.Expect(`^(user ` + nobody + ` works|cannot: .*)$`)[0]; got != "user "+nobody+" works" {
+	p := preforktest.New(t, "other-user", s.Dir())
+	needOtherUser(t)
+	p.Start()
+	if got := p.Expect(`^(user ` + otherUID + ` works|error: .*)$`)[0]; got != "user "+otherUID+" works" {
 		t.Error(got)
 	}
 	s.Stop()
@@ -351,45 +382,46 @@ func TestAttachConfinedWorkers(t *testing.T) {
 	p.WaitGone()
 }
 
+// Attach rejects TrapSignals.
 func TestAttachTraps(t *testing.T) {
 	s := newService(t)
 	s.TrapSignals = []os.Signal{syscall.SIGINT}
 	if _, err := s.Attach(nil); err == nil {
-		t.Error("a service with signals of its own is attached")
+		t.Error("Attach accepts TrapSignals")
 	}
 }
 
-// web serves HTTP with 20 workers. It says when all have paused, and what they have served by then.
+// web serves HTTP with 20 workers. Each time all workers have paused, it
+// reports how many requests they started after that.
 func web() {
 	var pm atomic.Pointer[prefork.Manager]
-	said := true
+	reported := true
 	cfg := prefork.Config{MaxWorkers: 20, Logger: slog.New(slog.DiscardHandler), Observe: func(ev prefork.Event) {
 		switch ev.(type) {
 		case prefork.PauseEvent:
-			said = false
+			reported = false
 		case prefork.ExitEvent:
-			say("exit: %v", ev)
+			report("exit: %v", ev)
 		}
-		if said || !pm.Load().Snapshot().AllPaused() {
+		if reported || !pm.Load().Snapshot().AllPaused() {
 			return
 		}
-		said = true
+		reported = true
 		served := requests(pm.Load())
 		go func() {
-			// Nothing is begun any more: so it still is a while after.
-			time.Sleep(20 * time.Millisecond)
-			say("all paused, %d served since", requests(pm.Load())-served)
+			time.Sleep(20 * time.Millisecond) // time to serve, if a worker had not paused
+			report("all paused, %d served since", requests(pm.Load())-served)
 		}()
 	}}
 	var ln net.Listener
-	manage(cfg, func(m *prefork.Manager) {
+	runAttached(cfg, func(m *prefork.Manager) {
 		var err error
 		pm.Store(m)
 		if ln, err = m.Listen("tcp", "127.0.0.1:0"); err != nil {
 			log.Fatal(err)
 		}
 		if !prefork.IsWorker() {
-			say("listens on %v", ln.Addr())
+			report("listening on %v", ln.Addr())
 		}
 	}, func(w *prefork.Worker) error {
 		return preforkhttp.Serve(w, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
@@ -400,7 +432,7 @@ func web() {
 	})
 }
 
-// requests is how many requests the workers have begun.
+// requests returns the number of requests that the workers have started.
 func requests(pm *prefork.Manager) (n uint64) {
 	for _, w := range pm.Snapshot().Workers {
 		n += w.Requests
@@ -408,8 +440,8 @@ func requests(pm *prefork.Manager) (n uint64) {
 	return n
 }
 
-// Pauses of a Manager with 20 workers under load: no worker ends, no request fails, and when it is said that all have paused, they
-// have.
+// A Manager with 20 workers is paused and resumed under load. No worker exits,
+// no request fails, and no request starts after all workers have paused.
 func TestPausesUnderLoad(t *testing.T) {
 	n := 5
 	if *long {
@@ -417,7 +449,7 @@ func TestPausesUnderLoad(t *testing.T) {
 	}
 	s := newService(t)
 	p := start(t, s, "web")
-	address := p.Expect(`^listens on (\S+)$`)[1]
+	address := p.Expect(`^listening on (\S+)$`)[1]
 	clients := loadgen.Start(loadgen.Config{Network: "tcp", Address: address, KeepAlive: 20, Fresh: 5, MaxTime: 10 * time.Minute})
 	var slowest time.Duration
 	for range n {

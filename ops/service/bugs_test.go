@@ -19,44 +19,39 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-// One test for each bug of Proc::tored, under its number in docs/PORTING.md. B11 is one of its pool, and is tested in
-// examples/tasks.
+// These tests are numbered like the bugs of Proc::tored in docs/PORTING.md. B11
+// concerns its pool and is tested in examples/tasks.
 
-const nobody = "65534"
+// otherUID is the ID of an unprivileged user.
+const otherUID = "65534"
 
-// startNow starts a program that does not wait for its standard input.
-func startNow(t *testing.T, s *service.Service, program string, args ...string) *preforktest.Program {
-	t.Helper()
-	return start(t, s, program, args...) // without Stdin it is the null device, at its end
-}
-
-// B1: a process of another user was taken for dead, and a second copy started.
+// B1: the original takes a process of another user for dead and starts a
+// second.
 func TestB1OtherUser(t *testing.T) {
 	s := newService(t)
-	open(t, s.Dir())
+	makeWorldWritable(t, s.Dir())
 	l, err := s.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	p := startNow(t, s, "starter", nobody)
+	p := start(t, s, "starter", otherUID)
 	got := p.Expect(`^(not permitted|held by ` + strconv.Itoa(os.Getpid()) + `: )`)
 	if strings.HasPrefix(got[0], "not") {
-		t.Skip("this process may not start one of another user: run as root")
+		preforktest.Skipf(t, "needs root, to start a process of another user")
 	}
 	p.Wait()
 }
 
-// B1, the other way round: root finds that nobody runs it. What nobody has left behind is replaced by root, and what root
-// has left behind cannot be taken by nobody, who is told so.
+// B1 the other way round: root detects the service of another user and replaces
+// its leftover pid file. The other user cannot replace the leftover pid file of
+// root, and gets an error that explains it.
 func TestB1FilesOfOthers(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("run as root")
-	}
+	needOtherUser(t)
 	s := newService(t)
-	open(t, s.Dir())
-	p := startNow(t, s, "starter", nobody)
-	p.Expect(`^runs `)
+	makeWorldWritable(t, s.Dir())
+	p := start(t, s, "starter", otherUID)
+	p.Expect(`^running `)
 	if _, err := s.Begin(t.Context()); !errors.Is(err, service.ErrRunning) || !strings.Contains(err.Error(), strconv.Itoa(p.PID())) {
 		t.Errorf("Begin: %v", err)
 	}
@@ -67,24 +62,24 @@ func TestB1FilesOfOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(s.PIDFile); err != nil || info.Sys().(*syscall.Stat_t).Uid != 0 {
-		t.Errorf("the pid file is still another user's: %v", err)
+		t.Errorf("the pid file still belongs to another user: %v", err)
 	}
 	l.Close()
 
-	p = startNow(t, s, "starter")
-	p.Expect(`^runs `)
+	p = start(t, s, "starter")
+	p.Expect(`^running `)
 	p.Kill()
 	p.Wait()
-	p = startNow(t, s, "starter", nobody)
-	p.Expect(`^cannot: .*permission denied: the file is another user's; if it is left from a former run, remove it$`)
+	p = start(t, s, "starter", otherUID)
+	p.Expect(`^error: .*permission denied: file belongs to another user: remove it if it is left over from an earlier run$`)
 	p.Wait()
 }
 
-// B2: a pid that was given to another process was taken for a service that runs.
-func TestB2PIDOfAStranger(t *testing.T) {
+// B2: the original takes a process with a recycled pid for the service.
+func TestB2PIDOfOtherProcess(t *testing.T) {
 	s := newService(t)
 	os.WriteFile(s.PIDFile, []byte(strconv.Itoa(os.Getppid())+"\n"), 0o644)
-	wantRunning(t, s, 0)
+	checkRunning(t, s, 0)
 	n := 0
 	if err := s.Run(t.Context(), func(context.Context) (bool, error) { n++; return false, nil }); err != nil || n != 1 {
 		t.Errorf("Run: %v after %d", err, n)
@@ -94,40 +89,44 @@ func TestB2PIDOfAStranger(t *testing.T) {
 	}
 }
 
-// B3: a lock file that a crash left behind kept the service from ever starting again.
+// B3: in the original, a lock file that is left over from a crash prevents
+// every start.
 func TestB3StaleLock(t *testing.T) {
 	s := newService(t)
-	os.WriteFile(s.PIDFile+".lock", nil, 0o644) // of the original
+	os.WriteFile(s.PIDFile+".lock", nil, 0o644) // the original's
 	for range 3 {
-		p := startNow(t, s, "starter")
-		p.Expect(`^runs `)
+		p := start(t, s, "starter")
+		p.Expect(`^running `)
 		p.Kill()
 		p.Wait()
 		if !exists(t, s.PIDFile) {
-			t.Error("the pid file is gone: this test tests nothing")
+			t.Error("no pid file is left over after a crash: the test is void")
 		}
-		wantRunning(t, s, 0)
+		checkRunning(t, s, 0)
 	}
 	if err := s.Run(t.Context(), func(context.Context) (bool, error) { return false, nil }); err != nil {
 		t.Error(err)
 	}
 	if exists(t, s.PIDFile) {
-		t.Error("the pid file is left")
+		t.Error("the pid file still exists")
 	}
 }
 
-// B4: nothing was held while the service ran. Now the lock is, and if the file is removed, it is made anew.
+// B4: the original holds no lock while the service runs. Here the lock is held,
+// and a removed pid file is created again.
 func TestB4HeldForLife(t *testing.T) {
 	s := newService(t)
-	p := startNow(t, s, "starter")
-	p.Expect(`^runs `)
-	os.WriteFile(s.PIDFile, []byte("1\n"), 0o644) // it is the lock that counts, and what holds the file
+	p := start(t, s, "starter")
+	p.Expect(`^running `)
+	// The lock decides, not the content. The pid is of the same user: other
+	// users' processes cannot be examined.
+	os.WriteFile(s.PIDFile, []byte(strconv.Itoa(os.Getppid())+"\n"), 0o644)
 	if pid, running, err := s.Running(); pid != 0 || !running || err != nil {
-		t.Errorf("Running = %d, %t, %v, with another pid in the file", pid, running, err)
+		t.Errorf("Running = %d, %t, %v; want 0, true, <nil>", pid, running, err)
 	}
 	os.Remove(s.PIDFile)
-	p.Expect(`the pid file was removed; it is there again`)
-	wantRunning(t, s, p.PID())
+	p.Expect(`pid file removed, created again`)
+	checkRunning(t, s, p.PID())
 	if _, err := s.Begin(t.Context()); !errors.Is(err, service.ErrRunning) {
 		t.Errorf("Begin: %v", err)
 	}
@@ -135,33 +134,62 @@ func TestB4HeldForLife(t *testing.T) {
 	p.Expect(`^ended$`)
 	p.Wait()
 	if exists(t, s.PIDFile) {
-		t.Error("the pid file is left")
+		t.Error("the pid file still exists")
 	}
 }
 
-// B5: a stop flag that was set between the check and the lock was fatal. Here it is set while Begin waits for the name.
-func TestB5StoppedMeanwhile(t *testing.T) {
+// The other side of B4: a loop whose pid file was removed ends if another
+// process has acquired the lock since then.
+func TestB4LockLost(t *testing.T) {
 	s := newService(t)
-	p := startNow(t, s, "loop")
-	p.Expect(`^runs `)
+	p := start(t, s, "starter")
+	p.Expect(`^running `)
+	l := stealLock(t, s, p)
+	p.Expect(`lock lost, stopping`)
+	p.Expect(`^close: service test: pid file was removed and another process has acquired the lock$`)
+	p.Wait()
+	checkRunning(t, s, os.Getpid())
+	l.Close()
+}
+
+// stealLock starts the service in the test while p runs it. It removes the pid
+// file while p is frozen, so that p cannot create it again in time.
+func stealLock(t *testing.T, s *service.Service, p *preforktest.Program) *service.Loop {
+	t.Helper()
+	thaw := preforktest.Freeze(t, p.PID())
+	defer thaw()
+	os.Remove(s.PIDFile)
+	l, err := s.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// B5: in the original, a stopped flag that is set between check and lock is
+// fatal. Here it is set while Begin waits for the lock.
+func TestB5StoppedWhileWaiting(t *testing.T) {
+	s := newService(t)
+	p := start(t, s, "loop")
+	p.Expect(`^running `)
 	s.LockTimeout = -1
 	errs := make(chan error)
 	go func() {
 		_, err := s.Begin(t.Context())
 		errs <- err
 	}()
-	time.Sleep(10 * time.Millisecond) // either way it must be the same
+	time.Sleep(10 * time.Millisecond) // usually Begin waits by then
 	s.Stop()
 	if err := <-errs; !errors.Is(err, service.ErrStopped) {
 		t.Errorf("Begin: %v", err)
 	}
 	p.Expect(`^returned <nil> after 1$`)
 	p.Wait()
-	wantRunning(t, s, 0)
+	checkRunning(t, s, 0)
 }
 
-// B6: the handlers of signals were not restored, and stayed after a failure.
-func TestB6SignalsGivenBack(t *testing.T) {
+// B6: the original does not restore signal handlers, not even after a failure.
+func TestB6SignalsRestored(t *testing.T) {
 	mine := make(chan os.Signal, 1)
 	signal.Notify(mine, syscall.SIGUSR1)
 	defer signal.Stop(mine)
@@ -184,14 +212,14 @@ func TestB6SignalsGivenBack(t *testing.T) {
 			s.Run(t.Context(), work)
 		}()
 		if !signal.Ignored(syscall.SIGUSR2) {
-			t.Error("a signal that was ignored is not any more")
+			t.Error("the signal is no longer ignored")
 		}
 		syscall.Kill(os.Getpid(), syscall.SIGUSR1)
 		<-mine
 	}
 }
 
-// B7: zap did not tell "nothing ran" from "it did not stop".
+// B7: in the original, zap has one result for "not running" and "did not stop".
 func TestB7Outcomes(t *testing.T) {
 	s := newService(t)
 	zap := func(ctx context.Context, want service.Outcome) {
@@ -213,8 +241,8 @@ func TestB7Outcomes(t *testing.T) {
 	l.Close()
 	s.Start()
 
-	p := startNow(t, s, "deaf")
-	p.Expect(`^runs `)
+	p := start(t, s, "ignoring")
+	p.Expect(`^running `)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	zap(ctx, service.StillRunning)
@@ -222,104 +250,107 @@ func TestB7Outcomes(t *testing.T) {
 	p.Wait()
 	s.Start()
 
-	p = startNow(t, s, "starter")
-	p.Expect(`^runs `)
-	zap(t.Context(), service.Gone)
+	p = start(t, s, "starter")
+	p.Expect(`^running `)
+	zap(t.Context(), service.Exited)
 	p.Expect(`^ended$`)
 	p.Wait()
 }
 
-func init() { programs["deaf"] = deaf }
+func init() { preforktest.Register("ignoring", ignoring) }
 
-// deaf runs the service and heeds neither its flag nor TERM.
-func deaf() {
+// ignoring runs the service and ignores the stopped flag and SIGTERM.
+func ignoring() {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGTERM)
-	l, err := in().Begin(context.Background())
-	say("runs %d %v", os.Getpid(), err)
+	l, err := programService().Begin(context.Background())
+	report("running %d %v", os.Getpid(), err)
 	<-l.Context().Done()
 	time.Sleep(time.Hour)
 }
 
-// B8: zap never sent a signal.
+// B8: in the original, zap sends no signals.
 func TestB8Escalation(t *testing.T) {
 	s := newService(t)
-	p := startNow(t, s, "untrapped")
-	p.Expect(`^runs `)
-	if got, err := s.Zap(t.Context(), service.Escalation{Term: 20 * time.Millisecond}); got != service.Gone || err != nil {
+	p := start(t, s, "untrapped")
+	p.Expect(`^running `)
+	if got, err := s.Zap(t.Context(), service.Escalation{Term: 20 * time.Millisecond}); got != service.Exited || err != nil {
 		t.Errorf("Zap by TERM: %v, %v", got, err)
 	}
 	if ws := p.Wait().Sys().(syscall.WaitStatus); ws.Signal() != syscall.SIGTERM {
-		t.Errorf("it ended by %v", ws)
+		t.Errorf("the service ended by %v", ws)
 	}
 	s.Start()
-	p = startNow(t, s, "deaf")
-	p.Expect(`^runs `)
-	if got, err := s.Zap(t.Context(), service.Escalation{Term: 20 * time.Millisecond, Kill: 60 * time.Millisecond}); got != service.Gone || err != nil {
+	p = start(t, s, "ignoring")
+	p.Expect(`^running `)
+	if got, err := s.Zap(t.Context(), service.Escalation{Term: 20 * time.Millisecond, Kill: 60 * time.Millisecond}); got != service.Exited || err != nil {
 		t.Errorf("Zap by KILL: %v, %v", got, err)
 	}
 	if ws := p.Wait().Sys().(syscall.WaitStatus); ws.Signal() != syscall.SIGKILL {
-		t.Errorf("it ended by %v", ws)
+		t.Errorf("the service ended by %v", ws)
 	}
 }
 
-func init() { programs["untrapped"] = untrapped }
+func init() { preforktest.Register("untrapped", untrapped) }
 
-// untrapped runs the service and does not look at its flag.
+// untrapped runs the service and ignores the stopped flag, but not SIGTERM.
 func untrapped() {
-	l, err := in().Begin(context.Background())
-	say("runs %d %v", os.Getpid(), err)
+	l, err := programService().Begin(context.Background())
+	report("running %d %v", os.Getpid(), err)
 	<-l.Context().Done()
 	time.Sleep(time.Hour)
 }
 
-// B9: zap went beyond its time by a poll, took a zombie for alive, and a stranger for the service.
+// B9: in the original, zap exceeds its timeout by a polling interval, and takes
+// a zombie or a process with a recycled pid for the service.
 func TestB9DeadlineAndZombie(t *testing.T) {
 	s := newService(t)
 	p := preforktest.New(t, "parent", s.Dir())
 	p.Start()
-	p.Expect(`^runs `)
-	// A poll of 200 ms would end 100 ms late each time; a machine that is busy does not.
+	p.Expect(`^running `)
+	// Polling every 200 ms exceeds the timeout by 100 ms each time, a busy
+	// machine only sometimes.
 	const timeout = 300 * time.Millisecond
-	least := time.Hour
-	for try := 0; try < 20 && least > 50*time.Millisecond; try++ {
+	excess := time.Hour // the least of all tries
+	for try := 0; try < 20 && excess > 50*time.Millisecond; try++ {
 		ctx, cancel := context.WithTimeout(t.Context(), timeout)
 		from := time.Now()
 		if got, err := s.Zap(ctx, service.Escalation{}); got != service.StillRunning || err != nil {
 			t.Errorf("Zap: %v, %v", got, err)
 		}
-		least = min(least, time.Since(from)-timeout)
+		excess = min(excess, time.Since(from)-timeout)
 		cancel()
 	}
-	t.Logf("a timeout of %v took %v longer", timeout, least)
-	if least < 0 || least > 90*time.Millisecond {
-		t.Errorf("a timeout of %v took %v longer at least", timeout, least)
+	t.Logf("timeout of %v exceeded by %v", timeout, excess)
+	if excess < 0 || excess > 90*time.Millisecond {
+		t.Errorf("timeout of %v exceeded by %v", timeout, excess)
 	}
-	// The process is killed and stays a zombie, since its parent does not wait for it.
-	if got, err := s.Zap(t.Context(), service.Escalation{Kill: time.Millisecond}); got != service.Gone || err != nil {
+	// The killed process remains a zombie, because its parent does not wait for
+	// it.
+	if got, err := s.Zap(t.Context(), service.Escalation{Kill: time.Millisecond}); got != service.Exited || err != nil {
 		t.Errorf("Zap: %v, %v", got, err)
 	}
 	p.Kill()
 	p.Wait()
 }
 
-func init() { programs["parent"] = parent }
+func init() { preforktest.Register("parent", parent) }
 
-// parent starts a program that runs the service, and never waits for it.
+// parent starts a program that runs the service, and does not wait for it.
 func parent() {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), "PREFORKTEST_PROGRAM=deaf") // exec has the last of two count
+	cmd.Env = append(os.Environ(), "PREFORKTEST_PROGRAM=ignoring") // os/exec uses the last value
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
-		say("%v", err)
+		report("%v", err)
 	}
 	time.Sleep(time.Hour)
 }
 
-// B12: a start did not wait for the name.
+// B12: in the original, a start does not wait for the lock.
 func TestB12Waiting(t *testing.T) {
 	s := newService(t)
-	p := startNow(t, s, "loop")
-	p.Expect(`^runs `)
+	p := start(t, s, "loop")
+	p.Expect(`^running `)
 	s.LockTimeout = 20 * time.Millisecond
 	if _, err := s.Begin(t.Context()); !errors.Is(err, service.ErrRunning) || !strings.Contains(err.Error(), strconv.Itoa(p.PID())) {
 		t.Errorf("Begin that waits for 20 ms: %v", err)
@@ -331,15 +362,15 @@ func TestB12Waiting(t *testing.T) {
 		t.Errorf("Begin whose context ends: %v", err)
 	}
 	began := make(chan error)
-	for range 2 { // one after another
+	for range 2 { // they run one after the other
 		go func() {
 			began <- s.Run(t.Context(), func(context.Context) (bool, error) { return false, nil })
 		}()
 	}
 	time.Sleep(10 * time.Millisecond)
 	p.Signal(syscall.SIGTERM)
-	p.Expect(`Caught SIGTERM`)
-	p.Expect(`^told: service: caught SIGTERM$`)
+	p.Expect(`signal caught.* signal=SIGTERM`)
+	p.Expect(`^cause: service: caught SIGTERM$`)
 	p.Expect(`^returned <nil> after 1$`)
 	p.Wait()
 	for range 2 {
@@ -349,31 +380,30 @@ func TestB12Waiting(t *testing.T) {
 	}
 }
 
-// A pid file that another user has made names whom that user likes; only a process of that user is signalled for it.
-func TestB8FileOfAStranger(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("run as root")
-	}
+// A pid file of another user may contain any pid. Zap signals the process only
+// if it belongs to that user.
+func TestB8FileOfOtherUser(t *testing.T) {
+	needOtherUser(t)
 	s := newService(t)
 	f, err := os.Create(s.PIDFile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	victim := preforktest.New(t, "stranger")
-	victim.Cmd.Stdin = f // as if it had been sent there
+	victim := preforktest.New(t, "sleeper")
+	victim.Cmd.Stdin = f // as if the owner had passed the open file
 	victim.Start()
-	id, _ := strconv.Atoi(nobody)
+	id, _ := strconv.Atoi(otherUID)
 	fmt.Fprintln(f, victim.PID())
 	if err := errors.Join(f.Chown(id, id), syscall.Flock(int(f.Fd()), syscall.LOCK_EX)); err != nil {
 		t.Fatal(err)
 	}
-	wantRunning(t, s, victim.PID())
+	checkRunning(t, s, victim.PID())
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	outcome, err := s.Zap(ctx, service.Escalation{Term: time.Millisecond})
 	if outcome != service.StillRunning || err == nil {
-		t.Errorf("%v, %v", outcome, err)
+		t.Errorf("Zap: %v, %v; want still running and an error", outcome, err)
 	}
 	t.Log(err)
 }

@@ -14,17 +14,19 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-// polled makes a service whose flags the system cannot tell of: one of them is in a directory that is not there yet.
-func polled(t testing.TB) *service.Service {
+// newPolledService returns a service without file notifications: the directory
+// of one flag does not exist yet.
+func newPolledService(t testing.TB) *service.Service {
 	t.Helper()
 	s := newService(t)
 	s.PauseFile = filepath.Join(s.Dir(), "later", "paused")
 	return s
 }
 
-// latencies is how long it takes, n times, from the moment at which the paused flag is removed until the loop turns. The
-// flag's directory is made after the loop has begun.
-func latencies(t testing.TB, s *service.Service, n int) (all []time.Duration) {
+// resumeLatencies measures n times how long a loop takes to continue after the
+// paused flag was cleared. It returns the times in ascending order. The flag's
+// directory is created after Begin.
+func resumeLatencies(t testing.TB, s *service.Service, n int) (all []time.Duration) {
 	t.Helper()
 	l, err := s.Begin(t.Context())
 	if err != nil {
@@ -36,47 +38,51 @@ func latencies(t testing.TB, s *service.Service, n int) (all []time.Duration) {
 		if err := s.Pause(); err != nil {
 			t.Fatal(err)
 		}
-		obeyed := make(chan time.Time)
+		continued := make(chan time.Time)
 		go func() {
 			l.Next()
-			obeyed <- time.Now()
+			continued <- time.Now()
 		}()
-		time.Sleep(5*time.Millisecond + time.Duration(i)*37*time.Millisecond%pollTime) // at all moments between two polls
+		// Spread the times over the polling interval.
+		time.Sleep(5*time.Millisecond + time.Duration(i)*37*time.Millisecond%pollInterval)
 		from := time.Now()
 		s.Resume()
-		all = append(all, (<-obeyed).Sub(from))
+		all = append(all, (<-continued).Sub(from))
 	}
 	slices.Sort(all)
 	return all
 }
 
-// pollTime is how often flags are polled.
-const pollTime = 200 * time.Millisecond
+// pollInterval is the documented polling interval.
+const pollInterval = 200 * time.Millisecond
 
-// From a flag's touch to the loop's having obeyed, beside polling.
+// With file notifications a loop continues at least ten times sooner than with
+// polling.
 func TestFlagLatency(t *testing.T) {
 	n := 10
 	if *long {
 		n = 100
 	}
-	told, polls := latencies(t, newService(t), n), latencies(t, polled(t), n)
-	t.Logf("median of %d: told %v (most %v), polled %v (most %v)", n, told[n/2], told[n-1], polls[n/2], polls[n-1])
-	if told[n/2]*10 > polls[n/2] {
-		t.Errorf("the system tells in %v, and polling in %v", told[n/2], polls[n/2])
+	notified, polled := resumeLatencies(t, newService(t), n), resumeLatencies(t, newPolledService(t), n)
+	t.Logf("median of %d: notified %v (max %v), polled %v (max %v)",
+		n, notified[n/2], notified[n-1], polled[n/2], polled[n-1])
+	if notified[n/2]*10 > polled[n/2] {
+		t.Errorf("median latency: notified %v, polled %v", notified[n/2], polled[n/2])
 	}
 }
 
-// Nothing wakes a service while nothing changes, be it paused, in its callback, or a Manager's.
+// An idle service does not wake up, whether it runs work, is paused, or is
+// attached to a Manager.
 func TestIdleService(t *testing.T) {
 	if _, err := preforktest.ContextSwitches(os.Getpid()); err != nil {
-		t.Skipf("context switches cannot be counted here: %v", err)
+		preforktest.Skipf(t, "context switches cannot be counted: %v", err)
 	}
 	services := []*service.Service{newService(t), newService(t), newService(t)}
 	services[1].Pause()
 	var pids []int
 	for i, s := range services {
-		p := start(t, s, []string{"loop", "loop", "managed"}[i])
-		preforktest.WaitFor(t, "a pid file", func() bool { return s.PID() == p.PID() })
+		p := start(t, s, []string{"loop", "loop", "manager"}[i])
+		preforktest.WaitFor(t, "the pid file", func() bool { return s.PID() == p.PID() })
 		pids = append(pids, p.PID())
 	}
 	switches := func(pid int) int64 {
@@ -86,7 +92,7 @@ func TestIdleService(t *testing.T) {
 		}
 		return n
 	}
-	time.Sleep(500 * time.Millisecond) // let the start die down; from here on nothing may happen
+	time.Sleep(500 * time.Millisecond) // for the start to settle
 	limit := 2 * time.Second
 	if *long {
 		limit = 10 * time.Second
@@ -98,49 +104,48 @@ func TestIdleService(t *testing.T) {
 	time.Sleep(limit)
 	for i, pid := range pids {
 		d := switches(pid) - before[i]
-		t.Logf("%v in %v", d, limit)
-		if d > 3 { // polling would be ten
-			t.Errorf("process %d switched %d times in %v", pid, d, limit)
+		t.Logf("%d context switches in %v", d, limit)
+		if d > 3 { // polling causes ten
+			t.Errorf("process %d: %d context switches in %v", pid, d, limit)
 		}
 	}
 	for _, s := range services {
 		s.Stop()
-		preforktest.WaitFor(t, "its end", func() bool { return s.PID() == 0 })
+		preforktest.WaitFor(t, "the end of the service", func() bool { return s.PID() == 0 })
 	}
 }
 
-// A flag that a stranger sets in a directory for all does not count, nor do links.
-func TestFlagsOfStrangers(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("run as root")
-	}
+// Flags that other users set in a world-writable directory are ignored, and
+// links are not followed.
+func TestFlagsOfOtherUsers(t *testing.T) {
+	needOtherUser(t)
 	s := newService(t)
-	open(t, s.Dir())
-	s, err := service.New("test", s.Dir()) // it is open now
+	makeWorldWritable(t, s.Dir())
+	s, err := service.New("test", s.Dir()) // with the new mode
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, _ := strconv.Atoi(nobody)
+	id, _ := strconv.Atoi(otherUID)
 	os.WriteFile(s.StopFile, nil, 0o644)
 	os.Chown(s.StopFile, id, id)
 	if s.Stopped() {
-		t.Error("a stranger's flag counts")
+		t.Error("another user's flag is honored")
 	}
 	if err := s.Stop(); err == nil {
-		t.Error("a flag that does not count was set")
+		t.Error("Stop reports success for an ignored flag")
 	}
 	os.Remove(s.StopFile)
 
-	// The directory that counts is the flag's, wherever that is.
+	// The directory of the flag counts, wherever the other files are.
 	elsewhere := newService(t)
 	elsewhere.StopFile = filepath.Join(s.Dir(), "elsewhere")
 	os.WriteFile(elsewhere.StopFile, nil, 0o644)
 	if !elsewhere.Stopped() {
-		t.Error("a flag of one's own does not count")
+		t.Error("a flag of this user is ignored")
 	}
 	os.Chown(elsewhere.StopFile, id, id)
 	if elsewhere.Stopped() {
-		t.Error("a stranger's flag in another directory counts")
+		t.Error("another user's flag in another directory is honored")
 	}
 
 	victim := filepath.Join(t.TempDir(), "victim")
@@ -151,34 +156,35 @@ func TestFlagsOfStrangers(t *testing.T) {
 	s.Pause()
 	s.Start()
 	if _, err := s.Begin(t.Context()); err == nil {
-		t.Error("a pid file that is a link was taken")
+		t.Error("a symbolic link was accepted as pid file")
 	} else {
 		t.Log(err)
 	}
 	if exists(t, victim) {
-		t.Error("a link was followed")
+		t.Error("a symbolic link was followed")
 	}
 	os.Remove(s.PIDFile)
 	os.WriteFile(victim, []byte("precious\n"), 0o644)
 	os.Remove(s.PauseFile)
 	os.Link(victim, s.PauseFile)
 	if s.Paused() {
-		t.Error("a file of one's own that anybody may have linked there counts as a flag")
+		t.Error("a hard link is honored as a flag: another user may have created it")
 	}
 	os.Link(victim, s.PIDFile)
 	s.ClearFlags()
 	if _, err := s.Begin(t.Context()); err == nil {
-		t.Error("a pid file with two names was taken")
+		t.Error("a pid file with two links was accepted")
 	} else {
 		t.Log(err)
 	}
 	if content, _ := os.ReadFile(victim); string(content) != "precious\n" {
-		t.Errorf("the other file has %q", content)
+		t.Errorf("the linked file contains %q", content)
 	}
 }
 
-// Where one of several directories is removed and made anew, its flag is polled.
-func TestDirectoryMadeAnew(t *testing.T) {
+// If one of several directories is removed and created again, its flag is
+// polled.
+func TestDirectoryReplaced(t *testing.T) {
 	s := newService(t)
 	dir := filepath.Join(s.Dir(), "flags")
 	s.StopFile = filepath.Join(dir, "stopped")
@@ -190,9 +196,9 @@ func TestDirectoryMadeAnew(t *testing.T) {
 	defer l.Close()
 	os.Remove(dir)
 	os.Mkdir(dir, 0o700)
-	time.Sleep(pollTime) // what the system tells of the directory's end is over
+	time.Sleep(pollInterval) // the notifications of the removal have passed
 	if err := s.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	preforktest.WaitFor(t, "the end", func() bool { return l.Context().Err() != nil })
+	preforktest.WaitFor(t, "the end of the loop", func() bool { return l.Context().Err() != nil })
 }

@@ -19,15 +19,16 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-var long = flag.Bool("long", false, "repeat as often as is promised, not a tenth of it")
+var long = flag.Bool("long", false, "run the number of repetitions that the documents state, not a tenth")
 
 var programs = map[string]func(){"starter": starter, "loop": loop}
 
 func TestMain(m *testing.M) { preforktest.Main(m, programs) }
 
-func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
+// report prints a line for the test to expect.
+func report(format string, args ...any) { fmt.Printf(format+"\n", args...) }
 
-// newService makes a service in a directory of its own.
+// newService returns a service in a new directory.
 func newService(t testing.TB) *service.Service {
 	t.Helper()
 	s, err := service.New("test", t.TempDir())
@@ -37,71 +38,74 @@ func newService(t testing.TB) *service.Service {
 	return s
 }
 
-// in is the service of a program, whose first argument is the directory.
-func in() *service.Service {
+// programService returns the service of a test program, whose first argument is
+// the directory.
+func programService() *service.Service {
 	s, err := service.New("test", os.Args[1])
 	if err != nil {
-		say("cannot: %v", err)
+		report("error: %v", err)
 		os.Exit(1)
 	}
 	return s
 }
 
-// starter waits for the end of its standard input, becomes the user of its second argument if there is one, and runs the
-// service until it is stopped.
+// starter waits for the end of its standard input, changes to the user of its
+// optional second argument, and runs the service until it is stopped.
 func starter() {
-	say("up")
+	report("started")
 	io.Copy(io.Discard, os.Stdin)
 	if len(os.Args) > 2 {
-		become(os.Args[2])
+		setUser(os.Args[2])
 	}
-	s := in()
+	s := programService()
 	l, err := s.Begin(context.Background())
 	if running := (*service.RunningError)(nil); errors.As(err, &running) {
-		say("held by %d: %v", running.PID, err)
+		report("held by %d: %v", running.PID, err)
 		return
 	} else if err != nil {
-		say("cannot: %v", err)
+		report("error: %v", err)
 		return
 	}
-	say("runs %d", os.Getpid())
+	report("running %d", os.Getpid())
 	for l.Next() {
 		<-l.Context().Done()
 	}
 	if err := l.Close(); err != nil {
-		say("close: %v", err)
+		report("close: %v", err)
 	}
-	say("ended")
+	report("ended")
 }
 
-func become(user string) {
+func setUser(user string) {
 	id, err := strconv.Atoi(user)
 	if err == nil {
 		err = errors.Join(syscall.Setgroups(nil), syscall.Setgid(id), syscall.Setuid(id))
 	}
 	if err != nil {
-		say("not permitted: %v", err)
+		report("not permitted: %v", err)
 		os.Exit(0)
 	}
 }
 
-// loop runs the service with TERM trapped; each turn waits for a line of standard input and says so.
+// loop runs the service with SIGTERM trapped. Each call of work waits until the
+// context ends, and reports the cause.
 func loop() {
-	s := in()
+	s := programService()
 	s.TrapSignals = []os.Signal{syscall.SIGTERM}
 	n := 0
 	err := s.Run(context.Background(), func(ctx context.Context) (bool, error) {
 		if n++; n == 1 {
-			say("runs %d", os.Getpid())
+			report("running %d", os.Getpid())
 		}
 		<-ctx.Done()
-		say("told: %v", context.Cause(ctx))
+		report("cause: %v", context.Cause(ctx))
 		return true, nil
 	})
-	say("returned %v after %d", err, n)
+	report("returned %v after %d", err, n)
 }
 
-// start starts a program in the service's directory.
+// start starts a test program with the service's directory as its first
+// argument. Its standard input is empty.
 func start(t *testing.T, s *service.Service, program string, args ...string) *preforktest.Program {
 	t.Helper()
 	return preforktest.Start(t, program, append([]string{s.Dir()}, args...)...)
@@ -113,7 +117,7 @@ func exists(t *testing.T, path string) bool {
 	return err == nil
 }
 
-func wantRunning(t *testing.T, s *service.Service, pid int) {
+func checkRunning(t *testing.T, s *service.Service, pid int) {
 	t.Helper()
 	got, running, err := s.Running()
 	if err != nil || running != (pid != 0) || got != pid {
@@ -121,8 +125,21 @@ func wantRunning(t *testing.T, s *service.Service, pid int) {
 	}
 }
 
-// open makes a directory of tests one that every user can write to, as /tmp is.
-func open(t *testing.T, dir string) {
+// needOtherUser skips the test if this process may not create files and
+// processes of another user.
+func needOtherUser(t *testing.T) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "file")
+	os.WriteFile(file, nil, 0o600)
+	other := os.Geteuid() + 1 // otherUID may be this user
+	if err := os.Chown(file, other, -1); err != nil {
+		preforktest.Skipf(t, "needs permission to create files and processes of another user: %v", err)
+	}
+}
+
+// makeWorldWritable gives a directory of a test the mode of /tmp, and makes its
+// parents accessible to every user.
+func makeWorldWritable(t *testing.T, dir string) {
 	t.Helper()
 	for d := filepath.Dir(dir); strings.HasPrefix(d, os.TempDir()+"/"); d = filepath.Dir(d) {
 		if err := os.Chmod(d, 0o755); err != nil {

@@ -14,20 +14,20 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { programs["namesake"] = namesake }
+func init() { programs["same-pid"] = samePID }
 
-// One that waits for the name can be told to stop meanwhile.
-func TestAttachWaits(t *testing.T) {
+// A program that waits for the lock ends on SIGTERM.
+func TestAttachWaitsForLock(t *testing.T) {
 	s := newService(t)
-	p := start(t, s, "managed")
+	p := start(t, s, "manager")
 	p.ExpectN(2, ` works$`)
-	again := start(t, s, "managed", "waits")
-	again.Expect(`waits for the process that runs to end.* pid=` + strconv.Itoa(p.PID()) + `$`)
+	again := start(t, s, "manager", "wait")
+	again.Expect(`waiting for lock holder to exit.* pid=` + strconv.Itoa(p.PID()) + `$`)
 	again.Signal(syscall.SIGTERM)
-	again.Expect(`^cannot: service test: terminated`)
+	again.Expect(`^error: service test: terminated`)
 	again.Wait()
-	again = start(t, s, "managed", "waits")
-	again.Expect(`waits for the process that runs to end`)
+	again = start(t, s, "manager", "wait")
+	again.Expect(`waiting for lock holder to exit`)
 	p.Signal(syscall.SIGTERM)
 	p.WaitGone()
 	again.ExpectN(2, ` works$`)
@@ -35,36 +35,38 @@ func TestAttachWaits(t *testing.T) {
 	again.WaitGone()
 }
 
-// Where the pid file cannot be made anew, that is said once, and it is tried on.
+// If the pid file cannot be created again, that is logged once, and the
+// attempts continue.
 func TestAttachWithoutDirectory(t *testing.T) {
 	s := newService(t)
-	p := start(t, s, "managed")
+	p := start(t, s, "manager")
 	p.ExpectN(2, ` works$`)
 	if err := os.RemoveAll(s.Dir()); err != nil {
 		t.Fatal(err)
 	}
-	p.Expect(`cannot be made anew`)
-	time.Sleep(time.Second) // five looks
+	p.Expect(`cannot create it again`)
+	time.Sleep(time.Second) // five attempts
 	if err := os.Mkdir(s.Dir(), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p.Expect(`it is there again`)
+	p.Expect(`pid file removed, created again`)
 	p.Signal(syscall.SIGTERM)
 	p.WaitGone()
-	said := 0
+	logged := 0
 	for _, line := range p.Lines() {
-		if strings.Contains(line, "cannot be made anew") {
-			said++
+		if strings.Contains(line, "cannot create it again") {
+			logged++
 		}
 	}
-	if said != 1 {
-		t.Errorf("it was said %d times", said)
+	if logged != 1 {
+		t.Errorf("the failure was logged %d times", logged)
 	}
 }
 
-// namesake holds the lock of the pid file, in which another process's pid is: its own, in another PID namespace.
-func namesake() {
-	s := in()
+// samePID holds the lock on a pid file with the pid of its second argument. A
+// holder in another PID namespace can have the same pid as the test.
+func samePID() {
+	s := programService()
 	f, err := os.Create(s.PIDFile)
 	if err == nil {
 		_, err = f.WriteString(os.Args[2] + "\n")
@@ -72,13 +74,14 @@ func namesake() {
 	if err == nil {
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
 	}
-	say("locked: %v", err)
+	report("locked: %v", err)
 	io.Copy(io.Discard, os.Stdin)
 	f.Close()
 }
 
-// Who looks does not take itself for the one that runs, where that has the same pid in another namespace.
-func TestNamesake(t *testing.T) {
+// A process does not mistake itself for a lock holder that has the same pid in
+// another PID namespace.
+func TestHolderWithSamePID(t *testing.T) {
 	s := newService(t)
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -86,7 +89,7 @@ func TestNamesake(t *testing.T) {
 	}
 	defer r.Close()
 	defer w.Close()
-	p := preforktest.New(t, "namesake", s.Dir(), strconv.Itoa(os.Getpid()))
+	p := preforktest.New(t, "same-pid", s.Dir(), strconv.Itoa(os.Getpid()))
 	p.Cmd.Stdin = r
 	p.Start()
 	p.Expect(`^locked: <nil>$`)

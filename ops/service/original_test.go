@@ -19,7 +19,7 @@ import (
 	"github.com/prefork-go/prefork/ops/service"
 )
 
-// What the 39 tests of Proc::tored 0.20 assert.
+// The tests TestOriginal… assert the same as the 39 tests of Proc::tored 0.20.
 
 func TestOriginalNames(t *testing.T) {
 	dir := t.TempDir()
@@ -33,7 +33,7 @@ func TestOriginalNames(t *testing.T) {
 	}
 }
 
-// "Type checks": what cannot be a service.
+// "Type checks": New and Run reject invalid arguments.
 func TestOriginalChecks(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
@@ -42,16 +42,16 @@ func TestOriginalChecks(t *testing.T) {
 	os.Mkdir(loose, 0o700)
 	os.Chmod(loose, 0o777)
 	for _, c := range []struct{ name, dir, want string }{
-		{"", dir, "is no name"}, {" \t", dir, "is no name"}, {"../other", dir, "is no name"}, {"a/b", dir, "is no name"},
-		{"x", file, "is no directory"}, {"x", filepath.Join(dir, "none"), "no such file"}, {"x", loose, "remove the files of others"},
+		{"", dir, "invalid name"}, {" \t", dir, "invalid name"}, {"../other", dir, "invalid name"}, {"a/b", dir, "invalid name"},
+		{"x", file, "is not a directory"}, {"x", filepath.Join(dir, "none"), "no such file"}, {"x", loose, "remove the files of others"},
 	} {
 		if _, err := service.New(c.name, c.dir); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("New(%q, %q): %v, want %q", c.name, c.dir, err, c.want)
 		}
 	}
-	if os.Geteuid() != 0 { // root may write everywhere
+	if os.Geteuid() != 0 { // root can write to any directory
 		os.Chmod(dir, 0o500)
-		if _, err := service.New("x", dir); err == nil || !strings.Contains(err.Error(), "cannot be written to") {
+		if _, err := service.New("x", dir); err == nil || !strings.Contains(err.Error(), "cannot be written") {
 			t.Errorf("New in a directory that is not writable: %v", err)
 		}
 		os.Chmod(dir, 0o700)
@@ -65,7 +65,8 @@ func TestOriginalChecks(t *testing.T) {
 	}
 }
 
-// The callback runs until it says false; the pid file names the process meanwhile, and no other time.
+// Run calls work until it returns false. The pid file contains the pid during
+// that time only.
 func TestOriginalRun(t *testing.T) {
 	s := newService(t)
 	n := 0
@@ -76,21 +77,21 @@ func TestOriginalRun(t *testing.T) {
 			t.Errorf("pid file: %q, want %q", content, want)
 		}
 		if s.PID() != os.Getpid() || !s.IsRunning() {
-			t.Errorf("during the callback PID = %d, IsRunning = %t", s.PID(), s.IsRunning())
+			t.Errorf("during work: PID = %d, IsRunning = %t", s.PID(), s.IsRunning())
 		}
-		wantRunning(t, s, os.Getpid())
+		checkRunning(t, s, os.Getpid())
 		return n < 4, nil
 	})
 	if err != nil || n != 4 {
 		t.Errorf("Run: %v after %d", err, n)
 	}
 	if s.PID() != 0 || s.IsRunning() || exists(t, s.PIDFile) {
-		t.Errorf("after it PID = %d, IsRunning = %t", s.PID(), s.IsRunning())
+		t.Errorf("after Run: PID = %d, IsRunning = %t", s.PID(), s.IsRunning())
 	}
-	wantRunning(t, s, 0)
+	checkRunning(t, s, 0)
 }
 
-// A stop within a callback is the end after this callback, and no later.
+// A Stop within work ends the service after this call.
 func TestOriginalStopInside(t *testing.T) {
 	s := newService(t)
 	n := 0
@@ -108,7 +109,7 @@ func TestOriginalStopInside(t *testing.T) {
 	}
 }
 
-// A trapped signal warns and ends the loop after the callback.
+// A trapped signal logs a warning and ends the service after the current call.
 func TestOriginalSignal(t *testing.T) {
 	s := newService(t)
 	s.TrapSignals = []os.Signal{syscall.SIGINT}
@@ -125,35 +126,16 @@ func TestOriginalSignal(t *testing.T) {
 	if err != nil || n != 4 {
 		t.Errorf("Run: %v after %d", err, n)
 	}
-	if !strings.Contains(log.String(), "Caught SIGINT") {
+	if !strings.Contains(log.String(), `level=WARN msg="signal caught" service=test signal=SIGINT`) {
 		t.Errorf("log: %s", log.String())
 	}
 }
 
-func TestOriginalTruth(t *testing.T) {
+// Setting and clearing the flags is idempotent.
+func TestOriginalFlags(t *testing.T) {
 	s := newService(t)
-	for _, f := range []struct {
-		name  string
-		set   func() error
-		unset func() (bool, error)
-		is    func() bool
-		file  string
-	}{{"stop", s.Stop, s.Start, s.Stopped, s.StopFile}, {"pause", s.Pause, s.Resume, s.Paused, s.PauseFile}} {
-		if was, err := f.unset(); was || err != nil || f.is() {
-			t.Errorf("%s: unset of nothing: %t, %v", f.name, was, err)
-		}
-		for range 2 {
-			if err := f.set(); err != nil || !f.is() {
-				t.Errorf("%s: set: %v, is %t", f.name, err, f.is())
-			}
-		}
-		if info, err := os.Stat(f.file); err != nil || info.Size() != 0 {
-			t.Errorf("%s: %v", f.name, err)
-		}
-		if was, err := f.unset(); !was || err != nil || f.is() {
-			t.Errorf("%s: unset: %t, %v", f.name, was, err)
-		}
-	}
+	testFlag(t, s.StopFile, s.Stop, s.Start, s.Stopped)
+	testFlag(t, s.PauseFile, s.Pause, s.Resume, s.Paused)
 	s.Stop()
 	s.Pause()
 	if err := s.ClearFlags(); err != nil || s.Stopped() || s.Paused() {
@@ -161,13 +143,31 @@ func TestOriginalTruth(t *testing.T) {
 	}
 }
 
-// The same service within its own callback does not start.
+func testFlag(t *testing.T, file string, set func() error, clear func() (bool, error), isSet func() bool) {
+	t.Helper()
+	if was, err := clear(); was || err != nil || isSet() {
+		t.Errorf("%s: clearing an unset flag: %t, %v", file, was, err)
+	}
+	for range 2 {
+		if err := set(); err != nil || !isSet() {
+			t.Errorf("%s: set: %v, is set %t", file, err, isSet())
+		}
+	}
+	if info, err := os.Stat(file); err != nil || info.Size() != 0 {
+		t.Errorf("%s: %v", file, err)
+	}
+	if was, err := clear(); !was || err != nil || isSet() {
+		t.Errorf("%s: clear: %t, %v", file, was, err)
+	}
+}
+
+// A service does not start again within its own work.
 func TestOriginalNested(t *testing.T) {
 	s := newService(t)
 	err := s.Run(t.Context(), func(context.Context) (bool, error) {
 		again, _ := service.New(s.Name(), s.Dir())
 		err := again.Run(t.Context(), func(context.Context) (bool, error) {
-			t.Error("it runs twice")
+			t.Error("the service runs twice")
 			return false, nil
 		})
 		var running *service.RunningError
@@ -181,7 +181,7 @@ func TestOriginalNested(t *testing.T) {
 	}
 }
 
-// Stopped beats paused.
+// The stopped flag takes precedence over the paused flag.
 func TestOriginalStoppedAndPaused(t *testing.T) {
 	s := newService(t)
 	n := 0
@@ -194,7 +194,8 @@ func TestOriginalStoppedAndPaused(t *testing.T) {
 	}
 }
 
-// A callback's error, or panic, comes out; the pid file is gone.
+// Run returns the error of work and does not recover its panic. It removes the
+// pid file in both cases.
 func TestOriginalFailure(t *testing.T) {
 	s := newService(t)
 	failure := errors.New("failed")
@@ -204,22 +205,23 @@ func TestOriginalFailure(t *testing.T) {
 	func() {
 		defer func() {
 			if recover() != "a fault" {
-				t.Error("the panic does not come out")
+				t.Error("Run does not panic")
 			}
 		}()
 		s.Run(t.Context(), func(context.Context) (bool, error) { panic("a fault") })
 	}()
 	if exists(t, s.PIDFile) {
-		t.Error("the pid file is left")
+		t.Error("the pid file still exists")
 	}
-	wantRunning(t, s, 0)
+	checkRunning(t, s, 0)
 }
 
-// "The lock file is exclusive, released when the guard is dropped, re-lockable", and what pid files say.
+// "The lock file is exclusive, released when the guard is dropped,
+// re-lockable", and PID parses the pid file.
 func TestOriginalLock(t *testing.T) {
 	s := newService(t)
 	if s.PID() != 0 {
-		t.Errorf("PID = %d at first", s.PID())
+		t.Errorf("PID = %d without a pid file", s.PID())
 	}
 	for range 2 {
 		l, err := s.Begin(t.Context())
@@ -233,7 +235,7 @@ func TestOriginalLock(t *testing.T) {
 			t.Error(err)
 		}
 		if s.PID() != 0 || exists(t, s.PIDFile) {
-			t.Errorf("PID = %d after it", s.PID())
+			t.Errorf("PID = %d after Close", s.PID())
 		}
 	}
 	for content, want := range map[string]int{
@@ -243,11 +245,12 @@ func TestOriginalLock(t *testing.T) {
 		if got := s.PID(); got != want {
 			t.Errorf("PID of %q = %d, want %d", content, got, want)
 		}
-		wantRunning(t, s, 0)
+		checkRunning(t, s, 0)
 	}
 }
 
-// Rules 12 and 19: a service that starts when it is paused has the name, and waits; turns are a heartbeat.
+// Rules 12 and 19: a service that is started while it is paused acquires the
+// lock and waits. Iterations of the loop touch the pid file.
 func TestPausedAtStart(t *testing.T) {
 	s := newService(t)
 	s.Heartbeat = time.Millisecond
@@ -255,7 +258,7 @@ func TestPausedAtStart(t *testing.T) {
 	past := time.Now().Add(-time.Hour)
 	var resumed atomic.Bool
 	timer := time.AfterFunc(20*time.Millisecond, func() {
-		wantRunning(t, s, os.Getpid())
+		checkRunning(t, s, os.Getpid())
 		os.Chtimes(s.PIDFile, past, past)
 		time.Sleep(20 * time.Millisecond)
 		if info, err := os.Stat(s.PIDFile); err != nil || info.ModTime().Equal(past) {
@@ -268,15 +271,15 @@ func TestPausedAtStart(t *testing.T) {
 	n := 0
 	err := s.Run(t.Context(), func(context.Context) (bool, error) {
 		if n++; !resumed.Load() {
-			t.Error("the callback runs while the service is paused")
+			t.Error("work is called while the service is paused")
 		}
 		if n == 1 {
 			os.Chtimes(s.PIDFile, past, past)
-			time.Sleep(110 * time.Millisecond) // it is touched ten times a second at the most
+			time.Sleep(110 * time.Millisecond) // the file is touched at most ten times a second
 			return true, nil
 		}
 		if info, err := os.Stat(s.PIDFile); err != nil || info.ModTime().Equal(past) {
-			t.Errorf("no heartbeat in a turn: %v", err)
+			t.Errorf("no heartbeat of an iteration: %v", err)
 		}
 		return false, nil
 	})
@@ -285,16 +288,44 @@ func TestPausedAtStart(t *testing.T) {
 	}
 }
 
-// Rule 11: only who has it gives it free, not what has been started meanwhile.
-func TestChildrenLeaveThePIDFile(t *testing.T) {
+// A loop touches the pid file at most ten times a second, since each touch
+// notifies every process that watches the directory.
+func TestTouchInterval(t *testing.T) {
+	s := newService(t)
+	past := time.Now().Add(-time.Hour).Truncate(time.Second)
+	for range 100 {
+		l, err := s.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := time.Now()
+		l.Next()
+		os.Chtimes(s.PIDFile, past, past)
+		l.Next()
+		info, err := os.Stat(s.PIDFile)
+		l.Close()
+		if time.Since(from) > 100*time.Millisecond {
+			continue // a busy machine
+		}
+		if err != nil || !info.ModTime().Equal(past) {
+			t.Errorf("touched twice within %v: %v", time.Since(from), err)
+		}
+		return
+	}
+	t.Skip("machine too busy for two iterations within 100 ms")
+}
+
+// Rule 11: the pid file is removed by the process that runs the service, not by
+// its children.
+func TestChildrenKeepPIDFile(t *testing.T) {
 	s := newService(t)
 	l, err := s.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := startNow(t, s, "starter")
-	p.Expect(`^held by ` + strconv.Itoa(os.Getpid()) + `: service test: it is already running, as process \d+$`)
+	p := start(t, s, "starter")
+	p.Expect(`^held by ` + strconv.Itoa(os.Getpid()) + `: service test: already running as process \d+$`)
 	p.Wait()
-	wantRunning(t, s, os.Getpid())
+	checkRunning(t, s, os.Getpid())
 	l.Close()
 }

@@ -1,14 +1,20 @@
-// Package service gives a program a name under which one process runs at a time, and lets people and scripts stop and
-// pause it by touching a file. It is Perl's Proc::tored: the same files, in the same order of precedence, without its
-// polling and without its mistakes about who is running.
+// Package service ensures that at most one process runs a program under a name,
+// and lets people and scripts stop or pause it by creating a file. It ports
+// Perl's Proc::tored: the files are the same and take precedence in the same
+// order. Unlike the original it detects the running process by a lock, and
+// polls only if the kernel sends no notifications.
 //
-// For a service called web in the directory /run/web there are
+// A service named web in the directory /run/web uses three files:
 //
-//	web.pid      the pid of the process that runs, locked by the kernel for as long as it runs
-//	web.stopped  while this file exists the service stops, and does not start
-//	web.paused   while this file exists the service waits
+//	web.pid      the pid of the running process, which holds a lock on it
+//	web.stopped  while it exists, the service stops and cannot be started
+//	web.paused   while it exists, the service is paused
 //
-// A loop is put under it by Run, or by Begin and Loop.Next:
+// The first is the pid file. The others are called the stopped flag and the
+// paused flag.
+//
+// [Service.Run] runs a loop as a service, [Service.Begin] does the same around
+// a loop of the caller:
 //
 //	web, err := service.New("web", "/run/web")
 //	if err != nil { ... }
@@ -16,8 +22,15 @@
 //		return true, doOneThing(ctx)
 //	})
 //
-// A prefork.Manager is put under it by Attach. Everything else works from any process, with or without one that runs:
-// PID, Running, Stop, Start, Pause, Resume, Zap.
+// [Service.Attach] runs a prefork.Manager as a service.
+//
+// The other methods control a service from any process, whether or not the
+// service is running: [Service.Running] reports its pid, [Service.Stop],
+// [Service.Pause], [Service.Start] and [Service.Resume] set and clear the
+// flags, and [Service.Zap] stops the service and waits for it.
+//
+// On systems other than Unix, and on Solaris and AIX, New returns an error that
+// matches errors.ErrUnsupported.
 package service
 
 import (
@@ -34,67 +47,86 @@ import (
 	"github.com/prefork-go/prefork/ops/internal/pidfile"
 )
 
-// Service is a service by its name. New makes one. Its fields may be changed before anything else is done with it; its
-// methods may be called from any goroutine.
+// A Service is a program that runs under a name, in one process at a time. Use
+// New to create one.
+//
+// The fields may be changed until the first call of a method. All methods are
+// safe for concurrent use. Run and Zap block, and so do Begin and Attach while
+// they wait for the lock. Running and IsRunning wait at most 500 ms for a
+// process that has just acquired the lock to write its pid. Other methods do
+// not block.
 type Service struct {
-	// The files, as New names them. A file in another directory than New was given is watched there.
+	// PIDFile, StopFile and PauseFile are the paths that New has set. They
+	// may be changed, also to files in different directories.
 	PIDFile, StopFile, PauseFile string
 
-	// TrapSignals end Run and Begin's Loop after the callback that is under way. They are received only while the
-	// service runs, and what they did before is what they do after it. With Attach the Manager's own table counts, and
-	// this one must be empty.
+	// TrapSignals are the signals that end a Run or a Loop after the current
+	// call of work. They are trapped only while the service runs. Afterwards
+	// they have the effect that they had before. TrapSignals must be empty
+	// for Attach: prefork.Config.TrapSignals applies instead.
 	TrapSignals []os.Signal
 
-	// LockTimeout is how long to wait for another process that runs this service to end. 0 means not at all, negative
-	// means as long as the context lasts. The stopped flag ends the waiting.
+	// LockTimeout is the time to wait for another process that runs the
+	// service to exit. Zero means no time; a negative value means no limit.
+	// Waiting also ends with the context, and when the stopped flag is set.
 	LockTimeout time.Duration
 
-	// Poll is how often the flags are looked at in addition to being told of by the system. 0 means never where the
-	// system tells, and each 200 ms where it does not: on network file systems, and where it has no watch left to give.
+	// Poll is the interval at which the flags are checked in addition to the
+	// notifications of the kernel. Zero means never. If the kernel sends no
+	// notifications, zero means every 200 ms: this applies to network file
+	// systems, and when no inotify watch is available. On systems other than
+	// Linux a service on a network file system should set it.
 	Poll time.Duration
 
-	// Heartbeat is how often the pid file is touched while there are no turns of a loop to touch it: while the service is
-	// paused, and with Attach, by the manager that rules. 0 means never: then nothing wakes the process while nothing changes.
+	// Heartbeat is the interval at which the pid file is touched while no
+	// loop iteration touches it: while the service is paused, and with
+	// Attach. Zero means never, so that an idle service does not wake up. Set
+	// it if a monitoring program should check the age of the pid file.
 	Heartbeat time.Duration
 
-	// Logger is told what the service does. nil means slog.Default().
+	// Logger receives the log messages. Nil means slog.Default().
 	Logger *slog.Logger
 
 	name, dir string
 }
 
-// ErrStopped says that a service was not started because its stopped flag is set.
-var ErrStopped = errors.New("its stopped flag is set")
+// ErrStopped is returned by Run, Begin and Attach if the stopped flag is set.
+var ErrStopped = errors.New("stopped flag is set")
 
-// ErrRunning says that a service was not started because another process runs it; the error is a *RunningError.
-var ErrRunning = errors.New("it is already running")
+// ErrRunning matches the *RunningError that Run, Begin and Attach return if
+// another process runs the service.
+var ErrRunning = errors.New("already running")
 
-// ErrLost says that a service ended because its pid file was removed and another process has taken the name.
-var ErrLost = errors.New("its pid file was removed, and another process has taken the name")
+// ErrLockLost is returned if a service ended because its pid file was removed
+// and another process has acquired the lock since then.
+var ErrLockLost = errors.New("pid file was removed and another process has acquired the lock")
 
-// RunningError says who runs a service that could not be started.
+// A RunningError is returned if another process runs the service. It matches
+// ErrRunning.
 type RunningError struct {
-	Name string // the service's
-	PID  int    // 0 where the process cannot be seen from here, as from outside its PID namespace
+	Name string // of the service
+	PID  int    // zero if the process is outside this PID namespace
 }
 
 func (e *RunningError) Error() string {
 	if e.PID == 0 {
-		return fmt.Sprintf("service %s: %v, as a process that cannot be seen from here", e.Name, ErrRunning)
+		return fmt.Sprintf("service %s: %v as a process outside this PID namespace", e.Name, ErrRunning)
 	}
-	return fmt.Sprintf("service %s: %v, as process %d", e.Name, ErrRunning, e.PID)
+	return fmt.Sprintf("service %s: %v as process %d", e.Name, ErrRunning, e.PID)
 }
 
-// Is says that a *RunningError is an ErrRunning.
+// Is reports whether target is ErrRunning.
 func (e *RunningError) Is(target error) bool { return target == ErrRunning }
 
-// New makes a Service called name, with its files in dir. It creates nothing. It fails if name has nothing but spaces in it
-// or could lead to another directory, and if dir is no directory, cannot be written to, or lets every user remove the
-// files of others (it is writable for all and not sticky). In a worker, which may be another user and see no such
-// directory (prefork.Resources), dir is not looked at.
+// New returns a Service with its files in dir. It creates no files.
+//
+// New returns an error if name is empty, blank, or contains a slash, and if dir
+// is not a directory, cannot be written, or lets every user remove the files of
+// others (it is writable for all without the sticky bit). In a worker New does
+// not examine dir, because the worker may have no access to it.
 func New(name, dir string) (*Service, error) {
 	if strings.TrimSpace(name) == "" || strings.ContainsAny(name, "/\x00"+string(filepath.Separator)) {
-		return nil, fmt.Errorf("service: %q is no name: it needs a letter or so, and no slash", name)
+		return nil, fmt.Errorf("service: invalid name %q: it must not be blank or contain a slash", name)
 	}
 	if !prefork.IsWorker() {
 		if _, err := pidfile.CheckDir(dir); err != nil {
@@ -108,65 +140,78 @@ func New(name, dir string) (*Service, error) {
 	}, nil
 }
 
-// Name is the service's name.
+// Name returns the name of the service.
 func (s *Service) Name() string { return s.name }
 
-// Dir is the directory that New was given.
+// Dir returns the directory that was passed to New.
 func (s *Service) Dir() string { return s.dir }
 
-// PID is what the pid file says, whether that process runs or not; 0 if there is no such file, or no pid in its first line.
+// PID returns the pid in the pid file, whether or not that process is running.
+// It returns 0 if there is no pid file, or no pid in its first line. Use
+// Running to find out whether the service is running.
 func (s *Service) PID() int { return pidfile.Read(s.PIDFile) }
 
-// Running tells whether a process runs the service, and its pid: 0 where it cannot be seen from here, as from outside its
-// PID namespace. What counts is that the kernel's lock on the pid file is held, so neither the pid of a dead process that
-// was given to another nor a process of another user misleads. An error says that it could not be told.
+// Running reports whether a process runs the service, and its pid. The pid is 0
+// if the process is outside this PID namespace.
+//
+// The answer depends on the kernel's lock on the pid file alone. It is
+// therefore correct after a crash, when the pid has been recycled, and for
+// processes of other users. A non-nil error means that the answer is unknown.
 func (s *Service) Running() (pid int, running bool, err error) {
 	pid, running, err = pidfile.Holder(s.PIDFile)
 	return pid, running, s.wrap(err)
 }
 
-// IsRunning tells whether it is this process that runs the service.
+// IsRunning reports whether this process runs the service.
 func (s *Service) IsRunning() bool {
 	pid, running, _ := pidfile.Holder(s.PIDFile)
 	return running && pid == os.Getpid()
 }
 
-// Stop sets the stopped flag: what runs the service ends, and it cannot be started until Start. It does not wait, as Zap
-// does. Stop and Pause may be called again.
+// Stop sets the stopped flag: the running service ends, and cannot be started
+// until Start is called. Stop does not wait for the end; Zap does. Stop is a
+// no-op if the flag is set.
 func (s *Service) Stop() error { return s.set(s.StopFile) }
 
-// Start removes the stopped flag and tells whether there was one. It launches nothing: it allows Run and Begin to.
-func (s *Service) Start() (was bool, err error) { return s.unset(s.StopFile) }
+// Start clears the stopped flag and reports whether it was set. It does not
+// launch a process; it allows Run, Begin and Attach to succeed again.
+func (s *Service) Start() (wasStopped bool, err error) { return s.clear(s.StopFile) }
 
-// Stopped tells whether the stopped flag is set. It stays set until Start, over crashes and reboots. In a directory in
-// which every user may make files, a flag counts if it belongs to this process's user or to root.
+// Stopped reports whether the stopped flag is set. The flag persists until
+// Start is called, also after a crash or a reboot.
+//
+// If every user can create files in the directory of a flag, the flag must
+// belong to this process's user or to root. Otherwise it is ignored.
 func (s *Service) Stopped() bool { return s.isSet(s.StopFile) }
 
-// Pause sets the paused flag: what runs the service waits from the end of its turn on, until Resume. It keeps the name
-// meanwhile, and a service that is started while it is paused takes the name and waits. Stopping counts for more than
-// pausing.
+// Pause sets the paused flag: the service waits after the current iteration
+// until Resume is called. A paused service keeps its lock. A service that is
+// started while the flag is set acquires the lock and then waits. The stopped
+// flag takes precedence. Pause is a no-op if the flag is set.
 func (s *Service) Pause() error { return s.set(s.PauseFile) }
 
-// Resume removes the paused flag and tells whether there was one.
-func (s *Service) Resume() (was bool, err error) { return s.unset(s.PauseFile) }
+// Resume clears the paused flag and reports whether it was set.
+func (s *Service) Resume() (wasPaused bool, err error) { return s.clear(s.PauseFile) }
 
-// Paused tells whether the paused flag is set, as Stopped does.
+// Paused reports whether the paused flag is set. It ignores the same flags as
+// Stopped.
 func (s *Service) Paused() bool { return s.isSet(s.PauseFile) }
 
-// ClearFlags removes both flags.
+// ClearFlags clears the stopped and the paused flag.
 func (s *Service) ClearFlags() error {
-	_, err1 := s.Start()
-	_, err2 := s.Resume()
-	return errors.Join(err1, err2)
+	_, startErr := s.Start()
+	_, resumeErr := s.Resume()
+	return errors.Join(startErr, resumeErr)
 }
 
 func (s *Service) set(flag string) error {
-	f, err := os.OpenFile(flag, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // with O_EXCL no link is followed
+	// O_EXCL does not follow symbolic links.
+	f, err := os.OpenFile(flag, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, fs.ErrExist) {
 		if s.isSet(flag) {
 			return nil
 		}
-		return s.wrap(fmt.Errorf("%s is another user's, and does not count: remove it", flag))
+		return s.wrap(fmt.Errorf("flag %s belongs to another user and is ignored: remove it", flag))
 	}
 	if err != nil {
 		return s.wrap(err)
@@ -174,7 +219,7 @@ func (s *Service) set(flag string) error {
 	return s.wrap(f.Close())
 }
 
-func (s *Service) unset(flag string) (was bool, err error) {
+func (s *Service) clear(flag string) (wasSet bool, err error) {
 	err = os.Remove(flag)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -184,7 +229,12 @@ func (s *Service) unset(flag string) (was bool, err error) {
 
 func (s *Service) isSet(flag string) bool {
 	info, err := os.Lstat(flag)
-	return err == nil && (pidfile.Trusted(info) || !pidfile.Shared(filepath.Dir(flag)))
+	return err == nil && (pidfile.Trusted(info) || !pidfile.WorldWritable(filepath.Dir(flag)))
+}
+
+// stoppedError returns an ErrStopped that names the file to remove.
+func (s *Service) stoppedError() error {
+	return s.wrap(fmt.Errorf("%w: remove %s", ErrStopped, s.StopFile))
 }
 
 func (s *Service) wrap(err error) error {

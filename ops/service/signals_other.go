@@ -12,6 +12,6 @@ const (
 	killSignal = syscall.SIGKILL
 )
 
-func trappable(sig os.Signal) bool { return sig != syscall.SIGKILL }
+func canTrap(sig os.Signal) bool { return sig != syscall.SIGKILL }
 
-func nameOf(syscall.Signal) string { return "" }
+func unixSignalName(syscall.Signal) string { return "" }

@@ -14,6 +14,6 @@ const (
 	killSignal = syscall.SIGKILL
 )
 
-func trappable(sig os.Signal) bool { return sig != syscall.SIGKILL && sig != syscall.SIGSTOP }
+func canTrap(sig os.Signal) bool { return sig != syscall.SIGKILL && sig != syscall.SIGSTOP }
 
-func nameOf(sig syscall.Signal) string { return unix.SignalName(sig) }
+func unixSignalName(sig syscall.Signal) string { return unix.SignalName(sig) }

@@ -14,8 +14,8 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-// atOnce starts n programs that go on together when the returned function is called.
-func atOnce(t *testing.T, s *service.Service, n int, args ...string) (programs []*preforktest.Program, release func()) {
+// startBlocked starts n programs, which continue when release is called.
+func startBlocked(t *testing.T, s *service.Service, n int, args ...string) (programs []*preforktest.Program, release func()) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -29,44 +29,46 @@ func atOnce(t *testing.T, s *service.Service, n int, args ...string) (programs [
 		programs = append(programs, p.Start())
 	}
 	for _, p := range programs {
-		p.Expect(`^up$`)
+		p.Expect(`^started$`)
 	}
 	return programs, func() { w.Close() }
 }
 
-// oneRuns waits until one of the programs runs the service and all others have said that it does.
-func oneRuns(t *testing.T, programs []*preforktest.Program) (winner *preforktest.Program) {
+// expectOneRunning waits until one of the programs runs the service, and all
+// others have reported its pid.
+func expectOneRunning(t *testing.T, programs []*preforktest.Program) (winner *preforktest.Program) {
 	t.Helper()
-	told := make(map[string]int)
+	holders := make(map[string]int) // by the reports of the others
 	for _, p := range programs {
-		got := p.Expect(`^(runs|held by|not permitted|cannot)(?: (\d+))?.*$`)
+		got := p.Expect(`^(running|held by|not permitted|error)(?: (\d+))?.*$`)
 		switch got[1] {
-		case "runs":
+		case "running":
 			if winner != nil {
-				t.Errorf("%d and %d run", winner.PID(), p.PID())
+				t.Errorf("%d and %d run the service", winner.PID(), p.PID())
 			}
 			winner = p
 		case "held by":
-			told[got[2]]++
+			holders[got[2]]++
 			p.Wait()
 		case "not permitted":
-			t.Skip("this process may not start one of another user: run as root")
+			preforktest.Skipf(t, "needs root, to start processes of another user")
 		default:
 			t.Errorf("%s", got[0])
 		}
 	}
 	if winner == nil {
-		t.Fatalf("nobody runs; told: %v", told)
+		t.Fatalf("no process runs the service; reported holders: %v", holders)
 	}
-	if n := told[strconv.Itoa(winner.PID())]; n != len(programs)-1 {
-		t.Errorf("%d runs, and the others said: %v", winner.PID(), told)
+	if n := holders[strconv.Itoa(winner.PID())]; n != len(programs)-1 {
+		t.Errorf("%d runs the service; reported holders: %v", winner.PID(), holders)
 	}
 	return winner
 }
 
-// 50 processes started at once: one runs, 49 say who does. After kill -9 of the one the next starts at once.
-func TestStartersAtOnce(t *testing.T) {
-	for _, user := range []string{"", nobody} {
+// Of 50 processes that start at the same time, one runs the service and 49
+// report its pid. After a SIGKILL of that process the next one starts at once.
+func TestConcurrentStarts(t *testing.T) {
+	for _, user := range []string{"", otherUID} {
 		name := "same user"
 		var args []string
 		if user != "" {
@@ -74,22 +76,22 @@ func TestStartersAtOnce(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			s := newService(t)
-			open(t, s.Dir())
+			makeWorldWritable(t, s.Dir())
 			rounds := 1
 			if *long {
 				rounds = 10
 			}
 			for range rounds {
-				programs, release := atOnce(t, s, 50, args...)
+				programs, release := startBlocked(t, s, 50, args...)
 				release()
-				winner := oneRuns(t, programs)
-				wantRunning(t, s, winner.PID())
+				winner := expectOneRunning(t, programs)
+				checkRunning(t, s, winner.PID())
 				winner.Kill()
 				winner.Wait()
 				from := time.Now()
 				next := start(t, s, "starter", args...)
-				next.Expect(`^runs `)
-				t.Logf("after the kill the next ran within %v", time.Since(from))
+				next.Expect(`^running `)
+				t.Logf("the next process ran %v after the kill", time.Since(from))
 				next.Kill()
 				next.Wait()
 			}
@@ -97,8 +99,8 @@ func TestStartersAtOnce(t *testing.T) {
 	}
 }
 
-// While a process runs and others look who it is, again and again, a start is never refused because of a look.
-func TestLooksDoNotGetInTheWay(t *testing.T) {
+// Frequent calls of Running do not make Begin fail.
+func TestRunningDoesNotDisturbBegin(t *testing.T) {
 	s := newService(t)
 	done := make(chan struct{})
 	for range 2 {
@@ -124,108 +126,116 @@ func TestLooksDoNotGetInTheWay(t *testing.T) {
 	<-done
 }
 
-func init() { programs["namespace"] = namespace }
+func init() { preforktest.Register("namespace", namespace) }
 
-// namespace is the first process of a PID namespace. It kills a program that runs the service, has its pid given to
-// another process, and starts the service anew.
+// namespace is process 1 of a PID namespace. It kills a program that runs the
+// service, starts another program with the same pid, and starts the service
+// again.
 func namespace() {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		say("not permitted: %v", err)
+		report("not permitted: %v", err)
 		return
 	}
 	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		say("not permitted: %v", err)
+		report("not permitted: %v", err)
 		return
 	}
-	s := in()
-	begin := func(program string) *exec.Cmd {
-		cmd := exec.Command("/proc/self/exe", os.Args[1])
-		cmd.Env = append(os.Environ(), "PREFORKTEST_PROGRAM="+program)
-		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-		if err := cmd.Start(); err != nil {
-			say("%v", err)
-		}
-		return cmd
-	}
-	for try := 1; ; try++ {
-		first := begin("starter")
-		for s.PID() != first.Process.Pid {
-			time.Sleep(time.Millisecond)
-		}
-		pid := first.Process.Pid
-		first.Process.Kill()
-		first.Wait()
+	s := programService()
+	for range 50 {
+		pid := spawn("starter", s).kill()
 		// The next process or thread in this namespace gets the pid.
 		if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(pid-1)), 0); err != nil {
-			say("not permitted: %v", err)
+			report("not permitted: %v", err)
 			return
 		}
-		stranger := begin("stranger")
-		if stranger.Process.Pid != pid {
-			// A thread of this process got it.
-			stranger.Process.Kill()
-			stranger.Wait()
-			if try < 50 {
-				continue
-			}
-			say("not permitted: no luck with pids")
-			return
+		recycled := spawn("sleeper", nil)
+		if recycled.Process.Pid != pid {
+			recycled.kill() // a thread of this process has got the pid
+			continue
 		}
 		got, running, err := s.Running()
-		say("pid %d is a stranger's, file says %t, running %d %t %v", pid, s.PID() == pid, got, running, err)
-		second := begin("starter")
-		for s.PID() != second.Process.Pid {
-			time.Sleep(time.Millisecond)
-		}
-		say("again by another: %t", second.Process.Pid != pid)
-		second.Process.Kill()
-		second.Wait()
-		stranger.Process.Kill()
-		stranger.Wait()
+		report("pid %d recycled, in the file %t, running %d %t %v", pid, s.PID() == pid, got, running, err)
+		again := spawn("starter", s).kill()
+		report("another pid: %t", again != pid)
+		recycled.kill()
 		return
+	}
+	report("not permitted: no process got the recycled pid")
+}
+
+// spawned is a test program that another test program has started.
+type spawned struct{ *exec.Cmd }
+
+// spawn starts a test program. It waits for the pid of the program in the pid
+// file of s, if s is not nil.
+func spawn(program string, s *service.Service) spawned {
+	cmd := exec.Command("/proc/self/exe", os.Args[1])
+	cmd.Env = append(os.Environ(), "PREFORKTEST_PROGRAM="+program)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Start(); err != nil {
+		report("%v", err)
+	}
+	for s != nil && s.PID() != cmd.Process.Pid {
+		time.Sleep(time.Millisecond)
+	}
+	return spawned{cmd}
+}
+
+// kill ends the program and returns its pid.
+func (p spawned) kill() (pid int) {
+	p.Process.Kill()
+	p.Wait()
+	return p.Process.Pid
+}
+
+func init() { preforktest.Register("sleeper", func() { time.Sleep(time.Hour) }) }
+
+// needPIDNamespace skips the test if this process may not create a PID
+// namespace.
+func needPIDNamespace(t *testing.T) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", "-test.list=^$")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
+	if err := cmd.Run(); err != nil {
+		preforktest.Skipf(t, "needs permission to create a PID namespace: %v", err)
 	}
 }
 
-func init() { programs["stranger"] = func() { time.Sleep(time.Hour) } }
-
-// A recycled pid does not mislead; and from outside the namespace a service is seen to run, under no pid.
+// A process with a recycled pid is not mistaken for the service.
 func TestRecycledPID(t *testing.T) {
 	s := newService(t)
 	p := preforktest.New(t, "namespace", s.Dir())
 	p.Cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
-	if os.Geteuid() != 0 {
-		t.Skip("namespaces are not permitted here: run as root")
-	}
+	preforktest.New(t, "sleeper") // started by the program namespace
+	needPIDNamespace(t)
 	p.Start()
-	preforktest.New(t, "stranger") // is started by the other
 	got := p.Expect(`^(not permitted.*|pid .*)$`)
 	if strings.HasPrefix(got[0], "not permitted") {
-		t.Skip(got[0])
+		preforktest.Skipf(t, "%v", got[0])
 	}
-	if !regexp.MustCompile(`^pid \d+ is a stranger's, file says true, running 0 false <nil>$`).MatchString(got[0]) {
+	if !regexp.MustCompile(`^pid \d+ recycled, in the file true, running 0 false <nil>$`).MatchString(got[0]) {
 		t.Error(got[0])
 	}
-	p.Expect(`^again by another: true$`)
+	p.Expect(`^another pid: true$`)
 	p.Wait()
 }
 
-// A service in a PID namespace of its own is seen to run from outside, as one whose pid means nothing here.
+// A service in a PID namespace of its own is running when seen from outside,
+// with an unknown pid.
 func TestHolderInNamespace(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("namespaces are not permitted here: run as root")
-	}
+	needPIDNamespace(t)
 	s := newService(t)
 	p := preforktest.New(t, "starter", s.Dir())
 	p.Cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
 	p.Start()
-	p.Expect(`^runs `) // 1, or what its process 1 has started
+	p.Expect(`^running `) // as pid 1, or as a child of pid 1
 	if pid, running, err := s.Running(); pid != 0 || !running || err != nil {
 		t.Errorf("Running = %d, %t, %v", pid, running, err)
 	}
-	if _, err := s.Begin(t.Context()); err == nil || err.Error() != "service test: it is already running, as a process that cannot be seen from here" {
+	if _, err := s.Begin(t.Context()); err == nil || err.Error() != "service test: already running as a process outside this PID namespace" {
 		t.Errorf("Begin: %v", err)
 	}
-	if got, err := s.Zap(t.Context(), service.Escalation{}); got != service.Gone || err != nil {
+	if got, err := s.Zap(t.Context(), service.Escalation{}); got != service.Exited || err != nil {
 		t.Errorf("Zap: %v, %v", got, err)
 	}
 	p.Wait()

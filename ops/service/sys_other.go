@@ -2,5 +2,6 @@
 
 package service
 
-// onNetwork is not known here; see Service.Poll.
+// onNetwork returns false: the file system type is unknown here. On a network
+// file system Service.Poll should be set.
 func onNetwork(string) bool { return false }

@@ -10,36 +10,59 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// pollInterval is how often the files are looked at where the system does not tell of changes: that of the original.
+// pollInterval is the polling interval while the kernel sends no notifications.
+// Proc::tored polls at the same interval.
 const pollInterval = 200 * time.Millisecond
 
-// watcher tells of changes of a service's files.
-type watcher struct {
-	changed chan struct{} // has room for one: something may be different
-	done    chan struct{}
+// fileWatcher reports changes of the files of a service.
+type fileWatcher struct {
+	changed chan struct{} // buffered: a file may have changed
+
+	s       *Service
+	closing chan struct{}
 	wg      sync.WaitGroup
+
+	notify *fsnotify.Watcher // nil if the kernel sends no notifications
+	events chan fsnotify.Event
+	errs   chan error
+	names  map[string]bool        // the clean paths of the files
+	dirs   map[string]fs.FileInfo // the directories of the files
+
+	poll   time.Duration // zero means no polling
+	ticker *time.Ticker
+
+	// recheck fires when the directories must be compared with dirs. The open
+	// pid file keeps a removed directory alive, and Linux reports the end of
+	// a directory only when it is freed. So each change of a file leads to a
+	// recheck.
+	recheck <-chan time.Time
 }
 
-// watch begins to tell of changes. Where the system cannot tell, the files are polled.
-func (s *Service) watch() *watcher {
-	w := &watcher{changed: make(chan struct{}, 1), done: make(chan struct{})}
-	names := make(map[string]bool)
-	dirs := make(map[string]fs.FileInfo)
-	poll := s.Poll
+// watchFiles starts to watch the files of the service. It polls them if the
+// kernel sends no notifications.
+func (s *Service) watchFiles() *fileWatcher {
+	w := &fileWatcher{
+		changed: make(chan struct{}, 1),
+		s:       s,
+		closing: make(chan struct{}),
+		names:   make(map[string]bool),
+		dirs:    make(map[string]fs.FileInfo),
+		poll:    s.Poll,
+	}
 	for _, file := range []string{s.PIDFile, s.StopFile, s.PauseFile} {
-		names[filepath.Clean(file)] = true
-		dirs[filepath.Dir(file)] = nil
+		w.names[filepath.Clean(file)] = true
+		w.dirs[filepath.Dir(file)] = nil
 	}
 	notify, err := fsnotify.NewWatcher()
-	for dir := range dirs {
+	for dir := range w.dirs {
 		if err == nil {
-			dirs[dir], err = os.Stat(dir)
+			w.dirs[dir], err = os.Stat(dir)
 		}
 		if err == nil {
 			err = notify.Add(dir)
 		}
-		if onNetwork(dir) && poll == 0 {
-			poll = pollInterval // others may change files without our kernel's knowing
+		if onNetwork(dir) && w.poll == 0 {
+			w.poll = pollInterval // other machines change files without a notification
 		}
 	}
 	if err != nil {
@@ -47,86 +70,103 @@ func (s *Service) watch() *watcher {
 			notify.Close()
 			notify = nil
 		}
-		s.log().Warn("the system does not tell of changes; the flags are polled", "every", pollInterval, "err", err)
-		if poll == 0 {
-			poll = pollInterval
+		s.log().Warn("no file notifications, polling flags", "every", pollInterval, "err", err)
+		if w.poll == 0 {
+			w.poll = pollInterval
 		}
 	}
-	w.wg.Go(func() { w.run(s, notify, names, dirs, poll) })
+	if notify != nil {
+		w.notify, w.events, w.errs = notify, notify.Events, notify.Errors
+	}
+	w.wg.Go(w.run)
 	return w
 }
 
-func (w *watcher) run(s *Service, notify *fsnotify.Watcher, names map[string]bool, dirs map[string]fs.FileInfo, poll time.Duration) {
-	var events chan fsnotify.Event
-	var errs chan error
-	if notify != nil {
-		events, errs = notify.Events, notify.Errors
-		defer notify.Close()
+func (w *fileWatcher) run() {
+	if w.notify != nil {
+		defer w.notify.Close()
 	}
-	ticker := time.NewTicker(max(poll, 1))
-	defer ticker.Stop()
-	if poll == 0 {
-		ticker.Stop()
+	w.ticker = time.NewTicker(max(w.poll, 1))
+	defer w.ticker.Stop()
+	if w.poll == 0 {
+		w.ticker.Stop()
 	}
-	pollAlso := func() {
-		if poll == 0 {
-			s.log().Warn("a directory of the service was moved or removed; the flags are polled", "every", pollInterval)
-			poll = pollInterval
-			ticker.Reset(poll)
-		}
-	}
-	// The open pid file keeps a directory that was removed, and Linux does not tell of its end while it is kept. So after each
-	// change of a file it is looked whether the directory is still the same.
-	var recheck <-chan time.Time
 	for {
+		changed := true
 		select {
-		case ev, ok := <-events:
-			switch {
-			case !ok:
-				events = nil
-			case ev.Op == fsnotify.Chmod, !names[filepath.Clean(ev.Name)]: // a heartbeat; a file of others
-				if len(notify.WatchList()) < len(dirs) {
-					pollAlso()
-				}
-				continue
-			}
-			recheck = time.After(pollInterval)
-		case <-recheck:
-			recheck = nil
-			if !replaced(dirs) {
-				continue
-			}
-			pollAlso()
-		case _, ok := <-errs: // the queue has overflowed, say
+		case ev, ok := <-w.events:
+			changed = w.handleEvent(ev, ok)
+		case <-w.recheck:
+			changed = w.recheckDirs()
+		case _, ok := <-w.errs: // for example, the kernel's queue has overflowed
 			if !ok {
-				errs = nil
+				w.errs = nil
 			}
-		case <-ticker.C:
-		case <-w.done:
+		case <-w.ticker.C:
+		case <-w.closing:
 			return
 		}
-		w.tell()
+		if changed {
+			w.reportChange()
+		}
 	}
 }
 
-// replaced tells whether one of the directories is not there any more, or another one.
-func replaced(dirs map[string]fs.FileInfo) bool {
-	for dir, was := range dirs {
-		if is, err := os.Stat(dir); err != nil || !os.SameFile(is, was) {
+// handleEvent reports whether an event may be a change of one of the files. ok
+// is false if the channel of events is closed.
+func (w *fileWatcher) handleEvent(ev fsnotify.Event, ok bool) bool {
+	if !ok {
+		w.events = nil
+	} else if ev.Op == fsnotify.Chmod || !w.names[filepath.Clean(ev.Name)] {
+		// A heartbeat, or a file that does not belong to the service.
+		if len(w.notify.WatchList()) < len(w.dirs) {
+			w.startPolling()
+		}
+		return false
+	}
+	w.recheck = time.After(pollInterval)
+	return true
+}
+
+// recheckDirs reports whether a directory was replaced, and polls the files
+// from then on.
+func (w *fileWatcher) recheckDirs() bool {
+	w.recheck = nil
+	if !anyReplaced(w.dirs) {
+		return false
+	}
+	w.startPolling()
+	return true
+}
+
+func (w *fileWatcher) startPolling() {
+	if w.poll != 0 {
+		return
+	}
+	w.s.log().Warn("service directory moved or removed, polling flags", "every", pollInterval)
+	w.poll = pollInterval
+	w.ticker.Reset(w.poll)
+}
+
+// anyReplaced reports whether one of the directories is missing, or is another
+// directory than before.
+func anyReplaced(dirs map[string]fs.FileInfo) bool {
+	for dir, before := range dirs {
+		if now, err := os.Stat(dir); err != nil || !os.SameFile(now, before) {
 			return true
 		}
 	}
 	return false
 }
 
-func (w *watcher) tell() {
+func (w *fileWatcher) reportChange() {
 	select {
 	case w.changed <- struct{}{}:
 	default:
 	}
 }
 
-func (w *watcher) close() {
-	close(w.done)
+func (w *fileWatcher) close() {
+	close(w.closing)
 	w.wg.Wait()
 }

@@ -10,42 +10,55 @@ import (
 	"github.com/prefork-go/prefork/ops/internal/pidfile"
 )
 
-// Outcome is how a Zap came out.
+// An Outcome is the result of Zap. The zero value is not valid.
 type Outcome uint8
 
 const (
-	NotRunning   Outcome = iota + 1 // nobody ran the service
-	Gone                            // it ran, and has stopped
-	StillRunning                    // it had not stopped when the context ended
-	Self                            // this process runs it, and cannot wait for itself
+	NotRunning   Outcome = iota + 1 // the service was not running
+	Exited                          // the service was running and has exited
+	StillRunning                    // the service had not exited when the context ended
+	Self                            // the calling process runs the service and cannot wait for itself
 )
 
+// String returns "not running", "exited", "still running" or "self".
 func (o Outcome) String() string {
-	names := [...]string{"unknown", "was not running", "has stopped", "still running", "is this process"}
+	names := [...]string{"unknown", "not running", "exited", "still running", "self"}
 	if int(o) < len(names) {
 		return names[o]
 	}
 	return fmt.Sprintf("unknown (%d)", o)
 }
 
-// Escalation is what Zap does about a service that does not heed its stopped flag: so long after it was set the process is
-// sent SIGTERM, or SIGKILL. 0 means never.
-type Escalation struct{ Term, Kill time.Duration }
+// Escalation tells Zap when to signal a service that ignores its stopped flag.
+type Escalation struct {
+	// Term and Kill are the times after which Zap sends SIGTERM and SIGKILL,
+	// counted from when the flag was set. Zero means never.
+	Term, Kill time.Duration
+}
 
-// Zap sets the stopped flag and waits until nobody runs the service any more, or ctx ends. It waits for the process itself
-// where the system allows that (on Linux, of whatever user), and for the files; elsewhere it looks each 200 ms. The flag
-// stays set: Start must be called before the service can run again.
+// Zap stops the service: it sets the stopped flag and waits until no process
+// runs the service, or ctx ends. The flag remains set, so Start must be called
+// before the service can run again.
 //
-// Signals are sent only to the process that holds the pid file, never to one that was given its pid; and where the file is
-// neither this user's nor root's, only to a process of the file's owner, which on systems other than Linux cannot be told. The error, beside
-// those of the files, is that of a signal that was not permitted; Zap goes on waiting then.
+// On Linux Zap is notified when the process exits, also if it belongs to
+// another user. On other systems it checks every 200 ms.
+//
+// Zap sends the signals of the Escalation to the lock holder only, never to a
+// process that has a recycled pid. If the pid file belongs neither to this user
+// nor to root, Zap signals only a process of the file's owner. On systems other
+// than Linux it then sends no signal.
+//
+// Zap returns an error of the files, with an Outcome of zero. If a signal could
+// not be sent, Zap continues to wait, and returns the error with the Outcome.
+// The end of ctx is not an error, but StillRunning.
 func (s *Service) Zap(ctx context.Context, e Escalation) (Outcome, error) {
-	pid, running, err := s.Running() // before it has a reason to end
+	// Check before the flag can cause the service to exit.
+	pid, running, err := s.Running()
 	if err := s.Stop(); err != nil {
 		return 0, err
 	}
 	if err == nil && !running {
-		pid, running, err = s.Running() // it may have started meanwhile
+		pid, running, err = s.Running() // it may have started in the meantime
 	}
 	switch {
 	case err != nil:
@@ -56,12 +69,12 @@ func (s *Service) Zap(ctx context.Context, e Escalation) (Outcome, error) {
 		return Self, nil
 	}
 	err = errors.Join(
-		s.stage(ctx, e.Term, termSignal),
-		s.stage(ctx, left(e.Kill, e.Term), killSignal),
+		s.signalAfter(ctx, e.Term, termSignal),
+		s.signalAfter(ctx, remaining(e.Kill, e.Term), killSignal),
 	)
-	switch waitErr := s.awaitFree(ctx, nil); {
+	switch waitErr := s.waitUnlocked(ctx, nil); {
 	case waitErr == nil:
-		return Gone, err
+		return Exited, err
 	case ctx.Err() != nil:
 		return StillRunning, err
 	default:
@@ -69,22 +82,24 @@ func (s *Service) Zap(ctx context.Context, e Escalation) (Outcome, error) {
 	}
 }
 
-// left is what is left of the time after which a signal is to be sent when a part of it has passed.
-func left(all, passed time.Duration) time.Duration {
-	if all == 0 {
+// remaining returns the rest of a delay after elapsed. A delay of zero means
+// never, so the rest of any other delay is at least 1 ns.
+func remaining(delay, elapsed time.Duration) time.Duration {
+	if delay == 0 {
 		return 0
 	}
-	return max(all-passed, 1)
+	return max(delay-elapsed, 1)
 }
 
-// stage waits for a time, and sends a signal if the service still runs then.
-func (s *Service) stage(ctx context.Context, after time.Duration, sig os.Signal) error {
-	if after <= 0 {
+// signalAfter waits for a delay, and sends a signal if the service is still
+// running.
+func (s *Service) signalAfter(ctx context.Context, delay time.Duration, sig os.Signal) error {
+	if delay <= 0 {
 		return nil
 	}
-	limit, cancel := context.WithTimeout(ctx, after)
+	limited, cancel := context.WithTimeout(ctx, delay)
 	defer cancel()
-	if s.awaitFree(limit, nil) == nil || ctx.Err() != nil {
+	if s.waitUnlocked(limited, nil) == nil || ctx.Err() != nil {
 		return nil
 	}
 	pid, err := pidfile.Signal(s.PIDFile, sig)
@@ -92,41 +107,42 @@ func (s *Service) stage(ctx context.Context, after time.Duration, sig os.Signal)
 		return s.wrap(fmt.Errorf("cannot send %s to process %d: %w", signalName(sig), pid, err))
 	}
 	if pid != 0 {
-		s.log().Warn("the service does not stop by itself; it was sent "+signalName(sig), "pid", pid)
+		s.log().Warn("stopped flag ignored, signal sent", "signal", signalName(sig), "pid", pid)
 	}
 	return nil
 }
 
-// awaitFree waits until nobody runs the service, or enough is true; it fails when ctx ends.
-func (s *Service) awaitFree(ctx context.Context, enough func() bool) error {
-	w := s.watch()
+// waitUnlocked waits until no process holds the lock, cancelled returns true,
+// or ctx ends. Only the last is an error.
+func (s *Service) waitUnlocked(ctx context.Context, cancelled func() bool) error {
+	w := s.watchFiles()
 	defer w.close()
 	for {
 		pid, running, err := pidfile.Holder(s.PIDFile)
-		if err != nil || !running || enough != nil && enough() {
+		if err != nil || !running || cancelled != nil && cancelled() {
 			return err
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := s.awaitChange(ctx, pid, w); err != nil {
+		if err := s.waitChange(ctx, pid, w); err != nil {
 			return err
 		}
 	}
 }
 
-// awaitChange waits for the end of the process that runs the service, or a change of its files.
-func (s *Service) awaitChange(ctx context.Context, pid int, w *watcher) error {
+// waitChange waits until the lock holder exits, a file changes, or ctx ends.
+func (s *Service) waitChange(ctx context.Context, pid int, w *fileWatcher) error {
 	var poll <-chan time.Time
-	ended, release := pidfile.Watch(s.PIDFile, pid)
+	exited, release := pidfile.WatchExit(s.PIDFile, pid)
 	defer release()
-	if ended == nil {
+	if exited == nil {
 		timer := time.NewTimer(pollInterval)
 		defer timer.Stop()
 		poll = timer.C
 	}
 	select {
-	case <-ended:
+	case <-exited:
 	case <-w.changed:
 	case <-poll:
 	case <-ctx.Done():

@@ -1,5 +1,6 @@
-// Package pidfile gives a name to one process at a time: a file with its pid, which the kernel locks for as long as the
-// process lives. Only the lock counts. What the file says is for people and scripts, and for finding out who it is.
+// Package pidfile implements pid files that the kernel locks for as long as
+// the process lives. Only the lock decides who runs. The content of the file is
+// for people and scripts, and for finding the lock holder.
 package pidfile
 
 import (
@@ -9,30 +10,34 @@ import (
 	"time"
 )
 
-// HeldError says that another process holds a file, or another part of this one.
+// HeldError is returned when another process, or another part of this one,
+// holds the lock on a file.
 type HeldError struct {
 	Path string
-	PID  int // 0 where the process cannot be seen from here, as from outside its PID namespace
+	PID  int // zero if the process is outside this PID namespace
 }
 
 func (e *HeldError) Error() string {
 	if e.PID == 0 {
-		return e.Path + " is held by a process that cannot be seen from here"
+		return e.Path + " is locked by a process outside this PID namespace"
 	}
-	return fmt.Sprintf("%s is held by process %d", e.Path, e.PID)
+	return fmt.Sprintf("%s is locked by process %d", e.Path, e.PID)
 }
 
-// errChanged says that the file at the path is another one by now.
-var errChanged = errors.New("the file was replaced meanwhile")
+// errReplaced is returned when the path names another file than the one that
+// was opened.
+var errReplaced = errors.New("file was replaced by another process: try again")
 
-// How long the answer to "who holds it" may take: between its lock and its pid in the file a process may have to wait for
-// its turn.
-const tellLimit = 500 * time.Millisecond
+// holderTimeout bounds how long Holder waits for a pid in a locked file. The
+// lock holder may have to wait for the CPU between lock and write.
+const holderTimeout = 500 * time.Millisecond
 
-// maxSize is as much of a file as is read: more than any pid has digits.
+// maxSize is the number of bytes that are read of a pid file. It is more than
+// any pid has digits.
 const maxSize = 32
 
-// parse reads what a pid file says: the first line, of digits alone; else 0.
+// parse returns the pid in the first line of a pid file. It returns 0 if the
+// line has anything but digits.
 func parse(content []byte) int {
 	for i, c := range content {
 		if c == '\n' {

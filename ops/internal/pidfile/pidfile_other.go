@@ -7,10 +7,11 @@ import (
 	"os"
 )
 
-// File is a pid file that this process holds; there is none here.
+// File is not implemented on this system. All functions that create one
+// return errors.ErrUnsupported.
 type File struct{}
 
-func Take(string) (*File, error)            { return nil, errors.ErrUnsupported }
+func Acquire(string) (*File, error)         { return nil, errors.ErrUnsupported }
 func Adopt(string, *os.File) (*File, error) { return nil, errors.ErrUnsupported }
 func Read(string) int                       { return 0 }
 func Holder(string) (int, bool, error)      { return 0, false, errors.ErrUnsupported }
@@ -23,7 +24,7 @@ func (p *File) Close() error                { return nil }
 
 func Signal(string, os.Signal) (int, error) { return 0, errors.ErrUnsupported }
 func CheckDir(string) (bool, error)         { return false, errors.ErrUnsupported }
-func Shared(string) bool                    { return false }
+func WorldWritable(string) bool             { return false }
 func Trusted(os.FileInfo) bool              { return true }
 
 func OpenAppend(string, uint32) (*os.File, error) { return nil, errors.ErrUnsupported }

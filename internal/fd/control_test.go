@@ -217,3 +217,25 @@ func TestReadControlTruncated(t *testing.T) {
 		t.Errorf("%d descriptors left open", after-before)
 	}
 }
+
+// A message may have several descriptors, in several control messages.
+func TestReadControlSeveral(t *testing.T) {
+	read := pipes(t, 5)
+	l := newLine(t)
+	l.send("several", read[:3]...)
+	n, fds, err := ReadControl(l.conn, make([]byte, 10))
+	if n != 7 || len(fds) != 3 || err != nil {
+		t.Fatalf("3 descriptors: %d, %v, %v", n, fds, err)
+	}
+	for i, fd := range fds {
+		if !same(t, fd, read[i]) {
+			t.Errorf("descriptor %d is another", i)
+		}
+		unix.Close(fd)
+	}
+	// Linux never returns two messages with descriptors at once. Other systems may.
+	oob := append(unix.UnixRights(read[0], read[1]), unix.UnixRights(read[2:]...)...)
+	if got := descriptors(oob); !slices.Equal(got, read) {
+		t.Errorf("two control messages: %v, want %v", got, read)
+	}
+}

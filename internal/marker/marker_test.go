@@ -2,6 +2,7 @@ package marker
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -116,4 +117,25 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Parse refuses a marker in which two fields claim one descriptor, for every pair
+// of fields.
+func TestParseRefusesDescriptorsClaimedTwice(t *testing.T) {
+	claims := []func(m *Marker) *int{
+		func(m *Marker) *int { return &m.Control }, func(m *Marker) *int { return &m.Passed },
+		func(m *Marker) *int { return &m.Cell }, func(m *Marker) *int { return &m.Exe },
+		func(m *Marker) *int { return &m.Sockets[0].FD }, func(m *Marker) *int { return &m.Sockets[1].FD },
+		func(m *Marker) *int { return &m.Files[0].FD }, func(m *Marker) *int { return &m.Files[1].FD },
+	}
+	for i, one := range claims {
+		for j, other := range claims[:i] {
+			m := full
+			m.Sockets, m.Files = slices.Clone(full.Sockets), slices.Clone(full.Files)
+			*one(&m) = *other(&m)
+			if _, err := Parse(m.String()); err == nil || !strings.Contains(err.Error(), "is named twice") {
+				t.Errorf("claims %d and %d: %v", i, j, err)
+			}
+		}
+	}
 }

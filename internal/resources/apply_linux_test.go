@@ -340,7 +340,7 @@ func TestApplyFails(t *testing.T) {
 		{"a user that does not exist here", "id:1234:0:", alone, "setuid: invalid argument (the value does not exist in the user namespace", ""},
 		{"a group that does not exist here", "id:0:1234:", alone, "setgid: invalid argument", ""},
 		{"no chroot for nobody", "root:/", nobody, "Chroot: /: chroot: operation not permitted", ""},
-		{"a missing directory", "root:/nowhere/at/all|id:1234:1234:", nil, "Chroot: /nowhere/at/all: no such file", ""},
+		{"a missing directory", "id:1234:1234:|root:/nowhere/at/all", nil, "Chroot: /nowhere/at/all: no such file", ""},
 		{"more than hard", "lim:nofile:500000:500000", nobody, "Rlimits: nofile to 500000, at most 500000: setrlimit: operation not permitted", ""},
 		{"highest priority", "nice:-20", nobody, "Nice: -20: setpriority: permission denied", ""},
 		{"a missing CPU", "cpu:1023", nil, "CPUs: 1023: sched_setaffinity: invalid argument", ""},

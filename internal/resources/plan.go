@@ -33,13 +33,11 @@ const (
 	maxCPU           = 1023      // the highest number in a unix.CPUSet
 	maxID            = 1<<32 - 2 // to the kernel, 1<<32 - 1 means "unchanged"
 	maxGroups        = 1 << 16   // NGROUPS_MAX
-	hex              = "0123456789abcdef"
 )
 
 // String encodes a plan as elements "key:value", separated by bars. The keys
-// are lim, nice, cpu, root, id (uid:gid:supplementary groups) and nnp. The
-// encoding uses only bytes that a marker holds unescaped; other bytes of a path
-// are written as ~xx.
+// are lim, nice, cpu, id (uid:gid:supplementary groups), nnp and root. The path
+// of root may contain any bytes, also bars, so it is the last element.
 func (p plan) String() string {
 	var all []string
 	for _, l := range p.limits {
@@ -51,9 +49,6 @@ func (p plan) String() string {
 	if len(p.cpus) > 0 {
 		all = append(all, "cpu:"+ranges(p.cpus))
 	}
-	if p.chroot != "" {
-		all = append(all, "root:"+escape(p.chroot))
-	}
 	if id := p.identity; id != nil {
 		var groups []string
 		for _, g := range id.groups {
@@ -64,6 +59,9 @@ func (p plan) String() string {
 	if p.noNewPrivs {
 		all = append(all, "nnp:")
 	}
+	if p.chroot != "" {
+		all = append(all, "root:"+p.chroot)
+	}
 	return strings.Join(all, "|")
 }
 
@@ -72,7 +70,12 @@ func parsePlan(text string) (p plan, err error) {
 	if text == "" {
 		return p, nil
 	}
-	for element := range strings.SplitSeq(text, "|") {
+	list, root, hasRoot := strings.Cut("|"+text, "|root:")
+	if hasRoot && (!strings.HasPrefix(root, "/") || strings.IndexByte(root, 0) >= 0) {
+		return plan{}, fmt.Errorf("malformed element %q of a plan: not an absolute path", truncate("root:"+root))
+	}
+	p.chroot = root
+	for _, element := range strings.Split(list, "|")[1:] {
 		key, value, _ := strings.Cut(element, ":")
 		if err := p.parseElement(key, value); err != nil {
 			return plan{}, fmt.Errorf("malformed element %q of a plan: %w", truncate(element), err)
@@ -92,8 +95,6 @@ func (p *plan) parseElement(key, value string) (err error) {
 		p.nice, err = parseNice(value)
 	case "cpu":
 		p.cpus, err = parseRanges(value)
-	case "root":
-		p.chroot, err = parseRoot(value)
 	case "id":
 		p.identity, err = parseIdentity(value)
 	case "nnp":
@@ -110,14 +111,6 @@ func parseNice(value string) (int, error) {
 		err = errors.New("out of range")
 	}
 	return nice, err
-}
-
-func parseRoot(value string) (string, error) {
-	path, err := unescape(value)
-	if err == nil && (!strings.HasPrefix(path, "/") || strings.IndexByte(path, 0) >= 0) {
-		err = errors.New("not an absolute path")
-	}
-	return path, err
 }
 
 func (p *plan) parseLimit(value string) error {
@@ -223,42 +216,6 @@ func parseRanges(text string) (all []int, err error) {
 		}
 	}
 	return all, nil
-}
-
-func isPlain(c byte) bool {
-	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '/' || c == '.' || c == '-' || c == '_'
-}
-
-func escape(s string) string {
-	b := make([]byte, 0, len(s))
-	for i := range len(s) {
-		if c := s[i]; isPlain(c) {
-			b = append(b, c)
-		} else {
-			b = append(b, '~', hex[c>>4], hex[c&15])
-		}
-	}
-	return string(b)
-}
-
-func unescape(s string) (string, error) {
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] != '~' {
-			b = append(b, s[i])
-			continue
-		}
-		if i+2 >= len(s) {
-			return "", errors.New("incomplete escape")
-		}
-		hi, lo := strings.IndexByte(hex, s[i+1]), strings.IndexByte(hex, s[i+2])
-		if hi < 0 || lo < 0 {
-			return "", errors.New("not hexadecimal")
-		}
-		b = append(b, byte(hi<<4|lo))
-		i += 2
-	}
-	return string(b), nil
 }
 
 func truncate(s string) string {

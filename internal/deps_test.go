@@ -1,4 +1,4 @@
-// Package internal holds what only this module uses.
+// Package internal tests the structure of the repository and its documents.
 package internal
 
 import (
@@ -10,53 +10,156 @@ import (
 
 const module = "github.com/prefork-go/prefork"
 
-// deps are all packages that a package of this module links, on the system of this test.
-func deps(t *testing.T, pkg string) []string {
+// pkg is a package of this module.
+type pkg struct {
+	path    string // below the module
+	imports []string
+	doc     string
+}
+
+// packages lists all packages of this module, as the go command sees them on the
+// system of this test.
+func packages(t *testing.T) []pkg {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-deps", pkg).Output()
+	needGo(t)
+	cmd := exec.Command("go", "list", "-f", `{{.ImportPath}}{{"\t"}}{{.Doc}}{{"\t"}}{{join .Imports " "}}`, "./...")
+	cmd.Dir = ".."
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("go list -deps %s: %v", pkg, err)
+		t.Fatalf("go list: %v", err)
+	}
+	var all []pkg
+	for line := range strings.Lines(string(out)) {
+		f := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		p := pkg{path: inModule(f[0]), doc: f[1]}
+		for _, i := range strings.Fields(f[2]) {
+			if i == module || strings.HasPrefix(i, module+"/") {
+				p.imports = append(p.imports, inModule(i))
+			}
+		}
+		all = append(all, p)
+	}
+	return all
+}
+
+func inModule(path string) string {
+	if path == module {
+		return "."
+	}
+	return strings.TrimPrefix(path, module+"/")
+}
+
+func needGo(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip("the go command is not in PATH")
+	}
+}
+
+// The floors of the repository, from the lowest. A package imports only packages
+// of lower floors; ground floor packages import nothing of the repository.
+var floors = [][]string{
+	{ // ground
+		"internal/activation", "internal/binary", "internal/fd", "internal/loadgen", "internal/logrelay",
+		"internal/marker", "internal/pause", "internal/pool", "internal/proc", "internal/prose", "internal/reaper",
+		"internal/resources", "internal/reuseport", "internal/scoreboard", "internal/sig", "internal/sigqueue",
+		"internal/wire", "preforktest",
+	},
+	{ // middle, and what extends one ground floor package
+		"internal/board", "internal/control", "internal/launch", "internal/self", "internal/sockets",
+		"internal/proc/proctest", "internal/prose/count",
+	},
+	{"."},
+	{"preforkhttp", "internal/testprog"},
+}
+
+// TestFloors checks the order of the packages. Each must be on a floor, so that a
+// new one gets its place here first.
+func TestFloors(t *testing.T) {
+	floor := make(map[string]int)
+	for i, names := range floors {
+		for _, name := range names {
+			floor[name] = i
+		}
+	}
+	seen := 0
+	for _, p := range packages(t) {
+		if p.path == "internal" || strings.HasPrefix(p.path, "tests/") {
+			continue // packages of tests alone
+		}
+		at, ok := floor[p.path]
+		if !ok {
+			t.Errorf("%s is on no floor", p.path)
+			continue
+		}
+		seen++
+		for _, i := range p.imports {
+			if below, ok := floor[i]; !ok || below >= at {
+				t.Errorf("%s imports %s, which is not on a lower floor", p.path, i)
+			}
+		}
+	}
+	if seen != len(floor) {
+		t.Errorf("%d packages are on a floor, and %d are listed: remove those that are gone", seen, len(floor))
+	}
+}
+
+// TestContracts prints the packages with the first sentences of their package
+// comments, which are their contracts: go test -v -run Contracts ./internal.
+func TestContracts(t *testing.T) {
+	for _, p := range packages(t) {
+		if p.path == "internal" || strings.HasPrefix(p.path, "tests/") {
+			continue
+		}
+		name := p.path[strings.LastIndexByte(p.path, '/')+1:]
+		if name == "." {
+			name = "prefork"
+		}
+		if !strings.HasPrefix(p.doc, "Package "+name+" ") && !strings.HasPrefix(p.doc, "Command "+name+" ") {
+			t.Errorf("%s has no package comment that begins with its name: %q", p.path, p.doc)
+		}
+		t.Logf("%-24s %s", p.path, p.doc)
+	}
+}
+
+// deps returns all packages that a package of this module links.
+func deps(t *testing.T, path string) []string {
+	t.Helper()
+	needGo(t)
+	out, err := exec.Command("go", "list", "-deps", path).Output()
+	if err != nil {
+		t.Fatalf("go list -deps %s: %v", path, err)
 	}
 	return strings.Fields(string(out))
 }
 
-// Dependencies run one way: preforkhttp → root → internal. What a worker links decides how fast it starts, so the root
-// links none of those packages that cost time in their init.
+// The linked packages decide how fast a worker starts, so the root links none of
+// those whose initialization takes time, and as few other modules as possible.
 func TestDependencies(t *testing.T) {
-	if _, err := exec.LookPath("go"); err != nil {
-		t.Skip("the go command is not in PATH: dependencies cannot be listed")
-	}
-	for pkg, allowed := range map[string][]string{
-		module: {module + "/internal/inherit", module + "/internal/pool", module + "/internal/proc", module + "/internal/reaper", module + "/internal/reuseport", module + "/internal/scoreboard", module + "/internal/resources",
-			module + "/internal/wire",
-			"golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener"},
-		module + "/preforkhttp":         {module, module + "/internal/", "golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener"},
-		module + "/preforktest":         {"golang.org/x/sys/"},
-		module + "/internal/pool":       {},
-		module + "/internal/wire":       {},
-		module + "/internal/reaper":     {"golang.org/x/sys/"},
-		module + "/internal/resources":  {"golang.org/x/sys/"},
-		module + "/internal/scoreboard": {"golang.org/x/sys/"},
-		module + "/internal/reuseport":  {"golang.org/x/sys/"},
+	for path, modules := range map[string][]string{
+		module:                  {"golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener"},
+		module + "/preforkhttp": {"golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener"},
+		module + "/preforktest": {"golang.org/x/sys/"},
 	} {
-		for _, dep := range deps(t, pkg) {
-			foreign := strings.Contains(strings.SplitN(dep, "/", 2)[0], ".")
-			if dep == pkg || !foreign {
+		for _, dep := range deps(t, path) {
+			first, _, _ := strings.Cut(dep, "/")
+			own := dep == module || strings.HasPrefix(dep, module+"/")
+			if !strings.Contains(first, ".") || own {
 				continue
 			}
-			if !slices.ContainsFunc(allowed, func(a string) bool { return dep == a || strings.HasSuffix(a, "/") && strings.HasPrefix(dep, a) }) {
-				t.Errorf("%s links %s", pkg, dep)
+			if !slices.ContainsFunc(modules, func(m string) bool { return strings.HasPrefix(dep, m) }) {
+				t.Errorf("%s links %s", path, dep)
 			}
 		}
 	}
 	for _, dep := range deps(t, module) {
-		if dep == "net/http" || dep == "os/user" || dep == "testing" || strings.HasPrefix(dep, "crypto/") {
-			t.Errorf("the root links %s, which makes every worker start later", dep)
+		if dep == "net/http" || dep == "os/user" || dep == "testing" || strings.HasPrefix(dep, "crypto/") || strings.HasPrefix(dep, "compress/") {
+			t.Errorf("the root links %s, which delays the start of every worker", dep)
 		}
 	}
 	for _, dep := range deps(t, module+"/internal/pool") {
 		if dep == "os" || dep == "net" || dep == "os/signal" {
-			t.Errorf("internal/pool links %s; the policy is pure", dep)
+			t.Errorf("internal/pool links %s, but the policy must be pure", dep)
 		}
 	}
 }

@@ -147,7 +147,7 @@ const pausingLimit = 20 * time.Millisecond
 // TestCloseIdleKeepsReceivedData tests requests that arrive earlier.
 func TestComparison(t *testing.T) {
 	if testing.Short() {
-		t.Skip("asserts nothing")
+		preforktest.Skipf(t, "asserts nothing")
 	}
 	for _, network := range []string{"tcp", "unix"} {
 		for _, c := range []struct {

@@ -143,16 +143,15 @@ func (l *loop) reap(w *worker) bool {
 	}
 	l.handle(pool.Event{
 		Kind: pool.Exited, ID: w.Ordinal, Clean: status.Clean(), Killed: status.Signal == syscall.SIGKILL,
-		OOMKilled: l.outOfMemory(w), Leftover: leftover,
+		OOMKilled: l.claimKill(w), Leftover: leftover,
 	})
 	return true
 }
 
-// outOfMemory reports whether the OOM killer has ended a worker.
-func (l *loop) outOfMemory(w *worker) bool {
-	// A SIGKILL of this manager is no evidence, and the kernel's counter is read
-	// only if it may be: this is on the path of every exit.
-	if w.status.Signal != syscall.SIGKILL || w.State == StateKilled || !l.kills.Pending() {
+// claimKill reports whether the OOM killer has ended a worker. A kill is claimed
+// for one worker only.
+func (l *loop) claimKill(w *worker) bool {
+	if !l.kills.Caused(w.status.Signal, w.State == StateKilled) {
 		return false
 	}
 	l.kills.Claim()

@@ -12,7 +12,8 @@ import (
 //
 // The median of a run is one sample. The samples within a run are not
 // independent, because they come from the same processes, so using them
-// directly would make the intervals too narrow.
+// directly would make the intervals too narrow. There should be at least five
+// runs of each revision.
 func compare(w io.Writer, before, after []string) error {
 	if len(before) != len(after) {
 		return fmt.Errorf("%d reports before and %d after: give the same number", len(before), len(after))

@@ -253,7 +253,9 @@ func (p *program) stop() error {
 	for began := time.Now(); ; time.Sleep(5 * time.Millisecond) {
 		p.launcher.reapOrphans()
 		left, complete := processesOf(p.id)
-		if len(left) == 0 && (complete || time.Since(began) > grace) { // an unreadable one may be another contender's
+		// After the grace period, assume that an unreadable process belongs to
+		// another contender.
+		if len(left) == 0 && (complete || time.Since(began) > grace) {
 			return nil
 		}
 		if time.Since(began) > limit {

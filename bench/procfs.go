@@ -68,7 +68,8 @@ func descends(pid, ancestor int) bool {
 // parent returns the parent of a process, or 0 if the process has exited.
 func parent(pid int) int {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, tail, _ := bytes.Cut(text[bytes.LastIndexByte(text, ')')+1:], []byte(" ")) // the name may contain any byte
+	// The name of the program, in parentheses, may contain any byte.
+	_, tail, _ := bytes.Cut(text[bytes.LastIndexByte(text, ')')+1:], []byte(" "))
 	if fields := bytes.Fields(tail); len(fields) > 1 {
 		ppid, _ := strconv.Atoi(string(fields[1]))
 		return ppid

@@ -157,7 +157,7 @@ func (r *report) writeJSON(file string) error {
 	return os.WriteFile(file, append(data, '\n'), 0o644)
 }
 
-// machine describes the machine of a run.
+// machine describes the machine of a run, which should be idle otherwise.
 type machine struct {
 	CPU    string `json:"cpu"`
 	Cores  int    `json:"cores"`

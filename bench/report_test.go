@@ -262,7 +262,8 @@ Transfer/sec:      8.52MB
 	if err != nil || !strings.Contains(got.bad, "read 3") {
 		t.Errorf("%+v, %v", got, err)
 	}
-	got, err = parseWrk(strings.Replace(strings.Replace(out, "5.61ms", "1.05s ", 1), "%s", "", 1)) // wrk pads with a space
+	const padded = "1.05s " // wrk pads with a space
+	got, err = parseWrk(strings.Replace(strings.Replace(out, "5.61ms", padded, 1), "%s", "", 1))
 	if err != nil || got.p99 != 1050*time.Millisecond {
 		t.Errorf("%+v, %v", got, err)
 	}

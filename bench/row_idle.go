@@ -116,7 +116,8 @@ func idleWakeups(r *run, s spec, n int, settles, window time.Duration, ready rea
 	if err := sleep(r.ctx, window); err != nil {
 		return 0, err
 	}
-	took := time.Since(began) // reading /proc takes long, but each thread is read at the same interval
+	// Reading /proc takes long, but each thread is read at the same interval.
+	took := time.Since(began)
 	return float64(count()-before) / took.Seconds(), nil
 }
 

@@ -18,7 +18,7 @@ import (
 // exits, its slot is spawned, and the new worker becomes ready.
 func policy(r *run) error {
 	rounds, lives := r.rounds(40, 4), 20_000
-	r.bounds("%d rounds of %d lives of workers, in random slots, in this process; processor time of its thread", rounds, lives)
+	r.bounds("%d rounds of %d lives of workers in random slots, in this process; processor time of its thread", rounds, lives)
 	sizes := []int{10, 100, 1000, 10_000}
 	pools := make([]*fullPool, len(sizes))
 	for i, n := range sizes {

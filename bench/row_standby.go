@@ -15,7 +15,7 @@ import (
 
 // minLife is the minimum lifetime of a worker before it is killed. The
 // supervisors runit and s6 start nothing twice within a second, and this
-// library considers a worker that lives for less than a second a crash.
+// library counts a life of less than a second as young.
 const minLife = 1200 * time.Millisecond
 
 // standby kills the only worker of a server and sends requests until another

@@ -28,7 +28,8 @@ type run struct {
 	logf     func(format string, args ...any) // prints progress
 }
 
-// rounds returns the number of rounds of this run.
+// rounds returns the number of rounds of this run. A row should finish within
+// seconds in a quick run.
 func (r *run) rounds(full, quick int) int {
 	if r.quick {
 		return quick

@@ -17,7 +17,8 @@ import (
 )
 
 // Config describes a load. Network, Address, and at least one client are
-// required.
+// required. A test that replaces workers should use both kinds of clients,
+// because they fail in different ways.
 type Config struct {
 	Network, Address string // see net.Dial
 

@@ -178,7 +178,8 @@ func respond(nc net.Conn, r *bufio.Reader) {
 // arrives before the client writes.
 func TestIdleClosed(t *testing.T) {
 	cfg := newRawServer(t, respond)
-	cfg.Pause = func() time.Duration { return 100 * time.Millisecond } // much longer than the close takes
+	// The pause must be much longer than the close takes.
+	cfg.Pause = func() time.Duration { return 100 * time.Millisecond }
 	res := runUntil(t, cfg, func(r Result) bool { return r.IdleClosed >= 3 })
 	if res.Failed != 0 || res.OK < 3 {
 		t.Errorf("%v: %v", res, res.Errors)

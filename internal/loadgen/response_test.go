@@ -77,6 +77,17 @@ func TestResponses(t *testing.T) {
 	}
 }
 
+// TestTransferEncodingInHTTP10 checks that Transfer-Encoding overrides
+// Content-Length. In HTTP/1.0 the body then extends to the end of the stream,
+// unlike in net/http.
+func TestTransferEncodingInHTTP10(t *testing.T) {
+	const text = "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\nConnection: keep-alive\r\n\r\nto the end"
+	got, _, err := readResponse(bufio.NewReader(strings.NewReader(text)), nil)
+	if err != nil || string(got.body) != "to the end" || !got.close {
+		t.Errorf("body %q, close %t, %v", got.body, got.close, err)
+	}
+}
+
 // FuzzResponse compares with net/http: a response that it can read too must
 // have the same status and body. It is stricter in ways that do not matter in
 // tests.

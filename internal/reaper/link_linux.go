@@ -42,7 +42,8 @@ func (l *Link) PID() int { return l.pid }
 // FD returns the descriptor of the socket, which a successor inherits.
 func (l *Link) FD() int { return l.fd }
 
-// Wait blocks until the reaper has exited.
+// Wait blocks until the reaper has exited. The manager should then stop,
+// because no process forwards signals to it any more.
 func (l *Link) Wait() { io.Copy(io.Discard, l.file) }
 
 // ReportSuccessor reports to the reaper that the child pid has taken over from

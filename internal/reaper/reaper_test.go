@@ -48,6 +48,7 @@ func TestChain(t *testing.T) {
 		"reported twice":                                  {"s8 s8 r7 r8", "8", "8 8 8 - 8"},
 		"exit of an unknown process":                      {"e99 r7", "", "7 - 7"},
 		"successor after one that exited":                 {"s8 e8 s9 r99 e9 r7", "", "8 7 9 9 7 - 9"},
+		"successor with a reused pid":                     {"s8 e8 s8 r7 r8", "8", "8 7 8 8 - 8"},
 		"last exits unreported, middle one exited before": {"s8 s9 e8 r99 r7", "", "8 9 9 7 - 1"},
 	} {
 		c := chain{{pid: 7, handle: -1}}

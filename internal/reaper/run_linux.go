@@ -122,11 +122,10 @@ func inherited() (fds []int) {
 	return fds
 }
 
-// notForwarded lists the signals that concern the reaper itself: those that
-// cannot be caught, those that the kernel sends for a fault, and those that Go
-// and the C library use. The stop signals of a terminal are not in the list:
-// the reaper does not use its terminal, so only other processes send them to
-// it.
+// notForwarded lists the signals that concern the reaper itself. They cannot be
+// caught, or the kernel sends them for a fault, or Go and the C library use
+// them. The stop signals of a terminal are not in the list: the reaper does not
+// use its terminal, so only other processes send them to it.
 var notForwarded = []syscall.Signal{
 	unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE, unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL,
 	unix.SIGTRAP, 32, 33, 34,

@@ -108,8 +108,8 @@ func TestRlimitNames(t *testing.T) {
 	}
 }
 
-// TestRootInChroot checks that the root directory may be that of the manager:
-// the worker changes to it and has the given groups.
+// TestRootInChroot checks that the new root directory may be the manager's. The
+// worker changes to it and has the given groups.
 func TestRootInChroot(t *testing.T) {
 	needRoot(t)
 	text := settings(t, Config{User: "1234", Group: "1235", Groups: []string{"7", "5"}, Chroot: "/"}).Plan(0)
@@ -250,9 +250,9 @@ func TestThreadsComeAndGo(t *testing.T) {
 	}
 }
 
-// TestThreadThatEnds checks the tolerance for exiting threads: with cgo, such a
-// thread keeps its old privileges and stays visible for a moment. A thread that
-// stays is an error, whichever attribute differs.
+// TestThreadThatEnds checks the tolerance for exiting threads: with cgo, they
+// keep their old privileges and stay visible for a moment. A thread that stays
+// is an error, whichever attribute differs.
 func TestThreadThatEnds(t *testing.T) {
 	if err := verifyStatus(t, correctStatus, false); err != nil {
 		t.Error(err)
@@ -266,6 +266,8 @@ func TestThreadThatEnds(t *testing.T) {
 		{"groups", "4 5", "0 4 5", "set, but the supplementary groups 0 4 5 are in force"},
 		{"malformed group", "4 5", "4 adm", "not a number"},
 		{"capabilities", "CapPrm: 00", "CapPrm: 01", "has kept capabilities (CapPrm 01)"},
+		{"effective capabilities", "CapEff: 00", "CapEff: 01", "has kept capabilities (CapEff 01)"},
+		{"ambient capabilities", "CapAmb: 00", "CapAmb: 01", "has kept capabilities (CapAmb 01)"},
 		{"new privileges", "NoNewPrivs: 1", "NoNewPrivs: 0", "NoNewPrivs: set, but not in force"},
 		{"empty file", correctStatus, "", "set, but "},
 	} {

@@ -138,8 +138,8 @@ func setLimit(l Rlimit) error {
 	return nil
 }
 
-// changeRoot keeps the directory open until it has verified the new root, so
-// that a directory renamed to the same path in the meantime is detected.
+// changeRoot changes to an open directory, so that no other directory can take
+// its place under the same name.
 func changeRoot(path string) error {
 	dir, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

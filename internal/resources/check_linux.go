@@ -96,7 +96,7 @@ func checkMayNice(nice int) error {
 		return os.NewSyscallError("getrlimit", err)
 	}
 	if nice < now && 20-nice > int(min(limit.Cur, 40)) && !hasCapability(unix.CAP_SYS_NICE) {
-		return fmt.Errorf("the value is below that of the manager (%d): %w", now, errCapability("CAP_SYS_NICE"))
+		return fmt.Errorf("the value is below the manager's (%d): %w", now, errCapability("CAP_SYS_NICE"))
 	}
 	if _, err := os.Stat("/proc/self/task"); err != nil {
 		return fmt.Errorf("/proc must be mounted to find the threads of a worker: %w", err)

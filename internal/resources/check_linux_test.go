@@ -118,7 +118,7 @@ func TestCheckUnprivileged(t *testing.T) {
 		{Config{User: "65534", Group: "65534"}, nobody, "ok id:65534:65534:"},
 		{Config{User: "65534", Group: "65534", Groups: []string{"4"}}, nobody, "User: the manager must run as root"},
 		{Config{Chroot: "/"}, nobody, "Chroot: the manager must run as root, with CAP_SYS_CHROOT"},
-		{Config{Nice: -1}, nobody, "Nice: -1: the value is below that of the manager"},
+		{Config{Nice: -1}, nobody, "Nice: -1: the value is below the manager's"},
 		{Config{Nice: 19}, nobody, "ok nice:19"},
 		{Config{Rlimits: []Rlimit{{"nofile", 10, 900000}}}, nobody, "Rlimits: nofile: a hard limit of 900000 is above the manager's"},
 		{Config{Rlimits: []Rlimit{{"nofile", 10, 20}}}, nobody, "ok lim:nofile:10:20"},

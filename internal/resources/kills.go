@@ -34,20 +34,22 @@ func (s *Settings) Kills() *Kills {
 
 // NewKills returns a Kills that reads the counter in file, a memory.events or
 // a memory.oom_control. Kills before the call count as claimed. If file is "",
-// no kill is ever pending.
+// there are none.
 func NewKills(file string) *Kills {
 	k := &Kills{file: file}
 	k.claimed = k.count()
 	return k
 }
 
-// Pending reports whether the kernel has killed more processes than have been
-// claimed. It reads the counter each time. A nil Kills has none pending.
-func (k *Kills) Pending() bool {
-	return k != nil && k.count() > k.claimed
+// Caused reports whether a worker that exited by sig was killed for lack of
+// memory: sig is SIGKILL, the manager has not sent it, and the kernel has
+// killed more processes than have been claimed. The caller should then call
+// Claim. A nil Kills has caused no exit.
+func (k *Kills) Caused(sig syscall.Signal, sent bool) bool {
+	return k != nil && sig == syscall.SIGKILL && !sent && k.count() > k.claimed
 }
 
-// Claim attributes one pending kill to a worker.
+// Claim attributes one kill to a worker.
 func (k *Kills) Claim() { k.claimed++ }
 
 func (k *Kills) count() (n uint64) {

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -37,9 +38,9 @@ func TestMemoryCgroups(t *testing.T) {
 	}
 }
 
-// TestKillsFile checks that with the memory controller in version 2 the counter
-// is that of the workers' cgroup, or of the nearest cgroup above it that has
-// the controller.
+// TestKillsFile checks the choice of the counter with the memory controller in
+// version 2: the workers' cgroup, or the nearest cgroup above it that has the
+// controller.
 func TestKillsFile(t *testing.T) {
 	top := t.TempDir()
 	for _, dir := range []string{"web/workers/none", "other"} {
@@ -77,8 +78,8 @@ func TestKillsFile(t *testing.T) {
 	}
 }
 
-// TestKills checks that each kill is pending until it is claimed, also if
-// several happened at once, and that earlier kills never are.
+// TestKills checks that each kill explains exits until it is claimed, also if
+// several happened at once, and that earlier kills never do.
 func TestKills(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "memory.events")
 	write := func(text string) {
@@ -89,9 +90,9 @@ func TestKills(t *testing.T) {
 	k := NewKills(file)
 	want := func(when string, want bool) {
 		t.Helper()
-		for range 2 { // Pending must not claim
-			if got := k.Pending(); got != want {
-				t.Errorf("%s: pending %t, want %t", when, got, want)
+		for range 2 { // Caused must not claim
+			if got := k.Caused(syscall.SIGKILL, false); got != want {
+				t.Errorf("%s: %t, want %t", when, got, want)
 			}
 		}
 	}
@@ -101,21 +102,26 @@ func TestKills(t *testing.T) {
 	want("only kills before the call", false)
 	write("oom_kill_disable 0\nunder_oom 0\noom_kill 5\n")
 	want("two kills", true)
+	if k.Caused(syscall.SIGKILL, true) {
+		t.Error("a SIGKILL of the manager counts as a kill for lack of memory")
+	}
+	if k.Caused(syscall.SIGTERM, false) || k.Caused(0, false) {
+		t.Error("an exit without SIGKILL counts as a kill for lack of memory")
+	}
 	k.Claim()
 	want("one of two claimed", true)
 	k.Claim()
 	want("both claimed", false)
 	write("oom_kill malformed\n")
 	want("malformed file", false)
-	if NewKills("").Pending() || (*Kills)(nil).Pending() {
-		t.Error("a kill is pending without a counter")
+	if NewKills("").Caused(syscall.SIGKILL, false) || (*Kills)(nil).Caused(syscall.SIGKILL, false) {
+		t.Error("an exit counts as a kill for lack of memory without a counter")
 	}
 }
 
-// TestKillsIgnoresOtherSignals checks against the real counter that a process
-// killed by this one, as a manager kills a worker after StopTimeout, is not
-// counted as out of memory.
-func TestKillsIgnoresOtherSignals(t *testing.T) {
+// TestKillsCounter checks that the kernel's counter does not include a SIGKILL
+// from another process.
+func TestKillsCounter(t *testing.T) {
 	k := new(Settings).Kills()
 	if k.file == "" {
 		t.Skip("the kernel counts no kills for this process")
@@ -128,8 +134,8 @@ func TestKillsIgnoresOtherSignals(t *testing.T) {
 	if err := cmd.Wait(); err == nil {
 		t.Error("sleep was not killed")
 	}
-	if k.Pending() {
-		t.Errorf("a SIGKILL of this process counts as a kill for lack of memory, in %s", k.file)
+	if k.Caused(syscall.SIGKILL, false) {
+		t.Errorf("a SIGKILL of this process is counted in %s", k.file)
 	}
 }
 
@@ -142,9 +148,9 @@ func BenchmarkKills(b *testing.B) {
 			s.Kills()
 		}
 	})
-	b.Run("pending", func(b *testing.B) {
+	b.Run("read", func(b *testing.B) {
 		for b.Loop() {
-			k.Pending()
+			k.Caused(syscall.SIGKILL, false)
 		}
 	})
 }

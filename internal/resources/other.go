@@ -7,6 +7,7 @@ import (
 	"syscall"
 )
 
+// On systems without Unix processes, New returns an error.
 func unsupported(field string) error {
 	return fieldError(field, "%w on this system", errors.ErrUnsupported)
 }

@@ -38,6 +38,13 @@ func TestMalformedPlans(t *testing.T) {
 			t.Errorf("Apply(%q) has no error", text)
 		}
 	}
+	many := plan{identity: &identity{1, 2, make([]uint32, maxGroups+1)}}
+	for i := range many.identity.groups {
+		many.identity.groups[i] = uint32(3 + i)
+	}
+	if _, err := parsePlan(many.String()); err == nil {
+		t.Errorf("parsePlan accepts %d groups", maxGroups+1)
+	}
 	if err := Apply(strings.Repeat("x", 1<<20)); err == nil || len(err.Error()) > 200 {
 		t.Errorf("%.300v", err)
 	}

@@ -8,9 +8,9 @@
 // A worker is a new process of the manager's program. After a chroot the kernel
 // finds no /proc/self/exe, and another user may not run a file of mode 0700. So
 // the new process starts with the identity of the manager and changes itself.
-// Two settings are made when the process starts: those that the Go runtime
-// reads at startup (GOMAXPROCS, GOMEMLIMIT), and the cgroup, because a worker
-// that moved itself would first run in the wrong one.
+// Two kinds of settings are made when the process starts: the variables that
+// the Go runtime reads at startup (GOMAXPROCS, GOMEMLIMIT), and the cgroup,
+// because a worker that moved itself would first run in the wrong one.
 //
 // # Threads
 //
@@ -57,7 +57,7 @@ type Rlimit struct {
 	Hard     uint64
 }
 
-// Unlimited, as Soft or Hard, means no limit.
+// Unlimited as Soft or Hard means no limit.
 const Unlimited = math.MaxUint64
 
 // FieldError names the field of Config that is wrong or could not be applied.
@@ -174,7 +174,8 @@ func (s *Settings) CheckStandby(size int) error {
 	return nil
 }
 
-// Close closes the cgroup. A second call is a no-op.
+// Close closes the cgroup. It should be called after the last worker has been
+// started. A second call is a no-op.
 func (s *Settings) Close() {
 	if s.cgroup != nil {
 		s.cgroup.Close()

@@ -5,8 +5,8 @@ import "slices"
 // A Move changes the adopter of a socket. To is the ordinal of the worker that
 // adopts the socket, or 0 if the worker of its own slot serves it from now on.
 // From is the previous adopter, or 0 if there was none; it drops the socket
-// unless it has exited. To must adopt the socket before From drops it, so that
-// some worker always serves it.
+// unless it has exited. To should adopt the socket before From drops it, so
+// that some worker always serves it.
 type Move struct {
 	Index    int
 	From, To int

@@ -30,6 +30,7 @@ func TestAssign(t *testing.T) {
 		{"fewer sockets than workers", []int{1, 2, 3, 0, 0}, []int{1, 2, 3}, nil, []int{0, 1, 2}, []Move{{3, 0, 1}, {4, 0, 2}}},
 		{"a worker without a socket of its own", []int{1, 0}, []int{1, 7}, nil, []int{0}, []Move{{1, 0, 1}}},
 		{"no worker with a socket of its own", []int{0, 0}, []int{7, 8}, nil, nil, []Move{{0, 0, 7}, {1, 0, 8}}},
+		{"one for each before a second", []int{0, 0, 0, 0}, []int{7, 8, 9}, nil, nil, []Move{{0, 0, 7}, {1, 0, 8}, {2, 0, 9}, {3, 0, 7}}},
 		{"the group grew", []int{1, 2, 0}, []int{1, 2}, []int{0, 0}, []int{0, 1}, []Move{{2, 0, 1}}},
 	} {
 		live, moves := Assign(test.own, test.ready, test.adopters)
@@ -128,7 +129,8 @@ func FuzzAssign(f *testing.F) {
 	f.Add([]byte{7, 6, 5, 254, 5, 255, 8, 9, 8, 254, 254, 1})
 	f.Add([]byte{100, 101, 0, 100, 1, 2, 3, 255, 255, 255, 0})
 	f.Fuzz(func(t *testing.T, script []byte) {
-		own, without := make([]int, 4), make(map[byte]int) // workers without a socket: the group could not grow
+		own := make([]int, 4)
+		without := make(map[byte]int) // workers without a socket: the group could not grow
 		var ready, adopters []int
 		last := 0
 		toggle := func(ordinal *int) {

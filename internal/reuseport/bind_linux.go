@@ -64,7 +64,7 @@ func bindFirst(network, address string) (fd int, addr net.Addr, err error) {
 // The address must be the one that Bind returned. The kernel lets only sockets
 // of one user share an address, so the process must have the same effective
 // user as in Bind. If Steer was called, the new socket receives no connection
-// until Steer names it.
+// until Steer names it, so the caller should call Steer again.
 func Grow(network, address string) (fd int, err error) {
 	fd, _, err = listen(network, address, setReusePort, nil)
 	return fd, err

@@ -25,7 +25,7 @@ const acceptTimeout = 2 * time.Millisecond
 // A Listener accepts connections from the socket of a worker's slot and from
 // adopted sockets. It is used in workers, and is safe for concurrent use.
 //
-// With only its own socket, Accept is that of package net. With more, all
+// With only its own socket, Accept works as in package net. With more, all
 // sockets are in one epoll instance, which the runtime's poller watches. In
 // either case a connection leaves the accept queue of the kernel only inside
 // Accept, so that another worker can accept it until then.
@@ -96,7 +96,8 @@ func (l *Listener) openEpoll() (err error) {
 	if l.epfd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return os.NewSyscallError("epoll_create1", err)
 	}
-	// Only a descriptor that is non-blocking when os.NewFile sees it goes to the runtime's poller.
+	// os.NewFile adds only a non-blocking descriptor to the runtime's
+	// poller.
 	if err := unix.SetNonblock(l.epfd, true); err != nil {
 		unix.Close(l.epfd)
 		return os.NewSyscallError("fcntl", err)

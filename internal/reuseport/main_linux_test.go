@@ -69,7 +69,7 @@ func openFiles() (files []string) {
 	return files
 }
 
-// A group stands for the manager: it holds the sockets.
+// A group plays the part of the manager: it holds the sockets.
 type group struct {
 	t    testing.TB
 	fds  []int

@@ -60,7 +60,8 @@ func start(wired bool) *os.Process {
 		args, files = append(args, "-wired"), append(files, uintptr(ends[1]))
 	}
 	pid, _, err := syscall.StartProcess("/proc/self/exe", args, &syscall.ProcAttr{
-		Env: os.Environ(), Files: files, Sys: &syscall.SysProcAttr{Setpgid: true}, // as for the workers of a pool
+		Env: os.Environ(), Files: files,
+		Sys: &syscall.SysProcAttr{Setpgid: true}, // as for the workers of a pool
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -89,7 +90,8 @@ func parkedByHand() {
 		}
 		current.wake.Close()
 		go func() {
-			time.Sleep(10 * time.Millisecond) // as a Manager does, to leave the processor to the woken process
+			// As a Manager does, leave the processor to the woken process.
+			time.Sleep(10 * time.Millisecond)
 			next = parked()
 			close(current.replaced)
 		}()

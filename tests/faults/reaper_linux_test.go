@@ -187,8 +187,8 @@ func TestReaperIgnored(t *testing.T) {
 	testprog.ExpectSuccess(t, p)
 }
 
-// "10,000 grandchildren orphaned, all reaped; os/exec commands run by the
-// manager meanwhile all return their right status".
+// 10,000 grandchildren become orphans, and all are reaped. Commands that the
+// manager runs by os/exec at the same time all return their own status.
 func TestReaperReaps(t *testing.T) {
 	eachReaper(t, func(t *testing.T, start func(int) *preforktest.Program) {
 		n := testprog.Times(10_000)

@@ -232,9 +232,8 @@ func TestStopSignalByAnyPath(t *testing.T) {
 	}
 }
 
-// "WaitAllChildren … sends no signal of its own, finishes what was begun to be
-// forwarded, forwards by the table what arrives meanwhile"; Start may be used
-// again after it.
+// WaitAllChildren sends no signal of its own. It completes staggered signals and
+// forwards signals that arrive, by the table. Start may be used again after it.
 func TestWaitAllChildrenForwards(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, prefork.Config{MaxWorkers: 2, TrapSignals: prefork.Signals{term: {}, usr1: {Signal: hup, Interval: 10 * time.Second}}}, nil, nil)

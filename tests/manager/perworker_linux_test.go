@@ -245,7 +245,8 @@ func TestNoSocketsDuringUpgrade(t *testing.T) {
 				t.Errorf("%s: %d sockets, want %d", when, got, sockets)
 			}
 		}
-		r.SetMaxWorkers(3) // just before the upgrade: the worker may start later, its socket may not
+		// Just before the upgrade: the worker may start later, its socket may not.
+		r.SetMaxWorkers(3)
 		r.Deliver(usr2)
 		want("a successor starts", 3, 3)
 		successor := r.successors()[0]

@@ -132,7 +132,8 @@ func TestSurplusSkipsStoppingWorkers(t *testing.T) {
 			r.set(i+1, prefork.StatusIdle)
 			time.Sleep(time.Minute)
 		}
-		for i, want := range [][]syscall.Signal{nil, nil, {term}, {term}, {term}} { // the youngest first
+		// The youngest first.
+		for i, want := range [][]syscall.Signal{nil, nil, {term}, {term}, {term}} {
 			r.wantSignals(i+1, want...)
 		}
 		r.Deliver(term)

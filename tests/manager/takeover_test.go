@@ -81,7 +81,8 @@ func TestShutdownDuringTakeover(t *testing.T) {
 						return &onWrite{p, func() {
 							if byContext {
 								cancel()
-								time.Sleep(time.Nanosecond) // for the goroutine that waits for the end of ctx
+								// For the goroutine that waits for the end of ctx.
+								time.Sleep(time.Nanosecond)
 							} else {
 								r.Deliver(term)
 							}

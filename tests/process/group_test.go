@@ -50,7 +50,8 @@ func relatives() {
 		testprog.Print("worker %d", os.Getpid())
 		<-ctx.Done()
 		if os.Args[2] == "suspended" {
-			return cmd.Wait() // otherwise the kernel would wake it when its group has lost its leader
+			// Otherwise the kernel would wake it when its group has lost its leader.
+			return cmd.Wait()
 		}
 		return nil
 	})

@@ -160,7 +160,8 @@ func growthTimes(tb testing.TB, more func() bool) (spawn, burst, begin time.Dura
 	r.Close()
 	var spawns, bursts, begins []time.Duration
 	for more() {
-		for _, busy := range []int{1, 2} { // in turns, so that other load of the machine affects both
+		// In turns, so that other load of the machine affects both.
+		for _, busy := range []int{1, 2} {
 			fmt.Fprintln(w, busy)
 			got := p.Expect(`^busy \d: took (\d+) spawn (\d+)$`)
 			took, _ := strconv.Atoi(got[1])

@@ -226,7 +226,8 @@ func TestStuckAndSuspend(t *testing.T) {
 	p := preforktest.Start(t, "suspended")
 	p.ExpectN(2, "worker ready")
 	p.Signal(syscall.SIGSTOP)
-	time.Sleep(2 * time.Second) // longer than the timeout; the test checks below that nothing happened
+	// Longer than the timeout; the test checks below that nothing happened.
+	time.Sleep(2 * time.Second)
 	p.Signal(syscall.SIGCONT)
 	p.Expect("beats on 9")
 	p.Signal(term)

@@ -64,7 +64,8 @@ func refuseCalls(calls []uint32, errno syscall.Errno) {
 	for _, call := range calls {
 		errno := errno
 		if call == unix.SYS_CLONE3 {
-			errno = syscall.ENOSYS // at EPERM the C library starts no thread, whatever the program is
+			// At EPERM the C library starts no thread, whatever the program is.
+			errno = syscall.ENOSYS
 		}
 		filter = append(filter,
 			unix.SockFilter{Code: equal, K: call, Jf: 1},

@@ -204,7 +204,8 @@ func TestSocketFileLeftBehind(t *testing.T) {
 	again.Signal(term)
 	testprog.ExpectSuccess(t, again)
 
-	plain := filepath.Join(t.TempDir(), "plain")
+	plain := path + ".plain"
+	defer os.Remove(plain)
 	if err := os.WriteFile(plain, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +276,8 @@ func TestSocketsFromOutside(t *testing.T) {
 			p.Expect(`prefork: Listen\("tcp", "127.0.0.1:1"\): no such socket was inherited \(tcp4 127.0.0.1:\d+.*, udp4 127.0.0.1:\d+.*\): start the program with such a socket, or listen on one of these`)
 			p.Wait()
 			p = run("tcp :0", "tcp :0")
-			p.Expect(`no such socket was inherited \(udp4 127.0.0.1:\d+.*\)`) // the only socket is taken
+			// The only socket is taken.
+			p.Expect(`no such socket was inherited \(udp4 127.0.0.1:\d+.*\)`)
 			p.Wait()
 		})
 	}

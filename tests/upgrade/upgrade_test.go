@@ -84,7 +84,8 @@ func deploy() {
 			}
 		case "crashes when ready":
 			if w.Slot() > 0 {
-				<-w.Context().Done() // otherwise all workers might be ready for a moment, which is enough
+				// Otherwise all workers might be ready for a moment, which is enough.
+				<-w.Context().Done()
 				return nil
 			}
 		}

@@ -60,8 +60,8 @@ type Config struct {
 	// so that they survive a crash of the machine. Zero leaves the time to
 	// the operating system. SyncAlways syncs each record before Write returns;
 	// that takes milliseconds, in which the Manager does nothing else, so a
-	// delay should be preferred.
-	// Written records always survive a crash of the process.
+	// delay should be preferred. Written records always survive a crash of the
+	// process.
 	Sync time.Duration
 
 	// LockTimeout is the time for which Open waits for another process that
@@ -83,12 +83,12 @@ const (
 // A LockedError is returned by Open if another process has the journal open.
 type LockedError struct {
 	Path string // of the journal
-	PID  int    // zero if the process is outside this PID namespace
+	PID  int    // zero if unknown, for example in another PID namespace
 }
 
 func (e *LockedError) Error() string {
 	if e.PID == 0 {
-		return fmt.Sprintf("journal %s: locked by a process outside this PID namespace: "+
+		return fmt.Sprintf("journal %s: locked by a process with an unknown pid: "+
 			"stop it, or use another path", e.Path)
 	}
 	return fmt.Sprintf("journal %s: locked by process %d: stop it, or use another path", e.Path, e.PID)

@@ -357,7 +357,8 @@ func TestSuccessor(t *testing.T) {
 			t.Errorf("no %q in %q, %d damaged lines", w, texts, bad)
 		}
 	}
-	j := openJournal(t, path, Config{})
+	// The kernel may still be closing the files of the killed process.
+	j := openJournal(t, path, Config{LockTimeout: time.Minute})
 	if previous := j.Previous(); previous.PID != pid || len(previous.Workers) != 2 {
 		t.Errorf("Previous of the next manager: %v", previous)
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/prefork-go/prefork/ops/internal/pidfile"
 )
 
-// Rotate rotates the file now. It is a no-op if the file is empty, and while a
-// successor and its predecessor both write to the journal.
+// Rotate rotates the file now. It is a no-op if the file is empty, while a
+// successor and its predecessor both write to the journal, and after Close.
 func (j *Journal) Rotate() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -69,6 +69,9 @@ func TestFlagLatency(t *testing.T) {
 	if notified[n/2]*10 > polled[n/2] {
 		t.Errorf("median latency: notified %v, polled %v", notified[n/2], polled[n/2])
 	}
+	if polled[n/2] > 3*pollInterval {
+		t.Errorf("median latency: polled %v at an interval of %v", polled[n/2], pollInterval)
+	}
 }
 
 // An idle service does not wake up, whether it runs work, is paused, or is

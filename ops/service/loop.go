@@ -46,11 +46,11 @@ const minTouchInterval = 100 * time.Millisecond
 // Run touches the pid file before each call, at most ten times a second. Other
 // processes can read its modification time to check that the loop is alive.
 //
-// If the service was not started, Run returns an error that matches ErrStopped
-// or ErrRunning, and has not called work. Any other error comes from work, the
-// context or the files. Nil means that the service has run and ended normally.
-// When Run returns, and also if work panics, the pid file is removed and the
-// signals have their former effect.
+// An error that matches ErrStopped or ErrRunning means that the service was not
+// started and work was not called. Any other error comes from work, the files,
+// or ctx if it ended during the wait for the lock. Nil means that the service
+// has run and ended normally. When Run returns, and also if work panics, the
+// pid file is removed and the signals have their former effect.
 func (s *Service) Run(ctx context.Context, work func(context.Context) (more bool, err error)) (err error) {
 	l, err := s.Begin(ctx)
 	if err != nil {

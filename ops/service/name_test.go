@@ -41,9 +41,11 @@ func TestAttachWithoutDirectory(t *testing.T) {
 	s := newService(t)
 	p := start(t, s, "manager")
 	p.ExpectN(2, ` works$`)
+	thaw := preforktest.Freeze(t, p.PID()) // or it creates the file again at once
 	if err := os.RemoveAll(s.Dir()); err != nil {
 		t.Fatal(err)
 	}
+	thaw()
 	p.Expect(`cannot create it again`)
 	time.Sleep(time.Second) // five attempts
 	if err := os.Mkdir(s.Dir(), 0o755); err != nil {

@@ -105,12 +105,12 @@ var ErrLockLost = errors.New("pid file was removed and another process has acqui
 // ErrRunning.
 type RunningError struct {
 	Name string // of the service
-	PID  int    // zero if the process is outside this PID namespace
+	PID  int    // zero if unknown, for example in another PID namespace
 }
 
 func (e *RunningError) Error() string {
 	if e.PID == 0 {
-		return fmt.Sprintf("service %s: %v as a process outside this PID namespace", e.Name, ErrRunning)
+		return fmt.Sprintf("service %s: %v with an unknown pid, perhaps in another container", e.Name, ErrRunning)
 	}
 	return fmt.Sprintf("service %s: %v as process %d", e.Name, ErrRunning, e.PID)
 }
@@ -152,7 +152,7 @@ func (s *Service) Dir() string { return s.dir }
 func (s *Service) PID() int { return pidfile.Read(s.PIDFile) }
 
 // Running reports whether a process runs the service, and its pid. The pid is 0
-// if the process is outside this PID namespace.
+// if it is unknown, for example if the process is in another PID namespace.
 //
 // The answer depends on the kernel's lock on the pid file alone. It is
 // therefore correct after a crash, when the pid has been recycled, and for

@@ -86,7 +86,7 @@ func sameFile(a, b *unix.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino 
 
 // Signal sends a signal to the process that holds the lock on the file, and
 // returns its pid. The pid is 0 if no process holds the lock, or if the holder
-// is outside this PID namespace.
+// is in another PID namespace.
 //
 // A file that belongs neither to this user nor to root may be a trap: its owner
 // can write any pid, and pass the open file to that process. Signal therefore

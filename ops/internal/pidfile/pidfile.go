@@ -14,12 +14,12 @@ import (
 // holds the lock on a file.
 type HeldError struct {
 	Path string
-	PID  int // zero if the process is outside this PID namespace
+	PID  int // zero if unknown, for example in another PID namespace
 }
 
 func (e *HeldError) Error() string {
 	if e.PID == 0 {
-		return e.Path + " is locked by a process outside this PID namespace"
+		return e.Path + " is locked by a process with an unknown pid"
 	}
 	return fmt.Sprintf("%s is locked by process %d", e.Path, e.PID)
 }

@@ -168,7 +168,8 @@ func readPID(f *os.File) int {
 }
 
 // Holder reports whether a process holds the lock, and its pid. The pid is 0 if
-// the process is outside this PID namespace.
+// it is unknown: the process is in another PID namespace, or has not written
+// its pid in time.
 func Holder(path string) (pid int, held bool, err error) {
 	f, st, err := open(path, unix.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errReplaced) {

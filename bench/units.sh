@@ -17,7 +17,7 @@ fi
 {
 	go test -run '^$' -count 6 -benchtime 50ms -bench 'Respawn|Crash|Tick' ./internal/pool
 	go test -run '^$' -count 6 -benchtime 50ms -bench . ./internal/wire
-	go test -run '^$' -count 6 -benchtime 50ms -bench 'Set|Served|Beat|Read|Post/10$|Post/300$' ./internal/scoreboard
+	go test -run '^$' -count 6 -benchtime 50ms -bench 'Set|Served|Heartbeat|Read|Arm/10$|Arm/300$' ./internal/scoreboard
 	go test -run '^$' -count 6 -benchtime 50ms -bench 'Signal$' ./tests/manager
 } | grep -v -e '^PASS' -e '^ok' >"$out"
 [ "$out" != $baseline ] || exit 0

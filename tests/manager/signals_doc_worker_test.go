@@ -127,7 +127,7 @@ func checkWorkerCell(t *testing.T, state, what, want string) {
 	p.Start()
 	pid, _ := strconv.Atoi(p.Expect(`^here (\d+)$`)[1])
 	switch state {
-	case "told to stop":
+	case "stopping":
 		p.Signal(term)
 		p.ExpectN(2, `^Context ended: prefork: stopped by SIGTERM$|^forwarded terminated$`)
 	case "orphaned":

@@ -151,7 +151,7 @@ func (m *pageManager) effect(sig os.Signal) (text string) {
 	}
 	switch all := m.sent(); {
 	case len(m.fake.Started()) == 0:
-		text += "spawns nobody"
+		text += "spawns none"
 	case len(all) == before:
 		text += "sends nothing"
 	default:
@@ -175,7 +175,7 @@ func (m *pageManager) effect(sig os.Signal) (text string) {
 	if m.NumWorkers() != 2 || m.Generation() != generation {
 		m.t.Errorf("it continues with %d workers in generation %d after %d", m.NumWorkers(), m.Generation(), generation)
 	}
-	return text + ", goes on"
+	return text + ", continues"
 }
 
 // end ends the calls in progress, for which the bubble would wait.

@@ -22,6 +22,7 @@ import (
 	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/reaper"
 	"github.com/prefork-go/prefork/internal/self"
 	"github.com/prefork-go/prefork/internal/sigqueue"
 	"github.com/prefork-go/prefork/internal/sockets"
@@ -191,7 +192,7 @@ func checkDepth() (int, error) {
 
 // needReaper executes the program again, below a reaper, if it must have one.
 func (s *managerSide) needReaper(exe string) error {
-	if !s.cfg.Reaper && os.Getpid() != 1 {
+	if !s.cfg.Reaper && (os.Getpid() != 1 || !reaper.Supported) {
 		return nil
 	}
 	err := process.BecomeReaper(exe)
@@ -200,7 +201,7 @@ func (s *managerSide) needReaper(exe string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("prefork: Config.Reaper: %w", err)
+		return fmt.Errorf("prefork: start below a reaper (Config.Reaper, or process 1): %w", err)
 	}
 	return nil
 }

@@ -58,6 +58,8 @@ func (p *Process) BecomeReaper(exe string) error {
 		return nil
 	case p.Role == marker.Successor:
 		return ErrNoReaper
+	case !reaper.Supported:
+		return errors.ErrUnsupported // or the new program would do the same again
 	}
 	env := append(os.Environ(), marker.ReaperEnv+"="+marker.BecomeReaper(os.Getpid()))
 	return fmt.Errorf("execute %s again: %w", exe, syscall.Exec(exe, p.Args, env))

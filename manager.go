@@ -185,7 +185,7 @@ func checkDepth() (int, error) {
 		return 0, fmt.Errorf("prefork: %w", err)
 	}
 	if depth >= marker.MaxDepth {
-		return 0, fmt.Errorf("prefork: this would be manager number %d above one another: the program starts itself, most likely by mistake (is it its own Command? did a wrapper drop %s from its environment?)", depth+1, marker.DepthEnv)
+		return 0, fmt.Errorf("prefork: this would be manager number %d above one another: the program starts itself, most likely by mistake (is it its own Command? did a wrapper drop %s from its environment?)", depth+1, marker.Env)
 	}
 	return depth, nil
 }

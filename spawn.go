@@ -168,16 +168,22 @@ func (l *loop) startWorker(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, er
 	plan.Marker.Slot, plan.Marker.Generation, plan.Marker.Ordinal = sp.Slot, sp.Generation, sp.Ordinal
 	plan.Marker.Resources = l.resources.Plan(sp.Slot)
 	plan.Marker.Requests = int(jittered(int64(l.cfg.Recycle.MaxRequests)))
-	spec, release, err := launch.Worker(plan)
-	if err == nil {
-		defer release()
-		p, err = l.procs.Start(uint64(sp.Ordinal), spec)
-	}
-	if err != nil {
+	if p, err = l.launch(plan, g.exe); err != nil {
 		cell.Close()
-		return nil, nil, launch.Explain(err, g.exe)
+		return nil, nil, err
 	}
 	return p, cell, nil
+}
+
+// launch starts the process of a worker that runs this program.
+func (l *loop) launch(plan launch.Plan, exe *binary.Binary) (proc.Process, error) {
+	spec, release, err := launch.Worker(plan)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	p, err := l.procs.Start(uint64(plan.Marker.Ordinal), spec)
+	return p, launch.Explain(err, exe)
 }
 
 func (l *loop) startCommand(sp *Spawn, plan launch.Plan) (proc.Process, error) {

@@ -76,7 +76,11 @@ func call[T any](listen func(network, address string) (T, error), network, addre
 	if !slices.Contains(networks, network) {
 		return s, net.UnknownNetworkError(network)
 	}
-	return listen(network, address)
+	got, err := listen(network, address)
+	if err != nil {
+		return s, err // not a listener that is closed already
+	}
+	return got, nil
 }
 
 func listenError(call, network, address string, err error) error {

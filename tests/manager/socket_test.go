@@ -157,8 +157,8 @@ func TestSocketsOfACommandBlock(t *testing.T) {
 func TestSocketWithoutNameForACommand(t *testing.T) {
 	r := newRig(t, prefork.Config{Command: []string{"true"}}, nil, nil)
 	path := filepath.Join(testprog.SocketDir(t), "a=b")
-	if _, err := r.Listen("unix", path); err == nil || !strings.Contains(err.Error(), "cannot be named in SERVER_STARTER_PORT") {
-		t.Errorf("Listen = %v", err)
+	if ln, err := r.Listen("unix", path); ln != nil || err == nil || !strings.Contains(err.Error(), "cannot be named in SERVER_STARTER_PORT") {
+		t.Errorf("Listen = %v, %v", ln, err)
 	}
 	if _, err := os.Lstat(path); !os.IsNotExist(err) {
 		t.Errorf("its file: %v", err)

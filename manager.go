@@ -160,9 +160,10 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	proc.ReserveThreads()
 	s.inbox.wake = make(chan struct{}, 1)
 	s.loop = newLoop(s, exe, depth, settings)
+	takesOver := process.Role == marker.Successor && m.cfg.Name == process.Marker.Name
 	s.sockets = sockets.New(sockets.Config{
 		Log: m.log, Inherited: inherited, Dir: s.loop.dir, MaxWorkers: s.maxWorkers,
-		Command: m.cfg.Command != nil, Successor: process.Role == marker.Successor,
+		Command: m.cfg.Command != nil, Successor: process.Role == marker.Successor, Passive: takesOver,
 	})
 	if name := s.loop.procs.Name(); strings.HasPrefix(name, "portable (") {
 		m.log.Warn("pidfds refused, using one thread for each worker", "why", name)
@@ -170,7 +171,7 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	if err := fd.CheckMemoryFiles(); err != nil {
 		m.log.Warn("memory files refused, using unlinked temporary files, which workers can change", "why", err)
 	}
-	if process.Role == marker.Successor && m.cfg.Name == process.Marker.Name {
+	if takesOver {
 		s.loop.becomeSuccessor()
 	}
 	return s, nil

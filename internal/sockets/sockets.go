@@ -22,7 +22,8 @@ type Config struct {
 	Log        *slog.Logger
 	Inherited  *Inherited
 	Command    bool       // workers run a Command, which needs blocking sockets and their names
-	Successor  bool       // this manager takes over from a predecessor: its sockets come first
+	Successor  bool       // this process has a predecessor, whose sockets come first
+	Passive    bool       // the predecessor steers connections until TakeOver
 	Dir        string     // the directory in which the program was started
 	MaxWorkers func() int // how many sockets ListenPerWorker makes at first
 }
@@ -38,7 +39,7 @@ type Set struct {
 }
 
 // New returns an empty Set.
-func New(cfg Config) *Set { return &Set{cfg: cfg, passive: cfg.Successor} }
+func New(cfg Config) *Set { return &Set{cfg: cfg, passive: cfg.Passive} }
 
 // socket is one listening socket of the manager.
 type socket struct {

@@ -31,8 +31,15 @@ func CheckMemoryFiles() error {
 	return os.NewSyscallError("memfd_create", err)
 }
 
+// newMemoryFile returns no standard stream, also if the program has closed one:
+// a descriptor of 0 stands for no data.
 func newMemoryFile() (int, error) {
-	return unix.MemfdCreate("prefork", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	fd, err := unix.MemfdCreate("prefork", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil || fd >= first {
+		return fd, err
+	}
+	defer unix.Close(fd)
+	return Duplicate(uintptr(fd))
 }
 
 // isRefused reports whether err comes from an old kernel or a seccomp filter.

@@ -57,3 +57,26 @@ func TestUnlinkedFile(t *testing.T) {
 		t.Errorf("%d, %v", fd, err)
 	}
 }
+
+// If the program has closed its standard input, a blob does not get descriptor
+// 0, which stands for no data.
+func TestBlobIsNoStream(t *testing.T) {
+	stdin, err := Duplicate(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(stdin)
+	unix.Close(0)
+	defer unix.Dup3(stdin, 0, 0)
+	fd, err := NewBlob([]byte("passed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if fd < first || !isCloseOnExec(t, fd) {
+		t.Errorf("descriptor %d, close-on-exec %v", fd, isCloseOnExec(t, fd))
+	}
+	if data, err := ReadBlob(fd); string(data) != "passed" || err != nil {
+		t.Errorf("%q, %v", data, err)
+	}
+}

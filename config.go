@@ -317,7 +317,7 @@ type Rlimit struct {
 	Hard     uint64 // up to this the worker may raise Soft; 0 means the same as Soft
 }
 
-// Unlimited, as Soft or Hard, means no limit.
+// Unlimited means no limit, as Soft or Hard of a Rlimit.
 const Unlimited = math.MaxUint64
 
 const (

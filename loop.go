@@ -55,17 +55,17 @@ type loop struct {
 // worker is the manager's record of a worker process.
 type worker struct {
 	WorkerInfo
-	proc       proc.Process
-	messages   control.Reader
-	record     board.Worker
-	exe        *binary.Binary
-	started    pool.Time
-	exiting    bool  // its process has begun to exit
-	throttled  bool  // it was throttled once
-	unreadable bool  // a pause could not be sent to it, which was logged
-	closed     []int // the groups whose listener it has closed
-	status     proc.Status
-	usage      *syscall.Rusage
+	proc        proc.Process
+	messages    control.Reader
+	record      board.Worker
+	exe         *binary.Binary
+	started     pool.Time
+	exiting     bool  // its process has begun to exit
+	throttled   bool  // it was throttled once
+	unreachable bool  // a pause could not be sent to it, which was logged
+	closed      []int // the groups whose listener it has closed
+	status      proc.Status
+	usage       *syscall.Rusage
 }
 
 // cell returns the memory in which the worker publishes its status; nil for a
@@ -209,7 +209,7 @@ func (l *loop) begin() {
 	l.resize()
 	l.mu.Lock()
 	l.generation++
-	l.add(l.generation, l.passed)
+	l.addGeneration(l.generation, l.passed)
 	l.mu.Unlock()
 	l.emit(GenerationEvent{Generation: l.generation, MaxWorkers: l.pool.Max()})
 	l.handle(pool.Event{Kind: pool.Begin})

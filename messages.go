@@ -76,11 +76,11 @@ func (l *loop) message(w *worker, msg wire.Message) {
 	case wire.StatusChanged:
 		l.board.Notified()
 	case wire.Paused:
-		l.paused(w, msg.N)
+		l.notePaused(w, msg.N)
 	case wire.Recycle:
 		l.handle(pool.Event{Kind: pool.Recycle, ID: w.Ordinal})
 	case wire.ListenerClosed:
-		l.closedListener(w, msg.Socket)
+		l.noteListenerClosed(w, msg.Socket)
 	}
 }
 
@@ -263,7 +263,7 @@ func (l *loop) readyRecords(yield func(*board.Worker) bool) {
 // sendPause sends to the workers what Pause and Resume have asked for.
 func (l *loop) sendPause() {
 	l.mu.Lock()
-	paused := l.view.paused
+	paused := l.paused
 	if paused == (l.pausing != 0) {
 		l.mu.Unlock()
 		return
@@ -294,16 +294,16 @@ func (l *loop) sendPauseTo(w *worker) {
 	if l.pausing != 0 {
 		msg = wire.Pause{N: l.pausing}
 	}
-	if err := w.send(msg); err != nil && !isDisconnected(err) && !w.unreadable {
-		w.unreadable = true // a worker that keeps reporting must not fill the log
+	if err := w.send(msg); err != nil && !isDisconnected(err) && !w.unreachable {
+		w.unreachable = true // a worker that keeps reporting must not fill the log
 		l.log.Error("cannot send pause or resume to worker", w.logAttrs("err", err)...)
 	}
 }
 
-// paused notes that a worker waits. A report about a pause that is over does not
+// notePaused notes that a worker waits. A report about a pause that is over does not
 // count; that worker is sent the present state again: the socket of a worker that
 // was stopped (SIGSTOP) for long may have been full when the pause ended.
-func (l *loop) paused(w *worker, n int) {
+func (l *loop) notePaused(w *worker, n int) {
 	if n != l.pausing {
 		l.sendPauseTo(w)
 		return
@@ -368,7 +368,7 @@ func (l *loop) steer() {
 	if l.sockets.Groups() == 0 {
 		return
 	}
-	var ready []sockets.Worker
+	ready := make([]sockets.Worker, 0, len(l.workers))
 	for _, w := range l.workers {
 		// A worker that has closed its control socket is about to exit, or is
 		// another program by now.
@@ -402,9 +402,9 @@ func (l *loop) move(m sockets.Move) bool {
 	return true
 }
 
-// closedListener notes that a worker has closed its listener of a group. The
+// noteListenerClosed notes that a worker has closed its listener of a group. The
 // number of groups bounds the list, whatever the worker sends.
-func (l *loop) closedListener(w *worker, group int) {
+func (l *loop) noteListenerClosed(w *worker, group int) {
 	if len(w.closed) < l.sockets.Groups() && !slices.Contains(w.closed, group) {
 		w.closed = append(w.closed, group)
 		l.steerDue = l.steerDue || w.State == StateReady

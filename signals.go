@@ -56,24 +56,26 @@ type Forward struct {
 // check returns an error for a table that could not work.
 func (s Signals) check() error {
 	for _, received := range slices.SortedFunc(maps.Keys(s), func(a, b os.Signal) int { return signum(a) - signum(b) }) {
-		f := s[received]
 		if err := checkTrap("TrapSignals", received); err != nil {
 			return err
 		}
-		if f.Signal != nil {
-			if err := checkSignal("TrapSignals", f.Signal); err != nil {
-				return err
-			}
+		if err := s[received].check(received); err != nil {
+			return err
 		}
-		if f.Upgrade && f != (Forward{Upgrade: true}) {
-			return configError("TrapSignals", "%v: Upgrade replaces the manager and sends the workers nothing: leave the other fields of its Forward empty", received)
-		}
-		if f.Rolling && f.Interval != 0 {
-			return configError("TrapSignals", "%v: Rolling cannot have an Interval: each worker is stopped when its replacement is ready, Config.MaxSurge at a time", received)
-		}
-		if f.Interval < 0 {
-			return configError("TrapSignals", "%v: Interval %v is negative; 0 means all workers at once", received, f.Interval)
-		}
+	}
+	return nil
+}
+
+func (f Forward) check(received os.Signal) error {
+	switch {
+	case f.Upgrade && f != (Forward{Upgrade: true}):
+		return configError("TrapSignals", "%v: Upgrade replaces the manager and sends the workers nothing: leave the other fields of its Forward empty", received)
+	case f.Rolling && f.Interval != 0:
+		return configError("TrapSignals", "%v: Rolling cannot have an Interval: each worker is stopped when its replacement is ready, Config.MaxSurge at a time", received)
+	case f.Interval < 0:
+		return configError("TrapSignals", "%v: Interval %v is negative; 0 means all workers at once", received, f.Interval)
+	case f.Signal != nil:
+		return checkSignal("TrapSignals", f.Signal)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package prefork
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -56,7 +57,7 @@ type spawner struct {
 	resources *resources.Settings
 
 	generations map[int]generation // those that may still be spawned
-	next        *binary.Binary     // the file for the next generation; nil for the one that this process runs
+	nextBinary  *binary.Binary     // the file for the next generation; nil for the one that this process runs
 	notSpawned  *SpawnError        // the last failed spawn
 }
 
@@ -77,13 +78,13 @@ func newSpawner(exe string, depth int, settings *resources.Settings) spawner {
 	return s
 }
 
-// add adds a generation that runs the next file.
-func (s *spawner) add(n int, passed *launch.Passed) {
-	s.generations[n] = generation{passed: passed, exe: s.next}
+// addGeneration adds a generation that runs the next file.
+func (s *spawner) addGeneration(n int, passed *launch.Passed) {
+	s.generations[n] = generation{passed: passed, exe: s.nextBinary}
 }
 
 // fallBack makes the file of an older generation the next one.
-func (s *spawner) fallBack(gen int) { s.next = s.generations[gen].exe }
+func (s *spawner) fallBack(gen int) { s.nextBinary = s.generations[gen].exe }
 
 // forget closes the files of generations that are no longer spawned: all but the
 // newest, and the one to which the manager falls back if that fails.
@@ -216,7 +217,7 @@ func (l *loop) accept(a sigqueue.Arrival) (ends, sends bool) {
 		return true, true
 	case l.cfg.TrapSignals[a.Sig].Upgrade:
 		l.emit(SignalEvent{Received: a.Sig})
-		l.upgradeNow(noContext) // its events report the outcome
+		l.upgradeNow(context.Background()) // its events report the outcome
 		return !l.inRun, false
 	case !l.replaces(a.Sig):
 		if l.inRun {
@@ -239,12 +240,12 @@ func (l *loop) prepareGeneration() error {
 		err = l.reload()
 	}
 	if err != nil {
-		if exe != nil && exe != l.next {
+		if exe != nil && exe != l.nextBinary {
 			exe.Close()
 		}
 		return err
 	}
-	l.next = exe
+	l.nextBinary = exe
 	return nil
 }
 
@@ -255,9 +256,9 @@ func (l *loop) openNext() (*binary.Binary, error) {
 		return nil, nil
 	}
 	exe, err := l.openOnDisk()
-	if err == nil && exe.Same(l.next) {
+	if err == nil && exe.Same(l.nextBinary) {
 		exe.Close()
-		return l.next, nil
+		return l.nextBinary, nil
 	}
 	return exe, err
 }

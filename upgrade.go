@@ -8,7 +8,6 @@ import (
 	"syscall"
 
 	"github.com/prefork-go/prefork/internal/activation"
-
 	"github.com/prefork-go/prefork/internal/control"
 	"github.com/prefork-go/prefork/internal/launch"
 	"github.com/prefork-go/prefork/internal/pool"
@@ -64,9 +63,6 @@ type successor struct {
 const firstSuccessor = 1 << 61
 
 var errShutdown = errors.New("a shutdown was requested, which ends both managers")
-
-// noContext is for an upgrade by a signal, which only a shutdown ends early.
-var noContext = context.Background()
 
 // upgradeNow is Upgrade while a generation runs.
 func (l *loop) upgradeNow(ctx context.Context) error {

@@ -56,24 +56,24 @@ const (
 
 // Board belongs to the loop.
 type Board struct {
-	cfg      Config
-	due      bool // a worker came, went, changed its state or notified the manager
-	notified bool
-	paidTo   pool.Time           // readings so far are paid for up to this time
-	notifier scoreboard.Notifier // asks workers to notify the manager
-	nextScan pool.Time           // the next scan for stuck workers; Never while no worker is busy
-	nextSize pool.Time           // the next measurement of memory
-	cells    []*scoreboard.Cell  // reused by each scan
+	cfg             Config
+	due             bool // a worker came, went, changed its state or notified the manager
+	notified        bool
+	paidTo          pool.Time           // readings so far are paid for up to this time
+	notifier        scoreboard.Notifier // asks workers to notify the manager
+	nextScan        pool.Time           // the next scan for stuck workers; Never while no worker is busy
+	nextMeasurement pool.Time           // of memory
+	cells           []*scoreboard.Cell  // reused by each scan
 }
 
 // New returns a Board.
 func New(cfg Config) *Board { return &Board{cfg: cfg, nextScan: pool.Never} }
 
-// Reads reports whether anything needs the workers' cells.
-func (b *Board) Reads() bool { return b.cfg.MinSpare > 0 || b.cfg.Stuck > 0 }
+// reads reports whether anything needs the workers' cells.
+func (b *Board) reads() bool { return b.cfg.MinSpare > 0 || b.cfg.Stuck > 0 }
 
 // Active reports whether Look and CheckMemory can return any event.
-func (b *Board) Active() bool { return b.Reads() || b.cfg.Memory }
+func (b *Board) Active() bool { return b.reads() || b.cfg.Memory }
 
 // Changed marks the board for reading: a worker came, went or changed its
 // state.
@@ -85,7 +85,7 @@ func (b *Board) Notified() { b.due, b.notified = true, true }
 // NextReading returns when a board that is due may be read; Never if it is not
 // due.
 func (b *Board) NextReading(workers int) pool.Time {
-	if !b.due || !b.Reads() {
+	if !b.due || !b.reads() {
 		return pool.Never
 	}
 	return b.affordable(workers)
@@ -107,7 +107,7 @@ func cost(workers int, notified bool) time.Duration {
 // Begin reports whether the board is to be read now, and pays for the reading.
 // The caller must then call Look.
 func (b *Board) Begin(now pool.Time, workers int) bool {
-	if !b.Reads() {
+	if !b.reads() {
 		return false
 	}
 	due := b.due && b.affordable(workers) <= now
@@ -123,7 +123,7 @@ func (b *Board) Begin(now pool.Time, workers int) bool {
 // NextScan returns when busy workers must be looked at again; Never while none
 // is busy.
 func (b *Board) NextScan() pool.Time {
-	if !b.Reads() {
+	if !b.reads() {
 		return pool.Never
 	}
 	return b.nextScan

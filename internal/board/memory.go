@@ -19,16 +19,16 @@ func (b *Board) CheckMemory(now pool.Time, workers func(yield func(*Worker) bool
 	if !b.cfg.Memory {
 		return nil, pool.Never
 	}
-	if b.nextSize > now {
-		return nil, b.nextSize
+	if b.nextMeasurement > now {
+		return nil, b.nextMeasurement
 	}
-	b.nextSize = now + memoryPeriod
+	b.nextMeasurement = now + memoryPeriod
 	for w := range workers {
 		if privateMemory(w.PID) > w.MaxMemory {
 			events = append(events, Event{TooBig, w.ID})
 		}
 	}
-	return events, b.nextSize
+	return events, b.nextMeasurement
 }
 
 // privateMemory returns how many bytes of memory a process shares with no

@@ -37,12 +37,12 @@ func (e *ProtocolError) Unwrap() error { return e.Err }
 // Reader reads the messages of one process. It belongs to the loop. The zero
 // Reader is closed.
 type Reader struct {
-	src    io.Reader // returns proc.ErrWouldBlock if there is nothing to read
-	buf    []byte
-	err    error // of the last read, not yet returned
-	period pool.Time
-	read   int  // bytes in this period
-	full   bool // Next has returned ErrThrottled last
+	src       io.Reader // returns proc.ErrWouldBlock if there is nothing to read
+	buf       []byte
+	err       error     // of the last read, not yet returned
+	period    pool.Time // when the period began
+	read      int       // bytes in this period
+	throttled bool      // Next has returned ErrThrottled last
 }
 
 // NewReader returns a Reader of the messages that src delivers.
@@ -56,10 +56,10 @@ func (r *Reader) Close() { *r = Reader{} }
 
 // Refill gives the process a new budget. A caller uses it to read the last
 // messages of a process that has exited.
-func (r *Reader) Refill() { r.period, r.read, r.full = 0, 0, false }
+func (r *Reader) Refill() { r.period, r.read, r.throttled = 0, 0, false }
 
 // Throttled reports whether the process has used up its budget.
-func (r *Reader) Throttled() bool { return r.full }
+func (r *Reader) Throttled() bool { return r.throttled }
 
 // Resumes returns when a throttled process has a budget again.
 func (r *Reader) Resumes() pool.Time { return r.period + budgetPeriod }
@@ -98,7 +98,7 @@ func (r *Reader) fill(now pool.Time) error {
 		r.period, r.read = now, 0
 	}
 	left := budgetBytes - r.read
-	if r.full = left <= 0; r.full {
+	if r.throttled = left <= 0; r.throttled {
 		return ErrThrottled
 	}
 	var buf [wire.MaxSize]byte

@@ -57,7 +57,7 @@ type Rlimit struct {
 	Hard     uint64
 }
 
-// Unlimited as Soft or Hard means no limit.
+// Unlimited means no limit, as Soft or Hard.
 const Unlimited = math.MaxUint64
 
 // FieldError names the field of Config that is wrong or could not be applied.

@@ -154,13 +154,19 @@ func verdict(out io.Writer, total prose.Count, list bool) bool {
 			continue
 		}
 		passed = false
-		for _, hit := range total.Hits {
-			if list && hit.Class == class {
-				fmt.Fprintln(out, hit)
-			}
+		if list {
+			each(out, total, class)
 		}
 	}
 	return passed
+}
+
+func each(out io.Writer, total prose.Count, class string) {
+	for _, hit := range total.Hits {
+		if hit.Class == class {
+			fmt.Fprintln(out, hit)
+		}
+	}
 }
 
 func worst(out io.Writer, total prose.Count, class string) {

@@ -206,7 +206,7 @@ type Config struct {
 type Recycle struct {
 	MaxRequests int           // requests, as counted by Worker.Served
 	MaxLifetime time.Duration // age, from when the worker was ready
-	MaxMemory   int64         // bytes of memory that the worker does not share; measured every 2 s, on Linux
+	MaxMemory   int64         // bytes of unshared memory; measured every 2 s, on Linux
 }
 
 // Stuck ends workers that are busy without a heartbeat (Worker.Heartbeat, Served
@@ -308,8 +308,8 @@ type Resources struct {
 //	data     bytes of data
 //	fsize    bytes of a file that is written
 //	memlock  bytes of locked memory
-//	nofile   one more than the highest descriptor; Go raises its soft limit to the hard one at start
-//	nproc    threads of the worker's user, on Linux in all processes of the user; not applied to root
+//	nofile   highest descriptor plus one; Go raises the soft limit to the hard one
+//	nproc    threads of the worker's user, on Linux in all its processes; not for root
 //	stack    bytes of the first thread's stack
 type Rlimit struct {
 	Resource string
@@ -399,7 +399,7 @@ func (c Config) checkNumbers() error {
 	return nil
 }
 
-// checkLoad checks the fields that depend on what workers publish.
+// checkLoad checks the fields that depend on the status of workers.
 func (c Config) checkLoad() error {
 	published := c.MinSpareWorkers > 0 || c.Stuck.Timeout > 0 || c.Recycle.MaxRequests > 0
 	switch {

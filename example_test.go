@@ -319,7 +319,7 @@ func ExampleWorker_Context() {
 		for ctx.Err() == nil {
 			time.Sleep(100 * time.Millisecond) // one piece of work
 		}
-		log.Print(context.Cause(ctx)) // "prefork: stopped by SIGTERM", "prefork: the manager is gone"
+		log.Print(context.Cause(ctx)) // "prefork: stopped by SIGTERM"
 		return nil
 	})
 	if err != nil {

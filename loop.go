@@ -40,7 +40,7 @@ type loop struct {
 	crashLooped   *CrashLoopEvent    // the workers kept failing
 	leftovers     map[int]*worker    // by ordinal: reaped workers with leftover processes
 	throttled     []*worker          // whose messages are read again later
-	disconnected  []disconnection    // workers that have closed their control socket and may live on
+	disconnected  []disconnection    // workers that closed their control socket
 	closing       []*scoreboard.Cell // of workers that are gone
 	pauses        int                // the number of pauses so far
 	pausing       int                // the number of the pause in force; 0 for none
@@ -48,7 +48,7 @@ type loop struct {
 	steerAgain    pool.Time          // when a worker's full socket may have room again
 	successors    uint64             // started so far
 	successor     *successor         // on its way, or one that has taken over
-	reportsReady  bool               // this Manager is a successor, and has not reported its readiness
+	reportsReady  bool               // a successor that has not reported its readiness
 	awaitTakeover bool               // and its predecessor has not handed over
 }
 
@@ -115,7 +115,7 @@ func dumpSignal(stop syscall.Signal) syscall.Signal {
 	return syscall.SIGQUIT
 }
 
-// inbox is where everything that happens waits for the loop. Putting something
+// inbox holds everything that happens until the loop takes it. Putting something
 // into it never blocks.
 type inbox struct {
 	mu       sync.Mutex

@@ -32,8 +32,8 @@ import (
 // New gives access to the sockets and the bytes that the manager passed on;
 // methods that control the pool are no-ops there.
 //
-// Unless a method says otherwise, it is safe for concurrent use, does not block,
-// and takes effect at the loop's next turn. The zero value is not usable.
+// Its methods are safe for concurrent use, do not block, and take effect at the
+// loop's next turn, except as noted. The zero value is not usable.
 type Manager struct {
 	cfg  Config
 	log  *slog.Logger
@@ -97,8 +97,8 @@ type view struct {
 }
 
 // New checks the configuration and returns a Manager, which traps the signals of
-// its table from then on. In a worker, it adopts what the manager passed on and
-// traps nothing.
+// its table from then on. In a worker, it adopts the sockets and bytes that the manager
+// passed on, and traps nothing.
 //
 // It fails with a *ConfigError, in a process that was started as a worker with a
 // damaged marker, if managers run four levels deep (the program most likely
@@ -156,7 +156,7 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	if err := s.needReaper(exe); err != nil {
 		return nil, err
 	}
-	inherited.ReadActivation() // before the program starts processes, which must not inherit these sockets
+	inherited.ReadActivation() // before the program starts processes: they must not inherit these
 	proc.ReserveThreads()
 	s.inbox.wake = make(chan struct{}, 1)
 	s.loop = newLoop(s, exe, depth, settings)

@@ -201,8 +201,8 @@ func (l *loop) pollDisconnected() pool.Time {
 	return l.disconnected[0].at
 }
 
-// readBoard passes to the policy what the workers have published, and returns
-// when it must read again.
+// readBoard passes the status of the workers to the policy, and returns when it
+// must read again.
 func (l *loop) readBoard() pool.Time {
 	if now := l.now(); l.board.Begin(now, len(l.workers)) {
 		for _, ev := range l.board.Look(now, l.counted()) {
@@ -260,7 +260,7 @@ func (l *loop) readyRecords(yield func(*board.Worker) bool) {
 	}
 }
 
-// sendPause sends to the workers what Pause and Resume have asked for.
+// sendPause sends to the workers the state that Pause and Resume have set.
 func (l *loop) sendPause() {
 	l.mu.Lock()
 	paused := l.paused
@@ -386,7 +386,7 @@ func (l *loop) steer() {
 }
 
 // move tells the two workers between which a socket moves. It returns false if
-// one of them must be told again.
+// the message to one of them must be sent again.
 func (l *loop) move(m sockets.Move) bool {
 	if w := l.workers[m.To]; w != nil {
 		if err := w.proc.WriteFile(wire.Append(nil, wire.Adopt{Socket: m.Group, Slot: m.Slot}), m.FD); err != nil {
@@ -397,7 +397,8 @@ func (l *loop) move(m sockets.Move) bool {
 		}
 	}
 	if w := l.workers[m.From]; w != nil && w.messages.Open() {
-		return w.send(wire.Drop{Socket: m.Group, Slot: m.Slot}) != proc.ErrWouldBlock // after any other error it is about to exit
+		// After any other error the worker is about to exit.
+		return w.send(wire.Drop{Socket: m.Group, Slot: m.Slot}) != proc.ErrWouldBlock
 	}
 	return true
 }

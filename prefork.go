@@ -28,8 +28,8 @@
 // A worker is not a fork of the manager but a new process of the same program.
 // The code of main before Start, StartFunc or Run therefore runs once in the
 // manager and once in each worker. The library's own calls do the right thing in
-// both: New adopts what the manager passed on, Listen returns the socket that the
-// manager bound, and Pass is a no-op. Code that must run only once, such as a
+// both: New adopts the sockets and bytes of the manager, Listen returns the
+// socket that the manager bound, and Pass is a no-op. Code that must run only once, such as a
 // migration or writing a pid file, should be guarded by [IsWorker]. Deferred
 // calls of main do not run in a worker, which ends by os.Exit.
 //

@@ -17,7 +17,7 @@ import (
 // its workers.
 type Signals map[os.Signal]Forward
 
-// Forward decides what the manager sends to the workers for a signal. The zero
+// Forward is the action of the manager for a signal. The zero
 // Forward sends nothing; Start still returns.
 //
 // A signal other than the stop signal is held for a worker that is still starting,
@@ -186,7 +186,9 @@ func (l *loop) forward(a sigqueue.Arrival) {
 			l.killAll()
 			return
 		case before.begun && (a.Context || before.byContext):
-			return // one signal that arrived twice: at the Manager and, by signal.NotifyContext, through Run's context
+			// One signal arrived twice: at the Manager and, by signal.NotifyContext,
+			// through Run's context.
+			return
 		}
 		again = before.begun
 	}

@@ -44,14 +44,24 @@ func (s State) String() string {
 type Reason uint8
 
 const (
-	ReasonFinished     = Reason(pool.ReasonFinished)     // exited on its own with code 0
-	ReasonCrashed      = Reason(pool.ReasonCrashed)      // exited on its own with another code or by a signal
-	ReasonStopped      = Reason(pool.ReasonStopped)      // was stopped, or killed by SignalAllChildren
-	ReasonRecycled     = Reason(pool.ReasonRecycled)     // was replaced; see Config.Recycle
-	ReasonStopTimeout  = Reason(pool.ReasonStopTimeout)  // did not stop within StopTimeout (or the second interrupt), and was killed
-	ReasonStuck        = Reason(pool.ReasonStuck)        // was busy for too long without a heartbeat, and was killed
-	ReasonReadyTimeout = Reason(pool.ReasonReadyTimeout) // was not ready in time, or executed this program again, and was killed
-	ReasonOutOfMemory  = Reason(pool.ReasonOutOfMemory)  // was killed by the OOM killer
+	// ReasonFinished: it exited on its own with code 0.
+	ReasonFinished = Reason(pool.ReasonFinished)
+	// ReasonCrashed: it exited on its own with another code, or by a signal.
+	ReasonCrashed = Reason(pool.ReasonCrashed)
+	// ReasonStopped: it was stopped, or killed by SignalAllChildren.
+	ReasonStopped = Reason(pool.ReasonStopped)
+	// ReasonRecycled: it was replaced; see Config.Recycle.
+	ReasonRecycled = Reason(pool.ReasonRecycled)
+	// ReasonStopTimeout: it did not stop within StopTimeout, or until the second
+	// interrupt, and was killed.
+	ReasonStopTimeout = Reason(pool.ReasonStopTimeout)
+	// ReasonStuck: it was busy for too long without a heartbeat, and was killed.
+	ReasonStuck = Reason(pool.ReasonStuck)
+	// ReasonReadyTimeout: it was not ready in time, or executed this program again,
+	// and was killed.
+	ReasonReadyTimeout = Reason(pool.ReasonReadyTimeout)
+	// ReasonOutOfMemory: the OOM killer ended it.
+	ReasonOutOfMemory = Reason(pool.ReasonOutOfMemory)
 )
 
 func (r Reason) String() string {

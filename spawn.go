@@ -29,7 +29,7 @@ type Spawn struct {
 	Slot, Generation, Ordinal int
 
 	Env   []string             // added to the manager's environment; overrides equal names
-	Files []*os.File           // passed from descriptor 3 up, as by os/exec; the caller closes its own
+	Files []*os.File           // passed from descriptor 3 up, as by os/exec; not closed
 	Attr  *syscall.SysProcAttr // merged with the library's own; nil for none
 }
 
@@ -57,11 +57,11 @@ type spawner struct {
 	resources *resources.Settings
 
 	generations map[int]generation // those that may still be spawned
-	nextBinary  *binary.Binary     // the file for the next generation; nil for the one that this process runs
+	nextBinary  *binary.Binary     // of the next generation; nil for the file of this process
 	notSpawned  *SpawnError        // the last failed spawn
 }
 
-// generation is what the workers of one generation are started with.
+// generation has the parameters with which workers of one generation start.
 type generation struct {
 	passed *launch.Passed
 	exe    *binary.Binary // nil for the file that this process runs

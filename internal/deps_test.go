@@ -65,7 +65,7 @@ var floors = [][]string{
 		"internal/resources", "internal/reuseport", "internal/scoreboard", "internal/sig", "internal/sigqueue",
 		"internal/wire", "preforktest",
 	},
-	{ // middle, and what extends one ground floor package
+	{ // middle, and extensions of one ground floor package
 		"internal/board", "internal/control", "internal/launch", "internal/self", "internal/sockets",
 		"internal/proc/proctest", "internal/prose/count",
 	},

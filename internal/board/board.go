@@ -1,5 +1,5 @@
-// Package board reads what workers publish, and reports which workers became
-// busy, idle, stuck or too big.
+// Package board reads the status that workers publish, and reports which workers
+// became busy, idle, stuck or too big.
 package board
 
 import (
@@ -9,10 +9,10 @@ import (
 	"github.com/prefork-go/prefork/internal/scoreboard"
 )
 
-// Config selects what a Board reports.
+// Config selects the events that a Board reports.
 type Config struct {
 	MinSpare, MaxSpare int           // sizing by load; a MinSpare of 0 turns it off
-	Stuck              time.Duration // a busy worker without a heartbeat for this long is stuck; 0 means never
+	Stuck              time.Duration // busy for this long without a heartbeat; 0 means never
 	Memory             bool          // report workers that use more than their MaxMemory
 }
 
@@ -27,7 +27,7 @@ type Worker struct {
 	stall scoreboard.Stall
 }
 
-// Kind is what an Event reports.
+// Kind is the kind of an Event.
 type Kind uint8
 
 const (
@@ -50,7 +50,7 @@ type Event struct {
 // at once: a burst of load does not wait.
 const (
 	notifiedCost  = time.Millisecond      // of a reading that a worker asked for
-	workerCost    = 10 * time.Microsecond // of any reading, for each worker; about 30 times the cost of reading a cell
+	workerCost    = 10 * time.Microsecond // of any reading, per worker: 30 times that of a cell
 	readingsAhead = 10
 )
 
@@ -61,7 +61,7 @@ type Board struct {
 	notified        bool
 	paidTo          pool.Time           // readings so far are paid for up to this time
 	notifier        scoreboard.Notifier // asks workers to notify the manager
-	nextScan        pool.Time           // the next scan for stuck workers; Never while no worker is busy
+	nextScan        pool.Time           // for stuck workers; Never while no worker is busy
 	nextMeasurement pool.Time           // of memory
 	cells           []*scoreboard.Cell  // reused by each scan
 }
@@ -104,7 +104,7 @@ func cost(workers int, notified bool) time.Duration {
 	return t
 }
 
-// Begin reports whether the board is to be read now, and pays for the reading.
+// Begin reports whether the board must be read now, and pays for the reading.
 // The caller must then call Look.
 func (b *Board) Begin(now pool.Time, workers int) bool {
 	if !b.reads() {

@@ -117,8 +117,8 @@ func TestNotifications(t *testing.T) {
 	}
 }
 
-// A board that nothing has changed is not read, and neither is one that nobody
-// needs.
+// A board that nothing has changed is not read, and neither is one that is not
+// needed.
 func TestBegin(t *testing.T) {
 	for _, test := range []struct {
 		name         string
@@ -228,7 +228,7 @@ func stuckBoard(t *testing.T) (*Board, []*pretended) {
 }
 
 // scan scans the board at each time it asks for, up to and including to, and
-// returns what it reports and when it did.
+// returns the reported events and their time.
 func scan(t *testing.T, b *Board, all []*pretended, to pool.Time) (events []Event, at pool.Time) {
 	t.Helper()
 	for len(events) == 0 && b.NextScan() != pool.Never && b.NextScan() <= to {

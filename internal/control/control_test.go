@@ -198,7 +198,7 @@ func TestBudgetFitsAnyMessage(t *testing.T) {
 	}
 }
 
-// A process that has exited is read without regard to what it wrote before.
+// A process that has exited is read whatever its budget is.
 func TestRefill(t *testing.T) {
 	r := NewReader(&script{parts: []part{{repeat(wire.Ready{}, budgetMessages+3), io.EOF}}})
 	now := time.Second

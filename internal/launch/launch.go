@@ -18,7 +18,7 @@ import (
 	"github.com/prefork-go/prefork/internal/proc"
 )
 
-// Plan says how to start a process. Worker, Successor and Command each use the
+// Plan describes a process to start. Worker, Successor and Command each use the
 // fields that concern them.
 type Plan struct {
 	Exe   string   // starts the program of this process again
@@ -49,7 +49,7 @@ type Plan struct {
 // Reaper is the reaper above this process.
 type Reaper struct{ PID, FD int }
 
-// spec returns what all kinds of processes have in common.
+// spec returns the part that all kinds of processes have in common.
 func (p *Plan) spec() (spec proc.Spec, release func(), err error) {
 	spec = proc.Spec{Path: p.Exe, Args: p.Args, Dir: p.Dir, Attr: p.Attr, Group: p.Group, SameGroup: p.SameGroup}
 	if release, err = addStreams(&spec); err != nil {
@@ -124,7 +124,8 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 	}
 	own := []string{depth(p.Depth)}
 	if p.ListenFDs {
-		env = append(env, activation.ListenFDsEnv+"="+strconv.Itoa(len(spec.Files)-3)) // it counts from 3, Spawn.Files too
+		// The number counts from descriptor 3 and includes Spawn.Files.
+		env = append(env, activation.ListenFDsEnv+"="+strconv.Itoa(len(spec.Files)-3))
 		own = append(own, marker.CommandEnv+"="+strconv.Itoa(os.Getpid())+":"+path)
 		spec.Path = p.Exe
 	}

@@ -36,10 +36,10 @@ func New(to *slog.Logger) (log, deferred *slog.Logger, r *Relay) {
 	return slog.New(&handler{h, q, false}), slog.New(&handler{h, q, true}), &Relay{q}
 }
 
-// Flush writes what waits. It returns after 100 ms at most.
+// Flush writes the lines that wait. It returns after 100 ms at most.
 func (r *Relay) Flush() { r.queue.flush(patience) }
 
-// Finish writes what waits. It takes as long as that makes progress.
+// Finish writes the lines that wait. It returns early only if the log is stuck.
 func (r *Relay) Finish() { r.queue.flush(math.MaxInt64) }
 
 type handler struct {
@@ -50,7 +50,8 @@ type handler struct {
 
 func (h *handler) Handle(ctx context.Context, line slog.Record) error {
 	line = line.Clone()
-	many := h.queue.put(func() { h.Handler.Handle(ctx, line) }) // an error of the log cannot be logged
+	// An error of the log cannot be logged.
+	many := h.queue.put(func() { h.Handler.Handle(ctx, line) })
 	if many || !h.deferred {
 		h.queue.flush(patience)
 	}

@@ -59,8 +59,8 @@ func (p *Process) followManager(sockets Sockets) {
 }
 
 // handle handles the messages in buf, with the descriptors that came with them,
-// and returns what remains of both. Unknown bytes come from a defect of the
-// manager and are dropped: the end of the socket still reports what matters most.
+// and returns the remainder of both. Unknown bytes come from a defect of the
+// manager and are dropped: the most important event is the end of the socket.
 func (p *Process) handle(buf []byte, files []int, sockets Sockets) ([]byte, []int) {
 	unread := buf
 	for {

@@ -1,5 +1,5 @@
-// Package self is what this process was started as, and its link to the process
-// that started it.
+// Package self holds the role in which this process was started, and its link to
+// the process that started it.
 package self
 
 import (
@@ -54,7 +54,7 @@ type Process struct {
 	passedFiles []passedFile
 }
 
-// Read reads what the environment has for this process, and removes it. It is
+// Read reads the marker in the environment of this process, and removes it. It is
 // called once, in the initialization of the root package: before main reads or
 // copies the environment. In a process that no manager started, it does nothing
 // else. A process that was started to be a reaper becomes one, and Read does not

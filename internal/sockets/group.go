@@ -15,12 +15,12 @@ import (
 // group is a listener with a socket for each slot. The loop alone changes it
 // once the first generation has begun.
 type group struct {
-	fds     []int // by slot, which is also the index in the kernel's group; open while the manager lives
+	fds     []int // by slot, the index in the kernel's group; always open
 	address string
 
 	steered  bool
 	live     []int // the slots that get new connections
-	adopters []int // by slot: the ID of the worker that accepts on its socket besides its own; 0 for none
+	adopters []int // by slot: the worker that accepts for it besides its own; 0 for none
 }
 
 func (g *group) close() {
@@ -147,7 +147,7 @@ type Worker struct {
 	Closed   []int // the groups whose listener it has closed
 }
 
-// Move says that another worker must accept on the socket of a slot.
+// Move is a change of the worker that accepts on the socket of a slot.
 type Move struct {
 	Group, Slot, FD int
 	From, To        int // worker IDs; 0 for none

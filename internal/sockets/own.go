@@ -16,7 +16,7 @@ import (
 type ownSocket struct {
 	ln      *reuseport.Listener // nil before the program has called ListenPerWorker
 	own     int                 // a standby's own socket, if it arrived before that call, else 0
-	waiting map[int]int         // sockets of other slots that arrived before it: descriptors by slot
+	waiting map[int]int         // by slot: sockets of others that arrived before it
 }
 
 // ListenInWorker returns the listener on this worker's own socket. If sockets
@@ -133,7 +133,7 @@ func (in *Inherited) Adopt(group, slot, fd int, standby bool) {
 	}
 }
 
-// Drop ends what Adopt began.
+// Drop undoes Adopt.
 func (in *Inherited) Drop(group, slot int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

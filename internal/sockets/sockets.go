@@ -17,7 +17,7 @@ import (
 	"github.com/prefork-go/prefork/internal/marker"
 )
 
-// Config says how a Set makes sockets.
+// Config configures a Set.
 type Config struct {
 	Log        *slog.Logger
 	Inherited  *Inherited
@@ -43,11 +43,11 @@ func New(cfg Config) *Set { return &Set{cfg: cfg, passive: cfg.Passive} }
 
 // socket is one listening socket of the manager.
 type socket struct {
-	fd               int // a duplicate, so that a program that closes its listener takes nothing from the workers
+	fd               int // a duplicate: the program may close its listener
 	network, address string
 	file             *socketFile // of a unix socket that this manager bound; nil for others
 	bound            string      // the address that the kernel reports
-	group            *group      // of a listener with a socket for each slot, of which fd is the first
+	group            *group      // sockets for each slot, of which fd is the first; nil for none
 	fellBack         bool        // the program called ListenPerWorker
 	name             string      // in SERVER_STARTER_PORT, for a Command
 	predecessors     string      // the path of the file that the predecessor still owns

@@ -54,8 +54,8 @@ func messages(all ...wire.Message) (data []byte) {
 
 func repeat(msg wire.Message, n int) []byte { return bytes.Repeat(messages(msg), n) }
 
-// isProtocol stands for any *ProtocolError in wants.
-var isProtocol = errors.New("any protocol error")
+// errProtocol stands for any *ProtocolError in wants.
+var errProtocol = errors.New("any protocol error")
 
 func TestReader(t *testing.T) {
 	long := wire.Failed{Reason: string(bytes.Repeat([]byte{'x'}, 255))}
@@ -79,10 +79,10 @@ func TestReader(t *testing.T) {
 		{"data with the end", []part{{messages(wire.Ready{}, wire.Recycle{}), io.EOF}}, []wire.Message{wire.Ready{}, wire.Recycle{}}, io.EOF, false},
 		{"part of a message before the end", []part{{data: messages(wire.Ready{})}, {failed[:3], io.EOF}}, []wire.Message{wire.Ready{}}, io.EOF, false},
 		{"reset", []part{{nil, syscall.ECONNRESET}}, nil, io.EOF, false},
-		{"unknown message", []part{{data: []byte("?")}}, nil, isProtocol, false},
+		{"unknown message", []part{{data: []byte("?")}}, nil, errProtocol, false},
 		{"unknown message after others", []part{{data: append(messages(wire.Ready{}, wire.Parked{}), '?', 'R', 0)}},
-			[]wire.Message{wire.Ready{}, wire.Parked{}}, isProtocol, false},
-		{"unknown message with the end", []part{{[]byte("HTTP/1.1"), io.EOF}}, nil, isProtocol, false},
+			[]wire.Message{wire.Ready{}, wire.Parked{}}, errProtocol, false},
+		{"unknown message with the end", []part{{[]byte("HTTP/1.1"), io.EOF}}, nil, errProtocol, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			src := &script{parts: test.parts}
@@ -96,7 +96,7 @@ func TestReader(t *testing.T) {
 				t.Errorf("messages %v, want %v", got, test.want)
 			}
 			var bad *ProtocolError
-			if test.err == isProtocol {
+			if test.err == errProtocol {
 				if !errors.As(err, &bad) || bad.Unwrap() == nil {
 					t.Errorf("error %v, want a protocol error", err)
 				}

@@ -114,22 +114,25 @@ func (in *Inherited) ownOf(group int) *ownSocket {
 // Adopt makes this worker accept on one more socket of a group: the socket of
 // a slot without a ready worker or, in a standby, its own. A listener that the
 // program has closed adopts nothing; the manager learns of that by closed.
-func (in *Inherited) Adopt(group, slot, fd int, standby bool) {
+func (in *Inherited) Adopt(group, slot, descriptor int, standby bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	switch k := in.ownOf(group); {
-	case fd < 0:
+	case descriptor < 0:
 	case standby && k.ln != nil:
-		if err := k.ln.Own(fd); err != nil && !errors.Is(err, net.ErrClosed) {
+		if err := k.ln.Own(descriptor); err != nil && !errors.Is(err, net.ErrClosed) {
 			fmt.Fprintf(os.Stderr, "prefork: worker %d exits: cannot listen on the socket of its slot: %v\n", os.Getpid(), err)
 			syscall.Exit(1)
 		}
 	case standby:
-		k.own = fd
+		k.own = descriptor
 	case k.ln != nil:
-		k.ln.Adopt(slot, fd)
+		k.ln.Adopt(slot, descriptor)
 	default:
-		k.waiting[slot] = fd
+		if again, ok := k.waiting[slot]; ok {
+			fd.Close(again)
+		}
+		k.waiting[slot] = descriptor
 	}
 }
 

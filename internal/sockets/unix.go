@@ -43,7 +43,7 @@ func bind[T closer](set *Set, sock *socket, bind func(network, address string) (
 		if lockErr != nil {
 			return s, fmt.Errorf("the file exists and cannot be checked safely (%v): remove the file if no program serves on it: %w", lockErr, syscall.EADDRINUSE)
 		}
-		if err = removeStale(sock.network, path); err == nil {
+		if err = removeStale(sock.network, path, net.DialTimeout); err == nil {
 			s, err = bind(sock.network, path)
 		}
 	}
@@ -59,8 +59,9 @@ func bind[T closer](set *Set, sock *socket, bind func(network, address string) (
 	return s, err
 }
 
-// removeStale removes the file of a unix socket on which no process answers.
-func removeStale(network, path string) error {
+// removeStale removes the file of a unix socket on which no process answers. dial
+// is net.DialTimeout, except in tests.
+func removeStale(network, path string, dial func(network, address string, timeout time.Duration) (net.Conn, error)) error {
 	before, err := os.Lstat(path)
 	if err != nil {
 		return err
@@ -68,7 +69,7 @@ func removeStale(network, path string) error {
 	if before.Mode()&os.ModeSocket == 0 {
 		return fmt.Errorf("%s exists and is not a socket: %w", path, syscall.EADDRINUSE)
 	}
-	conn, err := net.DialTimeout(network, path, time.Second)
+	conn, err := dial(network, path, time.Second)
 	if err == nil {
 		conn.Close()
 		return fmt.Errorf("another program serves on %s: stop it first: %w", path, syscall.EADDRINUSE)

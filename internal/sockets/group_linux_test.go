@@ -1,0 +1,359 @@
+package sockets
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/internal/fd"
+	"github.com/prefork-go/prefork/internal/marker"
+)
+
+// perWorkerSet returns a Set with one shared socket and two groups of two slots.
+func perWorkerSet(t *testing.T) *Set {
+	t.Helper()
+	set := newSet(t, Config{})
+	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
+	listen(t, set.Listen, "tcp", "127.0.0.1:0")
+	listen(t, set.ListenPerWorker, "tcp4", "127.0.0.1:0")
+	return set
+}
+
+func TestHandPerWorker(t *testing.T) {
+	set := perWorkerSet(t)
+	if err := set.Grow(2); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		all  []marker.Socket
+		want []int
+	}{
+		{"slot 0", set.Hand(0), []int{0, marker.Shared, 0}},
+		{"slot 2", set.Hand(2), []int{2, marker.Shared, 2}},
+		{"a slot without sockets", set.Hand(3), []int{marker.Shared}},
+		{"standby", set.Hand(marker.NoSlot), []int{marker.Awaited, marker.Shared, marker.Awaited}},
+		{"successor", set.HandAll(), []int{0, 1, 2, marker.Shared, 0, 1, 2}},
+	} {
+		if got := slots(test.all); !slices.Equal(got, test.want) {
+			t.Errorf("%s: slots %v, want %v", test.name, got, test.want)
+		}
+	}
+	if of := set.OfSlot(2); len(of) != 2 || of[0] != set.Hand(2)[0].FD || of[1] != set.Hand(2)[2].FD {
+		t.Errorf("slot 2 has %v, and is handed %v", of, set.Hand(2))
+	}
+	if set.Groups() != 2 || !set.Info()[0].PerWorker || set.Info()[1].PerWorker {
+		t.Errorf("%d groups, %v", set.Groups(), set.Info())
+	}
+}
+
+// Grow adds the missing sockets up to a slot, and Limit is what there is.
+func TestGrowAndLimit(t *testing.T) {
+	set := perWorkerSet(t)
+	for _, step := range []struct{ grow, limit int }{{-1, 2}, {0, 2}, {1, 2}, {4, 5}, {2, 5}} {
+		if err := set.Grow(step.grow); err != nil {
+			t.Fatal(err)
+		}
+		if got := set.Limit(100); got != step.limit || set.Limit(1) != 1 {
+			t.Errorf("after Grow(%d): limit %d, want %d", step.grow, got, step.limit)
+		}
+	}
+	addr := set.Info()[0].Address
+	for _, s := range set.HandAll()[:5] {
+		if got := addressOf(t, s.FD); got != addr {
+			t.Errorf("slot %d listens on %s, want %s", s.Slot, got, addr)
+		}
+	}
+}
+
+// Slots without a ready worker get one that serves their queue. A move that was not
+// carried out is returned again.
+func TestSteer(t *testing.T) {
+	set := newSet(t, Config{})
+	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
+	fds := set.OfSlot(0)
+	fds = append(fds, set.OfSlot(1)...)
+	carryOut := func(moves []Move) {
+		for _, m := range moves {
+			set.Moved(m)
+		}
+	}
+	steps := []struct {
+		name  string
+		ready []Worker
+		want  []Move
+		done  bool
+	}{
+		{"no worker", nil, nil, true},
+		{"one of two", []Worker{{ID: 10}}, []Move{{Slot: 1, FD: fds[1], To: 10}}, false},
+		{"again", []Worker{{ID: 10}}, []Move{{Slot: 1, FD: fds[1], To: 10}}, true},
+		{"once more", []Worker{{ID: 10}}, nil, true},
+		{"both", []Worker{{ID: 10}, {ID: 11, Slot: 1}}, []Move{{Slot: 1, FD: fds[1], From: 10}}, true},
+		{"one has closed its listener", []Worker{{ID: 10, Closed: []int{0}}, {ID: 11, Slot: 1}}, []Move{{Slot: 0, FD: fds[0], To: 11}}, true},
+		{"another group is not this one", []Worker{{ID: 12, Closed: []int{1}}, {ID: 11, Slot: 1}}, []Move{{Slot: 0, FD: fds[0], From: 11}}, true},
+		{"a slot beyond the group", []Worker{{ID: 13, Slot: 9}}, []Move{{Slot: 0, FD: fds[0], To: 13}, {Slot: 1, FD: fds[1], To: 13}}, true},
+	}
+	for _, step := range steps {
+		moves := set.Steer(step.ready)
+		if !slices.Equal(moves, step.want) {
+			t.Errorf("%s: %v, want %v", step.name, moves, step.want)
+		}
+		if step.done {
+			carryOut(moves)
+		}
+	}
+}
+
+// The moves name the group.
+func TestSteerGroups(t *testing.T) {
+	set := perWorkerSet(t)
+	moves := set.Steer([]Worker{{ID: 1, Slot: 0}})
+	if len(moves) != 2 || moves[0].Group != 0 || moves[1].Group != 1 || moves[0].FD == moves[1].FD {
+		t.Fatalf("%v", moves)
+	}
+	set.Moved(moves[1])
+	if again := set.Steer([]Worker{{ID: 1, Slot: 0}}); len(again) != 1 || again[0] != moves[0] {
+		t.Errorf("after the second move: %v", again)
+	}
+}
+
+// One manager of an upgrade steers: first the predecessor, then the successor.
+func TestPassive(t *testing.T) {
+	set := newSet(t, Config{Passive: true, Successor: true})
+	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
+	ready := []Worker{{ID: 1}}
+	if moves := set.Steer(ready); moves != nil || !set.Passive() {
+		t.Errorf("before the takeover: %v", moves)
+	}
+	set.TakeOver()
+	if moves := set.Steer(ready); len(moves) != 1 || set.Passive() {
+		t.Errorf("after the takeover: %v", moves)
+	}
+	set.ReleaseFiles()
+	if moves := set.Steer([]Worker{{ID: 2}}); moves != nil || !set.Passive() {
+		t.Errorf("after the handover: %v", moves)
+	}
+}
+
+// A successor takes the sockets of all slots, in their order, and makes none.
+func TestInheritGroup(t *testing.T) {
+	before := perWorkerSet(t)
+	var given []marker.Socket
+	for _, s := range before.HandAll() {
+		copied, err := fd.Duplicate(uintptr(s.FD))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.FD = copied
+		given = append(given, s)
+	}
+	set := newSet(t, Config{Successor: true, Passive: true, Inherited: NewInherited(given, nil), MaxWorkers: func() int { return 7 }})
+	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
+	if set.Limit(100) != 2 {
+		t.Errorf("%d slots", set.Limit(100))
+	}
+	for slot := range 2 {
+		if got := set.OfSlot(slot)[0]; !isSame(got, before.OfSlot(slot)[0]) {
+			t.Errorf("slot %d has another socket", slot)
+		}
+	}
+	if set.Info()[0].Address != before.Info()[0].Address {
+		t.Errorf("address %s, want %s", set.Info()[0].Address, before.Info()[0].Address)
+	}
+}
+
+// If sockets for each worker are not available, there is one, and one warning.
+func TestFallBack(t *testing.T) {
+	var log bytes.Buffer
+	set := newSet(t, Config{Command: true, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
+	if got := slots(set.Hand(0)); !slices.Equal(got, []int{marker.FellBack}) || strings.Count(log.String(), "level=WARN") != 1 {
+		t.Errorf("slots %v, log %q", got, log.String())
+	}
+	if _, err := newSet(t, Config{}).ListenPerWorker("tcp", "192.0.2.1:1"); err == nil || errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("an address that is not this machine's: %v", err)
+	}
+}
+
+// A failed ListenPerWorker leaves no descriptor open.
+func TestListenPerWorkerLeaksNothing(t *testing.T) {
+	set := newSet(t, Config{MaxWorkers: func() int { return 4 }})
+	before := openFiles(t)
+	for range 3 {
+		if _, err := set.ListenPerWorker("tcp", "192.0.2.1:1"); err == nil {
+			t.Fatal("listens on an address that is not this machine's")
+		}
+	}
+	if after := openFiles(t); after != before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(names)
+}
+
+// In a worker, sockets of other slots can arrive before or after ListenPerWorker.
+func TestAdopt(t *testing.T) {
+	for _, early := range []bool{false, true} {
+		set := newSet(t, Config{MaxWorkers: func() int { return 3 }})
+		listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
+		copied := func(slot int) int {
+			descriptor, err := fd.Duplicate(uintptr(set.OfSlot(slot)[0]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return descriptor
+		}
+		var closed []int
+		own := set.Hand(0)[0]
+		own.FD = copied(0)
+		in := NewInherited([]marker.Socket{own}, func(group int) { closed = append(closed, group) })
+		adopted, dropped := copied(1), copied(2)
+		adopt := func() {
+			in.Adopt(0, 1, adopted, false)
+			in.Adopt(0, 2, dropped, false)
+			in.Adopt(0, 2, -1, false) // lost on the way
+			in.Drop(0, 2)
+			in.Drop(0, 2)
+			in.Drop(3, 1) // no such group
+		}
+		if early {
+			adopt()
+			if isOpen(dropped) {
+				t.Error("a socket that was dropped before ListenPerWorker is open")
+			}
+		}
+		ln := listen(t, in.ListenInWorker, "tcp", "127.0.0.1:0")
+		if !early {
+			adopt()
+		}
+		// All three sockets are steered to one worker: those of slots 0 and 1
+		// are accepted from.
+		for _, slot := range []int{0, 1} {
+			if err := set.steerTo(slot); err != nil {
+				t.Skip(err)
+			}
+			conn, err := net.Dial("tcp", ln.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got.Close()
+			conn.Close()
+		}
+		if err := ln.Close(); err != nil || !slices.Equal(closed, []int{0}) {
+			t.Errorf("Close: %v, reported %v", err, closed)
+		}
+		if err := ln.Close(); err == nil || len(closed) != 1 {
+			t.Errorf("second Close: %v, reported %v", err, closed)
+		}
+	}
+}
+
+// steerTo directs new connections of the first group to one slot.
+func (set *Set) steerTo(slot int) error {
+	g := set.groups()[0]
+	g.steered = false
+	set.Steer([]Worker{{ID: 1, Slot: slot}})
+	if !g.steered || !slices.Equal(g.live, []int{slot}) {
+		return errors.New("not steered")
+	}
+	return nil
+}
+
+// A standby's own socket arrives with its slot, before or after ListenPerWorker.
+func TestStandbyOwnSocket(t *testing.T) {
+	for _, early := range []bool{false, true} {
+		set := newSet(t, Config{})
+		listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
+		awaited := set.Hand(marker.NoSlot)[0]
+		var err error
+		if awaited.FD, err = fd.Duplicate(uintptr(awaited.FD)); err != nil {
+			t.Fatal(err)
+		}
+		own, err := fd.Duplicate(uintptr(set.OfSlot(1)[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := NewInherited([]marker.Socket{awaited}, func(int) {})
+		if early {
+			in.Adopt(0, 1, own, true)
+		}
+		ln := listen(t, in.ListenInWorker, "tcp", "127.0.0.1:0")
+		if !early {
+			in.Adopt(0, 1, own, true)
+		}
+		if err := set.steerTo(1); err != nil {
+			t.Skip(err)
+		}
+		conn, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Close()
+		conn.Close()
+	}
+}
+
+// The manager sends a socket again if the worker that must drop it could not be
+// told. Only one descriptor of it stays open.
+func TestAdoptTwice(t *testing.T) {
+	set := newSet(t, Config{})
+	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
+	in := NewInherited(nil, func(int) {})
+	var adopted []int
+	for range 2 {
+		descriptor, err := fd.Duplicate(uintptr(set.OfSlot(1)[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		adopted = append(adopted, descriptor)
+		in.Adopt(0, 1, descriptor, false)
+	}
+	if isOpen(adopted[0]) || !isOpen(adopted[1]) {
+		t.Errorf("the first is open: %t, the second: %t", isOpen(adopted[0]), isOpen(adopted[1]))
+	}
+	in.Drop(0, 1)
+	if isOpen(adopted[1]) {
+		t.Error("a dropped socket is open")
+	}
+}
+
+// A listener that the program has closed adopts nothing, and leaks nothing.
+func TestAdoptAfterClose(t *testing.T) {
+	set := newSet(t, Config{})
+	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
+	own := set.Hand(0)[0]
+	own.FD, _ = fd.Duplicate(uintptr(own.FD))
+	in := NewInherited([]marker.Socket{own}, func(int) {})
+	ln := listen(t, in.ListenInWorker, "tcp", "127.0.0.1:0")
+	ln.Close()
+	other, err := unix.FcntlInt(uintptr(set.OfSlot(1)[0]), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in.Adopt(0, 1, other, false)
+	if isOpen(other) {
+		t.Error("the adopted socket is open")
+	}
+}

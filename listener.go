@@ -120,5 +120,5 @@ func (s *workerSide) listenPerWorker(network, address string) (net.Listener, err
 	if s.foreign {
 		return sockets.NewIdle(network, address), nil
 	}
-	return inherited.ListenInWorker(network, address)
+	return inherited.ListenPerWorker(network, address)
 }

@@ -55,17 +55,17 @@ type loop struct {
 // worker is the manager's record of a worker process.
 type worker struct {
 	WorkerInfo
-	proc        proc.Process
-	messages    control.Reader
-	record      board.Worker
-	exe         *binary.Binary
-	started     pool.Time
-	exiting     bool  // its process has begun to exit
-	throttled   bool  // it was throttled once
-	unreachable bool  // a pause could not be sent to it, which was logged
-	closed      []int // the groups whose listener it has closed
-	status      proc.Status
-	usage       *syscall.Rusage
+	proc           proc.Process
+	messages       control.Reader
+	record         board.Worker
+	exe            *binary.Binary
+	spawnedAt      pool.Time
+	exiting        bool  // its process has begun to exit
+	throttleLogged bool  // that it was throttled
+	pauseErrLogged bool  // that a pause could not be sent to it
+	closed         []int // the groups whose listener it has closed
+	status         proc.Status
+	usage          *syscall.Rusage
 }
 
 // cell returns the memory in which the worker publishes its status; nil for a
@@ -381,7 +381,7 @@ func (l *loop) rollError(e pool.Effect) error {
 		return l.notSpawned
 	}
 	w := l.workers[e.ID]
-	return fmt.Errorf("worker %d (slot %d) %v: %v after %v", w.PID, w.Slot, Reason(e.Reason), ExitStatus(w.status), (l.now() - w.started).Round(time.Millisecond))
+	return fmt.Errorf("worker %d (slot %d) %v: %v after %v", w.PID, w.Slot, Reason(e.Reason), ExitStatus(w.status), (l.now() - w.spawnedAt).Round(time.Millisecond))
 }
 
 // transition is the only place that changes the state of a worker.
@@ -422,7 +422,7 @@ func (l *loop) transition(w *worker, e pool.Effect) {
 func (l *loop) exited(w *worker, e pool.Effect) {
 	exit := Exit{
 		Slot: w.Slot, Generation: w.Generation, Ordinal: w.Ordinal, PID: w.PID,
-		Status: ExitStatus(w.status), Reason: Reason(e.Reason), Uptime: l.now() - w.started, Usage: w.usage,
+		Status: ExitStatus(w.status), Reason: Reason(e.Reason), Uptime: l.now() - w.spawnedAt, Usage: w.usage,
 	}
 	l.emit(ExitEvent{Exit: exit, From: State(e.From)})
 	failed := e.From < pool.StateStopping && (e.From == pool.StateStarting || !w.status.Clean())

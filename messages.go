@@ -86,8 +86,8 @@ func (l *loop) message(w *worker, msg wire.Message) {
 
 // throttle reads the messages of a worker again in its next period.
 func (l *loop) throttle(w *worker) {
-	if !w.throttled {
-		w.throttled = true
+	if !w.throttleLogged {
+		w.throttleLogged = true
 		l.log.Warn("worker sends too many messages, throttling it", w.logAttrs()...)
 	}
 	l.throttled = append(l.throttled, w)
@@ -294,8 +294,8 @@ func (l *loop) sendPauseTo(w *worker) {
 	if l.pausing != 0 {
 		msg = wire.Pause{N: l.pausing}
 	}
-	if err := w.send(msg); err != nil && !isDisconnected(err) && !w.unreachable {
-		w.unreachable = true // a worker that keeps reporting must not fill the log
+	if err := w.send(msg); err != nil && !isDisconnected(err) && !w.pauseErrLogged {
+		w.pauseErrLogged = true // a worker that keeps reporting must not fill the log
 		l.log.Error("cannot send pause or resume to worker", w.logAttrs("err", err)...)
 	}
 }

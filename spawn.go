@@ -122,7 +122,7 @@ func (l *loop) spawn(step pool.Step) {
 	}
 	w := &worker{
 		WorkerInfo: WorkerInfo{Slot: sp.Slot, Generation: sp.Generation, Ordinal: sp.Ordinal, PID: p.Pid(), Started: time.Now()},
-		proc:       p, started: l.now(), exe: l.generations[sp.Generation].exe,
+		proc:       p, spawnedAt: l.now(), exe: l.generations[sp.Generation].exe,
 		record: board.Worker{ID: sp.Ordinal, PID: p.Pid(), Cell: cell, MaxMemory: jittered(l.cfg.Recycle.MaxMemory)},
 	}
 	if l.cfg.Command == nil {

@@ -200,7 +200,7 @@ type sockets struct{ adopted chan int }
 func (s sockets) Adopt(_, _, fd int, _ bool) { s.adopted <- fd }
 func (sockets) Drop(int, int)                {}
 
-// A successor takes over when its predecessor says so, or is gone.
+// A successor takes over when its predecessor hands over, or is gone.
 func TestFollowPredecessor(t *testing.T) {
 	for name, end := range map[string]func(*os.File){
 		"handover": func(f *os.File) { f.Write(wire.Append(nil, wire.TakeOver{})) },

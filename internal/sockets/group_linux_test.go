@@ -236,7 +236,7 @@ func TestAdopt(t *testing.T) {
 				t.Error("a socket that was dropped before ListenPerWorker is open")
 			}
 		}
-		ln := listen(t, in.ListenInWorker, "tcp", "127.0.0.1:0")
+		ln := listen(t, in.ListenPerWorker, "tcp", "127.0.0.1:0")
 		if !early {
 			adopt()
 		}
@@ -295,7 +295,7 @@ func TestStandbyOwnSocket(t *testing.T) {
 		if early {
 			in.Adopt(0, 1, own, true)
 		}
-		ln := listen(t, in.ListenInWorker, "tcp", "127.0.0.1:0")
+		ln := listen(t, in.ListenPerWorker, "tcp", "127.0.0.1:0")
 		if !early {
 			in.Adopt(0, 1, own, true)
 		}
@@ -346,7 +346,7 @@ func TestAdoptAfterClose(t *testing.T) {
 	own := set.Hand(0)[0]
 	own.FD, _ = fd.Duplicate(uintptr(own.FD))
 	in := NewInherited([]marker.Socket{own}, func(int) {})
-	ln := listen(t, in.ListenInWorker, "tcp", "127.0.0.1:0")
+	ln := listen(t, in.ListenPerWorker, "tcp", "127.0.0.1:0")
 	ln.Close()
 	other, err := unix.FcntlInt(uintptr(set.OfSlot(1)[0]), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {

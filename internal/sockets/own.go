@@ -19,9 +19,9 @@ type ownSocket struct {
 	waiting map[int]int         // by slot: sockets of others that arrived before it
 }
 
-// ListenInWorker returns the listener on this worker's own socket. If sockets
+// ListenPerWorker returns the listener on this worker's own socket. If sockets
 // for each worker were not available, it returns the shared one.
-func (in *Inherited) ListenInWorker(network, address string) (net.Listener, error) {
+func (in *Inherited) ListenPerWorker(network, address string) (net.Listener, error) {
 	i, s, err := in.take(network, address, perWorker)
 	if err != nil {
 		return takeShared(in, network, address, marker.FellBack, net.FileListener)

@@ -29,7 +29,7 @@ type Config struct {
 }
 
 // Set is the listening sockets of one manager. The loop alone calls Grow, Limit,
-// Steer and Moved; all other methods are safe for concurrent use.
+// OfSlot, Steer and Moved; all other methods are safe for concurrent use.
 type Set struct {
 	cfg Config
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -23,14 +24,13 @@ type pretended struct {
 }
 
 // workers returns n idle workers with the IDs 1 to n.
-func workers(t *testing.T, n int) (all []*pretended) {
+func workers(t testing.TB, n int) (all []*pretended) {
 	t.Helper()
 	for id := 1; id <= n; id++ {
 		descriptor, err := fd.AnonymousFile()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer fd.Close(descriptor)
 		cell, err := scoreboard.New(descriptor)
 		if err != nil {
 			t.Fatal(err)
@@ -40,6 +40,7 @@ func workers(t *testing.T, n int) (all []*pretended) {
 		if w.Writer, err = scoreboard.Open(descriptor, func() { w.notified++ }); err != nil {
 			t.Fatal(err)
 		}
+		fd.Close(descriptor) // the memory stays mapped
 		all = append(all, w)
 	}
 	return all
@@ -333,5 +334,22 @@ func TestLookKeepsNoCells(t *testing.T) {
 		if c != nil {
 			t.Error("the board keeps a cell")
 		}
+	}
+}
+
+// BenchmarkLook measures what the manager pays for a notification, without its
+// wake-up.
+func BenchmarkLook(b *testing.B) {
+	for _, n := range []int{10, 100, 1000} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
+			all := workers(b, n)
+			list := records(all)
+			board := New(Config{MinSpare: 5, MaxSpare: n})
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				all[i/2%n].Set("R_"[i&1])
+				board.Look(0, list)
+			}
+		})
 	}
 }

@@ -50,12 +50,10 @@ func commentGroup(name string, group *ast.CommentGroup, files *token.FileSet, so
 		first := files.Position(comment.Pos()).Line
 		for i, text := range strings.Split(body(comment.Text), "\n") {
 			number := first + i
-			if number > wide {
-				wide = number
-				if full := source[number-1]; columns(full) > maxColumns && !strings.Contains(full, "://") {
-					count.Hits = append(count.Hits, Hit{"long", name, number, strings.TrimSpace(full)})
-				}
+			if full := source[number-1]; number > wide && isLong(full) {
+				count.Hits = append(count.Hits, Hit{"long", name, number, strings.TrimSpace(full)})
 			}
+			wide = max(wide, number)
 			trimmed := strings.TrimSpace(text)
 			switch {
 			case test && exampleOutput.MatchString(text):
@@ -81,6 +79,11 @@ func body(text string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(text, "/*"), "*/")
 }
 
+// isLong reports whether a line is too wide. A line with a link may be.
+func isLong(text string) bool {
+	return columns(text) > maxColumns && !strings.Contains(text, "://")
+}
+
 func columns(text string) int {
 	text = strings.TrimRight(text, " \t\r")
 	return utf8.RuneCountInString(text) + 3*strings.Count(text, "\t")
@@ -89,66 +92,84 @@ func columns(text string) int {
 // names returns the declared identifiers, and the file name, with a word that
 // STYLE.md replaced.
 func names(name string, file *ast.File, files *token.FileSet) []Hit {
-	var hits []Hit
-	check := func(ident *ast.Ident, local bool) {
-		if ident != nil && replaced(ident.Name, local) {
-			hits = append(hits, Hit{"name", name, files.Position(ident.Pos()).Line, ident.Name})
-		}
-	}
+	n := &namer{name: name, files: files, global: globals(file), fields: map[*ast.Field]bool{}}
 	if base := strings.TrimSuffix(filepath.Base(name), ".go"); replaced(base, false) {
-		hits = append(hits, Hit{"name", name, 1, filepath.Base(name)})
+		n.hits = append(n.hits, Hit{"name", name, 1, filepath.Base(name)})
 	}
+	ast.Inspect(file, n.visit)
+	return n.hits
+}
+
+func globals(file *ast.File) map[*ast.ValueSpec]bool {
 	global := map[*ast.ValueSpec]bool{}
 	for _, decl := range file.Decls {
-		if decl, ok := decl.(*ast.GenDecl); ok {
-			for _, spec := range decl.Specs {
-				if spec, ok := spec.(*ast.ValueSpec); ok {
-					global[spec] = true
-				}
+		decl, ok := decl.(*ast.GenDecl)
+		if !ok {
+			continue
+		}
+		for _, spec := range decl.Specs {
+			if spec, ok := spec.(*ast.ValueSpec); ok {
+				global[spec] = true
 			}
 		}
 	}
-	fields := map[*ast.Field]bool{}
-	ast.Inspect(file, func(node ast.Node) bool {
-		switch node := node.(type) {
-		case *ast.FuncDecl:
-			check(node.Name, false)
-		case *ast.TypeSpec:
-			check(node.Name, false)
-		case *ast.StructType:
-			for _, field := range node.Fields.List {
-				fields[field] = true
-			}
-		case *ast.InterfaceType:
-			for _, field := range node.Methods.List {
-				fields[field] = true
-			}
-		case *ast.Field:
-			for _, ident := range node.Names {
-				check(ident, !fields[node])
-			}
-		case *ast.ValueSpec:
-			for _, ident := range node.Names {
-				check(ident, !global[node])
-			}
-		case *ast.AssignStmt:
-			if node.Tok == token.DEFINE {
-				for _, expr := range node.Lhs {
-					ident, _ := expr.(*ast.Ident)
-					check(ident, true)
-				}
-			}
-		case *ast.RangeStmt:
-			if node.Tok == token.DEFINE {
-				for _, expr := range []ast.Expr{node.Key, node.Value} {
-					ident, _ := expr.(*ast.Ident)
-					check(ident, true)
-				}
-			}
+	return global
+}
+
+// namer checks the declarations of a file.
+type namer struct {
+	name   string
+	files  *token.FileSet
+	global map[*ast.ValueSpec]bool
+	fields map[*ast.Field]bool // of structs and interfaces; others are parameters
+	hits   []Hit
+}
+
+func (n *namer) visit(node ast.Node) bool {
+	switch node := node.(type) {
+	case *ast.FuncDecl:
+		n.check(false, node.Name)
+	case *ast.TypeSpec:
+		n.check(false, node.Name)
+	case *ast.StructType:
+		n.addFields(node.Fields)
+	case *ast.InterfaceType:
+		n.addFields(node.Methods)
+	case *ast.Field:
+		n.check(!n.fields[node], node.Names...)
+	case *ast.ValueSpec:
+		n.check(!n.global[node], node.Names...)
+	case *ast.AssignStmt:
+		n.define(node.Tok, node.Lhs...)
+	case *ast.RangeStmt:
+		n.define(node.Tok, node.Key, node.Value)
+	}
+	return true
+}
+
+func (n *namer) addFields(list *ast.FieldList) {
+	for _, field := range list.List {
+		n.fields[field] = true
+	}
+}
+
+func (n *namer) define(tok token.Token, exprs ...ast.Expr) {
+	if tok != token.DEFINE {
+		return
+	}
+	for _, expr := range exprs {
+		if ident, ok := expr.(*ast.Ident); ok {
+			n.check(true, ident)
 		}
-		return true
-	})
-	return hits
+	}
+}
+
+func (n *namer) check(local bool, idents ...*ast.Ident) {
+	for _, ident := range idents {
+		if replaced(ident.Name, local) {
+			n.hits = append(n.hits, Hit{"name", n.name, n.files.Position(ident.Pos()).Line, ident.Name})
+		}
+	}
 }
 
 // replaced reports whether one of the words of an identifier is out of use. A

@@ -32,9 +32,7 @@ func Markdown(name string, src []byte) Count {
 	for i, text := range strings.Split(text, "\n") {
 		trimmed := strings.TrimSpace(text)
 		if fenced != "" {
-			if rest := strings.TrimLeft(trimmed, fenced[:1]); rest == "" && len(trimmed) >= len(fenced) {
-				fenced = ""
-			}
+			fenced = fenceAfter(trimmed, fenced)
 			continue
 		}
 		if match := fence.FindStringSubmatch(text); match != nil {
@@ -43,10 +41,7 @@ func Markdown(name string, src []byte) Count {
 			continue
 		}
 		switch {
-		case trimmed == "":
-			flush()
-			continue
-		case reference.MatchString(text):
+		case trimmed == "", reference.MatchString(text):
 			flush()
 			continue
 		case item.MatchString(text):
@@ -58,16 +53,27 @@ func Markdown(name string, src []byte) Count {
 			flush()
 			continue
 		case text == trimmed:
-			if len(block) == 0 {
-				list = false
-			}
-		case !list && len(block) == 0 && (strings.HasPrefix(text, "    ") || text[0] == '\t'):
-			continue // an indented code block
+			list = list && len(block) > 0
+		case !list && len(block) == 0 && isIndentedCode(text):
+			continue
 		}
 		block = append(block, line{i + 1, text})
 	}
 	flush()
 	return count
+}
+
+// fenceAfter returns the fence of the code block after a line in it; "" if the
+// line ends the block.
+func fenceAfter(text, fenced string) string {
+	if strings.TrimLeft(text, fenced[:1]) == "" && len(text) >= len(fenced) {
+		return ""
+	}
+	return fenced
+}
+
+func isIndentedCode(text string) bool {
+	return strings.HasPrefix(text, "    ") || text[0] == '\t'
 }
 
 // withoutInlineCode removes inline code, which may span lines, link targets and

@@ -129,18 +129,13 @@ func Files(paths ...string) ([]string, error) {
 	found := map[string]bool{}
 	for _, path := range paths {
 		err := filepath.WalkDir(path, func(name string, entry fs.DirEntry, err error) error {
-			if err != nil {
+			switch {
+			case err != nil:
 				return err
-			}
-			if !entry.IsDir() {
-				if ext := filepath.Ext(name); ext == ".go" || ext == ".md" {
-					found[name] = true
-				}
-				return nil
-			}
-			switch entry.Name() {
-			case ".git", "testdata", "vendor":
+			case entry.IsDir() && isSkipped(entry.Name()):
 				return fs.SkipDir
+			case !entry.IsDir() && isText(name):
+				found[name] = true
 			}
 			return nil
 		})
@@ -149,6 +144,13 @@ func Files(paths ...string) ([]string, error) {
 		}
 	}
 	return slices.Sorted(maps.Keys(found)), nil
+}
+
+func isSkipped(dir string) bool { return dir == ".git" || dir == "testdata" || dir == "vendor" }
+
+func isText(name string) bool {
+	ext := filepath.Ext(name)
+	return ext == ".go" || ext == ".md"
 }
 
 // File counts one file, whose name decides how it is read.

@@ -55,19 +55,9 @@ func run(out io.Writer, paths []string, check bool, list string) (passed bool, e
 	if err != nil {
 		return false, err
 	}
-	var total prose.Count
-	directories := map[string]*prose.Count{}
-	for _, file := range files {
-		count, err := prose.File(file)
-		if err != nil {
-			return false, err
-		}
-		dir := filepath.Dir(file)
-		if directories[dir] == nil {
-			directories[dir] = &prose.Count{}
-		}
-		directories[dir].Add(count)
-		total.Add(count)
+	directories, total, err := countAll(files)
+	if err != nil {
+		return false, err
 	}
 	if list != "" {
 		for _, hit := range total.Hits {
@@ -79,6 +69,23 @@ func run(out io.Writer, paths []string, check bool, list string) (passed bool, e
 	}
 	table(out, directories, total)
 	return verdict(out, total, check), nil
+}
+
+func countAll(files []string) (directories map[string]*prose.Count, total prose.Count, err error) {
+	directories = map[string]*prose.Count{}
+	for _, file := range files {
+		count, err := prose.File(file)
+		if err != nil {
+			return nil, total, err
+		}
+		dir := filepath.Dir(file)
+		if directories[dir] == nil {
+			directories[dir] = &prose.Count{}
+		}
+		directories[dir].Add(count)
+		total.Add(count)
+	}
+	return directories, total, nil
 }
 
 func classes() []string {

@@ -111,7 +111,8 @@ func TestTakeInWorker(t *testing.T) {
 	if _, err := in.Listen("tcp", "localhost:0"); !errors.Is(err, ErrNotInherited) {
 		t.Errorf("other words: %v", err)
 	}
-	listen(t, in.ListenPerWorker, "tcp", "127.0.0.1:0") // the manager could not make one for each worker
+	// The manager could not make a socket for each worker.
+	listen(t, in.ListenPerWorker, "tcp", "127.0.0.1:0")
 	if _, err := in.ListenPacket("udp", "127.0.0.1:0"); !errors.Is(err, ErrNotInherited) {
 		t.Errorf("ListenPacket: %v", err)
 	}

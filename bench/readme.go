@@ -6,32 +6,33 @@ import (
 )
 
 // markdownReadme returns the three most important figures, as far as they were
-// measured.
+// measured, as ratios of medians.
 func (r *report) markdownReadme() string {
 	var out strings.Builder
 	if row := r.row("standby"); row != nil {
-		if ours, best := row.median(standbyName), row.best(); ours != nil && best != nil {
-			fmt.Fprintf(&out, "- **A killed worker is replaced and serving again after %s** with one standby; the best peer, %s, takes %s.\n",
-				inSeconds.format(ours.Spread.Median), best.Name, inSeconds.format(best.Spread.Median))
+		if best := row.best(); best != nil {
+			if ratio := row.figure(standbyName + " / " + best.Name); ratio != nil {
+				fmt.Fprintf(&out, "- With one standby, a killed worker is replaced, and a request answered, in\n  **%s** the time of %s.\n",
+					ratio.value(), best.Name)
+			}
 		}
 	}
 	if row := r.row("reload"); row != nil {
 		failed, late := row.figure("prefork, rolling: failed"), row.figure("prefork, rolling, p99")
 		if failed != nil && late != nil {
-			fmt.Fprintf(&out, "- **Rolling reloads under load: %.0f requests%s failed**; the p99 is %.2f times the p99 without reloads.\n",
-				failed.Value, strings.TrimPrefix(failed.Name, "prefork, rolling: failed"), late.Value)
+			fmt.Fprintf(&out, "- Rolling reloads under load: **%.0f requests%s failed**; the p99 is\n  %s the p99 without reloads.\n",
+				failed.Value, strings.TrimPrefix(failed.Name, "prefork, rolling: failed"), late.value())
 		}
 	}
 	if row := r.row("rate"); row != nil {
 		if rate := row.figure("alloc, net/http, load beside, prefork, a socket each, GOMAXPROCS=1 / one process"); rate != nil {
-			fmt.Fprintf(&out, "- **%.2f times the requests of one process** with heavy allocation: two workers with GOMAXPROCS=1, each with its own socket", rate.Value)
-			if p99 := row.figure("alloc, net/http, load beside, p99, prefork, a socket each, GOMAXPROCS=1 / one process"); p99 != nil {
-				fmt.Fprintf(&out, "; the p99 is %.2f times", p99.Value)
-			}
-			out.WriteString(".\n")
+			fmt.Fprintf(&out, "- Heavy allocation: two workers, with GOMAXPROCS=1 and a socket each, answer\n  **%s** the requests of one process.\n", rate.value())
 		}
 	}
-	return out.String()
+	if out.Len() == 0 {
+		return ""
+	}
+	return out.String() + fmt.Sprintf("\nMeasured on %s, on\n%s.\n", r.Began.Format("2006-01-02"), r.Machine)
 }
 
 // The contenders of row standby that use this library. The goal refers to
@@ -45,16 +46,6 @@ func (r *report) row(name string) *result {
 	for _, row := range r.Rows {
 		if row.Name == name {
 			return row
-		}
-	}
-	return nil
-}
-
-// median returns the measured series with that title, or nil.
-func (r *result) median(title string) *series {
-	for _, s := range r.Series {
-		if s.title() == title && s.Spread.N > 0 {
-			return s
 		}
 	}
 	return nil

@@ -12,7 +12,7 @@ func (r *report) markdownReadme() string {
 	if row := r.row("standby"); row != nil {
 		if best := row.best(); best != nil {
 			if ratio := row.figure(standbyName + " / " + best.Name); ratio != nil {
-				fmt.Fprintf(&out, "- With one standby, a killed worker is replaced, and a request answered, in\n  **%s** the time of %s.\n",
+				fmt.Fprintf(&out, "- Killed worker to next answer, one standby: **%s** the time of %s.\n",
 					ratio.value(), best.Name)
 			}
 		}
@@ -20,13 +20,13 @@ func (r *report) markdownReadme() string {
 	if row := r.row("reload"); row != nil {
 		failed, late := row.figure("prefork, rolling: failed"), row.figure("prefork, rolling, p99")
 		if failed != nil && late != nil {
-			fmt.Fprintf(&out, "- Rolling reloads under load: **%.0f requests%s failed**; the p99 is\n  %s the p99 without reloads.\n",
+			fmt.Fprintf(&out, "- Rolling reloads: **%.0f requests%s failed**; p99 %s the p99 without reloads.\n",
 				failed.Value, strings.TrimPrefix(failed.Name, "prefork, rolling: failed"), late.value())
 		}
 	}
 	if row := r.row("rate"); row != nil {
 		if rate := row.figure("alloc, net/http, load beside, prefork, a socket each, GOMAXPROCS=1 / one process"); rate != nil {
-			fmt.Fprintf(&out, "- Heavy allocation: two workers, with GOMAXPROCS=1 and a socket each, answer\n  **%s** the requests of one process.\n", rate.value())
+			fmt.Fprintf(&out, "- Heavy allocation, 2 workers (GOMAXPROCS=1): **%s** the rate of one process.\n", rate.value())
 		}
 	}
 	if out.Len() == 0 {

@@ -44,7 +44,7 @@ func TestProgramsInDocuments(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %d", filepath.Base(path), i+1), func(t *testing.T) { compiles(t, m[1]) })
 		}
 	})
-	for path, want := range map[string]int{"../README.md": 3, "../docs/PORTING.md": 3} {
+	for path, want := range map[string]int{"../README.md": 1, "../docs/CONFIGURATION.md": 1, "../docs/PORTING.md": 6} {
 		if programs[path] < want {
 			t.Errorf("%s has %d programs, want %d", path, programs[path], want)
 		}

@@ -18,10 +18,10 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-var long = flag.Bool("long", false, "repeat as often as README.md promises, not a tenth of it")
+var long = flag.Bool("long", false, "repeat as often as CONTRIBUTING.md promises, not a tenth of it")
 
 // Long reports whether the tests were started with the flag -long. It asks for
-// the counts that README.md and docs/RELIABILITY.md name.
+// the counts that CONTRIBUTING.md and docs/RELIABILITY.md name.
 func Long() bool { return *long }
 
 // Times returns how often a test repeats its work: n times with -long, and a

@@ -265,10 +265,10 @@ func (e CrashLoopEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelError, "crash loop, shutting down", []slog.Attr{slog.Int("failures", e.Failures), slog.Duration("within", e.Window)}
 }
 
-func (e PauseEvent) String() string { return "pause requested" }
+func (e PauseEvent) String() string { return "workers are told to pause" }
 
 func (e PauseEvent) line() (slog.Level, string, []slog.Attr) {
-	return slog.LevelInfo, "pause requested", nil
+	return slog.LevelInfo, "workers are told to pause", nil
 }
 
 func (e PausedEvent) String() string { return e.Worker.String() }
@@ -277,10 +277,10 @@ func (e PausedEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelDebug, "worker paused", e.Worker.attrs()
 }
 
-func (e ResumeEvent) String() string { return "resume requested" }
+func (e ResumeEvent) String() string { return "workers are told to go on" }
 
 func (e ResumeEvent) line() (slog.Level, string, []slog.Attr) {
-	return slog.LevelInfo, "resume requested", nil
+	return slog.LevelInfo, "workers are told to go on", nil
 }
 
 func (e UpgradeEvent) String() string { return fmt.Sprintf("successor %d started", e.PID) }
@@ -289,10 +289,10 @@ func (e UpgradeEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelInfo, "upgrade begins", []slog.Attr{slog.Int("successor", e.PID)}
 }
 
-func (e UpgradedEvent) String() string { return fmt.Sprintf("successor %d took over", e.PID) }
+func (e UpgradedEvent) String() string { return fmt.Sprintf("successor %d has taken over", e.PID) }
 
 func (e UpgradedEvent) line() (slog.Level, string, []slog.Attr) {
-	return slog.LevelInfo, "successor took over, shutting down", []slog.Attr{slog.Int("successor", e.PID)}
+	return slog.LevelInfo, "successor has taken over, shutting down", []slog.Attr{slog.Int("successor", e.PID)}
 }
 
 func (e UpgradeFailedEvent) String() string {

@@ -61,7 +61,7 @@ func needGo(t *testing.T) {
 var floors = [][]string{
 	{ // ground
 		"internal/activation", "internal/binary", "internal/fd", "internal/loadgen", "internal/logrelay",
-		"internal/marker", "internal/pause", "internal/pool", "internal/proc", "internal/prose", "internal/reaper",
+		"internal/marker", "internal/pause", "internal/picture", "internal/pool", "internal/proc", "internal/prose", "internal/reaper",
 		"internal/resources", "internal/reuseport", "internal/scoreboard", "internal/sig", "internal/sigqueue",
 		"internal/wire", "preforktest",
 	},

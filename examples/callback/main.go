@@ -1,7 +1,14 @@
-// Callback gives the worker's work to StartFunc, Parallel::Prefork's `start(sub { ... })`. The manager reads the
-// configuration before each generation of workers and hands it on; a hook sees every worker that ended.
+// Callback passes the work of a worker to StartFunc, as Parallel::Prefork does
+// with `start(sub { ... })`. The manager reads the configuration before each
+// generation of workers and passes it on. A hook prints the exit of each
+// worker.
+//
+// Run it and wait some seconds for the first worker that fails. Then replace
+// the workers, and stop the program. PID is shown in its first line.
 //
 //	go run ./examples/callback
+//	kill -HUP PID
+//	kill PID
 package main
 
 import (
@@ -20,7 +27,7 @@ func main() {
 	pm, err := prefork.New(prefork.Config{
 		MaxWorkers: 2,
 		TrapSignals: prefork.Signals{
-			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop; so does Ctrl-C
+			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop, as Ctrl-C does
 			syscall.SIGHUP:  {Signal: syscall.SIGTERM}, // replace the workers
 		},
 		OnChildReap: func(_ *prefork.Manager, e prefork.Exit) { fmt.Println("manager:", e) },
@@ -33,27 +40,30 @@ func main() {
 	}
 	for pm.SignalReceived() != syscall.SIGTERM {
 		if !prefork.IsWorker() {
-			pm.Pass(configuration()) // read once for each generation
+			pm.Pass(configuration()) // once for each generation
 		}
 		pm.StartFunc(work)
 	}
 	pm.WaitAllChildren(context.Background())
 }
 
-// configuration stands for one that is read from a file.
+// configuration returns the configuration, which a real program should read
+// from a file.
 func configuration() []byte {
 	return fmt.Append(nil, "configuration of ", time.Now().Format("15:04:05.000"))
 }
 
-// work is all that a worker does. nil ends it with exit code 0, an error is logged and ends it with 1: either way
-// another takes its place.
+// work is called once in each worker, and should return soon after the worker's
+// Context ends. If it returns nil, the worker exits with status 0. An error is
+// logged, and the worker exits with status 1. In both cases the manager spawns
+// another worker.
 func work(w *prefork.Worker) error {
-	ctx := w.Context() // from here on the stop signal ends ctx, and no longer the process
+	ctx := w.Context() // from now on the stop signal ends ctx instead of the process
 	fmt.Printf("worker %d of generation %d has the %s\n", w.Slot(), w.Generation(), w.Passed())
 	select {
-	case <-ctx.Done(): // told to stop, or the manager died
+	case <-ctx.Done(): // the worker must stop, or the manager died
 		return nil
 	case <-time.After(time.Duration(2+w.Slot()) * time.Second):
-		return errors.New("an error now and then, to show that the worker is replaced")
+		return errors.New("regular error, to show that the worker is replaced")
 	}
 }

@@ -1,6 +1,15 @@
-// Fasthttp is a prefork server with fasthttp instead of net/http: HUP replaces its workers, and no request is lost.
+// Fasthttp is a prefork server that uses fasthttp instead of net/http. SIGHUP
+// replaces its workers without losing a request, because they stop with
+// package drain.
+//
+// Run it, send a request, replace the workers while a slow request is in
+// flight, and stop it. PID is the manager's pid, which the first line shows.
 //
 //	go run ./examples/fasthttp
+//	curl http://127.0.0.1:8080/
+//	curl http://127.0.0.1:8080/slow
+//	kill -HUP PID
+//	kill PID
 package main
 
 import (
@@ -28,8 +37,8 @@ func main() {
 	pm, err := prefork.New(prefork.Config{
 		MaxWorkers: *workers,
 		TrapSignals: prefork.Signals{
-			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop; so does Ctrl-C
-			syscall.SIGHUP:  {Signal: syscall.SIGTERM}, // reload: workers end, new ones take their place
+			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop, as Ctrl-C does
+			syscall.SIGHUP:  {Signal: syscall.SIGTERM}, // reload: workers exit and are replaced
 		},
 	})
 	if err != nil {
@@ -40,17 +49,23 @@ func main() {
 		log.Fatal(err)
 	}
 	if !prefork.IsWorker() { // main runs in every worker too, up to Run
-		fmt.Printf("serving on http://%s with %d workers; the manager's pid is %d\n", ln.Addr(), *workers, os.Getpid())
+		fmt.Printf("serving on http://%s with %d workers; the manager's pid is %d\n",
+			ln.Addr(), *workers, os.Getpid())
 	}
 	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
-		// drain.Serve ends by fasthttp's Shutdown, which alone would lose requests.
-		return drain.Serve(w.Context(), ln, &fasthttp.Server{Handler: func(ctx *fasthttp.RequestCtx) {
-			if string(ctx.Path()) == "/slow" {
-				time.Sleep(time.Second)
-			}
-			fmt.Fprintf(ctx, "hello from worker %d of generation %d\n", w.Slot(), w.Generation())
-		}})
+		// drain.Serve calls fasthttp's Shutdown last, which alone would lose
+		// requests.
+		return drain.Serve(w.Context(), ln, &fasthttp.Server{Handler: handler(w)})
 	}); err != nil {
 		log.Fatal(err)
+	}
+}
+
+func handler(w *prefork.Worker) fasthttp.RequestHandler {
+	return func(ctx *fasthttp.RequestCtx) {
+		if string(ctx.Path()) == "/slow" {
+			time.Sleep(time.Second)
+		}
+		fmt.Fprintf(ctx, "hello from worker %d of generation %d\n", w.Slot(), w.Generation())
 	}
 }

@@ -19,15 +19,17 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-func TestMain(m *testing.M) {
-	preforktest.Main(m, map[string]func(){
-		"fasthttp":        main,
-		"Shutdown":        func() { compared(&fasthttp.Server{}) },
-		"CloseOnShutdown": func() { compared(&fasthttp.Server{CloseOnShutdown: true}) },
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
+
+func init() {
+	preforktest.Register("fasthttp", main)
+	preforktest.Register("Shutdown", func() { serveWithShutdown(&fasthttp.Server{}) })
+	preforktest.Register("CloseOnShutdown", func() {
+		serveWithShutdown(&fasthttp.Server{CloseOnShutdown: true})
 	})
 }
 
-var long = flag.Bool("long", false, "100 reloads, not 10")
+var long = flag.Bool("long", false, "do 100 reloads instead of 10")
 
 func reloads() int {
 	if *long {
@@ -36,8 +38,8 @@ func reloads() int {
 	return 10
 }
 
-// reload replaces the workers of a program again and again under load from clients that never retry, on new connections
-// and on kept ones.
+// reload replaces the workers of a program repeatedly under load, on new and on
+// persistent connections. The clients never retry.
 func reload(t *testing.T, program string) loadgen.Result {
 	t.Helper()
 	const workers = 3
@@ -45,21 +47,25 @@ func reload(t *testing.T, program string) loadgen.Result {
 	address := p.Expect(`^serving on http://(\S+) with`)[1]
 	p.ExpectN(workers, `worker ready`)
 	began := time.Now()
-	clients := loadgen.Start(loadgen.Config{Network: "tcp", Address: address, KeepAlive: 6, Fresh: 3, MaxTime: 5 * time.Minute})
+	clients := loadgen.Start(loadgen.Config{
+		Network: "tcp", Address: address, KeepAlive: 6, Fresh: 3, MaxTime: 5 * time.Minute,
+	})
 	for range reloads() {
 		p.Signal(syscall.SIGHUP)
 		p.ExpectN(workers, `worker ready`)
 		served := clients.Result().OK
-		preforktest.WaitFor(t, "100 requests served by the new workers", func() bool { return clients.Result().OK >= served+100 })
+		preforktest.WaitFor(t, "100 requests served by the new workers", func() bool {
+			return clients.Result().OK >= served+100
+		})
 	}
 	result := clients.Stop()
 	p.Signal(syscall.SIGTERM)
-	ended(t, p)
+	waitExit(t, p)
 	t.Logf("%d reloads in %v: %v", reloads(), time.Since(began).Round(time.Millisecond), result)
 	return result
 }
 
-// Reload after reload loses no request.
+// Repeated reloads lose no request.
 func TestReloadsUnderLoad(t *testing.T) {
 	result := reload(t, "fasthttp")
 	if result.Failed > 0 || result.OK < 100*reloads() {
@@ -67,19 +73,21 @@ func TestReloadsUnderLoad(t *testing.T) {
 	}
 }
 
-// TestComparison shows what the drain is for. It asserts nothing of what is lost: that is a matter of luck.
+// TestComparison counts the requests that are lost without package drain. It
+// checks nothing, because the number depends on timing.
 func TestComparison(t *testing.T) {
 	for _, program := range []string{"Shutdown", "CloseOnShutdown"} {
 		t.Run(program, func(t *testing.T) {
 			if result := reload(t, program); result.Failed > 0 {
-				t.Logf("for instance: %v", result.Errors[0])
+				t.Logf("example: %v", result.Errors[0])
 			}
 		})
 	}
 }
 
-// compared is the example with nothing but fasthttp's own Shutdown.
-func compared(srv *fasthttp.Server) {
+// serveWithShutdown is the example with fasthttp's Shutdown instead of package
+// drain.
+func serveWithShutdown(srv *fasthttp.Server) {
 	flag.Parse()
 	pm, err := prefork.New(prefork.Config{MaxWorkers: *workers, TrapSignals: prefork.Signals{
 		syscall.SIGTERM: {Signal: syscall.SIGTERM},
@@ -103,21 +111,22 @@ func compared(srv *fasthttp.Server) {
 	}
 }
 
-// shutdown is what everyone writes first.
+// shutdown stops the server in the obvious way, which loses requests.
 func shutdown(ctx context.Context, ln net.Listener, srv *fasthttp.Server) error {
-	ended := make(chan error, 1)
-	context.AfterFunc(ctx, func() { ended <- srv.ShutdownWithContext(context.Background()) })
+	done := make(chan error, 1)
+	context.AfterFunc(ctx, func() { done <- srv.ShutdownWithContext(context.Background()) })
 	if err := srv.Serve(ln); err != nil {
 		return err
 	}
-	return <-ended
+	return <-done
 }
 
-// ended waits for the end of the program, and checks that its workers ended well too.
-func ended(t *testing.T, p *preforktest.Program) {
+// waitExit waits for the exit of the program. It fails the test if the program
+// or a worker has failed.
+func waitExit(t *testing.T, p *preforktest.Program) {
 	t.Helper()
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 	for _, line := range p.Lines() {
 		if strings.Contains(line, "worker failed") || strings.Contains(line, "worker killed") {
@@ -126,7 +135,8 @@ func ended(t *testing.T, p *preforktest.Program) {
 	}
 }
 
-// What waits to be accepted when the program is told to stop is served: nobody else would.
+// A stopping program serves the connections in the accept queue, because no
+// other process would.
 func TestQueueAtTheEnd(t *testing.T) {
 	const clients = 50
 	p := preforktest.Start(t, "fasthttp", "-listen", "127.0.0.1:0", "-workers", "1")
@@ -134,9 +144,9 @@ func TestQueueAtTheEnd(t *testing.T) {
 	p.Expect(`worker ready`)
 	workers, err := preforktest.Children(p.PID())
 	if err != nil {
-		preforktest.Skipf(t, "the worker's pid is not known here: %v", err)
+		preforktest.Skipf(t, "cannot find the pid of the worker: %v", err)
 	}
-	thaw := preforktest.Freeze(t, workers[0].PID) // so that what comes now queues
+	thaw := preforktest.Freeze(t, workers[0].PID) // so that connections stay in the queue
 	conns := make([]net.Conn, clients)
 	for i := range conns {
 		if conns[i], err = net.Dial("tcp", address); err != nil {
@@ -149,11 +159,11 @@ func TestQueueAtTheEnd(t *testing.T) {
 	p.Expect(`worker stopping`)
 	thaw()
 	for i, c := range conns {
-		answer := make([]byte, len("HTTP/1.1 200"))
+		response := make([]byte, len("HTTP/1.1 200"))
 		c.SetDeadline(time.Now().Add(20 * time.Second))
-		if _, err := c.Read(answer); err != nil || string(answer) != "HTTP/1.1 200" {
-			t.Errorf("connection %d of %d: %q, %v", i+1, clients, answer, err)
+		if _, err := c.Read(response); err != nil || string(response) != "HTTP/1.1 200" {
+			t.Errorf("connection %d of %d: %q, %v", i+1, clients, response, err)
 		}
 	}
-	ended(t, p)
+	waitExit(t, p)
 }

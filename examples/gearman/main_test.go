@@ -21,11 +21,14 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"gearman": main}) }
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
-var long = flag.Bool("long", false, "20,000 jobs, not 2,000")
+func init() { preforktest.Register("gearman", main) }
 
-// size is how many jobs a test submits, and how much work each is: a sixth of a millisecond, or a tenth of that.
+var long = flag.Bool("long", false, "submit 20,000 jobs instead of 2,000")
+
+// size returns how many jobs a test submits, and how much work each is. A job
+// takes a sixth of a millisecond with -long, and otherwise a tenth of that.
 func size() (jobs, rounds int) {
 	if *long {
 		return 20_000, 20_000
@@ -33,7 +36,7 @@ func size() (jobs, rounds int) {
 	return 2_000, 2_000
 }
 
-// freeAddress is one that nobody listens on.
+// freeAddress returns an address on which no process listens.
 func freeAddress(t *testing.T) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -45,53 +48,48 @@ func freeAddress(t *testing.T) string {
 
 // gearmand starts a job server and returns its address.
 func gearmand(t *testing.T) string {
-	path, err := exec.LookPath("gearmand")
-	if err != nil {
-		path, err = exec.LookPath("/usr/sbin/gearmand") // not in everybody's PATH
-	}
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("gearmand is missing, and CI must have it: install gearman-job-server")
-		}
-		preforktest.Skipf(t, "gearmand is missing; to run this test, install gearman-job-server")
-	}
-	address := freeAddress(t) // gearmand cannot choose a port and say which
+	path := preforktest.NeedCommand(t, "gearmand", "Debian: apt-get install gearman-job-server")
+	address := freeAddress(t) // gearmand does not report a port that the kernel chooses
 	_, port, _ := net.SplitHostPort(address)
-	p := preforktest.Command(t, exec.Command(path, "--listen=127.0.0.1", "--port="+port, "--log-file=stderr", "--verbose=INFO",
-		"--pid-file="+filepath.Join(t.TempDir(), "pid")))
+	p := preforktest.Command(t, exec.Command(path, "--listen=127.0.0.1", "--port="+port,
+		"--log-file=stderr", "--verbose=INFO", "--pid-file="+filepath.Join(t.TempDir(), "pid")))
 	p.Start().Expect(`Listening on 127.0.0.1:` + port)
 	return address
 }
 
-// pool starts workers with a configuration of their own.
+// pool starts workers with their own configuration.
 func pool(t *testing.T, server string, workers, rounds int) (p *preforktest.Program, config string) {
 	config = filepath.Join(t.TempDir(), "config.json")
 	configure(t, config, "one", rounds)
-	p = preforktest.Start(t, "gearman", "worker", "--server", server, "--workers", fmt.Sprint(workers), "--config", config)
-	p.Expect(fmt.Sprintf(`^%d workers on gearmand at %s; the manager's pid is %d$`, workers, server, p.PID()))
+	p = preforktest.Start(t, "gearman", "worker", "--server", server,
+		"--workers", fmt.Sprint(workers), "--config", config)
+	const first = `^%d workers on gearmand at %s; the manager's pid is %d$`
+	p.Expect(fmt.Sprintf(first, workers, server, p.PID()))
 	p.ExpectN(workers, `worker ready`)
 	return p, config
 }
 
 func configure(t *testing.T, file, name string, rounds int) {
 	t.Helper()
-	if err := os.WriteFile(file, fmt.Appendf(nil, `{"Name": %q, "Rounds": %d}`, name, rounds), 0o600); err != nil {
+	text := fmt.Appendf(nil, `{"Name": %q, "Rounds": %d}`, name, rounds)
+	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func submitJobs(t *testing.T, server string, n int) *preforktest.Program {
+func startSubmit(t *testing.T, server string, n int) *preforktest.Program {
 	return preforktest.Start(t, "gearman", "submit", "--server", server, "-n", fmt.Sprint(n))
 }
 
-// answered waits for the end of a submit, and returns how fast the jobs were done and how many by which configuration.
-func answered(t *testing.T, p *preforktest.Program) (speed string, by map[string]int) {
+// waitAnswered waits until submit exits. It returns the speed, and the number
+// of jobs of each configuration.
+func waitAnswered(t *testing.T, p *preforktest.Program) (speed string, by map[string]int) {
 	t.Helper()
-	for speed == "" { // a line for each twentieth, then the last
+	for speed == "" { // a line for each 5 % of the jobs, and a last one with the speed
 		speed = p.Expect(`^(?:\d+ of \d+|all) answered(?: in .*: (\d+ jobs per second))?$`)[1]
 	}
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("submit ended with %v", state)
+		t.Errorf("submit: %v", state)
 	}
 	p.WaitGone()
 	by = make(map[string]int)
@@ -105,16 +103,16 @@ func answered(t *testing.T, p *preforktest.Program) (speed string, by map[string
 	return speed, by
 }
 
-// stop ends a pool and returns how many jobs its workers say that they did, over its whole life.
+// stop stops a pool and returns how many jobs all its workers have reported.
 func stop(t *testing.T, p *preforktest.Program) (done int) {
 	t.Helper()
 	p.Signal(syscall.SIGTERM)
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 	p.WaitGone()
 	for _, line := range p.Lines() {
-		if _, n, ok := strings.Cut(line, " leaves after "); ok {
+		if _, n, ok := strings.Cut(line, " exits after "); ok {
 			k, _ := strconv.Atoi(strings.TrimSuffix(n, " jobs"))
 			done += k
 		}
@@ -125,8 +123,8 @@ func stop(t *testing.T, p *preforktest.Program) (done int) {
 	return done
 }
 
-// killOne kills a worker of the pool that is picked at random, and nothing else: what is signalled is a handle that was
-// opened before the pid was seen to be a worker's.
+// killOne kills a random worker of the pool. It opens a handle first, and then
+// checks that the pid still belongs to a worker, so it kills no other process.
 func killOne(t *testing.T, p *preforktest.Program) (killed bool) {
 	t.Helper()
 	workers, err := preforktest.Children(p.PID())
@@ -151,14 +149,15 @@ func killOne(t *testing.T, p *preforktest.Program) (killed bool) {
 	return false
 }
 
-// Workers are killed at random and replaced by HUP, and every job is answered.
+// All jobs are answered while random workers are killed and HUP replaces
+// others.
 func TestKillsAndReloads(t *testing.T) {
 	server := gearmand(t)
 	jobs, rounds := size()
 	p, config := pool(t, server, 4, rounds)
-	submit := submitJobs(t, server, jobs)
+	submit := startSubmit(t, server, jobs)
 	kills := 0
-	for tick := range 19 { // each is a twentieth of the jobs
+	for tick := range 19 { // each is 5 % of the jobs
 		submit.Expect(` answered$`)
 		switch tick {
 		case 5:
@@ -173,46 +172,47 @@ func TestKillsAndReloads(t *testing.T) {
 			}
 		}
 	}
-	speed, by := answered(t, submit)
+	speed, by := waitAnswered(t, submit)
 	done := stop(t, p)
 	t.Logf("%d workers killed: %s, by configuration %v", kills, speed, by)
 	if by["one"]+by["two"]+by["three"] != jobs {
 		t.Errorf("%d jobs, answered by configuration %v", jobs, by)
 	}
-	// A tenth of the jobs can be done before the last configuration has a worker, on a machine that is fast.
+	// Without -long, a fast machine might do the remaining jobs before a worker
+	// has the last configuration.
 	if *long && (len(by) != 3 || done == 0) {
-		t.Errorf("answered by configuration %v; workers that were not killed did %d jobs", by, done)
+		t.Errorf("answered by configuration %v; %d jobs by workers that were not killed", by, done)
 	}
 	if kills == 0 {
 		t.Error("no worker was killed")
 	}
 }
 
-// In reloads alone each job is done once: no worker leaves with a job that it has begun, nor before gearmand has the
-// answer.
+// Reloads alone do each job once: a worker exits only after gearmand has the
+// answer of the job that it has begun.
 func TestReloads(t *testing.T) {
 	server := gearmand(t)
 	jobs, rounds := size()
 	p, _ := pool(t, server, 4, rounds)
-	submit := submitJobs(t, server, jobs)
+	submit := startSubmit(t, server, jobs)
 	for range 19 {
 		submit.Expect(` answered$`)
 		p.Signal(syscall.SIGHUP)
 	}
-	speed, _ := answered(t, submit)
+	speed, _ := waitAnswered(t, submit)
 	if done := stop(t, p); done != jobs {
-		t.Errorf("%d jobs were done %d times", jobs, done)
+		t.Errorf("workers did %d jobs, want %d", done, jobs)
 	}
 	t.Logf("19 reloads: %s", speed)
 }
 
-// Several workers beside one process.
+// The test logs the speed of one worker and of several.
 func TestSpeed(t *testing.T) {
 	server := gearmand(t)
 	jobs, rounds := size()
 	for _, workers := range []int{1, 2, 4} {
 		p, _ := pool(t, server, workers, rounds)
-		speed, by := answered(t, submitJobs(t, server, jobs))
+		speed, by := waitAnswered(t, startSubmit(t, server, jobs))
 		if by["one"] != jobs {
 			t.Errorf("%d jobs, answered by configuration %v", jobs, by)
 		}
@@ -221,37 +221,38 @@ func TestSpeed(t *testing.T) {
 	}
 }
 
-// A worker that is told to stop finishes its job.
+// A stopping worker finishes its job.
 func TestFinishes(t *testing.T) {
 	server := gearmand(t)
 	p, _ := pool(t, server, 1, 5_000_000)
-	submit := submitJobs(t, server, 1)
+	submit := startSubmit(t, server, 1)
 	waitForJob(t, server)
 	if done := stop(t, p); done != 1 {
-		t.Errorf("it did %d jobs", done)
+		t.Errorf("workers did %d jobs, want 1", done)
 	}
-	answered(t, submit)
+	waitAnswered(t, submit)
 }
 
-// The job of a worker that is killed is done by its successor, without the client's doing.
+// If a worker is killed, its replacement does the job, and the client does not
+// submit it again.
 func TestKilledInJob(t *testing.T) {
 	server := gearmand(t)
 	p, config := pool(t, server, 1, 2_000_000_000)
-	submit := submitJobs(t, server, 1)
+	submit := startSubmit(t, server, 1)
 	waitForJob(t, server)
 	configure(t, config, "two", 1)
 	p.Signal(syscall.SIGHUP)
 	p.Expect(`worker stopping`)
 	if !killOne(t, p) {
-		t.Error("the worker has not waited for its job")
+		t.Error("the worker exited before its job was done")
 	}
-	if _, by := answered(t, submit); by["two"] != 1 {
+	if _, by := waitAnswered(t, submit); by["two"] != 1 {
 		t.Errorf("answered by configuration %v", by)
 	}
 	stop(t, p)
 }
 
-// waitForJob waits until gearmand says that a worker has a job.
+// waitForJob waits until gearmand reports that a worker has a job.
 func waitForJob(t *testing.T, server string) {
 	nc, err := net.Dial("tcp", server)
 	if err != nil {
@@ -259,17 +260,17 @@ func waitForJob(t *testing.T, server string) {
 	}
 	defer nc.Close()
 	lines := bufio.NewScanner(nc)
-	preforktest.WaitFor(t, "a job under way", func() (running bool) {
+	preforktest.WaitFor(t, "a running job", func() (running bool) {
 		fmt.Fprintln(nc, "status")
 		for lines.Scan() && lines.Text() != "." {
-			// name, jobs, jobs under way, workers
+			// name, jobs, running jobs, workers
 			running = running || strings.HasPrefix(lines.Text(), function+"\t1\t1\t")
 		}
 		return running
 	})
 }
 
-// A job that cannot be done is answered as failed, and the worker goes on.
+// A bad job is answered as failed, and the worker continues.
 func TestBadJob(t *testing.T) {
 	server := gearmand(t)
 	p, _ := pool(t, server, 1, 1)
@@ -291,19 +292,20 @@ func TestBadJob(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := binary.BigEndian.Uint32(header[4:]); got != want {
-			t.Fatalf("gearmand says %d, want %d", got, want)
+			t.Fatalf("packet type %d from gearmand, want %d", got, want)
 		}
 		if _, err := io.CopyN(io.Discard, nc, int64(binary.BigEndian.Uint32(header[8:]))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	answered(t, submitJobs(t, server, 10))
+	waitAnswered(t, startSubmit(t, server, 10))
 	if done := stop(t, p); done != 11 {
-		t.Errorf("its workers did %d jobs, want the bad one and 10", done)
+		t.Errorf("workers did %d jobs, want 11", done)
 	}
 }
 
-// Without gearmand the workers fail, are started again after a pause, and can be stopped; submit says so and ends.
+// Without gearmand, workers fail and are respawned after a delay, and the pool
+// can be stopped. Submit reports the error and exits.
 func TestNoServer(t *testing.T) {
 	server := freeAddress(t)
 	p, _ := pool(t, server, 1, 1)
@@ -311,11 +313,11 @@ func TestNoServer(t *testing.T) {
 	p.Expect(`respawn delayed`)
 	p.Signal(syscall.SIGTERM)
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
-	submit := submitJobs(t, server, 1)
+	submit := startSubmit(t, server, 1)
 	submit.Expect(`connection refused`)
 	if state := submit.Wait(); state.ExitCode() != 1 {
-		t.Errorf("submit ended with %v", state)
+		t.Errorf("submit: %v", state)
 	}
 }

@@ -1,8 +1,14 @@
-// Grpc is a prefork gRPC server: the manager binds the socket, its workers serve, HUP replaces them, and a worker that is
-// told to stop finishes the calls under way and sends its clients elsewhere.
+// Grpc is a prefork gRPC server. The manager binds the socket, its workers
+// serve, and SIGHUP replaces them. A stopping worker finishes the calls in
+// flight and makes its clients connect to another worker.
+//
+// Run it, call it from another terminal, replace the workers, and stop it. PID
+// is the manager's pid, which the first line shows.
 //
 //	go run ./examples/grpc
 //	go run ./examples/grpc -call gopher
+//	kill -HUP PID
+//	kill PID
 package main
 
 import (
@@ -28,7 +34,7 @@ import (
 var (
 	listen  = flag.String("listen", "127.0.0.1:50051", "address to serve on, or to call")
 	workers = flag.Int("workers", runtime.NumCPU(), "number of workers")
-	call    = flag.String("call", "", "be a client, and have this `name` greeted")
+	call    = flag.String("call", "", "call a running server, which greets this `name`")
 )
 
 func main() {
@@ -40,8 +46,8 @@ func main() {
 	pm, err := prefork.New(prefork.Config{
 		MaxWorkers: *workers,
 		TrapSignals: prefork.Signals{
-			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop; so does Ctrl-C
-			syscall.SIGHUP:  {Signal: syscall.SIGTERM}, // reload: workers end, new ones take their place
+			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop, as Ctrl-C does
+			syscall.SIGHUP:  {Signal: syscall.SIGTERM}, // reload: workers exit and are replaced
 		},
 	})
 	if err != nil {
@@ -52,37 +58,53 @@ func main() {
 		log.Fatal(err)
 	}
 	if !prefork.IsWorker() { // main runs in every worker too, up to Run
-		fmt.Printf("serving gRPC on %s with %d workers; the manager's pid is %d\n", ln.Addr(), *workers, os.Getpid())
+		fmt.Printf("serving gRPC on %s with %d workers; the manager's pid is %d\n",
+			ln.Addr(), *workers, os.Getpid())
 	}
 	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
-		srv := grpc.NewServer(grpc.ConnectionTimeout(5 * time.Second)) // who connects and says nothing holds up the end
-		srv.RegisterService(greeter(w), nil)
-		status := health.NewServer()
-		grpc_health_v1.RegisterHealthServer(srv, status)
-		accepting := &listener{Listener: ln}
-		context.AfterFunc(w.Context(), func() { accepting.Close() })
-		if err := srv.Serve(accepting); w.Context().Err() == nil {
-			return err
-		}
-		accepting.taken.Wait()
-		status.Shutdown() // tells those who watch
-		// GracefulStop waits for calls however long they take, and a stream may have no end. This is shorter than
-		// StopTimeout, after which the manager would kill.
-		late := time.AfterFunc(20*time.Second, srv.Stop)
-		defer late.Stop()
-		srv.GracefulStop() // sends GOAWAY, by which clients lose no call: the next goes over a new connection
-		return nil
+		return serve(w, ln)
 	}); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// listener knows when the server has taken what was accepted. GracefulStop alone closes a connection that was accepted a
-// moment before, and its client fails all calls for the second that it waits before it connects again, unless they are
-// made with WaitForReady. Observed under load, in three times ten reloads: 1, 4 and 53,390 calls; none this way.
+// stopTimeout limits GracefulStop, which waits for all calls, even for streams
+// without an end. It should be shorter than Config.StopTimeout, after which the
+// manager kills the worker.
+const stopTimeout = 20 * time.Second
+
+// connectionTimeout limits how long a client that sends nothing delays the
+// exit.
+const connectionTimeout = 5 * time.Second
+
+// serve serves on ln until the worker must stop, and then drains.
+func serve(w *prefork.Worker, ln net.Listener) error {
+	srv := grpc.NewServer(grpc.ConnectionTimeout(connectionTimeout))
+	srv.RegisterService(greeter(w), nil)
+	status := health.NewServer()
+	grpc_health_v1.RegisterHealthServer(srv, status)
+	counted := &listener{Listener: ln}
+	context.AfterFunc(w.Context(), func() { counted.Close() })
+	if err := srv.Serve(counted); w.Context().Err() == nil {
+		return err
+	}
+	counted.unread.Wait()
+	status.Shutdown() // reports NOT_SERVING to the clients that watch the health
+	timeout := time.AfterFunc(stopTimeout, srv.Stop)
+	defer timeout.Stop()
+	srv.GracefulStop() // sends GOAWAY: clients lose no call and open a new connection
+	return nil
+}
+
+// A listener counts the accepted connections from which the server has not
+// read. GracefulStop alone closes a connection that was accepted just before.
+// The client then waits one second before it connects again. During that second
+// it fails all calls that are made without WaitForReady. In three runs of ten
+// reloads under load, 1, 4 and 53,390 calls failed. With this listener none
+// failed.
 type listener struct {
 	net.Listener
-	taken sync.WaitGroup
+	unread sync.WaitGroup
 }
 
 func (l *listener) Accept() (net.Conn, error) {
@@ -90,27 +112,29 @@ func (l *listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.taken.Add(1)
-	return &conn{nc, sync.OnceFunc(l.taken.Done)}, nil
+	l.unread.Add(1)
+	return &conn{nc, sync.OnceFunc(l.unread.Done)}, nil
 }
 
-// conn is taken when the server reads from it: from then on GracefulStop waits for it.
+// A conn reports the first read of the server. GracefulStop waits for a
+// connection only after that read.
 type conn struct {
 	net.Conn
-	taken func()
+	read func()
 }
 
 func (c *conn) Read(b []byte) (int, error) {
-	c.taken()
+	c.read()
 	return c.Conn.Read(b)
 }
 
 func (c *conn) Close() error {
-	c.taken()
+	c.read()
 	return c.Conn.Close()
 }
 
-// greeter is a service written by hand, to do without protoc; as a rule it is generated.
+// greeter returns the description of the service. Usually protoc generates it.
+// Here it is written by hand, so that the example does not need protoc.
 func greeter(w *prefork.Worker) *grpc.ServiceDesc {
 	method := func(pause time.Duration) grpc.MethodHandler {
 		return func(_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
@@ -119,7 +143,8 @@ func greeter(w *prefork.Worker) *grpc.ServiceDesc {
 				return nil, err
 			}
 			time.Sleep(pause)
-			return wrapperspb.String(fmt.Sprintf("hello %s, says worker %d of generation %d", name.Value, w.Slot(), w.Generation())), nil
+			return wrapperspb.String(fmt.Sprintf("hello %s from worker %d of generation %d",
+				name.Value, w.Slot(), w.Generation())), nil
 		}
 	}
 	return &grpc.ServiceDesc{ServiceName: "example.Greeter", HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{

@@ -18,9 +18,11 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"grpc": main}) }
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
-var long = flag.Bool("long", false, "100 reloads, not 10")
+func init() { preforktest.Register("grpc", main) }
+
+var long = flag.Bool("long", false, "do 100 reloads instead of 10")
 
 func start(t *testing.T, workers int) (p *preforktest.Program, address string) {
 	p = preforktest.Start(t, "grpc", "-listen", "127.0.0.1:0", "-workers", fmt.Sprint(workers))
@@ -40,12 +42,48 @@ func connect(t *testing.T, address string) *grpc.ClientConn {
 func TestClient(t *testing.T) {
 	p, address := start(t, 1)
 	client := preforktest.Start(t, "grpc", "-listen", address, "-call", "gopher")
-	client.Expect(`^hello gopher, says worker 0 of generation 1$`)
+	client.Expect(`^hello gopher from worker 0 of generation 1$`)
 	p.Signal(syscall.SIGTERM)
-	ended(t, p)
+	waitExit(t, p)
 }
 
-// Reload after reload fails no call: short and slow ones over connections that are kept, and each over its own.
+// A load is the state that the clients share.
+type load struct {
+	t            *testing.T
+	address      string
+	clients      sync.WaitGroup
+	done, failed atomic.Int64
+	stop         atomic.Bool
+}
+
+// start starts n clients that call the method until stop. If perCall is set,
+// each call has its own connection.
+func (l *load) start(n int, method string, perCall bool) {
+	for range n {
+		conn := connect(l.t, l.address)
+		l.clients.Go(func() { l.client(conn, method, perCall) })
+	}
+}
+
+func (l *load) client(conn *grpc.ClientConn, method string, perCall bool) {
+	defer func() { conn.Close() }()
+	for !l.stop.Load() {
+		greeting, err := greet(conn, method, "you")
+		if err != nil || !strings.HasPrefix(greeting, "hello you from ") {
+			if l.failed.Add(1) <= 10 {
+				l.t.Errorf("%q, %v", greeting, err)
+			}
+		}
+		l.done.Add(1)
+		if perCall {
+			conn.Close()
+			conn = connect(l.t, l.address)
+		}
+	}
+}
+
+// Repeated reloads fail no call. The calls are short and slow ones on
+// persistent connections, and short ones that each have a connection.
 func TestReloadsUnderLoad(t *testing.T) {
 	reloads := 10
 	if *long {
@@ -53,46 +91,27 @@ func TestReloadsUnderLoad(t *testing.T) {
 	}
 	const workers = 3
 	p, address := start(t, workers)
-	var wg sync.WaitGroup
-	var done, failed atomic.Int64
-	var stop atomic.Bool
-	clients := func(n int, method string, fresh bool) {
-		for range n {
-			conn := connect(t, address)
-			wg.Go(func() {
-				defer func() { conn.Close() }()
-				for !stop.Load() {
-					if greeting, err := greet(conn, method, "you"); err != nil || !strings.HasPrefix(greeting, "hello you, ") {
-						if failed.Add(1) <= 10 {
-							t.Errorf("%q, %v", greeting, err)
-						}
-					}
-					done.Add(1)
-					if fresh {
-						conn.Close()
-						conn = connect(t, address)
-					}
-				}
-			})
-		}
-	}
-	clients(6, "Greet", false)
-	clients(3, "Greet", true)
-	clients(3, "GreetSlowly", false)
+	l := &load{t: t, address: address}
+	l.start(6, "Greet", false)
+	l.start(3, "Greet", true)
+	l.start(3, "GreetSlowly", false)
 	for range reloads {
 		p.Signal(syscall.SIGHUP)
 		p.ExpectN(workers, `worker ready`)
-		served := done.Load()
-		preforktest.WaitFor(t, "100 calls served by the new workers", func() bool { return done.Load() >= served+100 })
+		before := l.done.Load()
+		preforktest.WaitFor(t, "100 calls served by the new workers", func() bool {
+			return l.done.Load() >= before+100
+		})
 	}
-	stop.Store(true)
-	wg.Wait()
+	l.stop.Store(true)
+	l.clients.Wait()
 	p.Signal(syscall.SIGTERM)
-	ended(t, p)
-	t.Logf("%d reloads: %d calls, %d failed", reloads, done.Load(), failed.Load())
+	waitExit(t, p)
+	t.Logf("%d reloads: %d calls, %d failed", reloads, l.done.Load(), l.failed.Load())
 }
 
-// What is under way when the manager is told to stop is finished first, and those who watch the health are told.
+// A stopping manager finishes the calls in flight, and clients that watch the
+// health are notified.
 func TestStop(t *testing.T) {
 	p, address := start(t, 1)
 	conn := connect(t, address)
@@ -109,7 +128,7 @@ func TestStop(t *testing.T) {
 		return response.Status
 	}
 	if got := health(); got != grpc_health_v1.HealthCheckResponse_SERVING {
-		t.Errorf("it is %v", got)
+		t.Errorf("health %v", got)
 	}
 	slow, err := conn.NewStream(t.Context(), new(grpc.StreamDesc), "/example.Greeter/GreetSlowly")
 	if err != nil {
@@ -118,25 +137,27 @@ func TestStop(t *testing.T) {
 	if err := slow.SendMsg(wrapperspb.String("you")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := greet(conn, "Greet", "you"); err != nil { // was sent behind the slow one, so the worker has that too
+	// Sent after the slow call: the response shows that the worker has both.
+	if _, err := greet(conn, "Greet", "you"); err != nil {
 		t.Fatal(err)
 	}
 	p.Signal(syscall.SIGTERM)
 	if got := health(); got != grpc_health_v1.HealthCheckResponse_NOT_SERVING {
-		t.Errorf("when it stops it is %v", got)
+		t.Errorf("health while stopping: %v", got)
 	}
 	if err := slow.RecvMsg(new(wrapperspb.StringValue)); err != nil {
-		t.Errorf("the call under way: %v", err)
+		t.Errorf("call in flight: %v", err)
 	}
-	conn.Close() // ends the watch, which has no end by itself
-	ended(t, p)
+	conn.Close() // ends the watch, which would have no end
+	waitExit(t, p)
 }
 
-// ended waits for the end of the program, and checks that its workers ended well too.
-func ended(t *testing.T, p *preforktest.Program) {
+// waitExit waits for the exit of the program. It fails the test if the program
+// or a worker has failed.
+func waitExit(t *testing.T, p *preforktest.Program) {
 	t.Helper()
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 	for _, line := range p.Lines() {
 		if strings.Contains(line, "worker failed") || strings.Contains(line, "worker killed") {

@@ -1,7 +1,15 @@
-// Http is a prefork HTTP server: the manager binds the socket and reads the configuration, its workers serve, and HUP
-// replaces them with workers that have the new configuration.
+// Http is a prefork HTTP server. The manager binds the socket and reads the
+// configuration, and its workers serve. SIGHUP replaces them with workers that
+// have the new configuration.
+//
+// Run it and send a request. Then edit the configuration, replace the workers
+// and stop the program. PID is the manager's pid, which the first line shows.
 //
 //	go run ./examples/http
+//	curl http://127.0.0.1:8080/
+//	edit examples/http/config.json
+//	kill -HUP PID
+//	kill PID
 package main
 
 import (
@@ -28,7 +36,7 @@ var (
 	config  = flag.String("config", "examples/http/config.json", "configuration, read again on HUP")
 )
 
-// Config is what the manager reads and every worker gets.
+// Config is read by the manager and passed to every worker.
 type Config struct{ Greeting string }
 
 func main() {
@@ -36,8 +44,8 @@ func main() {
 	pm, err := prefork.New(prefork.Config{
 		MaxWorkers: *workers,
 		TrapSignals: prefork.Signals{
-			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop; so does Ctrl-C
-			syscall.SIGHUP:  {Signal: syscall.SIGTERM}, // reload: workers end, new ones take their place
+			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop, as Ctrl-C does
+			syscall.SIGHUP:  {Signal: syscall.SIGTERM}, // reload: workers exit and are replaced
 		},
 		Reload: readConfig,
 	})
@@ -49,10 +57,7 @@ func main() {
 		log.Fatal(err)
 	}
 	if !prefork.IsWorker() { // main runs in every worker too, up to Run
-		fmt.Printf("serving on http://%s with %d workers; the manager's pid is %d\n", ln.Addr(), *workers, os.Getpid())
-		fmt.Printf("try:  curl http://%s/\n", ln.Addr())
-		fmt.Printf("      edit %s, then  kill -HUP %d\n", *config, os.Getpid())
-		fmt.Printf("      kill %d, or Ctrl-C: requests under way are finished first (try /slow)\n", os.Getpid())
+		help(ln.Addr().String())
 	}
 	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
 		var c Config
@@ -65,8 +70,18 @@ func main() {
 	}
 }
 
-// readConfig runs in the manager. What it returns is handed to the workers that come after it; when it fails, the
-// workers that there are go on as they are.
+func help(address string) {
+	pid := os.Getpid()
+	fmt.Printf("serving on http://%s with %d workers; the manager's pid is %d\n", address, *workers, pid)
+	fmt.Printf("try:  curl http://%s/\n", address)
+	fmt.Printf("      edit %s, then  kill -HUP %d\n", *config, pid)
+	fmt.Printf("      kill %d, or Ctrl-C: requests in flight are finished first (try /slow)\n", pid)
+}
+
+// readConfig runs in the manager. It should check the configuration, because
+// the workers receive it without another check. Its result is passed to the
+// workers that start after it. If it fails, the workers keep running as they
+// are.
 func readConfig() ([]byte, error) {
 	data, err := os.ReadFile(*config)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -81,11 +96,12 @@ func readConfig() ([]byte, error) {
 func handler(w *prefork.Worker, c Config) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", func(rw http.ResponseWriter, _ *http.Request) {
-		fmt.Fprintf(rw, "%s from worker %d of generation %d, pid %d\n", c.Greeting, w.Slot(), w.Generation(), os.Getpid())
+		fmt.Fprintf(rw, "%s from worker %d of generation %d, pid %d\n",
+			c.Greeting, w.Slot(), w.Generation(), os.Getpid())
 	})
 	mux.HandleFunc("/slow", func(rw http.ResponseWriter, _ *http.Request) {
 		time.Sleep(time.Second)
-		fmt.Fprintln(rw, "slow, and not cut off")
+		fmt.Fprintln(rw, "slow response, complete")
 	})
 	return mux
 }

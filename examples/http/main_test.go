@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,18 +19,21 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"http": main}) }
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
-var long = flag.Bool("long", false, "100 reloads, not 10")
+func init() { preforktest.Register("http", main) }
 
-// start runs the example with a configuration of its own, on a port that is free.
+var long = flag.Bool("long", false, "do 100 reloads instead of 10")
+
+// start runs the example with its own configuration, on a free port.
 func start(t *testing.T, workers int) (p *preforktest.Program, address, config string) {
 	config = filepath.Join(t.TempDir(), "config.json")
 	write(t, config, `{"Greeting": "good morning"}`)
-	p = preforktest.Start(t, "http", "-listen", "127.0.0.1:0", "-workers", fmt.Sprint(workers), "-config", config)
+	p = preforktest.Start(t, "http", "-listen", "127.0.0.1:0",
+		"-workers", fmt.Sprint(workers), "-config", config)
 	got := p.Expect(`^serving on http://(\S+) with \d+ workers; the manager's pid is (\d+)$`)
 	if got[2] != fmt.Sprint(p.PID()) {
-		t.Errorf("it says that its pid is %s, and has %d", got[2], p.PID())
+		t.Errorf("printed pid %s, want %d", got[2], p.PID())
 	}
 	p.ExpectN(workers, `worker ready`)
 	return p, got[1], config
@@ -57,61 +61,64 @@ func get(t *testing.T, url string) string {
 	return string(body)
 }
 
-// A user's first minutes: it serves, takes a new configuration, refuses a broken one, finishes what is under way.
+// The example serves, reloads its configuration, rejects a broken one, and
+// finishes a request in flight when it stops.
 func TestReloadAndStop(t *testing.T) {
 	p, address, config := start(t, 2)
-	if got := get(t, "http://"+address); !strings.HasPrefix(got, "good morning from worker ") || !strings.Contains(got, " of generation 1,") {
-		t.Errorf("it says %q", got)
+	if got := get(t, "http://"+address); !strings.HasPrefix(got, "good morning from worker ") ||
+		!strings.Contains(got, " of generation 1,") {
+		t.Errorf("response %q", got)
 	}
 	write(t, config, `{"Greeting": "good night"}`)
 	p.Signal(syscall.SIGHUP)
 	p.ExpectN(2, `worker ready.* gen=2`)
 	if got := get(t, "http://"+address); !strings.HasPrefix(got, "good night ") {
-		t.Errorf("after HUP it says %q", got)
+		t.Errorf("response after HUP: %q", got)
 	}
 	write(t, config, `{"Greeting": oops`)
 	p.Signal(syscall.SIGHUP)
 	p.Expect(`reload failed, keeping workers.*invalid character 'o'`)
 	if got := get(t, "http://"+address); !strings.HasPrefix(got, "good night ") {
-		t.Errorf("after a broken configuration it says %q", got)
+		t.Errorf("response after a broken configuration: %q", got)
 	}
 	slow := make(chan string)
 	go func() { slow <- get(t, "http://"+address+"/slow") }()
-	waitForConnections(t, p)
+	waitForConnection(t, p)
 	p.Signal(syscall.SIGTERM)
-	if got := <-slow; got != "slow, and not cut off\n" {
-		t.Errorf("the request under way was answered %q", got)
+	if got := <-slow; got != "slow response, complete\n" {
+		t.Errorf("response to the request in flight: %q", got)
 	}
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 }
 
-// waitForConnections waits until a worker has a connection, which is when the slow request has been accepted.
-func waitForConnections(t *testing.T, p *preforktest.Program) {
+// waitForConnection waits until a worker has accepted a connection.
+func waitForConnection(t *testing.T, p *preforktest.Program) {
 	preforktest.WaitFor(t, "a worker with a connection", func() bool {
 		workers, err := preforktest.Children(p.PID())
 		if err != nil {
-			preforktest.Skipf(t, "connections cannot be counted here: %v", err)
+			preforktest.Skipf(t, "cannot count connections: %v", err)
 		}
-		for _, w := range workers {
-			// A worker that serves nobody has two sockets: to its manager, and the one it listens on.
-			fds, _ := preforktest.Descriptors(w.PID)
-			n := 0
-			for _, what := range fds {
-				if strings.HasPrefix(what, "socket:") {
-					n++
-				}
-			}
-			if n > 2 {
-				return true
-			}
-		}
-		return false
+		// A worker without connections has two sockets: one to the manager, and
+		// the listening socket.
+		return slices.ContainsFunc(workers, func(w preforktest.Proc) bool { return sockets(w.PID) > 2 })
 	})
 }
 
-// Under load from clients that never retry, on new connections and on kept ones, reload after reload loses no request.
+// sockets returns the number of sockets of a process.
+func sockets(pid int) (n int) {
+	fds, _ := preforktest.Descriptors(pid)
+	for _, name := range fds {
+		if strings.HasPrefix(name, "socket:") {
+			n++
+		}
+	}
+	return n
+}
+
+// Repeated reloads under load lose no request. The clients never retry, and use
+// new and persistent connections.
 func TestReloadsUnderLoad(t *testing.T) {
 	reloads := 10
 	if *long {
@@ -119,17 +126,21 @@ func TestReloadsUnderLoad(t *testing.T) {
 	}
 	p, address, _ := start(t, 3)
 	began := time.Now()
-	clients := loadgen.Start(loadgen.Config{Network: "tcp", Address: address, KeepAlive: 6, Fresh: 3, MaxTime: 5 * time.Minute})
+	clients := loadgen.Start(loadgen.Config{
+		Network: "tcp", Address: address, KeepAlive: 6, Fresh: 3, MaxTime: 5 * time.Minute,
+	})
 	for range reloads {
 		p.Signal(syscall.SIGHUP)
 		p.ExpectN(3, `worker ready`)
 		served := clients.Result().OK
-		preforktest.WaitFor(t, "100 requests served by the new workers", func() bool { return clients.Result().OK >= served+100 })
+		preforktest.WaitFor(t, "100 requests served by the new workers", func() bool {
+			return clients.Result().OK >= served+100
+		})
 	}
 	result := clients.Stop()
 	p.Signal(syscall.SIGTERM)
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 	t.Logf("%d reloads in %v: %v", reloads, time.Since(began).Round(time.Millisecond), result)
 	if result.Failed > 0 || result.OK < 100*reloads {

@@ -15,17 +15,22 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"limits": main}) }
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
-// start runs the example on a port that is free, and returns what its two workers say that they have.
-func start(t *testing.T, args ...string) (p *preforktest.Program, url string, have [][]string) {
+func init() { preforktest.Register("limits", main) }
+
+// start runs the example on a free port, and returns the limits that its two
+// workers print.
+func start(t *testing.T, args ...string) (p *preforktest.Program, url string, workers [][]string) {
+	needNice(t)
 	p = preforktest.Start(t, "limits", append([]string{"-listen", "127.0.0.1:0"}, args...)...)
 	url = p.Expect(`^serving on (http://\S+) with 2 workers$`)[1]
 	p.Expect(fmt.Sprintf(`kill %d, or Ctrl-C$`, p.PID()))
-	return p, url, p.ExpectN(2, worker)
+	return p, url, p.ExpectN(2, workerLine)
 }
 
-const worker = `^worker (\d): pid (\d+), uid (\d+), nice (-?\d+), core files of 0 bytes, GOMAXPROCS 1(.*)$`
+const workerLine = `^worker (\d): pid (\d+), uid (\d+), nice (-?\d+), ` +
+	`core files of 0 bytes, GOMAXPROCS 1(.*)$`
 
 func get(url string) (string, error) {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
@@ -41,50 +46,60 @@ func get(url string) (string, error) {
 func stop(t *testing.T, p *preforktest.Program) {
 	p.Signal(syscall.SIGTERM)
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
+	}
+}
+
+// needNice skips the test if the example cannot set the nice value of its
+// workers.
+func needNice(t *testing.T) {
+	if nice := niceValue(); nice > workerNice && os.Geteuid() != 0 {
+		preforktest.Skipf(t, "needs root or a nice value of at most %d: run the tests without nice (%d)",
+			workerNice, nice)
 	}
 }
 
 func linuxOnly(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		preforktest.Skipf(t, "only Linux can do this")
+		preforktest.Skipf(t, "needs Linux")
 	}
 }
 
 func TestResources(t *testing.T) {
-	p, url, have := start(t)
-	for _, w := range have {
+	p, url, workers := start(t)
+	for _, w := range workers {
 		if w[4] != "5" {
 			t.Errorf("nice %s, not 5", w[4])
 		}
-		// On a machine of one CPU, both have that.
-		if runtime.GOOS == "linux" && (!strings.Contains(w[5], ", NoNewPrivs 1") || strings.ContainsAny(w[5][strings.Index(w[5], "Cpus"):], "-,")) {
-			t.Errorf("it has %q", w[5])
+		// Each worker has one CPU. On a machine with one CPU, both have the
+		// same.
+		if runtime.GOOS == "linux" && (!strings.Contains(w[5], ", NoNewPrivs 1") ||
+			strings.ContainsAny(w[5][strings.Index(w[5], "Cpus"):], "-,")) {
+			t.Errorf("limits %q", w[5])
 		}
 	}
-	if got, err := get(url); err != nil || !strings.Contains(got, "nice 5, core files of 0 bytes, GOMAXPROCS 1") {
-		t.Errorf("it says %q, %v", got, err)
+	const want = "nice 5, core files of 0 bytes, GOMAXPROCS 1"
+	if got, err := get(url); err != nil || !strings.Contains(got, want) {
+		t.Errorf("response %q, %v", got, err)
 	}
 	stop(t, p)
 }
 
 func TestUserAndChroot(t *testing.T) {
 	linuxOnly(t)
-	if os.Getuid() != 0 {
-		preforktest.Skipf(t, "only root can have workers of another user, in a directory that is their root")
-	}
+	preforktest.NeedRoot(t)
 	root := preforktest.TempDir(t)
 	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	p, url, have := start(t, "-user", "nobody", "-chroot", root)
-	for _, w := range have {
+	p, url, workers := start(t, "-user", "nobody", "-chroot", root)
+	for _, w := range workers {
 		if w[3] == "0" || w[5] != "" {
-			t.Errorf("uid %s; of /proc it sees %q", w[3], w[5])
+			t.Errorf("uid %s, limits read from /proc: %q", w[3], w[5])
 		}
 	}
-	if got, err := get(url); err != nil || !strings.Contains(got, "uid "+have[0][3]) {
-		t.Errorf("it says %q, %v", got, err)
+	if got, err := get(url); err != nil || !strings.Contains(got, "uid "+workers[0][3]) {
+		t.Errorf("response %q, %v", got, err)
 	}
 	stop(t, p)
 }
@@ -92,31 +107,32 @@ func TestUserAndChroot(t *testing.T) {
 func TestHang(t *testing.T) {
 	p, url, _ := start(t)
 	if got, err := get(url + "/hang"); err == nil {
-		t.Errorf("answered: %q", got)
+		t.Errorf("response of a hanging worker: %q", got)
 	}
 	p.Expect(`^goroutine \d+ `) // its stacks
 	p.Expect(`worker gone .*reason=stuck status="exit code 2"`)
-	p.Expect(worker)
+	p.Expect(workerLine)
 	stop(t, p)
 }
 
 func TestLeak(t *testing.T) {
 	linuxOnly(t)
 	p, url, _ := start(t)
-	for range 7 { // one of two workers has 4 × 32 MiB then
-		if got, err := get(url + "/leak"); err != nil || !strings.HasSuffix(got, " MiB more\n") {
-			t.Fatalf("it says %q, %v", got, err)
+	for range 7 { // so that one of two workers has at least 4 × 32 MiB
+		if got, err := get(url + "/leak"); err != nil || !strings.HasSuffix(got, " MiB\n") {
+			t.Fatalf("response %q, %v", got, err)
 		}
 	}
-	p.Expect(`worker gone .*reason=recycled`) // its replacement is ready before that
+	p.Expect(`worker gone .*reason=recycled`) // after its replacement is ready
 	stop(t, p)
 }
 
 func TestCrashLoop(t *testing.T) {
+	needNice(t)
 	p := preforktest.Start(t, "limits", "-listen", "127.0.0.1:0", "-broken")
 	p.Expect(`crash loop, shutting down`)
-	p.Expect(`prefork: crash loop$`)
+	p.Expect(`prefork: crash loop: 4 failures in 30s$`)
 	if state := p.Wait(); state.ExitCode() != 1 {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 }

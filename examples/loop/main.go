@@ -1,7 +1,12 @@
-// Loop is the bare form, Parallel::Prefork's `$pm->start and next`: Start returns true in the manager and false in a
-// worker, and what happens after a signal is up to a few plain lines of main.
+// Loop shows the basic form, Parallel::Prefork's `$pm->start and next`. Start
+// returns true in the manager and false in a worker, and main itself decides
+// how to handle a signal.
+//
+// Run it, replace the workers, and stop it. PID is shown in its first line.
 //
 //	go run ./examples/loop
+//	kill -HUP PID
+//	kill PID
 package main
 
 import (
@@ -17,7 +22,7 @@ import (
 
 func main() {
 	pm, err := prefork.New(prefork.Config{MaxWorkers: 3, TrapSignals: prefork.Signals{
-		syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop; so does Ctrl-C
+		syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop, as Ctrl-C does
 		syscall.SIGHUP:  {Signal: syscall.SIGTERM}, // replace the workers
 	}})
 	if err != nil {
@@ -35,16 +40,16 @@ func main() {
 		pm.Finish(0)
 	}
 	pm.WaitAllChildren(context.Background())
-	fmt.Println("manager: all workers are gone")
+	fmt.Println("manager: all workers have exited")
 }
 
 func work(w *prefork.Worker) {
-	ctx := w.Context() // from here on the stop signal ends ctx, and no longer the process
+	ctx := w.Context() // from now on the stop signal ends ctx instead of the process
 	for n := 1; ; n++ {
 		fmt.Printf("worker %d of generation %d: step %d\n", w.Slot(), w.Generation(), n)
 		select {
 		case <-time.After(time.Second):
-		case <-ctx.Done(): // told to stop, or the manager died
+		case <-ctx.Done(): // the worker must stop, or the manager died
 			fmt.Printf("worker %d of generation %d: stops\n", w.Slot(), w.Generation())
 			return
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"os/exec"
 	"sync/atomic"
 	"syscall"
@@ -17,19 +16,21 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"perl": main}) }
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
-// start runs the example on a port that is free. Without Starlet the test is skipped, but not in CI.
+func init() { preforktest.Register("perl", main) }
+
+// start runs the example on a free port. It skips the test if Starlet is not
+// installed.
 func start(t *testing.T, workers int) (p *preforktest.Program, address string) {
-	p = preforktest.New(t, "perl", "-listen", "127.0.0.1:0", "-workers", fmt.Sprint(workers), "-app", "app.psgi")
-	if out, err := exec.Command("sh", "-c", "command -v plackup && perl -MPlack::Handler::Starlet -e 1").CombinedOutput(); err != nil {
-		const missing = "needs Starlet (Debian: apt-get install starlet): %v\n%s"
-		if os.Getenv("CI") == "true" {
-			t.Fatalf(missing, err, out)
-		}
-		preforktest.Skipf(t, missing, err, out)
+	const install = "Debian: apt-get install starlet"
+	preforktest.NeedCommand(t, "plackup", install)
+	perl := preforktest.NeedCommand(t, "perl", install)
+	if err := exec.Command(perl, "-MPlack::Handler::Starlet", "-e", "1").Run(); err != nil {
+		preforktest.Missingf(t, "Starlet is not installed: %s", install)
 	}
-	p.Start()
+	p = preforktest.Start(t, "perl", "-listen", "127.0.0.1:0",
+		"-workers", fmt.Sprint(workers), "-app", "app.psgi")
 	return p, p.Expect(`^serving on http://(\S+)$`)[1]
 }
 
@@ -47,29 +48,40 @@ func get(url string) string {
 	return string(body)
 }
 
-// Ten times all workers are replaced under load from clients that never retry, and no request is lost.
-func TestReloadsUnderLoad(t *testing.T) {
-	p, address := start(t, 3)
-	var latest atomic.Int64 // the newest generation that has answered
-	began := time.Now()
-	clients := loadgen.Start(loadgen.Config{
-		Network: "tcp", Address: address, KeepAlive: 3, Fresh: 3, Timeout: 30 * time.Second, MaxTime: 5 * time.Minute,
+// startLoad starts clients that never retry. They store the newest generation
+// that has responded in latest.
+func startLoad(address string, latest *atomic.Int64) *loadgen.Load {
+	return loadgen.Start(loadgen.Config{
+		Network: "tcp", Address: address, KeepAlive: 3, Fresh: 3,
+		Timeout: 30 * time.Second, MaxTime: 5 * time.Minute,
 		Check: func(status int, body []byte) error {
 			var generation int64
-			if _, err := fmt.Sscanf(string(body), "Perl of generation %d,", &generation); err != nil || status != http.StatusOK {
+			if !scan(string(body), "Perl of generation %d,", &generation) || status != http.StatusOK {
 				return fmt.Errorf("status %d, %q", status, body)
 			}
-			if now := latest.Load(); generation > now {
-				latest.CompareAndSwap(now, generation)
+			if old := latest.Load(); generation > old {
+				latest.CompareAndSwap(old, generation)
 			}
 			return nil
 		},
 	})
+}
+
+// Ten reloads under load lose no request.
+func TestReloadsUnderLoad(t *testing.T) {
+	p, address := start(t, 3)
+	var latest atomic.Int64
+	began := time.Now()
+	clients := startLoad(address, &latest)
 	const reloads = 10
 	for generation := int64(1); generation <= 1+reloads; generation++ {
-		preforktest.WaitFor(t, fmt.Sprint("an answer of generation ", generation), func() bool { return latest.Load() >= generation })
+		preforktest.WaitFor(t, fmt.Sprint("a response of generation ", generation), func() bool {
+			return latest.Load() >= generation
+		})
 		served := clients.Result().OK
-		preforktest.WaitFor(t, "100 requests more", func() bool { return clients.Result().OK >= served+100 })
+		preforktest.WaitFor(t, "100 more requests", func() bool {
+			return clients.Result().OK >= served+100
+		})
 		if generation <= reloads {
 			p.Signal(syscall.SIGHUP)
 		}
@@ -79,7 +91,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 	if result.Failed > 0 {
 		t.Errorf("%d of %d requests failed: %v", result.Failed, result.OK+result.Failed, result.Errors)
 	}
-	preforktest.WaitFor(t, "workers with nothing to do sleep", func() bool {
+	preforktest.WaitFor(t, "idle workers that sleep", func() bool {
 		workers, err := preforktest.Children(p.PID())
 		asleep := 0
 		for _, w := range workers {
@@ -91,37 +103,39 @@ func TestReloadsUnderLoad(t *testing.T) {
 	})
 	p.Signal(syscall.SIGTERM)
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 }
 
-// The only worker is told to stop: it finishes its request, and who waits in the queue is served by the next one.
+// A stopping worker finishes its request, and its replacement serves a
+// connection in the accept queue.
 func TestQueueOutlivesTheWorker(t *testing.T) {
 	p, address := start(t, 1)
 	slow, queued := make(chan string), make(chan string)
-	ask := func(path string, answer chan string) { answer <- get("http://" + address + path) }
-	go ask("/slow", slow)
-	p.Expect(`^a slow request begins$`)
-	go ask("/", queued)
+	request := func(path string, response chan string) { response <- get("http://" + address + path) }
+	go request("/slow", slow)
+	p.Expect(`^slow request begins$`)
+	go request("/", queued)
 	p.Signal(syscall.SIGHUP)
-	if got := <-slow; got != "slow, and not cut off\n" {
-		t.Errorf("the request under way was answered %q", got)
+	if got := <-slow; got != "slow response, complete\n" {
+		t.Errorf("response to the request in flight: %q", got)
 	}
 	var pid int
 	if got := <-queued; !scan(got, "Perl of generation 2, pid %d\n", &pid) {
-		t.Errorf("the request that waited was answered %q", got)
+		t.Errorf("response to the request in the queue: %q", got)
 	}
-	go ask("/slow", slow)
-	p.Expect(`^a slow request begins$`)
+	go request("/slow", slow)
+	p.Expect(`^slow request begins$`)
 	p.Signal(syscall.SIGTERM)
-	if got := <-slow; got != "slow, and not cut off\n" {
-		t.Errorf("the last request was answered %q", got)
+	if got := <-slow; got != "slow response, complete\n" {
+		t.Errorf("response to the last request: %q", got)
 	}
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 }
 
+// scan reports whether text has the format, and stores its values.
 func scan(text, format string, into ...any) bool {
 	n, err := fmt.Sscanf(text, format, into...)
 	return err == nil && n == len(into)

@@ -1,7 +1,14 @@
-// Pools is one program with two pools of workers: web takes jobs by HTTP and lays them into a directory, queue does
-// them. Each pool is a Manager with a name and a signal table of its own, in a goroutine of its own.
+// Pools is one program with two pools of workers. The pool web accepts jobs
+// over HTTP and stores them in a directory, and the pool queue does them. Each
+// pool is a Manager with its own name and signal table, in its own goroutine.
+//
+// Run it, submit a job that sleeps for two seconds, replace the workers, and
+// stop the program. PID is the manager's pid, which the program prints.
 //
 //	go run ./examples/pools
+//	curl -d 2s http://127.0.0.1:8080/
+//	kill -HUP PID
+//	kill PID
 package main
 
 import (
@@ -24,17 +31,17 @@ import (
 
 var (
 	listen = flag.String("listen", "127.0.0.1:8080", "address to serve on")
-	hup    = flag.String("hup", "web,queue", "the pools whose workers a HUP replaces")
+	hup    = flag.String("hup", "web,queue", "pools whose workers HUP replaces")
 )
 
 func main() {
 	flag.Parse()
 	web, queue := manager("web"), manager("queue")
-	ln, err := web.Listen("tcp", *listen) // in a worker of queue: a listener to which nobody connects
+	ln, err := web.Listen("tcp", *listen) // in a worker of queue: a listener without connections
 	if err != nil {
 		log.Fatal(err)
 	}
-	if !prefork.IsWorker() { // main runs in every worker of both pools too, up to Run
+	if !prefork.IsWorker() { // main runs in every worker of both pools, up to Run
 		dir, err := os.MkdirTemp("", "prefork-jobs-")
 		if err != nil {
 			log.Fatal(err)
@@ -42,20 +49,23 @@ func main() {
 		defer os.RemoveAll(dir)
 		web.Pass([]byte(dir))
 		queue.Pass([]byte(dir))
-		fmt.Printf("serving on http://%s, jobs lie in %s\n", ln.Addr(), dir)
-		fmt.Printf("try:  curl -d 2s http://%s/    a job that takes two seconds\n", ln.Addr())
+		fmt.Printf("serving on http://%s, jobs are in %s\n", ln.Addr(), dir)
+		fmt.Printf("try:  curl -d 2s http://%s/    a job of two seconds\n", ln.Addr())
 		fmt.Printf("      kill -HUP %[1]d    kill %[1]d, or Ctrl-C\n", os.Getpid())
 	}
 	var both sync.WaitGroup
 	both.Go(func() {
-		run(web, func(w *prefork.Worker) error { return preforkhttp.Serve(w, ln, &http.Server{Handler: takeJobs(w)}) })
+		run(web, func(w *prefork.Worker) error {
+			return preforkhttp.Serve(w, ln, &http.Server{Handler: acceptJobs(w)})
+		})
 	})
-	both.Go(func() { run(queue, doJobs) }) // in a worker only the Run of its own pool does anything
+	both.Go(func() { run(queue, doJobs) }) // in a worker, only the Run of its pool does anything
 	both.Wait()
 }
 
 func manager(name string) *prefork.Manager {
-	table := prefork.Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}} // both pools stop; so they do on Ctrl-C
+	// SIGTERM stops both pools, as Ctrl-C does.
+	table := prefork.Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}}
 	if strings.Contains(*hup, name) {
 		table[syscall.SIGHUP] = prefork.Forward{Signal: syscall.SIGTERM}
 	}
@@ -72,8 +82,9 @@ func run(pm *prefork.Manager, work func(*prefork.Worker) error) {
 	}
 }
 
-// takeJobs is what a worker of web does: the body of each request becomes a file, complete once it is called *.job.
-func takeJobs(w *prefork.Worker) http.Handler {
+// acceptJobs returns the handler of the pool web, which stores the body of each
+// request in a file. It renames the file to *.job when it is complete.
+func acceptJobs(w *prefork.Worker) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		f, err := os.CreateTemp(string(w.Passed()), "*.new")
 		if err == nil {
@@ -87,11 +98,12 @@ func takeJobs(w *prefork.Worker) http.Handler {
 			http.Error(rw, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		fmt.Fprintf(rw, "web worker %d took job %s\n", w.Slot(), name(f.Name()))
+		fmt.Fprintf(rw, "web worker %d accepted job %s\n", w.Slot(), name(f.Name()))
 	})
 }
 
-// doJobs is what a worker of queue does: one job after another, each to its end also when it is told to stop.
+// doJobs is the work of the pool queue. It does one job after another. A
+// stopping worker finishes its job.
 func doJobs(w *prefork.Worker) error {
 	for ctx := w.Context(); ctx.Err() == nil; {
 		job := next(string(w.Passed()), w.Slot())
@@ -105,7 +117,7 @@ func doJobs(w *prefork.Worker) error {
 		fmt.Printf("queue worker %d begins job %s\n", w.Slot(), name(job))
 		text, _ := os.ReadFile(job)
 		pause, _ := time.ParseDuration(string(text))
-		time.Sleep(pause) // all the work that there is
+		time.Sleep(pause) // simulates the work
 		fmt.Printf("queue worker %d did job %s\n", w.Slot(), name(job))
 		if err := os.Remove(job); err != nil {
 			return err
@@ -114,17 +126,19 @@ func doJobs(w *prefork.Worker) error {
 	return nil
 }
 
-// next takes a job by giving it the slot's name, which one worker alone can do. First comes a job that has the name
-// already: the worker that had the slot before was killed at it.
+// next claims a job for the slot and returns its file, or "" if there is none.
+// It renames the file after the slot, which succeeds in only one worker. If a
+// file of that name exists, the previous worker of the slot was killed during
+// the job, so next returns it first.
 func next(dir string, slot int) string {
-	mine := fmt.Sprint(".slot", slot)
-	if left, _ := filepath.Glob(filepath.Join(dir, "*"+mine)); len(left) > 0 {
-		return left[0]
+	suffix := fmt.Sprint(".slot", slot)
+	if unfinished, _ := filepath.Glob(filepath.Join(dir, "*"+suffix)); len(unfinished) > 0 {
+		return unfinished[0]
 	}
 	jobs, _ := filepath.Glob(filepath.Join(dir, "*.job"))
 	for _, job := range jobs {
-		if os.Rename(job, job+mine) == nil {
-			return job + mine
+		if os.Rename(job, job+suffix) == nil {
+			return job + suffix
 		}
 	}
 	return ""

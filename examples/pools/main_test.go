@@ -8,6 +8,8 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,59 +19,63 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"pools": main}) }
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
-// pools is the example as it runs, and what the test knows of it.
+func init() { preforktest.Register("pools", main) }
+
+// pools is the running example and its state as the test knows it.
 type pools struct {
 	*preforktest.Program
 	t    *testing.T
 	url  string
-	dir  string         // of jobs
-	pids map[string]int // of the workers that are ready, by pool and slot: "web 0"
+	dir  string         // with the jobs
+	pids map[string]int // of the ready workers, by pool and slot such as "web 0"
 }
 
 func start(t *testing.T, hup string) *pools {
-	p := &pools{Program: preforktest.Start(t, "pools", "-listen", "127.0.0.1:0", "-hup", hup), t: t, pids: make(map[string]int)}
-	got := p.Expect(`^serving on (http://\S+), jobs lie in (\S+)$`)
+	program := preforktest.Start(t, "pools", "-listen", "127.0.0.1:0", "-hup", hup)
+	p := &pools{Program: program, t: t, pids: make(map[string]int)}
+	got := p.Expect(`^serving on (http://\S+), jobs are in (\S+)$`)
 	p.url, p.dir = got[1], got[2]
-	p.ready(4, `pool=(web|queue) slot=(\d) gen=1`)
+	p.awaitReady(4, `pool=(web|queue) slot=(\d) gen=1`)
 	if len(p.pids) != 4 {
-		t.Fatalf("at the start these are ready: %v", p.pids)
+		t.Fatalf("ready at the start: %v", p.pids)
 	}
 	return p
 }
 
-// ready waits for n workers that get ready.
-func (p *pools) ready(n int, which string) {
+// awaitReady waits until n workers whose log attributes match the pattern are
+// ready.
+func (p *pools) awaitReady(n int, pattern string) {
 	p.t.Helper()
-	for _, got := range p.ExpectN(n, `worker ready `+which+` pid=(\d+)`) {
+	for _, got := range p.ExpectN(n, `worker ready `+pattern+` pid=(\d+)`) {
 		p.pids[got[1]+" "+got[2]], _ = strconv.Atoi(got[3])
 	}
 }
 
-// job hands in a job and returns its name.
-func (p *pools) job(takes time.Duration) string {
+// submit submits a job and returns its name.
+func (p *pools) submit(duration time.Duration) string {
 	p.t.Helper()
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Post(p.url, "text/plain", strings.NewReader(takes.String()))
+	resp, err := client.Post(p.url, "text/plain", strings.NewReader(duration.String()))
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	name, ok := strings.CutPrefix(strings.TrimSpace(string(body)), "web worker ")
-	if _, name, _ = strings.Cut(name, " took job "); err != nil || !ok || name == "" {
+	if _, name, _ = strings.Cut(name, " accepted job "); err != nil || !ok || name == "" {
 		p.t.Fatalf("POST: %s, %v: %q", resp.Status, err, body)
 	}
 	return name
 }
 
-// work shows that both pools are alive: web takes jobs, queue does each of them once.
-func (p *pools) work() {
+// checkWork checks that web accepts jobs and queue does each of them once.
+func (p *pools) checkWork() {
 	p.t.Helper()
 	jobs := make(map[string]bool)
 	for range 10 {
-		jobs[p.job(0)] = true
+		jobs[p.submit(0)] = true
 	}
 	for _, got := range p.ExpectN(10, `^queue worker \d did job (\S+)$`) {
 		delete(jobs, got[1])
@@ -79,36 +85,33 @@ func (p *pools) work() {
 	}
 }
 
-// changed compares who is at work now with who was, given who should have been replaced.
-func (p *pools) changed(before map[string]int, want ...string) {
+// checkReplaced checks that exactly the wanted workers have been replaced, and
+// that the manager has no others.
+func (p *pools) checkReplaced(before map[string]int, want ...string) {
 	p.t.Helper()
-	got := make(map[string]bool)
-	for who, pid := range p.pids {
-		if before[who] != pid {
-			got[who] = true
+	var got []string
+	for name, pid := range p.pids {
+		if before[name] != pid {
+			got = append(got, name)
 		}
 	}
-	for _, who := range want {
-		if !got[who] {
-			p.t.Errorf("%s was not replaced", who)
-		}
-		delete(got, who)
-	}
-	if len(got) > 0 {
-		p.t.Errorf("replaced besides: %v", got)
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		p.t.Errorf("replaced workers %q, want %q", got, want)
 	}
 	workers, err := preforktest.Children(p.PID())
 	if err != nil {
-		p.t.Logf("processes cannot be listed here: %v", err)
+		p.t.Logf("cannot list processes: %v", err)
 		return
 	}
 	alive := make(map[int]bool)
 	for _, w := range workers {
 		alive[w.PID] = true
 	}
-	for who, pid := range p.pids {
+	for name, pid := range p.pids {
 		if !alive[pid] {
-			p.t.Errorf("%s, pid %d, is not among the manager's workers", who, pid)
+			p.t.Errorf("%s, pid %d, is not a worker of the manager", name, pid)
 		}
 	}
 	if len(alive) != len(p.pids) {
@@ -116,14 +119,25 @@ func (p *pools) changed(before map[string]int, want ...string) {
 	}
 }
 
-// stop ends the program and looks at all that it said.
+// stop stops the program and checks its output.
 func (p *pools) stop(crashed int) {
 	p.t.Helper()
 	p.Signal(syscall.SIGTERM)
 	if state := p.Wait(); !state.Success() {
-		p.t.Errorf("it ended with %v", state)
+		p.t.Errorf("manager: %v", state)
 	}
 	p.WaitGone()
+	p.checkLines(crashed)
+	if _, err := os.Stat(p.dir); !os.IsNotExist(err) {
+		p.t.Errorf("the directory of jobs was not removed: %v", err)
+	}
+}
+
+// checkLines checks that no job was done twice, and that the output has no
+// failure except the crashes.
+func (p *pools) checkLines(crashed int) {
+	p.t.Helper()
+	failure := regexp.MustCompile(`killed|worker failed|spawn failed|ERROR`)
 	crashes, done := 0, make(map[string]bool)
 	for _, line := range p.Lines() {
 		if strings.Contains(line, "reason=crashed") {
@@ -135,21 +149,17 @@ func (p *pools) stop(crashed int) {
 			}
 			done[job] = true
 		}
-		for _, word := range []string{"killed", "worker failed", "spawn failed", "ERROR"} {
-			if strings.Contains(line, word) {
-				p.t.Error(line)
-			}
+		if failure.MatchString(line) {
+			p.t.Error(line)
 		}
 	}
 	if crashes != crashed {
 		p.t.Errorf("%d workers crashed, want %d", crashes, crashed)
 	}
-	if _, err := os.Stat(p.dir); !os.IsNotExist(err) {
-		p.t.Errorf("the directory of jobs is left: %v", err)
-	}
 }
 
-// A HUP that one table names replaces the workers of that pool, and the other pool hears nothing of it.
+// If only one signal table has HUP, it replaces the workers of that pool and
+// does not affect the other.
 func TestHangupOfOnePool(t *testing.T) {
 	for hup, other := range map[string]string{"web": "queue", "queue": "web"} {
 		t.Run(hup, func(t *testing.T) {
@@ -157,13 +167,14 @@ func TestHangupOfOnePool(t *testing.T) {
 			for gen := 2; gen <= 3; gen++ {
 				before := maps.Clone(p.pids)
 				p.Signal(syscall.SIGHUP)
-				p.ready(2, fmt.Sprintf(`pool=(%s) slot=(\d) gen=%d`, hup, gen))
-				p.work()
-				p.changed(before, hup+" 0", hup+" 1")
+				p.awaitReady(2, fmt.Sprintf(`pool=(%s) slot=(\d) gen=%d`, hup, gen))
+				p.checkWork()
+				p.checkReplaced(before, hup+" 0", hup+" 1")
 			}
 			for _, line := range p.Lines() {
-				if strings.Contains(line, "pool="+other) && (strings.Contains(line, "signal") || strings.Contains(line, "gen=2")) {
-					t.Errorf("after a HUP for %s alone: %s", hup, line)
+				if strings.Contains(line, "pool="+other) &&
+					(strings.Contains(line, "signal") || strings.Contains(line, "gen=2")) {
+					t.Errorf("after a HUP for %s only: %s", hup, line)
 				}
 			}
 			p.stop(0)
@@ -171,35 +182,37 @@ func TestHangupOfOnePool(t *testing.T) {
 	}
 }
 
-// A HUP that both tables name replaces all workers; one that is killed is replaced in its own pool.
+// If both signal tables have HUP, it replaces all workers. A worker that is
+// killed is replaced in its own pool.
 func TestBothPools(t *testing.T) {
 	p := start(t, "web,queue")
-	p.work()
+	p.checkWork()
 
 	before := maps.Clone(p.pids)
 	p.Signal(syscall.SIGHUP)
-	p.ready(4, `pool=(web|queue) slot=(\d) gen=2`)
-	p.work()
-	p.changed(before, "web 0", "web 1", "queue 0", "queue 1")
+	p.awaitReady(4, `pool=(web|queue) slot=(\d) gen=2`)
+	p.checkWork()
+	p.checkReplaced(before, "web 0", "web 1", "queue 0", "queue 1")
 
 	before = maps.Clone(p.pids)
 	syscall.Kill(p.pids["web 1"], syscall.SIGKILL)
 	syscall.Kill(p.pids["queue 1"], syscall.SIGKILL)
-	p.ready(2, `pool=(web|queue) slot=(1) gen=2`)
-	p.work()
-	p.changed(before, "web 1", "queue 1")
+	p.awaitReady(2, `pool=(web|queue) slot=(1) gen=2`)
+	p.checkWork()
+	p.checkReplaced(before, "web 1", "queue 1")
 
-	// A job whose worker is killed at it is done by the next worker of the slot.
+	// If a worker is killed during a job, the next worker of its slot does the
+	// job.
 	before = maps.Clone(p.pids)
-	job := p.job(time.Second)
+	job := p.submit(time.Second)
 	slot := p.Expect(`^queue worker (\d) begins job ` + job + `$`)[1]
 	syscall.Kill(p.pids["queue "+slot], syscall.SIGKILL)
-	p.ready(1, `pool=(queue) slot=(`+slot+`) gen=2`)
+	p.awaitReady(1, `pool=(queue) slot=(`+slot+`) gen=2`)
 	p.Expect(`^queue worker ` + slot + ` did job ` + job + `$`)
-	p.changed(before, "queue "+slot)
+	p.checkReplaced(before, "queue "+slot)
 
-	// A job that is under way at TERM is done.
-	job = p.job(300 * time.Millisecond)
+	// The pool finishes a running job after TERM.
+	job = p.submit(300 * time.Millisecond)
 	p.Expect(`^queue worker \d begins job ` + job + `$`)
 	p.stop(3)
 	p.Expect(`^queue worker \d did job ` + job + `$`)

@@ -1,7 +1,17 @@
-// Rolling is a server whose workers HUP replaces one after another: each is told to stop only when its replacement has
-// warmed up and said that it is ready. A new generation that fails is given up, and the workers that there are go on.
+// Rolling is a server whose workers are replaced one after another by SIGHUP.
+// Each worker is stopped only when its replacement has warmed up and reported
+// that it is ready. If a new generation fails, the previous workers keep
+// running.
+//
+// Run it, send a request, edit the template, and reload. Then break the
+// template (write {{) and reload again: the server keeps the last good one. PID
+// is the manager's pid, which the first line shows.
 //
 //	go run ./examples/rolling
+//	curl http://127.0.0.1:8080/
+//	edit examples/rolling/page.txt
+//	kill -HUP PID
+//	kill PID
 package main
 
 import (
@@ -24,20 +34,21 @@ import (
 var (
 	listen  = flag.String("listen", "127.0.0.1:8080", "address to serve on")
 	workers = flag.Int("workers", runtime.NumCPU(), "number of workers")
-	page    = flag.String("page", "examples/rolling/page.txt", "template of the answer, read again on HUP")
+	page    = flag.String("page", "examples/rolling/page.txt", "template of the response, read again on HUP")
 )
 
 func main() {
 	flag.Parse()
 	pm, err := prefork.New(prefork.Config{
 		MaxWorkers: *workers,
-		MaxSurge:   1, // one replacement at a time, so never more than one worker too many
+		MaxSurge:   1, // one replacement at a time: at most one worker more than MaxWorkers
 		Readiness:  prefork.Readiness{Explicit: true, Timeout: 10 * time.Second},
 		TrapSignals: prefork.Signals{
-			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop; so does Ctrl-C
+			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop, as Ctrl-C does
 			syscall.SIGHUP:  {Rolling: true},           // replace the workers
 		},
-		// In the manager, once a generation. If it fails, nothing happens but a line in the log.
+		// Called in the manager, once for each generation. An error is only
+		// logged.
 		Reload: func() ([]byte, error) { return os.ReadFile(*page) },
 	})
 	if err != nil {
@@ -48,32 +59,37 @@ func main() {
 		log.Fatal(err)
 	}
 	if !prefork.IsWorker() { // main runs in every worker too, up to Run
-		fmt.Printf("serving on http://%s with %d workers; the manager's pid is %d\n", ln.Addr(), *workers, os.Getpid())
-		fmt.Printf("try:  curl http://%s/\n", ln.Addr())
-		fmt.Printf("      edit %s, then  kill -HUP %d\n", *page, os.Getpid())
-		fmt.Printf("      break it (write {{), and again: the new generation is given up\n")
+		help(ln.Addr().String())
 	}
 	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
-		answer, err := warmUp(w)
+		response, err := warmUp(w)
 		if err != nil {
-			return err // before Ready: this generation has failed
+			return err // before Ready: this generation fails
 		}
-		w.Ready() // from now on the worker that this one replaces is not needed any more
-		return preforkhttp.Serve(w, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-			answer.Execute(rw, w)
-		})})
+		w.Ready() // from now on the manager may stop the worker that this one replaces
+		handler := func(rw http.ResponseWriter, _ *http.Request) { response.Execute(rw, w) }
+		return preforkhttp.Serve(w, ln, &http.Server{Handler: http.HandlerFunc(handler)})
 	}); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// warmUp does what a worker needs before it can serve: load, connect, fill a cache. Here it parses the template, and
-// tries it once.
+func help(address string) {
+	pid := os.Getpid()
+	fmt.Printf("serving on http://%s with %d workers; the manager's pid is %d\n", address, *workers, pid)
+	fmt.Printf("try:  curl http://%s/\n", address)
+	fmt.Printf("      edit %s, then  kill -HUP %d\n", *page, pid)
+	fmt.Printf("      break it (write {{) and reload: the previous workers keep running\n")
+}
+
+// warmUp does everything that a worker needs before it can serve. A real
+// program might load data, connect to a database or fill a cache. Here warmUp
+// parses the template and executes it once.
 func warmUp(w *prefork.Worker) (*template.Template, error) {
-	answer, err := template.New("page").Parse(string(w.Passed()))
+	response, err := template.New("page").Parse(string(w.Passed()))
 	if err != nil {
 		return nil, err
 	}
-	time.Sleep(100 * time.Millisecond) // as if it were much
-	return answer, answer.Execute(new(strings.Builder), w)
+	time.Sleep(100 * time.Millisecond) // simulates long work
+	return response, response.Execute(new(strings.Builder), w)
 }

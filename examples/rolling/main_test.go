@@ -17,11 +17,11 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) {
-	preforktest.Main(m, map[string]func(){"rolling": main, "modes": serveModes})
-}
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
-var long = flag.Bool("long", false, "the whole of the tests that take minutes")
+func init() { preforktest.Register("rolling", main) }
+
+var long = flag.Bool("long", false, "run the tests that take minutes")
 
 func get(t *testing.T, address string) string {
 	t.Helper()
@@ -45,13 +45,14 @@ func write(t *testing.T, file, text string) {
 	}
 }
 
-// replaced waits until two workers of a generation were replaced and have gone, and checks that each was told to stop only
-// when its replacement was ready.
-func replaced(t *testing.T, p *preforktest.Program, from, to int) {
+// awaitReplaced waits until two workers of a generation have been replaced and
+// have exited. It checks that each was stopped only when its replacement was
+// ready.
+func awaitReplaced(t *testing.T, p *preforktest.Program, from, to int) {
 	t.Helper()
 	ready := make(map[string]bool) // slots
 	for _, got := range p.ExpectN(7, `worker (ready|stopping|gone) slot=(\d) gen=(\d)|workers replaced gen=\d`) {
-		switch what, slot := got[1], got[2]; what {
+		switch change, slot := got[1], got[2]; change {
 		case "ready":
 			ready[slot] = true
 		case "stopping":
@@ -66,8 +67,8 @@ func replaced(t *testing.T, p *preforktest.Program, from, to int) {
 	}
 }
 
-// A user's first minutes: HUP replaces the workers one after another, those of a page that is broken are given up, and where
-// there is no page at all nothing happens.
+// HUP replaces the workers one after another. A broken page makes the new
+// generation fail, and a missing page makes the reload fail.
 func TestReload(t *testing.T) {
 	page := filepath.Join(t.TempDir(), "page.txt")
 	write(t, page, "good morning, generation {{.Generation}}")
@@ -77,18 +78,21 @@ func TestReload(t *testing.T) {
 
 	write(t, page, "good night, generation {{.Generation}}")
 	p.Signal(syscall.SIGHUP)
-	replaced(t, p, 1, 2)
+	awaitReplaced(t, p, 1, 2)
 	if got := get(t, address); got != "good night, generation 2" {
-		t.Errorf("after HUP it says %q", got)
+		t.Errorf("response after HUP: %q", got)
 	}
 
-	for text, why := range map[string]string{"{{": "template: page:1: ", "{{.Nothing}}": "can't evaluate field Nothing"} {
+	for text, reason := range map[string]string{
+		"{{":           "template: page:1: ",
+		"{{.Nothing}}": "can't evaluate field Nothing",
+	} {
 		write(t, page, text)
 		p.Signal(syscall.SIGHUP)
-		p.Expect(`worker failed .*` + why)
+		p.Expect(`worker failed .*` + reason)
 		p.Expect(`new generation failed.* kept=2`)
 		if got := get(t, address); got != "good night, generation 2" {
-			t.Errorf("after a broken page it says %q", got)
+			t.Errorf("response after a broken page: %q", got)
 		}
 	}
 	if err := os.Remove(page); err != nil {
@@ -99,13 +103,13 @@ func TestReload(t *testing.T) {
 
 	write(t, page, "good morning, generation {{.Generation}}")
 	p.Signal(syscall.SIGHUP)
-	replaced(t, p, 2, 5)
+	awaitReplaced(t, p, 2, 5)
 	if got := get(t, address); got != "good morning, generation 5" {
-		t.Errorf("after the page was mended it says %q", got)
+		t.Errorf("response after the page was repaired: %q", got)
 	}
 	p.Signal(syscall.SIGTERM)
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 	for _, line := range p.Lines() {
 		if strings.Contains(line, "worker killed") {

@@ -26,7 +26,7 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// mode is one way to serve.
+// A mode is a way to serve.
 type mode struct {
 	network   string
 	perWorker bool
@@ -38,7 +38,8 @@ const (
 	fast    = "fasthttp"
 )
 
-// modes are all of them. Unix sockets have no SO_REUSEPORT: there ListenPerWorker shares one socket.
+// modes are all modes. Unix sockets have no SO_REUSEPORT, so ListenPerWorker
+// shares one socket among the workers.
 var modes = []mode{
 	{"tcp", false, nethttp},
 	{"tcp", false, fast},
@@ -70,25 +71,27 @@ func (m mode) listen(pm *prefork.Manager, dir string) (net.Listener, error) {
 	return pm.Listen(m.network, address)
 }
 
-// answer is the body of every response in this mode.
-func (m mode) answer() string { return "hello by " + m.String() }
+// body returns the body of every response in this mode.
+func (m mode) body() string { return "hello by " + m.String() }
 
-// serve serves until the worker is told to stop, and drains.
+// serve serves until the worker must stop, and drains.
 func (m mode) serve(w *prefork.Worker, ln net.Listener) error {
 	if m.server == fast {
-		return drain.Serve(w.Context(), ln, &fasthttp.Server{Handler: func(ctx *fasthttp.RequestCtx) { io.WriteString(ctx, m.answer()) }})
+		handler := func(ctx *fasthttp.RequestCtx) { io.WriteString(ctx, m.body()) }
+		return drain.Serve(w.Context(), ln, &fasthttp.Server{Handler: handler})
 	}
-	handler := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, m.answer()) })
-	return preforkhttp.Serve(w, ln, &http.Server{Handler: handler})
+	handler := func(rw http.ResponseWriter, _ *http.Request) { io.WriteString(rw, m.body()) }
+	return preforkhttp.Serve(w, ln, &http.Server{Handler: http.HandlerFunc(handler)})
 }
 
-// serveModes is the program that the tests put under load: each of its workers serves in several modes. HUP replaces them
-// one after another, USR1 all at once, and USR2 the manager.
+// serveModes is the program under load. Each of its workers serves in several
+// modes. HUP replaces the workers one after another, USR1 replaces all at once,
+// and USR2 replaces the manager.
 func serveModes() {
-	dir := flag.String("dir", "", "for unix sockets")
-	number := flag.Int("number", 2, "of workers")
-	names := flag.String("modes", "", "by commas")
-	warmUp := flag.Duration("warm-up", 10*time.Millisecond, "of each worker")
+	dir := flag.String("dir", "", "directory of the unix sockets")
+	number := flag.Int("number", 2, "number of workers")
+	names := flag.String("modes", "", "modes, separated by commas")
+	warmUp := flag.Duration("warm-up", 10*time.Millisecond, "warm-up time of each worker")
 	flag.Parse()
 	pm, err := prefork.New(prefork.Config{
 		MaxWorkers: *number,
@@ -125,7 +128,9 @@ func serveModes() {
 	}); err != nil {
 		log.Fatal(err)
 	}
-	runtime.KeepAlive(listeners) // in the manager nobody else needs them, and garbage collection would close them some time
+	// The manager does not use the listeners any more, and the garbage
+	// collector would close them.
+	runtime.KeepAlive(listeners)
 }
 
 // serveAll serves on all listeners at once.

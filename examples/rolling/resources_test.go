@@ -17,14 +17,16 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-// supported skips the test where it cannot look into other processes.
-func supported(t *testing.T) {
+// needProc skips the test if the system has no /proc to examine other
+// processes.
+func needProc(t *testing.T) {
 	if _, err := preforktest.Children(os.Getpid()); errors.Is(err, errors.ErrUnsupported) {
 		preforktest.Skipf(t, "%v", err)
 	}
 }
 
-// workerPIDs are the workers of the manager that there is now, once those that were told to stop have gone.
+// workerPIDs waits until the stopping workers have exited, and returns the pids
+// of the current manager's workers.
 func (s *server) workerPIDs() (pids []int) {
 	s.t.Helper()
 	preforktest.WaitFor(s.t, fmt.Sprintf("%d workers and no more", number), func() bool {
@@ -43,8 +45,9 @@ func (s *server) workerPIDs() (pids []int) {
 
 var numbers = regexp.MustCompile(`\[\d+\]`)
 
-// descriptors are those of a process: their number and what kind each is of. Left out is what this one has open, too: what
-// the test was started with and hands on without knowing of it.
+// descriptors returns the number of descriptors of a process and the kind of
+// each. It omits descriptors that the test has open too, because the test may
+// have inherited them and passes them on.
 func descriptors(t *testing.T, pid int) string {
 	t.Helper()
 	own, err := preforktest.Descriptors(os.Getpid())
@@ -57,82 +60,83 @@ func descriptors(t *testing.T, pid int) string {
 	}
 	ours := slices.Collect(maps.Values(own))
 	var kinds []string
-	for _, what := range fds {
-		if !slices.Contains(ours, what) || strings.HasPrefix(what, "anon_inode:") {
-			kinds = append(kinds, numbers.ReplaceAllString(what, ""))
+	for _, name := range fds {
+		if !slices.Contains(ours, name) || strings.HasPrefix(name, "anon_inode:") {
+			kinds = append(kinds, numbers.ReplaceAllString(name, ""))
 		}
 	}
 	slices.Sort(kinds)
 	return fmt.Sprintf("%d: %s", len(kinds), strings.Join(kinds, " "))
 }
 
-// wantDescriptors waits, since what is closed for the sake of something that was just reported may take a moment.
-func wantDescriptors(t *testing.T, who string, pid int, want string) {
+// awaitDescriptors waits until the process has the descriptors, because a
+// process may report an event shortly before it closes descriptors.
+func awaitDescriptors(t *testing.T, name string, pid int, want string) {
 	t.Helper()
 	var got string
 	defer func() {
 		if got != want {
-			t.Logf("%s has\n%s, want\n%s", who, got, want)
+			t.Logf("%s has\n%s, want\n%s", name, got, want)
 		}
 	}()
-	preforktest.WaitFor(t, "the descriptors of "+who, func() bool { got = descriptors(t, pid); return got == want })
+	preforktest.WaitFor(t, "the descriptors of "+name, func() bool {
+		got = descriptors(t, pid)
+		return got == want
+	})
 }
 
-// TestDescriptors: reloads and upgrades leave no descriptor behind and take none away, in the manager or in its workers.
-// With -long it is 100 reloads and 20 upgrades.
+// Reloads and upgrades neither leak nor close descriptors of the manager and
+// its workers. With -long there are 100 reloads and 20 upgrades.
 func TestDescriptors(t *testing.T) {
-	supported(t)
+	needProc(t)
 	reloads, upgrades := 10, 3
 	if *long {
 		reloads, upgrades = 100, 20
 	}
 	s := startServer(t, modes, "-warm-up", "0")
-	s.rollAndWait() // a worker of the first generation may have less: nobody was replaced yet
+	s.rollAndWait() // a worker of the first generation may have fewer descriptors
 	worker, manager := descriptors(t, s.workerPIDs()[0]), descriptors(t, s.manager)
 	t.Logf("manager: %s", manager)
 	t.Logf("worker:  %s", worker)
-	same := func(when string) {
+	check := func(when string) {
 		t.Helper()
 		for _, pid := range s.workerPIDs() {
-			wantDescriptors(t, "a worker "+when, pid, worker)
+			awaitDescriptors(t, "a worker "+when, pid, worker)
 		}
-		wantDescriptors(t, "the manager "+when, s.manager, manager)
+		awaitDescriptors(t, "the manager "+when, s.manager, manager)
 	}
 	for range reloads {
 		s.rollAndWait()
 	}
-	same(fmt.Sprintf("after %d reloads", reloads))
+	check(fmt.Sprintf("after %d reloads", reloads))
 	for range upgrades {
 		s.upgrade()
 	}
 	s.rollAndWait()
-	same(fmt.Sprintf("after %d upgrades", upgrades))
-	s.end()
+	check(fmt.Sprintf("after %d upgrades", upgrades))
+	s.shutdown()
 }
 
-// TestMemory: a thousand reloads leave no memory behind. It runs with -long.
+// A thousand reloads leak no memory in the manager. The test needs -long.
 func TestMemory(t *testing.T) {
-	supported(t)
+	needProc(t)
 	if !*long {
-		preforktest.Skipf(t, "a thousand reloads: with -long")
+		preforktest.Skipf(t, "needs -long for a thousand reloads")
 	}
-	t.Setenv("GOGC", "20") // so that garbage does not hide what is kept: a heap that small is swept long before the end
+	// Garbage should not hide a leak. A small heap is collected many times
+	// during the test.
+	t.Setenv("GOGC", "20")
 	s := startServer(t, modes, "-warm-up", "0")
 	var managers []int64
 	sample := func(reloads int) {
-		pids := append([]int{s.manager}, s.workerPIDs()...)
-		line := fmt.Sprintf("%4d reloads:", reloads)
-		for i, pid := range pids {
-			private, err := preforktest.PrivateMemory(pid)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if i == 0 {
-				managers = append(managers, private)
-			}
-			line += fmt.Sprintf(" %s %d KiB private, %d KiB resident;", map[bool]string{true: "manager", false: "worker"}[i == 0], private>>10, resident(t, pid)>>10)
+		private, line := memory(t, s.manager)
+		managers = append(managers, private)
+		line = fmt.Sprintf("%4d reloads: manager %s", reloads, line)
+		for _, pid := range s.workerPIDs() {
+			_, worker := memory(t, pid)
+			line += "; worker " + worker
 		}
-		t.Log(strings.TrimSuffix(line, ";"))
+		t.Log(line)
 	}
 	sample(0)
 	for i := range 1000 {
@@ -141,16 +145,28 @@ func TestMemory(t *testing.T) {
 			sample(i + 1)
 		}
 	}
-	// In the first hundreds the heap finds its size.
+	// The heap grows to its size in the first hundreds of reloads.
 	if early, late := slices.Max(managers[1:4]), slices.Max(managers[7:]); late > early+early/4 {
-		t.Errorf("the manager has grown from %d to %d KiB", early>>10, late>>10)
+		t.Errorf("the manager grew from %d to %d KiB", early>>10, late>>10)
 	}
-	s.end()
+	s.shutdown()
 }
 
-// TestIdleWorkers prints what workers cost that do nothing. With -long they are 300.
+// memory returns the private memory of a process, and its private and resident
+// memory in words.
+func memory(t *testing.T, pid int) (private int64, text string) {
+	t.Helper()
+	private, err := preforktest.PrivateMemory(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return private, fmt.Sprintf("%d KiB private, %d KiB resident", private>>10, resident(t, pid)>>10)
+}
+
+// TestIdleWorkers logs the threads and the memory of idle workers. With -long
+// there are 300 workers.
 func TestIdleWorkers(t *testing.T) {
-	supported(t)
+	needProc(t)
 	n := 10
 	if *long {
 		n = 300
@@ -171,14 +187,14 @@ func TestIdleWorkers(t *testing.T) {
 		}
 		threads, private = threads+more, private+bytes
 	}
-	t.Logf("%d idle workers: %d threads, %d MiB of their own", n, threads, private>>20)
+	t.Logf("%d idle workers: %d threads, %d MiB of private memory", n, threads, private>>20)
 	p.Signal(syscall.SIGTERM)
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 }
 
-// resident is the memory of a process that is in use, shared pages included.
+// resident returns the memory of a process in use, including shared pages.
 func resident(t *testing.T, pid int) int64 {
 	t.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))

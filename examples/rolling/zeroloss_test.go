@@ -8,11 +8,12 @@ import (
 	"time"
 )
 
-// TestZeroLoss replaces workers and managers under load from clients that never retry, in each mode, and
-// loses no request. What it prints beside are the latencies of a run of the same length in which nothing is replaced.
+// TestZeroLoss replaces workers and managers under load in each mode, and
+// checks that no request is lost. The clients never retry. For comparison, it
+// logs the latencies of a run of the same duration without replacements.
 //
-// With -long it is one run over all modes at once: 100 rolling reloads, one each 2 s, 20 upgrades, and a million requests.
-// That takes 7 minutes:
+// With -long there is one run with all modes at once: 100 rolling reloads, one
+// each 2 s, 20 upgrades, and a million requests. It takes 7 minutes:
 //
 //	go test ./examples/rolling -run ZeroLoss -long -v
 func TestZeroLoss(t *testing.T) {
@@ -25,8 +26,8 @@ func TestZeroLoss(t *testing.T) {
 	}
 }
 
-// zeroLoss makes n rolling reloads, one each period, and after each perUpgrade of them an upgrade; it goes on until atLeast requests
-// were answered.
+// zeroLoss does n rolling reloads, one each period, and an upgrade after each
+// perUpgrade of them. It continues until atLeast requests have succeeded.
 func zeroLoss(t *testing.T, ms []mode, n int, period time.Duration, perUpgrade, atLeast int) {
 	s := startServer(t, ms)
 	pause, limit := func() time.Duration { return rand.N(14 * time.Millisecond) }, 9*time.Minute
@@ -34,40 +35,43 @@ func zeroLoss(t *testing.T, ms []mode, n int, period time.Duration, perUpgrade, 
 		pause, limit = nil, time.Minute
 	}
 	clients := s.load(6, 2, pause, limit)
-	clients.more(t, 20)
+	clients.await(t, 20)
 	began := time.Now()
 	upgrades := 0
 	for i := range n {
 		time.Sleep(time.Until(began.Add(time.Duration(i) * period)))
 		s.roll()
-		clients.more(t, 20)
+		clients.await(t, 20)
 		if (i+1)%perUpgrade == 0 {
 			s.upgrade()
 			upgrades++
-			clients.more(t, 20)
+			clients.await(t, 20)
 		}
 	}
 	s.reload()
-	clients.more(t, 20)
-	for clients.served() < atLeast && time.Since(began) < limit/2 {
+	clients.await(t, 20)
+	for clients.succeeded() < atLeast && time.Since(began) < limit/2 {
 		time.Sleep(time.Second)
 	}
-	took := time.Since(began)
+	elapsed := time.Since(began)
 	results, sum := clients.stop()
 
 	quiet := s.load(6, 2, pause, limit)
-	time.Sleep(took)
+	time.Sleep(elapsed)
 	quietResults, quietSum := quiet.stop()
-	s.end()
+	s.shutdown()
 
-	t.Logf("%d rolling reloads, %d upgrades and a reload of all at once, in %v:", n, upgrades, took.Round(time.Millisecond))
+	t.Logf("%d rolling reloads, %d upgrades and a reload of all at once, in %v:",
+		n, upgrades, elapsed.Round(time.Millisecond))
 	for m, r := range results {
-		t.Logf("%-24v %v; %s; if nothing is replaced %s", m, r, times(r), times(quietResults[m]))
-		lost(t, m, r)
-		lost(t, m.String()+", nothing replaced", quietResults[m])
+		t.Logf("%-24v %v; %s; without replacements %s",
+			m, r, latencies(r), latencies(quietResults[m]))
+		checkNoneFailed(t, m.String(), r)
+		checkNoneFailed(t, m.String()+", without replacements", quietResults[m])
 	}
-	t.Logf("in all: %v; %s; if nothing is replaced %v; %s", sum, times(sum), quietSum, times(quietSum))
+	t.Logf("total: %v; %s; without replacements %v; %s",
+		sum, latencies(sum), quietSum, latencies(quietSum))
 	if sum.OK < atLeast {
-		t.Errorf("%d requests were answered, want %d", sum.OK, atLeast)
+		t.Errorf("%d requests succeeded, want %d", sum.OK, atLeast)
 	}
 }

@@ -1,14 +1,18 @@
-// Service is a prefork HTTP server with a name: one runs at a time, and it is stopped and paused by commands, or by
-// touching a file. What happens to it is written down in a journal.
+// Service is a prefork HTTP server with a name. Only one of each name runs at a
+// time. Commands stop and pause it, and so does touching a file. It records its
+// events in a journal.
+//
+// Run it in one terminal, and type the other commands in another.
 //
 //	go run ./examples/service run
+//	curl http://127.0.0.1:8080/
 //	go run ./examples/service status
 //	go run ./examples/service pause      # or: touch web.paused
 //	go run ./examples/service resume
-//	go run ./examples/service zap        # stop, and wait until it has
+//	go run ./examples/service zap        # stop, and wait for the exit
 //	go run ./examples/service start      # allow run again
 //
-// All take --name and --dir; --help says the rest.
+// All commands accept --name and --dir. The option --help lists the others.
 package main
 
 import (
@@ -40,30 +44,31 @@ var cli struct {
 		Listen  string `default:"127.0.0.1:8080" help:"Address to serve on."`
 		Workers int    `default:"4" help:"Number of workers."`
 	} `cmd:"" help:"Run the service until it is stopped."`
-	Stop   struct{} `cmd:"" help:"Have it end, and not start again."`
-	Start  struct{} `cmd:"" help:"Allow it to run; it does not launch it."`
-	Pause  struct{} `cmd:"" help:"Have it accept and begin nothing."`
-	Resume struct{} `cmd:"" help:"Have it go on."`
+	Stop   struct{} `cmd:"" help:"Stop the service, and prevent run until start."`
+	Start  struct{} `cmd:"" help:"Allow run again; this command does not run the service."`
+	Pause  struct{} `cmd:"" help:"Stop accepting connections and beginning requests."`
+	Resume struct{} `cmd:"" help:"Continue after pause."`
 	Zap    struct {
 		Timeout time.Duration `default:"10s" help:"How long to wait."`
 		Term    time.Duration `help:"Send TERM after this time."`
 		Kill    time.Duration `help:"Send KILL after this time."`
-	} `cmd:"" help:"Have it end, and wait until it has."`
-	Status struct{} `cmd:"" help:"Say whether it runs; exit status 3 if it does not."`
+	} `cmd:"" help:"Stop the service, and wait until it has exited."`
+	Status struct{} `cmd:"" help:"Report whether the service runs; exit status 3 if not."`
 }
 
 func main() {
-	command := kong.Parse(&cli, kong.Name("service"), kong.Description("A server that is stopped and paused by files.")).Command()
+	command := kong.Parse(&cli, kong.Name("service"),
+		kong.Description("A server that is stopped and paused by files.")).Command()
 	s, err := service.New(cli.Name, cli.Dir)
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := do(s, command); err != nil {
+	if err := execute(s, command); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func do(s *service.Service, command string) error {
+func execute(s *service.Service, command string) error {
 	switch command {
 	case "run":
 		return run(s)
@@ -72,18 +77,19 @@ func do(s *service.Service, command string) error {
 	case "pause":
 		return s.Pause()
 	case "start":
-		return removed(s.Start())
+		return reportCleared(s.Start())
 	case "resume":
-		return removed(s.Resume())
+		return reportCleared(s.Resume())
 	case "zap":
 		return zap(s)
 	}
 	return status(s)
 }
 
-func removed(was bool, err error) error {
-	if err == nil && !was {
-		fmt.Println("it was not set")
+// reportCleared prints a line if the flag to clear was not set.
+func reportCleared(wasSet bool, err error) error {
+	if err == nil && !wasSet {
+		fmt.Println("flag was not set")
 	}
 	return err
 }
@@ -107,15 +113,15 @@ func status(s *service.Service) error {
 	case err != nil:
 		return err
 	case running:
-		fmt.Printf("%s runs as process %d\n", s.Name(), pid)
+		fmt.Printf("%s is running as process %d\n", s.Name(), pid)
 	default:
-		fmt.Println(s.Name(), "does not run")
+		fmt.Println(s.Name(), "is not running")
 	}
 	if s.Stopped() {
-		fmt.Println("its stopped flag is set")
+		fmt.Println("stopped flag is set")
 	}
 	if s.Paused() {
-		fmt.Println("its paused flag is set")
+		fmt.Println("paused flag is set")
 	}
 	if last, err := journal.PreviousState(journalPath()); err == nil {
 		fmt.Println(last)
@@ -129,21 +135,21 @@ func status(s *service.Service) error {
 func journalPath() string { return filepath.Join(cli.Dir, cli.Name+".journal") }
 
 func run(s *service.Service) error {
-	var observe func(prefork.Event) // called from Run on
+	var observe func(prefork.Event) // set before Run, which calls it
 	pm, err := prefork.New(prefork.Config{
 		MaxWorkers: cli.Run.Workers,
 		TrapSignals: prefork.Signals{
 			syscall.SIGTERM: {Signal: syscall.SIGTERM},
 			syscall.SIGHUP:  {Rolling: true},
-			syscall.SIGUSR2: {Upgrade: true}, // the successor inherits the name and the journal
+			syscall.SIGUSR2: {Upgrade: true}, // the successor takes over the name and the journal
 		},
 		Observe: func(ev prefork.Event) { observe(ev) },
-		Logger:  slog.New(slog.DiscardHandler), // the journal says it, to people too
+		Logger:  slog.New(slog.DiscardHandler), // the journal's observer prints the events
 	})
 	if err != nil {
 		return err
 	}
-	detach, err := s.Attach(pm) // first, so that a second one is told that it is running
+	detach, err := s.Attach(pm) // first, so that a second run fails before it opens the journal
 	if err != nil {
 		return err
 	}
@@ -160,11 +166,16 @@ func run(s *service.Service) error {
 		return err
 	}
 	if !prefork.IsWorker() {
-		fmt.Printf("%s serves on http://%s with %d workers as process %d; before it: %v\n", s.Name(), ln.Addr(), cli.Run.Workers, os.Getpid(), j.Previous())
+		fmt.Printf("%s serves on http://%s with %d workers as process %d; previous: %v\n",
+			s.Name(), ln.Addr(), cli.Run.Workers, os.Getpid(), j.Previous())
 	}
 	return pm.Run(context.Background(), func(w *prefork.Worker) error {
-		return preforkhttp.Serve(w, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-			fmt.Fprintf(rw, "worker %d of manager %d\n", w.Slot(), w.ManagerPID())
-		})})
+		return preforkhttp.Serve(w, ln, &http.Server{Handler: handler(w)})
+	})
+}
+
+func handler(w *prefork.Worker) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(rw, "worker %d of manager %d\n", w.Slot(), w.ManagerPID())
 	})
 }

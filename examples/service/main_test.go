@@ -17,9 +17,12 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"service": main}) }
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
-// command runs a command of the example to its end, and returns its exit status.
+func init() { preforktest.Register("service", main) }
+
+// command runs a command of the example, expects the lines, and returns its
+// exit status.
 func command(t *testing.T, dir string, want []string, args ...string) (code int) {
 	t.Helper()
 	p := preforktest.Start(t, "service", append([]string{"--dir", dir}, args...)...)
@@ -29,12 +32,12 @@ func command(t *testing.T, dir string, want []string, args ...string) (code int)
 	code = p.Wait().ExitCode()
 	p.WaitGone()
 	if len(want) == 0 && len(p.Lines()) > 0 {
-		t.Errorf("%v said %q", args, p.Lines())
+		t.Errorf("%v printed %q", args, p.Lines())
 	}
 	return code
 }
 
-func ask(address string, timeout time.Duration) (string, error) {
+func get(address string, timeout time.Duration) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address, nil)
@@ -51,49 +54,53 @@ func ask(address string, timeout time.Duration) (string, error) {
 	return string(body), err
 }
 
-// The synopsis of Proc::tored, from run to zap and start.
+// The example runs the synopsis of Proc::tored, from run to zap and start.
 func TestService(t *testing.T) {
 	dir := t.TempDir()
-	if code := command(t, dir, []string{`^web does not run$`}, "status"); code != 3 {
+	if code := command(t, dir, []string{`^web is not running$`}, "status"); code != 3 {
 		t.Errorf("status: exit code %d", code)
 	}
 	p := preforktest.Start(t, "service", "--dir", dir, "run", "--listen", "127.0.0.1:0", "--workers", "2")
-	address := p.Expect(`^web serves on http://(\S+) with 2 workers as process \d+; before it: no manager has started$`)[1]
+	const serves = `^web serves on http://(\S+) with 2 workers as process \d+; previous: no manager has started$`
+	address := p.Expect(serves)[1]
 	p.ExpectN(2, `^\S+ \S+ worker \d+ \(slot \d, generation 1\) ready$`)
-	if body, err := ask(address, time.Minute); err != nil || body == "" {
+	if body, err := get(address, time.Minute); err != nil || body == "" {
 		t.Errorf("%q, %v", body, err)
 	}
-	if code := command(t, dir, []string{fmt.Sprintf(`^web runs as process %d$`, p.PID()), `^manager \d+ started \S+, and has 2 workers$`}, "status"); code != 0 {
+	running := fmt.Sprintf(`^web is running as process %d$`, p.PID())
+	last := `^manager \d+ started \S+, and has 2 workers$`
+	if code := command(t, dir, []string{running, last}, "status"); code != 0 {
 		t.Errorf("status: exit code %d", code)
 	}
-	if code := command(t, dir, []string{fmt.Sprintf(`service web: already running as process %d$`, p.PID())}, "run"); code != 1 {
+	running = fmt.Sprintf(`service web: already running as process %d$`, p.PID())
+	if code := command(t, dir, []string{running}, "run"); code != 1 {
 		t.Errorf("second run: exit code %d", code)
 	}
 
 	command(t, dir, nil, "pause")
-	p.Expect(`pause requested$`)
+	p.Expect(`workers are told to pause$`)
 	p.ExpectN(2, `ready, paused$`)
-	if body, err := ask(address, 50*time.Millisecond); err == nil {
-		t.Errorf("an answer during the pause: %q", body)
+	if body, err := get(address, 50*time.Millisecond); err == nil {
+		t.Errorf("response during the pause: %q", body)
 	}
-	command(t, dir, []string{`^web runs`, `^its paused flag is set$`}, "status")
-	answer := make(chan error)
+	command(t, dir, []string{`^web is running`, `^paused flag is set$`}, "status")
+	response := make(chan error)
 	go func() {
-		_, err := ask(address, time.Minute)
-		answer <- err
+		_, err := get(address, time.Minute)
+		response <- err
 	}()
 	command(t, dir, nil, "resume")
-	p.Expect(`resume requested$`)
-	if err := <-answer; err != nil {
-		t.Errorf("the request that waited: %v", err)
+	p.Expect(`workers are told to go on$`)
+	if err := <-response; err != nil {
+		t.Errorf("request during the pause: %v", err)
 	}
-	command(t, dir, []string{`^it was not set$`}, "resume")
+	command(t, dir, []string{`^flag was not set$`}, "resume")
 
-	// An upgrade by the same file: another process has the name.
+	// An upgrade to the same file: the name changes to another process.
 	p.Signal(syscall.SIGUSR2)
 	successor := p.ExpectAll(`^web serves on .* as process (\d+);`, `successor \d+ has taken over$`)[0][1]
 	p.Wait()
-	command(t, dir, []string{`^web runs as process ` + successor + `$`}, "status")
+	command(t, dir, []string{`^web is running as process ` + successor + `$`}, "status")
 
 	if code := command(t, dir, []string{`^web exited$`}, "zap", "--timeout", "1m"); code != 0 {
 		t.Errorf("zap: exit code %d", code)
@@ -102,11 +109,12 @@ func TestService(t *testing.T) {
 	command(t, dir, []string{`^web not running$`}, "zap")
 	command(t, dir, []string{`stopped flag is set: remove \S+$`}, "run")
 	command(t, dir, nil, "start")
-	command(t, dir, []string{`^web does not run$`, `^manager ` + successor + ` started .* and ended`}, "status")
+	last = `^manager ` + successor + ` started .* and ended`
+	command(t, dir, []string{`^web is not running$`, last}, "status")
 
-	// A script that touches the file.
+	// A script stops the service by creating the file.
 	p = preforktest.Start(t, "service", "--dir", dir, "run", "--listen", "127.0.0.1:0")
-	p.Expect(`before it: manager ` + successor + ` started`)
+	p.Expect(`previous: manager ` + successor + ` started`)
 	if err := os.WriteFile(filepath.Join(dir, "web.stopped"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -114,13 +122,13 @@ func TestService(t *testing.T) {
 	p.WaitGone()
 	command(t, dir, nil, "start")
 
-	// kill -9: the next one starts, and learns what was left.
+	// After kill -9, the next manager starts and reports its predecessor.
 	p = preforktest.Start(t, "service", "--dir", dir, "run", "--listen", "127.0.0.1:0", "--workers", "3")
 	p.ExpectN(3, `ready$`)
 	p.Kill()
 	p.Wait()
-	again := preforktest.Start(t, "service", "--dir", dir, "run", "--listen", "127.0.0.1:0")
-	again.Expect(`before it: manager ` + strconv.Itoa(p.PID()) + ` started \S+, and has 3 workers$`)
-	again.Signal(syscall.SIGTERM)
-	again.Wait()
+	next := preforktest.Start(t, "service", "--dir", dir, "run", "--listen", "127.0.0.1:0")
+	next.Expect(`previous: manager ` + strconv.Itoa(p.PID()) + ` started \S+, and has 3 workers$`)
+	next.Signal(syscall.SIGTERM)
+	next.Wait()
 }

@@ -1,7 +1,16 @@
-// Signals shows what a signal table can say: send to all workers at once, to one after another, or to nobody. What it
-// sends to nobody only ends Start, and the main loop does what it likes: here more or fewer workers, and a list of them.
+// Signals shows the forms of a signal table. A signal can be forwarded to all
+// workers at once, to one after another, or to none. A signal that is not
+// forwarded only makes Start or StartFunc return, and the main loop handles it:
+// here it changes the number of workers or lists them.
+//
+// Run it and send the signals that it prints. PID is shown there too.
 //
 //	go run ./examples/signals
+//	kill -USR1 PID
+//	kill -TTIN PID
+//	kill -TTOU PID
+//	kill -HUP PID
+//	kill PID
 package main
 
 import (
@@ -17,9 +26,12 @@ import (
 
 func main() {
 	pm, err := prefork.New(prefork.Config{MaxWorkers: 3, TrapSignals: prefork.Signals{
-		syscall.SIGTERM: {Signal: syscall.SIGTERM},                                   // to all at once
-		syscall.SIGHUP:  {Signal: syscall.SIGTERM, Interval: 500 * time.Millisecond}, // to one now, and one more each 0.5 s
-		syscall.SIGUSR1: {},                                                          // to nobody
+		// To all workers at once.
+		syscall.SIGTERM: {Signal: syscall.SIGTERM},
+		// To one worker each 0.5 s.
+		syscall.SIGHUP: {Signal: syscall.SIGTERM, Interval: 500 * time.Millisecond},
+		// To none.
+		syscall.SIGUSR1: {},
 		syscall.SIGTTIN: {},
 		syscall.SIGTTOU: {},
 	}})
@@ -38,7 +50,7 @@ func main() {
 		case syscall.SIGTTIN:
 			pm.SetMaxWorkers(pm.MaxWorkers() + 1)
 		case syscall.SIGTTOU:
-			pm.SetMaxWorkers(max(0, pm.MaxWorkers()-1)) // the worker in the highest slot is told to stop
+			pm.SetMaxWorkers(max(0, pm.MaxWorkers()-1)) // stops the worker in the highest slot
 		case syscall.SIGUSR1:
 			fmt.Println(pm.Snapshot())
 		}
@@ -48,8 +60,8 @@ func main() {
 
 func help(pid int) {
 	fmt.Printf("try:  kill -USR1 %d   list the workers\n", pid)
-	fmt.Printf("      kill -TTIN %d   one more\n", pid)
-	fmt.Printf("      kill -TTOU %d   one fewer\n", pid)
-	fmt.Printf("      kill -HUP %d    replace them, one by one\n", pid)
-	fmt.Printf("      kill %d         stop; so does Ctrl-C\n", pid)
+	fmt.Printf("      kill -TTIN %d   add a worker\n", pid)
+	fmt.Printf("      kill -TTOU %d   remove a worker\n", pid)
+	fmt.Printf("      kill -HUP %d    replace the workers one by one\n", pid)
+	fmt.Printf("      kill %d         stop, as Ctrl-C does\n", pid)
 }

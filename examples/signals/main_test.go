@@ -11,7 +11,9 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"signals": main}) }
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
+
+func init() { preforktest.Register("signals", main) }
 
 func TestSignals(t *testing.T) {
 	p := preforktest.Start(t, "signals")
@@ -33,15 +35,15 @@ func TestSignals(t *testing.T) {
 
 	p.Signal(syscall.SIGHUP)
 	p.Expect(`signal received signal=SIGHUP forward=SIGTERM interval=500ms`)
-	told := 0 // oldest first
+	stopped := 0 // in the order of the slots
 	for _, got := range p.ExpectN(6, `worker (stopping slot=(\d) gen=1|ready slot=\d gen=6)`) {
 		if got[2] == "" {
 			continue
 		}
-		if got[2] != fmt.Sprint(told) {
-			t.Errorf("told to stop as number %d: slot %s", told, got[2])
+		if got[2] != fmt.Sprint(stopped) {
+			t.Errorf("stopped as number %d: slot %s", stopped, got[2])
 		}
-		told++
+		stopped++
 	}
 	p.Signal(syscall.SIGUSR1)
 	p.Expect(`: generation 6, 3 of 3 workers$`)
@@ -50,12 +52,12 @@ func TestSignals(t *testing.T) {
 		p.Signal(syscall.SIGTTOU)
 		p.Expect(`max workers changed`)
 	}
-	p.Signal(syscall.SIGTTOU) // none fewer than none
+	p.Signal(syscall.SIGTTOU) // the number stays zero
 	p.Expect(`generation begins gen=11 workers=0`)
 
 	p.Signal(syscall.SIGTERM)
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 	for _, line := range p.Lines() {
 		if strings.Contains(line, "crashed") || strings.Contains(line, "killed") {

@@ -1,7 +1,13 @@
-// Spare is an HTTP server with as many workers as there is work: one more is started when too few are idle, and one
-// is stopped when too many are.
+// Spare is an HTTP server whose number of workers follows the load. The manager
+// spawns a worker when too few are idle, and stops one when too many are.
+//
+// Run it, send slow requests in parallel, and list the workers. PID is the
+// manager's pid, which the program prints with these commands.
 //
 //	go run ./examples/spare
+//	for i in $(seq 20); do curl -s http://127.0.0.1:8080/slow & sleep 0.1; done
+//	kill -USR1 PID
+//	kill PID
 package main
 
 import (
@@ -21,24 +27,24 @@ import (
 
 var (
 	listen   = flag.String("listen", "127.0.0.1:8080", "address to serve on")
-	workers  = flag.Int("workers", 6, "number of workers at the most")
-	requests = flag.Int("requests", 1000, "a worker is replaced when it has served so many, or up to a fifth fewer")
+	workers  = flag.Int("workers", 6, "maximum number of workers")
+	requests = flag.Int("requests", 1000, "requests after which a worker is replaced, or up to 20 % less")
 )
 
 func main() {
 	flag.Parse()
 	var pm *prefork.Manager
 	pm, err := prefork.New(prefork.Config{
-		MinSpareWorkers: 1, // idle ones, so that nobody waits for a worker to start
+		MinSpareWorkers: 1, // idle workers, so that no client waits for a spawn
 		MaxSpareWorkers: 2,
 		MaxWorkers:      *workers,
-		SpawnInterval:   200 * time.Millisecond, // between two that start, and between two that are stopped
+		SpawnInterval:   200 * time.Millisecond, // between two spawns, and between two stops
 		Recycle:         prefork.Recycle{MaxRequests: *requests},
 		TrapSignals: prefork.Signals{
-			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop; so does Ctrl-C
-			syscall.SIGUSR1: {},                        // sent to nobody; list sees it
+			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop, as Ctrl-C does
+			syscall.SIGUSR1: {},                        // not forwarded; printWorkers handles it
 		},
-		Observe: func(ev prefork.Event) { list(pm, ev) },
+		Observe: func(ev prefork.Event) { printWorkers(pm, ev) },
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -48,55 +54,63 @@ func main() {
 		log.Fatal(err)
 	}
 	if !prefork.IsWorker() { // main runs in every worker too, up to Run
-		fmt.Printf("serving on http://%s with up to %d workers\n", ln.Addr(), *workers)
-		fmt.Printf("try:  for i in $(seq 20); do curl -s http://%s/slow & sleep 0.1; done    the pool grows, and shrinks again\n", ln.Addr())
-		fmt.Printf("      kill -USR1 %d   list the workers\n", os.Getpid())
-		fmt.Printf("      kill %d         stop; so does Ctrl-C\n", os.Getpid())
+		help(ln.Addr().String())
 	}
 	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
 		w.SetStatus(prefork.StatusIdle)
-		return preforkhttp.Serve(w, ln, &http.Server{Handler: &load{worker: w, next: handler(w)}})
+		return preforkhttp.Serve(w, ln, &http.Server{Handler: &reporter{worker: w, next: handler(w)}})
 	}); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// list runs in the manager, with every event.
-func list(pm *prefork.Manager, ev prefork.Event) {
+func help(address string) {
+	fmt.Printf("serving on http://%s with up to %d workers\n", address, *workers)
+	fmt.Printf("try:  for i in $(seq 20); do curl -s http://%s/slow & sleep 0.1; done\n", address)
+	fmt.Printf("                      the pool grows, and then shrinks\n")
+	fmt.Printf("      kill -USR1 %d   list the workers\n", os.Getpid())
+	fmt.Printf("      kill %d         stop, as Ctrl-C does\n", os.Getpid())
+}
+
+// printWorkers is called in the manager for every event.
+func printWorkers(pm *prefork.Manager, ev prefork.Event) {
 	if ev, ok := ev.(prefork.SignalEvent); !ok || ev.Received != syscall.SIGUSR1 {
 		return
 	}
-	now := pm.Snapshot()
-	fmt.Printf("%d of %d workers\n", len(now.Workers)-now.Standbys, now.MaxWorkers)
-	for _, w := range now.Workers {
+	snapshot := pm.Snapshot()
+	fmt.Printf("%d of %d workers\n", len(snapshot.Workers)-snapshot.Standbys, snapshot.MaxWorkers)
+	for _, w := range snapshot.Workers {
 		fmt.Printf("  %v, status %c, %d requests\n", w, w.Status, w.Requests)
 	}
 }
 
-// load tells the manager what this worker does: it is busy while it has at least one request.
-type load struct {
+// A reporter reports the status of this worker to the manager: the worker is
+// busy while at least one request is in flight.
+type reporter struct {
 	worker *prefork.Worker
 	next   http.Handler
 
-	mu   sync.Mutex // an atomic counter is not enough: the status must change in the order in which the number does
-	open int
+	// An atomic counter is not enough: statuses must be set in the order in
+	// which the number changes.
+	mu       sync.Mutex
+	inFlight int
 }
 
-func (l *load) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	l.add(1)
-	defer l.add(-1)
-	l.next.ServeHTTP(rw, r)
-	l.worker.Served(1)
+func (rep *reporter) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	rep.add(1)
+	defer rep.add(-1)
+	rep.next.ServeHTTP(rw, r)
+	rep.worker.Served(1)
 }
 
-func (l *load) add(n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.open += n
-	if l.open > 0 {
-		l.worker.SetStatus('R')
+func (rep *reporter) add(n int) {
+	rep.mu.Lock()
+	defer rep.mu.Unlock()
+	rep.inFlight += n
+	if rep.inFlight > 0 {
+		rep.worker.SetStatus('R')
 	} else {
-		l.worker.SetStatus(prefork.StatusIdle)
+		rep.worker.SetStatus(prefork.StatusIdle)
 	}
 }
 

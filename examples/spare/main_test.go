@@ -15,11 +15,11 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) {
-	preforktest.Main(m, map[string]func(){"spare": main, "recycle": recycle})
-}
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
-// start runs the example on a port that is free.
+func init() { preforktest.Register("spare", main) }
+
+// start runs the example on a free port.
 func start(t *testing.T, args ...string) (p *preforktest.Program, url string) {
 	p = preforktest.Start(t, "spare", append([]string{"-listen", "127.0.0.1:0"}, args...)...)
 	url = p.Expect(`^serving on (http://\S+) with up to \d+ workers$`)[1]
@@ -44,18 +44,19 @@ func get(url string) error {
 func stop(t *testing.T, p *preforktest.Program) {
 	p.Signal(syscall.SIGTERM)
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 }
 
-// ask sends requests from n clients at a time until end is called. Which worker takes a request is chance, so they go on
-// until what they are to bring about has happened.
-func ask(t *testing.T, n int, url string) (end func()) {
+// startClients starts n clients that send requests until end is called.
+// Requests are distributed randomly, so the test ends them after their effect
+// is visible.
+func startClients(t *testing.T, n int, url string) (end func()) {
 	var clients sync.WaitGroup
-	var enough atomic.Bool
+	var ended atomic.Bool
 	for range n {
 		clients.Go(func() {
-			for !enough.Load() {
+			for !ended.Load() {
 				if err := get(url); err != nil {
 					t.Error(err)
 					return
@@ -64,21 +65,23 @@ func ask(t *testing.T, n int, url string) (end func()) {
 		})
 	}
 	end = sync.OnceFunc(func() {
-		enough.Store(true)
+		ended.Store(true)
 		clients.Wait()
 	})
-	t.Cleanup(end) // also where the test fails
+	t.Cleanup(end) // also if the test fails
 	return end
 }
 
-// Under load there are as many workers as there may be; after it the two that may be idle are left.
+// The pool grows to its maximum under load, and afterwards shrinks to the two
+// workers that may be idle.
 func TestGrowAndShrink(t *testing.T) {
 	p, url := start(t, "-workers", "4")
-	end := ask(t, 8, url+"/slow")
+	end := startClients(t, 8, url+"/slow")
 	p.ExpectN(3, `worker ready`)
 	p.Signal(syscall.SIGUSR1)
 	n, _ := strconv.Atoi(p.Expect(`^(\d) of 4 workers$`)[1])
-	p.ExpectN(n, `^  worker \d+ \(slot \d, generation 1\) (starting|ready|stopping), status [._R], \d+ requests$`)
+	const worker = `^  worker \d+ \(slot \d, generation 1\) (starting|ready|stopping), status [._R], \d+ requests$`
+	p.ExpectN(n, worker)
 	end()
 	preforktest.WaitFor(t, "two workers", func() bool {
 		p.Signal(syscall.SIGUSR1)
@@ -88,10 +91,10 @@ func TestGrowAndShrink(t *testing.T) {
 	stop(t, p)
 }
 
-// A worker that has served enough is replaced, and nobody notices.
+// A worker that has served enough requests is replaced, and no request fails.
 func TestRecycle(t *testing.T) {
 	p, url := start(t, "-workers", "4", "-requests", "20")
-	end := ask(t, 1, url)
+	end := startClients(t, 1, url)
 	p.Expect(`worker gone .*reason=recycled`)
 	end()
 	stop(t, p)

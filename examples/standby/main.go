@@ -1,7 +1,13 @@
-// Standby is an HTTP server whose workers take long to start: they load a model first. One is started ahead, and takes
-// the place of a worker that dies at once.
+// Standby is an HTTP server whose workers take long to start, because they load
+// a model first. The manager starts one worker in advance. When a worker
+// crashes, this standby replaces it at once and need not load the model.
+//
+// Run it and wait for the line "standby PID is ready". Then crash a worker,
+// reload, and stop the program. It prints the commands.
 //
 //	go run ./examples/standby
+//	curl http://127.0.0.1:8080/
+//	curl http://127.0.0.1:8080/crash
 package main
 
 import (
@@ -19,21 +25,21 @@ import (
 )
 
 var (
-	listen = flag.String("listen", "127.0.0.1:8080", "address to serve on")
-	ahead  = flag.Int("standby", 1, "number of workers that are started ahead")
-	loads  = flag.Duration("loads", 3*time.Second, "how long a worker takes to load")
+	listen   = flag.String("listen", "127.0.0.1:8080", "address to serve on")
+	standbys = flag.Int("standby", 1, "number of workers started in advance")
+	loadTime = flag.Duration("loads", 3*time.Second, "how long a worker takes to load")
 )
 
 func main() {
 	flag.Parse()
 	pm, err := prefork.New(prefork.Config{
 		MaxWorkers: 2,
-		Standby:    *ahead,
+		Standby:    *standbys,
 		TrapSignals: prefork.Signals{
-			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop; so does Ctrl-C
-			syscall.SIGHUP:  {Rolling: true},           // reload: the next generation has a standby of its own
+			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // stop, as Ctrl-C does
+			syscall.SIGHUP:  {Rolling: true},           // reload, also the standby
 		},
-		Observe: tell,
+		Observe: printStandby,
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -44,14 +50,15 @@ func main() {
 	}
 	model := ""
 	if prefork.IsWorker() {
-		// Before Run, in which a standby is parked: what comes after it would be done when the standby is needed.
-		time.Sleep(*loads)
-		model = fmt.Sprintf("the model loaded in %v", *loads)
+		// Run parks a standby. Anything that takes long should happen before
+		// Run: after it, the standby would do it only when it is needed.
+		time.Sleep(*loadTime)
+		model = fmt.Sprintf("the model loaded in %v", *loadTime)
 	} else {
 		fmt.Printf("serving on http://%s\n", ln.Addr())
-		fmt.Printf("try:  curl http://%s/crash    a worker dies, and a standby is there\n", ln.Addr())
+		fmt.Printf("try:  curl http://%s/crash    a worker crashes, and a standby replaces it\n", ln.Addr())
 		fmt.Printf("      kill -HUP %d    reload\n", os.Getpid())
-		fmt.Printf("      kill %d         stop; so does Ctrl-C\n", os.Getpid())
+		fmt.Printf("      kill %d         stop, as Ctrl-C does\n", os.Getpid())
 	}
 	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
 		return preforkhttp.Serve(w, ln, &http.Server{Handler: handler(w, model)})
@@ -60,15 +67,18 @@ func main() {
 	}
 }
 
-// tell runs in the manager, with every event.
-func tell(ev prefork.Event) {
+// printStandby is called in the manager for every event.
+func printStandby(ev prefork.Event) {
 	change, ok := ev.(prefork.StateEvent)
+	if !ok {
+		return
+	}
+	w := change.Worker
 	switch {
-	case !ok:
-	case change.Worker.State == prefork.StateStandby:
-		fmt.Printf("%d stands by\n", change.Worker.PID)
-	case change.From == prefork.StateStandby && change.Worker.State == prefork.StateStarting:
-		fmt.Printf("%d stood by and takes slot %d\n", change.Worker.PID, change.Worker.Slot)
+	case w.State == prefork.StateStandby:
+		fmt.Printf("standby %d is ready\n", w.PID)
+	case change.From == prefork.StateStandby && w.State == prefork.StateStarting:
+		fmt.Printf("standby %d fills slot %d\n", w.PID, w.Slot)
 	}
 }
 

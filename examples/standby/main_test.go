@@ -12,20 +12,24 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"standby": main}) }
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
-// The place of a worker that crashes is taken by the one that has stood by, which has loaded what it needs.
+func init() { preforktest.Register("standby", main) }
+
+// A standby, which has loaded its model, replaces a worker that crashes.
 func TestStandbyTakesOver(t *testing.T) {
 	p := preforktest.Start(t, "standby", "-listen", "127.0.0.1:0", "-loads", "100ms")
-	lines := p.ExpectAll(`^serving on (http://\S+)$`, `^(\d+) stands by$`, `worker ready slot=0`, `worker ready slot=1`)
+	lines := p.ExpectAll(
+		`^serving on (http://\S+)$`, `^standby (\d+) is ready$`, `worker ready slot=0`, `worker ready slot=1`,
+	)
 	url, standby := lines[0][1], lines[1][1]
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	if resp, err := client.Get(url + "/crash"); err == nil {
 		resp.Body.Close()
 		t.Fatalf("the worker did not crash: %s", resp.Status)
 	}
-	slot := p.Expect(`^` + standby + ` stood by and takes slot ([01])$`)[1]
-	p.ExpectAll(`worker ready slot=`+slot+` .*pid=`+standby, `^(\d+) stands by$`)
+	slot := p.Expect(`^standby ` + standby + ` fills slot ([01])$`)[1]
+	p.ExpectAll(`worker ready slot=`+slot+` .*pid=`+standby, `^standby (\d+) is ready$`)
 	for range 10 {
 		resp, err := client.Get(url)
 		if err != nil {
@@ -34,13 +38,13 @@ func TestStandbyTakesOver(t *testing.T) {
 		text, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		if !strings.Contains(string(text), "has the model loaded") {
-			t.Errorf("a worker without its model answers: %s", text)
+			t.Errorf("response of a worker without its model: %s", text)
 		}
 	}
 	p.Signal(syscall.SIGHUP)
-	p.ExpectAll(`worker ready slot=0 gen=2`, `worker ready slot=1 gen=2`, `^\d+ stands by$`)
+	p.ExpectAll(`worker ready slot=0 gen=2`, `worker ready slot=1 gen=2`, `^standby \d+ is ready$`)
 	p.Signal(syscall.SIGTERM)
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 }

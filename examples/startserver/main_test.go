@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"os/exec"
 	"regexp"
 	"slices"
 	"sync/atomic"
@@ -19,97 +17,100 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"startserver": main}) }
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
-// under returns the example under start_server, not yet started. Without start_server the test is skipped, but not in CI.
-func under(t *testing.T, options ...string) *preforktest.Program {
+func init() { preforktest.Register("startserver", main) }
+
+// newUnderStartServer returns the example under start_server, not yet started.
+// It skips the test if start_server is not installed.
+func newUnderStartServer(t *testing.T, options ...string) *preforktest.Program {
+	path := preforktest.NeedCommand(t, "start_server", "Debian: apt-get install libserver-starter-perl")
 	p := preforktest.New(t, "startserver", "-listen", ":0")
-	path, err := exec.LookPath("start_server")
-	if err != nil {
-		const missing = "needs Perl's start_server (Debian: apt-get install libserver-starter-perl): %v"
-		if os.Getenv("CI") == "true" {
-			t.Fatalf(missing, err)
-		}
-		preforktest.Skipf(t, missing, err)
-	}
-	// start_server, too, leaves the choice of port 0 to the kernel.
-	p.Cmd.Args = append(append([]string{path, "--port", "127.0.0.1:0"}, options...), append([]string{"--"}, p.Cmd.Args...)...)
+	// For port 0 of start_server, the kernel chooses a free port.
+	options = slices.Concat([]string{path, "--port", "127.0.0.1:0"}, options, []string{"--"})
+	p.Cmd.Args = append(options, p.Cmd.Args...)
 	p.Cmd.Path = path
 	return p
 }
 
-// expect waits for the line of a manager and returns its address and pid.
-func expect(p *preforktest.Program, number int) (address, pid string) {
+// newAlone returns the example alone, not yet started.
+func newAlone(t *testing.T, _ ...string) *preforktest.Program {
+	return preforktest.New(t, "startserver", "-listen", "127.0.0.1:0")
+}
+
+// awaitManager waits for the first line of a manager and returns its address
+// and pid.
+func awaitManager(p *preforktest.Program, number int) (address, pid string) {
 	got := p.Expect(fmt.Sprintf(`^serving on (\S+); the manager's pid is (\d+), its number %d$`, number))
 	return got[1], got[2]
 }
 
-var answer = regexp.MustCompile(`^worker \d of generation (\d) of manager (\d+)\n$`)
+var response = regexp.MustCompile(`^worker \d of generation (\d) of manager (\d+)\n$`)
 
-// HUP replaces the whole manager under load, twice, and loses no request; TERM ends all there is.
+// HUP replaces the manager twice under load without losing a request. TERM
+// stops everything.
 func TestNewManagersUnderLoad(t *testing.T) {
-	p := under(t, "--signal-on-hup=TERM").Start()
-	var answering atomic.Value // the pid of the manager whose worker answered last
+	p := newUnderStartServer(t, "--signal-on-hup=TERM").Start()
+	var responding atomic.Value // the pid of the manager whose worker responded last
 	var clients *loadgen.Load
 	old := ""
 	for number := 1; number <= 3; number++ {
 		if number > 1 {
 			p.Signal(syscall.SIGHUP)
 		}
-		address, pid := expect(p, number)
+		address, pid := awaitManager(p, number)
 		if number == 1 {
-			clients = startLoad(address, &answering)
+			clients = startLoad(address, &responding)
 			defer clients.Stop()
 		} else {
-			end := "old worker " + old + " died, status:0" // "worker" is what start_server calls the manager
-			preforktest.WaitFor(t, end, func() bool { return slices.Contains(p.Lines(), end) })
+			// start_server calls the manager a worker.
+			exited := "old worker " + old + " died, status:0"
+			preforktest.WaitFor(t, exited, func() bool { return slices.Contains(p.Lines(), exited) })
 		}
 		served := clients.Result().OK
-		preforktest.WaitFor(t, fmt.Sprintf("1000 requests more, served by manager number %d", number), func() bool {
-			return clients.Result().OK >= served+1000 && answering.Load() == pid
+		preforktest.WaitFor(t, fmt.Sprintf("1000 more requests, served by manager %d", number), func() bool {
+			return clients.Result().OK >= served+1000 && responding.Load() == pid
 		})
 		old = pid
 	}
 	result := clients.Stop()
-	t.Logf("through the ends of 2 managers: %v", result)
+	t.Logf("2 replaced managers: %v", result)
 	if result.Failed > 0 {
 		t.Errorf("%d of %d requests failed: %v", result.Failed, result.OK+result.Failed, result.Errors)
 	}
 	p.Signal(syscall.SIGTERM)
 	p.Expect(`^worker ` + old + ` died, status:0$`)
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("start_server ended with %v", state)
+		t.Errorf("start_server: %v", state)
 	}
 }
 
-func startLoad(address string, answering *atomic.Value) *loadgen.Load {
+func startLoad(address string, responding *atomic.Value) *loadgen.Load {
 	return loadgen.Start(loadgen.Config{
 		Network: "tcp", Address: address, KeepAlive: 4, Fresh: 2, MaxTime: 2 * time.Minute,
 		Check: func(status int, body []byte) error {
-			got := answer.FindSubmatch(body)
+			got := response.FindSubmatch(body)
 			if got == nil || status != http.StatusOK {
 				return fmt.Errorf("status %d, %q", status, body)
 			}
-			answering.Store(string(got[2]))
+			responding.Store(string(got[2]))
 			return nil
 		},
 	})
 }
 
-// HUP to the manager replaces its workers, under start_server as by itself.
+// HUP to the manager replaces its workers, under start_server and alone.
 func TestReload(t *testing.T) {
 	for name, tt := range map[string]struct {
-		program func(t *testing.T) *preforktest.Program
-		number  int
+		newProgram func(t *testing.T, options ...string) *preforktest.Program
+		number     int
 	}{
-		"under start_server": {func(t *testing.T) *preforktest.Program { return under(t) }, 1},
-		"by itself": {func(t *testing.T) *preforktest.Program {
-			return preforktest.New(t, "startserver", "-listen", "127.0.0.1:0")
-		}, 0},
+		"under start_server": {newUnderStartServer, 1},
+		"by itself":          {newAlone, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := tt.program(t).Start()
-			address, manager := expect(p, tt.number)
+			p := tt.newProgram(t).Start()
+			address, manager := awaitManager(p, tt.number)
 			p.ExpectN(2, `worker ready`)
 			var pid int
 			fmt.Sscan(manager, &pid)
@@ -117,12 +118,13 @@ func TestReload(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.ExpectN(2, `worker ready.* gen=2 `)
-			if got := answer.FindStringSubmatch(get(t, "http://"+address)); got == nil || got[1] != "2" || got[2] != manager {
-				t.Errorf("the manager is %s, and it answers %q", manager, got)
+			got := response.FindStringSubmatch(get(t, "http://"+address))
+			if got == nil || got[1] != "2" || got[2] != manager {
+				t.Errorf("response %q, want generation 2 of manager %s", got, manager)
 			}
 			p.Signal(syscall.SIGTERM)
 			if state := p.Wait(); !state.Success() {
-				t.Errorf("it ended with %v", state)
+				t.Errorf("manager: %v", state)
 			}
 		})
 	}

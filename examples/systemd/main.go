@@ -1,14 +1,17 @@
-// Systemd is an HTTP server that systemd starts on a socket which it has bound: prefork.socket and prefork.service beside
-// this file are its units.
+// Systemd is an HTTP server that systemd starts on a socket which systemd has
+// bound. The units prefork.socket and prefork.service are beside this file.
+//
+// Install and start the units. The first request starts the service.
 //
 //	go build -o /usr/local/bin/prefork-example ./examples/systemd
 //	cp examples/systemd/prefork.{socket,service} /etc/systemd/system/
 //	systemctl daemon-reload
-//	systemctl enable --now prefork.socket    # curl http://localhost:8080/ starts the service
-//	systemctl reload prefork                 # HUP: new workers
-//	systemctl restart prefork                # a new manager, on the same socket: also a new version
+//	systemctl enable --now prefork.socket
+//	curl http://localhost:8080/
+//	systemctl reload prefork     # HUP: new workers
+//	systemctl restart prefork    # a new manager, also of a new version
 //
-// Without systemd units:
+// It runs without the units too:
 //
 //	go build -o server ./examples/systemd
 //	systemd-socket-activate -l 8080 ./server
@@ -29,7 +32,7 @@ import (
 )
 
 var (
-	listen  = flag.String("listen", ":8080", "address to serve on; under systemd it chooses among its sockets")
+	listen  = flag.String("listen", ":8080", "address to serve on, or of the socket of systemd")
 	workers = flag.Int("workers", 2, "number of workers")
 )
 
@@ -37,7 +40,7 @@ func main() {
 	flag.Parse()
 	pm, err := prefork.New(prefork.Config{
 		MaxWorkers:  *workers,
-		StopTimeout: 30 * time.Second, // below TimeoutStopSec of the unit
+		StopTimeout: 30 * time.Second, // less than TimeoutStopSec of the unit
 		TrapSignals: prefork.Signals{
 			syscall.SIGTERM: {Signal: syscall.SIGTERM}, // systemctl stop
 			syscall.SIGHUP:  {Signal: syscall.SIGTERM}, // systemctl reload: replace the workers
@@ -46,7 +49,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ln, err := pm.Listen("tcp", *listen) // binds nothing where sockets were given
+	ln, err := pm.Listen("tcp", *listen) // under systemd it binds nothing
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -54,10 +57,14 @@ func main() {
 		fmt.Printf("serving on %s; the manager's pid is %d\n", ln.Addr(), os.Getpid())
 	}
 	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
-		return preforkhttp.Serve(w, ln, &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
-			fmt.Fprintf(rw, "worker %d of generation %d\n", w.Slot(), w.Generation())
-		})})
+		return preforkhttp.Serve(w, ln, &http.Server{Handler: handler(w)})
 	}); err != nil {
 		log.Fatal(err)
 	}
+}
+
+func handler(w *prefork.Worker) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(rw, "worker %d of generation %d\n", w.Slot(), w.Generation())
+	})
 }

@@ -19,55 +19,56 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"systemd": main}) }
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
-// find returns the path of a program of systemd. Without it the test is skipped, but not in CI.
-func find(t *testing.T, program string) string {
-	path, err := exec.LookPath(program)
-	if err != nil {
-		const missing = "needs a program of systemd (Debian: apt-get install systemd): %v"
-		if os.Getenv("CI") == "true" {
-			t.Fatalf(missing, err)
-		}
-		preforktest.Skipf(t, missing, err)
-	}
-	return path
-}
+func init() { preforktest.Register("systemd", main) }
 
-// On a socket that systemd-socket-activate has bound, and from the first connection on, it serves through reloads.
-func TestSocketActivation(t *testing.T) {
-	p := preforktest.New(t, "systemd", "-listen", ":0")
-	activate := find(t, "systemd-socket-activate")
-	// It takes no port 0. All of 127.0.0.0/8 is loopback, and nobody else has a port at an address of one's own.
-	address := fmt.Sprintf("127.%d.%d.%d:8080", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
-	args := []string{activate, "--listen", address}
-	for _, name := range []string{"PREFORKTEST_PROGRAM", "PREFORKTEST_ID", "GORACE"} {
-		args = append(args, "--setenv", name) // it hands on no more of the environment than it is told to
-	}
-	p.Cmd.Args = append(append(args, "--"), p.Cmd.Args...)
-	p.Cmd.Path = activate
-	p.Start()
-	p.Expect(`^Listening on `)
+const install = "Debian: apt-get install systemd"
 
-	var latest atomic.Int64 // the generation that answered last
-	clients := loadgen.Start(loadgen.Config{
+// startLoad starts clients that store the generation of each response in
+// latest.
+func startLoad(address string, latest *atomic.Int64) *loadgen.Load {
+	return loadgen.Start(loadgen.Config{
 		Network: "tcp", Address: address, KeepAlive: 4, Fresh: 2, MaxTime: 2 * time.Minute,
 		Check: func(status int, body []byte) error {
 			var slot int
 			var generation int64
-			if _, err := fmt.Sscanf(string(body), "worker %d of generation %d\n", &slot, &generation); err != nil || status != http.StatusOK {
+			_, err := fmt.Sscanf(string(body), "worker %d of generation %d\n", &slot, &generation)
+			if err != nil || status != http.StatusOK {
 				return fmt.Errorf("status %d, %q", status, body)
 			}
 			latest.Store(generation)
 			return nil
 		},
 	})
+}
+
+// The example serves on a socket of systemd-socket-activate from the first
+// connection on, and reloads without losing a request.
+func TestSocketActivation(t *testing.T) {
+	activate := preforktest.NeedCommand(t, "systemd-socket-activate", install)
+	p := preforktest.New(t, "systemd", "-listen", ":0")
+	// systemd-socket-activate does not accept port 0. All of 127.0.0.0/8 is
+	// loopback, and at a random address of it the port is free.
+	address := fmt.Sprintf("127.%d.%d.%d:8080", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+	args := []string{activate, "--listen", address}
+	for _, name := range []string{"PREFORKTEST_PROGRAM", "PREFORKTEST_ID", "GORACE"} {
+		args = append(args, "--setenv", name) // it passes on only these variables
+	}
+	p.Cmd.Args = append(append(args, "--"), p.Cmd.Args...)
+	p.Cmd.Path = activate
+	p.Start()
+	p.Expect(`^Listening on `)
+
+	var latest atomic.Int64
+	clients := startLoad(address, &latest)
 	defer clients.Stop()
-	p.Expect(fmt.Sprintf(`^serving on %s; the manager's pid is %d$`, address, p.PID())) // it has become the program
+	// systemd-socket-activate executes the example in its own process.
+	p.Expect(fmt.Sprintf(`^serving on %s; the manager's pid is %d$`, address, p.PID()))
 	for generation := int64(1); generation <= 4; generation++ {
 		p.ExpectN(2, fmt.Sprintf(`worker ready.* gen=%d `, generation))
 		served := clients.Result().OK
-		preforktest.WaitFor(t, fmt.Sprintf("500 requests more, served by generation %d", generation), func() bool {
+		preforktest.WaitFor(t, fmt.Sprintf("500 more requests, served by generation %d", generation), func() bool {
 			return clients.Result().OK >= served+500 && latest.Load() == generation
 		})
 		if generation < 4 {
@@ -75,19 +76,19 @@ func TestSocketActivation(t *testing.T) {
 		}
 	}
 	result := clients.Stop()
-	t.Logf("through 3 reloads: %v", result)
+	t.Logf("3 reloads: %v", result)
 	if result.Failed > 0 {
 		t.Errorf("%d of %d requests failed: %v", result.Failed, result.OK+result.Failed, result.Errors)
 	}
 	p.Signal(syscall.SIGTERM)
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 }
 
-// systemd-analyze finds nothing wrong with the units.
+// systemd-analyze reports no problem of the units.
 func TestUnits(t *testing.T) {
-	analyze := find(t, "systemd-analyze")
+	analyze := preforktest.NeedCommand(t, "systemd-analyze", install)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -99,12 +100,14 @@ func TestUnits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		const installed = "ExecStart=/usr/local/bin/prefork-example\n" // systemd-analyze looks for the program
+		// systemd-analyze checks that the program exists.
+		const installed = "ExecStart=/usr/local/bin/prefork-example\n"
 		if n := strings.Count(string(unit), installed); name == "prefork.service" && n != 1 {
 			t.Errorf("%s has %d lines %q", name, n, installed)
 		}
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(strings.Replace(string(unit), installed, "ExecStart="+self+"\n", 1)), 0o600); err != nil {
+		text := strings.Replace(string(unit), installed, "ExecStart="+self+"\n", 1)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		args = append(args, path)

@@ -1,10 +1,16 @@
-// Tasks is a pool of tasks, Perl's Proc::tored::Pool: so many run at a time, each in a process of its own, and what came
-// of it is collected: a result, or why there is none. The processes are workers of a Manager, each for one task; the next is
-// started before there is a task for it.
+// Tasks is a pool of tasks like Perl's Proc::tored::Pool. It runs a limited
+// number of tasks at a time, each in its own process, and collects a result or
+// an error from each. The processes are workers of a Manager, one for each
+// task. The manager starts a worker before there is a task for it.
 //
-//	go run ./examples/tasks                 # squares, one of which fails and one of which is killed
-//	touch tasks.paused; rm tasks.paused     # meanwhile, in another terminal
-//	touch tasks.stopped                     # ends it when the tasks under way are done
+// Run it in one terminal: it squares numbers, and some tasks fail. Pause,
+// resume and stop it by files, from another terminal. It finishes the tasks
+// that have begun before it stops.
+//
+//	go run ./examples/tasks -n 100
+//	touch tasks.paused
+//	rm tasks.paused
+//	touch tasks.stopped
 package main
 
 import (
@@ -23,8 +29,8 @@ import (
 )
 
 var (
-	dir      = flag.String("dir", ".", "directory of the service's files")
-	capacity = flag.Int("capacity", 2, "tasks at a time")
+	dir      = flag.String("dir", ".", "directory of the service's files, such as tasks.paused")
+	capacity = flag.Int("capacity", 2, "maximum number of tasks at a time")
 	count    = flag.Int("n", 10, "number of tasks")
 	pace     = flag.Duration("pace", 300*time.Millisecond, "how long a task takes")
 )
@@ -36,7 +42,7 @@ func main() {
 	}
 }
 
-// square is the task. It is run in a process of its own.
+// square is the task. It runs in its own process.
 func square(arg json.RawMessage) (any, error) {
 	var n int
 	if err := json.Unmarshal(arg, &n); err != nil {
@@ -45,10 +51,10 @@ func square(arg json.RawMessage) (any, error) {
 	time.Sleep(*pace)
 	switch n {
 	case 3:
-		return nil, errors.New("three is not to be squared")
+		return nil, errors.New("cannot square three")
 	case 5:
 		p, _ := os.FindProcess(os.Getpid())
-		p.Kill() // as the kernel does where memory is short
+		p.Kill() // as the OOM killer does
 	case 7:
 		os.Exit(3)
 	}
@@ -64,21 +70,22 @@ func run() error {
 		task:    square,
 		assign:  func(id string) { fmt.Println("assigned", id) },
 		success: func(id string, result json.RawMessage) { fmt.Printf("success %s: %s\n", id, result) },
-		failure: func(id string, why error) { fmt.Printf("failure %s: %v\n", id, why) },
+		failure: func(id string, err error) { fmt.Printf("failure %s: %v\n", id, err) },
 	}
-	if err := p.manager(prefork.Config{MaxWorkers: *capacity, Logger: slog.New(slog.DiscardHandler)}); err != nil {
+	logger := slog.New(slog.DiscardHandler)
+	if err := p.newManager(prefork.Config{MaxWorkers: *capacity, Logger: logger}); err != nil {
 		return err
 	}
-	detach, err := svc.Attach(p.pm) // all verbs of the service work on the pool
+	detach, err := svc.Attach(p.pm) // the service's files and commands control the pool
 	if err != nil {
 		return err
 	}
 	defer detach()
 
-	ctx, end := context.WithCancel(context.Background())
-	defer end()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	return p.run(ctx, func() {
-		defer end()
+		defer cancel()
 		for n := range *count {
 			if !p.process(fmt.Sprint("task-", n), n) {
 				fmt.Printf("stopped before task-%d\n", n)

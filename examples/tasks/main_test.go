@@ -22,8 +22,11 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) {
-	preforktest.Main(m, map[string]func(){"tasks": main, "leaving": leaving})
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
+
+func init() {
+	preforktest.Register("tasks", main)
+	preforktest.Register("leaveChild", leaveChild)
 }
 
 func start(t *testing.T, args ...string) (p *preforktest.Program, dir string) {
@@ -32,11 +35,11 @@ func start(t *testing.T, args ...string) (p *preforktest.Program, dir string) {
 	return preforktest.Start(t, "tasks", append([]string{"-dir", dir}, args...)...), dir
 }
 
-// ended waits for the end and returns the lines that begin so.
-func ended(t *testing.T, p *preforktest.Program, prefix string) (lines []string) {
+// waitExit waits for the exit and returns the lines with the prefix.
+func waitExit(t *testing.T, p *preforktest.Program, prefix string) (lines []string) {
 	t.Helper()
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 	p.WaitGone()
 	for _, line := range p.Lines() {
@@ -47,68 +50,77 @@ func ended(t *testing.T, p *preforktest.Program, prefix string) (lines []string)
 	return lines
 }
 
-// Ten tasks: each is assigned, and collected once, as a result or as a failure. B11: one that a signal killed is a failure.
+// Each of ten tasks is assigned and collected once, as a success or a failure.
+// B11: a task that was killed by a signal is a failure.
 func TestB11DeathIsFailure(t *testing.T) {
 	p, dir := start(t, "-pace", "1ms")
 	p.Expect(`^all done, 0 pending$`)
-	assigned := ended(t, p, "assigned ")
-	successes, failures := ended(t, p, "success "), ended(t, p, "failure ")
+	assigned := waitExit(t, p, "assigned ")
+	successes, failures := waitExit(t, p, "success "), waitExit(t, p, "failure ")
 	slices.Sort(failures)
 	if len(assigned) != 10 || len(successes) != 7 || !slices.Contains(successes, "success task-9: 81") {
 		t.Errorf("%q %q", assigned, successes)
 	}
-	want := []string{"failure task-3: three is not to be squared", "failure task-5: worker terminated with SIGKILL", "failure task-7: worker terminated with exit code 3"}
+	want := []string{
+		"failure task-3: cannot square three",
+		"failure task-5: worker terminated with SIGKILL",
+		"failure task-7: worker terminated with exit code 3",
+	}
 	if !slices.Equal(failures, want) {
 		t.Errorf("%q, want %q", failures, want)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "tasks.pid")); err == nil {
-		t.Error("the pid file is left")
+		t.Error("the pid file was not removed")
 	}
 }
 
-// leaving is a pool whose only task starts a program that lives on, and is killed.
-func leaving() {
+// leaveChild is a pool whose only task starts a program that keeps running, and
+// is then killed.
+func leaveChild() {
 	p := &pool{
 		task: func(json.RawMessage) (any, error) {
 			cmd := exec.Command("sleep", "1000")
 			if err := cmd.Start(); err != nil {
 				return nil, err
 			}
-			fmt.Println("left", cmd.Process.Pid)
+			fmt.Println("child", cmd.Process.Pid)
 			return nil, syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		},
 		assign:  func(string) {},
 		success: func(id string, _ json.RawMessage) { fmt.Println("success", id) },
-		failure: func(id string, why error) { fmt.Printf("failure %s: %v\n", id, why) },
+		failure: func(id string, err error) { fmt.Printf("failure %s: %v\n", id, err) },
 	}
-	if err := p.manager(prefork.Config{MaxWorkers: 1, Logger: slog.New(slog.DiscardHandler)}); err != nil {
+	logger := slog.New(slog.DiscardHandler)
+	if err := p.newManager(prefork.Config{MaxWorkers: 1, Logger: logger}); err != nil {
 		log.Fatal(err)
 	}
-	ctx, end := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	p.run(ctx, func() {
-		defer end()
+		defer cancel()
 		p.process("a", 1)
 		p.sync()
 	})
 }
 
-// The end of a task is seen also where something that it has started lives on.
-func TestTaskLeavesSomething(t *testing.T) {
-	p := preforktest.Start(t, "leaving")
-	pid, err := strconv.Atoi(p.Expect(`^left (\d+)$`)[1])
+// The exit of a task is detected even if a process that it has started keeps
+// running.
+func TestTaskLeavesChild(t *testing.T) {
+	p := preforktest.Start(t, "leaveChild")
+	pid, err := strconv.Atoi(p.Expect(`^child (\d+)$`)[1])
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer syscall.Kill(pid, syscall.SIGKILL)
 	p.Expect(`^failure a: worker terminated with SIGKILL$`)
 	p.Wait()
+	syscall.Kill(pid, syscall.SIGKILL)
+	p.WaitGone()
 }
 
-// No more run at a time than there is capacity for, each in another process.
+// The pool runs no more tasks at a time than its capacity.
 func TestCapacity(t *testing.T) {
 	p, _ := start(t, "-pace", "20ms", "-capacity", "3", "-n", "3")
 	p.Expect(`^all done, 0 pending$`)
-	if lines := ended(t, p, "success "); len(lines) != 3 {
+	if lines := waitExit(t, p, "success "); len(lines) != 3 {
 		t.Errorf("%q", lines)
 	}
 	p, _ = start(t, "-pace", "1ms", "-capacity", "1", "-n", "3")
@@ -121,43 +133,46 @@ func TestCapacity(t *testing.T) {
 			running--
 		}
 		if running > 1 {
-			t.Error("two tasks at a time")
+			t.Error("two tasks at a time, want one")
 		}
 	}
-	ended(t, p, "")
+	waitExit(t, p, "")
 }
 
-// Stopped by a file, it finishes the tasks that have begun, and begins no other.
+// A file stops the pool, which finishes the tasks that have begun.
 func TestStop(t *testing.T) {
 	p, dir := start(t, "-pace", "50ms", "-n", "1000")
 	p.ExpectN(2, `^assigned `)
 	if err := os.WriteFile(filepath.Join(dir, "tasks.stopped"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	assigned := ended(t, p, "assigned ")
-	collected := len(ended(t, p, "success ")) + len(ended(t, p, "failure "))
+	assigned := waitExit(t, p, "assigned ")
+	collected := len(waitExit(t, p, "success ")) + len(waitExit(t, p, "failure "))
 	if len(assigned) != collected {
 		t.Errorf("%d assigned, %d collected", len(assigned), collected)
 	}
-	again := preforktest.Start(t, "tasks", "-dir", dir)
-	again.Expect(`stopped flag is set: remove \S+$`)
-	again.Wait()
+	next := preforktest.Start(t, "tasks", "-dir", dir)
+	next.Expect(`stopped flag is set: remove \S+$`)
+	next.Wait()
 }
 
-// Paused, it begins none, and loses none.
+// During a pause the pool begins no task, and it loses none.
 func TestPause(t *testing.T) {
 	dir := t.TempDir()
 	paused := filepath.Join(dir, "tasks.paused")
 	os.WriteFile(paused, nil, 0o600)
 	p := preforktest.Start(t, "tasks", "-dir", dir, "-pace", "1ms", "-n", "3")
-	preforktest.WaitFor(t, "a pid file", func() bool { _, err := os.Stat(filepath.Join(dir, "tasks.pid")); return err == nil })
+	preforktest.WaitFor(t, "a pid file", func() bool {
+		_, err := os.Stat(filepath.Join(dir, "tasks.pid"))
+		return err == nil
+	})
 	time.Sleep(50 * time.Millisecond)
 	if lines := p.Lines(); len(lines) > 0 {
-		t.Errorf("during the pause: %q", lines)
+		t.Errorf("output during the pause: %q", lines)
 	}
 	os.Remove(paused)
 	p.Expect(`^all done, 0 pending$`)
-	if lines := ended(t, p, "success "); len(lines) != 3 {
+	if lines := waitExit(t, p, "success "); len(lines) != 3 {
 		t.Errorf("%q", lines)
 	}
 }

@@ -13,132 +13,141 @@ import (
 	"github.com/prefork-go/prefork"
 )
 
-// pool runs tasks in workers, one task a worker. Between each worker and the manager there is a socket: the task goes down;
-// up come the word that it was taken, and the answer.
+// A pool runs tasks in workers, one task in each. A socket connects each worker
+// with the manager. The manager sends the task, and the worker sends an
+// acknowledgement and the answer.
 type pool struct {
-	task    func(arg json.RawMessage) (any, error) // in a worker
-	assign  func(id string)                        // in the manager, as are the next two; one at a time
+	task func(arg json.RawMessage) (any, error) // called in a worker
+
+	// The callbacks are called in the manager, one at a time.
+	assign  func(id string)
 	success func(id string, result json.RawMessage)
-	failure func(id string, why error)
+	failure func(id string, err error)
 
-	pm     *prefork.Manager
-	tasks  chan *task
-	ended  chan struct{} // there are no workers any more
-	worker sync.WaitGroup
-	theirs *os.File // the socket of the worker that is being spawned
-	ours   net.Conn
+	pm      *prefork.Manager
+	tasks   chan *task
+	closed  chan struct{} // closed after the last worker has exited
+	serving sync.WaitGroup
 
-	mu    sync.Mutex // held in callbacks
-	gone  map[int]chan prefork.Exit
-	open  int // tasks that were submitted and not collected
-	fewer *sync.Cond
+	// The ends of the socket of the worker that is being spawned. Only the
+	// goroutine of the manager uses them.
+	workerEnd  *os.File
+	managerEnd net.Conn
+
+	mu        sync.Mutex // held in callbacks
+	exits     map[int]chan prefork.Exit
+	open      int // tasks that were submitted and not collected
+	collected *sync.Cond
 }
 
 type task struct {
-	id   string
-	arg  json.RawMessage
-	took chan struct{} // closed when a worker has it
+	id       string
+	arg      json.RawMessage
+	assigned chan struct{} // closed when a worker has the task
 }
 
-// answer is what a worker writes when its task is done.
+// An answer is written by a worker when its task is done.
 type answer struct {
 	Result json.RawMessage
 	Error  string
 }
 
-// manager makes the Manager, whose hooks give each worker its socket and see how it ends. MaxWorkers is the capacity.
-func (p *pool) manager(cfg prefork.Config) (err error) {
-	p.tasks, p.ended, p.gone = make(chan *task), make(chan struct{}), make(map[int]chan prefork.Exit)
-	p.fewer = sync.NewCond(&p.mu)
-	cfg.ErrRespawnInterval = -1 // workers are meant to end, and soon
+// newManager creates the Manager. Its hooks pass a socket to each worker and
+// record its exit. MaxWorkers is the capacity of the pool.
+func (p *pool) newManager(cfg prefork.Config) (err error) {
+	p.tasks, p.closed = make(chan *task), make(chan struct{})
+	p.exits = make(map[int]chan prefork.Exit)
+	p.collected = sync.NewCond(&p.mu)
+	cfg.ErrRespawnInterval = -1 // short lives are normal here
 	cfg.BeforeSpawn, cfg.AfterSpawn = p.beforeSpawn, p.afterSpawn
 	cfg.OnChildReap = func(_ *prefork.Manager, e prefork.Exit) { p.exit(e.Ordinal) <- e }
 	p.pm, err = prefork.New(cfg)
 	return err
 }
 
-// exit is where the end of a worker is told.
+// exit returns the channel on which the exit of a worker is sent.
 func (p *pool) exit(ordinal int) chan prefork.Exit {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.gone[ordinal] == nil {
-		p.gone[ordinal] = make(chan prefork.Exit, 1)
+	if p.exits[ordinal] == nil {
+		p.exits[ordinal] = make(chan prefork.Exit, 1)
 	}
-	return p.gone[ordinal]
+	return p.exits[ordinal]
 }
 
 func (p *pool) beforeSpawn(_ *prefork.Manager, sp *prefork.Spawn) {
-	p.forget() // of a spawn that has failed
+	p.closeSocket() // of a failed spawn
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {
-		return // the worker says that it has no socket, and ends
+		return // the worker fails, because it has no socket
 	}
-	ours := os.NewFile(uintptr(fds[0]), "task")
-	p.theirs = os.NewFile(uintptr(fds[1]), "task")
+	managerEnd := os.NewFile(uintptr(fds[0]), "task")
+	p.workerEnd = os.NewFile(uintptr(fds[1]), "task")
 	syscall.CloseOnExec(fds[0])
 	syscall.CloseOnExec(fds[1])
-	p.ours, err = net.FileConn(ours)
-	ours.Close()
+	p.managerEnd, err = net.FileConn(managerEnd)
+	managerEnd.Close()
 	if err != nil {
-		p.theirs.Close()
-		p.theirs = nil
+		p.workerEnd.Close()
+		p.workerEnd = nil
 		return
 	}
-	sp.Files = []*os.File{p.theirs}
+	sp.Files = []*os.File{p.workerEnd}
 }
 
-func (p *pool) forget() {
-	if p.theirs != nil {
-		p.theirs.Close()
-		p.ours.Close()
-		p.theirs = nil
+// closeSocket closes both ends of a socket that no worker has.
+func (p *pool) closeSocket() {
+	if p.workerEnd != nil {
+		p.workerEnd.Close()
+		p.managerEnd.Close()
+		p.workerEnd = nil
 	}
 }
 
 func (p *pool) afterSpawn(m *prefork.Manager, _ int) {
-	if p.theirs == nil {
+	if p.workerEnd == nil {
 		return
 	}
-	p.theirs.Close() // so that the end of the worker is the end of the socket
-	p.theirs = nil
+	p.workerEnd.Close() // so that the socket ends when the worker exits
+	p.workerEnd = nil
 	workers := m.Snapshot().Workers
-	ordinal, conn := workers[len(workers)-1].Ordinal, p.ours
-	p.worker.Go(func() { p.serve(ordinal, conn) })
+	ordinal, conn := workers[len(workers)-1].Ordinal, p.managerEnd
+	p.serving.Go(func() { p.serve(ordinal, conn) })
 }
 
-// serve gives a worker its task and collects what comes of it.
+// serve sends a task to a worker and collects its answer.
 func (p *pool) serve(ordinal int, conn net.Conn) {
 	defer conn.Close()
-	gone := p.exit(ordinal)
+	exit := p.exit(ordinal)
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		delete(p.gone, ordinal)
+		delete(p.exits, ordinal)
 	}()
 	var t *task
 	select {
-	case <-gone:
+	case <-exit:
 		return
 	case t = <-p.tasks:
 	}
 	in := json.NewDecoder(conn)
-	var taken bool
-	if json.NewEncoder(conn).Encode(t.arg) != nil || in.Decode(&taken) != nil {
-		<-gone
-		go p.offer(t) // it ended before it had begun: another worker gets it
+	var acknowledged bool
+	if json.NewEncoder(conn).Encode(t.arg) != nil || in.Decode(&acknowledged) != nil {
+		<-exit
+		go p.offer(t) // the worker exited before it began: another one gets the task
 		return
 	}
 	p.mu.Lock()
 	p.assign(t.id)
 	p.mu.Unlock()
-	close(t.took)
+	close(t.assigned)
 	var a answer
 	err := in.Decode(&a)
-	p.collect(t, a, err, <-gone)
+	p.collect(t, a, err, <-exit)
 }
 
-// collect tells what has come of a task. How the worker ended counts for more than what it has written: a death by a signal
-// is a failure.
+// collect reports the result of a task. The exit status takes precedence over
+// the answer: a worker that was killed by a signal is a failure.
 func (p *pool) collect(t *task, a answer, err error, e prefork.Exit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -147,87 +156,95 @@ func (p *pool) collect(t *task, a answer, err error, e prefork.Exit) {
 		p.failure(t.id, fmt.Errorf("worker terminated with %v", e.Status))
 	case a.Error != "":
 		p.failure(t.id, errors.New(a.Error))
-	case err != nil: // it has ended well without a word, as another program does that the task has become
+	case err != nil: // exit status 0 without an answer: the task has executed another program
 		p.success(t.id, nil)
 	default:
 		p.success(t.id, a.Result)
 	}
 	p.open--
-	p.fewer.Broadcast()
+	p.collected.Broadcast()
 }
 
-// process waits until a worker has the task, and is false if the pool ends before that. Any goroutine of the manager.
+// process submits a task and waits until a worker has it. It returns false if
+// the pool stops before that. It may be called from any goroutine of the
+// manager.
 func (p *pool) process(id string, arg any) bool {
 	data, err := json.Marshal(arg)
 	if err != nil {
-		data = nil // and the task says what is wrong with it
+		data = nil // the task reports the error
 	}
-	t := &task{id, data, make(chan struct{})}
+	t := &task{id: id, arg: data, assigned: make(chan struct{})}
 	p.mu.Lock()
 	p.open++
 	p.mu.Unlock()
 	go p.offer(t)
 	select {
-	case <-t.took:
+	case <-t.assigned:
 		return true
-	case <-p.ended:
+	case <-p.closed:
 	}
 	select {
-	case <-t.took:
+	case <-t.assigned:
 		return true
 	default:
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.open--
-	p.fewer.Broadcast()
+	p.collected.Broadcast()
 	return false
 }
 
 func (p *pool) offer(t *task) {
 	select {
 	case p.tasks <- t:
-	case <-p.ended:
+	case <-p.closed:
 	}
 }
 
-// pending is the number of tasks that were submitted and not collected.
+// pending returns the number of tasks that were submitted and not collected.
 func (p *pool) pending() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.open
 }
 
-// sync waits until there are none.
+// sync waits until no task is pending.
 func (p *pool) sync() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.open > 0 {
-		p.fewer.Wait()
+		p.collected.Wait()
 	}
 }
 
-// run runs the pool until ctx ends, or it is stopped, and then until the tasks that have begun are done. submit is called in a
-// goroutine, in the manager alone.
+// run runs the pool until ctx ends or the pool is stopped. It returns after the
+// tasks that have begun are done. It calls submit in a goroutine of the
+// manager.
 func (p *pool) run(ctx context.Context, submit func()) error {
 	if !prefork.IsWorker() {
 		go submit()
 	}
 	err := p.pm.Run(ctx, p.work)
-	p.worker.Wait()
-	p.forget()
-	close(p.ended)
+	p.serving.Wait()
+	p.closeSocket()
+	close(p.closed)
 	return err
 }
 
-// work is a worker: it waits for its task and does it.
+// firstFile is the descriptor of the first file of Spawn.Files.
+const firstFile = 3
+
+// work is called in a worker. It waits for one task and does it.
 func (p *pool) work(w *prefork.Worker) error {
-	file := os.NewFile(3, "task") // Spawn.Files begin there
+	file := os.NewFile(firstFile, "task")
 	conn, err := net.FileConn(file)
 	if err != nil {
 		return err
 	}
-	file.Close() // what the task starts would inherit it, and the end of the socket would not tell the end of the worker
+	// A process that the task starts would inherit file. The socket would stay
+	// open after the worker has exited.
+	file.Close()
 	args := make(chan json.RawMessage, 1)
 	go func() {
 		var arg json.RawMessage
@@ -238,7 +255,7 @@ func (p *pool) work(w *prefork.Worker) error {
 	for w.Checkpoint() {
 		select {
 		case arg := <-args:
-			return p.do(json.NewEncoder(conn), arg)
+			return p.execute(json.NewEncoder(conn), arg)
 		case <-w.Pausing():
 		case <-w.Context().Done():
 		}
@@ -246,7 +263,8 @@ func (p *pool) work(w *prefork.Worker) error {
 	return nil
 }
 
-func (p *pool) do(out *json.Encoder, arg json.RawMessage) error {
+// execute acknowledges the task, does it, and writes the answer.
+func (p *pool) execute(out *json.Encoder, arg json.RawMessage) error {
 	if err := out.Encode(true); err != nil {
 		return err
 	}

@@ -15,63 +15,86 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"udp": main}) }
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
-// Clients that send each datagram once get an answer to every one, through reloads.
+func init() { preforktest.Register("udp", main) }
+
+// A load is the state that the clients share.
+type load struct {
+	stop     atomic.Bool
+	answered atomic.Int64
+	latest   atomic.Int64 // the newest generation that has answered
+}
+
+// client sends datagrams until stop, and waits for the answer to each.
+func (l *load) client(address string) error {
+	conn, err := net.Dial("udp", address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	for n := 0; !l.stop.Load(); n++ {
+		generation, err := roundTrip(conn, strings.Repeat("?", n%100))
+		if err != nil {
+			return fmt.Errorf("request %d: %w", n, err)
+		}
+		if latest := l.latest.Load(); generation > latest {
+			l.latest.CompareAndSwap(latest, generation)
+		}
+		l.answered.Add(1)
+	}
+	return nil
+}
+
+// roundTrip sends a datagram and returns the generation of the worker that
+// answers it.
+func roundTrip(conn net.Conn, question string) (generation int64, err error) {
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := conn.Write([]byte(question)); err != nil {
+		return 0, err
+	}
+	buf := make([]byte, 100)
+	n, err := conn.Read(buf)
+	if err != nil {
+		return 0, fmt.Errorf("no answer: %w", err)
+	}
+	var slot, read int64
+	const format = "worker %d of generation %d read %d bytes\n"
+	if _, err := fmt.Sscanf(string(buf[:n]), format, &slot, &generation, &read); err != nil ||
+		read != int64(len(question)) {
+		return 0, fmt.Errorf("answer to %d bytes: %q", len(question), buf[:n])
+	}
+	return generation, nil
+}
+
+// Clients that send each datagram once get all answers during reloads.
 func TestReloadsUnderLoad(t *testing.T) {
 	p := preforktest.Start(t, "udp", "-listen", "127.0.0.1:0")
 	address := p.Expect(`^answering on (\S+)$`)[1]
 	p.ExpectN(3, `worker ready`)
 	var clients sync.WaitGroup
-	var stop atomic.Bool
-	var latest, answered atomic.Int64 // the newest generation that has answered, and all answers
+	var l load
 	for range 4 {
 		clients.Go(func() {
-			conn, err := net.Dial("udp", address)
-			if err != nil {
+			if err := l.client(address); err != nil {
 				t.Error(err)
-				return
-			}
-			defer conn.Close()
-			buf := make([]byte, 100)
-			for n := 0; !stop.Load(); n++ {
-				question := strings.Repeat("?", n%100)
-				conn.SetDeadline(time.Now().Add(20 * time.Second))
-				if _, err := conn.Write([]byte(question)); err != nil {
-					t.Error(err)
-					return
-				}
-				size, err := conn.Read(buf)
-				if err != nil {
-					t.Errorf("request %d was not answered: %v", n, err)
-					return
-				}
-				var slot, generation, read int64
-				if _, err := fmt.Sscanf(string(buf[:size]), "worker %d of generation %d read %d bytes\n", &slot, &generation, &read); err != nil || read != int64(len(question)) {
-					t.Errorf("request %d of %d bytes was answered %q", n, len(question), buf[:size])
-					return
-				}
-				if now := latest.Load(); generation > now {
-					latest.CompareAndSwap(now, generation)
-				}
-				answered.Add(1)
 			}
 		})
 	}
 	for generation := int64(1); generation <= 6; generation++ {
-		before := answered.Load()
+		before := l.answered.Load()
 		preforktest.WaitFor(t, fmt.Sprint("answers of generation ", generation), func() bool {
-			return t.Failed() || latest.Load() >= generation && answered.Load() >= before+500
+			return t.Failed() || l.latest.Load() >= generation && l.answered.Load() >= before+500
 		})
 		if generation < 6 {
 			p.Signal(syscall.SIGHUP)
 		}
 	}
-	stop.Store(true)
+	l.stop.Store(true)
 	clients.Wait()
-	t.Logf("%d datagrams answered through 5 reloads", answered.Load())
+	t.Logf("%d datagrams answered during 5 reloads", l.answered.Load())
 	p.Signal(syscall.SIGTERM)
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("it ended with %v", state)
+		t.Errorf("manager: %v", state)
 	}
 }

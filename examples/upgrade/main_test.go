@@ -21,8 +21,8 @@ import (
 
 func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
-// build makes the example in a version, as a file beside the one that runs, and renames it: a file that runs cannot be
-// written to.
+// build builds a version of the example beside the running file and renames it,
+// because a running file cannot be written.
 func build(t *testing.T, binary, version string) {
 	t.Helper()
 	cmd := exec.Command("go", "build", "-o", binary+".new", "-ldflags", "-X main.version="+version, ".")
@@ -62,17 +62,19 @@ type program struct {
 	manager int // pid
 }
 
-// serves waits for a manager of a version that has its workers ready, and for the end of as many of the manager before it. These
-// are lines of two processes, which come in any order.
-func (p *program) serves(version string, gone int) {
+// awaitManager waits until a manager of the version has its workers ready, and
+// until exited workers of the previous manager have exited. Two processes print
+// these lines, in any order.
+func (p *program) awaitManager(version string, exited int) {
 	p.t.Helper()
-	got := p.Expect(`^version ` + version + ` serves on http://(\S+) with 2 workers; the manager's pid is (\d+)$`)
+	line := `^version ` + version + ` serves on http://(\S+) with 2 workers; the manager's pid is (\d+)$`
+	got := p.Expect(line)
 	pid, _ := strconv.Atoi(got[2])
 	if p.manager != 0 && (got[1] != p.address || pid == p.manager) {
 		p.t.Errorf("after the upgrade of manager %d at %s: %s", p.manager, p.address, got[0])
 	}
 	p.address, p.manager = got[1], pid
-	p.ExpectN(2+gone, `worker ready|worker gone .*reason=stopped`)
+	p.ExpectN(2+exited, `worker ready|worker gone .*reason=stopped`)
 }
 
 func (p *program) signal(sig syscall.Signal) {
@@ -82,33 +84,36 @@ func (p *program) signal(sig syscall.Signal) {
 	}
 }
 
-// Under load, USR2 replaces the program by the one that lies on disk; one that cannot take over changes nothing.
+// Under load, USR2 replaces the program with the file on disk. A file that
+// cannot take over changes nothing.
 func TestUpgrade(t *testing.T) {
-	if _, err := exec.LookPath("go"); err != nil {
-		preforktest.Skipf(t, "the go command is not in PATH")
-	}
+	preforktest.NeedCommand(t, "go", "install Go and add it to PATH")
 	binary := filepath.Join(t.TempDir(), "server")
 	build(t, binary, "1")
-	p := &program{Program: preforktest.Command(t, exec.Command(binary, "-listen", "127.0.0.1:0", "-workers", "2")).Start(), t: t}
-	p.serves("1", 0)
-	clients := loadgen.Start(loadgen.Config{Network: "tcp", Address: p.address, KeepAlive: 4, Fresh: 2, MaxTime: 2 * time.Minute})
+	cmd := exec.Command(binary, "-listen", "127.0.0.1:0", "-workers", "2")
+	p := &program{Program: preforktest.Command(t, cmd).Start(), t: t}
+	p.awaitManager("1", 0)
+	clients := loadgen.Start(loadgen.Config{
+		Network: "tcp", Address: p.address, KeepAlive: 4, Fresh: 2, MaxTime: 2 * time.Minute,
+	})
 
 	build(t, binary, "2")
 	if got := get(t, p.address); !strings.HasPrefix(got, "version 1, ") {
-		t.Errorf("before the upgrade it says %q", got)
+		t.Errorf("response before the upgrade: %q", got)
 	}
 	p.signal(syscall.SIGUSR2)
-	p.serves("2", 2)
-	if got, want := get(t, p.address), fmt.Sprintf(" of manager %d\n", p.manager); !strings.HasPrefix(got, "version 2, ") || !strings.HasSuffix(got, want) {
-		t.Errorf("after the upgrade it says %q", got)
+	p.awaitManager("2", 2)
+	got, suffix := get(t, p.address), fmt.Sprintf(" of manager %d\n", p.manager)
+	if !strings.HasPrefix(got, "version 2, ") || !strings.HasSuffix(got, suffix) {
+		t.Errorf("response after the upgrade: %q", got)
 	}
 	if state := p.Wait(); !state.Success() {
-		t.Errorf("the first manager ended with %v", state)
+		t.Errorf("first manager: %v", state)
 	}
 
-	for what, text := range map[string]string{
-		"is no program": "version 3\n",
-		"ends at once":  "#!/bin/sh\nexit 3\n",
+	for name, text := range map[string]string{
+		"that is no program": "version 3\n",
+		"that exits at once": "#!/bin/sh\nexit 3\n",
 	} {
 		if err := os.WriteFile(binary+".new", []byte(text), 0o755); err != nil {
 			t.Fatal(err)
@@ -117,13 +122,13 @@ func TestUpgrade(t *testing.T) {
 		p.signal(syscall.SIGUSR2)
 		p.Expect(`upgrade failed`)
 		if got := get(t, p.address); !strings.HasPrefix(got, "version 2, ") {
-			t.Errorf("after the upgrade to a file that %s it says %q", what, got)
+			t.Errorf("response after the upgrade to a file %s: %q", name, got)
 		}
 	}
 
 	build(t, binary, "4")
 	p.signal(syscall.SIGUSR2)
-	p.serves("4", 2)
+	p.awaitManager("4", 2)
 	result := clients.Stop()
 	p.signal(syscall.SIGTERM)
 	p.WaitGone()

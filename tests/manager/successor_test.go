@@ -85,7 +85,7 @@ func TestUpgradeHandsOver(t *testing.T) {
 			t.Errorf("the successor was started with %+v", successors[0].Spec)
 		}
 		r.wantSignals(2, term)
-		if r.SignalReceived() != term || r.count("took over") != 1 {
+		if r.SignalReceived() != term || r.count("has taken over") != 1 {
 			t.Errorf("after %v: %q", r.SignalReceived(), r.eventLog())
 		}
 	})

@@ -54,7 +54,7 @@ func TestPendingSignalsAtTakeover(t *testing.T) {
 				if err := <-done; err != nil {
 					t.Error(err)
 				}
-				if took := r.count("took over") == 1; took != c.took {
+				if took := r.count("has taken over") == 1; took != c.took {
 					t.Errorf("the successor took over: %v, want %v: %q", took, c.took, r.eventLog())
 				}
 				if got := signalsOf(r.successors()[0]); !slices.Equal(got, c.passed) {
@@ -147,7 +147,7 @@ func TestSuccessorOfSuspendedManager(t *testing.T) {
 		time.Sleep(time.Second)
 		r.Deliver(usr2)
 		time.Sleep(2 * time.Second)
-		if r.count("took over") != 1 {
+		if r.count("has taken over") != 1 {
 			t.Errorf("%q", r.eventLog())
 			r.Deliver(term)
 		}

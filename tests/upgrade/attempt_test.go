@@ -94,7 +94,7 @@ func TestUpgradeOfSuccessorIsRefused(t *testing.T) {
 	syscall.Kill(pid, syscall.SIGUSR2)
 	p.Expect(`upgrade failed.*successor itself`)
 	setReady(true)
-	p.ExpectAll(`took over, shutting down`, `^ended `+strconv.Itoa(p.PID())+`$`)
+	p.ExpectAll(`has taken over, shutting down`, `^ended `+strconv.Itoa(p.PID())+`$`)
 	p.Wait()
 	syscall.Kill(pid, term)
 	p.Expect(`^ended ` + successor + `$`)

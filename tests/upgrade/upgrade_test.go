@@ -242,7 +242,7 @@ func TestBadPrograms(t *testing.T) {
 		case "upgraded":
 			s.kill(syscall.SIGUSR2)
 			s.began(version)
-			s.Expect(`successor took over`)
+			s.Expect(`successor has taken over`)
 			s.Wait()
 		}
 		s.awaitVersion(version)
@@ -309,7 +309,7 @@ func TestUpgradeOfASizedPool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Expect(`successor took over`)
+	p.Expect(`successor has taken over`)
 	p.Wait()
 	syscall.Kill(successor, term)
 	p.WaitGone()

@@ -14,24 +14,25 @@ import (
 	"github.com/valyala/fasthttp"
 )
 
-// late is a listener that accepts nothing before the drain has begun.
-type late struct {
+// gate is a listener whose Accept waits until the drain begins.
+type gate struct {
 	*net.TCPListener
+	open chan struct{}
 	once sync.Once
-	c    chan struct{}
 }
 
-func (l *late) SetDeadline(t time.Time) error {
-	l.once.Do(func() { close(l.c) })
-	return l.TCPListener.SetDeadline(t)
+func (g *gate) SetDeadline(t time.Time) error {
+	g.once.Do(func() { close(g.open) })
+	return g.TCPListener.SetDeadline(t)
 }
 
-func (l *late) Accept() (net.Conn, error) {
-	<-l.c
-	return l.TCPListener.Accept()
+func (g *gate) Accept() (net.Conn, error) {
+	<-g.open
+	return g.TCPListener.Accept()
 }
 
-// A connection that waits in the queue when the drain begins, and is hijacked, is the program's.
+// A connection that is in the accept queue when the drain begins may be
+// hijacked. It then belongs to the program.
 func TestUpgradeInTheDrain(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -52,14 +53,15 @@ func TestUpgradeInTheDrain(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, &late{TCPListener: ln.(*net.TCPListener), c: make(chan struct{})}, srv) }()
+	g := &gate{TCPListener: ln.(*net.TCPListener), open: make(chan struct{})}
+	go func() { done <- Serve(ctx, g, srv) }()
 	c.SetDeadline(time.Now().Add(20 * time.Second))
-	var answer []string
+	var response []string
 	for in := bufio.NewScanner(c); in.Scan(); {
-		answer = append(answer, in.Text())
+		response = append(response, in.Text())
 	}
-	if text := strings.Join(answer, "\n"); !strings.HasSuffix(text, "\nupgraded") {
-		t.Errorf("the answer was %q", text)
+	if text := strings.Join(response, "\n"); !strings.HasSuffix(text, "\nupgraded") {
+		t.Errorf("response %q", text)
 	}
 	if err := <-done; err != nil {
 		t.Error(err)

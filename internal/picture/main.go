@@ -1,4 +1,4 @@
-// Picture prints the picture of README.md as SVG: the processes and the socket
+// Command picture prints the picture of README.md as SVG: the processes and the socket
 // of a pool, and a rolling reload as a timeline. From the root:
 //
 //	go run ./internal/picture >docs/prefork.svg

@@ -153,7 +153,7 @@ func newPortableControl(fd int) (*portableControl, error) {
 	c := &portableControl{file: os.NewFile(uintptr(fd), "control"), rearm: make(chan struct{}, 1)}
 	var err error
 	if c.conn, err = c.file.SyscallConn(); err == nil {
-		err = c.file.SetReadDeadline(time.Time{}) // fails if the runtime's poller refused the descriptor
+		err = c.file.SetReadDeadline(time.Time{}) // fails if the poller refused the descriptor
 	}
 	if err != nil {
 		c.file.Close()

@@ -17,7 +17,7 @@ const (
 	NotRunning   Outcome = iota + 1 // the service was not running
 	Exited                          // the service was running and has exited
 	StillRunning                    // the service had not exited when the context ended
-	Self                            // the calling process runs the service and cannot wait for itself
+	Self                            // the caller runs the service, and cannot wait for itself
 )
 
 // String returns "not running", "exited", "still running" or "self".

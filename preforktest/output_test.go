@@ -133,3 +133,23 @@ func TestCmdMayBeChanged(t *testing.T) {
 	p.Cmd = exec.Command("env", "MINE=through env", p.Cmd.Path, "c")
 	p.Start().Expect(` through env .* \[c\]$`)
 }
+
+// The process of Environ has the variable of the program, and one GORACE.
+func TestEnviron(t *testing.T) {
+	t.Setenv("GORACE", "halt_on_error=1")
+	t.Setenv("MINE", "1")
+	cmd := exec.Command(os.Args[0], "-a")
+	cmd.Env = Environ(t, "environ")
+	out, err := cmd.CombinedOutput()
+	wd, _ := os.Getwd()
+	want := fmt.Sprintf("halt_on_error=1 atexit_sleep_ms=0 1 %s [-a]\n", wd)
+	if err != nil || string(out) != want {
+		t.Errorf("%q, %v; want %q", out, err, want)
+	}
+	if n := strings.Count(strings.Join(cmd.Env, "\n"), "GORACE="); n != 1 {
+		t.Errorf("GORACE is set %d times", n)
+	}
+	ft := &fakeT{}
+	ft.run(func() { Environ(ft, "nonsense") })
+	ft.wantErrors(t, `program "nonsense": not registered: call Register`)
+}

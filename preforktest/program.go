@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -81,6 +82,19 @@ func Command(t testing.TB, cmd *exec.Cmd) *Program {
 	}
 }
 
+// Environ returns the environment in which the test binary runs the registered
+// program of this name. It is for tests of functions that start processes
+// themselves, and for processes that must stay zombies; other tests should call
+// Start. The test must wait for such a process: if one is left at the end, Main
+// fails the run. Environ fails the test if there is no such program.
+func Environ(t testing.TB, name string) []string {
+	t.Helper()
+	if err := registered.use(name); err != nil {
+		t.Fatalf("preforktest: program %q: %v", name, err)
+	}
+	return append(exitAtOnce(os.Environ()), programVar+"="+name)
+}
+
 // Start calls New and then Program.Start.
 func Start(t testing.TB, name string, args ...string) *Program {
 	t.Helper()
@@ -148,19 +162,25 @@ func (p *Program) prepare(w *os.File) {
 	if p.Cmd.Stderr == nil {
 		p.Cmd.Stderr = w
 	}
-	env := p.Cmd.Environ()
-	gorace := ""
-	for _, v := range env {
-		if value, ok := strings.CutPrefix(v, "GORACE="); ok {
-			gorace = value + " "
-		}
-	}
-	env = append(env, "GORACE="+gorace+"atexit_sleep_ms=0", idVar+"="+p.id)
+	env := append(exitAtOnce(p.Cmd.Environ()), idVar+"="+p.id)
 	if p.program != "" {
 		env = append(env, programVar+"="+p.program)
 	}
 	p.Cmd.Env = env
 	dieWithParent(p.Cmd)
+}
+
+// exitAtOnce adds atexit_sleep_ms=0 to GORACE.
+func exitAtOnce(env []string) []string {
+	value := "atexit_sleep_ms=0"
+	env = slices.DeleteFunc(env, func(v string) bool {
+		before, ok := strings.CutPrefix(v, "GORACE=")
+		if ok {
+			value = before + " atexit_sleep_ms=0"
+		}
+		return ok
+	})
+	return append(env, "GORACE="+value)
 }
 
 // launch starts the command, and reaps it in the goroutine that started it. The

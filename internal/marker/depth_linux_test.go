@@ -2,13 +2,13 @@ package marker
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/prefork-go/prefork/preforktest"
 )
 
 // managersAbove counts the managers above the first process in line.
@@ -52,42 +52,37 @@ func TestManagersAbove(t *testing.T) {
 	}
 }
 
+func init() { preforktest.Register("chain", chainProgram) }
+
 // chainProgram starts itself once for each letter of its argument: as its
 // successor (h), its worker (w), or neither, by mistake (n). The last process
 // prints its depth.
-var chainProgram = program("chain", func(args []string) {
+func chainProgram() {
+	line := os.Args[1]
 	_, role, err := Take()
 	if err != nil {
 		fmt.Println(err)
 	}
-	if args[0] == "" {
+	if line == "" {
 		depth, err := Depth(isThisProgram)
 		fmt.Println("role", role, "depth", depth, err)
 		return
 	}
-	fds, err := socketpair()
+	ours, theirs, err := socketpair()
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	marker := Marker{Manager: os.Getpid(), Generation: 1, Ordinal: 1, Stop: 15, Control: 3}.String()
-	own := map[byte][]string{'h': {SuccessorEnv + "=" + marker}, 'w': {Env + "=" + marker}, 'n': nil}[args[0][0]]
-	cmd := exec.Command("/proc/self/exe", args[0][1:])
-	cmd.Env = ChildEnv(programEnv("chain"), nil, own...)
-	cmd.ExtraFiles = []*os.File{fds[1]}
+	own := map[byte][]string{'h': {SuccessorEnv + "=" + marker}, 'w': {Env + "=" + marker}, 'n': nil}[line[0]]
+	cmd := exec.Command("/proc/self/exe", line[1:])
+	cmd.Env = ChildEnv(os.Environ(), nil, own...)
+	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
 		fmt.Println(err)
 	}
-	fds[0].Close()
-})
-
-func socketpair() (files [2]*os.File, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	for i, fd := range fds {
-		files[i] = os.NewFile(uintptr(fd), "socket "+strconv.Itoa(i))
-	}
-	return files, err
+	ours.Close()
 }
 
 // Processes compute their depth without the variable. The process of this test
@@ -109,23 +104,36 @@ func TestDepthOfProcesses(t *testing.T) {
 		{"hnn", Ordinary, 2},
 		{"hnhn", Ordinary, 2},
 	} {
-		p := start(t, self(t), chainProgram, []string{tt.line}, nil)
-		if got, want := p.text(), fmt.Sprintf("role %d depth %d <nil>", tt.role, tt.want+1); got != want {
+		p := preforktest.Start(t, "chain", tt.line)
+		if got, want := output(p), fmt.Sprintf("role %d depth %d <nil>", tt.role, tt.want+1); got != want {
 			t.Errorf("%q: %s, want %s", tt.line, got, want)
 		}
 	}
 }
 
+func init() { preforktest.Register("wait", waitProgram) }
+
+// waitProgram prints a line and waits for the end of its standard input.
+func waitProgram() {
+	fmt.Println("up")
+	io.Copy(io.Discard, os.Stdin)
+}
+
 // IsMissing reports a worker that has executed a program without its marker.
 func TestIsMissing(t *testing.T) {
 	for env, want := range map[string]bool{"": true, Env + "=x": false, SuccessorEnv + "=x": true, "X" + Env + "=x": true} {
-		p := start(t, self(t), waitProgram, nil, []string{env})
-		p.expect("up")
-		if got := IsMissing(p.pid); got != want {
+		p := newProgram(t, "wait", []string{env})
+		in, err := p.Cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Start().Expect("^up$")
+		if got := IsMissing(p.PID()); got != want {
 			t.Errorf("%q: %t", env, got)
 		}
-		p.end()
-		if IsMissing(p.pid) {
+		in.Close()
+		p.Wait()
+		if IsMissing(p.PID()) {
 			t.Errorf("%q: still true after the end of the process", env)
 		}
 	}
@@ -144,7 +152,7 @@ func isThisProgram(pid int) bool {
 // A process that was started from the descriptor of its program's file closes that
 // descriptor in Take.
 func TestTakeOfProcessFromDescriptor(t *testing.T) {
-	f, err := os.Open(self(t))
+	f, err := os.Open("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,10 +163,11 @@ func TestTakeOfProcessFromDescriptor(t *testing.T) {
 		env string
 		n   Role
 	}{{Env, Worker}, {SuccessorEnv, Successor}} {
-		p := start(t, "/proc/self/fd/5", takeProgram, nil, []string{role.env + "=" + aMarker(os.Getpid()).String()}, control, other, int(f.Fd()))
-		p.in.Close()
+		p := newProgram(t, "take", []string{role.env + "=" + aMarker(os.Getpid()).String()}, control, other, f)
+		p.Cmd.Path = "/proc/self/fd/5"
+		p.Start()
 		first := fmt.Sprintf(`role %d, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, role.n)
-		if got, want := p.text(), first+"\nvariables false false\n"+adopted; got != want {
+		if got, want := output(p), first+"\nvariables false false\n"+adopted; got != want {
 			t.Errorf("%s\nwant\n%s", got, want)
 		}
 	}

@@ -4,79 +4,106 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
+func init() { preforktest.Register("dying", dyingProgram) }
+
 // dyingProgram is a manager that ends before the process that it has started reads
-// its marker. Another process still has a copy of the manager's control socket,
+// its marker. That process is the same program without arguments. Another process still has a copy of the manager's control socket,
 // like one that the manager was just starting.
-var dyingProgram = program("dying", func(args []string) {
-	control, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+func dyingProgram() {
+	if len(os.Args) == 1 {
+		takeProgram()
+		return
+	}
+	ours, control, err := socketpair()
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	other, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	_, other, err := socketpair()
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	path, _ := os.Executable()
-	env := append(programEnv(takeProgram), args[0]+"="+aMarker(os.Getpid()).String(), "PROGRAM="+path)
-	files := []uintptr{0, 1, 2, uintptr(control[0]), uintptr(other[0]), uintptr(other[0]), uintptr(control[1])}
-	if _, _, err := syscall.StartProcess("/bin/sh", []string{"sh", "-c", `read line; exec "$PROGRAM"`}, &syscall.ProcAttr{Env: env, Files: files}); err != nil {
+	cmd := exec.Command("/bin/sh", "-c", `read line; exec "$0"`, os.Args[0])
+	cmd.Env = append(os.Environ(), os.Args[1]+"="+aMarker(os.Getpid()).String())
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{control, other, other, ours}
+	if err := cmd.Start(); err != nil {
 		fmt.Println(err)
 	}
-})
+}
 
 // A worker whose manager has died does not become a manager, even if its control
 // socket is still open. A successor does.
 func TestTakeAfterDeath(t *testing.T) {
 	for name, want := range map[string]string{Env: "role 3, ", SuccessorEnv: "role 2, "} {
-		p := start(t, self(t), dyingProgram, []string{name}, nil)
-		var info unix.Siginfo
-		for err := error(unix.EINTR); err == unix.EINTR; {
-			err = unix.Waitid(unix.P_PID, p.pid, &info, unix.WEXITED|unix.WNOWAIT, nil)
-		}
-		fmt.Fprintln(p.in, "now")
-		p.in.Close()
-		if got := p.text(); !strings.HasPrefix(got, want) || name == Env && !strings.Contains(got, ErrGone.Error()) {
-			t.Errorf("%s of a manager that has ended: %s", name, got)
+		cmd := exec.Command(os.Args[0], name)
+		cmd.Env = preforktest.Environ(t, "dying")
+		in, out := startUnreaped(t, cmd)
+		awaitZombie(t, cmd)
+		fmt.Fprintln(in, "now")
+		in.Close()
+		got, err := io.ReadAll(out)
+		if !strings.HasPrefix(string(got), want) || name == Env && !strings.Contains(string(got), ErrGone.Error()) {
+			t.Errorf("%s of a manager that has ended: %s, %v", name, got, err)
 		}
 	}
 }
 
 // isGone uses isZombie if the kernel refuses pidfds.
 func TestIsZombie(t *testing.T) {
-	p := start(t, self(t), waitProgram, nil, nil)
-	p.expect("up")
-	if isZombie(p.pid) {
+	cmd := exec.Command("cat")
+	in, _ := startUnreaped(t, cmd)
+	if isZombie(cmd.Process.Pid) {
 		t.Error("true for a process that lives")
 	}
-	p.in.Close()
-	var info unix.Siginfo
-	for err := error(unix.EINTR); err == unix.EINTR; {
-		err = unix.Waitid(unix.P_PID, p.pid, &info, unix.WEXITED|unix.WNOWAIT, nil)
-	}
-	if !isZombie(p.pid) {
+	in.Close()
+	awaitZombie(t, cmd)
+	if !isZombie(cmd.Process.Pid) {
 		t.Error("false for a process that has ended and was not reaped")
 	}
 }
 
-func (p *process) expect(want string) {
-	p.t.Helper()
-	got, err := p.lines.ReadString('\n')
-	if err != nil || got != want+"\n" {
-		p.t.Fatalf("output %q (%v), want %q", got, err, want)
+// startUnreaped starts a process that is reaped when the test ends. A
+// preforktest.Program is reaped as soon as it exits.
+func startUnreaped(t *testing.T, cmd *exec.Cmd) (in io.WriteCloser, out io.Reader) {
+	t.Helper()
+	in, err := cmd.StdinPipe()
+	if err == nil {
+		out, err = cmd.StdoutPipe()
 	}
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		cmd.Wait()
+	})
+	return in, out
 }
 
-// waitProgram prints a line and waits for the end of its standard input.
-var waitProgram = program("wait", func([]string) {
-	fmt.Println("up")
-	io.Copy(io.Discard, os.Stdin)
-})
+// awaitZombie waits until the process exits, and does not reap it.
+func awaitZombie(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	for {
+		err := unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if err == nil {
+			return
+		}
+		if err != unix.EINTR {
+			t.Fatal(err)
+		}
+	}
+}

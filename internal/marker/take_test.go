@@ -4,17 +4,20 @@ package marker
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
+
+func init() { preforktest.Register("take", takeProgram) }
 
 // takeProgram prints the result of Take, and the state of the environment and of
 // the descriptors that the marker may name.
-var takeProgram = program("take", func([]string) {
+func takeProgram() {
 	m, role, err := Take()
 	fmt.Printf("role %d, name %q, control %d, exe %d, sockets %v, error %v\n", role, m.Name, m.Control, m.Exe, m.Sockets, err)
 	_, worker := os.LookupEnv(Env)
@@ -29,8 +32,7 @@ var takeProgram = program("take", func([]string) {
 		}
 		fmt.Printf("%d: close-on-exec %t, non-blocking %t\n", fd, flags&unix.FD_CLOEXEC != 0, status&unix.O_NONBLOCK != 0)
 	}
-	io.Copy(io.Discard, os.Stdin)
-})
+}
 
 // aMarker returns the marker of a process with its control socket at descriptor
 // 3, a socket at 4, and the file of its program at 5.
@@ -71,12 +73,11 @@ func TestTake(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			ours, theirs := sockets(t)
 			if tt.gone {
-				unix.Shutdown(ours, unix.SHUT_RDWR)
+				unix.Shutdown(int(ours.Fd()), unix.SHUT_RDWR)
 			}
 			_, other := sockets(t) // it does not share the blocking mode of the first
-			p := start(t, self(t), takeProgram, nil, tt.env, theirs, other, other)
-			p.in.Close()
-			first, rest, _ := strings.Cut(p.text(), "\n")
+			p := newProgram(t, "take", tt.env, theirs, other, other).Start()
+			first, rest, _ := strings.Cut(output(p), "\n")
 			if !strings.HasPrefix(first, tt.first) {
 				t.Errorf("%s, want %s", first, tt.first)
 			}
@@ -92,10 +93,10 @@ func TestTake(t *testing.T) {
 func TestSuccessorBehindAnother(t *testing.T) {
 	_, control := sockets(t)
 	_, other := sockets(t)
-	env := []string{SuccessorEnv + "=" + aMarker(os.Getpid()).String(), "PROGRAM=" + self(t)}
-	p := start(t, "/bin/sh", takeProgram, []string{"-c", `"$PROGRAM"; exit $?`}, env, control, other, other)
-	p.in.Close()
-	if got := p.text(); !strings.HasPrefix(got, "role 0, ") || !strings.HasSuffix(got, untouched) {
+	env := []string{SuccessorEnv + "=" + aMarker(os.Getpid()).String()}
+	p := newProgram(t, "take", env, control, other, other)
+	p.Cmd.Path, p.Cmd.Args = "/bin/sh", []string{"sh", "-c", `"$0"; exit $?`, p.Cmd.Path}
+	if got := output(p.Start()); !strings.HasPrefix(got, "role 0, ") || !strings.HasSuffix(got, untouched) {
 		t.Errorf("%s", got)
 	}
 }
@@ -107,9 +108,8 @@ func TestTakeMissing(t *testing.T) {
 	m.Exe = 50 // the Go runtime may use the next numbers
 	for name, role := range map[string]string{Env: "worker", SuccessorEnv: "successor"} {
 		t.Run(role, func(t *testing.T) {
-			p := start(t, self(t), takeProgram, nil, []string{name + "=" + m.String()}, control, control)
-			p.in.Close()
-			if got, want := p.text(), "error "+name+" names descriptor 50, which is not open"; !strings.HasPrefix(got, "role 3, ") || !strings.Contains(got, want) {
+			p := newProgram(t, "take", []string{name + "=" + m.String()}, control, control).Start()
+			if got, want := output(p), "error "+name+" names descriptor 50, which is not open"; !strings.HasPrefix(got, "role 3, ") || !strings.Contains(got, want) {
 				t.Errorf("%s, want %s", got, want)
 			}
 		})
@@ -121,11 +121,11 @@ func TestTakeMissing(t *testing.T) {
 func TestTakeWithoutBinary(t *testing.T) {
 	_, control := sockets(t)
 	_, other := sockets(t)
-	got, role, err := adopt(Marker{Control: control, Exe: other}, Env, Worker)
+	got, role, err := adopt(Marker{Control: int(control.Fd()), Exe: int(other.Fd())}, Env, Worker)
 	if got.Exe != 0 || role != Worker || err != nil {
 		t.Errorf("%+v, %v, %v", got, role, err)
 	}
-	if _, err := unix.FcntlInt(uintptr(other), unix.F_GETFD, 0); err != nil {
+	if _, err := unix.FcntlInt(other.Fd(), unix.F_GETFD, 0); err != nil {
 		t.Error(err)
 	}
 }

@@ -9,11 +9,12 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
 func noNotify() { panic("unexpected notification") }
@@ -251,8 +252,10 @@ func readOnly(t *testing.T) int {
 	return int(f.Fd())
 }
 
-// The program obey executes the commands that it reads.
-var obeyProgram = program("obey", func() {
+func init() { preforktest.Register("obey", obeyProgram) }
+
+// obeyProgram executes the commands that it reads.
+func obeyProgram() {
 	w := open()
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); fmt.Println("done", in.Text()) {
 		switch command := in.Text(); command {
@@ -264,13 +267,13 @@ var obeyProgram = program("obey", func() {
 			w.Set(command[0])
 		}
 	}
-})
+}
 
 // Each process has its own cell. Processes are added while others run.
 func TestProcesses(t *testing.T) {
 	var workers []*worker
 	for i := range 4 {
-		w := start(t, obeyProgram)
+		w := start(t, "obey")
 		workers = append(workers, w)
 		w.do(string(rune('A' + i)))
 		w.do("serve")
@@ -297,8 +300,10 @@ func TestProcesses(t *testing.T) {
 	workers[1].expectNotification()
 }
 
-// The program scribble publishes without end from several goroutines.
-var scribbleProgram = program("scribble", func() {
+func init() { preforktest.Register("scribble", scribbleProgram) }
+
+// scribbleProgram publishes without end from several goroutines.
+func scribbleProgram() {
 	w := open()
 	for i := range 3 {
 		go func() {
@@ -311,13 +316,13 @@ var scribbleProgram = program("scribble", func() {
 	}
 	fmt.Println("up")
 	select {}
-})
+}
 
 // A worker that is killed while it writes leaves a state that can be read and
 // armed.
 func TestKilled(t *testing.T) {
 	for range 5 {
-		w := start(t, scribbleProgram)
+		w := start(t, "scribble")
 		w.expect("up")
 		var notifier Notifier
 		for first := w.Read(); w.Read().Served < first.Served+1000; {
@@ -326,10 +331,8 @@ func TestKilled(t *testing.T) {
 				t.Fatalf("damaged while the worker runs: %+v", s)
 			}
 		}
-		if err := syscall.Kill(w.pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		w.reap()
+		w.Kill()
+		w.Wait()
 		s := w.Read()
 		if s.Damaged || !strings.ContainsRune("RW_", rune(s.C)) || s != w.Read() {
 			t.Errorf("after its exit: %+v", s)

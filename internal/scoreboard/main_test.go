@@ -3,22 +3,18 @@
 package scoreboard
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"os"
-	"slices"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
-// programVar names the program that TestMain runs instead of the tests. No
-// program starts another.
-const programVar = "SCOREBOARD_TEST_PROGRAM"
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
 // The descriptors of a program, besides the standard streams.
 const (
@@ -26,73 +22,37 @@ const (
 	notifyFD = 4 // one byte for each notification
 )
 
-// limit is the maximum time that a test waits for a process.
-const limit = 30 * time.Second
-
-var programs = map[string]func(){}
-
-// program registers a program under a name, beside the test that uses it.
-func program(name string, run func()) string {
-	programs[name] = run
-	return name
-}
-
-func TestMain(m *testing.M) {
-	if name := os.Getenv(programVar); name != "" {
-		run := programs[name]
-		if run == nil {
-			fmt.Fprintf(os.Stderr, "no program %q\n", name)
-			os.Exit(99)
-		}
-		run()
-		os.Exit(0)
-	}
-	code := m.Run()
-	if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); code == 0 && err != syscall.ECHILD {
-		fmt.Fprintf(os.Stderr, "leftover process: wait4: %d, %v\n", pid, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
 // A worker is a process with a cell. The test sends it commands on its standard
-// input and reads its standard output.
+// input and reads its output.
 type worker struct {
 	*Cell
+	*preforktest.Program
 	t             testing.TB
-	pid           int
-	in            *os.File
-	out           *os.File
-	lines         *bufio.Reader
+	in            io.Writer
 	notifications *os.File
-	reaped        bool
 }
 
+// start starts a worker. It exits at the end of its standard input, when the
+// test ends.
 func start(t testing.TB, name string) *worker {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	cell, fd := newCell(t)
-	defer unix.Close(fd)
-	inR, in := pipe(t)
-	out, outW := pipe(t)
+	file := os.NewFile(uintptr(fd), "cell")
 	notifications, notificationsW := pipe(t)
-	w := &worker{Cell: cell, t: t, in: in, out: out, lines: bufio.NewReader(out), notifications: notifications}
-	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, programVar) })
-	files := []uintptr{inR.Fd(), outW.Fd(), 2, uintptr(fd), notificationsW.Fd()}
-	w.pid, _, err = syscall.StartProcess(self, []string{name}, &syscall.ProcAttr{
-		Env: append(env, programVar+"="+name, "GORACE=atexit_sleep_ms=0"), Files: files,
-	})
-	inR.Close()
-	outW.Close()
-	notificationsW.Close()
+	p := preforktest.New(t, name)
+	p.Cmd.ExtraFiles = []*os.File{file, notificationsW}
+	in, err := p.Cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.end)
-	return w
+	p.Start()
+	file.Close()
+	notificationsW.Close()
+	t.Cleanup(func() {
+		in.Close()
+		p.Wait()
+	})
+	return &worker{cell, p, t, in, notifications}
 }
 
 func pipe(t testing.TB) (r, w *os.File) {
@@ -101,35 +61,12 @@ func pipe(t testing.TB) (r, w *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.SetReadDeadline(time.Now().Add(limit))
+	r.SetReadDeadline(time.Now().Add(30 * time.Second))
 	t.Cleanup(func() {
 		r.Close()
 		w.Close()
 	})
 	return r, w
-}
-
-// end closes the standard input of the process, which makes it exit, and reaps
-// it.
-func (w *worker) end() {
-	if w.reaped {
-		return
-	}
-	w.in.Close()
-	if _, err := io.Copy(io.Discard, w.lines); err != nil {
-		w.t.Errorf("process %d does not exit: %v", w.pid, err)
-		syscall.Kill(w.pid, syscall.SIGKILL)
-	}
-	w.reap()
-}
-
-func (w *worker) reap() (status syscall.WaitStatus) {
-	w.reaped = true
-	for {
-		if _, err := syscall.Wait4(w.pid, &status, 0, nil); err != syscall.EINTR {
-			return status
-		}
-	}
 }
 
 // do sends a command and waits until the program has executed it.
@@ -148,9 +85,8 @@ func (w *worker) send(command string) {
 
 func (w *worker) expect(want string) {
 	w.t.Helper()
-	got, err := w.lines.ReadString('\n')
-	if err != nil || got != want+"\n" {
-		w.t.Fatalf("the process prints %q (%v), want %q", got, err, want)
+	if got := w.NextLine(); got != want {
+		w.t.Fatalf("the process prints %q, want %q", got, want)
 	}
 }
 

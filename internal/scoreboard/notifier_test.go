@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
 // A pool is a set of cells in one process, with a count of notifications for
@@ -196,9 +198,11 @@ func crossed(low, high, seen, idle int) bool {
 	return idle < low && seen >= low || idle > high && seen <= high
 }
 
-// The program hasty reads a number and changes its status that often, as fast
+func init() { preforktest.Register("hasty", hastyProgram) }
+
+// hastyProgram reads a number and changes its status that often, as fast
 // as possible.
-var hastyProgram = program("hasty", func() {
+func hastyProgram() {
 	w := open()
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); fmt.Println("done", in.Text()) {
 		n, err := strconv.Atoi(in.Text())
@@ -207,7 +211,7 @@ var hastyProgram = program("hasty", func() {
 			w.Set("R_"[rand.IntN(2)])
 		}
 	}
-})
+}
 
 // The same test, with processes.
 func TestNoCrossingIsMissedOfProcesses(t *testing.T) {
@@ -218,7 +222,7 @@ func TestNoCrossingIsMissedOfProcesses(t *testing.T) {
 	var workers []*worker
 	var cells []*Cell
 	for range 4 {
-		w := start(t, hastyProgram)
+		w := start(t, "hasty")
 		workers, cells = append(workers, w), append(cells, w.Cell)
 	}
 	notifications := func() (n int) {

@@ -11,12 +11,16 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
-// The program fetch waits for a byte on its standard input. Then it reads
+func init() { preforktest.Register("fetch", fetchProgram) }
+
+// fetchProgram waits for a byte on its standard input. Then it reads
 // messages of nine bytes from its control socket and prints each with the
 // content of the descriptor sent with it.
-var fetchProgram = program("fetch", func([]string) {
+func fetchProgram() {
 	os.Stdin.Read(make([]byte, 1))
 	for {
 		buf, oob := make([]byte, 9), make([]byte, unix.CmsgSpace(4))
@@ -39,7 +43,7 @@ var fetchProgram = program("fetch", func([]string) {
 		}
 		fmt.Println()
 	}
-})
+}
 
 // textFile returns a descriptor from which a text can be read once.
 func textFile(t *testing.T, text string) *os.File {
@@ -52,7 +56,7 @@ func textFile(t *testing.T, text string) *os.File {
 
 func TestWriteFile(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
-		c := o.start(fetchProgram, nil)
+		c := o.start("fetch", nil)
 		c.in.Write([]byte("x"))
 		plain := func() {
 			if n, err := c.Write([]byte("plain    ")); n != 9 || err != nil {
@@ -86,7 +90,7 @@ func TestWriteFile(t *testing.T) {
 // neither.
 func TestWriteFileFull(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
-		c := o.start(fetchProgram, nil)
+		c := o.start("fetch", nil)
 		r := textFile(t, "")
 		sent := 0
 		for {

@@ -27,7 +27,7 @@ func waitAny() int {
 func TestForeignWait(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
 		for range 10 {
-			c := o.start(exitProgram, []string{"5"})
+			c := o.start("exit", []string{"5"})
 			collected := make(chan int)
 			go func() { collected <- waitAny() }()
 			c.in.Close()

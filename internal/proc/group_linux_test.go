@@ -2,12 +2,15 @@ package proc
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
 // groupsSupported reports whether the table can signal a group without its
@@ -34,27 +37,23 @@ func oldTables() map[string]func(func(Note)) Table {
 	}}
 }
 
-// The program oldKernel makes pidfd_send_signal refuse flags, as kernels before
-// 6.9 do, and executes the program leaver.
-var oldKernelProgram = program("oldKernel", func([]string) {
-	const load, equal, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
-	filter := []unix.SockFilter{
-		{Code: load, K: 0}, // the number of the system call
-		{Code: equal, K: unix.SYS_PIDFD_SEND_SIGNAL, Jf: 3},
-		{Code: load, K: 16 + 3*8}, // the lower half of its fourth argument
-		{Code: equal, K: 0, Jt: 1},
-		{Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EINVAL)},
-		{Code: ret, K: unix.SECCOMP_RET_ALLOW},
-	}
-	runtime.LockOSThread()
-	check(unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-	check(setFilter(&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}))
-	check(syscall.Exec("/proc/self/exe", []string{"leaver"}, programEnv(leaverProgram)))
-})
+func init() { preforktest.Register("leaver", leaverProgram) }
 
-// The program leaver starts a process that starts another one and exits. It
-// prints whether it has leftovers.
-var leaverProgram = program("leaver", func([]string) {
+// leaverProgram starts a process that starts another one and exits. It prints
+// whether it has leftovers. With an argument, pidfd_send_signal refuses flags,
+// as kernels before 6.9 do.
+func leaverProgram() {
+	if len(os.Args) > 1 {
+		const load, equal, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+		execFiltered([]unix.SockFilter{
+			{Code: load, K: 0}, // the number of the system call
+			{Code: equal, K: unix.SYS_PIDFD_SEND_SIGNAL, Jf: 3},
+			{Code: load, K: 16 + 3*8}, // the lower half of its fourth argument
+			{Code: equal, K: 0, Jt: 1},
+			{Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EINVAL)},
+			{Code: ret, K: unix.SECCOMP_RET_ALLOW},
+		})
+	}
 	notes := make(chan Note, 10)
 	table, err := newPidfdTable(func(n Note) { notes <- n })
 	check(err)
@@ -68,15 +67,13 @@ var leaverProgram = program("leaver", func([]string) {
 	status, _, ok := p.Reap()
 	fmt.Println(status, ok, p.HasLeftovers(), p.SignalGroup(syscall.SIGTERM))
 	check(table.Close())
-})
+}
 
 func TestOldKernel(t *testing.T) {
-	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
-		programs.used[oldKernelProgram], programs.used[leaverProgram] = true, true
-		t.Skip("the seccomp filter of this test is written for amd64 and arm64")
-	}
+	needFilter(t)
+	adoptOrphans()
 	// run returns when no process holds the output: the leftover was killed.
-	if out, want := run(t, oldKernelProgram), "exit code 3 true false <nil>\n"; out != want {
+	if out, want := run(t, "leaver", "oldKernel"), "exit code 3 true false <nil>"; out != want {
 		t.Errorf("got %q, want %q", out, want)
 	}
 	for { // the orphan
@@ -84,7 +81,6 @@ func TestOldKernel(t *testing.T) {
 			break
 		}
 	}
-	programs.used[leaverProgram] = true
 }
 
 // Leftovers take one descriptor, which is closed with the last of them.

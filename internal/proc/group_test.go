@@ -18,35 +18,28 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
-// The program member prints each SIGTERM and exits at the end of its standard
-// input.
-var memberProgram = program("member", func([]string) {
-	terms := make(chan os.Signal, 1)
-	signal.Notify(terms, syscall.SIGTERM)
-	go func() {
-		for range terms {
-			fmt.Println("member TERM")
-		}
-	}()
-	fmt.Println("member", os.Getpid())
-	io.Copy(io.Discard, os.Stdin)
-	fmt.Println("member exits")
-})
+func init() { preforktest.Register("lead", leadProgram) }
 
-// The program lead starts a member of its group and, with the argument "leave",
+// leadProgram starts a member of its group and, with the argument "leave",
 // leaves the group itself. It prints each SIGTERM and exits on SIGINT, whether
-// or not the member has exited.
-var leadProgram = program("lead", func(args []string) {
+// or not the member has exited. With the argument "member" it is the member.
+func leadProgram() {
+	if slices.Contains(os.Args, "member") {
+		memberProgram()
+		return
+	}
 	terms := make(chan os.Signal, 1)
 	signal.Notify(terms, syscall.SIGTERM, syscall.SIGINT)
 	self, err := os.Executable()
 	check(err)
-	cmd := exec.Command(self)
-	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = programEnv(memberProgram), os.Stdin, os.Stdout, os.Stderr
+	cmd := exec.Command(self, "member")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	check(cmd.Start())
-	if slices.Contains(args, "leave") {
+	if slices.Contains(os.Args, "leave") {
 		pgid, err := unix.Getpgid(os.Getppid())
 		check(err)
 		check(unix.Setpgid(0, pgid))
@@ -58,7 +51,21 @@ var leadProgram = program("lead", func(args []string) {
 		}
 		fmt.Println("lead TERM")
 	}
-})
+}
+
+// memberProgram prints each SIGTERM and exits at the end of its standard input.
+func memberProgram() {
+	terms := make(chan os.Signal, 1)
+	signal.Notify(terms, syscall.SIGTERM)
+	go func() {
+		for range terms {
+			fmt.Println("member TERM")
+		}
+	}()
+	fmt.Println("member", os.Getpid())
+	io.Copy(io.Discard, os.Stdin)
+	fmt.Println("member exits")
+}
 
 // A band is a process of the program lead and its member.
 type band struct {
@@ -68,9 +75,8 @@ type band struct {
 
 func (o *owner) band(args []string, changes ...func(*Spec)) *band {
 	o.t.Helper()
-	programEnv(memberProgram) // mark it as used
 	changes = append([]func(*Spec){func(s *Spec) { s.Group = true }}, changes...)
-	b := &band{child: o.start(leadProgram, args, changes...)}
+	b := &band{child: o.start("lead", args, changes...)}
 	for range 2 {
 		line := b.line()
 		if pid, ok := strings.CutPrefix(line, "member "); ok {
@@ -209,7 +215,7 @@ func TestLeftoversKilled(t *testing.T) {
 // has no leftovers.
 func TestNoLeftovers(t *testing.T) {
 	eachGroupTable(t, func(t *testing.T, o *owner, _ bool) {
-		c := o.start(exitProgram, []string{"3"}, func(s *Spec) { s.Group = true })
+		c := o.start("exit", []string{"3"}, func(s *Spec) { s.Group = true })
 		c.in.Close()
 		if status := c.reap(); status.Code != 3 || c.HasLeftovers() {
 			t.Errorf("%v, leftovers %v", status, c.HasLeftovers())
@@ -233,13 +239,13 @@ func TestNoLeftovers(t *testing.T) {
 // its leader is the process that runs the tests.
 func TestGroupOfOthers(t *testing.T) {
 	eachGroupTable(t, func(t *testing.T, o *owner, _ bool) {
-		other := o.start(echoProgram, nil)
+		other := o.start("echo", nil)
 		other.expect("up")
 		for name, change := range map[string]func(*Spec){
 			"same":  func(s *Spec) { s.SameGroup = true },
 			"other": func(s *Spec) { s.Attr = &syscall.SysProcAttr{Setpgid: true, Pgid: other.Pid()} },
 		} {
-			c := o.start(echoProgram, nil, change, func(s *Spec) { s.Group = true })
+			c := o.start("echo", nil, change, func(s *Spec) { s.Group = true })
 			c.expect("up")
 			c.SignalGroup(syscall.SIGTERM)
 			c.expect("TERM")

@@ -4,118 +4,34 @@ package proc
 
 import (
 	"bufio"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
-// programVar names the program that TestMain runs instead of the tests.
-// depthVar remains in the environment of all descendants, so that none runs the
-// tests or starts itself without end.
-const (
-	programVar = "PROC_TEST_PROGRAM"
-	depthVar   = "PROC_TEST_DEPTH"
-	maxDepth   = 2
-)
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
 // limit is the maximum time that a test waits for a process.
 const limit = 30 * time.Second
 
-var programs = struct {
-	byName map[string]func(args []string)
-	sync.Mutex
-	used map[string]bool
-}{byName: map[string]func([]string){}, used: map[string]bool{}}
-
-// program registers a program under a name, beside the test that uses it.
-func program(name string, run func(args []string)) string {
-	programs.byName[name] = run
-	return name
-}
-
-// programEnv returns the environment in which the test binary runs the program.
-func programEnv(name string) []string {
-	if programs.byName[name] == nil {
-		panic("no program " + name)
+// run runs a program until it exits and returns its output.
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	p := preforktest.Start(t, name, args...)
+	if state := p.Wait(); !state.Success() {
+		t.Errorf("%s: %v", name, state)
 	}
-	programs.Lock()
-	programs.used[name] = true
-	programs.Unlock()
-	depth, _ := strconv.Atoi(os.Getenv(depthVar))
-	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PROC_TEST_") })
-	return append(env, programVar+"="+name, depthVar+"="+strconv.Itoa(depth+1), "GORACE=atexit_sleep_ms=0")
-}
-
-func TestMain(m *testing.M) {
-	depth, _ := strconv.Atoi(os.Getenv(depthVar))
-	name := os.Getenv(programVar)
-	if name != "" || depth > 0 {
-		run := programs.byName[name]
-		if run == nil || depth > maxDepth {
-			fmt.Fprintf(os.Stderr, "program %q at depth %d\n", name, depth)
-			os.Exit(99)
-		}
-		run(os.Args[1:])
-		os.Exit(0)
-	}
-	flag.Parse()
-	beforeTests()
-	code := m.Run()
-	if code == 0 {
-		for _, complaint := range slices.Concat(leftBehind(), unusedPrograms()) {
-			fmt.Fprintln(os.Stderr, complaint)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-// unusedPrograms returns a complaint for each program that no test has run. It
-// returns none if only some tests were selected.
-func unusedPrograms() (complaints []string) {
-	for _, name := range []string{"test.run", "test.skip", "test.list"} {
-		if flag.Lookup(name).Value.String() != "" {
-			return nil
-		}
-	}
-	for name := range programs.byName {
-		if !programs.used[name] {
-			complaints = append(complaints, "no test runs the program "+name)
-		}
-	}
-	return complaints
-}
-
-// leftBehind returns a complaint for each leftover process, goroutine and
-// descriptor of the tests.
-func leftBehind() (complaints []string) {
-	if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); err != syscall.ECHILD {
-		complaints = append(complaints, fmt.Sprintf("leftover process: wait4: %d, %v", pid, err))
-	}
-	// Goroutines may need some time to return.
-	stacks := ""
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		buf := make([]byte, 1<<20)
-		stacks = string(buf[:runtime.Stack(buf, true)])
-		if !strings.Contains(stacks, "proc.(*portable") && !strings.Contains(stacks, "proc.(*pidfd") && !strings.Contains(stacks, "proc.(*spawner") {
-			stacks = ""
-			break
-		}
-	}
-	if stacks != "" {
-		complaints = append(complaints, "leftover goroutine:\n"+stacks)
-	}
-	return append(complaints, openedByTests()...)
+	p.WaitGone()
+	return strings.Join(p.Lines(), "\n")
 }
 
 // An owner replaces the Manager: it has a Table and receives its notes.
@@ -139,6 +55,7 @@ func newOwner(t testing.TB, name string) *owner {
 }
 
 func newOwnerOf(t testing.TB, table func(func(Note)) Table) *owner {
+	adoptOrphans()
 	o := &owner{t: t, notes: make(chan Note, 10_000)}
 	o.Table = table(func(n Note) {
 		select {
@@ -185,7 +102,9 @@ func (o *owner) count(want Note) (n int) {
 	return n
 }
 
-// A child is a process of a test, which uses its standard input and output.
+// A child is a process that a Table has started. It cannot be a
+// preforktest.Program, because the Table, which is under test, starts and reaps
+// it. The test uses its standard input and output.
 type child struct {
 	Process
 	id    uint64
@@ -203,7 +122,7 @@ func (o *owner) start(name string, args []string, changes ...func(*Spec)) *child
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	return o.startSpec(Spec{Path: self, Args: append([]string{name}, args...), Env: programEnv(name)}, changes...)
+	return o.startSpec(Spec{Path: self, Args: append([]string{name}, args...), Env: preforktest.Environ(o.t, name)}, changes...)
 }
 
 func (o *owner) startSpec(spec Spec, changes ...func(*Spec)) *child {
@@ -327,17 +246,21 @@ func (c *child) expectEnd() {
 	}
 }
 
-// The program exit exits at the end of its standard input, with the code in its
-// argument.
-var exitProgram = program("exit", func(args []string) {
-	io.Copy(io.Discard, os.Stdin)
-	code, _ := strconv.Atoi(args[0])
-	os.Exit(code)
-})
+func init() { preforktest.Register("exit", exitProgram) }
 
-// The program echo prints "up" and then copies its standard input to its
+// exitProgram exits at the end of its standard input, with the code in its
+// argument.
+func exitProgram() {
+	io.Copy(io.Discard, os.Stdin)
+	code, _ := strconv.Atoi(os.Args[1])
+	os.Exit(code)
+}
+
+func init() { preforktest.Register("echo", echoProgram) }
+
+// echoProgram prints "up" and then copies its standard input to its
 // standard output. It prints each SIGTERM and continues.
-var echoProgram = program("echo", func([]string) {
+func echoProgram() {
 	terms := make(chan os.Signal, 1)
 	signal.Notify(terms, syscall.SIGTERM)
 	go func() {
@@ -347,7 +270,7 @@ var echoProgram = program("echo", func([]string) {
 	}()
 	fmt.Println("up")
 	io.Copy(os.Stdout, os.Stdin)
-})
+}
 
 // controlEnd returns a program's end of the control socket.
 func controlEnd() *os.File { return os.NewFile(3, "control") }

@@ -6,6 +6,4 @@ var tableNames = []string{"portable"}
 
 func newTable(_ string, notify func(Note)) Table { return New(notify) }
 
-func beforeTests() {}
-
-func openedByTests() []string { return nil }
+func adoptOrphans() {}

@@ -9,13 +9,17 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
-// The program reused is process 1 of a PID namespace. A process of its table
+func init() { preforktest.Register("reused", reusedProgram) }
+
+// reusedProgram is process 1 of a PID namespace. A process of its table
 // exits, other code waits for it, and an unrelated process gets its pid and
 // leads a group of that number. The table has received no event yet and signals
 // its process.
-var reusedProgram = program("reused", func([]string) {
+func reusedProgram() {
 	notes := make(chan Note, 1000)
 	table, err := newPidfdTable(func(n Note) { notes <- n })
 	check(err)
@@ -50,26 +54,22 @@ var reusedProgram = program("reused", func([]string) {
 		p.Reap()
 	}
 	fmt.Println("pid not reused")
-})
+}
 
 // The table does not signal an unrelated process that has got the pid.
 func TestReusedPid(t *testing.T) {
 	if err := probePidfd(); err != nil || os.Geteuid() != 0 {
-		programs.used[reusedProgram] = true
-		t.Skipf("the test needs pidfds (%v) and root", err)
+		preforktest.Skipf(t, "the test needs pidfds (%v) and root", err)
 	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
+	p := preforktest.New(t, "reused")
+	p.Cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+	state := p.Start().Wait()
+	p.WaitGone()
+	out := strings.Join(p.Lines(), "\n")
+	if strings.HasPrefix(out, "pid not reused") {
+		preforktest.Skipf(t, "%s", out)
 	}
-	cmd := exec.Command(self)
-	cmd.Env = programEnv(reusedProgram)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
-	out, err := cmd.CombinedOutput()
-	if strings.HasPrefix(string(out), "pid not reused") {
-		t.Skip(string(out))
-	}
-	if want := "the other process lives <nil>, <nil>\n"; err != nil || string(out) != want {
-		t.Errorf("%q, %v; want %q", out, err, want)
+	if want := "the other process lives <nil>, <nil>"; !state.Success() || out != want {
+		t.Errorf("%q, %v; want %q", out, state, want)
 	}
 }

@@ -1,11 +1,10 @@
 package proc
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
@@ -15,26 +14,44 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
-// The program descriptors prints the numbers of its descriptors.
-var descriptorsProgram = program("descriptors", func([]string) {
-	for _, f := range openFiles() {
-		fmt.Print(strings.Fields(f)[0], " ")
+func init() { preforktest.Register("descriptors", descriptorsProgram) }
+
+// descriptorsProgram prints the numbers of its descriptors. It omits those of the
+// Go runtime: its poller and the limits of the cgroup.
+func descriptorsProgram() {
+	poller := true // one epoll is the runtime's
+	files := openFiles()
+	for _, fd := range slices.Sorted(maps.Keys(files)) {
+		switch name := files[fd]; {
+		case poller && name == "anon_inode:[eventpoll]":
+			poller = false
+		case strings.HasPrefix(name, "anon_inode:[eventfd"), strings.HasPrefix(name, "/sys/fs/cgroup/"):
+		default:
+			fmt.Print(fd, " ")
+		}
 	}
 	fmt.Println()
-})
+}
 
 func TestDescriptorsOfTheProcess(t *testing.T) {
+	for fd := range openFiles() {
+		if fd > 2 { // perhaps inherited from the program that started the tests
+			unix.CloseOnExec(fd)
+		}
+	}
 	extra, err := os.Open("/dev/null")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer extra.Close()
 	eachTable(t, func(t *testing.T, o *owner) {
-		neighbour := o.start(exitProgram, []string{"0"}) // has descriptors in the parent
+		neighbour := o.start("exit", []string{"0"}) // has descriptors in the parent
 		for _, last := range []int{3, 4, 9} {
-			c := o.start(descriptorsProgram, nil, func(s *Spec) {
+			c := o.start("descriptors", nil, func(s *Spec) {
 				for len(s.Files) <= last {
 					s.Files = append(s.Files, extra.Fd())
 				}
@@ -74,16 +91,18 @@ func TestNothingLeaks(t *testing.T) {
 			fail(false)
 		}
 		if after := openFiles(); len(after) != len(before) {
-			t.Errorf("open before: %q\nafter: %q", before, after)
+			t.Errorf("open before: %v\nafter: %v", before, after)
 		}
 	})
 }
 
-// The program starved starts processes with a limit of 0, 1, 2 ... additional
+func init() { preforktest.Register("starved", starvedProgram) }
+
+// starvedProgram starts processes with a limit of 0, 1, 2 ... additional
 // descriptors until one start succeeds.
-var starvedProgram = program("starved", func(args []string) {
+func starvedProgram() {
 	notes := make(chan Note, 10)
-	table := newTable(args[0], func(n Note) { notes <- n })
+	table := newTable(os.Args[1], func(n Note) { notes <- n })
 	var old unix.Rlimit
 	check(unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
 	before := openFiles()
@@ -106,37 +125,20 @@ var starvedProgram = program("starved", func(args []string) {
 			return
 		}
 		if !errors.Is(err, syscall.EMFILE) || len(openFiles()) != len(before) {
-			fmt.Printf("room %d: %v; open before %q, after %q\n", room, err, before, openFiles())
+			fmt.Printf("room %d: %v; open before %v, after %v\n", room, err, before, openFiles())
 		}
 		failures++
 	}
-})
+}
 
 func TestNoDescriptorsLeft(t *testing.T) {
 	for _, name := range tableNames {
 		t.Run(name, func(t *testing.T) {
-			if out, want := run(t, starvedProgram, name), "true exit code 4 true 0\n"; out != want {
+			if out, want := run(t, "starved", name), "true exit code 4 true 0"; out != want {
 				t.Errorf("got %q, want %q", out, want)
 			}
 		})
 	}
-}
-
-// run runs a program until it exits and returns its output.
-func run(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(self, args...)
-	cmd.Env = programEnv(name)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%s: %v after %q", name, err, out)
-	}
-	return string(out)
 }
 
 // A process that cannot be watched is killed.
@@ -163,7 +165,7 @@ func TestRegistrationFails(t *testing.T) {
 		t.Errorf("leftover process: %v", err)
 	}
 	if after := openFiles(); len(after) != len(before) {
-		t.Errorf("open before: %q\nafter: %q", before, after)
+		t.Errorf("open before: %v\nafter: %v", before, after)
 	}
 	if table.spawner.tied != 0 {
 		t.Errorf("%d processes tied to the thread", table.spawner.tied)
@@ -189,10 +191,17 @@ func TestNoPidfdFromClone(t *testing.T) {
 	}
 }
 
-// The program family starts an echo process with the same standard input and
-// output from a goroutine whose thread exits. Then it waits to be killed.
-var familyProgram = program("family", func(args []string) {
-	table := newTable(args[0], func(Note) {})
+func init() { preforktest.Register("family", familyProgram) }
+
+// familyProgram starts an echo process with the same standard input and
+// output from a goroutine whose thread exits. Then it waits to be killed. With
+// the argument "echo" it is the echo process.
+func familyProgram() {
+	if os.Args[1] == "echo" {
+		echoProgram()
+		return
+	}
+	table := newTable(os.Args[1], func(Note) {})
 	for {
 		tid := make(chan int)
 		go func() {
@@ -200,7 +209,7 @@ var familyProgram = program("family", func(args []string) {
 			self, err := os.Executable()
 			check(err)
 			if unix.Gettid() != os.Getpid() {
-				p, err := table.Start(1, Spec{Path: self, Env: programEnv(echoProgram), Files: []uintptr{0, 1, 2, 0}, Control: 3, DieWithParent: args[1] == "true"})
+				p, err := table.Start(1, Spec{Path: self, Args: []string{self, "echo"}, Env: os.Environ(), Files: []uintptr{0, 1, 2, 0}, Control: 3, DieWithParent: os.Args[2] == "true"})
 				check(err)
 				fmt.Println(p.Pid())
 			}
@@ -215,7 +224,7 @@ var familyProgram = program("family", func(args []string) {
 	}
 	fmt.Println("thread exited")
 	time.Sleep(2 * limit) // an empty select would be a deadlock after the process has exited
-})
+}
 
 func TestDieWithParent(t *testing.T) {
 	for _, name := range tableNames {
@@ -226,46 +235,35 @@ func TestDieWithParent(t *testing.T) {
 }
 
 func testDieWithParent(t *testing.T, name string, die bool) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	adoptOrphans()
 	inR, in := pipe(t)
-	out, outW := pipe(t)
-	parent := exec.Command(self, name, strconv.FormatBool(die))
-	parent.Env = programEnv(familyProgram)
-	parent.Stdin, parent.Stdout, parent.Stderr = inR, outW, os.Stderr
-	if err := parent.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		parent.Process.Kill()
-		parent.Wait()
-	})
+	p := preforktest.New(t, "family", name, strconv.FormatBool(die))
+	p.Cmd.Stdin = inR
+	p.Start()
 	inR.Close()
-	outW.Close()
 
-	lines := bufio.NewReader(out)
-	pid := familyPid(t, lines)
+	pid := familyPid(t, p)
 	ping := func() {
 		t.Helper()
 		fmt.Fprintln(in, "ping")
-		if got := line(t, lines); got != "ping" {
+		if got := p.NextLine(); got != "ping" {
 			t.Fatalf("echo prints %q", got)
 		}
 	}
 	ping()
-	parent.Process.Kill()
-	parent.Wait()
+	p.Kill()
+	p.Wait()
 	if !die {
 		ping()
 		in.Close()
 	}
-	if got := line(t, lines); got != "EOF" {
-		t.Errorf("got %q, want EOF", got)
+	p.WaitGone()
+	if lines := p.Lines(); lines[len(lines)-1] != "ping" {
+		t.Errorf("output %q, want nothing after the last ping", lines)
 	}
 	var ws syscall.WaitStatus
-	for err = syscall.EINTR; err == syscall.EINTR; {
+	err := error(syscall.EINTR)
+	for err == syscall.EINTR {
 		_, err = syscall.Wait4(pid, &ws, 0, nil)
 	}
 	// ECHILD: a thread of the parent that waits for the process can reap it
@@ -279,11 +277,11 @@ func testDieWithParent(t *testing.T, name string, die bool) {
 
 // familyPid reads the output of the program family and returns the pid of the
 // echo process, which prints to the same pipe.
-func familyPid(t *testing.T, lines *bufio.Reader) (pid int) {
+func familyPid(t *testing.T, p *preforktest.Program) (pid int) {
 	t.Helper()
 	var texts []string
 	for range 3 {
-		text := line(t, lines)
+		text := p.NextLine()
 		if n, err := strconv.Atoi(text); err == nil {
 			pid = n
 		} else {
@@ -297,10 +295,12 @@ func familyPid(t *testing.T, lines *bufio.Reader) (pid int) {
 	return pid
 }
 
-// The program crowd starts the number of processes in its argument and prints
+func init() { preforktest.Register("crowd", crowdProgram) }
+
+// crowdProgram starts the number of processes in its argument and prints
 // the number of its threads.
-var crowdProgram = program("crowd", func(args []string) {
-	size, _ := strconv.Atoi(args[0])
+func crowdProgram() {
+	size, _ := strconv.Atoi(os.Args[1])
 	notes := make(chan Note, 10*size)
 	table := newTable("pidfd", func(n Note) { notes <- n })
 	r, w, err := os.Pipe()
@@ -310,7 +310,9 @@ var crowdProgram = program("crowd", func(args []string) {
 		procs[id], err = table.Start(id, Spec{Path: "/bin/cat", Args: []string{"cat"}, Files: []uintptr{r.Fd(), 1, 2, 0}, Control: 3, DieWithParent: id%2 == 0})
 		check(err)
 	}
-	fmt.Println(threadCount())
+	threads, err := preforktest.Threads(os.Getpid())
+	check(err)
+	fmt.Println(threads)
 	w.Close()
 	for len(procs) > 0 {
 		if n := <-notes; n.Kind == Exited {
@@ -320,33 +322,31 @@ var crowdProgram = program("crowd", func(args []string) {
 			delete(procs, n.ID)
 		}
 	}
-})
-
-// threadCount returns the number of threads of this process.
-func threadCount() int {
-	tasks, err := os.ReadDir("/proc/self/task")
-	check(err)
-	return len(tasks)
 }
 
 func TestThreads(t *testing.T) {
-	out := run(t, crowdProgram, "300")
-	if threads, err := strconv.Atoi(strings.TrimSpace(out)); err != nil || threads > 15 {
+	out := run(t, "crowd", "300")
+	if threads, err := strconv.Atoi(out); err != nil || threads > 15 {
 		t.Errorf("300 processes take %q threads", out)
 	}
 }
 
-// The program reserve prints whether it has the reserved threads before and
+func init() { preforktest.Register("reserve", reserveProgram) }
+
+// reserveProgram prints whether it has the reserved threads before and
 // after ReserveThreads.
-var reserveProgram = program("reserve", func([]string) {
+func reserveProgram() {
 	n := min(runtime.GOMAXPROCS(0), 16) + 8
-	before := threadCount() >= n
+	before, err := preforktest.Threads(os.Getpid())
+	check(err)
 	ReserveThreads()
-	fmt.Println(before, threadCount() >= n)
-})
+	after, err := preforktest.Threads(os.Getpid())
+	check(err)
+	fmt.Println(before >= n, after >= n)
+}
 
 func TestReserveThreads(t *testing.T) {
-	if out, want := run(t, reserveProgram), "false true\n"; out != want {
+	if out, want := run(t, "reserve"), "false true"; out != want {
 		t.Errorf("got %q, want %q", out, want)
 	}
 }

@@ -19,12 +19,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
 func TestExitCode(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
 		for _, code := range []int{0, 1, 7, 255} {
-			c := o.start(exitProgram, []string{strconv.Itoa(code)})
+			c := o.start("exit", []string{strconv.Itoa(code)})
 			if _, _, ok := c.Reap(); ok {
 				t.Fatal("reaped before its exit")
 			}
@@ -38,7 +40,7 @@ func TestExitCode(t *testing.T) {
 
 func TestSignals(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
-		c := o.start(echoProgram, nil)
+		c := o.start("echo", nil)
 		c.expect("up")
 		if err := c.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
@@ -55,7 +57,7 @@ func TestSignals(t *testing.T) {
 
 func TestSignalAfterExit(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
-		c := o.start(exitProgram, []string{"0"})
+		c := o.start("exit", []string{"0"})
 		c.in.Close()
 		o.await(Note{c.id, Exited})
 		if err := c.Signal(syscall.SIGTERM); err != nil {
@@ -99,9 +101,11 @@ func TestCoreDump(t *testing.T) {
 	})
 }
 
-// The program relay sends each line of its control socket back in upper case.
+func init() { preforktest.Register("relay", relayProgram) }
+
+// relayProgram sends each line of its control socket back in upper case.
 // After the line "bye" it closes the socket and prints "closed".
-var relayProgram = program("relay", func([]string) {
+func relayProgram() {
 	control := controlEnd()
 	lines := bufio.NewReader(control)
 	for {
@@ -116,11 +120,11 @@ var relayProgram = program("relay", func([]string) {
 		_, err = control.WriteString(strings.ToUpper(s))
 		check(err)
 	}
-})
+}
 
 func TestControl(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
-		c := o.start(relayProgram, nil)
+		c := o.start("relay", nil)
 		c.expectWouldBlock()
 		for _, word := range []string{"one\n", "two\n", "three\n"} {
 			if n, err := c.Write([]byte(word)); n != len(word) || err != nil {
@@ -149,7 +153,7 @@ func TestControl(t *testing.T) {
 // with unread data.
 func TestControlReset(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
-		c := o.start(echoProgram, nil)
+		c := o.start("echo", nil)
 		c.expect("up")
 		var err error
 		for buf := make([]byte, 1<<16); err == nil; {
@@ -171,7 +175,7 @@ func TestNoSigpipe(t *testing.T) {
 	signal.Notify(signals, syscall.SIGPIPE, syscall.SIGWINCH)
 	defer signal.Stop(signals)
 	eachTable(t, func(t *testing.T, o *owner) {
-		c := o.start(relayProgram, nil)
+		c := o.start("relay", nil)
 		c.Write([]byte("bye\n"))
 		c.expect("closed")
 		if _, err := c.Write([]byte("x")); !errors.Is(err, syscall.EPIPE) {
@@ -193,19 +197,21 @@ func TestNoSigpipe(t *testing.T) {
 	})
 }
 
-// The program report writes to its control socket and exits.
-var reportProgram = program("report", func([]string) {
+func init() { preforktest.Register("report", reportProgram) }
+
+// reportProgram writes to its control socket and exits.
+func reportProgram() {
 	for range 3 {
 		_, err := controlEnd().WriteString("message\n")
 		check(err)
 	}
-})
+}
 
 // Data that a process sent before it exited can be read until Reap, even if the
 // owner did not wait for a Readable note.
 func TestReadAfterExit(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
-		c := o.start(reportProgram, nil)
+		c := o.start("report", nil)
 		o.await(Note{c.id, Exited})
 		c.expectRead("message\n", 8)
 		c.expectRead("message\nmessage\n", 100)
@@ -216,9 +222,11 @@ func TestReadAfterExit(t *testing.T) {
 	})
 }
 
-// The program scribble writes a byte to its control socket for each byte that
+func init() { preforktest.Register("scribble", scribbleProgram) }
+
+// scribbleProgram writes a byte to its control socket for each byte that
 // it reads, and then prints "written".
-var scribbleProgram = program("scribble", func([]string) {
+func scribbleProgram() {
 	control := controlEnd()
 	for buf := make([]byte, 1); ; {
 		if _, err := os.Stdin.Read(buf); err != nil {
@@ -228,11 +236,11 @@ var scribbleProgram = program("scribble", func([]string) {
 		check(err)
 		fmt.Println("written")
 	}
-})
+}
 
 func TestReadableOnce(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
-		c := o.start(scribbleProgram, nil)
+		c := o.start("scribble", nil)
 		readable := Note{c.id, Readable}
 		write := func() {
 			c.in.Write([]byte("x"))
@@ -241,7 +249,7 @@ func TestReadableOnce(t *testing.T) {
 		// When this process has been reaped, the table has sent all earlier
 		// notes.
 		barrier := func() {
-			b := o.start(exitProgram, []string{"0"})
+			b := o.start("exit", []string{"0"})
 			b.in.Close()
 			b.reap()
 		}
@@ -269,7 +277,7 @@ func TestReadableOnce(t *testing.T) {
 
 func TestNoControl(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
-		c := o.start(exitProgram, []string{"3"}, func(s *Spec) { s.Files, s.Control = s.Files[:3], 0 })
+		c := o.start("exit", []string{"3"}, func(s *Spec) { s.Files, s.Control = s.Files[:3], 0 })
 		c.expectEnd()
 		c.in.Close()
 		if status := c.reap(); status.Code != 3 {
@@ -278,9 +286,11 @@ func TestNoControl(t *testing.T) {
 	})
 }
 
-// The program groups prints whether it leads its process group and its session,
+func init() { preforktest.Register("groups", groupsProgram) }
+
+// groupsProgram prints whether it leads its process group and its session,
 // and whether it is in the group of its parent.
-var groupsProgram = program("groups", func([]string) {
+func groupsProgram() {
 	pgid, err := unix.Getpgid(0)
 	check(err)
 	sid, err := unix.Getsid(0)
@@ -288,7 +298,7 @@ var groupsProgram = program("groups", func([]string) {
 	parents, err := unix.Getpgid(os.Getppid())
 	check(err)
 	fmt.Println(pgid == os.Getpid(), sid == os.Getpid(), pgid == parents)
-})
+}
 
 func TestProcessGroup(t *testing.T) {
 	for _, test := range []struct {
@@ -312,7 +322,7 @@ func TestProcessGroup(t *testing.T) {
 				if test.attr != nil {
 					before = *test.attr
 				}
-				c := o.start(groupsProgram, nil, func(s *Spec) { s.Attr, s.SameGroup, s.DieWithParent = test.attr, test.same, true })
+				c := o.start("groups", nil, func(s *Spec) { s.Attr, s.SameGroup, s.DieWithParent = test.attr, test.same, true })
 				c.expect(test.want)
 				c.reap()
 				if test.attr != nil && !reflect.DeepEqual(*test.attr, before) {
@@ -323,12 +333,14 @@ func TestProcessGroup(t *testing.T) {
 	}
 }
 
-// The program pwd prints its working directory.
-var pwdProgram = program("pwd", func([]string) {
+func init() { preforktest.Register("pwd", pwdProgram) }
+
+// pwdProgram prints its working directory.
+func pwdProgram() {
 	dir, err := os.Getwd()
 	check(err)
 	fmt.Println(dir)
-})
+}
 
 func TestDir(t *testing.T) {
 	here, err := os.Getwd()
@@ -341,7 +353,7 @@ func TestDir(t *testing.T) {
 	}
 	eachTable(t, func(t *testing.T, o *owner) {
 		for dir, want := range map[string]string{"": here, there: there} {
-			c := o.start(pwdProgram, nil, func(s *Spec) { s.Dir = dir })
+			c := o.start("pwd", nil, func(s *Spec) { s.Dir = dir })
 			c.expect(want)
 			c.reap()
 		}
@@ -382,7 +394,7 @@ func TestStartErrors(t *testing.T) {
 // The handle of a process remains valid after Close.
 func TestClose(t *testing.T) {
 	eachTable(t, func(t *testing.T, o *owner) {
-		c := o.start(relayProgram, nil, func(s *Spec) { s.DieWithParent = true })
+		c := o.start("relay", nil, func(s *Spec) { s.DieWithParent = true })
 		for range 2 {
 			if err := o.Close(); err != nil {
 				t.Fatal(err)

@@ -11,11 +11,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
-// The program threads prints "up" and ends one of its threads for each byte
+func init() { preforktest.Register("threads", threadsProgram) }
+
+// threadsProgram prints "up" and ends one of its threads for each byte
 // that it reads.
-var threadsProgram = program("threads", func([]string) {
+func threadsProgram() {
 	fmt.Println("up")
 	for buf := make([]byte, 1); ; {
 		if _, err := os.Stdin.Read(buf); err != nil {
@@ -29,7 +33,7 @@ var threadsProgram = program("threads", func([]string) {
 		<-done
 		fmt.Println("done")
 	}
-})
+}
 
 func needThreadPidfd(t testing.TB) {
 	t.Helper()
@@ -46,7 +50,7 @@ func TestWatchExit(t *testing.T) {
 	needThreadPidfd(t)
 	o, reported := newOwner(t, "pidfd"), 0
 	for range 20 {
-		c := o.start(threadsProgram, nil)
+		c := o.start("threads", nil)
 		c.expect("up")
 		c.WatchExit()
 		c.in.Write([]byte("x"))
@@ -72,7 +76,7 @@ func TestWatchExit(t *testing.T) {
 		t.Errorf("%d of 20 exits were reported", reported)
 	}
 	before := len(openFiles())
-	c := o.start(threadsProgram, nil)
+	c := o.start("threads", nil)
 	c.expect("up")
 	c.WatchExit()
 	c.in.Close()
@@ -135,7 +139,7 @@ func BenchmarkWatchExit(b *testing.B) {
 	var exiting, exited time.Duration
 	for b.Loop() {
 		b.StopTimer()
-		c := o.start(threadsProgram, nil)
+		c := o.start("threads", nil)
 		c.expect("up")
 		c.WatchExit()
 		b.StartTimer()

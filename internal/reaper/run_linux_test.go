@@ -15,9 +15,9 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) {
-	preforktest.Main(m, map[string]func(){"reaper": reaperProgram})
-}
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
+
+func init() { preforktest.Register("reaper", reaperProgram) }
 
 const linkVar = "REAPER_TEST_LINK"
 

@@ -2,7 +2,6 @@ package resources
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,7 +45,7 @@ func TestAffinity(t *testing.T) {
 			break
 		}
 		p := start(t, self(t), nil, nil, "apply", s.Plan(slot))
-		if line := p.line(); !strings.HasPrefix(line, "applied gomaxprocs=1 ") {
+		if line := p.NextLine(); !strings.HasPrefix(line, "applied gomaxprocs=1 ") {
 			t.Errorf("slot %d: %s, want gomaxprocs=1: the runtime must count the CPUs again", slot, line)
 		}
 		p.want("Cpus_allowed_list", itoa(cpus[slot%len(cpus)]))
@@ -55,7 +54,7 @@ func TestAffinity(t *testing.T) {
 	t.Run("with GOMAXPROCS", func(t *testing.T) {
 		s := settings(t, Config{CPUsPerWorker: 1, GOMAXPROCS: 3, GOMEMLIMIT: 1 << 30})
 		p := start(t, self(t), nil, s.Env(), "apply", s.Plan(0))
-		if line := p.line(); !strings.HasPrefix(line, "applied gomaxprocs=3 ") {
+		if line := p.NextLine(); !strings.HasPrefix(line, "applied gomaxprocs=3 ") {
 			t.Errorf("%s", line)
 		}
 		if got := p.ask("echo $GOMEMLIMIT"); got != "1073741824 (<nil>)" {
@@ -69,7 +68,7 @@ func TestRlimits(t *testing.T) {
 	if got := p.ask("ulimit -n; ulimit -Hn; ulimit -c"); got != "30" {
 		t.Errorf("soft nofile of a child: %s, want 30", got)
 	}
-	if hard, core := p.line(), p.line(); hard != "40" || core != "0 (<nil>)" {
+	if hard, core := p.NextLine(), p.NextLine(); hard != "40" || core != "0 (<nil>)" {
 		t.Errorf("hard nofile %s, core %s of a child; want 40 and 0", hard, core)
 	}
 	if got := p.ask("open"); !strings.HasSuffix(got, "too many open files") || !strings.HasPrefix(got, "2") {
@@ -92,7 +91,7 @@ func TestRlimitNames(t *testing.T) {
 		// High enough to limit nothing here, and different from the current value.
 		want := min(1<<40-1, hardLimit(t, name)-1)
 		p := applied(t, settings(t, Config{Rlimits: []Rlimit{{name, want, 0}}}).Plan(0))
-		limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.cmd.Process.Pid))
+		limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.PID()))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +113,7 @@ func TestRootInChroot(t *testing.T) {
 	needRoot(t)
 	text := settings(t, Config{User: "1234", Group: "1235", Groups: []string{"7", "5"}, Chroot: "/"}).Plan(0)
 	p := start(t, shared(t), nil, nil, "apply", text)
-	if line := p.line(); !strings.HasPrefix(line, "applied") {
+	if line := p.NextLine(); !strings.HasPrefix(line, "applied") {
 		t.Fatal(line)
 	}
 	p.want("Groups", "5 7")
@@ -151,7 +150,7 @@ func TestUserInChroot(t *testing.T) {
 			// It starts with groups that it must drop.
 			attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Groups: []uint32{0, 4, 24}}}
 			p := start(t, server, attr, nil, "apply", settings(t, tt.c).Plan(0))
-			line := p.line()
+			line := p.NextLine()
 			if !strings.HasPrefix(line, "applied") {
 				t.Fatal(line)
 			}
@@ -179,7 +178,7 @@ func TestUserInChroot(t *testing.T) {
 // directory open.
 func (p *process) wantJailed(jail string) {
 	p.t.Helper()
-	if got, err := os.Readlink(fmt.Sprintf("/proc/%d/root", p.cmd.Process.Pid)); err != nil || got != jail {
+	if got, err := os.Readlink(fmt.Sprintf("/proc/%d/root", p.PID())); err != nil || got != jail {
 		p.t.Errorf("root directory %s, %v; want %s", got, err, jail)
 	}
 	for _, path := range p.openPaths() {
@@ -350,18 +349,18 @@ func TestApplyFails(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := start(t, program, tt.attr, nil, "apply", tt.plan)
-			if line := p.line(); !strings.HasPrefix(line, "error: ") || !strings.Contains(line, tt.want) {
+			if line := p.NextLine(); !strings.HasPrefix(line, "error: ") || !strings.Contains(line, tt.want) {
 				t.Errorf("%s, want %s", line, tt.want)
 			}
-			if line := p.line(); !strings.Contains(line, tt.ids) {
+			if line := p.NextLine(); !strings.Contains(line, tt.ids) {
 				t.Errorf("identity %s, want %s", line, tt.ids)
 			}
-			more, err := io.ReadAll(p.lines)
-			if err != nil || len(more) > 0 {
-				t.Errorf("unexpected output %q, %v", more, err)
+			p.WaitGone()
+			if lines := p.Lines(); len(lines) != 2 {
+				t.Errorf("unexpected output %q", lines)
 			}
-			if err := p.cmd.Wait(); p.cmd.ProcessState.ExitCode() != 1 {
-				t.Errorf("exit: %v, want code 1", err)
+			if state := p.Wait(); state.ExitCode() != 1 {
+				t.Errorf("exit: %v, want code 1", state)
 			}
 		})
 	}
@@ -401,14 +400,15 @@ func BenchmarkApply(b *testing.B) {
 			var all []time.Duration
 			for b.Loop() {
 				p := start(b, self(b), nil, nil, "apply", text, "bare")
-				_, took, _ := strings.Cut(p.line(), "took=")
+				_, took, _ := strings.Cut(p.NextLine(), "took=")
 				d, err := time.ParseDuration(took)
 				if err != nil {
 					b.Fatal(err)
 				}
 				all = append(all, d)
 				p.in.Close()
-				p.cmd.Wait()
+				p.Wait()
+				p.Stop() // closes the descriptors of its output
 			}
 			slices.Sort(all)
 			b.ReportMetric(float64(all[len(all)/2].Microseconds()), "took-µs")

@@ -45,13 +45,13 @@ func TestCgroup(t *testing.T) {
 		t.Errorf("Attr(%+v) = %+v", given, attr)
 	}
 	p := start(t, self(t), attr, nil, "apply", "")
-	p.line()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.cmd.Process.Pid))
+	p.NextLine()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.PID()))
 	if err != nil || !strings.Contains(string(text), "0::/"+filepath.Base(dir)+"\n") {
 		t.Errorf("cgroup %s (%v), want %s", text, err, dir)
 	}
 	p.in.Close()
-	p.cmd.Wait() // a cgroup with processes cannot be removed
+	p.Wait() // a cgroup with processes cannot be removed
 	s.Close()
 	s.Close()
 }

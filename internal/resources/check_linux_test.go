@@ -138,7 +138,7 @@ func TestCheckUnprivileged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := start(t, program, tt.attr, nil, "check", string(text)).line(); !strings.HasPrefix(got, tt.want) {
+		if got := start(t, program, tt.attr, nil, "check", string(text)).NextLine(); !strings.HasPrefix(got, tt.want) {
 			t.Errorf("%s: %s, want %s", text, got, tt.want)
 		}
 	}

@@ -2,7 +2,6 @@ package resources
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -20,32 +19,21 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
-// programVar names a program in the test binary that TestMain runs instead of
-// the tests. All descendants inherit it, so that none of them runs the tests by
-// mistake.
-const programVar = "RESOURCES_TEST_PROGRAM"
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
-func TestMain(m *testing.M) {
-	switch name := os.Getenv(programVar); name {
-	case "":
-		code := m.Run()
-		if pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); code == 0 && err != syscall.ECHILD {
-			fmt.Fprintf(os.Stderr, "a child process is left: wait4: %d, %v\n", pid, err)
-			code = 1
-		}
-		os.Exit(code)
-	case "apply":
+func init() {
+	preforktest.Register("apply", func() {
 		restrict()
 		applyProgram(os.Args[1], strings.Join(os.Args[2:], ""))
-	case "check":
+	})
+	preforktest.Register("check", func() {
 		restrict()
 		checkProgram(os.Args[1])
-	default:
-		fmt.Println("unknown program", name)
-		os.Exit(99)
-	}
+	})
 }
 
 // applyProgram applies a plan and then runs each line of its standard input.
@@ -153,53 +141,31 @@ func checkProgram(config string) {
 	fmt.Println("ok", s.Plan(0))
 }
 
-// process is a child process that a test controls by its standard input and
-// output.
+// process is a program that a test controls by its standard input and output.
 type process struct {
-	t     testing.TB
-	cmd   *exec.Cmd
-	in    io.WriteCloser
-	lines *bufio.Reader
+	*preforktest.Program
+	t  testing.TB
+	in io.WriteCloser
 }
 
-// start runs path, a test binary, as one of the programs in TestMain.
+// start runs path, a test binary, as one of the programs. It must exit at the
+// end of its standard input, when the test ends.
 func start(t testing.TB, path string, attr *syscall.SysProcAttr, env []string, program string, args ...string) *process {
 	t.Helper()
-	// The test's context ends before its cleanup and would kill the
-	// program, which must exit by itself.
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = append(os.Environ(), programVar+"="+program, "GORACE=atexit_sleep_ms=0")
-	cmd.Env = append(cmd.Env, env...)
-	cmd.SysProcAttr = attr
-	in, err := cmd.StdinPipe()
+	p := preforktest.New(t, program, args...)
+	p.Cmd.Path = path
+	p.Cmd.Env = append(p.Cmd.Env, env...)
+	p.Cmd.SysProcAttr = attr
+	in, err := p.Cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = cmd.Stdout
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := &process{t, cmd, in, bufio.NewReader(out)}
+	p.Start()
 	t.Cleanup(func() {
 		in.Close()
-		cmd.Wait()
-		cancel()
+		p.Wait()
 	})
-	return p
-}
-
-func (p *process) line() string {
-	p.t.Helper()
-	line, err := p.lines.ReadString('\n')
-	if err != nil {
-		p.t.Fatalf("%v after %q", err, line)
-	}
-	return strings.TrimSuffix(line, "\n")
+	return &process{p, t, in}
 }
 
 // ask sends a line and returns the reply.
@@ -208,14 +174,14 @@ func (p *process) ask(question string) string {
 	if _, err := io.WriteString(p.in, question+"\n"); err != nil {
 		p.t.Fatal(err)
 	}
-	return p.line()
+	return p.NextLine()
 }
 
 // applied starts a program with a plan and waits until it has applied it.
 func applied(t *testing.T, text string, args ...string) *process {
 	t.Helper()
 	p := start(t, self(t), nil, nil, "apply", append([]string{text}, args...)...)
-	line := p.line()
+	line := p.NextLine()
 	if !strings.HasPrefix(line, "applied") {
 		t.Fatalf("%s: %s", text, line)
 	}
@@ -226,7 +192,7 @@ func applied(t *testing.T, text string, args ...string) *process {
 // threadValues returns the distinct values of key in /proc for all threads.
 func (p *process) threadValues(key string) string {
 	p.t.Helper()
-	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.cmd.Process.Pid))
+	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.PID()))
 	if err != nil || len(paths) < 5 {
 		p.t.Fatalf("%d threads, %v", len(paths), err)
 	}
@@ -269,7 +235,7 @@ func (p *process) want(key, value string) {
 // openPaths returns the files and directories that the process has open.
 func (p *process) openPaths() (paths []string) {
 	p.t.Helper()
-	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.cmd.Process.Pid))
+	fds, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.PID()))
 	if err != nil || len(fds) == 0 {
 		p.t.Fatalf("%d descriptors, %v", len(fds), err)
 	}
@@ -323,7 +289,7 @@ func copyFile(t testing.TB, to, from string, mode os.FileMode) {
 func needRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 || !hasCapability(unix.CAP_CHOWN) {
-		t.Skip("requires root with its capabilities")
+		preforktest.Skipf(t, "requires root with its capabilities")
 	}
 }
 

@@ -3,7 +3,6 @@ package resources
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"strconv"
@@ -13,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
 // restrictionVar tells a program how to restrict itself. A seccomp filter makes
@@ -73,7 +74,7 @@ func needFilter(t *testing.T) {
 	t.Helper()
 	needRoot(t)
 	if runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
-		t.Skip("the seccomp filter of this test is written for amd64 and arm64")
+		preforktest.Skipf(t, "the seccomp filter of this test is written for amd64 and arm64")
 	}
 }
 
@@ -135,12 +136,11 @@ func TestApplyRefused(t *testing.T) {
 				t.Skip("requires two CPUs")
 			}
 			p := start(t, self(t), restricted(tt.restriction), []string{restrictionVar + "=" + tt.restriction}, "apply", tt.plan)
-			if line := p.line(); !strings.HasPrefix(line, "error: ") || !strings.Contains(line, tt.want) {
+			if line := p.NextLine(); !strings.HasPrefix(line, "error: ") || !strings.Contains(line, tt.want) {
 				t.Errorf("%s\nwant %s", line, tt.want)
 			}
-			io.Copy(io.Discard, p.lines)
-			if err := p.cmd.Wait(); p.cmd.ProcessState.ExitCode() != 1 {
-				t.Errorf("exit: %v, want code 1", err)
+			if state := p.Wait(); state.ExitCode() != 1 {
+				t.Errorf("exit: %v, want code 1", state)
 			}
 		})
 	}
@@ -178,7 +178,7 @@ func TestCheckRefused(t *testing.T) {
 			if tt.c.NoNewPrivs && tt.restriction != "no proc" && !linksCgo() {
 				t.Skip("without cgo, prctl is enough")
 			}
-			if got := start(t, self(t), restricted(tt.restriction), []string{restrictionVar + "=" + tt.restriction}, "check", string(text)).line(); !strings.HasPrefix(got, tt.want) {
+			if got := start(t, self(t), restricted(tt.restriction), []string{restrictionVar + "=" + tt.restriction}, "check", string(text)).NextLine(); !strings.HasPrefix(got, tt.want) {
 				t.Errorf("%s\nwant %s", got, tt.want)
 			}
 		})

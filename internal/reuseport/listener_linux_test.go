@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
 // TestNothingIsTakenAhead checks that connections stay in the kernel's accept
@@ -90,7 +92,10 @@ func TestAcceptTimeout(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	g := newGroup(t, 2)
-	before := openFiles()
+	before, err := preforktest.Descriptors(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
 	l := g.listener(0)
 	if err := l.Adopt(1, g.dup(1)); err != nil {
 		t.Fatal(err)
@@ -124,7 +129,7 @@ func TestClose(t *testing.T) {
 	if err := l.SetDeadline(time.Now()); err == nil {
 		t.Error("SetDeadline after Close")
 	}
-	if after := openFiles(); len(after) != len(before) {
+	if after, err := preforktest.Descriptors(os.Getpid()); len(after) != len(before) || err != nil {
 		t.Errorf("open before %v, after %v", before, after)
 	}
 	g.connect(10) // the manager's sockets still listen

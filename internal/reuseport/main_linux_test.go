@@ -2,72 +2,19 @@ package reuseport
 
 import (
 	"errors"
-	"fmt"
 	"net"
-	"os"
-	"runtime"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
 // limit is the maximum time that a test waits for an event.
 const limit = 30 * time.Second
 
-func TestMain(m *testing.M) {
-	before := openFiles()
-	code := m.Run()
-	if code == 0 {
-		for _, leak := range leaks(before) {
-			fmt.Fprintln(os.Stderr, leak)
-			code = 1
-		}
-	}
-	os.Exit(code)
-}
-
-// leaks describes the goroutines and descriptors that the tests have left.
-func leaks(before []string) (leaks []string) {
-	for _, f := range openFiles() {
-		if !slices.Contains(before, f) {
-			leaks = append(leaks, "a descriptor is left: "+f)
-		}
-	}
-	// Goroutines may take a moment to exit.
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		buf := make([]byte, 1<<20)
-		stacks := string(buf[:runtime.Stack(buf, true)])
-		if !strings.Contains(stacks, "reuseport.(*Listener)") {
-			return leaks
-		}
-	}
-	return append(leaks, "a goroutine is left in a Listener")
-}
-
-// openFiles lists the descriptors of this process except those of the runtime:
-// its poller, and the limits of the cgroup, which it keeps open.
-func openFiles() (files []string) {
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		panic(err)
-	}
-	poller := true // the first epoll: the runtime has opened it before any Listener
-	for _, e := range entries {
-		target, err := os.Readlink("/proc/self/fd/" + e.Name())
-		switch {
-		case err != nil: // the descriptor of ReadDir
-		case poller && target == "anon_inode:[eventpoll]":
-			poller = false
-		case strings.HasPrefix(target, "anon_inode:[eventfd"), strings.HasPrefix(target, "/sys/fs/cgroup/"):
-		default:
-			files = append(files, e.Name()+" "+target)
-		}
-	}
-	return files
-}
+func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
 // A group plays the part of the manager: it holds the sockets.
 type group struct {

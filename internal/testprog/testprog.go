@@ -2,6 +2,9 @@
 
 // Package testprog helps the tests of the directories under tests and the
 // programs that they start.
+//
+// It imports the root, so the packages that the root imports cannot use it in
+// their tests. They use only package preforktest.
 package testprog
 
 import (

@@ -4,8 +4,16 @@ package sig
 import (
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"syscall"
 )
+
+// unnamed precedes the number of a signal that has no name.
+const unnamed = "signal "
+
+// maxSignal bounds the numbers that Parse accepts.
+const maxSignal = 128
 
 // Name returns the name of a signal, such as "SIGHUP", or "signal 35" if the
 // system has no name for it. It returns "nothing" for nil. For a signal that is
@@ -21,5 +29,20 @@ func Name(sig os.Signal) string {
 	if name := systemName(n); name != "" {
 		return name
 	}
-	return fmt.Sprintf("signal %d", int(n))
+	return unnamed + strconv.Itoa(int(n))
+}
+
+// Parse returns the signal of a name that Name returned. It also accepts the
+// form "signal 1" for a signal that has a name, so that it reads the names of
+// other systems if those have none for the signal.
+func Parse(name string) (syscall.Signal, error) {
+	if sig := systemNumber(name); sig != 0 {
+		return sig, nil
+	}
+	number, ok := strings.CutPrefix(name, unnamed)
+	n, err := strconv.Atoi(number)
+	if !ok || err != nil || n <= 0 || n > maxSignal {
+		return 0, fmt.Errorf("unknown signal %q", name)
+	}
+	return syscall.Signal(n), nil
 }

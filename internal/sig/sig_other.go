@@ -17,4 +17,21 @@ func Untrappable(sig syscall.Signal) (why string) {
 	return ""
 }
 
-func systemName(syscall.Signal) string { return "" }
+// names holds the signals that package syscall has on all systems.
+var names = map[syscall.Signal]string{
+	syscall.SIGINT:  "SIGINT",
+	syscall.SIGQUIT: "SIGQUIT",
+	syscall.SIGKILL: "SIGKILL",
+	syscall.SIGTERM: "SIGTERM",
+}
+
+func systemName(sig syscall.Signal) string { return names[sig] }
+
+func systemNumber(name string) syscall.Signal {
+	for sig, n := range names {
+		if n == name {
+			return sig
+		}
+	}
+	return 0
+}

@@ -3,6 +3,7 @@
 package sig
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -32,6 +33,23 @@ func TestName(t *testing.T) {
 	} {
 		if got := Name(test.sig); got != test.want {
 			t.Errorf("Name(%v) = %q, want %q", test.sig, got, test.want)
+		}
+	}
+}
+
+// Parse is the inverse of Name, and refuses everything else.
+func TestParse(t *testing.T) {
+	for sig := syscall.Signal(1); sig <= maxSignal; sig++ {
+		if got, err := Parse(Name(sig)); got != sig || err != nil {
+			t.Errorf("Parse(%q) = %d, %v; want %d", Name(sig), got, err, sig)
+		}
+	}
+	if got, err := Parse("signal 1"); got != syscall.SIGHUP || err != nil {
+		t.Errorf("Parse(signal 1) = %v, %v", got, err)
+	}
+	for _, name := range []string{"", "nothing", "HUP", "sighup", "1", "signal", "signal 0", "signal -1", "signal 129", "signal x"} {
+		if got, err := Parse(name); got != 0 || err == nil || err.Error() != fmt.Sprintf("unknown signal %q", name) {
+			t.Errorf("Parse(%q) = %v, %v; want an error", name, got, err)
 		}
 	}
 }

@@ -25,3 +25,5 @@ func Untrappable(sig syscall.Signal) (why string) {
 }
 
 func systemName(sig syscall.Signal) string { return unix.SignalName(sig) }
+
+func systemNumber(name string) syscall.Signal { return unix.SignalNum(name) }

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/internal/sig"
 )
 
 // The structs in this file are the contents of the records. Their JSON keys
@@ -270,22 +269,13 @@ func (d *duration) UnmarshalText(text []byte) error {
 // signal is encoded as its name, or as "signal 64" if it has none.
 type signal struct{ os.Signal }
 
-const unnamedPrefix = "signal "
-
 func (s signal) IsZero() bool { return s.Signal == nil }
 
 func (s signal) MarshalText() ([]byte, error) {
-	sig, ok := s.Signal.(syscall.Signal)
-	switch {
-	case s.Signal == nil:
+	if s.Signal == nil {
 		return nil, nil
-	case !ok:
-		return []byte(s.Signal.String()), nil
 	}
-	if name := signalName(sig); name != "" {
-		return []byte(name), nil
-	}
-	return []byte(unnamedPrefix + strconv.Itoa(int(sig))), nil
+	return []byte(sig.Name(s.Signal)), nil
 }
 
 func (s *signal) UnmarshalText(text []byte) error {
@@ -293,16 +283,11 @@ func (s *signal) UnmarshalText(text []byte) error {
 	if len(text) == 0 {
 		return nil
 	}
-	if sig := signalNumber(string(text)); sig != 0 {
-		s.Signal = sig
-		return nil
+	n, err := sig.Parse(string(text))
+	if err != nil {
+		return err
 	}
-	number, ok := strings.CutPrefix(string(text), unnamedPrefix)
-	n, err := strconv.Atoi(number)
-	if !ok || err != nil || n <= 0 || n > 128 {
-		return fmt.Errorf("unknown signal %q", text)
-	}
-	s.Signal = syscall.Signal(n)
+	s.Signal = n
 	return nil
 }
 

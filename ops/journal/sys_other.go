@@ -4,9 +4,6 @@ package journal
 
 import "syscall"
 
-func signalName(syscall.Signal) string   { return "" }
-func signalNumber(string) syscall.Signal { return 0 }
-
 type usageData struct{}
 
 func usageToData(*syscall.Rusage) *usageData { return nil }

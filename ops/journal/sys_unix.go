@@ -5,12 +5,7 @@ package journal
 import (
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
-
-func signalName(sig syscall.Signal) string    { return unix.SignalName(sig) }
-func signalNumber(name string) syscall.Signal { return unix.SignalNum(name) }
 
 // usageData contains the fields of a Rusage that a journal keeps.
 type usageData struct {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/prefork-go/prefork/internal/sig"
 )
 
 // A Loop is a service that this process runs, from Begin to Close. Next and
@@ -171,9 +173,10 @@ func (l *Loop) monitor(w *fileWatcher) {
 	lockLost := false
 	for {
 		select {
-		case sig := <-l.traps.c:
-			l.s.log().Warn("signal caught", "signal", signalName(sig), "pid", os.Getpid())
-			l.cancel(fmt.Errorf("service: caught %s", signalName(sig)))
+		case caught := <-l.traps.c:
+			name := sig.Name(caught)
+			l.s.log().Warn("signal caught", "signal", name, "pid", os.Getpid())
+			l.cancel(fmt.Errorf("service: caught %s", name))
 		case <-w.changed:
 			if l.s.Stopped() {
 				l.cancel(errStopFlag)

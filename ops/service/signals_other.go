@@ -13,5 +13,3 @@ const (
 )
 
 func canTrap(sig os.Signal) bool { return sig != syscall.SIGKILL }
-
-func unixSignalName(syscall.Signal) string { return "" }

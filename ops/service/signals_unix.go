@@ -5,8 +5,6 @@ package service
 import (
 	"os"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -15,5 +13,3 @@ const (
 )
 
 func canTrap(sig os.Signal) bool { return sig != syscall.SIGKILL && sig != syscall.SIGSTOP }
-
-func unixSignalName(sig syscall.Signal) string { return unix.SignalName(sig) }

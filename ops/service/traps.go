@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"syscall"
 )
 
 // traps are the signals that a loop receives.
@@ -42,13 +41,4 @@ func (t *traps) restore() {
 	if len(t.ignored) > 0 {
 		signal.Ignore(t.ignored...)
 	}
-}
-
-func signalName(sig os.Signal) string {
-	if s, ok := sig.(syscall.Signal); ok {
-		if name := unixSignalName(s); name != "" {
-			return name
-		}
-	}
-	return sig.String()
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/ops/internal/pidfile"
 )
 
@@ -93,7 +94,7 @@ func remaining(delay, elapsed time.Duration) time.Duration {
 
 // signalAfter waits for a delay, and sends a signal if the service is still
 // running.
-func (s *Service) signalAfter(ctx context.Context, delay time.Duration, sig os.Signal) error {
+func (s *Service) signalAfter(ctx context.Context, delay time.Duration, signal os.Signal) error {
 	if delay <= 0 {
 		return nil
 	}
@@ -102,12 +103,12 @@ func (s *Service) signalAfter(ctx context.Context, delay time.Duration, sig os.S
 	if s.waitUnlocked(limited, nil) == nil || ctx.Err() != nil {
 		return nil
 	}
-	pid, err := pidfile.Signal(s.PIDFile, sig)
+	pid, err := pidfile.Signal(s.PIDFile, signal)
 	if err != nil {
-		return s.wrap(fmt.Errorf("cannot send %s to process %d: %w", signalName(sig), pid, err))
+		return s.wrap(fmt.Errorf("cannot send %s to process %d: %w", sig.Name(signal), pid, err))
 	}
 	if pid != 0 {
-		s.log().Warn("stopped flag ignored, signal sent", "signal", signalName(sig), "pid", pid)
+		s.log().Warn("stopped flag ignored, signal sent", "signal", sig.Name(signal), "pid", pid)
 	}
 	return nil
 }

@@ -15,9 +15,10 @@ import (
 
 func init() { preforktest.Register("dying", dyingProgram) }
 
-// dyingProgram is a manager that ends before the process that it has started reads
-// its marker. That process is the same program without arguments. Another process still has a copy of the manager's control socket,
-// like one that the manager was just starting.
+// dyingProgram is a manager that ends before the process that it has started
+// reads its marker. That process is the same program without arguments. Another
+// process still has a copy of the manager's control socket, like one that the
+// manager was just starting.
 func dyingProgram() {
 	if len(os.Args) == 1 {
 		takeProgram()

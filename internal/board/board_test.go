@@ -353,3 +353,14 @@ func BenchmarkLook(b *testing.B) {
 		})
 	}
 }
+
+// Config.Recycle documents the period of measurements. The costs bound the share
+// of a CPU that reading the board takes.
+func TestConstants(t *testing.T) {
+	if memoryPeriod != 2*time.Second {
+		t.Errorf("memory is measured every %v, want 2 s", memoryPeriod)
+	}
+	if notifiedCost != time.Millisecond || workerCost != 10*time.Microsecond || readingsAhead != 10 {
+		t.Errorf("costs %v and %v, %d readings ahead; want 1 ms, 10 µs and 10", notifiedCost, workerCost, readingsAhead)
+	}
+}

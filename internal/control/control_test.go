@@ -245,3 +245,10 @@ func TestReadsAreShared(t *testing.T) {
 		t.Errorf("%d reads for 100 messages", src.reads)
 	}
 }
+
+// docs/RELIABILITY.md and SECURITY.md rely on these bounds.
+func TestConstants(t *testing.T) {
+	if budgetBytes != 512 || budgetPeriod != 10*time.Millisecond {
+		t.Errorf("a process may send %d bytes in %v, want 512 in 10 ms", budgetBytes, budgetPeriod)
+	}
+}

@@ -95,3 +95,10 @@ func (s *slow) Write(p []byte) (int, error) {
 	s.lines.Add(1)
 	return len(p), nil
 }
+
+// The comment of New and docs/DESIGN.md state these limits.
+func TestConstants(t *testing.T) {
+	if patience != 100*time.Millisecond || maxLines != 1000 || maxAhead != 100 {
+		t.Errorf("patience %v, %d lines, %d ahead; want 100 ms, 1,000 and 100", patience, maxLines, maxAhead)
+	}
+}

@@ -4,12 +4,15 @@ package manager_test
 
 import (
 	"bytes"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/proc/proctest"
 	"github.com/prefork-go/prefork/internal/wire"
 )
 
@@ -91,5 +94,50 @@ func FuzzWorkerMessages(f *testing.F) {
 			r.Deliver(term)
 			<-done
 		})
+	})
+}
+
+// A worker whose message has arrived, but not yet its note, is ready: the manager
+// reads the messages of starting workers before their readiness timeout counts.
+func TestReadyMessageBeforeItsNote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRigWith(t, prefork.Config{MaxWorkers: 1, Readiness: prefork.Readiness{Timeout: time.Second}},
+			options{onStart: func(*proctest.Process) {}, wrap: func(p *proctest.Process) proc.Process {
+				return &late{p, wire.Append(nil, wire.Ready{})}
+			}})
+		done := r.startLoop()
+		time.Sleep(time.Minute)
+		if n := r.count("ready"); n != 1 {
+			t.Errorf("%d workers became ready, want 1: %q", n, r.eventLog())
+		}
+		r.wantSignals(1)
+		r.Deliver(term)
+		<-done
+	})
+}
+
+// The last messages of a worker are read before its exit counts, also if it was
+// throttled.
+func TestLastMessagesOfThrottledWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, prefork.Config{MaxWorkers: 1, ErrRespawnInterval: -1}, func(p *proctest.Process) {
+			if p.ID > 1 {
+				reachStart(p)
+			}
+		}, nil)
+		done := r.startLoop()
+		synctest.Wait()
+		p := r.process(1)
+		p.Send(bytes.Repeat(wire.Append(nil, wire.StatusChanged{}), 256)) // the budget of a period
+		synctest.Wait()
+		send(p, wire.Ready{})
+		p.Exit(proc.Status{})
+		synctest.Wait()
+		log := r.eventLog()
+		if i := slices.IndexFunc(log, func(ev string) bool { return strings.Contains(ev, "(slot 0, generation 1) ready") }); i != 2 {
+			t.Errorf("the first worker was not ready before its exit: %q", log)
+		}
+		r.Deliver(term)
+		<-done
 	})
 }

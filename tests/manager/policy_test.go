@@ -113,6 +113,32 @@ func TestStoppingIsNotIdle(t *testing.T) {
 	})
 }
 
+// A worker that is stopping keeps no other one from notifying the manager that it
+// has become busy.
+func TestNotificationBesideStoppingWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newBoardRigWith(t, prefork.Config{MaxWorkers: 4, MinSpareWorkers: 1, MaxSpareWorkers: 1, StopTimeout: -1}, ignoreSignals)
+		done := r.startLoop()
+		for i := range 2 {
+			time.Sleep(time.Minute)
+			r.set(i+1, 'R')
+		}
+		time.Sleep(time.Minute)
+		r.wantWorkers("two busy, one idle", 3)
+		r.set(2, prefork.StatusIdle)
+		time.Sleep(time.Minute)
+		r.wantSignals(3, term) // and it ignores that
+		r.set(2, 'R')
+		time.Sleep(time.Minute)
+		r.wantWorkers("two busy, one stopping, one new", 4)
+		r.Deliver(term)
+		for _, p := range r.fake.Started() {
+			p.Exit(proc.Status{})
+		}
+		<-done
+	})
+}
+
 // A worker that is stopping already is not chosen when idle workers are surplus.
 func TestSurplusSkipsStoppingWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

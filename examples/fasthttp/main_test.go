@@ -135,6 +135,21 @@ func waitExit(t *testing.T, p *preforktest.Program) {
 	}
 }
 
+// awaitAnswer sends a request and reads the beginning of its response.
+func awaitAnswer(t *testing.T, address string) {
+	t.Helper()
+	c, err := net.Dial("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+	if _, err := c.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A stopping program serves the connections in the accept queue, because no
 // other process would.
 func TestQueueAtTheEnd(t *testing.T) {
@@ -146,6 +161,8 @@ func TestQueueAtTheEnd(t *testing.T) {
 	if err != nil {
 		preforktest.Skipf(t, "cannot find the pid of the worker: %v", err)
 	}
+	// A worker that has answered has called Context; before that, TERM would end it.
+	awaitAnswer(t, address)
 	thaw := preforktest.Freeze(t, workers[0].PID) // so that connections stay in the queue
 	conns := make([]net.Conn, clients)
 	for i := range conns {

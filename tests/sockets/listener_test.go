@@ -4,6 +4,7 @@ package sockets_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log"
@@ -123,12 +124,19 @@ func pools() {
 	done := make(chan bool)
 	for name, pm := range map[string]*prefork.Manager{"web": web, "queue": queue} {
 		go func() {
-			testprog.UntilTerm(pm, func(w *prefork.Worker) error {
-				ctx := w.Context()
-				testprog.Print("%s %d at %t", name, w.Slot(), ln.Addr().Network() == "tcp")
-				<-ctx.Done()
-				return nil
-			})
+			for pm.SignalReceived() != term {
+				pm.StartFunc(func(w *prefork.Worker) error {
+					ctx := w.Context()
+					testprog.Print("%s %d at %t", name, w.Slot(), ln.Addr().Network() == "tcp")
+					<-ctx.Done()
+					return nil
+				})
+				if prefork.IsWorker() {
+					testprog.Print("Start of %s returned in a worker", name)
+					os.Exit(1)
+				}
+			}
+			pm.WaitAllChildren(context.Background())
 			done <- true
 		}()
 	}
@@ -149,6 +157,9 @@ func TestTwoPools(t *testing.T) {
 	for _, line := range p.Lines() {
 		if strings.Contains(line, " at true") {
 			n++
+		}
+		if strings.Contains(line, "returned in a worker") {
+			t.Error(line)
 		}
 	}
 	if n != 3 {

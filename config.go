@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/reaper"
 	"github.com/prefork-go/prefork/internal/resources"
 	"github.com/prefork-go/prefork/internal/wire"
@@ -217,14 +218,31 @@ type Recycle struct {
 type Stuck struct{ Timeout time.Duration }
 
 // CrashLoop shuts the Manager down if workers fail this often within Window and
-// none is ready. A failure is a crash, a readiness timeout or a failed spawn. The
-// Manager delivers ShutdownSignal to itself, and Run and WaitAllChildren return
-// ErrCrashLoop. Zero Failures means never. A zero Window means 1 minute. With the
-// default ErrRespawnInterval a slot fails at most six or seven times a minute, so
-// Failures should be less than that times MaxWorkers.
+// none is ready. A failure is a crash, an exit before the worker was ready, a
+// readiness timeout or a failed spawn. The Manager delivers ShutdownSignal to
+// itself, and Run and WaitAllChildren return ErrCrashLoop. A zero Window means
+// 1 minute. With the default ErrRespawnInterval a slot fails at most six or seven
+// times a minute, so Failures should be less than that times MaxWorkers.
+//
+// Zero Failures means three for each slot, in Window or in three times
+// Readiness.Timeout if that is longer, and only as long as no worker of the
+// Manager has ever been ready for longer than a second: a program that cannot
+// work ends, and one that has worked keeps trying. A failed spawn then counts for
+// each slot, and not at all if memory, processes or descriptors are short. The
+// failures must last 2.5 s. The check does not apply to a successor: its
+// predecessor has worked. A negative value turns it off.
 type CrashLoop struct {
 	Failures int
 	Window   time.Duration
+}
+
+// unproven returns how many failures of each slot end a Manager whose workers
+// have never worked.
+func (c CrashLoop) unproven() int {
+	if c.Failures != 0 || process.Role == marker.Successor {
+		return 0
+	}
+	return defaultUnprovenFailures
 }
 
 // Readiness decides when a worker is ready: when it reaches Start or, if
@@ -321,14 +339,15 @@ type Rlimit struct {
 const Unlimited = math.MaxUint64
 
 const (
-	defaultMaxWorkers     = 10
-	defaultReadyTimeout   = time.Minute
-	defaultErrRespawn     = time.Second
-	defaultCrashWindow    = time.Minute
-	defaultMaxSurge       = 1
-	defaultUpgradeTimeout = time.Minute
-	defaultStopTimeout    = 30 * time.Second
-	defaultOrphanTimeout  = time.Second
+	defaultMaxWorkers       = 10
+	defaultReadyTimeout     = time.Minute
+	defaultErrRespawn       = time.Second
+	defaultCrashWindow      = time.Minute
+	defaultUnprovenFailures = 3
+	defaultMaxSurge         = 1
+	defaultUpgradeTimeout   = time.Minute
+	defaultStopTimeout      = 30 * time.Second
+	defaultOrphanTimeout    = time.Second
 )
 
 // withDefaults checks a Config and replaces zero values by defaults.
@@ -389,7 +408,6 @@ func (c Config) checkNumbers() error {
 		{"Recycle.MaxLifetime", c.Recycle.MaxLifetime < 0, c.Recycle.MaxLifetime, "never"},
 		{"Recycle.MaxMemory", c.Recycle.MaxMemory < 0, c.Recycle.MaxMemory, "never"},
 		{"Stuck.Timeout", c.Stuck.Timeout < 0, c.Stuck.Timeout, "never"},
-		{"CrashLoop.Failures", c.CrashLoop.Failures < 0, c.CrashLoop.Failures, "never"},
 		{"CrashLoop.Window", c.CrashLoop.Window < 0, c.CrashLoop.Window, defaultCrashWindow},
 	} {
 		if f.negative {

@@ -94,7 +94,7 @@ type (
 	ReloadFailedEvent struct{ Err error }
 
 	// RolledEvent reports that all workers that are not stopping are of Generation
-	// or a later one. A RollFailedEvent can follow within a second.
+	// or a later one. A RollFailedEvent can follow within 5 s.
 	RolledEvent struct{ Generation int }
 
 	// RollFailedEvent reports that Generation has failed, and that the workers of

@@ -100,6 +100,7 @@ func newLoop(s *managerSide, exe string, depth int, settings *resources.Settings
 		Lifetime:      s.cfg.Recycle.MaxLifetime,
 		CrashLoop:     s.cfg.CrashLoop.Failures,
 		CrashWindow:   s.cfg.CrashLoop.Window,
+		UnprovenLoop:  s.cfg.CrashLoop.unproven(),
 		Group:         s.cfg.StopGroup,
 		Jitter:        rand.Float64,
 	})
@@ -366,7 +367,7 @@ func (l *loop) carryOut(e pool.Effect) {
 	case pool.Rolled:
 		l.emit(RolledEvent{Generation: e.Gen})
 	case pool.CrashLooped:
-		l.crashLooped = &CrashLoopEvent{Failures: l.cfg.CrashLoop.Failures, Window: l.cfg.CrashLoop.Window}
+		l.crashLooped = &CrashLoopEvent{Failures: e.Failures, Window: e.For}
 		l.emit(*l.crashLooped)
 		l.deliver(l.cfg.ShutdownSignal)
 	case pool.RollFailed:

@@ -117,7 +117,7 @@ func (l *loop) spawn(step pool.Step) {
 	if err != nil {
 		l.notSpawned = &SpawnError{Slot: sp.Slot, Generation: sp.Generation, Err: err}
 		l.reportFailed(err.Error())
-		l.handle(pool.Event{Kind: pool.SpawnFailed})
+		l.handle(pool.Event{Kind: pool.SpawnFailed, Shortage: isShortage(err)})
 		return
 	}
 	w := &worker{
@@ -139,6 +139,17 @@ func (l *loop) spawn(step pool.Step) {
 		l.relay.Flush()
 		l.cfg.AfterSpawn(l.Manager, w.PID)
 	}
+}
+
+// isShortage reports whether a process could not be started for want of memory,
+// processes or descriptors.
+func isShortage(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ENOSPC} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
 }
 
 // startWorker starts the process of a worker. The cell is nil for a Command.

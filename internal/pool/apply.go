@@ -27,7 +27,7 @@ func (p *Pool) handle(now Time, ev *Event) {
 	case Spawned:
 		p.spawned(now, ev.Ready)
 	case SpawnFailed:
-		p.spawnFailed(now)
+		p.spawnFailed(now, ev)
 	case Signal:
 		p.signalAll(now, ev)
 	case Forward:

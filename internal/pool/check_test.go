@@ -5,6 +5,7 @@ package pool
 import (
 	"slices"
 	"syscall"
+	"time"
 )
 
 // checkSpawn: a spawn is requested only while a generation runs, for an empty
@@ -146,13 +147,14 @@ func (s *sim) applyChange(ev Event, w *simWorker, e Effect) {
 	w.state = e.To
 	switch e.To {
 	case StateReady:
-		w.ready = true
+		w.ready, w.readyAt = true, s.now
 	case StateKilled:
 		w.why = e.Reason
 		s.checkKill(ev, w)
 	case StateGone:
 		delete(s.workers, w.id)
 		s.gone[w.id] = e.Reason
+		s.worked = s.worked || s.hasWorked(w)
 	}
 }
 
@@ -176,6 +178,55 @@ func (s *sim) checkKill(ev Event, w *simWorker) {
 	if w.why == 0 {
 		s.t.Fatalf("%v: worker %d was killed without a reason", s.now, w.id)
 	}
+}
+
+func (s *sim) hasWorked(w *simWorker) bool { return w.ready && s.now-w.readyAt > time.Second }
+
+// checkCrashLoop: a crash loop is reported by the failure that completes it, and
+// once in a generation: CrashLoop failures within CrashWindow, or without that
+// UnprovenLoop failures of each slot over 2.5 s or more while no worker has ever
+// worked. No worker is ready.
+func (s *sim) checkCrashLoop(ev Event, effects []Effect) {
+	s.t.Helper()
+	i := slices.IndexFunc(effects, func(e Effect) bool { return e.Kind == CrashLooped })
+	if ev.Kind != Exited && ev.Kind != SpawnFailed {
+		if i >= 0 {
+			s.t.Fatalf("%v: a crash loop by %+v", s.now, ev)
+		}
+		return
+	}
+	ready, worked := 0, s.worked
+	for _, w := range s.workers {
+		if w.state == StateReady && !w.exiting {
+			ready++
+		}
+		worked = worked || s.hasWorked(w)
+	}
+	n, within := s.cfg.CrashLoop, s.cfg.CrashWindow
+	if n == 0 && s.cfg.UnprovenLoop > 0 && !worked {
+		n, within = s.cfg.UnprovenLoop*s.wanted(), max(within, time.Duration(s.cfg.UnprovenLoop)*s.cfg.ReadyTimeout)
+	}
+	switch {
+	case i >= 0 && (ready > 0 || s.looped || n == 0 || effects[i].Failures != n || effects[i].For != within):
+		s.t.Fatalf("%v: %+v with %d ready, reported before: %t; %d failures in %v are a crash loop", s.now, effects[i], ready, s.looped, n, within)
+	case s.replacing:
+	default:
+		due := !s.looped && ready == 0 && n > 0 && len(s.failures) >= n && s.now-s.failures[len(s.failures)-n] <= within &&
+			(s.cfg.CrashLoop > 0 || s.now-s.failures[0] >= 2500*ms)
+		due = due && s.failures[len(s.failures)-1] == s.now && s.lastFailed
+		if due != (i >= 0) {
+			s.t.Fatalf("%v: a crash loop: %t, want %t (failures at %v)", s.now, i >= 0, due, s.failures)
+		}
+	}
+	s.looped = s.looped || i >= 0
+}
+
+// wanted returns how many slots have or want a worker while none is ready.
+func (s *sim) wanted() int {
+	if s.cfg.MinSpare > 0 {
+		return min(s.max, s.cfg.MinSpare)
+	}
+	return s.max
 }
 
 // check holds after each step.

@@ -101,6 +101,8 @@ type Event struct {
 
 	Ready bool // Spawned: the worker is ready at once, as a command is
 
+	Shortage bool // SpawnFailed: the system lacks memory, processes or descriptors
+
 	Clean     bool // Exited: with exit code 0
 	Killed    bool // Exited: by SIGKILL
 	OOMKilled bool // Exited: by the OOM killer
@@ -137,7 +139,8 @@ const (
 	// RollFailed: generation Gen failed, and generation Kept is kept. Worker ID
 	// caused the failure, or a spawn if ID is 0.
 	RollFailed
-	// CrashLooped: the workers crash in a loop. The manager should shut down.
+	// CrashLooped: Failures have happened within For while no worker was ready.
+	// The manager should shut down.
 	CrashLooped
 	// CheckGroup: the caller must check the process group of worker ID, and
 	// apply GroupGone if it is empty.
@@ -159,7 +162,8 @@ type Effect struct {
 	Group    bool // Send: to the worker's process group
 	From, To State
 	Reason   Reason        // Change to StateKilled or StateGone; RollFailed
-	For      time.Duration // Delay, RetryDelay
+	For      time.Duration // Delay, RetryDelay, CrashLooped
+	Failures int           // CrashLooped
 	Gen      int           // Rolled, RollFailed
 	Kept     int           // RollFailed
 }

@@ -62,8 +62,9 @@ func (p *Pool) remove(now Time, w *worker, ev *Event) {
 		p.vacate(now, s, judged && !ev.Clean)
 		p.reportDelay(now, w, s)
 	}
+	p.proven = p.proven || w.hasWorked(now)
 	if own && (!ev.Clean || !w.ready) {
-		p.recordFailure(now)
+		p.recordFailure(now, false)
 	}
 }
 
@@ -74,11 +75,13 @@ func (p *Pool) judgeEnd(now Time, w *worker, ev *Event) (rollFails bool) {
 	s, life := w.slot, now-w.spawnedAt
 	// A kill from outside, which may have hit all processes at once, can find a
 	// standby just after it got its slot.
+	early := !w.ready && w.state != StateStandby
 	if ev.Killed && !ev.OOMKilled && !w.ready && w.state < StateKilled {
 		life += w.standbyTime
+		early = early && w.standbyTime == 0
 	}
-	p.pace(now, s, life, ev.Clean)
-	if !p.failsRoll(w, life, ev.Clean) {
+	p.pace(now, s, life, early, ev.Clean)
+	if !p.failsRoll(now, w, life, ev.Clean) {
 		return false
 	}
 	s.forgetEnds()

@@ -54,7 +54,7 @@ func (p *Pool) begin(now Time) {
 	p.stopStandbys(now)
 	p.gen++
 	p.running = true
-	p.failureTimes, p.crashLooped = nil, false
+	p.failureTimes, p.firstFailure, p.crashLooped = nil, Never, false
 	if p.spawnFailures > 0 {
 		p.spawnFailures = 0
 		p.failedUntil = min(p.failedUntil, after(p.failedAt, p.spawnFailureDelay(1)))
@@ -126,7 +126,7 @@ func (p *Pool) becomeReady(now Time, w *worker) {
 	if w.ready || w.disconnected || w.isStandby() {
 		return
 	}
-	w.ready = true
+	w.ready, w.readyAt = true, now
 	p.clearDeadline(w)
 	p.transition(w, StateReady, 0)
 	if w.state == StateReady {

@@ -4,6 +4,7 @@ package pool
 
 import (
 	"math"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -37,6 +38,10 @@ func (s *sim) end(w *simWorker, clean bool) {
 	sl, e, life := s.slots[w.slot], s.cfg.ErrRespawn, s.now-w.spawnedAt
 	sl.worker, sl.crashed, sl.first, sl.last = 0, false, s.now, s.now
 	own := w.state < StateStopping || w.why == ReasonReadyTimeout
+	early := !w.ready && w.state != StateStandby
+	if own && s.running && (!clean || !w.ready) {
+		s.failures, s.lastFailed = append(s.failures, s.now), true
+	}
 	if !own || !s.running || w.gen != s.gen {
 		return
 	}
@@ -44,10 +49,10 @@ func (s *sim) end(w *simWorker, clean bool) {
 	if e < 0 {
 		return
 	}
-	if sl.crashes > 0 && life >= 10*s.delay(sl.crashes) {
+	if sl.crashes > 0 && life >= 10*s.delay(sl.crashes) && !early {
 		sl.crashes = 0
 	}
-	switch young := life < max(time.Second, e); {
+	switch young := early || life < max(time.Second, e); {
 	case !young:
 		sl.exits = 0
 	case clean:
@@ -66,6 +71,7 @@ func (s *sim) end(w *simWorker, clean bool) {
 
 // note updates the model before an event is applied to the Pool.
 func (s *sim) note(ev Event) {
+	s.lastFailed = false
 	switch ev.Kind {
 	case Begin:
 		s.noteBegin()
@@ -76,7 +82,7 @@ func (s *sim) note(ev Event) {
 	case Resize:
 		s.noteResize(ev.N)
 	case SpawnFailed:
-		s.noteSpawnFailed()
+		s.noteSpawnFailed(ev.Shortage)
 	case Signal:
 		s.noteSignal(ev)
 	case Forward:
@@ -90,6 +96,7 @@ func (s *sim) note(ev Event) {
 func (s *sim) noteBegin() {
 	s.gen++
 	s.running = true
+	s.failures, s.looped = nil, false
 	if s.spawnFailures > 0 {
 		s.spawnFailures = 0
 		s.failedUntil = min(s.failedUntil, s.failed[len(s.failed)-1]+s.spawnFailureDelay(1))
@@ -117,11 +124,20 @@ func (s *sim) noteResize(n int) {
 	}
 }
 
-func (s *sim) noteSpawnFailed() {
+func (s *sim) noteSpawnFailed(shortage bool) {
 	if s.p.roll.direction == forward && s.p.askedGen >= s.p.roll.rollGen {
 		return // the new generation fails
 	}
 	s.spawnFailures++
+	times := 1
+	switch {
+	case s.cfg.CrashLoop == 0 && shortage:
+		times = 0
+	case s.cfg.CrashLoop == 0:
+		times = s.wanted()
+	}
+	s.lastFailed = times > 0
+	s.failures = append(s.failures, slices.Repeat([]Time{s.now}, times)...)
 	s.failed = append(s.failed, s.now)
 	s.failedUntil = s.now + s.spawnFailureDelay(s.spawnFailures)
 }

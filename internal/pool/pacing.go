@@ -28,16 +28,17 @@ const (
 func (p *Pool) isYoung(life time.Duration) bool { return life < max(youngLife, p.cfg.ErrRespawn) }
 
 // pace sets when a slot may be spawned again after a worker that exited by
-// itself.
-func (p *Pool) pace(now Time, s *slot, life time.Duration, clean bool) {
+// itself. A life that ended early, before the worker was ready, is young
+// whatever its length.
+func (p *Pool) pace(now Time, s *slot, life time.Duration, early, clean bool) {
 	e := p.cfg.ErrRespawn
 	if e < 0 {
 		return
 	}
-	if life/10 >= s.delay {
+	if life/10 >= s.delay && !early {
 		s.badEnds, s.delay = 0, 0
 	}
-	if !p.isYoung(life) {
+	if !p.isYoung(life) && !early {
 		s.cleanEnds = 0
 		return
 	}
@@ -78,11 +79,14 @@ func (s *slot) forgetEnds() { s.badEnds, s.cleanEnds, s.delay = 0, 0, 0 }
 // spawnFailed delays all spawns, because the system or the program's file
 // causes the failure and not a slot. A failure of the new generation in a roll
 // fails that generation instead: the spawns of the one before it have worked.
-func (p *Pool) spawnFailed(now Time) {
+func (p *Pool) spawnFailed(now Time, ev *Event) {
 	if p.roll.direction == forward && p.askedGen >= p.roll.rollGen {
 		p.failRoll(now, 0, p.askedGen, 0)
 	} else {
-		p.recordFailure(now)
+		// A shortage of the machine proves nothing about the program.
+		if p.cfg.CrashLoop > 0 || !ev.Shortage {
+			p.recordFailure(now, true)
+		}
 		p.spawnFailures++
 		p.failedAt, p.failedUntil = now, after(now, p.spawnFailureDelay(p.spawnFailures))
 	}
@@ -99,22 +103,88 @@ func (p *Pool) spawnFailureDelay(failures int) time.Duration {
 	return doubled(e, failures-1, longest)
 }
 
-// recordFailure notes a failure. A crash loop is too many of them within
-// CrashWindow while no worker is ready.
-func (p *Pool) recordFailure(now Time) {
-	n := p.cfg.CrashLoop
+// provenLife is how long a worker must have been ready to show that the program
+// can work. Until then UnprovenLoop applies.
+const provenLife = time.Second
+
+// unprovenTime is how long failures must last to be a crash loop by
+// UnprovenLoop: a service that workers need may be away for two seconds at
+// boot, and without backoff each slot fails many times in that time.
+const unprovenTime = 2500 * time.Millisecond
+
+// recordFailure notes a failure, or one of every slot if all of them fail. A
+// crash loop is too many failures within a time while no worker is ready.
+func (p *Pool) recordFailure(now Time, all bool) {
+	if p.firstFailure == Never {
+		p.firstFailure = now
+	}
+	n, window := p.crashLimit(now)
 	if n <= 0 || p.crashLooped {
 		return
 	}
-	p.failureTimes = append(p.failureTimes, now)
-	if len(p.failureTimes) > n {
-		p.failureTimes = p.failureTimes[1:]
+	times := 1
+	if all && p.cfg.CrashLoop <= 0 {
+		times = p.triedSlots()
 	}
-	if len(p.failureTimes) == n && now-p.failureTimes[0] <= p.cfg.CrashWindow && p.size.ready == 0 {
-		p.crashLooped = true
-		p.effects = append(p.effects, Effect{Kind: CrashLooped})
+	for range times {
+		p.failureTimes = append(p.failureTimes, now)
 	}
+	if extra := len(p.failureTimes) - n; extra > 0 {
+		p.failureTimes = p.failureTimes[extra:]
+	}
+	if len(p.failureTimes) < n || now-p.failureTimes[0] > window || p.size.ready > 0 {
+		return
+	}
+	if p.cfg.CrashLoop <= 0 && now-p.firstFailure < unprovenTime {
+		return
+	}
+	p.crashLooped = true
+	p.effects = append(p.effects, Effect{Kind: CrashLooped, Failures: n, For: window})
 }
+
+// crashLimit returns how many failures within which time are a crash loop; zero
+// means that none are. Until the program has worked, the time is long enough
+// for workers that only fail by ReadyTimeout.
+func (p *Pool) crashLimit(now Time) (n int, window time.Duration) {
+	switch {
+	case p.cfg.CrashLoop > 0:
+		return p.cfg.CrashLoop, p.cfg.CrashWindow
+	case p.cfg.UnprovenLoop <= 0 || p.hasWorked(now):
+		return 0, 0
+	}
+	for range p.cfg.UnprovenLoop {
+		window = after(window, max(0, p.cfg.ReadyTimeout))
+	}
+	return p.cfg.UnprovenLoop * p.triedSlots(), max(window, p.cfg.CrashWindow)
+}
+
+// mostTriedSlots bounds the failures that are kept.
+const mostTriedSlots = 1000
+
+// triedSlots returns how many slots the pool tries to fill while no worker
+// works.
+func (p *Pool) triedSlots() int {
+	n := p.max
+	if p.sizesDynamically() {
+		n = min(n, p.cfg.MinSpare)
+	}
+	return min(n, mostTriedSlots)
+}
+
+// hasWorked reports whether a worker was ever ready for longer than provenLife.
+func (p *Pool) hasWorked(now Time) bool {
+	if p.proven {
+		return true
+	}
+	for w := p.oldest; w != nil; w = w.next {
+		if w.hasWorked(now) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *worker) hasWorked(now Time) bool { return w.ready && now-w.readyAt > provenLife }
 
 // after returns t + d, at most the greatest Time, so that no sum overflows into
 // the past.

@@ -20,6 +20,7 @@ func gaps(t *testing.T, e time.Duration, jitter float64, lives ...time.Duration)
 		for s.in(0) == nil {
 			s.until(s.wake)
 		}
+		s.readyAll()
 	}
 	at := s.spawnTimes(0)
 	d := make([]time.Duration, len(at)-1)
@@ -128,6 +129,7 @@ func TestD7TwoYoungCleanEndsInARowCostNothing(t *testing.T) {
 		for s.in(0) == nil {
 			s.until(s.wake)
 		}
+		s.readyAll()
 		return s.now - reaped
 	}
 	steps := []struct {

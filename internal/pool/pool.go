@@ -52,6 +52,7 @@ type Config struct {
 	Lifetime      time.Duration  // a worker is recycled at this age; zero means never
 	CrashLoop     int            // failures in CrashWindow that are a crash loop; zero means never
 	CrashWindow   time.Duration
+	UnprovenLoop  int            // failures of each slot, a crash loop until a worker has worked; zero means never
 	Group         bool           // stop signals and SIGKILL go to a worker's process group
 	Jitter        func() float64 // returns a number in [0, 1)
 }
@@ -79,8 +80,10 @@ type Pool struct {
 	ages         heap[*worker]
 	schedules    []schedule
 	size         size
-	failureTimes []Time // the last failures, at most Config.CrashLoop
+	failureTimes []Time // the last failures, at most as many as are a crash loop
+	firstFailure Time   // in this generation, or Never
 	crashLooped  bool   // in this generation
+	proven       bool   // a worker of any generation was ready for longer than provenLife
 	standby      standby
 	leftovers    heap[*leftover]
 	leftoverOf   map[int]*leftover // by ordinal
@@ -115,6 +118,7 @@ type worker struct {
 	spawnedAt    Time
 	standbyTime  time.Duration // between its spawn and its slot
 	ready        bool          // it has reported ready
+	readyAt      Time          // once it is ready
 	disconnected bool
 	probe        bool // it is starting, of the generation that a roll brings
 	rolled       bool // it is counted in roll.rolled
@@ -147,6 +151,8 @@ func New(cfg Config) *Pool {
 		leftovers:  newLeftoverHeap(),
 		leftoverOf: make(map[int]*leftover),
 		lastPaced:  Never,
+
+		firstFailure: Never,
 	}
 	for _, place := range p.standby.places {
 		p.enqueueEmpty(place, false)

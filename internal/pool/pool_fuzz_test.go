@@ -86,6 +86,7 @@ func fuzzSim(t testing.TB, data []byte) *sim {
 		Lifetime:      pick([]time.Duration{0, 0, 20 * sec, time.Minute}, data[2]/32),
 		CrashLoop:     int(data[2]) / 128 * 3,
 		CrashWindow:   time.Minute,
+		UnprovenLoop:  int(data[4]) / 128 * 3,
 		Continue:      pick([]syscall.Signal{0, syscall.SIGCONT}, data[0]/64),
 		Group:         data[0] >= 128,
 		SpawnInterval: pick(fuzzSpawnIntervals, data[1]),
@@ -139,7 +140,7 @@ func (s *sim) fuzz(kind, arg byte) {
 	case fuzzKillAll:
 		s.do(Event{Kind: KillAll})
 	case fuzzFailing:
-		s.failing = int(arg) % 9
+		s.failing, s.shortage = int(arg)%9, arg > 127
 	case fuzzSkip:
 		s.skipping = true
 	case fuzzCommand:
@@ -231,6 +232,9 @@ func fuzzSeeds() [][]byte {
 		// Dynamic sizing: many workers become idle at the same time.
 		{9, 24 + 3, 0, 0, 0, fuzzBegin, 0, fuzzReadyAll, 0, fuzzBusy, 0, fuzzPass, 8, fuzzReadyAll, 0, fuzzBusy, 1, fuzzPass, 8,
 			fuzzReadyAll, 0, fuzzBusy, 2, fuzzPass, 8, fuzzReadyAll, 0, fuzzIdle, 0, fuzzIdle, 1, fuzzIdle, 2, fuzzPass, minute},
+		// Workers that never work: they crash, exit early, or cannot be spawned.
+		{2, 0, 0, 0, 128, fuzzBegin, 0, fuzzCrash, 0, fuzzCrash, 0, fuzzPass, 8, fuzzExitZero, 0, fuzzCrash, 0, fuzzPass, 9,
+			fuzzCrash, 0, fuzzCrash, 0, fuzzFailing, 8, fuzzPass, minute, fuzzBegin, 0, fuzzPass, minute},
 		// Leftover processes of a worker that crashed and of workers that were
 		// stopped; some exit and some must be killed.
 		{128 + 64 + 4, 0, 0, 0, 0, fuzzKeepGroups, 0, fuzzBegin, 0, fuzzReadyAll, 0, fuzzCrash, 0, fuzzPass, second, fuzzSignal, 0,

@@ -9,8 +9,9 @@ import (
 // each slot the replacement starts beside the worker. The worker is stopped
 // when the replacement is ready, and leaves the slot at once.
 //
-// A generation fails if one of its workers does not become ready, ends so soon
-// that its slot gets a delay, or cannot be spawned. The workers of it that are
+// A generation fails if one of its workers does not become ready, crashes within
+// settleTime after it was ready, ends so soon that its slot gets a delay, or
+// cannot be spawned. The workers of it that are
 // not ready are then stopped, and the ready ones are replaced by the fallback
 // generation in the same way. A generation can fail until settleTime after it
 // replaced the last worker.
@@ -42,8 +43,10 @@ const (
 )
 
 // settleTime is how long a generation can still fail after it replaced the last
-// worker. Workers that crash at their first request usually crash within it.
-const settleTime = youngLife
+// worker, and how long after it was ready the crash of a worker fails its
+// generation. Workers that crash at their first requests usually crash within
+// it.
+const settleTime = 5 * time.Second
 
 // mustReplace reports whether a worker needs a replacement.
 func (p *Pool) mustReplace(w *worker) bool { return w.recycling || p.outdated(w) }
@@ -176,14 +179,17 @@ func (p *Pool) endCounts(gen int) bool {
 
 // failsRoll reports whether the end of a worker fails its generation. The delay
 // of its slot must be set already.
-func (p *Pool) failsRoll(w *worker, life time.Duration, clean bool) bool {
+func (p *Pool) failsRoll(now Time, w *worker, life time.Duration, clean bool) bool {
 	if !p.ofRoll(w) {
 		return false
 	}
 	if !w.ready && w.state != StateStandby {
 		return true
 	}
-	return p.isYoung(life) && (!clean || w.slot.cleanEnds > freeCleanEnds)
+	if clean {
+		return w.slot.cleanEnds > freeCleanEnds
+	}
+	return p.isYoung(life) || now-w.readyAt < settleTime
 }
 
 // joinRoll counts a worker that has a slot and starts.

@@ -277,6 +277,7 @@ func TestRollOutOfCrashLoop(t *testing.T) {
 			s.crash(id)
 		}
 		s.pass(10 * sec)
+		s.readyAll()
 	}
 	s.do(Event{Kind: Roll, Sig: rollSig})
 	s.do(Event{Kind: Begin})
@@ -317,14 +318,14 @@ func TestRollWaitsForKilledReplacement(t *testing.T) {
 	want(t, "ready", s.count(StateReady), 2)
 }
 
-// A generation can still fail for a second after it replaced the last worker:
-// its workers may crash at their first request.
+// A generation can still fail for five seconds after it replaced the last
+// worker: its workers may crash at their first requests.
 func TestRollSettles(t *testing.T) {
 	for _, c := range []struct {
 		after time.Duration
 		failed,
 		gen int // of the next worker
-	}{{50 * ms, 1, 1}, {900 * ms, 1, 1}, {2 * sec, 0, 2}} {
+	}{{50 * ms, 1, 1}, {900 * ms, 1, 1}, {1500 * ms, 1, 1}, {4900 * ms, 1, 1}, {5 * sec, 0, 2}} {
 		s := rolling(t, 2, 1)
 		s.readyAll()
 		s.readyAll()

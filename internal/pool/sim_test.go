@@ -31,6 +31,7 @@ type sim struct {
 
 	command  bool // workers are ready as soon as they are spawned
 	failing  int  // how many of the next spawns fail
+	shortage bool // as they do for want of memory
 	skipping bool // the next requested spawn is not answered
 	skipped  bool // the last one was not
 
@@ -49,6 +50,10 @@ type sim struct {
 	rolled      int  // rolls that have completed
 	rollsFailed int
 	crashLoops  int
+	worked      bool   // a worker was ready for longer than a second
+	failures    []Time // since the last Begin; a failed spawn may be one for each slot
+	looped      bool   // since the last Begin
+	lastFailed  bool   // the last event was a failure
 
 	keepGroups  bool // the groups of workers that exit from now on are not empty
 	leftovers   map[int]*simLeftover
@@ -60,6 +65,7 @@ type simWorker struct {
 	id, slot, gen  int
 	state          State
 	ready          bool
+	readyAt        Time
 	spawnedAt      Time
 	got            []syscall.Signal
 	held           []syscall.Signal // signals to all workers before it was ready
@@ -147,7 +153,7 @@ func (s *sim) settle(o outcome) {
 func (s *sim) answer() Event {
 	if s.failing > 0 {
 		s.failing--
-		return Event{Kind: SpawnFailed}
+		return Event{Kind: SpawnFailed, Shortage: s.shortage}
 	}
 	return Event{Kind: Spawned, Ready: s.command}
 }
@@ -180,6 +186,7 @@ func (s *sim) step(ev Event) outcome {
 		}
 	}
 	s.check(ev, o.effects)
+	s.checkCrashLoop(ev, o.effects)
 	return o
 }
 

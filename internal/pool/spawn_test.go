@@ -65,6 +65,7 @@ func TestD4CrashesOfOneSlotDoNotStarveOthers(t *testing.T) {
 	// SpawnInterval after the last spawn.
 	for range 10 {
 		s.pass(1500 * ms)
+		s.readyAll()
 		s.crash(s.in(0).id)
 	}
 	wantAll(t, "spawns in slot 1", s.spawnTimes(1), 2*sec)

@@ -135,7 +135,7 @@ func (p *Pool) exiting(now Time, w *worker) {
 	}
 	s.dequeue() // its worker may have been recycling
 	if p.endCounts(w.gen) {
-		p.pace(now, s, life, true) // can only reset the delay, since the life is not young
+		p.pace(now, s, life, false, true) // can only reset the delay, since the life is not young
 	}
 	p.discount(w, StateReady)
 	w.exiting, s.worker, s.due = true, nil, now

@@ -254,7 +254,7 @@ func TestD6StaggeredSignalWithoutWorkers(t *testing.T) {
 // slot gets three without a delay, then one per ErrRespawnInterval.
 func TestD7CleanEndsAreThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, prefork.Config{MaxWorkers: 2}, func(p *proctest.Process) { p.Exit(proc.Status{}) }, nil)
+		r := newRig(t, prefork.Config{MaxWorkers: 2, CrashLoop: prefork.CrashLoop{Failures: -1}}, func(p *proctest.Process) { p.Exit(proc.Status{}) }, nil)
 		done := r.startLoop()
 		time.Sleep(10*time.Second + time.Second/2)
 		if n := len(r.fake.Started()); n != 2*(3+10) {

@@ -55,7 +55,7 @@ func TestRolling(t *testing.T) {
 		if got := r.passed(4); got != "config 2" || r.genOf(4) != 2 {
 			t.Errorf("generation %d was passed %q", r.genOf(4), got)
 		}
-		time.Sleep(2 * time.Second) // the generation can fail for a second
+		time.Sleep(6 * time.Second) // the generation can fail for five seconds
 		synctest.Wait()
 		if r.keepsPassed(1) || !r.keepsPassed(4) {
 			t.Errorf("the data of generation 1 is kept: %v, that of 2: %v", r.keepsPassed(1), r.keepsPassed(4))
@@ -117,7 +117,7 @@ func TestRollFails(t *testing.T) {
 		if got := r.passed(6); got != "better" || r.genOf(6) != 3 {
 			t.Errorf("generation %d was passed %q", r.genOf(6), got)
 		}
-		time.Sleep(2 * time.Second) // the generation can fail for a second
+		time.Sleep(6 * time.Second) // the generation can fail for five seconds
 		synctest.Wait()
 		for i, want := range []bool{false, false, false, false, true, true} {
 			if got := r.keepsPassed(i + 1); got != want {

@@ -37,7 +37,7 @@ type Config struct {
 	// their start. The slot is spawned again no sooner than this after the last
 	// spawn, then after 2, 4, 8 … times this, up to a minute (or up to this, if
 	// it is longer), with a jitter of 20 %. A slot whose workers exit with code 0
-	// at once is respawned twice without delay, then once in this time. 0 means
+	// at once is respawned twice without delay, then with the same delays. 0 means
 	// 1 s. A negative value turns the backoff off, except for failed spawns, which
 	// are never retried in a tight loop.
 	ErrRespawnInterval time.Duration
@@ -168,8 +168,9 @@ type Config struct {
 
 	// Command is a program, with its arguments, to run as the worker instead of
 	// this program. It can be written in any language and need not know this
-	// library. It is looked up in PATH at each spawn. The functions passed to Run
-	// and StartFunc may then be nil and are not called. A Command inherits the
+	// library. It is looked up in PATH at each spawn. It must stay in the
+	// foreground. The functions passed to Run and StartFunc may then be nil and are
+	// not called. A Command inherits the
 	// Manager's sockets. SERVER_STARTER_PORT and SERVER_STARTER_GENERATION describe
 	// them, so programs written for Server::Starter run unchanged.
 	Command []string
@@ -219,8 +220,9 @@ type Stuck struct{ Timeout time.Duration }
 
 // CrashLoop shuts the Manager down if workers fail this often within Window and
 // none is ready. A failure is a crash, an exit before the worker was ready, a
-// readiness timeout or a failed spawn. The Manager delivers ShutdownSignal to
-// itself, and Run and WaitAllChildren return ErrCrashLoop. A zero Window means
+// readiness timeout or a failed spawn. A Command that exits with code 0 at once
+// has failed from the third time in a row on: it may put itself into the
+// background. The Manager delivers ShutdownSignal to itself, and Run and WaitAllChildren return ErrCrashLoop. A zero Window means
 // 1 minute. With the default ErrRespawnInterval a slot fails at most six or seven
 // times a minute, so Failures should be less than that times MaxWorkers.
 //

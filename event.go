@@ -72,7 +72,9 @@ type (
 		For  time.Duration
 	}
 
-	// SpawnFailedEvent reports a failed spawn, and the time until the next one.
+	// SpawnFailedEvent reports a failed spawn, and the time until the next one. A
+	// program file that is open for writing is tried again for 2 s; only the first
+	// of these failures in a slot is reported, and the last.
 	SpawnFailedEvent struct {
 		Err   *SpawnError
 		Retry time.Duration

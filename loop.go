@@ -38,6 +38,7 @@ type loop struct {
 	shutdown shutdown
 
 	crashLooped   *CrashLoopEvent    // the workers kept failing
+	endLogged     bool               // that a Command exits at once
 	leftovers     map[int]*worker    // by ordinal: reaped workers with leftover processes
 	throttled     []*worker          // whose messages are read again later
 	disconnected  []disconnection    // workers that closed their control socket
@@ -356,7 +357,15 @@ func (l *loop) carryOut(e pool.Effect) {
 	case pool.Delay:
 		l.emit(DelayEvent{Slot: e.Slot, For: e.For})
 	case pool.RetryDelay:
-		l.emit(SpawnFailedEvent{Err: l.notSpawned, Retry: e.For})
+		if !e.Repeated {
+			l.emit(SpawnFailedEvent{Err: l.notSpawned, Retry: e.For})
+		}
+	case pool.EndsAtOnce:
+		if !l.endLogged {
+			l.endLogged = true
+			l.log.Warn("command exits at once with code 0: does it daemonize? it must stay in the foreground",
+				l.workers[e.ID].logAttrs("command", l.cfg.Command[0])...)
+		}
 	case pool.CheckGroup:
 		l.leftovers[e.ID].proc.ReapLeftovers()
 		if !l.leftovers[e.ID].proc.HasLeftovers() {

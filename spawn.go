@@ -117,7 +117,7 @@ func (l *loop) spawn(step pool.Step) {
 	if err != nil {
 		l.notSpawned = &SpawnError{Slot: sp.Slot, Generation: sp.Generation, Err: err}
 		l.reportFailed(err.Error())
-		l.handle(pool.Event{Kind: pool.SpawnFailed, Shortage: isShortage(err)})
+		l.handle(pool.Event{Kind: pool.SpawnFailed, Shortage: isShortage(err), Busy: errors.Is(err, syscall.ETXTBSY)})
 		return
 	}
 	w := &worker{
@@ -206,7 +206,13 @@ func (l *loop) startCommand(sp *Spawn, plan launch.Plan) (proc.Process, error) {
 		return nil, err
 	}
 	defer release()
-	return l.procs.Start(uint64(sp.Ordinal), spec)
+	if plan.ListenFDs { // that of this program, which executes the Command later
+		if err := launch.CheckCommand(l.cfg.Command[0]); err != nil {
+			return nil, err
+		}
+	}
+	p, err := l.procs.Start(uint64(sp.Ordinal), spec)
+	return p, launch.ExplainCommand(err)
 }
 
 // marker returns the part that all markers of this Manager have in common.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,6 +48,13 @@ func becomeCommand() {
 	}
 	os.Setenv(listenPIDEnv, strconv.Itoa(os.Getpid()))
 	err := syscall.Exec(path, os.Args, os.Environ())
+	// A file that is open for writing is tried again for 2 s.
+	for wait, left := 20*time.Millisecond, 2*time.Second; err == syscall.ETXTBSY && left > 0; wait *= 2 {
+		wait = min(wait, left)
+		time.Sleep(wait)
+		left -= wait
+		err = syscall.Exec(path, os.Args, os.Environ())
+	}
 	fmt.Fprintf(os.Stderr, "prefork: cannot run the command %s: %v\n", path, err)
 	syscall.Exit(127)
 }

@@ -85,8 +85,18 @@ func (s *sim) apply(ev Event, i int, all []Effect) {
 	case CrashLooped:
 		s.crashLoops++
 		return
+	case EndsAtOnce:
+		if w == nil || !w.command || !s.endsAtOnce && !s.replacing {
+			s.t.Fatalf("%v: after %+v %+v, not after the third young clean end of a command", s.now, ev, e)
+		}
+		s.ended++
+		return
 	case RetryDelay:
-		if want := max(0, s.failedUntil-s.now); ev.Kind != SpawnFailed || e.For != want {
+		want := max(0, s.failedUntil-s.now)
+		if s.busyDelay > 0 {
+			want = s.busyDelay
+		}
+		if ev.Kind != SpawnFailed || e.For != want {
 			s.t.Fatalf("%v: after %+v a retry delay of %v, want %v", s.now, ev, e.For, want)
 		}
 		return
@@ -188,6 +198,9 @@ func (s *sim) hasWorked(w *simWorker) bool { return w.ready && s.now-w.readyAt >
 // worked. No worker is ready.
 func (s *sim) checkCrashLoop(ev Event, effects []Effect) {
 	s.t.Helper()
+	if s.endsAtOnce && !s.replacing && !slices.ContainsFunc(effects, func(e Effect) bool { return e.Kind == EndsAtOnce }) {
+		s.t.Fatalf("%v: the third young clean end of a command is not reported", s.now)
+	}
 	i := slices.IndexFunc(effects, func(e Effect) bool { return e.Kind == CrashLooped })
 	if ev.Kind != Exited && ev.Kind != SpawnFailed {
 		if i >= 0 {

@@ -19,6 +19,8 @@ func TestConstants(t *testing.T) {
 		{"disconnectGrace", disconnectGrace, 100 * ms},
 		{"standbySpawnDelay", standbySpawnDelay, 10 * ms},
 		{"settleTime", settleTime, 5 * sec},
+		{"firstBusyDelay", firstBusyDelay, 20 * ms},
+		{"busyTime", busyTime, 2 * sec},
 		{"provenLife", provenLife, sec},
 		{"unprovenTime", unprovenTime, 2500 * ms},
 		{"youngLife", youngLife, sec},

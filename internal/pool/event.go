@@ -103,6 +103,8 @@ type Event struct {
 
 	Shortage bool // SpawnFailed: the system lacks memory, processes or descriptors
 
+	Busy bool // SpawnFailed: the program's file is open for writing
+
 	Clean     bool // Exited: with exit code 0
 	Killed    bool // Exited: by SIGKILL
 	OOMKilled bool // Exited: by the OOM killer
@@ -148,9 +150,13 @@ const (
 	// Leftover: the leftover processes of worker ID changed from From to To:
 	// they are stopping, killed or gone. Killed and gone ones are forgotten.
 	Leftover
-	// RetryDelay: after SpawnFailed, no worker is spawned for For. Each
-	// SpawnFailed event has exactly one such effect.
+	// RetryDelay: after SpawnFailed, no worker is spawned for For, or none for the
+	// slot if the program's file is busy. Each SpawnFailed event has exactly one
+	// such effect.
 	RetryDelay
+	// EndsAtOnce: worker ID, a command, is the third in a row in its slot to exit
+	// with code 0 after a young life. It may have put itself into the background.
+	EndsAtOnce
 )
 
 // Effect is one thing to do or to report.
@@ -166,6 +172,7 @@ type Effect struct {
 	Failures int           // CrashLooped
 	Gen      int           // Rolled, RollFailed
 	Kept     int           // RollFailed
+	Repeated bool          // RetryDelay: one for the same busy file came before
 }
 
 // Step is the next step of the caller.

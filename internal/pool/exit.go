@@ -63,7 +63,8 @@ func (p *Pool) remove(now Time, w *worker, ev *Event) {
 		p.reportDelay(now, w, s)
 	}
 	p.proven = p.proven || w.hasWorked(now)
-	if own && (!ev.Clean || !w.ready) {
+	background := w.command && judged && s.cleanEnds > freeCleanEnds
+	if own && (!ev.Clean || !w.ready || background) {
 		p.recordFailure(now, false)
 	}
 }
@@ -81,6 +82,9 @@ func (p *Pool) judgeEnd(now Time, w *worker, ev *Event) (rollFails bool) {
 		early = early && w.standbyTime == 0
 	}
 	p.pace(now, s, life, early, ev.Clean)
+	if s.cleanEnds == freeCleanEnds+1 && w.command {
+		p.effects = append(p.effects, Effect{Kind: EndsAtOnce, ID: w.id, Slot: s.index})
+	}
 	if !p.failsRoll(now, w, life, ev.Clean) {
 		return false
 	}

@@ -81,7 +81,7 @@ func (p *Pool) spawned(now Time, ready bool) {
 		p.standby.alive++
 	}
 	p.ordinal++
-	w := &worker{id: p.ordinal, gen: p.askedGen, slot: s, spawnedAt: now}
+	w := &worker{id: p.ordinal, gen: p.askedGen, slot: s, spawnedAt: now, command: ready}
 	p.link(w)
 	if s.queue == &p.toReplace {
 		s.replacement = w
@@ -90,7 +90,7 @@ func (p *Pool) spawned(now Time, ready bool) {
 		s.worker = w
 	}
 	s.dequeue()
-	s.spawnedAt = now
+	s.spawnedAt, s.busyTries = now, 0
 	p.spawnFailures, p.failedUntil = 0, 0
 	p.transition(w, StateStarting, 0)
 	p.startReadyTimeout(now, w)

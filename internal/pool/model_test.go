@@ -19,6 +19,8 @@ type simSlot struct {
 	last      Time // its own delay holds it back no longer
 	crashed   bool // SpawnInterval does not hold it back
 	worker    int  // 0 if empty
+	busy      int  // spawns in a row that met a busy file
+	busySince Time // the first of them
 }
 
 // stops reports whether StopTimeout ever passes.
@@ -46,19 +48,29 @@ func (s *sim) end(w *simWorker, clean bool) {
 		return
 	}
 	sl.crashed = !clean && w.slot < s.max
+	young := early || life < max(time.Second, e)
+	if w.command && clean && young && sl.exits >= 2 {
+		s.failures, s.lastFailed = append(s.failures, s.now), true
+		s.endsAtOnce = sl.exits == 2
+	}
 	if e < 0 {
+		sl.exits++
+		if !clean || !young {
+			sl.exits = 0
+		}
 		return
 	}
 	if sl.crashes > 0 && life >= 10*s.delay(sl.crashes) && !early {
 		sl.crashes = 0
 	}
-	switch young := early || life < max(time.Second, e); {
+	switch {
 	case !young:
 		sl.exits = 0
 	case clean:
 		if sl.exits++; sl.exits > 2 {
-			sl.first = max(s.now, sl.spawnedAt+e)
-			sl.last = sl.first
+			d := s.delay(sl.exits - 2)
+			sl.first = max(s.now, sl.spawnedAt+max(e, d*8/10))
+			sl.last = max(s.now, sl.spawnedAt+d*12/10)
 		}
 	default:
 		sl.exits = 0
@@ -71,7 +83,7 @@ func (s *sim) end(w *simWorker, clean bool) {
 
 // note updates the model before an event is applied to the Pool.
 func (s *sim) note(ev Event) {
-	s.lastFailed = false
+	s.lastFailed, s.endsAtOnce = false, false
 	switch ev.Kind {
 	case Begin:
 		s.noteBegin()
@@ -82,7 +94,7 @@ func (s *sim) note(ev Event) {
 	case Resize:
 		s.noteResize(ev.N)
 	case SpawnFailed:
-		s.noteSpawnFailed(ev.Shortage)
+		s.noteSpawnFailed(ev)
 	case Signal:
 		s.noteSignal(ev)
 	case Forward:
@@ -124,14 +136,27 @@ func (s *sim) noteResize(n int) {
 	}
 }
 
-func (s *sim) noteSpawnFailed(shortage bool) {
+func (s *sim) noteSpawnFailed(ev Event) {
+	sl := s.slots[s.asked]
+	s.busyDelay = 0
+	if ev.Busy {
+		if sl.busy++; sl.busy == 1 {
+			sl.busySince = s.now
+		}
+		if end := sl.busySince + 2*sec; s.now < end {
+			s.busyDelay = min(time.Duration(20*math.Pow(2, float64(sl.busy-1)))*ms, end-s.now)
+			sl.first = s.now + s.busyDelay
+			sl.last = sl.first
+			return
+		}
+	}
 	if s.p.roll.direction == forward && s.p.askedGen >= s.p.roll.rollGen {
 		return // the new generation fails
 	}
 	s.spawnFailures++
 	times := 1
 	switch {
-	case s.cfg.CrashLoop == 0 && shortage:
+	case s.cfg.CrashLoop == 0 && ev.Shortage:
 		times = 0
 	case s.cfg.CrashLoop == 0:
 		times = s.wanted()
@@ -172,14 +197,14 @@ func (s *sim) noteWorker(w *simWorker, ev Event) {
 }
 
 // spawned notes that the requested spawn succeeded.
-func (s *sim) spawned(slot, gen int) {
+func (s *sim) spawned(slot, gen int, command bool) {
 	id := len(s.spawns) + 1
 	s.spawns = append(s.spawns, simSpawn{s.now, slot, id})
 	s.workers[id] = &simWorker{
-		id: id, slot: slot, gen: gen, spawnedAt: s.now, stoppedAt: Never, disconnectedAt: Never, stuckAt: Never,
+		id: id, slot: slot, gen: gen, spawnedAt: s.now, command: command, stoppedAt: Never, disconnectedAt: Never, stuckAt: Never,
 	}
 	sl := s.slots[slot]
-	sl.worker, sl.spawnedAt = id, s.now
+	sl.worker, sl.spawnedAt, sl.busy = id, s.now, 0
 	if !sl.crashed {
 		s.lastPaced = s.now
 	}

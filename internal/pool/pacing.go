@@ -14,8 +14,16 @@ const longestDelay = time.Minute
 
 // freeCleanEnds is how many young clean ends in a row cost nothing. A worker
 // that found no work and exited should be replaced at once. A program that only
-// exits should not be spawned more than a hundred times a second.
+// exits should not: each spawn of one that puts itself into the background leaves
+// another process behind.
 const freeCleanEnds = 2
+
+// A program file that is open for writing is tried again soon, for busyTime: a
+// deploy is writing it, or a process that was just forked has not closed it yet.
+const (
+	firstBusyDelay = 20 * time.Millisecond
+	busyTime       = 2 * time.Second
+)
 
 // A spawn that fails must not be retried in a tight loop, even without backoff.
 const (
@@ -32,9 +40,6 @@ func (p *Pool) isYoung(life time.Duration) bool { return life < max(youngLife, p
 // whatever its length.
 func (p *Pool) pace(now Time, s *slot, life time.Duration, early, clean bool) {
 	e := p.cfg.ErrRespawn
-	if e < 0 {
-		return
-	}
 	if life/10 >= s.delay && !early {
 		s.badEnds, s.delay = 0, 0
 	}
@@ -44,19 +49,27 @@ func (p *Pool) pace(now Time, s *slot, life time.Duration, early, clean bool) {
 	}
 	if clean {
 		s.cleanEnds++
-		if s.cleanEnds > freeCleanEnds {
-			s.due = max(now, after(s.spawnedAt, e))
+		if s.cleanEnds > freeCleanEnds && e >= 0 {
+			p.delay(now, s, doubled(e, s.cleanEnds-freeCleanEnds-1, max(longestDelay, e)))
 		}
 		return
 	}
 	s.cleanEnds = 0
+	if e < 0 {
+		return
+	}
 	s.delay = doubled(e, s.badEnds, max(longestDelay, e))
 	s.badEnds++
-	// Jitter goes both ways, so that slots that crashed together do not keep
-	// crashing together. No delay is shorter than ErrRespawn.
-	shortest, longest := max(e, s.delay-s.delay/5), after(s.delay, s.delay/5)
-	delay := shortest + time.Duration(p.cfg.Jitter()*float64(longest-shortest))
-	s.due = max(now, after(s.spawnedAt, delay))
+	p.delay(now, s, s.delay)
+}
+
+// delay sets when a slot may be spawned again, by a delay since its last spawn.
+// Jitter goes both ways, so that slots that crashed together do not keep
+// crashing together. No delay is shorter than ErrRespawn.
+func (p *Pool) delay(now Time, s *slot, delay time.Duration) {
+	shortest, longest := max(p.cfg.ErrRespawn, delay-delay/5), after(delay, delay/5)
+	jitter := time.Duration(p.cfg.Jitter() * float64(longest-shortest))
+	s.due = max(now, after(s.spawnedAt, shortest+jitter))
 }
 
 // resetDelay lets a new generation start with the shortest delay. The
@@ -79,7 +92,12 @@ func (s *slot) forgetEnds() { s.badEnds, s.cleanEnds, s.delay = 0, 0, 0 }
 // spawnFailed delays all spawns, because the system or the program's file
 // causes the failure and not a slot. A failure of the new generation in a roll
 // fails that generation instead: the spawns of the one before it have worked.
+//
+// A busy program file delays only the slot, for up to busyTime.
 func (p *Pool) spawnFailed(now Time, ev *Event) {
+	if ev.Busy && p.asked != nil && p.retryBusy(now, p.asked) {
+		return
+	}
 	if p.roll.direction == forward && p.askedGen >= p.roll.rollGen {
 		p.failRoll(now, 0, p.askedGen, 0)
 	} else {
@@ -91,6 +109,24 @@ func (p *Pool) spawnFailed(now Time, ev *Event) {
 		p.failedAt, p.failedUntil = now, after(now, p.spawnFailureDelay(p.spawnFailures))
 	}
 	p.effects = append(p.effects, Effect{Kind: RetryDelay, For: max(0, p.failedUntil-now)})
+}
+
+// retryBusy delays a slot whose program file is busy, and reports whether it
+// may still be tried again.
+func (p *Pool) retryBusy(now Time, s *slot) bool {
+	if s.busyTries == 0 {
+		s.busySince = now
+	}
+	left := after(s.busySince, busyTime) - now
+	if left <= 0 {
+		return false
+	}
+	delay := min(doubled(firstBusyDelay, s.busyTries, busyTime), left)
+	s.busyTries++
+	s.due = now + delay
+	s.queue.fix(s)
+	p.effects = append(p.effects, Effect{Kind: RetryDelay, Slot: s.index, For: delay, Repeated: s.busyTries > 1})
+	return true
 }
 
 // spawnFailureDelay returns the delay after the given number of failed spawns

@@ -115,8 +115,8 @@ func TestD7YoungCleanEndsAreThrottled(t *testing.T) {
 	}
 	for slot := range 3 {
 		at := s.spawnTimes(slot)
-		wantAll(t, "first spawns", at[:5], secs(0, 0, 0, 1, 2)...)
-		want(t, "spawns in a minute", len(at), 3+60)
+		wantAll(t, "first spawns", at[:6], secs(0, 0, 0, 1, 2.6, 5.8)...)
+		want(t, "spawns until the first after a minute", len(at), 10)
 	}
 }
 

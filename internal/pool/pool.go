@@ -107,6 +107,8 @@ type slot struct {
 	badEnds     int // young abnormal ends that count towards the next delay
 	cleanEnds   int // young clean ends in a row
 	delay       time.Duration
+	busyTries   int          // spawns in a row that have met a busy program file
+	busySince   Time         // the first of them
 	queue       *heap[*slot] // nil if it is in none
 	place       int          // in queue
 }
@@ -117,6 +119,7 @@ type worker struct {
 	state        State
 	spawnedAt    Time
 	standbyTime  time.Duration // between its spawn and its slot
+	command      bool          // it was ready at once
 	ready        bool          // it has reported ready
 	readyAt      Time          // once it is ready
 	disconnected bool

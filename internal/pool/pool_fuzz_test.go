@@ -141,6 +141,7 @@ func (s *sim) fuzz(kind, arg byte) {
 		s.do(Event{Kind: KillAll})
 	case fuzzFailing:
 		s.failing, s.shortage = int(arg)%9, arg > 127
+		s.busy = arg%32 > 20
 	case fuzzSkip:
 		s.skipping = true
 	case fuzzCommand:
@@ -235,6 +236,9 @@ func fuzzSeeds() [][]byte {
 		// Workers that never work: they crash, exit early, or cannot be spawned.
 		{2, 0, 0, 0, 128, fuzzBegin, 0, fuzzCrash, 0, fuzzCrash, 0, fuzzPass, 8, fuzzExitZero, 0, fuzzCrash, 0, fuzzPass, 9,
 			fuzzCrash, 0, fuzzCrash, 0, fuzzFailing, 8, fuzzPass, minute, fuzzBegin, 0, fuzzPass, minute},
+		// A busy file, and commands that exit at once.
+		{3, 0, 0, 0, 128, fuzzFailing, 30, fuzzCommand, 0, fuzzBegin, 0, fuzzPass, 4, fuzzPass, second, fuzzExitZero, 0, fuzzExitZero, 0,
+			fuzzExitZero, 0, fuzzExitZero, 0, fuzzPass, second, fuzzFailing, 26, fuzzExitZero, 0, fuzzExitZero, 0, fuzzPass, minute},
 		// Leftover processes of a worker that crashed and of workers that were
 		// stopped; some exit and some must be killed.
 		{128 + 64 + 4, 0, 0, 0, 0, fuzzKeepGroups, 0, fuzzBegin, 0, fuzzReadyAll, 0, fuzzCrash, 0, fuzzPass, second, fuzzSignal, 0,

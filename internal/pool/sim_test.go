@@ -32,6 +32,7 @@ type sim struct {
 	command  bool // workers are ready as soon as they are spawned
 	failing  int  // how many of the next spawns fail
 	shortage bool // as they do for want of memory
+	busy     bool // as they do while the file is written
 	skipping bool // the next requested spawn is not answered
 	skipped  bool // the last one was not
 
@@ -50,10 +51,13 @@ type sim struct {
 	rolled      int  // rolls that have completed
 	rollsFailed int
 	crashLoops  int
-	worked      bool   // a worker was ready for longer than a second
-	failures    []Time // since the last Begin; a failed spawn may be one for each slot
-	looped      bool   // since the last Begin
-	lastFailed  bool   // the last event was a failure
+	ended       int           // EndsAtOnce effects
+	worked      bool          // a worker was ready for longer than a second
+	failures    []Time        // since the last Begin; a failed spawn may be one for each slot
+	looped      bool          // since the last Begin
+	lastFailed  bool          // the last event was a failure
+	endsAtOnce  bool          // the last event was the third young clean end of a command
+	busyDelay   time.Duration // after the last failed spawn, 0 if it was not busy
 
 	keepGroups  bool // the groups of workers that exit from now on are not empty
 	leftovers   map[int]*simLeftover
@@ -63,6 +67,7 @@ type sim struct {
 
 type simWorker struct {
 	id, slot, gen  int
+	command        bool
 	state          State
 	ready          bool
 	readyAt        Time
@@ -153,7 +158,7 @@ func (s *sim) settle(o outcome) {
 func (s *sim) answer() Event {
 	if s.failing > 0 {
 		s.failing--
-		return Event{Kind: SpawnFailed, Shortage: s.shortage}
+		return Event{Kind: SpawnFailed, Shortage: s.shortage, Busy: s.busy && !s.replacing}
 	}
 	return Event{Kind: Spawned, Ready: s.command}
 }
@@ -175,7 +180,7 @@ func (s *sim) step(ev Event) outcome {
 		s.t.Fatalf("%v: something was due before Wake at %v: %+v", s.now, s.wake, o)
 	}
 	if ev.Kind == Spawned {
-		s.spawned(asked, gen)
+		s.spawned(asked, gen, ev.Ready)
 	}
 	s.wake, s.asked, s.askedGen = o.Wake, o.Slot, o.Gen
 	s.effects = append(s.effects, o.effects...)

@@ -251,14 +251,14 @@ func TestD6StaggeredSignalWithoutWorkers(t *testing.T) {
 }
 
 // D7: workers that exit cleanly at once are spawned at a bounded rate. Each
-// slot gets three without a delay, then one per ErrRespawnInterval.
+// slot gets three without a delay, then one after 1, 2, 4 … s.
 func TestD7CleanEndsAreThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, prefork.Config{MaxWorkers: 2, CrashLoop: prefork.CrashLoop{Failures: -1}}, func(p *proctest.Process) { p.Exit(proc.Status{}) }, nil)
 		done := r.startLoop()
 		time.Sleep(10*time.Second + time.Second/2)
-		if n := len(r.fake.Started()); n != 2*(3+10) {
-			t.Errorf("%d spawns in 10.5 s, want 26", n)
+		if n := len(r.fake.Started()); n != 2*(3+3) {
+			t.Errorf("%d spawns in 10.5 s, want 12", n)
 		}
 		r.Deliver(term)
 		<-done

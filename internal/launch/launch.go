@@ -88,6 +88,7 @@ func Successor(p Plan) (spec proc.Spec, release func(), err error) {
 	if spec, release, err = p.spec(); err != nil {
 		return spec, nil, err
 	}
+	spec.KeepMask = true // it is a manager, as this process is
 	p.layOut(&spec)
 	for _, f := range p.Passed {
 		f.FD = add(&spec, f.FD)

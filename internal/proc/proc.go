@@ -80,6 +80,10 @@ type Spec struct {
 	// such as an interrupt, then reaches both.
 	SameGroup bool
 
+	// KeepMask starts the process with the blocked signals of the manager. By
+	// default it blocks none, on Linux.
+	KeepMask bool
+
 	// Group keeps the handle open after Reap for leftover processes of the
 	// group that the process led. See Process.SignalGroup and
 	// Process.HasLeftovers.

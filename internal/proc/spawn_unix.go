@@ -46,6 +46,9 @@ func (s *spawner) spawn(spec Spec, attr *syscall.SysProcAttr) (spawned, error) {
 
 	var err error
 	start := func() {
+		if !spec.KeepMask {
+			defer unblockSignals()()
+		}
 		child.pid, _, err = syscall.StartProcess(spec.Path, spec.Args, &syscall.ProcAttr{Dir: spec.Dir, Env: spec.Env, Files: files, Sys: attr})
 	}
 	if followsThread(attr) {

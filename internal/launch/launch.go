@@ -56,12 +56,13 @@ func (p *Plan) spec() (spec proc.Spec, release func(), err error) {
 		return spec, nil, err
 	}
 	for _, f := range p.Files {
-		descriptor, err := fd.Raw(f)
-		if err != nil {
+		if _, err := fd.Raw(f); err != nil { // it is closed
 			release()
 			return spec, nil, err
 		}
-		spec.Files = append(spec.Files, descriptor)
+		// As os/exec does: Fd makes the file blocking, and a program that does not
+		// know of this library expects that.
+		spec.Files = append(spec.Files, f.Fd())
 	}
 	closeNull := release
 	return spec, func() {

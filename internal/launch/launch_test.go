@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/prefork-go/prefork/internal/activation"
 	"github.com/prefork-go/prefork/internal/binary"
 	"github.com/prefork-go/prefork/internal/fd"
@@ -256,6 +258,25 @@ func TestClosedFile(t *testing.T) {
 		if _, release, err := layOut(plan); err == nil || release != nil {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// A file arrives as os/exec passes it: a pipe of the os package is blocking.
+func TestFilesAreBlocking(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	_, release, err := Command(Plan{Args: []string{"/bin/sh"}, Files: []*os.File{r}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release()
+	flags, err := unix.FcntlInt(uintptr(raw(t, r)), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_NONBLOCK != 0 {
+		t.Errorf("flags %o, %v: the file is non-blocking", flags, err)
 	}
 }
 

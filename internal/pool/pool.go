@@ -52,7 +52,7 @@ type Config struct {
 	Lifetime      time.Duration  // a worker is recycled at this age; zero means never
 	CrashLoop     int            // failures in CrashWindow that are a crash loop; zero means never
 	CrashWindow   time.Duration
-	UnprovenLoop  int            // failures of each slot, a crash loop until a worker has worked; zero means never
+	UnprovenLoop  int            // failures of each slot before a worker has worked; zero: never
 	Group         bool           // stop signals and SIGKILL go to a worker's process group
 	Jitter        func() float64 // returns a number in [0, 1)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/prefork-go/prefork/internal/activation"
@@ -140,7 +141,7 @@ func (l *loop) mayUpgrade() error {
 	if process.Reaper != nil {
 		return nil // the process that started the program sees only the reaper, which stays
 	}
-	return activation.CanReplaceProcess(os.Getpid(), inherited.ByStarter(), os.Getenv)
+	return activation.CanReplaceProcess(os.Getpid(), inherited.ByStarter(), startEnv)
 }
 
 // startSuccessor starts the program on disk as a successor.
@@ -160,7 +161,7 @@ func (l *loop) startSuccessor() error {
 	files, keep := process.FilesForSuccessor()
 	defer keep()
 	plan := launch.Plan{
-		Args: process.Args, Dir: l.dir, SameGroup: true, Depth: l.depth, Binary: exe,
+		Args: process.Args, Dir: l.dir, Start: process.Notify, SameGroup: true, Depth: l.depth, Binary: exe,
 		Marker: l.marker(), Sockets: l.sockets.HandAll(), Passed: files,
 	}
 	plan.Marker.Path, plan.Marker.Pause = l.onDisk, 0
@@ -258,7 +259,9 @@ func (l *loop) handOver(n *successor) {
 	if n.tookOver || n.failed != nil {
 		return
 	}
+	l.notifyMainPID(n.proc.Pid()) // first: systemd refuses what the successor sends before it
 	if _, err := n.proc.Write(wire.Append(nil, wire.TakeOver{})); err != nil {
+		l.notifyMainPID(os.Getpid())
 		l.stopSuccessor(fmt.Errorf("successor %d was ready, and is gone: %w", n.proc.Pid(), err))
 		return
 	}
@@ -271,13 +274,30 @@ func (l *loop) handOver(n *successor) {
 	for _, a := range l.inbox.takeSignals() {
 		l.passOn(a, true)
 	}
-	if process.Reaper != nil {
-		// For systemd the reaper remains the main process.
-	} else if err := activation.NotifyMainPID(n.proc.Pid(), os.Getenv(activation.NotifyEnv)); err != nil {
-		l.log.Error("cannot notify systemd of the new main process", "mainpid", n.proc.Pid(), "err", err)
-	}
 	l.emit(UpgradedEvent{PID: n.proc.Pid()})
 	l.deliver(l.cfg.ShutdownSignal)
+}
+
+// notifyMainPID reports the main process of the service to systemd. Below a
+// reaper, the reaper remains the main process.
+func (l *loop) notifyMainPID(pid int) {
+	if process.Reaper != nil {
+		return
+	}
+	if err := activation.NotifyMainPID(pid, startEnv(activation.NotifyEnv)); err != nil {
+		l.log.Error("cannot notify systemd of the main process", "mainpid", pid, "err", err)
+	}
+}
+
+// startEnv returns a variable that systemd has set for notifications, as it was
+// before main. Many programs remove NOTIFY_SOCKET after their first notification.
+func startEnv(name string) string {
+	for _, kv := range process.Notify {
+		if value, ok := strings.CutPrefix(kv, name+"="); ok {
+			return value
+		}
+	}
+	return os.Getenv(name)
 }
 
 // passOn sends a signal that arrived for this Manager to the successor that has

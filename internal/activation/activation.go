@@ -149,12 +149,18 @@ func StarterName(fd int, path string) (string, error) {
 	return name, nil
 }
 
-// Readdress makes sockets that systemd addressed to process pid count as
-// addressed to this process, which replaces pid. It should be called before
-// Sockets.
+// Readdress makes the variables by which systemd addresses process pid name this
+// process, which replaces pid: for its sockets, its watchdog, and the process
+// that it has executed. It should be called before Sockets.
 func Readdress(pid int) {
-	if os.Getenv(ListenPIDEnv) == strconv.Itoa(pid) {
-		os.Setenv(ListenPIDEnv, strconv.Itoa(os.Getpid()))
+	for _, name := range []string{ListenPIDEnv, watchdogPIDEnv, execPIDEnv} {
+		if os.Getenv(name) != strconv.Itoa(pid) {
+			continue
+		}
+		os.Setenv(name, strconv.Itoa(os.Getpid()))
+		if name == ListenPIDEnv {
+			os.Unsetenv(listenPIDFDEnv) // names pid in another way
+		}
 	}
 }
 
@@ -162,7 +168,7 @@ func Readdress(pid int) {
 // after Sockets: a process that this one starts would read them, and look for
 // the sockets among its own descriptors.
 func ClearEnv() {
-	for _, name := range []string{StarterEnv, ListenPIDEnv, ListenFDsEnv, ListenFDNamesEnv} {
+	for _, name := range []string{StarterEnv, ListenPIDEnv, listenPIDFDEnv, ListenFDsEnv, ListenFDNamesEnv} {
 		os.Unsetenv(name)
 	}
 }

@@ -1,8 +1,13 @@
+//go:build unix
+
 package activation
 
 import (
 	"net"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -56,5 +61,36 @@ func TestNotifyMainPID(t *testing.T) {
 	n, _, err := conn.ReadFrom(buf)
 	if got := string(buf[:n]); got != "MAINPID=4711\n" || err != nil {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// Readdress changes all variables that name the old process, and no others.
+func TestReaddressAll(t *testing.T) {
+	own := strconv.Itoa(os.Getpid())
+	names := []string{ListenPIDEnv, watchdogPIDEnv, execPIDEnv}
+	for _, c := range []struct{ value, want string }{{"4711", own}, {"4712", "4712"}, {"04711", "04711"}, {"", ""}} {
+		for _, name := range names {
+			t.Setenv(name, c.value)
+		}
+		t.Setenv(listenPIDFDEnv, "9")
+		Readdress(4711)
+		for _, name := range names {
+			if got := os.Getenv(name); got != c.want {
+				t.Errorf("%s=%s becomes %s, want %s", name, c.value, got, c.want)
+			}
+		}
+		if _, ok := os.LookupEnv(listenPIDFDEnv); ok == (c.want == own) {
+			t.Errorf("%s is left: %t, with LISTEN_PID=%s", listenPIDFDEnv, ok, c.want)
+		}
+	}
+}
+
+// A successor gets the variables that the program has removed, and keeps those
+// that it has changed.
+func TestRestoreNotify(t *testing.T) {
+	start := NotifyVariables([]string{"A=1", "NOTIFY_SOCKET=/a", "WATCHDOG_PID=7", "WATCHDOG_USEC=9", "WATCHDOG=1"})
+	got := RestoreNotify([]string{"WATCHDOG_USEC=5", "B=2"}, start)
+	if want := []string{"WATCHDOG_USEC=5", "B=2", "NOTIFY_SOCKET=/a", "WATCHDOG_PID=7"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,6 +26,7 @@ type Plan struct {
 	Args  []string // of this process, or the Command
 	Dir   string   // the working directory; "" means that of this process
 	Env   []string // variables beside those of this process
+	Start []string // a successor's variables, if this process has removed them
 	Files []*os.File
 	Attr  *syscall.SysProcAttr
 	Depth int // managers above the new process
@@ -100,7 +102,7 @@ func Successor(p Plan) (spec proc.Spec, release func(), err error) {
 		own = append(own, marker.ReaperEnv+"="+marker.BelowReaper(p.Reaper.PID, add(&spec, p.Reaper.FD)))
 	}
 	own = append(own, depth(p.Depth), marker.SuccessorEnv+"="+p.Marker.String())
-	spec.Env = marker.ChildEnv(os.Environ(), nil, own...)
+	spec.Env = marker.ChildEnv(activation.RestoreNotify(os.Environ(), p.Start), nil, own...)
 	return spec, release, nil
 }
 
@@ -120,9 +122,9 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 	for _, fd := range p.PortFDs {
 		add(&spec, fd)
 	}
-	env := []string{
-		activation.StarterEnv + "=" + strings.Join(p.Ports, ";"),
-		activation.StarterGenerationEnv + "=" + strconv.Itoa(p.Generation),
+	env := []string{activation.StarterGenerationEnv + "=" + strconv.Itoa(p.Generation)}
+	if len(p.Ports) > 0 {
+		env = append(env, activation.StarterEnv+"="+strings.Join(p.Ports, ";"))
 	}
 	own := []string{depth(p.Depth)}
 	if p.ListenFDs {
@@ -131,7 +133,7 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 		own = append(own, marker.CommandEnv+"="+strconv.Itoa(os.Getpid())+":"+path)
 		spec.Path = p.Exe
 	}
-	spec.Env = marker.ChildEnv(os.Environ(), append(env, p.Env...), own...)
+	spec.Env = marker.ChildEnv(withoutNotify(os.Environ()), append(env, p.Env...), own...)
 	return spec, release, nil
 }
 
@@ -145,6 +147,16 @@ func add(spec *proc.Spec, fd int) int {
 	spec.Files = append(spec.Files, uintptr(fd))
 	return len(spec.Files) - 1
 }
+// withoutNotify removes the variables by which systemd asks this program, the
+// main process of its service, for notifications. A Command that sent them too,
+// or upgraded itself, would pass for the main process.
+func withoutNotify(env []string) []string {
+	return slices.DeleteFunc(env, func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return activation.IsNotify(name)
+	})
+}
+
 
 // layOut lays out the descriptors of a process that runs this library, and notes
 // in its marker where they are: the control socket, the passed bytes, the

@@ -241,6 +241,21 @@ func TestCommand(t *testing.T) {
 			t.Errorf("starts %s, %s is set: %t", spec.Path, marker.CommandEnv, ok)
 		}
 	}
+	t.Setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+	t.Setenv("WATCHDOG_PID", strconv.Itoa(os.Getpid()))
+	t.Setenv("WATCHDOG_USEC", "1000")
+	t.Setenv(activation.StarterEnv, "of the manager")
+	spec, release, err := Command(Plan{Args: []string{"server"}, Env: []string{"WATCHDOG_USEC=of the hook"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	wantVariables(t, spec, map[string]string{"WATCHDOG_USEC": "of the hook", activation.StarterGenerationEnv: "0"})
+	for _, name := range []string{"NOTIFY_SOCKET", "WATCHDOG_PID", activation.StarterEnv} {
+		if value, ok := variable(spec, name); ok {
+			t.Errorf("a Command without sockets gets %s=%s", name, value)
+		}
+	}
 	if _, _, err := Command(Plan{Args: []string{"no such program"}}); !errors.Is(err, exec.ErrNotFound) {
 		t.Errorf("no such program: %v", err)
 	}

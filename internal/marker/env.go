@@ -43,7 +43,7 @@ func isOwn(name string) bool {
 // variable of this name.
 func isActivation(name string) bool {
 	switch name {
-	case listenPIDEnv, "LISTEN_FDS", "LISTEN_FDNAMES", "SERVER_STARTER_PORT", "SERVER_STARTER_GENERATION":
+	case listenPIDEnv, "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES", "SERVER_STARTER_PORT", "SERVER_STARTER_GENERATION":
 		return true
 	}
 	return false

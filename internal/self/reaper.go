@@ -61,6 +61,6 @@ func (p *Process) BecomeReaper(exe string) error {
 	case !reaper.Supported:
 		return errors.ErrUnsupported // or the new program would do the same again
 	}
-	env := append(os.Environ(), marker.ReaperEnv+"="+marker.BecomeReaper(os.Getpid()))
+	env := append(activation.RestoreNotify(os.Environ(), p.Notify), marker.ReaperEnv+"="+marker.BecomeReaper(os.Getpid()))
 	return fmt.Errorf("execute %s again: %w", exe, syscall.Exec(exe, p.Args, env))
 }

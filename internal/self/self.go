@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/prefork-go/prefork/internal/activation"
 	"github.com/prefork-go/prefork/internal/binary"
 	"github.com/prefork-go/prefork/internal/fd"
 	"github.com/prefork-go/prefork/internal/marker"
@@ -29,6 +30,7 @@ type Process struct {
 	Err    error         // the reason for marker.Damaged
 	Marker marker.Marker // Slot and Files change: use the methods Slot and PassedFile
 	Args   []string      // as they were before main could change them
+	Notify []string      // the variables of systemd for notifications, as they were before main
 
 	control *os.File // the socket to the manager, of a worker and of a successor
 	Pause   *pause.State
@@ -63,6 +65,10 @@ func Read() *Process {
 	p := &Process{Args: slices.Clone(os.Args)}
 	p.Marker, p.Role, p.Err = marker.Take()
 	p.joinReaper()
+	if p.Role == marker.Successor {
+		activation.Readdress(p.Marker.Manager)
+	}
+	p.Notify = activation.NotifyVariables(os.Environ())
 	if errors.Is(p.Err, marker.ErrGone) {
 		fmt.Fprintln(os.Stderr, "prefork:", p.Err)
 		syscall.Exit(1)

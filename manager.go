@@ -157,6 +157,7 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 		return nil, err
 	}
 	inherited.ReadActivation() // before the program starts processes: they must not inherit these
+	process.TakeDescriptors()
 	proc.ReserveThreads()
 	s.inbox.wake = make(chan struct{}, 1)
 	s.loop = newLoop(s, exe, depth, settings)

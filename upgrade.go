@@ -161,7 +161,7 @@ func (l *loop) startSuccessor() error {
 	files, keep := process.FilesForSuccessor()
 	defer keep()
 	plan := launch.Plan{
-		Args: process.Args, Dir: l.dir, Start: process.Notify, SameGroup: true, Depth: l.depth, Binary: exe,
+		Args: process.Args, Dir: l.dir, Start: process.Notify, Started: process.Started(), SameGroup: true, Depth: l.depth, Binary: exe,
 		Marker: l.marker(), Sockets: l.sockets.HandAll(), Passed: files,
 	}
 	plan.Marker.Path, plan.Marker.Pause = l.onDisk, 0

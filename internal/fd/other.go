@@ -17,6 +17,12 @@ func ReadBlob(int) ([]byte, error)   { return nil, errors.ErrUnsupported }
 func AnonymousFile() (int, error)    { return -1, errors.ErrUnsupported }
 func CheckMemoryFiles() error        { return nil }
 
+// Started is a descriptor with which this process was started.
+type Started struct{ FD int }
+
+func TakeStarted() []Started { return nil }
+func (Started) IsOpen() bool { return false }
+
 // ReadControl fails: these systems have no workers.
 func ReadControl(syscall.RawConn, []byte) (n int, fds []int, err error) {
 	return 0, nil, errors.ErrUnsupported

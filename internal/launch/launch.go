@@ -31,6 +31,8 @@ type Plan struct {
 	Attr  *syscall.SysProcAttr
 	Depth int // managers above the new process
 
+	Started []fd.Started // the descriptors with which this process was started
+
 	Group     bool // see proc.Spec
 	SameGroup bool
 
@@ -79,7 +81,8 @@ func Worker(p Plan) (spec proc.Spec, release func(), err error) {
 	if spec, release, err = p.spec(); err != nil {
 		return spec, nil, err
 	}
-	p.Marker.Cell = add(&spec, p.Cell)
+	p.reserve(&spec)
+	p.Marker.Cell = p.add(&spec, p.Cell)
 	p.layOut(&spec)
 	spec.Env = marker.ChildEnv(os.Environ(), p.Env, depth(p.Depth), marker.Env+"="+p.Marker.String())
 	return spec, release, nil
@@ -92,14 +95,20 @@ func Successor(p Plan) (spec proc.Spec, release func(), err error) {
 		return spec, nil, err
 	}
 	spec.KeepMask = true // it is a manager, as this process is
+	p.reserve(&spec)
 	p.layOut(&spec)
 	for _, f := range p.Passed {
-		f.FD = add(&spec, f.FD)
+		f.FD = p.add(&spec, f.FD)
 		p.Marker.Files = append(p.Marker.Files, f)
 	}
 	var own []string
 	if p.Reaper != nil {
-		own = append(own, marker.ReaperEnv+"="+marker.BelowReaper(p.Reaper.PID, add(&spec, p.Reaper.FD)))
+		own = append(own, marker.ReaperEnv+"="+marker.BelowReaper(p.Reaper.PID, p.add(&spec, p.Reaper.FD)))
+	}
+	closeNull := release
+	if release, err = p.addStarted(&spec, closeNull); err != nil {
+		closeNull()
+		return spec, nil, err
 	}
 	own = append(own, depth(p.Depth), marker.SuccessorEnv+"="+p.Marker.String())
 	spec.Env = marker.ChildEnv(activation.RestoreNotify(os.Environ(), p.Start), nil, own...)
@@ -119,8 +128,9 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 		return spec, nil, err
 	}
 	spec.Path, spec.DieWithParent = path, true
+	p.Started = nil // its numbers are those of Ports
 	for _, fd := range p.PortFDs {
-		add(&spec, fd)
+		p.add(&spec, fd)
 	}
 	env := []string{activation.StarterGenerationEnv + "=" + strconv.Itoa(p.Generation)}
 	if len(p.Ports) > 0 {
@@ -137,16 +147,6 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 	return spec, release, nil
 }
 
-// FirstPort returns the number of a Command's first socket.
-func FirstPort(files []*os.File) int { return 3 + len(files) }
-
-func depth(n int) string { return marker.DepthEnv + "=" + strconv.Itoa(n) }
-
-// add appends a descriptor, and returns its number in the new process.
-func add(spec *proc.Spec, fd int) int {
-	spec.Files = append(spec.Files, uintptr(fd))
-	return len(spec.Files) - 1
-}
 // withoutNotify removes the variables by which systemd asks this program, the
 // main process of its service, for notifications. A Command that sent them too,
 // or upgraded itself, would pass for the main process.
@@ -157,22 +157,86 @@ func withoutNotify(env []string) []string {
 	})
 }
 
+// FirstPort returns the number of a Command's first socket.
+func FirstPort(files []*os.File) int { return 3 + len(files) }
+
+func depth(n int) string { return marker.DepthEnv + "=" + strconv.Itoa(n) }
+
+// closed stands for a descriptor that the new process does not get.
+const closed = ^uintptr(0)
+
+// maxReserved bounds the numbers above which the library's own descriptors are
+// laid out: above a very high number there may be no room below RLIMIT_NOFILE.
+const maxReserved = 1 << 10
+
+// reserve leaves the numbers free that this process was started with. A program
+// that expects a file of its own at such a number, and closes it or writes to it,
+// would otherwise meet a socket of this library.
+func (p *Plan) reserve(spec *proc.Spec) {
+	for _, s := range p.Started {
+		for s.FD < maxReserved && len(spec.Files) <= s.FD {
+			spec.Files = append(spec.Files, closed)
+		}
+	}
+}
+
+// add appends a descriptor, and returns its number in the new process.
+func (p *Plan) add(spec *proc.Spec, descriptor int) int {
+	for slices.ContainsFunc(p.Started, func(s fd.Started) bool { return s.FD == len(spec.Files) && s.FD >= maxReserved }) {
+		spec.Files = append(spec.Files, closed)
+	}
+	spec.Files = append(spec.Files, uintptr(descriptor))
+	return len(spec.Files) - 1
+}
+
+// addStarted gives a successor the descriptors with which this process was
+// started, at the same numbers. For those that the program has closed it gets the
+// null device, as for streams: their numbers must not fall to a file of the Go
+// runtime, which the program would then close.
+func (p *Plan) addStarted(spec *proc.Spec, release func()) (func(), error) {
+	var null *os.File
+	for _, s := range p.Started {
+		for len(spec.Files) <= s.FD {
+			spec.Files = append(spec.Files, closed)
+		}
+		if s.IsOpen() {
+			spec.Files[s.FD] = uintptr(s.FD)
+			continue
+		}
+		if null == nil {
+			var err error
+			if null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
+				return nil, err
+			}
+		}
+		raw, err := fd.Raw(null)
+		if err != nil {
+			null.Close()
+			return nil, err
+		}
+		spec.Files[s.FD] = raw
+	}
+	return func() {
+		null.Close() // a no-op for nil
+		release()
+	}, nil
+}
 
 // layOut lays out the descriptors of a process that runs this library, and notes
 // in its marker where they are: the control socket, the passed bytes, the
 // sockets and the program's file.
 func (p *Plan) layOut(spec *proc.Spec) {
-	spec.Control = add(spec, 0)
+	spec.Control = p.add(spec, 0)
 	p.Marker.Control = spec.Control
 	if p.Blob != 0 {
-		p.Marker.Passed = add(spec, p.Blob)
+		p.Marker.Passed = p.add(spec, p.Blob)
 	}
 	for _, s := range p.Sockets {
-		s.FD = add(spec, s.FD)
+		s.FD = p.add(spec, s.FD)
 		p.Marker.Sockets = append(p.Marker.Sockets, s)
 	}
 	if p.Binary != nil {
-		p.Marker.Exe = add(spec, p.Binary.FD())
+		p.Marker.Exe = p.add(spec, p.Binary.FD())
 		spec.Path = p.Binary.StartPath(p.Marker.Exe)
 	}
 }

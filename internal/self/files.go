@@ -42,6 +42,24 @@ func (p *Process) PassedFile(name string) *os.File {
 	return nil
 }
 
+// TakeDescriptors notes the descriptors with which this process was started, and
+// keeps them from the processes that it starts. The first New of a manager calls
+// it: before that a program may pass them to processes of its own.
+func (p *Process) TakeDescriptors() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.started == nil {
+		p.started = append([]fd.Started{}, fd.TakeStarted()...)
+	}
+}
+
+// Started returns the descriptors with which this process was started.
+func (p *Process) Started() []fd.Started {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.started
+}
+
 // FilesForSuccessor returns the files for a successor. The caller must call keep
 // after it has started the process.
 func (p *Process) FilesForSuccessor() (files []marker.File, keep func()) {

@@ -54,6 +54,7 @@ type Process struct {
 	mu          sync.Mutex
 	names       []string // of the Managers in this process
 	passedFiles []passedFile
+	started     []fd.Started
 }
 
 // Read reads the marker in the environment of this process, and removes it. It is

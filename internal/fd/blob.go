@@ -14,7 +14,10 @@ import (
 // the environment is neither large nor private. Workers cannot change the data
 // if AnonymousFile is in memory.
 func NewBlob(data []byte) (fd int, err error) {
-	if fd, err = AnonymousFile(); err != nil {
+	if err = CheckSize(int64(len(data))); err == nil {
+		fd, err = AnonymousFile()
+	}
+	if err != nil {
 		return -1, fmt.Errorf("passing on %d bytes: %w", len(data), err)
 	}
 	if err = writeAll(fd, data); err == nil {
@@ -25,6 +28,17 @@ func NewBlob(data []byte) (fd int, err error) {
 		return -1, fmt.Errorf("passing on %d bytes: %w", len(data), err)
 	}
 	return fd, nil
+}
+
+// CheckSize returns an error if RLIMIT_FSIZE, which applies to files in memory
+// too, does not allow a file of this size. The errno of a write does not name the
+// limit.
+func CheckSize(size int64) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil || uint64(limit.Cur) >= uint64(size) {
+		return nil
+	}
+	return fmt.Errorf("file of %d bytes: %w: RLIMIT_FSIZE is %d: raise it (ulimit -f, LimitFSIZE)", size, unix.EFBIG, limit.Cur)
 }
 
 func writeAll(fd int, data []byte) error {

@@ -35,6 +35,13 @@ func CheckMemoryFiles() error {
 // a descriptor of 0 stands for no data.
 func newMemoryFile() (int, error) {
 	fd, err := unix.MemfdCreate("prefork", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if isRefused(err) {
+		// With vm.memfd_noexec=2 (Linux 6.3) the kernel requires this flag, which
+		// older kernels refuse.
+		if second, err2 := unix.MemfdCreate("prefork", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL); err2 == nil {
+			fd, err = second, nil
+		}
+	}
 	if err != nil || fd >= first {
 		return fd, err
 	}
@@ -42,14 +49,22 @@ func newMemoryFile() (int, error) {
 	return Duplicate(uintptr(fd))
 }
 
-// isRefused reports whether err comes from an old kernel or a seccomp filter.
-func isRefused(err error) bool { return err == unix.ENOSYS || err == unix.EPERM }
+// isRefused reports whether err comes from an old kernel, a security module or a
+// seccomp filter, which may choose any errno. A lack of memory or descriptors is
+// no refusal: a later call may succeed.
+func isRefused(err error) bool {
+	switch err {
+	case nil, unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.EAGAIN, unix.EINTR:
+		return false
+	}
+	return true
+}
 
 // seal makes a file immutable: a worker that could shrink it would kill the
 // other workers that read it.
 func seal(fd int) error {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE|unix.F_SEAL_SEAL)
-	if err == unix.EINVAL { // not a memfd
+	if isRefused(err) { // not a memfd: a file on a disk, or EPERM on a tmpfs
 		return nil
 	}
 	return os.NewSyscallError("fcntl", err)

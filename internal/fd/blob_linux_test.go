@@ -1,7 +1,10 @@
 package fd
 
 import (
+	"errors"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +27,50 @@ func TestBlobIsSealed(t *testing.T) {
 		if err := unix.Ftruncate(fd, size); err != unix.EPERM {
 			t.Errorf("truncate to %d bytes: %v", size, err)
 		}
+	}
+}
+
+// Each errno is a refusal except those for a lack of memory or descriptors. A
+// file on a tmpfs, where the kernel refuses seals with EPERM, needs none.
+func TestRefusals(t *testing.T) {
+	for errno := unix.Errno(1); errno < 134; errno++ {
+		shortage := slices.Contains([]unix.Errno{unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.EAGAIN, unix.EINTR}, errno)
+		if isRefused(errno) == shortage {
+			t.Errorf("%v: refused %t", errno, !shortage)
+		}
+	}
+	if isRefused(nil) {
+		t.Error("no error is a refusal")
+	}
+	f, err := os.CreateTemp("/dev/shm", "prefork-")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if raw, _ := Raw(f); seal(int(raw)) != nil {
+		t.Errorf("seals of a file on a tmpfs: %v", seal(int(raw)))
+	}
+}
+
+// A limit on the size of files is named, before the kernel sends a SIGXFSZ.
+func TestFileSizeLimit(t *testing.T) {
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 0, Max: old.Max}); err != nil {
+		t.Skip(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_FSIZE, &old)
+	fd, err := NewBlob([]byte("passed"))
+	if fd != -1 || !errors.Is(err, unix.EFBIG) || !strings.Contains(err.Error(), "RLIMIT_FSIZE is 0") {
+		t.Errorf("%d, %v", fd, err)
+	}
+	if fd, err := NewBlob(nil); err != nil {
+		t.Errorf("no bytes: %v", err)
+	} else {
+		unix.Close(fd)
 	}
 }
 

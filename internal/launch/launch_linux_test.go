@@ -2,12 +2,28 @@ package launch
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/prefork-go/prefork/internal/fd"
 )
+
+// A limit on the size of files is named.
+func TestCellFileSizeLimit(t *testing.T) {
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 10, Max: old.Max}); err != nil {
+		t.Skip(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_FSIZE, &old)
+	if _, _, err := NewCell(); err == nil || !strings.Contains(err.Error(), "RLIMIT_FSIZE is 10") {
+		t.Errorf("%v", err)
+	}
+}
 
 // A process gets the null device for each stream that the program has closed, and
 // release closes it.

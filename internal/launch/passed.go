@@ -43,6 +43,9 @@ func (p *Passed) Close() {
 // NewCell makes the memory in which a worker publishes its status. The caller
 // must close the descriptor after it has started the worker.
 func NewCell() (cell *scoreboard.Cell, descriptor int, err error) {
+	if err = fd.CheckSize(scoreboard.Size); err != nil {
+		return nil, -1, err
+	}
 	if descriptor, err = fd.AnonymousFile(); err != nil {
 		return nil, -1, err
 	}

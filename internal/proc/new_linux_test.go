@@ -14,7 +14,10 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { preforktest.Register("hello", helloProgram) }
+func init() {
+	preforktest.Register("hello", helloProgram)
+	preforktest.Register("hello without the flag", deniedFlagProgram)
+}
 
 // helloProgram starts a process with a table of New and prints the outcome.
 // With an argument, the pidfd calls fail with that errno.
@@ -48,6 +51,25 @@ func helloProgram() {
 	status, _, ok := p.Reap()
 	fmt.Printf("%q %v %v\n", buf[:n], status, ok)
 	check(table.Close())
+}
+
+// deniedFlagProgram is helloProgram, but clone fails with the errno in the argument
+// if CLONE_PIDFD is set, as qemu-user does.
+func deniedFlagProgram() {
+	if len(os.Args) > 1 {
+		errno, err := strconv.Atoi(os.Args[1])
+		check(err)
+		const load, equal, set, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+		execFiltered([]unix.SockFilter{
+			{Code: load, K: 0}, // the number of the system call
+			{Code: equal, K: unix.SYS_CLONE, Jf: 3},
+			{Code: load, K: 16}, // the lower half of the flags, its first argument
+			{Code: set, K: unix.CLONE_PIDFD, Jf: 1},
+			{Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+			{Code: ret, K: unix.SECCOMP_RET_ALLOW},
+		})
+	}
+	helloProgram()
 }
 
 // needFilter skips the test on processors for which execFiltered is not written.
@@ -89,5 +111,18 @@ func TestNew(t *testing.T) {
 				t.Errorf("got %q, want %q", out, want)
 			}
 		})
+	}
+}
+
+// If the kernel refuses only CLONE_PIDFD, the table opens the pidfds itself.
+func TestCloneFlagRefused(t *testing.T) {
+	needFilter(t)
+	if err := probePidfd(); err != nil {
+		preforktest.Skipf(t, "no pidfds here: %v", err)
+	}
+	for _, errno := range []syscall.Errno{syscall.EINVAL, syscall.EPERM, syscall.ENOSYS, syscall.EACCES} {
+		if out, want := run(t, "hello without the flag", strconv.Itoa(int(errno))), "pidfd\n\"hello\\n\" exit code 3 true"; out != want {
+			t.Errorf("%v: got %q, want %q", errno, out, want)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -35,7 +36,9 @@ type pidfdTable struct {
 	spawner spawner
 	groups  groups
 
-	threadless bool // the kernel has no pidfds of threads
+	threadless  bool // the kernel has no pidfds of threads
+	cloneFlag   bool // a process was started with CLONE_PIDFD
+	noCloneFlag bool // that flag is refused, and pidfd_open takes its place
 }
 
 func newPidfdTable(notify func(Note)) (*pidfdTable, error) {
@@ -96,8 +99,19 @@ func (t *pidfdTable) Start(id uint64, spec Spec) (Process, error) {
 	}
 	attr := sysProcAttr(spec)
 	pidfd := -1
-	attr.PidFD = &pidfd
+	if !t.noCloneFlag {
+		attr.PidFD = &pidfd
+	}
 	child, err := t.spawner.spawn(spec, attr)
+	if err != nil && !t.cloneFlag && mayBeRefusal(err) {
+		// qemu-user refuses CLONE_PIDFD with EINVAL, and filters choose other
+		// numbers. The errno does not show whether clone or execve returned it.
+		attr.PidFD = nil
+		if child, err = t.spawner.spawn(spec, attr); err == nil {
+			t.noCloneFlag = true
+		}
+	}
+	t.cloneFlag = t.cloneFlag || err == nil && !t.noCloneFlag
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +121,17 @@ func (t *pidfdTable) Start(id uint64, spec Spec) (Process, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// mayBeRefusal reports whether an error of a start can mean that the kernel or a
+// filter refuses CLONE_PIDFD: it is no lack of memory, descriptors or processes.
+func mayBeRefusal(err error) bool {
+	for _, shortage := range []error{unix.ENOMEM, unix.EMFILE, unix.ENFILE, unix.EAGAIN, unix.EINTR} {
+		if errors.Is(err, shortage) {
+			return false
+		}
+	}
+	return true
 }
 
 func (t *pidfdTable) Close() error {

@@ -91,6 +91,9 @@ const layout = uint64('p')<<56 | 'f'<<48 | 's'<<40 | 'c'<<32 | 'e'<<24 | 'l'<<16
 // first half, the manager only the layout and the notify bits.
 const size = 64
 
+// Size is the number of bytes that New needs in its file.
+const Size = size
+
 // page is a cell in memory.
 type page struct {
 	layout     atomic.Uint64 // written by the manager, once

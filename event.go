@@ -39,8 +39,13 @@ type Event interface {
 }
 
 type (
-	// GenerationEvent reports that Start began a generation.
-	GenerationEvent struct{ Generation, MaxWorkers int }
+	// GenerationEvent reports that Start began a generation. Program is the file
+	// that its workers run, without symbolic links; with Config.Command it is the
+	// manager's.
+	GenerationEvent struct {
+		Generation, MaxWorkers int
+		Program                string
+	}
 
 	// StateEvent reports that a worker went from state From to Worker.State.
 	// Reason is set in state killed.
@@ -124,8 +129,12 @@ type (
 	// as paused from then on.
 	ResumeEvent struct{}
 
-	// UpgradeEvent reports that a successor was started. PID is its pid.
-	UpgradeEvent struct{ PID int }
+	// UpgradeEvent reports that a successor was started. PID is its pid, Program
+	// the file that it runs, without symbolic links.
+	UpgradeEvent struct {
+		PID     int
+		Program string
+	}
 
 	// UpgradedEvent reports that the successor has taken over. The shutdown signal
 	// follows.
@@ -144,7 +153,8 @@ func (e GenerationEvent) String() string {
 }
 
 func (e GenerationEvent) line() (slog.Level, string, []slog.Attr) {
-	return slog.LevelInfo, "generation begins", []slog.Attr{slog.Int("gen", e.Generation), slog.Int("workers", e.MaxWorkers)}
+	return slog.LevelInfo, "generation begins", []slog.Attr{slog.Int("gen", e.Generation), slog.Int("workers", e.MaxWorkers),
+		slog.String("program", e.Program)}
 }
 
 func (e StateEvent) String() string {
@@ -288,7 +298,7 @@ func (e ResumeEvent) line() (slog.Level, string, []slog.Attr) {
 func (e UpgradeEvent) String() string { return fmt.Sprintf("successor %d started", e.PID) }
 
 func (e UpgradeEvent) line() (slog.Level, string, []slog.Attr) {
-	return slog.LevelInfo, "upgrade begins", []slog.Attr{slog.Int("successor", e.PID)}
+	return slog.LevelInfo, "upgrade begins", []slog.Attr{slog.Int("successor", e.PID), slog.String("program", e.Program)}
 }
 
 func (e UpgradedEvent) String() string { return fmt.Sprintf("successor %d has taken over", e.PID) }

@@ -213,7 +213,7 @@ func (l *loop) begin() {
 	l.generation++
 	l.addGeneration(l.generation, l.passed)
 	l.mu.Unlock()
-	l.emit(GenerationEvent{Generation: l.generation, MaxWorkers: l.pool.Max()})
+	l.emit(GenerationEvent{Generation: l.generation, MaxWorkers: l.pool.Max(), Program: l.program(l.generation)})
 	l.handle(pool.Event{Kind: pool.Begin})
 	l.forget()
 }

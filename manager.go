@@ -163,7 +163,7 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	s.loop = newLoop(s, exe, depth, settings)
 	takesOver := process.Role == marker.Successor && m.cfg.Name == process.Marker.Name
 	s.sockets = sockets.New(sockets.Config{
-		Log: m.log, Inherited: inherited, Dir: s.loop.dir, MaxWorkers: s.maxWorkers,
+		Log: m.log, Inherited: inherited, Dir: presentDir(), MaxWorkers: s.maxWorkers,
 		Command: m.cfg.Command != nil, Successor: process.Role == marker.Successor, Passive: takesOver,
 	})
 	if name := s.loop.procs.Name(); strings.HasPrefix(name, "portable (") {

@@ -33,6 +33,11 @@
 // migration or writing a pid file, should be guarded by [IsWorker]. Deferred
 // calls of main do not run in a worker, which ends by os.Exit.
 //
+// Workers and successors start in the directory in which the program was started,
+// so a relative os.Chdir of main works again. Their environment is that of the
+// manager when it starts them: a variable that main removes is missing in the
+// second run too.
+//
 // # Processes and goroutines
 //
 // In the manager one goroutine owns all state: the one inside a blocking call
@@ -55,7 +60,7 @@ import (
 
 // process is this process, and inherited are the sockets that it was started
 // with. They are the package's only state. In a process that no manager started,
-// the initialization reads environment variables and does nothing else.
+// the initialization reads environment variables and the working directory.
 var process, inherited = initialize()
 
 func initialize() (*self.Process, *sockets.Inherited) {

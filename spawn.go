@@ -52,7 +52,9 @@ func (e *SpawnError) Unwrap() error { return e.Err }
 type spawner struct {
 	exe       string // starts the program of this process again
 	onDisk    string // the path of its file, or of the one that has taken its name
-	dir       string // the directory in which the program was started
+	running   string // the path of the file of this process
+	dir       string // the directory in which the program was started, by its name
+	dirFailed bool   // workers cannot be started there, and the log has it
 	depth     int    // managers above this one
 	resources *resources.Settings
 
@@ -67,15 +69,61 @@ type generation struct {
 	exe    *binary.Binary // nil for the file that this process runs
 }
 
-// newSpawner reads the working directory now, since the program may change it.
 func newSpawner(exe string, depth int, settings *resources.Settings) spawner {
 	s := spawner{exe: exe, depth: depth, resources: settings, generations: make(map[int]generation)}
-	s.dir, _ = os.Getwd()
+	s.dir = binary.DirByName(process.Args[0], process.Dir)
 	s.onDisk, _ = binary.OnDisk(process.Args[0], s.dir)
+	s.running, _ = os.Executable()
 	if process.Role == marker.Successor {
 		s.onDisk = process.Marker.Path // a symbolic link may have changed since
 	}
 	return s
+}
+
+// presentDir returns the working directory, or "".
+func presentDir() string {
+	dir, _ := os.Getwd()
+	return dir
+}
+
+// program returns the path of the file that a generation runs.
+func (s *spawner) program(gen int) string {
+	if exe := s.generations[gen].exe; exe != nil {
+		return exe.File()
+	}
+	return s.running
+}
+
+// replacedOnDisk reports whether the path of this program's file now has another
+// file.
+func (s *spawner) replacedOnDisk() bool {
+	ours, err1 := os.Stat(s.exe)
+	there, err2 := os.Stat(s.onDisk)
+	return err1 == nil && err2 == nil && !os.SameFile(ours, there)
+}
+
+// startDir returns the directory in which a worker must be started, so that
+// main's code before Start finds what the manager's found; "" for the manager's
+// present one. It has a name that a deployment may give to another directory.
+func (l *loop) startDir(attr *syscall.SysProcAttr) string {
+	there, err := os.Stat(l.dir)
+	if err != nil {
+		l.warnOfDir(err)
+		return ""
+	}
+	here, err := os.Stat(".")
+	if err == nil && os.SameFile(here, there) || attr != nil && attr.Chroot != "" {
+		return ""
+	}
+	return l.dir
+}
+
+// warnOfDir logs once that workers do not start in the start directory.
+func (l *loop) warnOfDir(err error) {
+	if !l.dirFailed {
+		l.dirFailed = true
+		l.deferred.Warn("cannot start workers in the start directory, using the present one", "dir", l.dir, "err", err)
+	}
 }
 
 // addGeneration adds a generation that runs the next file.
@@ -164,7 +212,7 @@ func (l *loop) startWorker(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, er
 		return p, nil, err
 	}
 	g := l.generations[sp.Generation]
-	plan.Binary = g.exe
+	plan.Binary, plan.Dir = g.exe, l.startDir(sp.Attr)
 	if plan.Blob, err = g.passed.FD(); err != nil {
 		return nil, nil, err
 	}
@@ -195,6 +243,12 @@ func (l *loop) launch(plan launch.Plan, exe *binary.Binary) (proc.Process, error
 	}
 	defer release()
 	p, err := l.procs.Start(uint64(plan.Marker.Ordinal), spec)
+	if spec.Dir != "" && (errors.Is(err, syscall.EACCES) || errors.Is(err, syscall.ENOENT)) {
+		// Another user may not enter it (Spawn.Attr), or it has just been removed.
+		l.warnOfDir(err)
+		plan.Dir = ""
+		return l.launch(plan, exe)
+	}
 	return p, launch.Explain(err, exe)
 }
 
@@ -245,6 +299,9 @@ func (l *loop) accept(a sigqueue.Arrival) (ends, sends bool) {
 	if err := l.prepareGeneration(); err != nil {
 		l.emit(ReloadFailedEvent{Err: err})
 		return !l.inRun, false
+	}
+	if !l.cfg.ReloadBinary && l.cfg.Command == nil && l.replacedOnDisk() {
+		l.deferred.Warn("program on disk is another, workers run the old one: set Config.ReloadBinary, or upgrade", "disk", l.onDisk)
 	}
 	return true, true
 }

@@ -153,6 +153,9 @@ func (l *loop) startSuccessor() error {
 	if err := l.sockets.Grow(l.maxWorkers() - 1); err != nil { // later only the successor may
 		return err
 	}
+	if _, err := os.Stat(l.dir); l.dir != "" && err != nil {
+		return fmt.Errorf("the directory in which the program was started is missing: %w: create it, or start the program again in another", err)
+	}
 	exe, err := l.openOnDisk()
 	if err != nil {
 		return err
@@ -183,7 +186,7 @@ func (l *loop) startSuccessor() error {
 		n.deadline = l.after(l.cfg.UpgradeTimeout)
 	}
 	l.successor = n
-	l.emit(UpgradeEvent{PID: n.proc.Pid()})
+	l.emit(UpgradeEvent{PID: n.proc.Pid(), Program: exe.File()})
 	return nil
 }
 

@@ -69,6 +69,9 @@ func Open(path string) (*Binary, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		if dir := missingDir(path); dir != "" {
+			return nil, fmt.Errorf("the directory %s of the program %s is missing: %w", dir, path, fs.ErrNotExist)
+		}
 		return nil, fmt.Errorf("the program is missing: %w: install the complete file before starting it", err)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("the program cannot be read: %w: chmod +r it, for the user of this process", err)
@@ -126,9 +129,34 @@ func (b *Binary) check(f *os.File) error {
 	return nil
 }
 
+// missingDir returns the first directory of a path that does not exist; "" if all
+// do.
+func missingDir(path string) (missing string) {
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+			return missing
+		}
+		missing = dir
+	}
+}
+
 // FD returns the descriptor of the file, which is close-on-exec. It returns -1
 // after Close.
 func (b *Binary) FD() int { return b.fd }
+
+// File returns the path of the file without symbolic links, which shows what a
+// link led to when Open was called.
+func (b *Binary) File() string {
+	if link := b.StartPath(b.fd); link != b.path {
+		if file, err := os.Readlink(link); err == nil {
+			return file
+		}
+	}
+	if file, err := filepath.EvalSymlinks(b.path); err == nil {
+		return file
+	}
+	return b.path
+}
 
 // Path returns the path given to Open.
 func (b *Binary) Path() string { return b.path }

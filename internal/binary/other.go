@@ -19,4 +19,6 @@ func (*Binary) StartPath(int) string        { return "" }
 func OnDisk(string, string) (string, error) { return os.Executable() }
 func Executable() (string, error)           { return os.Executable() }
 func Runs(int, *Binary) bool                { return false }
+func DirByName(_, dir string) string        { return dir }
+func (*Binary) File() string                { return "" }
 func SetName(string)                        {}

@@ -13,8 +13,10 @@ import (
 // Started is a descriptor with which this process was started, other than its
 // standard streams.
 type Started struct {
-	FD   int
-	file [2]uint64 // device and inode; the program may close FD, and another file may get its number
+	FD int
+	// file is the device and inode: the program may close FD, and another file
+	// may get its number.
+	file [2]uint64
 }
 
 // TakeStarted returns the descriptors with which this process was started, in

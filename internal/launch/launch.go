@@ -84,7 +84,7 @@ func Worker(p Plan) (spec proc.Spec, release func(), err error) {
 	p.reserve(&spec)
 	p.Marker.Cell = p.add(&spec, p.Cell)
 	p.layOut(&spec)
-	spec.Env = marker.ChildEnv(os.Environ(), p.Env, depth(p.Depth), marker.Env+"="+p.Marker.String())
+	spec.Env = marker.ChildEnv(p.environ(), p.Env, depth(p.Depth), marker.Env+"="+p.Marker.String())
 	return spec, release, nil
 }
 
@@ -111,7 +111,7 @@ func Successor(p Plan) (spec proc.Spec, release func(), err error) {
 		return spec, nil, err
 	}
 	own = append(own, depth(p.Depth), marker.SuccessorEnv+"="+p.Marker.String())
-	spec.Env = marker.ChildEnv(activation.RestoreNotify(os.Environ(), p.Start), nil, own...)
+	spec.Env = marker.ChildEnv(activation.RestoreNotify(p.environ(), p.Start), nil, own...)
 	return spec, release, nil
 }
 
@@ -155,6 +155,16 @@ func withoutNotify(env []string) []string {
 		name, _, _ := strings.Cut(kv, "=")
 		return activation.IsNotify(name)
 	})
+}
+
+// environ returns the environment of this process. If the new one starts in
+// another directory, PWD names that, so that os.Getwd returns the name and not
+// what its links lead to.
+func (p *Plan) environ() []string {
+	if p.Dir == "" {
+		return os.Environ()
+	}
+	return append(os.Environ(), "PWD="+p.Dir)
 }
 
 // FirstPort returns the number of a Command's first socket.
@@ -268,7 +278,7 @@ func addStreams(spec *proc.Spec) (release func(), err error) {
 // descriptor by which it was started.
 func Explain(err error, exe *binary.Binary) error {
 	var at *os.PathError
-	if exe != nil && errors.As(err, &at) {
+	if exe != nil && errors.As(err, &at) && at.Op == "fork/exec" { // and not the directory
 		at.Path = exe.Path()
 	}
 	return err

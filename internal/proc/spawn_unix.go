@@ -74,7 +74,7 @@ func (s *spawner) spawn(spec Spec, attr *syscall.SysProcAttr) (spawned, error) {
 func startError(spec Spec, err error) error {
 	if spec.Dir != "" {
 		if _, err := os.Stat(spec.Dir); err != nil {
-			return err
+			return fmt.Errorf("the directory of the new process: %w", err)
 		}
 	}
 	return &os.PathError{Op: "fork/exec", Path: spec.Path, Err: err}

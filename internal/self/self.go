@@ -30,6 +30,7 @@ type Process struct {
 	Err    error         // the reason for marker.Damaged
 	Marker marker.Marker // Slot and Files change: use the methods Slot and PassedFile
 	Args   []string      // as they were before main could change them
+	Dir    string        // the working directory before main; "" if it is not known
 	Notify []string      // the variables of systemd for notifications, as they were before main
 
 	control *os.File // the socket to the manager, of a worker and of a successor
@@ -59,11 +60,12 @@ type Process struct {
 
 // Read reads the marker in the environment of this process, and removes it. It is
 // called once, in the initialization of the root package: before main reads or
-// copies the environment. In a process that no manager started, it does nothing
-// else. A process that was started to be a reaper becomes one, and Read does not
-// return.
+// copies the environment. In a process that no manager started, it reads the
+// working directory, which main may change, and does nothing else. A process that
+// was started to be a reaper becomes one, and Read does not return.
 func Read() *Process {
 	p := &Process{Args: slices.Clone(os.Args)}
+	p.Dir, _ = os.Getwd()
 	p.Marker, p.Role, p.Err = marker.Take()
 	p.joinReaper()
 	if p.Role == marker.Successor {

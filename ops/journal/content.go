@@ -64,8 +64,9 @@ func workersFromData(data []workerData) (workers []prefork.WorkerInfo) {
 }
 
 type generationData struct {
-	Generation int `json:"gen"`
-	MaxWorkers int `json:"max_workers"`
+	Generation int    `json:"gen"`
+	MaxWorkers int    `json:"max_workers"`
+	Program    string `json:"program,omitempty"`
 }
 
 type workerData struct {
@@ -216,6 +217,11 @@ type rollFailedData struct {
 type crashLoopData struct {
 	Failures int      `json:"failures"`
 	Window   duration `json:"window"`
+}
+
+type upgradeData struct {
+	PID     int    `json:"successor"`
+	Program string `json:"program,omitempty"`
 }
 
 type successorData struct {

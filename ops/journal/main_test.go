@@ -52,7 +52,7 @@ func examples() []fmt.Stringer {
 		Rotated{"gap", State{Started: moment, PID: 1}},
 		MoreWorkers{[]prefork.WorkerInfo{worker}},
 		Unknown{"of a later version", []byte(`{"a":[1,2]}`)},
-		prefork.GenerationEvent{Generation: 1, MaxWorkers: 4},
+		prefork.GenerationEvent{Generation: 1, MaxWorkers: 4}, prefork.GenerationEvent{Generation: 2, Program: "/srv/app/2/server"},
 		prefork.StateEvent{Worker: worker, From: prefork.StateStarting},
 		prefork.StateEvent{Worker: prefork.WorkerInfo{State: prefork.StateKilled}, From: prefork.StateStopping, Reason: prefork.ReasonStopTimeout},
 		prefork.ExitEvent{From: prefork.StateStopping, Exit: prefork.Exit{
@@ -75,7 +75,7 @@ func examples() []fmt.Stringer {
 		prefork.RollFailedEvent{Generation: 3, Kept: 2, Err: spawnErr},
 		prefork.CrashLoopEvent{Failures: 5, Window: time.Minute},
 		prefork.PauseEvent{}, prefork.PausedEvent{Worker: prefork.WorkerInfo{PID: 7, Paused: true}}, prefork.ResumeEvent{},
-		prefork.UpgradeEvent{PID: 99}, prefork.UpgradedEvent{PID: 99},
+		prefork.UpgradeEvent{PID: 99}, prefork.UpgradeEvent{PID: 99, Program: "/srv/app/2/server"}, prefork.UpgradedEvent{PID: 99},
 		prefork.UpgradeFailedEvent{PID: 99, Err: errors.New("it ended")}, prefork.UpgradeFailedEvent{Err: errors.New("no file")},
 	}
 }

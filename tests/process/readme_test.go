@@ -99,6 +99,7 @@ func lines(block string) (found []string) {
 func withoutNumbers(line string) string {
 	line = regexp.MustCompile(`^\d+/\d+/\d+ \d+:\d+:\d+ `).ReplaceAllString(line, "")
 	line = regexp.MustCompile(`^worker \d+,`).ReplaceAllString(line, "worker N,")
+	line = regexp.MustCompile(` program=\S+`).ReplaceAllString(line, " program=N")
 	return regexp.MustCompile(`\b(pid[= ]|HUP )\d+`).ReplaceAllString(line, "${1}N")
 }
 

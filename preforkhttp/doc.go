@@ -9,7 +9,8 @@
 //     1 second. Then it closes the worker's copy of the socket. The manager still
 //     holds the socket for the other workers.
 //  2. It adds "Connection: close" to every response, so that clients move to
-//     other workers with their next request. HTTP/2 clients receive GOAWAY.
+//     other workers with their next request. An upgrade that the handler honors
+//     is the exception. HTTP/2 clients receive GOAWAY.
 //  3. It waits until no connection is open, or until no request is in flight and
 //     nothing has happened on any connection for 5 seconds. The time before the
 //     drain counts, so a worker with long idle connections stops at once.
@@ -40,10 +41,12 @@
 // # Limits
 //
 //   - A handler that replaces or deletes the header "Connection" keeps its
-//     clients until they are idle. Serve adds no header to the response if the
-//     request has an Upgrade header.
+//     clients until they are idle.
 //   - Serve does not wait for hijacked connections, such as WebSocket, as Shutdown
-//     does not. Their handlers should watch the Context of the worker.
+//     does not. Their handlers should watch the Context of the worker. The h2c
+//     handler of golang.org/x/net hijacks every connection of HTTP/2, so Serve
+//     does not wait for requests on it. A server of HTTP/2 without TLS should
+//     instead call SetUnencryptedHTTP2 of http.Server.Protocols.
 //   - A BaseContext made from the Context of the worker would cancel all requests
 //     in flight when the drain begins.
 //   - If a listener is wrapped, by tls.NewListener or another package, Serve

@@ -49,6 +49,7 @@ func serveWithLimit(ctx context.Context, p pauser, limit time.Duration, ln net.L
 type drainer struct {
 	srv        *http.Server
 	plainHTTP2 bool         // connections without TLS may be HTTP/2
+	options    bool         // answer "OPTIONS *" in place of net/http
 	handler    http.Handler // the program's
 	conns      *conns
 	barrier    barrier
@@ -66,6 +67,8 @@ func hook(srv *http.Server) *drainer {
 		d.handler = http.DefaultServeMux
 	}
 	srv.Handler = d
+	d.options = !srv.DisableGeneralOptionsHandler
+	srv.DisableGeneralOptionsHandler = true
 
 	connContext := srv.ConnContext
 	srv.ConnContext = func(ctx context.Context, nc net.Conn) context.Context {
@@ -84,12 +87,19 @@ func hook(srv *http.Server) *drainer {
 	return d
 }
 
-// ServeHTTP adds "Connection: close" before it calls the program's Handler. If a
-// request is already in its Handler when the drain begins, only the next
-// response on its connection has the header. Reaching the first would need a
-// wrapper of the ResponseWriter, which hides the interfaces that programs look
-// for (Flusher, Hijacker, ReaderFrom), and would save only that one request.
+// ServeHTTP adds "Connection: close" before it calls the program's Handler, or to
+// a request with an Upgrade header when that has answered. If a request is
+// already in its Handler when the drain begins, only the next response on its
+// connection has the header. Reaching the first would need a wrapper of the
+// ResponseWriter for every request, and would save only that one.
 func (d *drainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if d.options && r.Method == http.MethodOptions && r.RequestURI == "*" {
+		if d.draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		serveOptions(w, r)
+		return
+	}
 	if d.plainHTTP2 && r.ProtoMajor == 1 {
 		if info := infoOf(r); info != nil {
 			info.http1.Store(true)
@@ -104,19 +114,23 @@ func (d *drainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer d.barrier.leave(r)
-	// The response to an Upgrade may copy the header of this one unchanged, as
-	// httputil.ReverseProxy does. A "close" before "Upgrade" would break the
-	// handshake.
-	if d.draining.Load() && r.Header.Get("Upgrade") == "" {
-		w.Header().Set("Connection", "close")
-	}
 	// On a connection that is closed for reading, net/http reads the end of the
 	// stream after the request, takes it for a disconnect of the client, and
 	// cancels the context of a request that must be answered.
 	if d.closeIdle.Load() && r.ProtoMajor == 1 {
 		r = r.WithContext(context.WithoutCancel(r.Context()))
 	}
-	d.handler.ServeHTTP(w, r)
+	switch {
+	case !d.draining.Load():
+		d.handler.ServeHTTP(w, r)
+	case r.Header.Get("Upgrade") == "" || r.ProtoMajor != 1:
+		w.Header().Set("Connection", "close")
+		d.handler.ServeHTTP(w, r)
+	default:
+		cw := &closingWriter{ResponseWriter: w}
+		d.handler.ServeHTTP(cw, r)
+		cw.begin(http.StatusOK) // if it wrote nothing
+	}
 }
 
 // refuse answers a request whose client seems to have disconnected. A client

@@ -17,8 +17,9 @@ const idleLimit = 5 * time.Second
 // in a worker.
 //
 // Serve sets srv.Handler, srv.ConnState and srv.ConnContext to functions that
-// call the program's own. A nil Handler means http.DefaultServeMux. A second
-// call with the same Server returns an error: a program with two listeners must
+// call the program's own. A nil Handler means http.DefaultServeMux. Unless
+// srv.DisableGeneralOptionsHandler is set, Serve answers "OPTIONS *" in place of
+// net/http. A second call with the same Server returns an error: a program with two listeners must
 // use two Servers, which can share a Handler.
 //
 // If the program itself calls srv.Shutdown or srv.Close, Serve returns nil as

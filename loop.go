@@ -453,7 +453,7 @@ func (l *loop) signal(e pool.Effect) {
 	}
 	if e.Sig == l.stop && w.messages.Open() {
 		// A worker that reads no messages has a full socket; the signal must do.
-		w.send(wire.Stop{})
+		w.send(wire.Stop{Interrupt: l.shutdown.interrupted})
 	}
 	signal := w.proc.Signal
 	if e.Group {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pause"
@@ -28,6 +29,16 @@ type Worker struct {
 // started with it ignored, the Context has ended when it is first called after
 // the signal, because the manager also sends a message.
 func (w *Worker) Context() context.Context { return process.Context() }
+
+// StopTimeout returns the Config.StopTimeout of the manager: the time from the stop
+// signal to SIGKILL. A negative value means never.
+func (w *Worker) StopTimeout() time.Duration { return process.Marker.StopTime }
+
+// Interrupted returns a channel that is closed when an interrupt (Ctrl-C) stops the
+// program. A person waits then, so a worker that drains should finish what is in
+// flight and not wait for idle clients. Context ends too, at the same time or
+// earlier.
+func (w *Worker) Interrupted() <-chan struct{} { return process.Interrupted }
 
 // Ready reports to the manager that this worker is ready, for Readiness.Explicit.
 // By default, Start does it. Calling it again is a no-op.

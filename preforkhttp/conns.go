@@ -91,6 +91,11 @@ func (c *conns) setState(nc net.Conn, state http.ConnState) {
 			c.hijacked(info)
 		}
 	}
+	c.notify()
+}
+
+// notify reports a change to a survey.
+func (c *conns) notify() {
 	select {
 	case c.changed <- struct{}{}:
 	default:

@@ -108,7 +108,8 @@ func TestDrainSparesNewRequest(t *testing.T) {
 	d.conns.setState(one, http.StateNew)
 	d.conns.setState(two, http.StateNew)
 	done := make(chan error, 1)
-	go func() { done <- d.drain(time.Millisecond) }()
+	d.limit.Store(int64(time.Millisecond))
+	go func() { done <- d.drain() }()
 	idle := <-readClosed
 	spared := one
 	if idle == one {

@@ -12,13 +12,15 @@
 //     other workers with their next request. An upgrade that the handler honors
 //     is the exception. HTTP/2 clients receive GOAWAY.
 //  3. It waits until no connection is open, or until no request is in flight and
-//     nothing has happened on any connection for 5 seconds. The time before the
-//     drain counts, so a worker with long idle connections stops at once.
+//     nothing has happened on any connection for Options.IdleLimit: 5 seconds, or
+//     half of Config.StopTimeout if that is less. The time before the drain
+//     counts, so a worker with long idle connections stops at once. After an
+//     interrupt (Ctrl-C) the limit is 100 ms.
 //  4. It closes the idle connections and calls http.Server.Shutdown.
 //
 // Serve never interrupts a request in flight, however long it takes. The manager
-// kills a worker that takes longer than Config.StopTimeout, which should be well
-// above 5 seconds.
+// kills a worker that takes longer than Config.StopTimeout, which should exceed
+// the longest request.
 //
 // http.Server.Shutdown alone loses requests: those that net/http has read and
 // not yet begun, and those that arrive while it closes their connection. So does

@@ -14,7 +14,7 @@ import (
 )
 
 // The documentation states the values in this file. TestIdleLimit tests
-// idleLimit.
+// maxIdleLimit.
 
 // A fakeQueue is a listener whose accept queue is empty, or always has another
 // connection, which takes a millisecond to accept.
@@ -128,7 +128,7 @@ func TestSurveyPause(t *testing.T) {
 // reach the limit, and not earlier.
 func TestIdleRetry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const limit = 5 * time.Second // idleLimit
+		const limit = 5 * time.Second // maxIdleLimit
 		c := newConns()
 		for range 10 {
 			time.Sleep(100 * time.Millisecond)

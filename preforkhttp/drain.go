@@ -14,9 +14,9 @@ import (
 var errServerReused = errors.New("preforkhttp: Serve was called twice with one http.Server: " +
 	"use one Server for each listener, with the same Handler")
 
-// serveWithLimit is serve with another limit for idle connections. If p is nil
-// there are no pauses.
-func serveWithLimit(ctx context.Context, p pauser, limit time.Duration, ln net.Listener,
+// serveWithLimits serves until ctx ends, with one of the methods of srv that
+// serve, and drains the server. If p is nil there are no pauses.
+func serveWithLimits(ctx context.Context, p pauser, l limits, ln net.Listener,
 	srv *http.Server, accept func(net.Listener) error) error {
 	if _, ok := srv.Handler.(*drainer); ok {
 		return errServerReused
@@ -25,18 +25,21 @@ func serveWithLimit(ctx context.Context, p pauser, limit time.Duration, ln net.L
 	// Only closing the listener ends srv.Serve without changing srv: after
 	// Shutdown, net/http discards every request that it reads.
 	queue := newQueueListener(ln)
+	d.limit.Store(int64(l.idle))
+	served, drained := make(chan struct{}), make(chan struct{})
+	defer close(drained)
 	stop := context.AfterFunc(ctx, func() {
 		d.draining.Store(true)
 		queue.drain()
+		d.hurry(l, drained)
 	})
-	served := make(chan struct{})
 	if p != nil {
 		go d.runPauses(ctx, served, p, queue)
 	}
 	err := accept(queue)
 	close(served)
 	if !stop() {
-		return d.drain(limit)
+		return d.drain()
 	}
 	if errors.Is(err, http.ErrServerClosed) {
 		d.await(d.conns.closed)
@@ -54,8 +57,9 @@ type drainer struct {
 	conns      *conns
 	barrier    barrier
 
-	draining  atomic.Bool // responses have "Connection: close"
-	closeIdle atomic.Bool // idle connections are being closed
+	limit     atomic.Int64 // for idle connections, a time.Duration
+	draining  atomic.Bool  // responses have "Connection: close"
+	closeIdle atomic.Bool  // idle connections are being closed
 }
 
 // hook installs a drainer as Handler, ConnContext and ConnState of the server.
@@ -143,15 +147,31 @@ func refuse(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusServiceUnavailable)
 }
 
+// hurry reduces the limit for idle connections if the drain must end soon.
+func (d *drainer) hurry(l limits, drained <-chan struct{}) {
+	var late <-chan time.Time
+	if l.late > 0 {
+		late = time.After(l.late)
+	}
+	select {
+	case <-l.interrupted:
+	case <-late:
+	case <-drained:
+		return
+	}
+	d.limit.Store(int64(min(l.idle, hurryLimit)))
+	d.conns.notify()
+}
+
 // drain returns when no connection is open. The listener is closed and srv.Serve
 // has returned, so there are no new connections.
-func (d *drainer) drain(limit time.Duration) error {
+func (d *drainer) drain() error {
 	d.draining.Store(true) // the AfterFunc may not have run yet
 	// A connection that becomes active between the survey and the close is
 	// spared, and the drain continues: after Shutdown, net/http would discard its
 	// request.
 	for spared := true; spared; {
-		d.await(func() (bool, time.Duration) { return d.conns.idle(limit) })
+		d.await(func() (bool, time.Duration) { return d.conns.idle(time.Duration(d.limit.Load())) })
 		d.closeIdle.Store(true)
 		spared = d.conns.closeIdle(d.plainHTTP2)
 		d.await(d.conns.idleClosed)

@@ -17,9 +17,13 @@ type pipes struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
+
+	interrupted chan struct{}
 }
 
-func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), closed: make(chan struct{})} }
+func newPipes() *pipes {
+	return &pipes{conns: make(chan net.Conn), closed: make(chan struct{}), interrupted: make(chan struct{})}
+}
 
 func (p *pipes) Accept() (net.Conn, error) {
 	select {
@@ -31,6 +35,7 @@ func (p *pipes) Accept() (net.Conn, error) {
 }
 
 func (p *pipes) Close() error   { p.once.Do(func() { close(p.closed) }); return nil }
+func (p *pipes) interrupt()     { close(p.interrupted) }
 func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
 
 // dial opens a connection. If request is not empty, it makes a request. It
@@ -57,7 +62,7 @@ func (p *pipes) dial(request string) net.Conn {
 // A connection is closed after it was idle for the limit. A request has unlimited
 // time.
 func TestIdleLimit(t *testing.T) {
-	const limit = 5 * time.Second // idleLimit, as documented
+	const limit = 5 * time.Second // maxIdleLimit, as documented
 	for _, c := range []struct {
 		name  string
 		setup func(p *pipes)
@@ -99,6 +104,20 @@ func TestIdleLimit(t *testing.T) {
 			nc := p.dial("/")
 			time.AfterFunc(time.Second, func() { nc.Close() })
 		}, time.Second},
+		{"interrupt", func(p *pipes) {
+			p.dial("/")
+			time.AfterFunc(time.Second, p.interrupt)
+		}, time.Second},
+		{"interrupt at once", func(p *pipes) {
+			p.dial("/")
+			p.interrupt()
+		}, 100 * time.Millisecond},
+		{"interrupt with a request in flight", func(p *pipes) {
+			p.dial("/20s")
+			p.dial("/")
+			p.interrupt()
+		}, 20*time.Second + 100*time.Millisecond},
+		{"idle late in the drain", func(p *pipes) { p.dial("/20s") }, 24500 * time.Millisecond},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -111,7 +130,8 @@ func TestIdleLimit(t *testing.T) {
 					}
 				}
 				srv := &http.Server{Handler: http.HandlerFunc(handler)}
-				go func() { done <- serve(ctx, nil, p, srv, srv.Serve) }()
+				l := limits{idle: maxIdleLimit, late: 24500 * time.Millisecond, interrupted: p.interrupted}
+				go func() { done <- serveWithLimits(ctx, nil, l, p, srv, srv.Serve) }()
 				c.setup(p)
 				begin := time.Now()
 				cancel()
@@ -123,5 +143,30 @@ func TestIdleLimit(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// By default the limit leaves half of StopTimeout. It is never longer than the
+// time after which net/http closes idle connections.
+func TestIdleLimitOfOptions(t *testing.T) {
+	for _, c := range []struct {
+		option, stop, idle, read, want time.Duration
+	}{
+		{stop: 30 * time.Second, want: 5 * time.Second},
+		{stop: -1, want: 5 * time.Second},
+		{stop: 3 * time.Second, want: 1500 * time.Millisecond},
+		{option: time.Minute, stop: 3 * time.Second, want: time.Minute},
+		{option: -1, stop: 3 * time.Second, want: 0},
+		{stop: 30 * time.Second, idle: time.Second, want: time.Second},
+		{stop: 30 * time.Second, idle: time.Minute, want: 5 * time.Second},
+		{option: time.Minute, stop: 30 * time.Second, idle: time.Second, want: time.Second},
+		{stop: 30 * time.Second, read: 2 * time.Second, want: 2 * time.Second},
+		{stop: 30 * time.Second, idle: 4 * time.Second, read: 2 * time.Second, want: 4 * time.Second},
+		{stop: 30 * time.Second, idle: -1, read: 2 * time.Second, want: 5 * time.Second},
+	} {
+		srv := &http.Server{IdleTimeout: c.idle, ReadTimeout: c.read}
+		if got := (Options{IdleLimit: c.option}).idleLimit(c.stop, srv); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
 	}
 }

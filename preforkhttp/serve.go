@@ -1,7 +1,6 @@
 package preforkhttp
 
 import (
-	"context"
 	"net"
 	"net/http"
 	"time"
@@ -9,8 +8,36 @@ import (
 	"github.com/prefork-go/prefork"
 )
 
-// idleLimit is how long connections must be idle before a drain closes them.
-const idleLimit = 5 * time.Second
+// maxIdleLimit is the largest default of Options.IdleLimit.
+const maxIdleLimit = 5 * time.Second
+
+// Options are the options of a drain. The zero Options are those of Serve and
+// ServeTLS.
+type Options struct {
+	// IdleLimit is how long all connections must be idle before a drain closes
+	// them. Until then, clients that send a request learn by "Connection: close"
+	// that they should use another connection. Zero means 5 seconds, or half of
+	// Config.StopTimeout if that is less. A negative value means not to wait.
+	//
+	// The limit is never longer than http.Server.IdleTimeout (or ReadTimeout, if
+	// that is zero), after which net/http closes idle connections anyway. An
+	// interrupt (Ctrl-C) reduces it to 100 ms. So does the last quarter of
+	// Config.StopTimeout, in which a worker should no longer wait.
+	IdleLimit time.Duration
+}
+
+// Serve is the function Serve with these options.
+func (o Options) Serve(w *prefork.Worker, ln net.Listener, srv *http.Server) error {
+	return o.serveWorker(w, ln, srv, srv.Serve)
+}
+
+// ServeTLS is the function ServeTLS with these options.
+func (o Options) ServeTLS(w *prefork.Worker, ln net.Listener, srv *http.Server,
+	certFile, keyFile string) error {
+	return o.serveWorker(w, ln, srv, func(ln net.Listener) error {
+		return srv.ServeTLS(ln, certFile, keyFile)
+	})
+}
 
 // Serve serves srv on ln until the Context of w ends. Then it drains the server,
 // as described in the package documentation, and returns nil. It must be called
@@ -34,7 +61,7 @@ const idleLimit = 5 * time.Second
 // its config must have "h2" in NextProtos, and so must srv.TLSConfig if that is
 // set.
 func Serve(w *prefork.Worker, ln net.Listener, srv *http.Server) error {
-	return serveWorker(w, ln, srv, srv.Serve)
+	return Options{}.Serve(w, ln, srv)
 }
 
 // ServeTLS is Serve over TLS, with the parameters of http.Server.ServeTLS: if
@@ -42,9 +69,7 @@ func Serve(w *prefork.Worker, ln net.Listener, srv *http.Server) error {
 // HTTP/2.
 func ServeTLS(w *prefork.Worker, ln net.Listener, srv *http.Server,
 	certFile, keyFile string) error {
-	return serveWorker(w, ln, srv, func(ln net.Listener) error {
-		return srv.ServeTLS(ln, certFile, keyFile)
-	})
+	return Options{}.ServeTLS(w, ln, srv, certFile, keyFile)
 }
 
 // activity lets a server pause as one of the worker's activities.
@@ -55,15 +80,42 @@ type activity struct {
 
 func (a activity) Checkpoint() bool { return a.own.Checkpoint() }
 
-func serveWorker(w *prefork.Worker, ln net.Listener, srv *http.Server,
+func (o Options) serveWorker(w *prefork.Worker, ln net.Listener, srv *http.Server,
 	accept func(net.Listener) error) error {
 	a := activity{w, w.Activity()}
 	defer a.own.End()
-	return serve(w.Context(), a, ln, srv, accept)
+	stop := w.StopTimeout()
+	l := limits{idle: o.idleLimit(stop, srv), late: max(0, stop-stop/4), interrupted: w.Interrupted()}
+	return serveWithLimits(w.Context(), a, l, ln, srv, accept)
 }
 
-// serve serves until ctx ends, with one of the methods of srv that serve.
-func serve(ctx context.Context, p pauser, ln net.Listener, srv *http.Server,
-	accept func(net.Listener) error) error {
-	return serveWithLimit(ctx, p, idleLimit, ln, srv, accept)
+// idleLimit returns the limit for idle connections. A negative stop means that
+// the worker has any time to stop.
+func (o Options) idleLimit(stop time.Duration, srv *http.Server) time.Duration {
+	limit := max(0, o.IdleLimit)
+	if o.IdleLimit == 0 {
+		limit = maxIdleLimit
+		if stop >= 0 {
+			limit = min(limit, stop/2)
+		}
+	}
+	timeout := srv.IdleTimeout
+	if timeout == 0 {
+		timeout = srv.ReadTimeout // as net/http does
+	}
+	if timeout > 0 {
+		limit = min(limit, timeout)
+	}
+	return limit
 }
+
+// limits are the times of a drain.
+type limits struct {
+	idle        time.Duration   // how long connections must be idle
+	late        time.Duration   // after this time idle is no longer than hurryLimit; 0 for never
+	interrupted <-chan struct{} // when this is closed, too
+}
+
+// hurryLimit is the limit for idle connections after an interrupt, or late in the
+// drain.
+const hurryLimit = 100 * time.Millisecond

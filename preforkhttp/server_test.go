@@ -47,10 +47,10 @@ type deadlineReporter struct {
 	deadlineListener
 }
 
-// serveNoPause is serveWithLimit without pauses.
+// serveNoPause is serveWithLimits without pauses.
 func serveNoPause(ctx context.Context, limit time.Duration, ln net.Listener,
 	srv *http.Server) error {
-	return serveWithLimit(ctx, nil, limit, ln, srv, srv.Serve)
+	return serveWithLimits(ctx, nil, limits{idle: limit}, ln, srv, srv.Serve)
 }
 
 // start serves on ln. A nil ln means a new TCP socket. A zero limit means one

@@ -23,7 +23,7 @@ const (
 )
 
 // version changes with the format of a Marker.
-const version = "3"
+const version = "4"
 
 // Marker describes the state that a worker or a successor inherits. In a successor, Slot is 0,
 // Generation and Ordinal are 1.
@@ -35,6 +35,7 @@ type Marker struct {
 	Ordinal    int
 	Stop       syscall.Signal // the stop signal
 	Orphan     time.Duration  // OrphanTimeout
+	StopTime   time.Duration  // StopTimeout; negative for never
 	Control    int            // descriptor of the socket to the manager
 	Passed     int            // descriptor of the data from Pass; 0 for none
 	Cell       int            // descriptor of the worker's status memory; 0 for none
@@ -95,6 +96,7 @@ func (m *Marker) fields() []field {
 		{"ord", &m.Ordinal, 1, math.MaxInt},
 		{"stop", &m.Stop, 1, 128},
 		{"orphan", &m.Orphan, 0, math.MaxInt64},
+		{"stoptime", &m.StopTime, math.MinInt64, math.MaxInt64},
 		{"ctl", &m.Control, firstFD, maxFD},
 		{"pass", &m.Passed, 0, maxFD},
 		{"cell", &m.Cell, 0, maxFD},

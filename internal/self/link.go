@@ -74,6 +74,9 @@ func (p *Process) handle(buf []byte, files []int, sockets Sockets) ([]byte, []in
 		unread = unread[n:]
 		switch msg := msg.(type) {
 		case wire.Stop:
+			if msg.Interrupt {
+				p.interrupt.Do(func() { close(p.Interrupted) })
+			}
 			p.cancel(p.errStopped())
 		case wire.Adopt:
 			if len(files) > 0 {

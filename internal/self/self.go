@@ -42,6 +42,9 @@ type Process struct {
 	contextUsed atomic.Bool // Context was called
 	promoted    chan string // the resources of a standby's slot
 
+	Interrupted chan struct{} // of a worker: closed when an interrupt stops the program
+	interrupt   sync.Once     // the close of Interrupted
+
 	confined sync.Once
 	cell     *scoreboard.Writer
 	cellErr  error
@@ -80,6 +83,7 @@ func Read() *Process {
 	case marker.Worker:
 		p.ctx, p.cancel = context.WithCancelCause(context.Background())
 		p.promoted = make(chan string, 1)
+		p.Interrupted = make(chan struct{})
 		p.Pause = pause.New(p.Marker.Pause, func(n int) { p.Send(wire.Paused{N: n}) })
 	case marker.Successor:
 		p.tookOver = make(chan struct{})

@@ -44,7 +44,7 @@ func socketpair(t *testing.T) (ours, theirs *os.File) {
 // socket.
 func newWorker(t *testing.T, slot int) (*Process, *os.File) {
 	t.Helper()
-	p := &Process{Role: marker.Worker, Marker: marker.Marker{Slot: slot, Stop: syscall.SIGTERM}, promoted: make(chan string, 1)}
+	p := &Process{Role: marker.Worker, Marker: marker.Marker{Slot: slot, Stop: syscall.SIGTERM}, promoted: make(chan string, 1), Interrupted: make(chan struct{})}
 	p.ctx, p.cancel = context.WithCancelCause(context.Background())
 	p.Pause = pause.New(0, func(n int) { p.Send(wire.Paused{N: n}) })
 	var manager *os.File
@@ -137,6 +137,21 @@ func TestHandleUnknown(t *testing.T) {
 	p.handle(wire.Append(buf, wire.Stop{}), nil, r)
 	if p.ctx.Err() == nil || !strings.Contains(context.Cause(p.ctx).Error(), "SIGTERM") {
 		t.Errorf("after Stop: %v", context.Cause(p.ctx))
+	}
+}
+
+// Only an interrupt closes Interrupted, also if it follows another stop.
+func TestInterrupted(t *testing.T) {
+	p, _ := newWorker(t, 0)
+	p.handle(wire.Append(nil, wire.Stop{}), nil, nil)
+	if p.ctx.Err() == nil || isClosed(p.Interrupted) {
+		t.Errorf("after Stop: stopped %t, interrupted %t", p.ctx.Err() != nil, isClosed(p.Interrupted))
+	}
+	for range 2 {
+		p.handle(wire.Append(nil, wire.Stop{Interrupt: true}), nil, nil)
+		if !isClosed(p.Interrupted) {
+			t.Error("not interrupted after an interrupt")
+		}
 	}
 }
 

@@ -53,8 +53,8 @@ type ListenerClosed struct{ Socket int }
 
 // Stop is sent to a worker together with the stop signal. A signal can be lost
 // if the program does not listen for it yet or listens for it elsewhere; a
-// message cannot.
-type Stop struct{}
+// message cannot. Interrupt means that a person waits for the program to exit.
+type Stop struct{ Interrupt bool }
 
 // Pause tells a worker to wait at its checkpoint until a Resume. N counts the
 // pauses, so that a late answer is not mistaken for the answer to the next one.
@@ -101,12 +101,17 @@ func (TakeOver) body() []byte         { return nil }
 func (ListenerClosed) kind() byte     { return 'C' }
 func (m ListenerClosed) body() []byte { return number(m.Socket) }
 func (Stop) kind() byte               { return 'S' }
-func (Stop) body() []byte             { return nil }
-func (Pause) kind() byte              { return 'H' }
-func (m Pause) body() []byte          { return number(m.N) }
-func (Resume) kind() byte             { return 'G' }
-func (Resume) body() []byte           { return nil }
-func (Promote) kind() byte            { return 'P' }
+func (m Stop) body() []byte {
+	if m.Interrupt {
+		return []byte{1}
+	}
+	return nil
+}
+func (Pause) kind() byte     { return 'H' }
+func (m Pause) body() []byte { return number(m.N) }
+func (Resume) kind() byte    { return 'G' }
+func (Resume) body() []byte  { return nil }
+func (Promote) kind() byte   { return 'P' }
 func (m Promote) body() []byte {
 	return append(number(m.Slot), m.Plan[:min(len(m.Plan), MaxPlan)]...)
 }
@@ -158,7 +163,9 @@ func Decode(buf []byte) (Message, int, error) {
 	}
 	least, most := 0, 0 // bytes of content
 	switch buf[0] {
-	case 'R', 'S', 'T', 'B', 'Q', 'K', 'G':
+	case 'R', 'T', 'B', 'Q', 'K', 'G':
+	case 'S':
+		most = 1
 	case 'F':
 		most = maxBody
 	case 'P':
@@ -193,7 +200,10 @@ func decode(kind byte, body []byte) (Message, error) {
 	case 'R':
 		return Ready{}, nil
 	case 'S':
-		return Stop{}, nil
+		if len(body) > 0 && body[0] != 1 {
+			return nil, fmt.Errorf("content %d, want 1", body[0])
+		}
+		return Stop{Interrupt: len(body) > 0}, nil
 	case 'T':
 		return TakeOver{}, nil
 	case 'B':

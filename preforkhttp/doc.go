@@ -18,9 +18,27 @@
 //     interrupt (Ctrl-C) the limit is 100 ms.
 //  4. It closes the idle connections and calls http.Server.Shutdown.
 //
+// Options.OnDrain and the functions of http.Server.RegisterOnShutdown run when the
+// drain begins.
+//
 // Serve never interrupts a request in flight, however long it takes. The manager
 // kills a worker that takes longer than Config.StopTimeout, which should exceed
 // the longest request.
+//
+// A response that does not end by itself, such as a stream of events or a long
+// poll, should end when the Context of the worker does:
+//
+//	for {
+//		select {
+//		case ev := <-events:
+//			fmt.Fprintf(rw, "data: %s\n\n", ev)
+//			rw.(http.Flusher).Flush()
+//		case <-w.Context().Done():
+//			return // the client connects again, to another worker
+//		case <-r.Context().Done():
+//			return
+//		}
+//	}
 //
 // http.Server.Shutdown alone loses requests: those that net/http has read and
 // not yet begun, and those that arrive while it closes their connection. So does

@@ -15,8 +15,9 @@ var errServerReused = errors.New("preforkhttp: Serve was called twice with one h
 	"use one Server for each listener, with the same Handler")
 
 // serveWithLimits serves until ctx ends, with one of the methods of srv that
-// serve, and drains the server. If p is nil there are no pauses.
-func serveWithLimits(ctx context.Context, p pauser, l limits, ln net.Listener,
+// serve, and drains the server. If p is nil there are no pauses. It calls begin,
+// unless that is nil, when the drain begins.
+func serveWithLimits(ctx context.Context, p pauser, l limits, begin func(), ln net.Listener,
 	srv *http.Server, accept func(net.Listener) error) error {
 	if _, ok := srv.Handler.(*drainer); ok {
 		return errServerReused
@@ -26,10 +27,12 @@ func serveWithLimits(ctx context.Context, p pauser, l limits, ln net.Listener,
 	// Shutdown, net/http discards every request that it reads.
 	queue := newQueueListener(ln)
 	d.limit.Store(int64(l.idle))
+	callHooks := onBegin(srv, begin)
 	served, drained := make(chan struct{}), make(chan struct{})
 	defer close(drained)
 	stop := context.AfterFunc(ctx, func() {
 		d.draining.Store(true)
+		callHooks()
 		queue.drain()
 		d.hurry(l, drained)
 	})

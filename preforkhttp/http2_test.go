@@ -280,7 +280,7 @@ func TestTLSQueuedConnectionsAreServed(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- serveWithLimits(ctx, nil, limits{idle: time.Minute}, g, srv, func(ln net.Listener) error {
+		done <- serveWithLimits(ctx, nil, limits{idle: time.Minute}, nil, g, srv, func(ln net.Listener) error {
 			return srv.ServeTLS(ln, "", "")
 		})
 	}()

@@ -131,7 +131,7 @@ func TestIdleLimit(t *testing.T) {
 				}
 				srv := &http.Server{Handler: http.HandlerFunc(handler)}
 				l := limits{idle: maxIdleLimit, late: 24500 * time.Millisecond, interrupted: p.interrupted}
-				go func() { done <- serveWithLimits(ctx, nil, l, p, srv, srv.Serve) }()
+				go func() { done <- serveWithLimits(ctx, nil, l, nil, p, srv, srv.Serve) }()
 				c.setup(p)
 				begin := time.Now()
 				cancel()

@@ -94,7 +94,9 @@ func startPausing(t *testing.T, ln net.Listener, srv *http.Server) (*server, *fa
 		pausing: make(chan struct{}), resumed: make(chan struct{}),
 	}
 	close(p.resumed)
-	go func() { s.done <- serveWithLimits(ctx, p, limits{idle: 50 * time.Millisecond}, ln, srv, srv.Serve) }()
+	go func() {
+		s.done <- serveWithLimits(ctx, p, limits{idle: 50 * time.Millisecond}, nil, ln, srv, srv.Serve)
+	}()
 	t.Cleanup(func() { cancel(); srv.Close() })
 	return s, p
 }

@@ -24,6 +24,14 @@ type Options struct {
 	// interrupt (Ctrl-C) reduces it to 100 ms. So does the last quarter of
 	// Config.StopTimeout, in which a worker should no longer wait.
 	IdleLimit time.Duration
+
+	// OnDrain is called when the drain begins, in its own goroutine. It should
+	// make long responses end, such as streams of events, and send a goodbye on
+	// hijacked connections, such as WebSocket. The drain does not wait for
+	// OnDrain, but for the responses. Nil means no call.
+	//
+	// A handler can also watch the Context of the worker by itself.
+	OnDrain func()
 }
 
 // Serve is the function Serve with these options.
@@ -48,6 +56,9 @@ func (o Options) ServeTLS(w *prefork.Worker, ln net.Listener, srv *http.Server,
 // srv.DisableGeneralOptionsHandler is set, Serve answers "OPTIONS *" in place of
 // net/http. A second call with the same Server returns an error: a program with two listeners must
 // use two Servers, which can share a Handler.
+//
+// Functions that srv.RegisterOnShutdown has added before Serve run when the drain
+// begins. Those that it adds later run after the drain.
 //
 // If the program itself calls srv.Shutdown or srv.Close, Serve returns nil as
 // soon as no connection is open; after Close that is when the handlers have
@@ -86,7 +97,7 @@ func (o Options) serveWorker(w *prefork.Worker, ln net.Listener, srv *http.Serve
 	defer a.own.End()
 	stop := w.StopTimeout()
 	l := limits{idle: o.idleLimit(stop, srv), late: max(0, stop-stop/4), interrupted: w.Interrupted()}
-	return serveWithLimits(w.Context(), a, l, ln, srv, accept)
+	return serveWithLimits(w.Context(), a, l, o.OnDrain, ln, srv, accept)
 }
 
 // idleLimit returns the limit for idle connections. A negative stop means that

@@ -50,7 +50,7 @@ type deadlineReporter struct {
 // serveNoPause is serveWithLimits without pauses.
 func serveNoPause(ctx context.Context, limit time.Duration, ln net.Listener,
 	srv *http.Server) error {
-	return serveWithLimits(ctx, nil, limits{idle: limit}, ln, srv, srv.Serve)
+	return serveWithLimits(ctx, nil, limits{idle: limit}, nil, ln, srv, srv.Serve)
 }
 
 // start serves on ln. A nil ln means a new TCP socket. A zero limit means one

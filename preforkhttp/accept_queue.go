@@ -122,5 +122,8 @@ func (l *queueListener) Accept() (net.Conn, error) {
 		}
 		nc, err = l.Listener.Accept()
 	}
-	return nc, err
+	if err != nil {
+		return nc, err
+	}
+	return track(nc), nil
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -19,7 +20,8 @@ type conns struct {
 	byConn  sync.Map // net.Conn: *connection
 	pending sync.Map // net.Conn: *connInfo, before the first state is reported
 
-	hijacked func(*connInfo) // called when a connection is hijacked
+	plainHTTP2 bool            // connections without TLS may be HTTP/2
+	hijacked   func(*connInfo) // called when a connection is hijacked
 
 	// Times are relative to epoch: reading the clock takes one call for a
 	// duration, two for a time of day.
@@ -28,20 +30,25 @@ type conns struct {
 }
 
 type connection struct {
-	nc   net.Conn
-	info *connInfo
+	nc       net.Conn
+	info     *connInfo
+	tracking *tracking // nil for a connection of another type
 
 	mu         sync.Mutex     // guards the fields below
 	state      http.ConnState // StateNew, StateActive or StateIdle
-	since      time.Duration  // the time of the last change of state
-	readClosed bool           // by closeIdle
+	since      time.Duration  // the time of the last change
+	readClosed bool           // by closeIdle, without tracking
+
+	begin uint32 // tracking.reads at the last change of state
+	reads uint32 // tracking.reads at the last change
 }
 
 // connInfo is shared by a connection and the requests on it.
 type connInfo struct {
-	hijacked atomic.Bool
-	http1    atomic.Bool     // a request was HTTP/1, on a connection that may be HTTP/2
-	program  context.Context // of BaseContext and ConnContext; a disconnect does not end it
+	hijacked   atomic.Bool
+	readClosed atomic.Bool     // as in connection
+	http1      atomic.Bool     // a request was HTTP/1, on a connection that may be HTTP/2
+	program    context.Context // of BaseContext and ConnContext; a disconnect does not end it
 }
 
 // connInfoKey is the key of the connInfo in the context of a request.
@@ -64,6 +71,10 @@ func newConns() *conns {
 // connContext is the ConnContext hook. net/http calls it before it reports
 // StateNew of the same connection.
 func (c *conns) connContext(ctx context.Context, nc net.Conn) context.Context {
+	if t := trackingOf(nc); t != nil {
+		_, isTLS := nc.(*tls.Conn)
+		t.plain = !isTLS
+	}
 	info := &connInfo{program: ctx}
 	c.pending.Store(nc, info)
 	return context.WithValue(ctx, connInfoKey{}, info)
@@ -103,7 +114,7 @@ func (c *conns) notify() {
 }
 
 func (c *conns) add(nc net.Conn) {
-	conn := &connection{nc: nc, since: time.Since(c.epoch)}
+	conn := &connection{nc: nc, tracking: trackingOf(nc), since: time.Since(c.epoch)}
 	if info, ok := c.pending.LoadAndDelete(nc); ok {
 		conn.info = info.(*connInfo)
 	}
@@ -112,8 +123,15 @@ func (c *conns) add(nc net.Conn) {
 
 func (conn *connection) setState(state http.ConnState, now time.Duration) {
 	conn.mu.Lock()
+	defer conn.mu.Unlock()
 	conn.state, conn.since = state, now
-	conn.mu.Unlock()
+	if t := conn.tracking; t != nil {
+		conn.begin = t.reads.Load()
+		conn.reads = conn.begin
+		if state == http.StateActive {
+			t.spare()
+		}
+	}
 }
 
 // each calls visit with each open connection, locked, until it returns false.
@@ -136,9 +154,10 @@ func (c *conns) closed() (closed bool, _ time.Duration) {
 	return closed, 0
 }
 
-// idle is a survey that reports whether no request is in flight and no
-// connection has changed its state for limit. If not, that may be so after retry
-// or after a change.
+// idle is a survey that reports whether no request is in flight and nothing has
+// happened on any connection for limit. If not, that may be so after retry or
+// after a change. A header that has begun to arrive has at least hurryLimit for
+// its next part.
 func (c *conns) idle(limit time.Duration) (idle bool, retry time.Duration) {
 	now := time.Since(c.epoch)
 	idle = true
@@ -146,6 +165,15 @@ func (c *conns) idle(limit time.Duration) (idle bool, retry time.Duration) {
 		if conn.state == http.StateActive {
 			idle, retry = false, limit // only a change helps; another survey does no harm
 			return false
+		}
+		limit := limit
+		if t := conn.tracking; t != nil && !conn.http2(c.plainHTTP2) {
+			if n := t.reads.Load(); n != conn.reads {
+				conn.reads, conn.since = n, now
+			}
+			if conn.reads != conn.begin {
+				limit = max(limit, hurryLimit)
+			}
 		}
 		if left := limit - (now - conn.since); left > 0 {
 			idle, retry = false, max(retry, left)
@@ -156,38 +184,42 @@ func (c *conns) idle(limit time.Duration) (idle bool, retry time.Duration) {
 }
 
 // closeIdle closes the connections without a request in flight, except those of
-// HTTP/2, which Shutdown closes without loss. It reports whether it has spared a
-// connection because a request has begun. plainHTTP2 means that connections
-// without TLS may be HTTP/2.
+// HTTP/2, which Shutdown closes without loss, and those on which a request has
+// begun to arrive. plainHTTP2 means that connections without TLS may be HTTP/2.
 //
-// It closes connections only for reading. The goroutine that reads then reads a
-// request that arrived in time, and answers it, or the end of the stream, and
-// closes the connection at once. A full close would lose each request that is in
-// the socket, or that was read and not begun: 1.9 % of the connections against
-// none, observed on loopback with clients as likely to send as not.
-//
-// On a Unix socket the peer notices: its next write fails with EPIPE, without a
-// byte sent. Systems other than Linux may discard the data in the socket, as a
-// full close does.
-func (c *conns) closeIdle(plainHTTP2 bool) (spared bool) {
+// A full close would lose each request that is in the socket, or that was read
+// and not begun: 1.9 % of the connections against none, observed on loopback with
+// clients as likely to send as not.
+func (c *conns) closeIdle(plainHTTP2 bool) {
 	c.each(func(conn *connection) bool {
 		switch {
-		case conn.http2(plainHTTP2):
-		case conn.state == http.StateActive:
-			spared = true
-		default:
+		case conn.http2(plainHTTP2), conn.state == http.StateActive:
+		case conn.tracking == nil:
 			conn.closeRead()
+		case conn.tracking.reads.Load() == conn.reads:
+			conn.tracking.expire(conn.reads, c.notify)
 		}
 		return true
 	})
-	return spared
 }
 
+// closeRead closes a connection without tracking, for reading. The goroutine that
+// reads then reads a request that arrived in time, and answers it, or the end of
+// the stream, and closes the connection at once. Systems other than Linux may
+// discard the data in the socket, as a full close does.
 func (conn *connection) closeRead() {
-	conn.readClosed = true
 	nc := conn.nc
 	if tc, ok := nc.(*tls.Conn); ok {
 		nc = tc.NetConn()
+	}
+	if sc, ok := nc.(syscall.Conn); ok {
+		if sys, err := sc.SyscallConn(); err == nil && queued(sys) {
+			return // a request arrives
+		}
+	}
+	conn.readClosed = true
+	if conn.info != nil {
+		conn.info.readClosed.Store(true)
 	}
 	if r, ok := nc.(interface{ CloseRead() error }); ok {
 		r.CloseRead()
@@ -210,12 +242,23 @@ func (conn *connection) http2(plainHTTP2 bool) bool {
 }
 
 // idleClosed is a survey that reports whether the connections that closeIdle
-// closed for reading are closed.
+// has closed are gone, or serve a request after all.
 func (c *conns) idleClosed() (closed bool, _ time.Duration) {
 	closed = true
 	c.each(func(conn *connection) bool {
-		closed = !conn.readClosed
+		t := conn.tracking
+		closed = !conn.readClosed && (t == nil || !t.expired.Load())
 		return closed
 	})
 	return closed, 0
+}
+
+// onlyHTTP2 reports whether all open connections are HTTP/2.
+func (c *conns) onlyHTTP2(plainHTTP2 bool) (only bool) {
+	only = true
+	c.each(func(conn *connection) bool {
+		only = conn.http2(plainHTTP2)
+		return only
+	})
+	return only
 }

@@ -9,48 +9,101 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"testing"
 	"time"
 )
 
-// A request that is in the socket is still read, and the end of the stream after
-// it.
-func TestCloseIdleKeepsReceivedData(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("this system may discard received data")
-	}
+// A connection is spared if a request has begun to arrive on it: in the socket, or
+// read by net/http. What follows is read too.
+func TestCloseIdleSparesArrivingRequest(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
-		ln := bind(t, network).listener(t)
-		defer ln.Close()
-		client, err := net.Dial(network, ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
+		for name, tracked := range map[string]bool{"tracked": true, "not tracked": false} {
+			for _, alreadyRead := range []bool{false, true} {
+				if alreadyRead && !tracked {
+					continue // cannot be seen
+				}
+				ln := bind(t, network).listener(t)
+				client, err := net.Dial(network, ln.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				nc, err := ln.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if tracked {
+					nc = track(nc)
+				}
+				c := newConns()
+				c.setState(nc, http.StateNew)
+				buf := make([]byte, 100)
+				io.WriteString(client, "POST ")
+				time.Sleep(10 * time.Millisecond) // loopback delivers at once
+				if alreadyRead {
+					nc.Read(buf)
+					io.WriteString(client, "/")
+				}
+				c.closeIdle(false)
+				nc.SetReadDeadline(time.Now().Add(long))
+				for _, want := range []string{"POST ", "body"} {
+					if alreadyRead && want == "POST " {
+						want = "/"
+					}
+					if n, err := nc.Read(buf); err != nil || string(buf[:n]) != want {
+						t.Errorf("%s %s: read %q, %v; want %q", network, name, buf[:n], err, want)
+					}
+					if want != "body" {
+						io.WriteString(client, "body")
+					}
+				}
+				if closed, _ := c.idleClosed(); !closed {
+					t.Errorf("%s %s: not idleClosed with all connections spared", network, name)
+				}
+				c.setState(nc, http.StateClosed)
+				if closed, _ := c.closed(); !closed {
+					t.Errorf("%s %s: not closed after the last connection", network, name)
+				}
+				nc.Close()
+				client.Close()
+				ln.Close()
+			}
 		}
-		defer client.Close()
-		nc, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer nc.Close()
-		c := newConns()
-		c.setState(nc, http.StateNew)
-		io.WriteString(client, "request")
-		time.Sleep(10 * time.Millisecond) // loopback delivers at once
-		c.closeIdle(false)
-		nc.SetReadDeadline(time.Now().Add(long))
-		if got, err := io.ReadAll(nc); err != nil || string(got) != "request" {
-			t.Errorf("%s: read %q, %v", network, got, err)
-		}
-		if closed, _ := c.idleClosed(); closed {
-			t.Errorf("%s: idleClosed before the connection is closed", network)
-		}
-		c.setState(nc, http.StateClosed)
-		if idleClosed, _ := c.idleClosed(); !idleClosed {
-			t.Errorf("%s: not idleClosed after the connection is closed", network)
-		}
-		if closed, _ := c.closed(); !closed {
-			t.Errorf("%s: not closed after the last connection", network)
+	}
+}
+
+// Without a request the goroutine that reads closes the connection. A deadline that
+// it sets meanwhile changes nothing.
+func TestCloseIdleEndsRead(t *testing.T) {
+	for _, network := range []string{"tcp", "unix"} {
+		for _, reading := range []bool{false, true} {
+			ln := bind(t, network).listener(t)
+			client, err := net.Dial(network, ln.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			nc, err := ln.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			nc = track(nc)
+			c := newConns()
+			c.connContext(t.Context(), nc)
+			c.setState(nc, http.StateNew)
+			if reading {
+				time.AfterFunc(20*time.Millisecond, func() { c.closeIdle(false) })
+			} else {
+				c.closeIdle(false)
+				nc.SetReadDeadline(time.Now().Add(long))
+			}
+			if n, err := nc.Read(make([]byte, 10)); n != 0 || err != io.EOF {
+				t.Errorf("%s: read %d bytes, %v; want EOF", network, n, err)
+			}
+			client.SetDeadline(time.Now().Add(long))
+			if _, err := client.Read(make([]byte, 10)); err != io.EOF {
+				t.Errorf("%s: the client read %v, want EOF", network, err)
+			}
+			client.Close()
+			ln.Close()
 		}
 	}
 }

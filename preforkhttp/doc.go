@@ -16,7 +16,8 @@
 //     half of Config.StopTimeout if that is less. The time before the drain
 //     counts, so a worker with long idle connections stops at once. After an
 //     interrupt (Ctrl-C) the limit is 100 ms.
-//  4. It closes the idle connections and calls http.Server.Shutdown.
+//  4. It closes the idle connections and calls http.Server.Shutdown. A connection
+//     on which part of a request has arrived is not idle.
 //
 // Options.OnDrain and the functions of http.Server.RegisterOnShutdown run when the
 // drain begins.
@@ -71,5 +72,11 @@
 //     in flight when the drain begins.
 //   - If a listener is wrapped, by tls.NewListener or another package, Serve
 //     closes it without accepting the connections in its queue. They are reset if
-//     no other worker accepts them. ServeTLS does not have this limit.
+//     no other worker accepts them. If the listener returns connections of
+//     another type than net does, such as *tls.Conn, a request that begins to
+//     arrive when the idle limit is reached may be refused, with status 503 and
+//     without calling the handler. ServeTLS has neither limit.
+//   - A hijacked connection embeds *net.TCPConn or *net.UnixConn. It has their
+//     methods, and is not of their type. ConnContext and ConnState get the
+//     connection itself.
 package preforkhttp

@@ -1,8 +1,10 @@
 package preforkhttp
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -60,9 +62,8 @@ type drainer struct {
 	conns      *conns
 	barrier    barrier
 
-	limit     atomic.Int64 // for idle connections, a time.Duration
-	draining  atomic.Bool  // responses have "Connection: close"
-	closeIdle atomic.Bool  // idle connections are being closed
+	limit    atomic.Int64 // for idle connections, a time.Duration
+	draining atomic.Bool  // responses have "Connection: close"
 }
 
 // hook installs a drainer as Handler, ConnContext and ConnState of the server.
@@ -70,6 +71,7 @@ func hook(srv *http.Server) *drainer {
 	d := &drainer{srv: srv, handler: srv.Handler, conns: newConns(), barrier: newBarrier()}
 	d.conns.hijacked = d.barrier.hijacked
 	d.plainHTTP2 = srv.Protocols != nil && srv.Protocols.UnencryptedHTTP2()
+	d.conns.plainHTTP2 = d.plainHTTP2
 	if d.handler == nil {
 		d.handler = http.DefaultServeMux
 	}
@@ -80,14 +82,14 @@ func hook(srv *http.Server) *drainer {
 	connContext := srv.ConnContext
 	srv.ConnContext = func(ctx context.Context, nc net.Conn) context.Context {
 		if connContext != nil {
-			ctx = connContext(ctx, nc)
+			ctx = connContext(ctx, untracked(nc))
 		}
 		return d.conns.connContext(ctx, nc)
 	}
 	connState := srv.ConnState
 	srv.ConnState = func(nc net.Conn, state http.ConnState) {
 		if connState != nil {
-			connState(nc, state) // first: before Serve returns, the program has seen all states
+			connState(untracked(nc), state) // first: before Serve returns, the program has seen all states
 		}
 		d.conns.setState(nc, state)
 	}
@@ -121,11 +123,12 @@ func (d *drainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer d.barrier.leave(r)
-	// On a connection that is closed for reading, net/http reads the end of the
-	// stream after the request, takes it for a disconnect of the client, and
-	// cancels the context of a request that must be answered.
-	if d.closeIdle.Load() && r.ProtoMajor == 1 {
-		r = r.WithContext(context.WithoutCancel(r.Context()))
+	if info := infoOf(r); info != nil && info.readClosed.Load() && r.ProtoMajor == 1 {
+		complete := false
+		if r, complete = detach(r); !complete {
+			refuse(w, r)
+			return
+		}
 	}
 	switch {
 	case !d.draining.Load():
@@ -140,9 +143,29 @@ func (d *drainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// refuse answers a request whose client seems to have disconnected. A client
-// that has closed only its side of the connection looks the same and reads the
-// response.
+// maxDetached is the size of a body up to which detach reads it.
+const maxDetached = 8 << 20
+
+// detach returns a request with its body read. Its connection is closed for
+// reading, so more of the body cannot arrive, and an incomplete one must not reach
+// a handler. net/http also reads the end of the stream there, takes it for a
+// disconnect of the client, and cancels the context of a request that must be
+// answered.
+func detach(r *http.Request) (_ *http.Request, complete bool) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxDetached+1))
+	if err != nil || len(body) > maxDetached {
+		return r, false
+	}
+	r = r.WithContext(context.WithoutCancel(r.Context()))
+	if r.Body != http.NoBody {
+		r.Body = io.NopCloser(bytes.NewReader(body))
+	}
+	return r, true
+}
+
+// refuse answers a request that is not begun: its client seems to have
+// disconnected, or its body is incomplete. A client that has closed only its side
+// of the connection looks the same and reads the response.
 func refuse(w http.ResponseWriter, r *http.Request) {
 	if r.ProtoMajor == 1 { // over HTTP/2 it would end the connection for all requests
 		w.Header().Set("Connection", "close")
@@ -170,13 +193,11 @@ func (d *drainer) hurry(l limits, drained <-chan struct{}) {
 // has returned, so there are no new connections.
 func (d *drainer) drain() error {
 	d.draining.Store(true) // the AfterFunc may not have run yet
-	// A connection that becomes active between the survey and the close is
-	// spared, and the drain continues: after Shutdown, net/http would discard its
-	// request.
-	for spared := true; spared; {
+	// A connection on which a request begins meanwhile is spared, and the drain
+	// continues: after Shutdown, net/http would discard its request.
+	for again := true; again; again = !d.conns.onlyHTTP2(d.plainHTTP2) {
 		d.await(func() (bool, time.Duration) { return d.conns.idle(time.Duration(d.limit.Load())) })
-		d.closeIdle.Store(true)
-		spared = d.conns.closeIdle(d.plainHTTP2)
+		d.conns.closeIdle(d.plainHTTP2)
 		d.await(d.conns.idleClosed)
 	}
 	// Only HTTP/2 connections are left. Shutdown sends them GOAWAY, by which that

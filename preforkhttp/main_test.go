@@ -3,6 +3,7 @@
 package preforkhttp
 
 import (
+	"flag"
 	"fmt"
 	"net/http"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"time"
 )
+
+var longRun = flag.Bool("long", false, "run the number of repetitions that the documents state, not a tenth")
 
 // TestMain fails if a test has leaked a server or a connection.
 func TestMain(m *testing.M) {

@@ -94,9 +94,9 @@ func (d *drainer) admit(w http.ResponseWriter, r *http.Request) (admitted, waite
 	if admitted {
 		return true, waited
 	}
-	// The context also ends with the context of the program, or after closeIdle.
-	// The client is still there then.
-	if info := infoOf(r); d.closeIdle.Load() || info != nil && info.program.Err() != nil {
+	// The context also ends with the context of the program, or after closeRead. The
+	// client is still there then.
+	if info := infoOf(r); info != nil && (info.readClosed.Load() || info.program.Err() != nil) {
 		d.barrier.enter(context.Background(), func() {})
 		return true, true
 	}

@@ -1,8 +1,10 @@
 package preforkhttp
 
 import (
+	"errors"
 	"net"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/prefork-go/prefork"
@@ -36,7 +38,7 @@ type Options struct {
 
 // Serve is the function Serve with these options.
 func (o Options) Serve(w *prefork.Worker, ln net.Listener, srv *http.Server) error {
-	return o.serveWorker(w, ln, srv, srv.Serve)
+	return o.serveWorker(w, ln, srv, func(ln net.Listener) error { return srv.Serve(ln) })
 }
 
 // ServeTLS is the function ServeTLS with these options.
@@ -64,6 +66,8 @@ func (o Options) ServeTLS(w *prefork.Worker, ln net.Listener, srv *http.Server,
 // soon as no connection is open; after Close that is when the handlers have
 // returned. It does not return earlier, because that usually ends the process
 // while Shutdown is still waiting for requests.
+//
+// A nil argument is an error that describes what to do.
 //
 // If serving ends for another reason, for example because the program closed the
 // listener, Serve returns the error at once and does not shut down anything.
@@ -93,11 +97,37 @@ func (a activity) Checkpoint() bool { return a.own.Checkpoint() }
 
 func (o Options) serveWorker(w *prefork.Worker, ln net.Listener, srv *http.Server,
 	accept func(net.Listener) error) error {
+	if err := checkArguments(w, ln, srv); err != nil {
+		return err
+	}
 	a := activity{w, w.Activity()}
 	defer a.own.End()
 	stop := w.StopTimeout()
 	l := limits{idle: o.idleLimit(stop, srv), late: max(0, stop-stop/4), interrupted: w.Interrupted()}
 	return serveWithLimits(w.Context(), a, l, o.OnDrain, ln, srv, accept)
+}
+
+var (
+	errNoWorker = errors.New("preforkhttp: Serve without a Worker: call it in the function of Run " +
+		"or StartFunc, with the Worker that this is given, or with Manager.Worker after Start has returned false")
+	errNoListener = errors.New("preforkhttp: Serve without a listener: every worker runs main again and must " +
+		"call Listen too, so call it before Run or Start and not only if !prefork.IsWorker(), and check its error")
+	errNoServer = errors.New("preforkhttp: Serve without a Server: use &http.Server{}")
+)
+
+// checkArguments returns an error for a nil argument. A *net.TCPListener that is
+// nil is not a nil net.Listener.
+func checkArguments(w *prefork.Worker, ln net.Listener, srv *http.Server) error {
+	v := reflect.ValueOf(ln)
+	switch {
+	case w == nil:
+		return errNoWorker
+	case ln == nil, v.Kind() == reflect.Pointer && v.IsNil():
+		return errNoListener
+	case srv == nil:
+		return errNoServer
+	}
+	return nil
 }
 
 // idleLimit returns the limit for idle connections. A negative stop means that

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/prefork-go/prefork"
 )
 
 // long is a timeout that only a failing test reaches.
@@ -171,3 +173,29 @@ func (c *client) ended() {
 var hello = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, "hello")
 })
+
+// Serve returns an error for a nil argument, such as the listener of a program that
+// calls Listen only in the manager.
+func TestNilArguments(t *testing.T) {
+	w, srv, ln := new(prefork.Worker), &http.Server{}, bind(t, "tcp").listener(t)
+	defer ln.Close()
+	var tcp *net.TCPListener
+	for _, c := range []struct {
+		w    *prefork.Worker
+		ln   net.Listener
+		srv  *http.Server
+		want error
+	}{
+		{nil, ln, srv, errNoWorker},
+		{w, nil, srv, errNoListener},
+		{w, tcp, srv, errNoListener},
+		{w, ln, nil, errNoServer},
+	} {
+		if err := Serve(c.w, c.ln, c.srv); err != c.want {
+			t.Errorf("Serve: %v, want %v", err, c.want)
+		}
+		if err := ServeTLS(c.w, c.ln, c.srv, "", ""); err != c.want {
+			t.Errorf("ServeTLS: %v, want %v", err, c.want)
+		}
+	}
+}

@@ -19,6 +19,12 @@ import (
 // If none fits, the error wraps ErrNotInherited and lists the sockets: such a
 // program must not bind its own.
 //
+// To set options of the socket, a program should use SyscallConn of the listener.
+// File and Fd make the socket blocking, also for all other workers. The library
+// undoes that at Start, in preforkhttp.Serve, and when a worker stops; on other
+// systems than Linux a worker that waits in Accept may stay there until it is
+// killed.
+//
 // In the manager the listener should not be used to accept; with a Command that
 // would block a thread. Closing it takes nothing from the workers. The file of a
 // unix socket that the Manager bound is removed when Run returns, and when

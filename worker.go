@@ -158,6 +158,7 @@ func (s *workerSide) start(_ string, work func(*Worker) error) (manager bool) {
 	}
 	marker.HideDepth()
 	process.AwaitSlot()
+	inherited.Unblock() // the program may have called File and Fd of a listener
 	w := &Worker{passed: sync.OnceValue(readPassed)}
 	s.w.Store(w) // not earlier: a standby has no slot before
 	if !s.cfg.Readiness.Explicit {

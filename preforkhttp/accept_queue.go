@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/prefork-go/prefork/internal/fd"
 )
 
 // acceptQueueLimit is how long a stopping worker accepts connections from the
@@ -50,6 +52,14 @@ func newQueueListener(ln net.Listener) *queueListener {
 		}
 	}
 	return l
+}
+
+// unblock undoes the effect of File and Fd, by which programs set options of a
+// listener: they make its socket blocking, also for all other workers.
+func (l *queueListener) unblock() {
+	if l.conn != nil {
+		l.conn.Control(func(descriptor uintptr) { fd.SetBlocking(int(descriptor), false) })
+	}
 }
 
 // drain makes Accept return the connections in the queue, and then

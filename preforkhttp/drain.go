@@ -28,6 +28,7 @@ func serveWithLimits(ctx context.Context, p pauser, l limits, begin func(), ln n
 	// Only closing the listener ends srv.Serve without changing srv: after
 	// Shutdown, net/http discards every request that it reads.
 	queue := newQueueListener(ln)
+	queue.unblock()
 	d.limit.Store(int64(l.idle))
 	callHooks := onBegin(srv, begin)
 	served, drained := make(chan struct{}), make(chan struct{})

@@ -19,11 +19,13 @@ import (
 type Sockets interface {
 	Adopt(group, slot, fd int, standby bool)
 	Drop(group, slot int)
+	Unblock() (open bool)
 }
 
 // Follow starts to follow the manager of a worker, or the predecessor of a
 // successor. It is called once, right after Read.
 func (p *Process) Follow(sockets Sockets) {
+	p.sockets = sockets
 	switch p.Role {
 	case marker.Worker:
 		go p.followManager(sockets)
@@ -52,7 +54,7 @@ func (p *Process) followManager(sockets Sockets) {
 		buf, files = p.handle(buf[:len(buf)+n], append(files, came...), sockets)
 	}
 	if p.contextUsed.Load() {
-		p.cancel(errManagerGone)
+		p.stop(errManagerGone)
 		time.Sleep(p.Marker.Orphan)
 	}
 	syscall.Exit(1)
@@ -77,7 +79,7 @@ func (p *Process) handle(buf []byte, files []int, sockets Sockets) ([]byte, []in
 			if msg.Interrupt {
 				p.interrupt.Do(func() { close(p.Interrupted) })
 			}
-			p.cancel(p.errStopped())
+			p.stop(p.errStopped())
 		case wire.Adopt:
 			if len(files) > 0 {
 				// A standby is sent its own sockets, and no others.
@@ -96,6 +98,36 @@ func (p *Process) handle(buf []byte, files []int, sockets Sockets) ([]byte, []in
 	}
 }
 
+// stop ends the Context. First it makes sure that the program can end an Accept.
+func (p *Process) stop(cause error) {
+	p.unblock.Do(func() {
+		if p.sockets != nil && p.sockets.Unblock() {
+			fd.WakeThreads()
+			go p.keepUnblocked()
+		}
+	})
+	p.cancel(cause)
+}
+
+// The first and the longest pause between two calls of Unblock.
+const (
+	unblockPause    = 10 * time.Millisecond
+	maxUnblockPause = time.Second
+)
+
+// keepUnblocked runs while this worker stops and has sockets that others share:
+// another worker that starts may make them blocking again.
+func (p *Process) keepUnblocked() {
+	for pause := unblockPause; ; pause = min(2*pause, maxUnblockPause) {
+		time.Sleep(pause)
+		open := p.sockets.Unblock()
+		fd.WakeThreads() // also if the program has closed its listener: Close waits for the Accept
+		if !open {
+			return
+		}
+	}
+}
+
 // errStopped is the cause of a Context that ended by the stop signal.
 func (p *Process) errStopped() error {
 	return fmt.Errorf("prefork: stopped by %s", sig.Name(p.Marker.Stop))
@@ -110,7 +142,7 @@ func (p *Process) Context() context.Context {
 		signal.Notify(c, p.Marker.Stop)
 		go func() {
 			<-c
-			p.cancel(p.errStopped())
+			p.stop(p.errStopped())
 		}()
 	})
 	return p.ctx

@@ -33,6 +33,9 @@ type Process struct {
 	Dir    string        // the working directory before main; "" if it is not known
 	Notify []string      // the variables of systemd for notifications, as they were before main
 
+	sockets Sockets   // of a worker; nil before Follow
+	unblock sync.Once // the first Unblock of a worker that stops
+
 	control *os.File // the socket to the manager, of a worker and of a successor
 	Pause   *pause.State
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/prefork-go/prefork/internal/activation"
 	"github.com/prefork-go/prefork/internal/marker"
@@ -23,7 +24,8 @@ type Inherited struct {
 	mu      sync.Mutex
 	sockets []marker.Socket // FD is -1 once a call has taken the socket
 	own     map[int]*ownSocket
-	closed  func(group int) // reports that the worker has closed its listener
+	shared  []syscall.RawConn // the sockets of a worker that others share
+	closed  func(group int)   // reports that the worker has closed its listener
 
 	activationRead bool
 	activated      bool // the process was started with sockets

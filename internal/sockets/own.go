@@ -44,7 +44,10 @@ func takeShared[T closer](in *Inherited, network, address string, kind int, wrap
 	if err != nil {
 		return s, err
 	}
-	return wrapFD(got.FD, network+" "+address, wrap)
+	if s, err = wrapFD(got.FD, network+" "+address, wrap); err == nil {
+		in.remember(s)
+	}
+	return s, err
 }
 
 // listenOwn makes the listener on a worker's own socket in the given group. A

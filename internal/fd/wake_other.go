@@ -1,0 +1,6 @@
+//go:build !linux
+
+package fd
+
+// WakeThreads is a no-op.
+func WakeThreads() {}

@@ -1,0 +1,34 @@
+package sockets
+
+import (
+	"syscall"
+
+	"github.com/prefork-go/prefork/internal/fd"
+)
+
+// remember keeps the shared socket of s for Unblock.
+func (in *Inherited) remember(s any) {
+	c, ok := s.(syscall.Conn)
+	if !ok {
+		return
+	}
+	if conn, err := c.SyscallConn(); err == nil {
+		in.mu.Lock()
+		in.shared = append(in.shared, conn)
+		in.mu.Unlock()
+	}
+}
+
+// Unblock makes the shared sockets that the program has not closed non-blocking
+// again, and reports whether there are any. The mode belongs to the socket, not
+// to a process: File and Fd of a listener in one worker change it for all. Then
+// neither a deadline nor Close ends an Accept.
+func (in *Inherited) Unblock() (open bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, conn := range in.shared {
+		err := conn.Control(func(descriptor uintptr) { fd.SetBlocking(int(descriptor), false) })
+		open = open || err == nil
+	}
+	return open
+}

@@ -10,6 +10,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -184,4 +185,24 @@ func TestHTTP10KeepAliveClosesInDrain(t *testing.T) {
 		c.nc.Close()
 	}
 	s.drained()
+}
+
+// Requests that are pipelined behind the one whose response closes the connection
+// are not begun.
+func TestPipelinedInDrain(t *testing.T) {
+	var handled atomic.Int32
+	s := start(t, nil, 0, &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { handled.Add(1) })})
+	c := s.dial()
+	c.get(false)
+	s.cancel()
+	<-s.closed
+	io.WriteString(c.nc, strings.Repeat("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 3))
+	if resp, _ := c.receive(); !resp.Close {
+		t.Error("no Connection: close")
+	}
+	c.ended()
+	s.drained()
+	if handled.Load() != 2 {
+		t.Errorf("%d requests handled, want 2", handled.Load())
+	}
 }

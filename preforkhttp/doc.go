@@ -68,6 +68,13 @@
 //     handler of golang.org/x/net hijacks every connection of HTTP/2, so Serve
 //     does not wait for requests on it. A server of HTTP/2 without TLS should
 //     instead call SetUnencryptedHTTP2 of http.Server.Protocols.
+//   - Requests that a client has pipelined behind the one whose response closes
+//     the connection are not begun.
+//   - HTTP/2 requests that arrive after GOAWAY are not begun. Clients send them
+//     again, except those with a body that they cannot repeat. net/http sends the
+//     number of the last request with GOAWAY. It does not announce GOAWAY first,
+//     and Serve cannot: net/http owns the connection. To lose none, a client of
+//     Go should set Request.GetBody.
 //   - A BaseContext made from the Context of the worker would cancel all requests
 //     in flight when the drain begins.
 //   - If a listener is wrapped, by tls.NewListener or another package, Serve

@@ -72,7 +72,7 @@ func TestCloseIdleSparesArrivingRequest(t *testing.T) {
 }
 
 // Without a request the goroutine that reads closes the connection. A deadline that
-// it sets meanwhile changes nothing.
+// it sets afterwards changes nothing.
 func TestCloseIdleEndsRead(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		for _, reading := range []bool{false, true} {

@@ -90,7 +90,8 @@ func hook(srv *http.Server) *drainer {
 	connState := srv.ConnState
 	srv.ConnState = func(nc net.Conn, state http.ConnState) {
 		if connState != nil {
-			connState(untracked(nc), state) // first: before Serve returns, the program has seen all states
+			// First: before Serve returns, the program has seen all states.
+			connState(untracked(nc), state)
 		}
 		d.conns.setState(nc, state)
 	}
@@ -194,7 +195,7 @@ func (d *drainer) hurry(l limits, drained <-chan struct{}) {
 // has returned, so there are no new connections.
 func (d *drainer) drain() error {
 	d.draining.Store(true) // the AfterFunc may not have run yet
-	// A connection on which a request begins meanwhile is spared, and the drain
+	// A connection on which a request begins then is spared, and the drain
 	// continues: after Shutdown, net/http would discard its request.
 	for again := true; again; again = !d.conns.onlyHTTP2(d.plainHTTP2) {
 		d.await(func() (bool, time.Duration) { return d.conns.idle(time.Duration(d.limit.Load())) })

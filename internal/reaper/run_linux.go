@@ -193,7 +193,7 @@ func (r *reaper) readMessages() bool {
 		case err == unix.EINTR:
 		case err != nil:
 			return err == unix.EAGAIN
-		case n == 0:
+		case n == 0 && r.ended():
 			return false
 		default:
 			if m, err := parseMessage(string(buf[:n])); err == nil {
@@ -201,6 +201,22 @@ func (r *reaper) readMessages() bool {
 			}
 		}
 	}
+}
+
+// ended reports whether no message can follow on the socket. A read returns 0 at
+// its end, and also for an empty packet, which any holder of the other end can
+// send. Packets may be queued behind that one, also after the other end is
+// closed.
+func (r *reaper) ended() bool {
+	fds := []unix.PollFd{{Fd: int32(r.sock), Events: unix.POLLRDHUP}}
+	switch n, err := unix.Poll(fds, 0); {
+	case err == nil && n == 0, err == unix.EINTR:
+		return false // the next read decides
+	case err != nil:
+		return true
+	}
+	queued, err := unix.IoctlGetInt(r.sock, unix.TIOCINQ)
+	return err != nil || queued == 0
 }
 
 // open returns a pidfd for a manager that is not a child of the reaper. By the

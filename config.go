@@ -264,8 +264,12 @@ type Readiness struct {
 // should have.
 type Resources struct {
 	// GOMAXPROCS is the number of threads of a worker that run Go code at a time.
-	// 0 leaves it to the runtime, which counts the worker's CPUs. It is set in the
-	// worker's environment, which the worker's own children inherit.
+	// 0 means the CPUs that the workers may use divided by MaxWorkers at the time
+	// of the spawn, rounded up, and at most CPUsPerWorker; the variable GOMAXPROCS
+	// in the environment of the manager, or in Spawn.Env, takes precedence. -1
+	// leaves it alone: the runtime of each worker counts all CPUs. It is set in the
+	// worker's environment, which the worker's own children inherit. A Command gets
+	// a positive value only.
 	GOMAXPROCS int
 
 	// GOMEMLIMIT is the number of bytes below which the Go runtime of a worker

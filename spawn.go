@@ -203,7 +203,7 @@ func isShortage(err error) bool {
 // startWorker starts the process of a worker. The cell is nil for a Command.
 func (l *loop) startWorker(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, err error) {
 	plan := launch.Plan{
-		Exe: l.exe, Args: process.Args, Env: append(l.resources.Env(), sp.Env...), Files: sp.Files, Started: process.Started(),
+		Exe: l.exe, Args: process.Args, Env: append(l.resources.Env(l.pool.Max()), sp.Env...), Files: sp.Files, Started: process.Started(),
 		Attr: l.resources.Attr(sp.Attr, l.cfg.Command != nil), Depth: l.depth + 1,
 		Group: l.cfg.StopGroup, SameGroup: l.cfg.SameGroup,
 	}

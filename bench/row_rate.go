@@ -85,6 +85,7 @@ func ratedServers(r *run, web string, apart bool, path string, fast bool) (all [
 		add(peer, "GOMAXPROCS=1 in workers, its default", "", "fasthttp", flag)
 		all[len(all)-1].spec.env = []string{"GOMAXPROCS=" + n} // its number of workers
 		add("prefork, "+socket, "default GOMAXPROCS", peer, "prefork", "-workers", n, flag)
+		add("prefork, "+socket+", GOMAXPROCS left alone", "Resources.GOMAXPROCS -1", peer, "prefork", "-workers", n, "-gomaxprocs", "-1", flag)
 		add("prefork, "+socket+", GOMAXPROCS=1", "Resources.GOMAXPROCS 1", peer, "prefork", "-workers", n, "-gomaxprocs", "1", flag)
 	}
 	return all

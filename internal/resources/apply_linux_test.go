@@ -53,7 +53,7 @@ func TestAffinity(t *testing.T) {
 	applied(t, s.Plan(-1)).want("Cpus_allowed_list", strings.ReplaceAll(ranges(cpus), ".", ","))
 	t.Run("with GOMAXPROCS", func(t *testing.T) {
 		s := settings(t, Config{CPUsPerWorker: 1, GOMAXPROCS: 3, GOMEMLIMIT: 1 << 30})
-		p := start(t, self(t), nil, s.Env(), "apply", s.Plan(0))
+		p := start(t, self(t), nil, s.Env(1), "apply", s.Plan(0))
 		if line := p.NextLine(); !strings.HasPrefix(line, "applied gomaxprocs=3 ") {
 			t.Errorf("%s", line)
 		}
@@ -375,7 +375,7 @@ func TestCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/bin/sh", "-c", "id -u; id -g; id -G; pwd; echo $GOMAXPROCS")
-	cmd.Env, cmd.Dir, cmd.SysProcAttr = append(os.Environ(), s.Env()...), "/", s.Attr(nil, true)
+	cmd.Env, cmd.Dir, cmd.SysProcAttr = append(os.Environ(), s.Env(1)...), "/", s.Attr(nil, true)
 	out, err := cmd.CombinedOutput()
 	if want := "65534\n65534\n65534 7\n/\n2\n"; err != nil || string(out) != want {
 		t.Errorf("%q, %v; want %q", out, err, want)

@@ -21,7 +21,7 @@ func TestCheck(t *testing.T) {
 		c           Config
 		field, want string
 	}{
-		{Config{GOMAXPROCS: -1}, "GOMAXPROCS", "negative"},
+		{Config{GOMAXPROCS: -2}, "GOMAXPROCS", "negative"},
 		{Config{GOMEMLIMIT: -1}, "GOMEMLIMIT", "negative"},
 		{Config{CPUsPerWorker: -1}, "CPUsPerWorker", "negative"},
 		{Config{CPUsPerWorker: 2000}, "CPUsPerWorker", "more than the number of CPUs"},
@@ -74,12 +74,13 @@ func TestCheckDuplicateCPU(t *testing.T) {
 	}
 }
 
-// TestCheckZeroConfig checks that the zero Config changes nothing.
+// TestCheckZeroConfig checks that the zero Config changes nothing but GOMAXPROCS
+// of workers.
 func TestCheckZeroConfig(t *testing.T) {
 	for _, command := range []bool{false, true} {
 		s, err := Check(Config{}, command)
-		if err != nil || len(s.Env()) > 0 || s.Plan(0) != "" {
-			t.Fatalf("%v, %q, %v", s.Env(), s.Plan(0), err)
+		if err != nil || command && len(s.Env(1)) > 0 || s.Plan(0) != "" {
+			t.Fatalf("%v, %q, %v", s.Env(1), s.Plan(0), err)
 		}
 		if attr := s.Attr(nil, command); attr.UseCgroupFD || attr.Credential != nil || attr.Chroot != "" {
 			t.Errorf("%+v", attr)

@@ -28,6 +28,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -77,6 +78,7 @@ func fieldError(field, format string, args ...any) error {
 // use until Close.
 type Settings struct {
 	env    []string
+	procs  int   // GOMAXPROCS of a sole worker; 0 if the workers' is not shared out
 	cpus   []int // nil means the CPUs of the manager
 	per    int   // CPUs for each worker; zero means all
 	plan   plan  // without cpus, which Plan adds for a slot
@@ -100,11 +102,11 @@ func Check(c Config, command bool) (*Settings, error) {
 		}
 	}
 	s := &Settings{per: c.CPUsPerWorker, plan: plan{nice: c.Nice, noNewPrivs: c.NoNewPrivs}}
-	if c.GOMAXPROCS < 0 {
-		return nil, fieldError("GOMAXPROCS", "%d is negative; 0 leaves it to the runtime", c.GOMAXPROCS)
+	if c.GOMAXPROCS < -1 {
+		return nil, fieldError("GOMAXPROCS", "%d is negative; 0 means a share of the CPUs, -1 leaves it alone", c.GOMAXPROCS)
 	}
 	if c.GOMAXPROCS > 0 {
-		s.env = append(s.env, "GOMAXPROCS="+strconv.Itoa(c.GOMAXPROCS))
+		s.env = append(s.env, procsEnv+"="+strconv.Itoa(c.GOMAXPROCS))
 	}
 	if c.GOMEMLIMIT < 0 {
 		return nil, fieldError("GOMEMLIMIT", "%d is negative; 0 means no limit", c.GOMEMLIMIT)
@@ -115,6 +117,12 @@ func Check(c Config, command bool) (*Settings, error) {
 	for _, check := range []func(*Settings, Config) error{checkCPUs, checkNice, checkRlimits, checkUser, checkChroot, checkNoNewPrivs, checkCgroup} {
 		if err := check(s, c); err != nil {
 			return nil, err
+		}
+	}
+	if c.GOMAXPROCS == 0 && !command {
+		s.procs = runtime.GOMAXPROCS(0) // it knows the CPU limit of a container
+		if s.cpus != nil {
+			s.procs = min(s.procs, len(s.cpus))
 		}
 	}
 	return s, nil
@@ -138,9 +146,30 @@ func checkCommand(c Config) error {
 	return nil
 }
 
-// Env returns the environment variables of the workers, in addition to their
-// plan.
-func (s *Settings) Env() []string { return slices.Clone(s.env) }
+// Env returns the environment variables of a worker, one of this many, in
+// addition to its plan. By default GOMAXPROCS is the worker's share of the CPUs,
+// unless the environment has a value: each thread that runs Go code takes part
+// in garbage collection, and beyond the number of CPUs they only contend.
+func (s *Settings) Env(workers int) []string {
+	env := slices.Clone(s.env)
+	if s.procs > 0 && os.Getenv(procsEnv) == "" {
+		env = append(env, procsEnv+"="+strconv.Itoa(s.share(workers)))
+	}
+	return env
+}
+
+const procsEnv = "GOMAXPROCS"
+
+// share returns the CPUs divided by the number of workers, rounded up, and at
+// most those on which one worker may run.
+func (s *Settings) share(workers int) int {
+	workers = min(max(workers, 1), s.procs)
+	n := (s.procs + workers - 1) / workers
+	if s.per > 0 {
+		n = min(n, s.per)
+	}
+	return n
+}
 
 // Plan returns the plan of a slot, for Apply in its worker, or "" if there is
 // nothing to do. A negative slot, of a worker that has no slot yet, gets all

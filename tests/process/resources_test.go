@@ -165,7 +165,7 @@ func TestResourcesRefused(t *testing.T) {
 		"User":       {User: "no-such-user"},
 		"Chroot":     {Chroot: "/no/such/directory"},
 		"Rlimits":    {Rlimits: []prefork.Rlimit{{Resource: "patience"}}},
-		"GOMAXPROCS": {GOMAXPROCS: -1},
+		"GOMAXPROCS": {GOMAXPROCS: -2},
 		"Cgroup":     {Cgroup: "/no/such/cgroup"},
 	} {
 		var bad *prefork.ConfigError

@@ -325,7 +325,8 @@ type Resources struct {
 	NoNewPrivs bool
 }
 
-// Rlimit is a resource limit of a process. Resource is one of
+// Rlimit is a resource limit of a process. Resource is one of the constants
+// RlimitAS to RlimitStack:
 //
 //	as       bytes of address space (not on OpenBSD; Go reserves more than it uses)
 //	core     bytes of a core file
@@ -341,6 +342,19 @@ type Rlimit struct {
 	Soft     uint64 // the limit in effect
 	Hard     uint64 // up to this the worker may raise Soft; 0 means the same as Soft
 }
+
+// The names of the resources of a Rlimit.
+const (
+	RlimitAS      = "as"
+	RlimitCore    = "core"
+	RlimitCPU     = "cpu"
+	RlimitData    = "data"
+	RlimitFsize   = "fsize"
+	RlimitMemlock = "memlock"
+	RlimitNofile  = "nofile"
+	RlimitNproc   = "nproc"
+	RlimitStack   = "stack"
+)
 
 // Unlimited means no limit, as Soft or Hard of a Rlimit.
 const Unlimited = math.MaxUint64

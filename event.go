@@ -31,7 +31,9 @@ import (
 //	UpgradedEvent       it has taken over
 //	UpgradeFailedEvent  it has failed, or could not be started
 //
-// and no other type. String returns it as one line.
+// and no other type. String returns it as one line. Its JSON is an object with
+// the name of the event by the key "event", such as "exit" or "spawn-failed", and
+// its fields by lower-case keys.
 type Event interface {
 	fmt.Stringer
 	// line returns the event as a line of the log.
@@ -43,30 +45,31 @@ type (
 	// that its workers run, without symbolic links; with Config.Command it is the
 	// manager's.
 	GenerationEvent struct {
-		Generation, MaxWorkers int
-		Program                string
+		Generation int    `json:"gen"`
+		MaxWorkers int    `json:"max_workers"`
+		Program    string `json:"program"`
 	}
 
 	// StateEvent reports that a worker went from state From to Worker.State.
 	// Reason is set in state killed.
 	StateEvent struct {
-		Worker WorkerInfo
-		From   State
-		Reason Reason
+		Worker WorkerInfo `json:"worker"`
+		From   State      `json:"from"`
+		Reason Reason     `json:"reason,omitzero"`
 	}
 
 	// ExitEvent reports that a worker was reaped. From is its last state.
 	ExitEvent struct {
-		Exit Exit
-		From State
+		Exit Exit  `json:"exit"`
+		From State `json:"from"`
 	}
 
 	// LeftoverEvent reports on the processes that remain in the process group of
 	// a worker that was reaped (Config.StopGroup). State is StateStopping after
 	// they were sent the stop signal, then StateGone or StateKilled.
 	LeftoverEvent struct {
-		Worker WorkerInfo
-		State  State
+		Worker WorkerInfo `json:"worker"`
+		State  State      `json:"state"`
 	}
 
 	// DelayEvent reports that a slot waits before its next spawn, because its
@@ -94,7 +97,10 @@ type (
 	}
 
 	// ResizeEvent reports that MaxWorkers was changed.
-	ResizeEvent struct{ From, To int }
+	ResizeEvent struct {
+		From int `json:"from"`
+		To   int `json:"to"`
+	}
 
 	// ReloadFailedEvent reports that Config.Reload failed, or that the program
 	// file on disk cannot be run (Config.ReloadBinary).
@@ -102,7 +108,9 @@ type (
 
 	// RolledEvent reports that all workers that are not stopping are of Generation
 	// or a later one. A RollFailedEvent can follow within 5 s.
-	RolledEvent struct{ Generation int }
+	RolledEvent struct {
+		Generation int `json:"gen"`
+	}
 
 	// RollFailedEvent reports that Generation has failed, and that the workers of
 	// generation Kept keep running. Err is a *SpawnError if a worker could not be
@@ -123,7 +131,9 @@ type (
 	PauseEvent struct{}
 
 	// PausedEvent reports that a worker waits at its checkpoint.
-	PausedEvent struct{ Worker WorkerInfo }
+	PausedEvent struct {
+		Worker WorkerInfo `json:"worker"`
+	}
 
 	// ResumeEvent reports that the workers are asked to resume. None of them counts
 	// as paused from then on.
@@ -132,13 +142,15 @@ type (
 	// UpgradeEvent reports that a successor was started. PID is its pid, Program
 	// the file that it runs, without symbolic links.
 	UpgradeEvent struct {
-		PID     int
-		Program string
+		PID     int    `json:"successor"`
+		Program string `json:"program"`
 	}
 
 	// UpgradedEvent reports that the successor has taken over. The shutdown signal
 	// follows.
-	UpgradedEvent struct{ PID int }
+	UpgradedEvent struct {
+		PID int `json:"successor"`
+	}
 
 	// UpgradeFailedEvent reports that the successor has failed, and has exited or,
 	// if a shutdown is the reason, was stopped. PID is 0 if none was started.

@@ -2,6 +2,7 @@ package prefork
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -75,10 +76,13 @@ func name(i int, names ...string) string {
 	return fmt.Sprintf("unknown (%d)", i)
 }
 
-// The bytes of a worker's status that have a meaning. Any other byte means busy.
+// The bytes of a worker's status that have a meaning. Any byte other than
+// StatusNone and StatusIdle means busy; StatusBusy is for a program that does not
+// distinguish kinds of work.
 const (
 	StatusNone = scoreboard.None // no worker in the slot, or one that has not called SetStatus
 	StatusIdle = scoreboard.Idle
+	StatusBusy = 'A' // active, as in Parallel::Prefork
 )
 
 // ExitStatus is the status of a process that has exited: with Code, or by Signal.
@@ -94,23 +98,26 @@ type ExitStatus struct {
 func (s ExitStatus) String() string {
 	switch {
 	case s.Unknown:
-		return "unknown status"
+		return statusUnknown
 	case s.Signal == 0:
-		return fmt.Sprintf("exit code %d", s.Code)
+		return statusExitCode + strconv.Itoa(s.Code)
 	case s.CoreDump:
-		return sig.Name(s.Signal) + " (core dumped)"
+		return sig.Name(s.Signal) + statusDumped
 	}
 	return sig.Name(s.Signal)
 }
 
 // Exit describes a worker that was reaped. Slot is -1 for a standby.
 type Exit struct {
-	Slot, Generation, Ordinal, PID int
+	Slot       int `json:"slot"`
+	Generation int `json:"gen"`
+	Ordinal    int `json:"ordinal"`
+	PID        int `json:"pid"`
 
-	Status ExitStatus
-	Reason Reason
-	Uptime time.Duration
-	Usage  *syscall.Rusage // nil if the status is unknown
+	Status ExitStatus      `json:"status"`
+	Reason Reason          `json:"reason"`
+	Uptime time.Duration   `json:"uptime"`
+	Usage  *syscall.Rusage `json:"-"` // nil if the status is unknown
 }
 
 func (e Exit) String() string {
@@ -126,15 +133,18 @@ func slotName(slot int) string {
 
 // WorkerInfo describes a worker. Slot is -1 for a standby that has none yet.
 type WorkerInfo struct {
-	Slot, Generation, Ordinal, PID int
+	Slot       int `json:"slot"`
+	Generation int `json:"gen"`
+	Ordinal    int `json:"ordinal"`
+	PID        int `json:"pid"`
 
-	State   State
-	Started time.Time
-	Paused  bool // it waits at its checkpoint (Manager.Pause)
+	State   State     `json:"state"`
+	Started time.Time `json:"started,omitzero"`
+	Paused  bool      `json:"paused,omitempty"` // it waits at its checkpoint (Manager.Pause)
 
 	// Status and Requests are set in a Snapshot.
-	Status   byte   // as set by Worker.SetStatus; StatusNone before that, and for a Command
-	Requests uint64 // as counted by Worker.Served
+	Status   byte   `json:"status"`             // as set by Worker.SetStatus; StatusNone before that, and for a Command
+	Requests uint64 `json:"requests,omitempty"` // as counted by Worker.Served
 }
 
 func (w WorkerInfo) String() string {
@@ -147,14 +157,14 @@ func (w WorkerInfo) String() string {
 
 // Snapshot is a consistent copy of a Manager's state.
 type Snapshot struct {
-	Name       string
-	PID        int // of the manager
-	Generation int
-	MaxWorkers int
-	Pausing    bool         // the workers are asked to pause (Manager.Pause)
-	Standbys   int          // number of standbys among Workers, also those that are stopping
-	Workers    []WorkerInfo // in the order of their spawns, without those that were reaped
-	Sockets    []SocketInfo // in the order of the calls of Listen
+	Name       string       `json:"name"`
+	PID        int          `json:"pid"` // of the manager
+	Generation int          `json:"gen"`
+	MaxWorkers int          `json:"max_workers"`
+	Pausing    bool         `json:"pausing"`  // the workers are asked to pause (Manager.Pause)
+	Standbys   int          `json:"standbys"` // number of standbys among Workers, also those that are stopping
+	Workers    []WorkerInfo `json:"workers"`  // in the order of their spawns, without those that were reaped
+	Sockets    []SocketInfo `json:"sockets"`  // in the order of the calls of Listen
 }
 
 // AllPaused reports whether all workers that are starting or ready have paused.
@@ -170,8 +180,9 @@ func (s Snapshot) AllPaused() bool {
 
 // SocketInfo describes a socket on which the pool listens.
 type SocketInfo struct {
-	Network, Address string // the address is the one that the kernel reports
-	PerWorker        bool   // each slot has a socket of its own
+	Network   string `json:"network"`
+	Address   string `json:"address"`    // as the kernel reports it
+	PerWorker bool   `json:"per_worker"` // each slot has a socket of its own
 }
 
 func (s SocketInfo) String() string {

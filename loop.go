@@ -42,6 +42,7 @@ type loop struct {
 	leftovers     map[int]*worker    // by ordinal: reaped workers with leftover processes
 	throttled     []*worker          // whose messages are read again later
 	disconnected  []disconnection    // workers that closed their control socket
+	awaiting      []*worker          // that wait until they are the only ones of their slots
 	closing       []*scoreboard.Cell // of workers that are gone
 	pauses        int                // the number of pauses so far
 	pausing       int                // the number of the pause in force; 0 for none
@@ -64,6 +65,7 @@ type worker struct {
 	exiting        bool  // its process has begun to exit
 	throttleLogged bool  // that it was throttled
 	pauseErrLogged bool  // that a pause could not be sent to it
+	awaitsTakeOver bool  // it has asked whether it is the only one of its slot
 	closed         []int // the groups whose listener it has closed
 	status         proc.Status
 	usage          *syscall.Rusage
@@ -275,7 +277,7 @@ func (l *loop) turn() pool.Step {
 	}
 	l.completeTakeover()
 	readTo := l.pollOverdue()
-	due := earliest(l.pollThrottled(), l.pollDisconnected(), l.checkSuccessor())
+	due := earliest(l.pollThrottled(), l.pollDisconnected(), l.checkSuccessor(), l.pollTakeOvers())
 	if l.board.Active() {
 		l.handle(pool.Event{Kind: pool.Tick, ReadUpTo: readTo})
 		if l.pool.Plan(l.now()).Survey {

@@ -81,6 +81,8 @@ func (l *loop) message(w *worker, msg wire.Message) {
 		l.handle(pool.Event{Kind: pool.Recycle, ID: w.Ordinal})
 	case wire.ListenerClosed:
 		l.noteListenerClosed(w, msg.Socket)
+	case wire.AwaitTakeOver:
+		l.noteAwaitTakeOver(w)
 	}
 }
 
@@ -410,4 +412,52 @@ func (l *loop) noteListenerClosed(w *worker, group int) {
 		w.closed = append(w.closed, group)
 		l.steerDue = l.steerDue || w.State == StateReady
 	}
+}
+
+// noteAwaitTakeOver notes that a worker waits until it is the only one of its
+// slot.
+func (l *loop) noteAwaitTakeOver(w *worker) {
+	if !w.awaitsTakeOver {
+		w.awaitsTakeOver = true
+		l.awaiting = append(l.awaiting, w)
+	}
+}
+
+// pollTakeOvers answers the workers that are the only ones of their slots by now,
+// and returns when it must be called again. Each exit is followed by a turn, so
+// it is needed only if a worker's socket was full.
+func (l *loop) pollTakeOvers() pool.Time {
+	again := pool.Never
+	l.awaiting = slices.DeleteFunc(l.awaiting, func(w *worker) bool {
+		if l.workers[w.Ordinal] != w {
+			return true
+		}
+		if l.sharesSlot(w) {
+			return false
+		}
+		full := w.send(wire.TakeOver{}) == proc.ErrWouldBlock
+		if full {
+			again = l.now() + steerPause
+		}
+		return !full
+	})
+	return again
+}
+
+// sharesSlot reports whether another worker of the slot lives, or leftover
+// processes of one, or the predecessor of this manager with its workers.
+func (l *loop) sharesSlot(w *worker) bool {
+	select {
+	case <-process.PredecessorGone():
+	default:
+		return true
+	}
+	for _, workers := range []map[int]*worker{l.workers, l.leftovers} {
+		for _, other := range workers {
+			if other != w && other.Slot == w.Slot {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -377,6 +377,8 @@ func (l *loop) becomeSuccessor() {
 	go func() {
 		<-process.TookOver()
 		l.inbox.put(func(*inbox) {})
+		<-process.PredecessorGone() // workers may wait for it
+		l.inbox.put(func(*inbox) {})
 	}()
 }
 

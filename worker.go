@@ -92,6 +92,25 @@ func (w *Worker) Heartbeat() {
 	cell.Heartbeat()
 }
 
+// TookOver returns a channel that is closed when this worker is the only one of
+// its slot. It is for work that two processes must not do at a time, such as
+// consuming a queue or holding a lock: prepare everything, call Ready, and wait.
+//
+// A worker that replaces another one in a rolling reload, or by Config.Recycle,
+// lives beside it at first: the other one is stopped when this one is ready, so
+// with Readiness.Explicit Ready must be called before the wait. The channel is
+// closed when the other one and its leftover processes (Config.StopGroup) are
+// reaped. After an upgrade, it is closed when the predecessor of the manager has
+// exited, with all its workers. In all other workers it is closed soon after the
+// first call. A worker should also wait for Context:
+//
+//	select {
+//	case <-w.TookOver():
+//	case <-w.Context().Done():
+//		return nil
+//	}
+func (w *Worker) TookOver() <-chan struct{} { return process.SlotTakenOver() }
+
 // Checkpoint is the point at which a worker pauses; see Manager.Pause. A worker
 // should call it between two requests or jobs, when nothing is in flight.
 // Checkpoint returns true at once if there is no pause, and otherwise when the

@@ -90,6 +90,8 @@ func (p *Process) handle(buf []byte, files []int, sockets Sockets) ([]byte, []in
 			sockets.Drop(msg.Socket, msg.Slot)
 		case wire.Promote:
 			p.promote(msg)
+		case wire.TakeOver:
+			p.closeSlotTakenOver()
 		case wire.Pause:
 			p.Pause.Set(msg.N)
 		case wire.Resume:
@@ -173,6 +175,21 @@ func (p *Process) promote(msg wire.Promote) {
 	}
 }
 
+// SlotTakenOver returns a channel that is closed when this worker is the only one
+// of its slot. The first call asks the manager.
+func (p *Process) SlotTakenOver() <-chan struct{} {
+	p.awaitTakeOver.Do(func() { p.Send(wire.AwaitTakeOver{}) })
+	return p.slotTakenOver
+}
+
+func (p *Process) closeSlotTakenOver() {
+	select {
+	case <-p.slotTakenOver: // a manager sends it once
+	default:
+		close(p.slotTakenOver)
+	}
+}
+
 // Passed reads the bytes that the manager passed to this worker's generation;
 // nil if it passed none.
 func (p *Process) Passed() ([]byte, error) {
@@ -188,16 +205,41 @@ func (p *Process) TookOver() <-chan struct{} {
 	if p.tookOver != nil {
 		return p.tookOver
 	}
+	return closedChannel()
+}
+
+// PredecessorGone returns a channel that is closed when the predecessor of this
+// process has exited, which it does after its last worker. In a process that is
+// not a successor it is closed.
+func (p *Process) PredecessorGone() <-chan struct{} {
+	if p.oldGone != nil {
+		return p.oldGone
+	}
+	return closedChannel()
+}
+
+func closedChannel() <-chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return c
 }
 
-// followPredecessor waits until everything belongs to this process: because its
-// predecessor has handed over, or is gone.
+// followPredecessor waits until the predecessor is gone.
 func (p *Process) followPredecessor() {
-	defer close(p.tookOver)
+	defer close(p.oldGone)
 	defer p.control.Close()
+	p.awaitHandOver()
+	for buf := make([]byte, wire.MaxSize); ; {
+		if _, err := p.control.Read(buf); err != nil {
+			return
+		}
+	}
+}
+
+// awaitHandOver waits until everything belongs to this process: because its
+// predecessor has handed over, or is gone.
+func (p *Process) awaitHandOver() {
+	defer close(p.tookOver)
 	buf := make([]byte, 0, wire.MaxSize)
 	for {
 		n, err := p.control.Read(buf[len(buf):cap(buf)])

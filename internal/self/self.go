@@ -52,7 +52,11 @@ type Process struct {
 	cell     *scoreboard.Writer
 	cellErr  error
 
+	awaitTakeOver sync.Once     // the first call of SlotTakenOver
+	slotTakenOver chan struct{} // of a worker: closed when it is the only one of its slot
+
 	tookOver   chan struct{} // of a successor: closed when its predecessor has handed over
+	oldGone    chan struct{} // of a successor: closed when its predecessor has exited
 	HandedOver atomic.Bool   // a successor has taken over from this process
 
 	Reaper     *reaper.Link  // above this process; nil for none
@@ -87,9 +91,10 @@ func Read() *Process {
 		p.ctx, p.cancel = context.WithCancelCause(context.Background())
 		p.promoted = make(chan string, 1)
 		p.Interrupted = make(chan struct{})
+		p.slotTakenOver = make(chan struct{})
 		p.Pause = pause.New(p.Marker.Pause, func(n int) { p.Send(wire.Paused{N: n}) })
 	case marker.Successor:
-		p.tookOver = make(chan struct{})
+		p.tookOver, p.oldGone = make(chan struct{}), make(chan struct{})
 	default:
 		return p
 	}

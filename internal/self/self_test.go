@@ -237,7 +237,7 @@ func TestFollowPredecessor(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := &Process{Role: marker.Successor, tookOver: make(chan struct{})}
+			p := &Process{Role: marker.Successor, tookOver: make(chan struct{}), oldGone: make(chan struct{})}
 			var predecessor *os.File
 			p.control, predecessor = socketpair(t)
 			p.Follow(nil)
@@ -254,9 +254,15 @@ func TestFollowPredecessor(t *testing.T) {
 			case <-time.After(10 * time.Second):
 				t.Error("has not taken over")
 			}
+			predecessor.Close()
+			select {
+			case <-p.PredecessorGone():
+			case <-time.After(10 * time.Second):
+				t.Error("the predecessor is not gone")
+			}
 		})
 	}
-	if !isClosed(new(Process).TookOver()) {
+	if !isClosed(new(Process).TookOver()) || !isClosed(new(Process).PredecessorGone()) {
 		t.Error("a process that is no successor has not taken over")
 	}
 }

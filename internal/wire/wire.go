@@ -43,8 +43,12 @@ type Recycle struct{}
 type Failed struct{ Reason string }
 
 // TakeOver is sent to a successor that has sent Ready. The successor then owns
-// everything.
+// everything. It is also sent to a worker that has sent AwaitTakeOver.
 type TakeOver struct{}
+
+// AwaitTakeOver is sent by a worker that waits until it is the only one of its
+// slot. The answer is a TakeOver.
+type AwaitTakeOver struct{}
 
 // ListenerClosed is sent by a worker when it has closed a listener that has a
 // socket for each slot and accepts no more connections there. Socket is the
@@ -98,6 +102,8 @@ func (Failed) kind() byte             { return 'F' }
 func (m Failed) body() []byte         { return []byte(m.Reason[:min(len(m.Reason), maxBody)]) }
 func (TakeOver) kind() byte           { return 'T' }
 func (TakeOver) body() []byte         { return nil }
+func (AwaitTakeOver) kind() byte      { return 'W' }
+func (AwaitTakeOver) body() []byte    { return nil }
 func (ListenerClosed) kind() byte     { return 'C' }
 func (m ListenerClosed) body() []byte { return number(m.Socket) }
 func (Stop) kind() byte               { return 'S' }
@@ -163,7 +169,7 @@ func Decode(buf []byte) (Message, int, error) {
 	}
 	least, most := 0, 0 // bytes of content
 	switch buf[0] {
-	case 'R', 'T', 'B', 'Q', 'K', 'G':
+	case 'R', 'T', 'W', 'B', 'Q', 'K', 'G':
 	case 'S':
 		most = 1
 	case 'F':
@@ -206,6 +212,8 @@ func decode(kind byte, body []byte) (Message, error) {
 		return Stop{Interrupt: len(body) > 0}, nil
 	case 'T':
 		return TakeOver{}, nil
+	case 'W':
+		return AwaitTakeOver{}, nil
 	case 'B':
 		return StatusChanged{}, nil
 	case 'Q':

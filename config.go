@@ -159,6 +159,22 @@ type Config struct {
 	// only.
 	Reaper bool
 
+	// InProcess runs the worker's function in this process, as the only worker, for
+	// a debugger, a profiler or a test of the program's main. The variable
+	// PREFORK_IN_PROCESS=1 in the environment does the same for a program as it is.
+	// Signals, Reload, Pass, Pause, the sockets and the Worker's Context work as
+	// ever. When the function returns it is called again, in the same process: after
+	// a signal that replaces the workers, and after ErrRespawnInterval if it fails.
+	// Each call finds the sockets open again, but global variables as the last one
+	// left them. With Start, the code that follows is the worker, and the first
+	// signal that stops or replaces it is the last.
+	//
+	// IsWorker returns false. A panic ends the program, as does a second interrupt.
+	// There are no hooks, no events, no timeouts, no Resources, no sizing, no
+	// recycling and no upgrade. A signal that the worker should get is sent to this
+	// process, unless the table has it too. It must not be used in production.
+	InProcess bool
+
 	// Reload is called by Run in the manager before the first generation, and when
 	// a signal arrives that replaces the workers. Worker.Passed returns its bytes
 	// in the generation that follows. Run returns an error of the first call. A

@@ -5,6 +5,7 @@ package prefork
 import (
 	"encoding/json"
 	"errors"
+	"os"
 	"reflect"
 	"regexp"
 	"strings"
@@ -166,5 +167,27 @@ func TestRlimitNames(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "is not one of") {
 			t.Error(err)
 		}
+	}
+}
+
+// TestRunsTestsAgain checks in which processes New warns.
+func TestRunsTestsAgain(t *testing.T) {
+	for _, tt := range []struct {
+		path string
+		env  map[string]string
+		want bool
+	}{
+		{"/tmp/go-build1/b001/site.test", nil, true},
+		{"/tmp/go-build1/b001/site.test", map[string]string{"PREFORKTEST_MAIN": "1"}, false},
+		{"/tmp/go-build1/b001/site.test", map[string]string{"PREFORKTEST_PROGRAM": "site"}, false},
+		{"./site", nil, false},
+	} {
+		got := runsTestsAgain(tt.path, func(name string) (string, bool) { v, ok := tt.env[name]; return v, ok })
+		if got != tt.want {
+			t.Errorf("%s with %v: %v", tt.path, tt.env, got)
+		}
+	}
+	if runsTestsAgain(process.Args[0], os.LookupEnv) {
+		t.Error("preforktest.Main runs these tests, and New warns")
 	}
 }

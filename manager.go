@@ -127,6 +127,16 @@ func New(cfg Config) (*Manager, error) {
 		m.side = &workerSide{Manager: m, foreign: cfg.Name != process.Marker.Name}
 		return m, nil
 	}
+	if cfg.InProcess || os.Getenv(inProcessEnv) == "1" {
+		s, err := newInProcessSide(m)
+		if err != nil {
+			process.Unregister(cfg.Name)
+			return nil, err
+		}
+		m.side = s
+		s.trapTable()
+		return m, nil
+	}
 	s, err := newManagerSide(m)
 	if err != nil {
 		process.Unregister(cfg.Name)
@@ -146,6 +156,9 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	depth, err := checkDepth()
 	if err != nil {
 		return nil, err
+	}
+	if runsTestsAgain(process.Args[0], os.LookupEnv) {
+		m.log.Warn("this is a test binary, and each worker runs its tests again: call preforktest.Main in TestMain, or set Config.InProcess")
 	}
 	exe, err := binary.Executable()
 	if err != nil {
@@ -176,6 +189,14 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 		s.loop.becomeSuccessor()
 	}
 	return s, nil
+}
+
+// runsTestsAgain reports whether this process is a test binary without
+// preforktest.Main, which would run a program in a worker in place of the tests.
+func runsTestsAgain(path string, getenv func(string) (string, bool)) bool {
+	_, main := getenv("PREFORKTEST_MAIN")
+	_, program := getenv("PREFORKTEST_PROGRAM")
+	return !main && !program && strings.HasSuffix(path, ".test")
 }
 
 // checkDepth returns how many managers are above this process.

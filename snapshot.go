@@ -143,7 +143,8 @@ type WorkerInfo struct {
 	Paused  bool      `json:"paused,omitempty"` // it waits at its checkpoint (Manager.Pause)
 
 	// Status and Requests are set in a Snapshot.
-	Status   byte   `json:"status"`             // as set by Worker.SetStatus; StatusNone before that, and for a Command
+	// Status is StatusNone before the first SetStatus, and for a Command.
+	Status   byte   `json:"status"`             // as set by Worker.SetStatus
 	Requests uint64 `json:"requests,omitempty"` // as counted by Worker.Served
 }
 
@@ -162,8 +163,8 @@ type Snapshot struct {
 	Generation int          `json:"gen"`
 	MaxWorkers int          `json:"max_workers"`
 	Pausing    bool         `json:"pausing"`  // the workers are asked to pause (Manager.Pause)
-	Standbys   int          `json:"standbys"` // number of standbys among Workers, also those that are stopping
-	Workers    []WorkerInfo `json:"workers"`  // in the order of their spawns, without those that were reaped
+	Standbys   int          `json:"standbys"` // among Workers, also those that are stopping
+	Workers    []WorkerInfo `json:"workers"`  // not yet reaped, in the order of their spawns
 	Sockets    []SocketInfo `json:"sockets"`  // in the order of the calls of Listen
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pause"
 	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/self"
 	"github.com/prefork-go/prefork/internal/wire"
 )
 
@@ -17,8 +18,9 @@ import (
 // Its methods are safe for concurrent use and do not block, except for
 // Checkpoint.
 type Worker struct {
-	ready  sync.Once
-	passed func() []byte
+	ready     sync.Once
+	passed    func() []byte
+	inProcess *inProcessWorker // nil in a worker process
 }
 
 // Context returns a context that ends when the worker should stop: on the stop
@@ -28,7 +30,12 @@ type Worker struct {
 // usually ends the process. If the program handles that signal itself, or was
 // started with it ignored, the Context has ended when it is first called after
 // the signal, because the manager also sends a message.
-func (w *Worker) Context() context.Context { return process.Context() }
+func (w *Worker) Context() context.Context {
+	if w.inProcess != nil {
+		return w.inProcess.ctx
+	}
+	return process.Context()
+}
 
 // StopTimeout returns the Config.StopTimeout of the manager: the time from the stop
 // signal to SIGKILL. A negative value means never.
@@ -42,7 +49,11 @@ func (w *Worker) Interrupted() <-chan struct{} { return process.Interrupted }
 
 // Ready reports to the manager that this worker is ready, for Readiness.Explicit.
 // By default, Start does it. Calling it again is a no-op.
-func (w *Worker) Ready() { w.ready.Do(func() { process.Send(wire.Ready{}) }) }
+func (w *Worker) Ready() {
+	if w.inProcess == nil {
+		w.ready.Do(func() { process.Send(wire.Ready{}) })
+	}
+}
 
 // Passed returns the bytes that Manager.Pass was given before this worker's
 // generation began; nil if it was not called. All callers share the bytes, which
@@ -54,14 +65,29 @@ func (w *Worker) Passed() []byte { return w.passed() }
 func (w *Worker) Slot() int { return process.Slot() }
 
 // Generation returns the worker's generation: 1 for workers of the first Start.
-func (w *Worker) Generation() int { return process.Marker.Generation }
+func (w *Worker) Generation() int {
+	if w.inProcess != nil {
+		return w.inProcess.info.Generation
+	}
+	return process.Marker.Generation
+}
 
 // Ordinal returns 1 for the first worker that the manager ever spawned, then 2,
 // 3 and so on.
-func (w *Worker) Ordinal() int { return process.Marker.Ordinal }
+func (w *Worker) Ordinal() int {
+	if w.inProcess != nil {
+		return w.inProcess.info.Ordinal
+	}
+	return process.Marker.Ordinal
+}
 
 // ManagerPID returns the pid of the manager, as the manager itself sees it.
-func (w *Worker) ManagerPID() int { return process.Marker.Manager }
+func (w *Worker) ManagerPID() int {
+	if w.inProcess != nil {
+		return w.inProcess.info.PID
+	}
+	return process.Marker.Manager
+}
 
 // SetStatus publishes the worker's status: StatusIdle, or any other byte for busy,
 // such as 'R' for reading a request. Sizing by load (Config.MinSpareWorkers) and
@@ -72,6 +98,10 @@ func (w *Worker) SetStatus(c byte) {
 	if c == StatusNone {
 		misuse("SetStatus(StatusNone): that is the status of a slot without a worker; use StatusIdle, or any other byte for busy")
 	}
+	if w.inProcess != nil {
+		w.inProcess.status.Store(int32(c))
+		return
+	}
 	cell, _ := process.Cell()
 	cell.Set(c)
 }
@@ -79,6 +109,10 @@ func (w *Worker) SetStatus(c byte) {
 // Served counts n requests for Recycle.MaxRequests. It counts as a Heartbeat. With
 // n <= 0 it is only that.
 func (w *Worker) Served(n int) {
+	if w.inProcess != nil {
+		w.inProcess.served.Add(uint64(max(n, 0)))
+		return
+	}
 	cell, _ := process.Cell()
 	total := cell.Served(n)
 	if limit := uint64(process.Marker.Requests); limit > 0 && n > 0 && total >= limit && total-uint64(n) < limit {
@@ -109,7 +143,12 @@ func (w *Worker) Heartbeat() {
 //	case <-w.Context().Done():
 //		return nil
 //	}
-func (w *Worker) TookOver() <-chan struct{} { return process.SlotTakenOver() }
+func (w *Worker) TookOver() <-chan struct{} {
+	if w.inProcess != nil {
+		return new(self.Process).TookOver() // closed: it is the only worker
+	}
+	return process.SlotTakenOver()
+}
 
 // Checkpoint is the point at which a worker pauses; see Manager.Pause. A worker
 // should call it between two requests or jobs, when nothing is in flight.
@@ -126,14 +165,21 @@ func (w *Worker) TookOver() <-chan struct{} { return process.SlotTakenOver() }
 // finished should call it, or each should have an Activity. A worker that waits
 // for something else at the same time, such as a connection, should also select
 // on Pausing.
-func (w *Worker) Checkpoint() bool { return process.Pause.Checkpoint(w.Context(), nil) }
+func (w *Worker) Checkpoint() bool { return w.pause().Checkpoint(w.Context(), nil) }
+
+func (w *Worker) pause() *pause.State {
+	if w.inProcess != nil {
+		return w.inProcess.pause
+	}
+	return process.Pause
+}
 
 // Pausing returns a channel that is closed when the worker is asked to pause.
 // After the pause there is a new channel, so it must be called each time.
-func (w *Worker) Pausing() <-chan struct{} { return process.Pause.Channel(true) }
+func (w *Worker) Pausing() <-chan struct{} { return w.pause().Channel(true) }
 
 // Resumed returns a channel that is closed when there is no pause; see Pausing.
-func (w *Worker) Resumed() <-chan struct{} { return process.Pause.Channel(false) }
+func (w *Worker) Resumed() <-chan struct{} { return w.pause().Channel(false) }
 
 // Activity is one of several things that a worker does at a time: a server on each
 // of two sockets, or a server and a queue consumer. Each has its own checkpoint.
@@ -145,16 +191,16 @@ type Activity struct {
 }
 
 // Activity begins an activity of this worker, which lasts until its End.
-func (w *Worker) Activity() *Activity { return &Activity{w, process.Pause.Begin()} }
+func (w *Worker) Activity() *Activity { return &Activity{w, w.pause().Begin()} }
 
 // Checkpoint is Worker.Checkpoint for this activity. Only one goroutine may call
 // it at a time. The worker has paused when all other activities wait too, or have
 // ended.
-func (t *Activity) Checkpoint() bool { return process.Pause.Checkpoint(t.w.Context(), t.a) }
+func (t *Activity) Checkpoint() bool { return t.w.pause().Checkpoint(t.w.Context(), t.a) }
 
 // End ends the activity: a pause no longer waits for it. Calling it again is a
 // no-op. It is safe for concurrent use and does not block.
-func (t *Activity) End() { process.Pause.End(t.a) }
+func (t *Activity) End() { t.w.pause().End(t.a) }
 
 // workerSide is a Manager in a worker.
 type workerSide struct {

@@ -13,6 +13,7 @@ import (
 // A program recognizes by these variables that a test started it.
 const (
 	programVar = "PREFORKTEST_PROGRAM" // the name of the program that Main runs
+	mainVar    = "PREFORKTEST_MAIN"    // set while Main runs tests; prefork.New warns without it
 	idVar      = "PREFORKTEST_ID"      // identifies a Program and its descendants
 )
 
@@ -67,6 +68,7 @@ func Main(m *testing.M, programs map[string]func()) {
 		os.Exit(2)
 	}
 	flag.Parse()
+	os.Setenv(mainVar, "1")
 	restoreIgnoredSignals()
 	os.Exit(runTests(m.Run, registered, leakTimeout))
 }

@@ -31,7 +31,7 @@ func TestConfigurationNamesEveryOption(t *testing.T) {
 	want = append(want, optionNames("Rlimit.", reflect.TypeFor[prefork.Rlimit]())...)
 	compareNames(t, "option", rowNames(options), want)
 	compareNames(t, "variable", rowNames(variables), []string{
-		marker.Env, marker.SuccessorEnv, marker.DepthEnv, marker.CommandEnv, marker.ReaperEnv,
+		marker.Env, marker.SuccessorEnv, marker.DepthEnv, marker.CommandEnv, marker.ReaperEnv, "PREFORK_IN_PROCESS",
 		"GOMAXPROCS", "GOMEMLIMIT",
 		activation.StarterEnv, activation.StarterGenerationEnv, activation.ListenFDsEnv, activation.ListenPIDEnv,
 	})

@@ -1,0 +1,421 @@
+package prefork
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prefork-go/prefork/internal/pause"
+	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/sig"
+	"github.com/prefork-go/prefork/internal/sigqueue"
+	"github.com/prefork-go/prefork/internal/sockets"
+)
+
+// inProcessEnv set to 1 has the effect of Config.InProcess.
+const inProcessEnv = "PREFORK_IN_PROCESS"
+
+// inProcessSide is a Manager whose sole worker is a goroutine of its own process.
+// Of the managerSide it uses the signals and the view; there is no loop.
+type inProcessSide struct {
+	*managerSide
+	w       atomic.Pointer[Worker] // the last one
+	started bool                   // Start was called
+	current *inProcessWorker       // belongs to the blocking call; nil for none
+	failed  int                    // workers in a row that ended soon
+	paused  *pause.State
+	waits   atomic.Bool // the worker waits at its checkpoint
+
+	wmu          sync.Mutex // guards the following
+	data         []byte     // as set by Pass
+	reopen       []func() error
+	last         *inProcessWorker // that runs; nil for none
+	ordinal      int
+	shuttingDown bool // the shutdown signal was forwarded
+}
+
+// inProcessWorker is the worker in this process.
+type inProcessWorker struct {
+	info   WorkerInfo // State is guarded by wmu
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	passed []byte
+	pause  *pause.State
+	status atomic.Int32
+	served atomic.Uint64
+	done   chan error // its result
+}
+
+func newInProcessSide(m *Manager) (*inProcessSide, error) {
+	if m.cfg.Command != nil {
+		return nil, configError("InProcess", "it cannot be combined with Command: there is no function to call")
+	}
+	if _, err := checkDepth(); err != nil {
+		return nil, err
+	}
+	inherited.ReadActivation()
+	s := &inProcessSide{managerSide: &managerSide{Manager: m, stop: m.cfg.stopSignal(), view: view{max: m.cfg.MaxWorkers}}}
+	s.inbox.wake = make(chan struct{}, 1)
+	s.paused = pause.New(0, func(int) { s.waits.Store(true) })
+	dir, _ := os.Getwd()
+	s.sockets = sockets.New(sockets.Config{Log: m.log, Inherited: inherited, Dir: dir, MaxWorkers: func() int { return 1 }})
+	m.log.Warn("in-process mode: the worker's function runs in this process, as the only worker", "pid", os.Getpid())
+	return s, nil
+}
+
+// enter marks a blocking call as under way, and panics if one is already.
+func (s *inProcessSide) enter(call string) (leave func()) {
+	if !s.busy.CompareAndSwap(nil, &call) {
+		misuse("%s called while another blocking call runs: one at a time, and none in the worker's function", call)
+	}
+	return func() { s.busy.Store(nil) }
+}
+
+func (s *inProcessSide) start(call string, work func(*Worker) error) (manager bool) {
+	defer s.enter(call)()
+	if work == nil { // Start: what follows in main is the work, until Finish
+		if s.started {
+			misuse("Start called twice in in-process mode; after its work a worker ends by Finish")
+		}
+		s.started = true
+		s.beginGeneration()
+		s.newWorker()
+		go s.followSignals()
+		return false
+	}
+	s.generate(work)
+	return true
+}
+
+// followSignals ends the worker's Context on a signal that stops or replaces it.
+// There is no next generation: the program's main is the worker.
+func (s *inProcessSide) followSignals() {
+	for range s.inbox.wake {
+		for {
+			a, ok := s.inbox.takeSignal(s.cfg.ShutdownSignal)
+			if !ok {
+				break
+			}
+			s.forward(a)
+		}
+	}
+}
+
+func (s *inProcessSide) run(ctx context.Context, work func(*Worker) error) error {
+	defer s.enter("Run")()
+	defer s.trapShutdown()()
+	if err := s.reload(); err != nil {
+		s.sockets.RemoveFiles()
+		return fmt.Errorf("prefork: Reload: %w", err)
+	}
+	defer s.stopWith(ctx)()
+	for {
+		a := s.generate(work)
+		if a.Sig == s.cfg.ShutdownSignal {
+			break
+		}
+	}
+	s.drain(context.Background())
+	return nil
+}
+
+// reload is the loop's reload.
+func (s *inProcessSide) reload() error {
+	if s.cfg.Reload == nil {
+		return nil
+	}
+	data, err := s.cfg.Reload()
+	if err == nil {
+		s.pass(data)
+	}
+	return err
+}
+
+func (s *inProcessSide) inRun() bool { return *s.busy.Load() == "Run" }
+
+func (s *inProcessSide) beginGeneration() {
+	s.managerSide.mu.Lock()
+	s.generation++
+	s.managerSide.mu.Unlock()
+	s.wmu.Lock()
+	s.shuttingDown = false
+	s.wmu.Unlock()
+}
+
+// generate calls the worker's function, again after it has returned, until a
+// signal ends the generation.
+func (s *inProcessSide) generate(work func(*Worker) error) sigqueue.Arrival {
+	s.beginGeneration()
+	var wait <-chan time.Time
+	for {
+		if a, ok := s.inbox.takeSignal(s.cfg.ShutdownSignal); ok {
+			if ends := s.accept(a); ends {
+				s.received.Store(a)
+				s.forward(a)
+				return a
+			}
+			continue
+		}
+		if s.current == nil && wait == nil {
+			s.begin(work)
+		}
+		var done <-chan error
+		if s.current != nil {
+			done = s.current.done
+		}
+		select {
+		case err := <-done:
+			wait = s.ended(err)
+		case <-wait:
+			wait = nil
+		case <-s.inbox.wake:
+		}
+	}
+}
+
+// accept decides whether a signal ends the generation, and handles it if not.
+func (s *inProcessSide) accept(a sigqueue.Arrival) (ends bool) {
+	f := s.cfg.TrapSignals[a.Sig]
+	switch {
+	case a.Sig == s.cfg.ShutdownSignal:
+		return true
+	case f.Upgrade:
+		s.log.Error("upgrade failed, keeping this manager", "err", errNoUpgrade)
+		return !s.inRun()
+	case !f.Rolling && f.Signal != os.Signal(s.stop):
+		if s.inRun() {
+			s.forward(a)
+		}
+		return !s.inRun()
+	}
+	if s.inRun() {
+		if err := s.reload(); err != nil {
+			s.log.Error("reload failed, keeping workers", "err", err)
+			return false
+		}
+	}
+	return true
+}
+
+var errNoUpgrade = errors.New("there is no upgrade in in-process mode")
+
+// forward sends to the worker what the table has for a signal.
+func (s *inProcessSide) forward(a sigqueue.Arrival) {
+	f := s.cfg.TrapSignals[a.Sig]
+	again := a.Sig == s.cfg.ShutdownSignal && s.shutDown()
+	switch {
+	case again && a.Interrupt:
+		s.log.Error("second interrupt, exiting without waiting for the worker")
+		os.Exit(1)
+	case a.Sig == s.cfg.ShutdownSignal, f.Rolling:
+		s.sendSignal(s.stop)
+	case f.Signal != nil && f.Signal != a.Sig:
+		s.sendSignal(f.Signal.(syscall.Signal))
+	}
+	// A signal that is forwarded as it is has reached this process already.
+}
+
+// shutDown notes that the shutdown signal was forwarded, and reports whether it
+// was before.
+func (s *inProcessSide) shutDown() (before bool) {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	before, s.shuttingDown = s.shuttingDown, true
+	return before
+}
+
+// sendSignal stops the worker, or sends the signal to this process.
+func (s *inProcessSide) sendSignal(n syscall.Signal) {
+	if n == s.stop {
+		s.wmu.Lock()
+		defer s.wmu.Unlock()
+		if s.last != nil {
+			s.last.info.State = StateStopping
+			s.last.cancel(fmt.Errorf("prefork: stopped by %s", sig.Name(n)))
+		}
+		return
+	}
+	if _, trapped := s.cfg.TrapSignals[n]; trapped || sig.Untrappable(n) != "" {
+		s.log.Warn("signal not sent in in-process mode: it would reach the manager", "signal", sig.Name(n))
+		return
+	}
+	if p, err := os.FindProcess(os.Getpid()); err == nil {
+		p.Signal(n)
+	}
+}
+
+func (s *inProcessSide) command(ev pool.Event) { s.sendSignal(ev.Sig) }
+
+// newWorker makes the next worker, with sockets that are open.
+func (s *inProcessSide) newWorker() *Worker {
+	gen := s.generationNumber()
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	for _, reopen := range s.reopen {
+		if err := reopen(); err != nil {
+			s.log.Error("cannot reopen socket for the next worker", "err", err)
+		}
+	}
+	s.ordinal++
+	c := &inProcessWorker{
+		info:   WorkerInfo{Generation: gen, Ordinal: s.ordinal, PID: os.Getpid(), State: StateReady, Started: time.Now()},
+		passed: s.data, pause: s.paused, done: make(chan error, 1),
+	}
+	c.status.Store(StatusNone)
+	c.ctx, c.cancel = context.WithCancelCause(context.Background())
+	s.current, s.last = c, c
+	w := &Worker{inProcess: c, passed: func() []byte { return c.passed }}
+	s.w.Store(w)
+	return w
+}
+
+// begin calls the worker's function in a goroutine of its own. A panic ends the
+// process, as it ends a worker process.
+func (s *inProcessSide) begin(work func(*Worker) error) {
+	w := s.newWorker()
+	c := s.current
+	s.log.Info("worker starting", "slot", 0, "gen", c.info.Generation, "pid", os.Getpid())
+	go func() { c.done <- work(w) }()
+}
+
+// ended notes that the worker's function has returned. It returns a channel for
+// the time until the next call; nil if that is now.
+func (s *inProcessSide) ended(err error) (wait <-chan time.Time) {
+	c := s.current
+	s.current = nil
+	c.cancel(context.Canceled)
+	s.wmu.Lock()
+	stopped := c.info.State == StateStopping
+	s.last = nil
+	s.wmu.Unlock()
+	life := time.Since(c.info.Started)
+	s.log.Info("worker gone", "slot", 0, "gen", c.info.Generation, "pid", os.Getpid(), "uptime", life.String())
+	if err != nil {
+		s.log.Error("worker failed", "slot", 0, "gen", c.info.Generation, "pid", os.Getpid(), "err", err)
+	}
+	if stopped || life >= time.Second || s.cfg.ErrRespawnInterval < 0 {
+		s.failed = 0
+		return nil
+	}
+	if s.failed++; err == nil && s.failed <= 2 {
+		return nil
+	}
+	return time.After(s.cfg.ErrRespawnInterval)
+}
+
+// drain waits until the worker's function has returned.
+func (s *inProcessSide) drain(ctx context.Context) (left int, err error) {
+	for s.current != nil {
+		if a, ok := s.inbox.takeSignal(s.cfg.ShutdownSignal); ok {
+			s.received.Store(a)
+			s.forward(a)
+			continue
+		}
+		select {
+		case err := <-s.current.done:
+			s.ended(err)
+		case <-s.inbox.wake:
+		case <-ctx.Done():
+			return 1, ctx.Err()
+		}
+	}
+	if s.signalReceived() == s.cfg.ShutdownSignal {
+		s.sockets.RemoveFiles()
+	}
+	return 0, nil
+}
+
+func (s *inProcessSide) waitAllChildren(ctx context.Context) (left int, err error) {
+	defer s.enter("WaitAllChildren")()
+	return s.drain(ctx)
+}
+
+func (s *inProcessSide) finish(code int) {
+	if s.w.Load() == nil {
+		misuse("Finish called in the manager; it ends a worker, so call it only if Start has returned false")
+	}
+	s.sockets.RemoveFiles()
+	os.Exit(code)
+}
+
+func (s *inProcessSide) worker() *Worker { return s.w.Load() }
+func (s *inProcessSide) upgrade(context.Context) error {
+	return fmt.Errorf("prefork: Upgrade: %w", errNoUpgrade)
+}
+
+func (s *inProcessSide) pass(data []byte) {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	s.data = slices.Clone(data)
+}
+
+func (s *inProcessSide) setPaused(paused bool) {
+	s.managerSide.setPaused(paused)
+	s.waits.Store(false)
+	n := 0
+	if paused {
+		n = 1
+	}
+	s.paused.Set(n)
+}
+
+func (s *inProcessSide) numWorkers() int {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	if s.last == nil {
+		return 0
+	}
+	return 1
+}
+
+func (s *inProcessSide) numActiveWorkers() (n int) {
+	for _, w := range s.snapshot().Workers {
+		if w.Status != StatusNone && w.Status != StatusIdle {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *inProcessSide) snapshot() Snapshot {
+	all := s.managerSide.snapshot()
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	if c := s.last; c != nil {
+		info := c.info
+		info.Status, info.Requests, info.Paused = byte(c.status.Load()), c.served.Load(), s.waits.Load()
+		all.Workers = append(all.Workers, info)
+	}
+	return all
+}
+
+func (s *inProcessSide) listen(network, address string) (net.Listener, error) {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	ln, reopen, err := s.sockets.ListenLocal(network, address)
+	if err == nil {
+		s.reopen = append(s.reopen, reopen)
+	}
+	return ln, err
+}
+
+func (s *inProcessSide) listenPerWorker(network, address string) (net.Listener, error) {
+	return s.listen(network, address)
+}
+
+func (s *inProcessSide) listenPacket(network, address string) (net.PacketConn, error) {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	conn, reopen, err := s.sockets.ListenPacketLocal(network, address)
+	if err == nil {
+		s.reopen = append(s.reopen, reopen)
+	}
+	return conn, err
+}

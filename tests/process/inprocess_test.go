@@ -1,0 +1,297 @@
+//go:build unix
+
+package process_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/internal/testprog"
+	"github.com/prefork-go/prefork/preforkhttp"
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+func init() {
+	preforktest.Register("site", site)
+	preforktest.Register("ways", ways)
+}
+
+// site is an HTTP server on a TCP and a unix socket, as programs are written. Its
+// first argument is the path of the unix socket.
+func site() {
+	reloads := 0
+	pm, err := prefork.New(prefork.Config{
+		MaxWorkers: 3,
+		TrapSignals: prefork.Signals{
+			term: {Signal: term}, hup: {Rolling: true}, usr1: {Signal: term}, syscall.SIGUSR2: {Signal: syscall.SIGWINCH}, syscall.SIGALRM: {Upgrade: true},
+		},
+		Reload: func() ([]byte, error) {
+			if reloads++; reloads == 3 {
+				return nil, errors.New("it is broken")
+			}
+			return strconv.AppendInt(nil, int64(reloads), 10), nil
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	tcp, err := pm.ListenPerWorker("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	unix, err := pm.Listen("unix", os.Args[1])
+	if err != nil {
+		log.Fatal(err)
+	}
+	udp, err := pm.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	testprog.Print("serving on %v %v", tcp.Addr(), udp.LocalAddr())
+	resized := make(chan os.Signal, 1)
+	signal.Notify(resized, syscall.SIGWINCH)
+	err = pm.Run(context.Background(), func(w *prefork.Worker) error {
+		w.SetStatus(prefork.StatusIdle)
+		w.Ready()
+		<-w.TookOver()
+		go func() {
+			defer udp.Close()
+			if udp.SetReadDeadline(time.Now().Add(time.Minute)) != nil {
+				return
+			}
+			context.AfterFunc(w.Context(), func() { udp.SetReadDeadline(time.Now()) })
+			buf := make([]byte, 100)
+			for {
+				n, from, err := udp.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				udp.WriteTo(fmt.Appendf(nil, "%s %d", buf[:n], w.Generation()), from)
+			}
+		}()
+		go func() {
+			select {
+			case <-resized:
+				testprog.Print("resized")
+			case <-w.Context().Done():
+			}
+		}()
+		handler := http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			w.Served(1)
+			s := pm.Snapshot()
+			fmt.Fprintf(rw, "pid %d slot %d generation %d ordinal %d passed %s workers %d status %c worker %v", os.Getpid(), w.Slot(), w.Generation(),
+				w.Ordinal(), w.Passed(), len(s.Workers), s.Workers[0].Status, prefork.IsWorker())
+		})
+		both := make(chan error)
+		go func() { both <- preforkhttp.Serve(w, tcp, &http.Server{Handler: handler}) }()
+		err := preforkhttp.Serve(w, unix, &http.Server{Handler: handler})
+		return errors.Join(err, <-both)
+	})
+	testprog.Print("ended: %v, signal %v", err, pm.SignalReceived())
+}
+
+// TestInProcess checks that a server runs in the process of its manager, through
+// reloads, with all its sockets.
+func TestInProcess(t *testing.T) {
+	path := filepath.Join(testprog.SocketDir(t), "sock")
+	p := preforktest.New(t, "site", path)
+	p.Cmd.Env = append(os.Environ(), "PREFORK_IN_PROCESS=1")
+	p.Start()
+	p.Expect(`in-process mode`)
+	line := p.Expect(`^serving on (\S+) (\S+)$`)
+	get := func(network, address string, generation, passed int) {
+		t.Helper()
+		transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}}
+		defer transport.CloseIdleConnections()
+		resp, err := (&http.Client{Transport: transport, Timeout: 10 * time.Second}).Get("http://localhost/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		want := fmt.Sprintf("pid %d slot 0 generation %d ordinal %d passed %d workers 1 status _ worker false", p.PID(), generation, generation, passed)
+		if string(body) != want || err != nil {
+			t.Errorf("%s: %q, %v; want %q", network, body, err, want)
+		}
+	}
+	all := func(generation, passed int) {
+		t.Helper()
+		get("tcp", line[1], generation, passed)
+		get("unix", path, generation, passed)
+		conn, err := net.Dial("udp", line[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		conn.Write([]byte("hello"))
+		buf := make([]byte, 100)
+		n, err := conn.Read(buf)
+		if want := fmt.Sprintf("hello %d", generation); string(buf[:n]) != want || err != nil {
+			t.Errorf("udp: %q, %v; want %q", buf[:n], err, want)
+		}
+	}
+	p.Expect(`worker starting`)
+	all(1, 1)
+	p.Signal(syscall.SIGUSR2)
+	p.Expect(`^resized$`)
+	p.Signal(hup)
+	p.Expect(`worker gone`)
+	p.Expect(`worker starting`)
+	all(2, 2)
+	p.Signal(usr1)
+	p.Expect(`reload failed, keeping workers.*it is broken`)
+	all(2, 2)
+	p.Signal(syscall.SIGALRM)
+	p.Expect(`upgrade failed, keeping this manager.*in-process`)
+	p.Signal(usr1)
+	p.Expect(`worker starting`)
+	all(3, 4)
+	if children, err := preforktest.Children(p.PID()); err == nil && len(children) > 0 {
+		t.Errorf("children: %v", children)
+	}
+	p.Signal(term)
+	p.Expect(`^ended: <nil>, signal terminated$`)
+	if state := p.Wait(); !state.Success() {
+		t.Error(state)
+	}
+	if _, err := os.Stat(path); err == nil {
+		t.Error("the file of the unix socket is left")
+	}
+}
+
+// ways runs the main loop of its first argument.
+func ways() {
+	pm, err := prefork.New(prefork.Config{InProcess: true, ErrRespawnInterval: 50 * time.Millisecond, TrapSignals: prefork.Signals{
+		term: {Signal: term}, hup: {Signal: term}, usr1: {},
+	}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	wait := func(w *prefork.Worker) error {
+		testprog.Print("working %d %d %s", w.Generation(), w.Ordinal(), w.Passed())
+		<-w.Context().Done()
+		testprog.Print("cause: %v", context.Cause(w.Context()))
+		return nil
+	}
+	switch os.Args[1] {
+	case "StartFunc":
+		for pm.SignalReceived() != term {
+			pm.Pass(strconv.AppendInt(nil, int64(pm.Generation()), 10))
+			pm.StartFunc(wait)
+			testprog.Print("received %v", pm.SignalReceived())
+		}
+		left, err := pm.WaitAllChildren(context.Background())
+		testprog.Print("left %d %v", left, err)
+	case "Start":
+		for pm.SignalReceived() != term {
+			pm.Pass([]byte("bytes"))
+			if pm.Start() {
+				continue
+			}
+			wait(pm.Worker())
+			pm.Finish(7)
+		}
+	case "fails":
+		n := 0
+		pm.Run(context.Background(), func(w *prefork.Worker) error {
+			if n++; n <= 3 {
+				return errors.New("no " + strconv.Itoa(n))
+			}
+			return wait(w)
+		})
+	case "stuck":
+		pm.Run(context.Background(), func(w *prefork.Worker) error {
+			testprog.Print("stuck")
+			select {}
+		})
+	case "panics":
+		pm.Run(context.Background(), func(w *prefork.Worker) error { panic("as it does") })
+	case "pauses":
+		pm.Pause()
+		pm.Run(context.Background(), func(w *prefork.Worker) error {
+			go func() {
+				for !pm.Snapshot().AllPaused() {
+					time.Sleep(time.Millisecond)
+				}
+				testprog.Print("paused")
+				pm.Resume()
+			}()
+			testprog.Print("more: %v", w.Checkpoint())
+			pm.Shutdown()
+			return nil
+		})
+	}
+	testprog.Print("end")
+}
+
+// TestInProcessWays checks all ways to write the main loop.
+func TestInProcessWays(t *testing.T) {
+	run := func(way string, act func(p *preforktest.Program), code int) {
+		t.Run(way, func(t *testing.T) {
+			p := preforktest.Start(t, "ways", way)
+			act(p)
+			if state := p.Wait(); state.ExitCode() != code {
+				t.Errorf("%v, want %d", state, code)
+			}
+		})
+	}
+	run("StartFunc", func(p *preforktest.Program) {
+		p.Expect("working 1 1 0")
+		p.Signal(usr1)
+		p.Expect("received user defined signal 1")
+		p.Signal(hup)
+		p.Expect("cause: prefork: stopped by SIGTERM")
+		p.Expect("working 3 2 2")
+		p.Signal(term)
+		p.Expect("left 0 <nil>")
+		p.Expect("^end$")
+	}, 0)
+	run("Start", func(p *preforktest.Program) {
+		p.Expect("working 1 1 bytes")
+		p.Signal(hup)
+		p.Expect("cause: prefork: stopped by SIGTERM")
+	}, 7)
+	run("fails", func(p *preforktest.Program) {
+		for _, line := range []string{"no 1", "no 2", "no 3", "working 1 4"} {
+			p.Expect(line)
+		}
+		p.Signal(os.Interrupt)
+		p.Expect("^end$")
+	}, 0)
+	run("stuck", func(p *preforktest.Program) {
+		p.Expect("^stuck$")
+		p.Signal(os.Interrupt)
+		time.Sleep(20 * time.Millisecond)
+		p.Signal(os.Interrupt)
+		p.Expect("second interrupt")
+	}, 1)
+	run("panics", func(p *preforktest.Program) { p.Expect("^panic: as it does") }, 2)
+	run("pauses", func(p *preforktest.Program) {
+		p.Expect("^paused$")
+		p.Expect("^more: true$")
+		p.Expect("^end$")
+	}, 0)
+}
+
+func TestInProcessRefused(t *testing.T) {
+	var bad *prefork.ConfigError
+	if _, err := prefork.New(prefork.Config{Name: t.Name(), InProcess: true, Command: []string{"true"}}); !errors.As(err, &bad) || bad.Field != "InProcess" {
+		t.Error(err)
+	}
+}

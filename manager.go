@@ -144,6 +144,7 @@ func New(cfg Config) (*Manager, error) {
 	}
 	m.side = s
 	s.trapTable()
+	process.TrapsSignals()
 	s.followReaper()
 	return m, nil
 }
@@ -324,8 +325,10 @@ func (m *Manager) Shutdown() { m.Deliver(m.cfg.ShutdownSignal) }
 // SignalAllChildren sends sig to every worker. Workers that are starting get it
 // when they are ready, unless it is the stop signal. A worker that is sent the
 // stop signal counts as stopping; sending it again sends it again and does no
-// more. Outside a blocking call, the signal is sent when the next one begins. In
-// a worker it is a no-op. It panics if sig is not a signal of the system.
+// more. A worker ignores a signal that the table receives and never sends, unless
+// it handles it. Outside a blocking call, the signal is sent when the next one
+// begins. In a worker it is a no-op. It panics if sig is not a signal of the
+// system.
 func (m *Manager) SignalAllChildren(sig os.Signal) {
 	if err := checkSignal("", sig); err != nil {
 		misuse("SignalAllChildren(%v): not a signal of the system", sig)

@@ -23,7 +23,8 @@ type Signals map[os.Signal]Forward
 // A signal other than the stop signal is held for a worker that is still starting,
 // and sent when it is ready. Sent earlier, it would kill the worker or be lost. A
 // worker that handles such a signal should call signal.Notify before Start, if
-// IsWorker returns true.
+// IsWorker returns true. A worker ignores a signal that the table receives and
+// never sends, and an interrupt that the manager traps, unless it handles them.
 type Forward struct {
 	// Signal is the signal to send; nil means none.
 	Signal os.Signal
@@ -118,7 +119,7 @@ type shutdown struct {
 // it also traps interrupts.
 func (s *managerSide) trapTable() {
 	for sig := range s.cfg.TrapSignals {
-		sigqueue.Trap(sig, s.deliver)
+		s.trap(sig)
 	}
 	if _, ok := s.cfg.TrapSignals[s.cfg.ShutdownSignal]; ok {
 		s.trapInterrupt()
@@ -128,6 +129,59 @@ func (s *managerSide) trapTable() {
 	if _, named := s.cfg.TrapSignals[syscall.SIGPIPE]; !named && !signal.Ignored(syscall.SIGPIPE) {
 		sigqueue.Trap(syscall.SIGPIPE, func(os.Signal) {})
 	}
+	if _, named := s.cfg.TrapSignals[syscall.SIGHUP]; !named && s.cfg.ShutdownSignal != syscall.SIGHUP && !signal.Ignored(syscall.SIGHUP) {
+		s.explainHangup()
+	}
+}
+
+// trap traps a signal until the returned function is called.
+func (s *managerSide) trap(sig os.Signal) (release func()) {
+	forget, stop := process.NoteTrap(sig), sigqueue.Trap(sig, s.deliver)
+	return func() {
+		stop()
+		forget()
+	}
+}
+
+// explainHangup logs one line when SIGHUP, which the table does not name, ends
+// this process: most users send it for a reload. The signal then has its default
+// effect, unless another Manager traps it. If the program has a handler of its
+// own, that receives this one signal twice, since a program cannot find out
+// whether there is one.
+func (s *managerSide) explainHangup() {
+	release := make(chan func(), 1)
+	release <- sigqueue.Trap(syscall.SIGHUP, func(hup os.Signal) {
+		if slices.Contains(process.Trapped(), syscall.SIGHUP) {
+			return
+		}
+		s.log.Error("SIGHUP is not in TrapSignals, ending by it unless the program handles it: name it there, to reload for instance", "signal", sig.Name(hup))
+		(<-release)()
+		if self, err := os.FindProcess(os.Getpid()); err == nil {
+			self.Signal(hup)
+		}
+	})
+}
+
+// ignored returns the signals that this program's Managers trap and that this one
+// never sends to its workers: such a signal may come to a worker directly, from
+// killall or systemctl kill, and must not end it. The manager acts on its own.
+func (l *loop) ignored() []syscall.Signal {
+	sent := []os.Signal{l.stop, syscall.SIGPIPE} // Go ignores a SIGPIPE that was sent by hand
+	for _, f := range l.cfg.TrapSignals {
+		sent = append(sent, f.Signal)
+	}
+	if l.cfg.Stuck.Timeout > 0 {
+		sent = append(sent, dumpSignal(l.stop))
+	}
+	return slices.DeleteFunc(process.Trapped(), func(sig syscall.Signal) bool { return slices.Contains(sent, os.Signal(sig)) })
+}
+
+// ignoredBySuccessor returns the signals that must not end a successor before it
+// traps its own: all that this process traps, except those that stop it.
+func (l *loop) ignoredBySuccessor() []syscall.Signal {
+	return slices.DeleteFunc(process.Trapped(), func(sig syscall.Signal) bool {
+		return sig == l.cfg.ShutdownSignal || sig == syscall.SIGINT || sig == syscall.SIGPIPE
+	})
 }
 
 // trapInterrupt makes an interrupt (Ctrl-C) count as the shutdown signal until the
@@ -139,7 +193,7 @@ func (s *managerSide) trapInterrupt() (release func()) {
 		return func() {}
 	}
 	s.interrupts.Add(1)
-	stop := sigqueue.Trap(os.Interrupt, s.deliver)
+	stop := s.trap(os.Interrupt)
 	return func() {
 		stop()
 		s.interrupts.Add(-1)
@@ -151,7 +205,7 @@ func (s *managerSide) trapShutdown() (release func()) {
 	if _, named := s.cfg.TrapSignals[s.cfg.ShutdownSignal]; named {
 		return func() {} // trapTable has done it
 	}
-	stop, interrupt := sigqueue.Trap(s.cfg.ShutdownSignal, s.deliver), s.trapInterrupt()
+	stop, interrupt := s.trap(s.cfg.ShutdownSignal), s.trapInterrupt()
 	return func() {
 		stop()
 		interrupt()

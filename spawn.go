@@ -227,6 +227,7 @@ func (l *loop) startWorker(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, er
 	plan.Marker = l.marker()
 	plan.Marker.Slot, plan.Marker.Generation, plan.Marker.Ordinal = sp.Slot, sp.Generation, sp.Ordinal
 	plan.Marker.Resources = l.resources.Plan(sp.Slot)
+	plan.Marker.Ignore = marker.SignalList(l.ignored())
 	plan.Marker.Requests = int(jittered(int64(l.cfg.Recycle.MaxRequests)))
 	if p, err = l.launch(plan, g.exe); err != nil {
 		cell.Close()

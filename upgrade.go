@@ -11,6 +11,7 @@ import (
 	"github.com/prefork-go/prefork/internal/activation"
 	"github.com/prefork-go/prefork/internal/control"
 	"github.com/prefork-go/prefork/internal/launch"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/sig"
@@ -167,7 +168,7 @@ func (l *loop) startSuccessor() error {
 		Args: process.Args, Dir: l.dir, Start: process.Notify, Started: process.Started(), SameGroup: true, Depth: l.depth, Binary: exe,
 		Marker: l.marker(), Sockets: l.sockets.HandAll(), Passed: files,
 	}
-	plan.Marker.Path, plan.Marker.Pause = l.onDisk, 0
+	plan.Marker.Path, plan.Marker.Pause, plan.Marker.Ignore = l.onDisk, 0, marker.SignalList(l.ignoredBySuccessor())
 	if r := process.Reaper; r != nil {
 		plan.Reaper = &launch.Reaper{PID: r.PID(), FD: r.FD()}
 	}

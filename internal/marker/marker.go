@@ -6,8 +6,10 @@ package marker
 import (
 	"fmt"
 	"math"
+	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -34,6 +36,7 @@ type Marker struct {
 	Generation int
 	Ordinal    int
 	Stop       syscall.Signal // the stop signal
+	Ignore     string         // signals that must not end the process; see SignalList
 	Orphan     time.Duration  // OrphanTimeout
 	StopTime   time.Duration  // StopTimeout; negative for never
 	Control    int            // descriptor of the socket to the manager
@@ -61,6 +64,28 @@ type Socket struct {
 type File struct {
 	FD   int
 	Name string
+}
+
+// SignalList encodes signals for Marker.Ignore.
+func SignalList(sigs []syscall.Signal) string {
+	var b []byte
+	for i, sig := range sigs {
+		if i > 0 {
+			b = append(b, '+')
+		}
+		b = strconv.AppendInt(b, int64(sig), 10)
+	}
+	return string(b)
+}
+
+// Ignored decodes Ignore. A text that is not a number is left out.
+func (m *Marker) Ignored() (sigs []os.Signal) {
+	for text := range strings.SplitSeq(m.Ignore, "+") {
+		if n, err := strconv.Atoi(text); err == nil && n > 0 {
+			sigs = append(sigs, syscall.Signal(n))
+		}
+	}
+	return sigs
 }
 
 // NoSlot is the slot of a standby.
@@ -95,6 +120,7 @@ func (m *Marker) fields() []field {
 		{"gen", &m.Generation, 1, math.MaxInt},
 		{"ord", &m.Ordinal, 1, math.MaxInt},
 		{"stop", &m.Stop, 1, 128},
+		{"ignore", &m.Ignore, 0, 0},
 		{"orphan", &m.Orphan, 0, math.MaxInt64},
 		{"stoptime", &m.StopTime, math.MinInt64, math.MaxInt64},
 		{"ctl", &m.Control, firstFD, maxFD},

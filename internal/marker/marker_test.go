@@ -4,12 +4,13 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
 
 var full = Marker{
-	Manager: 4711, Name: "web; a=b,%", Slot: 3, Generation: 7, Ordinal: 42, Stop: 15, Orphan: 1500 * time.Millisecond, StopTime: -time.Second,
+	Manager: 4711, Name: "web; a=b,%", Slot: 3, Generation: 7, Ordinal: 42, Stop: 15, Ignore: "1+2+12", Orphan: 1500 * time.Millisecond, StopTime: -time.Second,
 	Control: 3, Passed: 4, Cell: 10, Requests: 5000, Pause: 3, Exe: 9, Resources: "nice:5|id:1:2:", Path: "/srv/a;b/current",
 	Sockets: []Socket{{5, "tcp", "[::1]:8080", Shared, true}, {6, "unix", "/run/a b;c=d.sock", FellBack, true}, {7, "tcp", "", 0, false}, {8, "tcp", "", 12, false}},
 	Files:   []File{{11, "service web;1,2"}, {12, ""}},
@@ -20,6 +21,19 @@ func TestRoundTrip(t *testing.T) {
 		got, err := Parse(m.String())
 		if err != nil || !reflect.DeepEqual(got, m) {
 			t.Errorf("Parse(%q) = %+v, %v; want %+v", m, got, err, m)
+		}
+	}
+}
+
+func TestSignalList(t *testing.T) {
+	for _, sigs := range [][]syscall.Signal{nil, {1}, {1, 2, 34, 64}} {
+		m, err := Parse(Marker{Manager: 1, Generation: 1, Ordinal: 1, Stop: 1, Control: 3, Ignore: SignalList(sigs)}.String())
+		var got []syscall.Signal
+		for _, sig := range m.Ignored() {
+			got = append(got, sig.(syscall.Signal))
+		}
+		if err != nil || !slices.Equal(got, sigs) {
+			t.Errorf("%v, %v; want %v", got, err, sigs)
 		}
 	}
 }
@@ -55,7 +69,7 @@ func TestChecksum(t *testing.T) {
 }
 
 func TestParseRefuses(t *testing.T) {
-	const good = "pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;stoptime=0;ctl=3;pass=0;cell=0;requests=0;pause=0;exe=0;res=;path="
+	const good = "pid=1;name=;slot=0;gen=1;ord=1;stop=15;ignore=;orphan=0;stoptime=0;ctl=3;pass=0;cell=0;requests=0;pause=0;exe=0;res=;path="
 	if _, err := Parse(sum(good)); err != nil {
 		t.Fatalf("the good one: %v", err)
 	}
@@ -67,7 +81,7 @@ func TestParseRefuses(t *testing.T) {
 		{"passed is a standard stream", sum(strings.Replace(good, "pass=0", "pass=1", 1)), "standard stream"},
 		{"pid 0", sum(strings.Replace(good, "pid=1", "pid=0", 1)), "out of range"},
 		{"a sign", sum(strings.Replace(good, "slot=0", "slot=+0", 1)), "not a number"},
-		{"fields swapped", sum("name=;pid=1;slot=0;gen=1;ord=1;stop=15;orphan=0;stoptime=0;ctl=3;pass=0;cell=0;requests=0;pause=0;exe=0"), "pid is missing"},
+		{"fields swapped", sum("name=;pid=1;slot=0;gen=1;ord=1;stop=15;ignore=;orphan=0;stoptime=0;ctl=3;pass=0;cell=0;requests=0;pause=0;exe=0"), "pid is missing"},
 		{"cut", sum("pid=1;name=;slot=0"), "gen is missing"},
 		{"an unknown field", sum(good + ";x=1"), "not a socket"},
 		{"the binary is a standard stream", sum(strings.Replace(good, "exe=0", "exe=1", 1)), "standard stream"},
@@ -108,7 +122,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(full.String())
 	f.Add("v4;00000000;pid=1")
 	f.Add(full.String()[len("v4;00000000;"):]) // the text after the checksum
-	f.Add(sum("pid=1;name=;slot=0;gen=1;ord=1;stop=15;orphan=0;stoptime=0;ctl=3;pass=0;cell=0;requests=0;pause=0;exe=0;res=;path=;sock=4,tcp,:80,-1,1;file=5,lock"))
+	f.Add(sum("pid=1;name=;slot=0;gen=1;ord=1;stop=15;ignore=;orphan=0;stoptime=0;ctl=3;pass=0;cell=0;requests=0;pause=0;exe=0;res=;path=;sock=4,tcp,:80,-1,1;file=5,lock"))
 	f.Fuzz(func(t *testing.T, value string) {
 		// The second value has the right checksum, which a fuzzer cannot guess.
 		for _, v := range []string{value, sum(value)} {

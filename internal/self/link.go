@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -28,10 +29,60 @@ func (p *Process) Follow(sockets Sockets) {
 	p.sockets = sockets
 	switch p.Role {
 	case marker.Worker:
+		p.ignoreSignals()
 		go p.followManager(sockets)
 	case marker.Successor:
+		p.ignoreSignals()
 		go p.followPredecessor()
 	}
+}
+
+// ignoreSignals keeps the signals that the marker names from ending this process.
+// Their channel is never read, so they have no effect unless the program handles
+// them. signal.Ignore would not do: the children of this process would inherit
+// it. A signal that this process was started with ignored stays so.
+func (p *Process) ignoreSignals() {
+	sigs := slices.DeleteFunc(p.Marker.Ignored(), signal.Ignored)
+	if len(sigs) == 0 {
+		return // Notify without signals means all
+	}
+	p.ignored = make(chan os.Signal, 1)
+	signal.Notify(p.ignored, sigs...)
+}
+
+// TrapsSignals ends ignoreSignals in a successor, which now traps the signals of
+// its own table.
+func (p *Process) TrapsSignals() {
+	if p.Role == marker.Successor && p.ignored != nil {
+		signal.Stop(p.ignored)
+	}
+}
+
+// NoteTrap notes that a Manager in this process traps a signal, until the
+// returned function is called.
+func (p *Process) NoteTrap(sig os.Signal) (release func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.trapped = append(p.trapped, sig)
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if i := slices.Index(p.trapped, sig); i >= 0 {
+			p.trapped = slices.Delete(p.trapped, i, i+1)
+		}
+	}
+}
+
+// Trapped returns the signals that the Managers in this process trap, in the
+// order of their numbers.
+func (p *Process) Trapped() (sigs []syscall.Signal) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, sig := range p.trapped {
+		sigs = append(sigs, sig.(syscall.Signal))
+	}
+	slices.Sort(sigs)
+	return slices.Compact(sigs)
 }
 
 // Send sends a message to the manager. It fails only if the manager has exited,

@@ -41,9 +41,10 @@ type Process struct {
 
 	ctx         context.Context
 	cancel      context.CancelCauseFunc
-	notify      sync.Once   // the first call of Context
-	contextUsed atomic.Bool // Context was called
-	promoted    chan string // the resources of a standby's slot
+	notify      sync.Once      // the first call of Context
+	contextUsed atomic.Bool    // Context was called
+	promoted    chan string    // the resources of a standby's slot
+	ignored     chan os.Signal // never read; see ignoreSignals
 
 	Interrupted chan struct{} // of a worker: closed when an interrupt stops the program
 	interrupt   sync.Once     // the close of Interrupted
@@ -63,7 +64,8 @@ type Process struct {
 	ReaperGone chan struct{} // closed when it has exited
 
 	mu          sync.Mutex
-	names       []string // of the Managers in this process
+	names       []string    // of the Managers in this process
+	trapped     []os.Signal // by them; one entry for each trap
 	passedFiles []passedFile
 	started     []fd.Started
 }

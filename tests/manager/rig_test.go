@@ -30,6 +30,7 @@ type rig struct {
 	t     testing.TB
 	name  string
 	fake  *proctest.Table
+	table prefork.Signals
 	traps []syscall.Signal // the signals that New receives
 
 	mu     sync.Mutex
@@ -70,7 +71,7 @@ func newRigWith(t testing.TB, cfg prefork.Config, opt options) *rig {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	cfg.Name = r.name
+	cfg.Name, r.table = r.name, cfg.TrapSignals
 	if opt.onStart == nil {
 		opt.onStart = reachStart
 	}
@@ -127,7 +128,8 @@ func (r *rig) newManager(cfg prefork.Config, opt options) (*prefork.Manager, err
 }
 
 func (r *rig) trap(sig os.Signal, _ func(os.Signal)) (release func()) {
-	if sig != syscall.SIGPIPE {
+	_, named := r.table[sig]
+	if named || sig != syscall.SIGPIPE && sig != hup { // New traps these two for other ends
 		r.traps = append(r.traps, sig.(syscall.Signal))
 	}
 	return func() {}

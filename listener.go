@@ -26,12 +26,15 @@ import (
 // killed.
 //
 // In the manager the listener should not be used to accept; with a Command that
-// would block a thread. Closing it takes nothing from the workers. The file of a
-// unix socket that the Manager bound is removed when Run returns, and when
-// WaitAllChildren has reaped the last worker after the shutdown signal. To Start
-// again after that, a new process must call Listen. A worker never removes the
-// file. Listen replaces a file that a dead manager left behind. If a process
-// answers on it, Listen fails.
+// would block a thread. Closing it takes nothing from the workers. In a shutdown,
+// Run and WaitAllChildren close it, with the Manager's own copy, when all workers
+// are stopping: clients are then refused as soon as the workers no longer accept.
+// To Start again after that, the program must call Listen again.
+//
+// The file of a unix socket that the Manager bound is removed when Run returns,
+// and when WaitAllChildren has reaped the last worker after the shutdown signal. A
+// worker never removes the file. Listen replaces a file that a dead manager left
+// behind. If a process answers on it, Listen fails.
 //
 // In a worker the error wraps ErrNotInherited if the manager did not make the
 // same call before it spawned the worker. Listen does not block, except to look

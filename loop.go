@@ -234,6 +234,9 @@ func (l *loop) drain(ctx context.Context) (left int, err error) {
 			l.forward(a)
 			continue
 		}
+		if l.shutdown.begun && l.pool.Serving() == 0 {
+			l.sockets.StopListening()
+		}
 		if l.pool.Len() == 0 && l.pool.Standbys() == 0 && l.pool.Leftovers() == 0 && (l.successor == nil || l.successor.tookOver) {
 			return 0, l.finishDrain()
 		}

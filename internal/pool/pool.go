@@ -170,6 +170,10 @@ func (p *Pool) Max() int { return p.max }
 // Len returns the number of workers that are not gone, without standbys.
 func (p *Pool) Len() int { return len(p.workers) - p.standby.alive }
 
+// Serving returns the number of workers that are neither stopping nor about to
+// exit, without standbys.
+func (p *Pool) Serving() int { return p.size.alive }
+
 // Standbys returns the number of standbys that are not gone.
 func (p *Pool) Standbys() int { return p.standby.alive }
 

@@ -85,7 +85,7 @@ func (set *Set) bindGroup(network, address string) (net.Listener, error) {
 	g.address = ln.Addr().String()
 	set.mu.Lock()
 	defer set.mu.Unlock()
-	set.list = append(set.list, &socket{fd: g.fds[0], network: network, address: address, bound: g.address, group: g})
+	set.list = append(set.list, &socket{fd: g.fds[0], network: network, address: address, bound: g.address, group: g, program: ln})
 	return ln, nil
 }
 

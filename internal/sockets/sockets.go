@@ -35,6 +35,7 @@ type Set struct {
 
 	mu      sync.Mutex
 	list    []*socket // in the order of the calls of Listen
+	closed  []*socket // of these, by StopListening
 	passive bool      // the other manager of an upgrade steers connections
 }
 
@@ -43,7 +44,9 @@ func New(cfg Config) *Set { return &Set{cfg: cfg, passive: cfg.Passive} }
 
 // socket is one listening socket of the manager.
 type socket struct {
-	fd               int // a duplicate: the program may close its listener
+	fd               int    // a duplicate: the program may close its listener
+	program          closer // the program's listener
+	activated        bool   // start_server or systemd passed it, and holds it too
 	network, address string
 	file             *socketFile // of a unix socket that this manager bound; nil for others
 	bound            string      // the address that the kernel reports
@@ -73,7 +76,7 @@ func obtain[T closer](set *Set, network, address string, kind int, newSocket fun
 	if err != nil {
 		return s, err
 	}
-	sock := &socket{fd: -1, network: network, address: address, fellBack: kind == marker.FellBack}
+	sock := &socket{fd: -1, network: network, address: address, fellBack: kind == marker.FellBack, activated: have}
 	if !have && set.cfg.Successor {
 		// A socket that the predecessor did not have is new in this version of
 		// the program, and is bound below.
@@ -104,6 +107,7 @@ func (set *Set) keep(sock *socket, s any) (err error) {
 	if sock.fd, err = duplicate(s); err != nil {
 		return err
 	}
+	sock.program, _ = s.(closer)
 	switch s := s.(type) {
 	case net.Listener:
 		sock.bound = s.Addr().String()
@@ -229,6 +233,38 @@ func (set *Set) Info() (all []Info) {
 		all = append(all, Info{s.network, s.bound, s.group != nil})
 	}
 	return all
+}
+
+// StopListening closes the manager's copies of the sockets and the listeners of
+// the program, once no worker accepts on them any more, so that the kernel refuses
+// clients. Copies of other processes, such as a successor, stay open, as do
+// sockets from start_server or systemd, which hold them anyway. Their files stay
+// for RemoveFiles.
+func (set *Set) StopListening() {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	var kept []*socket
+	for _, s := range set.list {
+		switch {
+		case s.activated:
+			kept = append(kept, s)
+			continue
+		case s.group != nil:
+			s.group.close()
+		default:
+			fd.Close(s.fd)
+		}
+		s.program.Close()
+		set.closed = append(set.closed, s)
+	}
+	set.list = kept
+}
+
+// withFiles returns all sockets, also closed ones, whose files may remain.
+func (set *Set) withFiles() []*socket {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	return slices.Concat(set.list, set.closed)
 }
 
 // Close closes the manager's copies. Workers keep theirs.

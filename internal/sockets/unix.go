@@ -108,7 +108,7 @@ func (set *Set) hasFile(path string) bool {
 
 // RemoveFiles removes the files of the unix sockets that the manager bound.
 func (set *Set) RemoveFiles() {
-	for _, s := range set.all() {
+	for _, s := range set.withFiles() {
 		set.removeFile(s)
 	}
 }
@@ -136,7 +136,7 @@ func (set *Set) removeFile(s *socket) {
 func (set *Set) ReleaseFiles() {
 	set.mu.Lock()
 	defer set.mu.Unlock()
-	for _, s := range set.list {
+	for _, s := range slices.Concat(set.list, set.closed) {
 		s.file = nil
 	}
 	set.passive = true
@@ -147,7 +147,7 @@ func (set *Set) ReleaseFiles() {
 // steering connections. A successor calls it when its predecessor has handed
 // over.
 func (set *Set) TakeOver() {
-	for _, s := range set.all() {
+	for _, s := range set.withFiles() {
 		if s.predecessors == "" {
 			continue
 		}

@@ -148,6 +148,13 @@ func (in *inbox) take() (notes []proc.Note, commands []pool.Event) {
 	return notes, commands
 }
 
+func (in *inbox) takeCommands() (commands []pool.Event) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	commands, in.commands = in.commands, nil
+	return commands
+}
+
 func (in *inbox) takeSignals() sigqueue.Queue {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -289,6 +296,7 @@ func (l *loop) turn() pool.Step {
 		due = earliest(due, l.readBoard())
 	}
 	l.handle(pool.Event{Kind: pool.Tick, ReadUpTo: readTo})
+	l.applyRequests() // of hooks that ran in this turn: they count before the next spawn
 	step := l.pool.Plan(l.now())
 	if step.Survey {
 		l.board.Changed()
@@ -303,6 +311,15 @@ func earliest(times ...pool.Time) pool.Time {
 		first = pool.Sooner(first, t)
 	}
 	return first
+}
+
+// applyRequests applies SetMaxWorkers and SignalAllChildren, which a hook may have
+// called.
+func (l *loop) applyRequests() {
+	for _, ev := range l.inbox.takeCommands() {
+		l.handle(ev)
+	}
+	l.resize()
 }
 
 // resize passes the value of SetMaxWorkers to the policy, as far as an upgrade

@@ -352,7 +352,8 @@ func (m *Manager) MaxWorkers() int { return m.side.maxWorkers() }
 // running generation, surplus ones (those in the highest slots) are stopped. 0
 // stops all and keeps the Manager running. During an upgrade with
 // ListenPerWorker, slots that had no socket when it began stay empty until it has
-// failed. In a worker it is a no-op. It panics if n is negative.
+// failed. Called in a hook, it counts before the next spawn, and in BeforeSpawn for
+// this one. In a worker it is a no-op. It panics if n is negative.
 func (m *Manager) SetMaxWorkers(n int) {
 	if n < 0 {
 		misuse("SetMaxWorkers(%d): the number of workers cannot be negative", n)

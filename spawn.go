@@ -160,6 +160,9 @@ func (l *loop) spawn(step pool.Step) {
 		l.relay.Flush()
 		l.cfg.BeforeSpawn(l.Manager, sp)
 		sp.Slot, sp.Generation, sp.Ordinal = step.Slot, step.Gen, step.Ordinal
+		if n := l.maxWorkers(); n == 0 || step.Slot >= n {
+			return // the hook has closed the slot
+		}
 	}
 	p, cell, err := l.startWorker(sp)
 	if err != nil {

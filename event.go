@@ -335,8 +335,7 @@ func (l *loop) emit(ev Event) {
 		l.deferred.LogAttrs(ctx, level, msg, attrs...)
 	}
 	if l.cfg.Observe != nil {
-		l.relay.Flush()
-		l.cfg.Observe(ev)
+		l.callHook("Observe", func() { l.cfg.Observe(ev) })
 	}
 }
 

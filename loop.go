@@ -217,6 +217,7 @@ func (l *loop) begin() {
 		l.crashLooped = nil // unless it happened in Upgrade, and its shutdown signal still waits
 	}
 	l.shutdown = shutdown{}
+	l.interrupted.Store(false)
 	l.resize()
 	l.mu.Lock()
 	l.generation++
@@ -462,8 +463,7 @@ func (l *loop) exited(w *worker, e pool.Effect) {
 		l.reportFailed(exit.String())
 	}
 	if l.cfg.OnChildReap != nil {
-		l.relay.Flush()
-		l.cfg.OnChildReap(l.Manager, exit)
+		l.callHook("OnChildReap", func() { l.cfg.OnChildReap(l.Manager, exit) })
 	}
 }
 

@@ -81,6 +81,9 @@ type managerSide struct {
 	received   atomic.Value           // of sigqueue.Arrival: the signal that ended the last Start
 	interrupts atomic.Int32           // > 0: an interrupt counts as the shutdown signal
 
+	hook        atomic.Pointer[hookCall] // the hook that runs; nil for none
+	interrupted atomic.Bool              // by an interrupt since the generation began
+
 	mu sync.Mutex // guards the view
 	view
 }

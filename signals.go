@@ -217,6 +217,7 @@ func (s *managerSide) deliver(sig os.Signal) {
 	a := sigqueue.Arrival{Sig: sig}
 	if sig == os.Interrupt && s.interrupts.Load() > 0 {
 		a = sigqueue.Arrival{Sig: s.cfg.ShutdownSignal, Interrupt: true}
+		s.interruptHook()
 	}
 	s.inbox.put(func(in *inbox) { in.signals.Add(a) })
 }

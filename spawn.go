@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"slices"
 	"syscall"
 	"time"
@@ -157,8 +158,7 @@ func (l *loop) forget() {
 func (l *loop) spawn(step pool.Step) {
 	sp := &Spawn{Slot: step.Slot, Generation: step.Gen, Ordinal: step.Ordinal}
 	if l.cfg.BeforeSpawn != nil {
-		l.relay.Flush()
-		l.cfg.BeforeSpawn(l.Manager, sp)
+		l.callHook("BeforeSpawn", func() { l.cfg.BeforeSpawn(l.Manager, sp) })
 		sp.Slot, sp.Generation, sp.Ordinal = step.Slot, step.Gen, step.Ordinal
 		if n := l.maxWorkers(); n == 0 || step.Slot >= n {
 			return // the hook has closed the slot
@@ -187,8 +187,7 @@ func (l *loop) spawn(step pool.Step) {
 	l.mu.Unlock()
 	l.handle(pool.Event{Kind: pool.Spawned, Ready: l.cfg.Command != nil})
 	if l.cfg.AfterSpawn != nil {
-		l.relay.Flush()
-		l.cfg.AfterSpawn(l.Manager, w.PID)
+		l.callHook("AfterSpawn", func() { l.cfg.AfterSpawn(l.Manager, w.PID) })
 	}
 }
 
@@ -349,14 +348,61 @@ func (s *spawner) openOnDisk() (*binary.Binary, error) {
 	return binary.Open(s.onDisk)
 }
 
-func (l *loop) reload() error {
+// reload calls Reload. Its panic is its failure, and must not end the service.
+func (l *loop) reload() (err error) {
 	if l.cfg.Reload == nil {
 		return nil
 	}
-	l.relay.Flush()
-	data, err := l.cfg.Reload()
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v", v)
+			l.log.Error("panic in Reload", "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+		}
+	}()
+	var data []byte
+	l.callHook("Reload", func() { data, err = l.cfg.Reload() })
 	if err == nil {
 		l.pass(data)
 	}
 	return err
+}
+
+// hookCall is a call of a hook that is under way.
+type hookCall struct{ name string }
+
+// hookPatience is how long a hook may take before the log names it.
+const hookPatience = 5 * time.Second
+
+// callHook calls a hook. The manager does nothing else until it returns, so a
+// hook that blocks looks like a manager that does.
+func (l *loop) callHook(name string, hook func()) {
+	l.relay.Flush()
+	call := &hookCall{name}
+	l.hook.Store(call)
+	timer := time.AfterFunc(hookPatience, func() {
+		l.log.Warn("hook blocks the manager: no worker is spawned, reaped or stopped until it returns", "hook", name, "for", hookPatience.String())
+	})
+	defer func() {
+		timer.Stop()
+		l.hook.Store(nil)
+	}()
+	hook()
+}
+
+// interruptGrace is how long after the second interrupt a hook may still return.
+const interruptGrace = time.Second
+
+// interruptHook ends this process if a hook still blocks after the second
+// interrupt: the loop, which would kill the workers, does not run.
+func (s *managerSide) interruptHook() {
+	call := s.hook.Load()
+	if !s.interrupted.Swap(true) || call == nil {
+		return
+	}
+	time.AfterFunc(interruptGrace, func() {
+		if s.hook.Load() == call {
+			s.log.Error("second interrupt while a hook blocks, exiting without a stop of the workers", "hook", call.name)
+			os.Exit(128 + int(syscall.SIGINT))
+		}
+	})
 }

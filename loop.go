@@ -29,6 +29,7 @@ type loop struct {
 	*managerSide
 	spawner
 	origin   time.Time
+	seen     pool.Time // when the loop was last seen to run
 	pool     *pool.Pool
 	procs    proc.Table
 	timer    *time.Timer
@@ -336,6 +337,10 @@ func (l *loop) resize() {
 	}
 }
 
+// While deadlines run, the loop wakes up each freezeInterval. If it wakes up later
+// than it asked by more than freezeInterval, the system was frozen.
+const freezeInterval = 250 * time.Millisecond
+
 // sleep waits until something happens, wake comes, or done is closed.
 func (l *loop) sleep(wake pool.Time, done <-chan struct{}) {
 	select {
@@ -345,9 +350,13 @@ func (l *loop) sleep(wake pool.Time, done <-chan struct{}) {
 	}
 	l.closeCells()
 	l.relay.Flush()
+	if l.pool.Timed() || l.successor != nil && l.successor.deadline != pool.Never {
+		wake = pool.Sooner(wake, l.now()+freezeInterval)
+	}
 	var due <-chan time.Time
 	if wake != pool.Never {
-		l.timer.Reset(max(0, wake-l.now()))
+		wake = max(wake, l.now())
+		l.timer.Reset(wake - l.now())
 		due = l.timer.C
 	}
 	select {
@@ -355,11 +364,35 @@ func (l *loop) sleep(wake pool.Time, done <-chan struct{}) {
 	case <-due:
 	case <-done:
 	}
+	l.seen = l.now()
+	if late := l.seen - wake; wake != pool.Never && late > freezeInterval {
+		l.thaw(late)
+	}
+}
+
+// busyLimit is how long the loop works without a sleep or a hook, at most.
+const busyLimit = time.Second
+
+// noticeFreeze finds that the system was frozen while the loop worked.
+func (l *loop) noticeFreeze() {
+	gap := l.now() - l.seen
+	if l.seen += gap; gap > busyLimit {
+		l.thaw(gap)
+	}
+}
+
+// thaw moves the deadlines after the system was frozen.
+func (l *loop) thaw(late time.Duration) {
+	if n := l.successor; n != nil && n.deadline != pool.Never {
+		n.deadline += min(late, math.MaxInt64-n.deadline)
+	}
+	l.handle(pool.Event{Kind: pool.Late, For: late})
 }
 
 // handle applies an event to the policy and carries out its effects. It is the
 // only caller of Apply.
 func (l *loop) handle(ev pool.Event) {
+	l.noticeFreeze()
 	fallback := l.pool.Fallback()
 	for _, e := range l.pool.Apply(l.now(), ev) {
 		l.carryOut(e)

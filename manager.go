@@ -544,6 +544,7 @@ func (s *managerSide) enter(call string) (leave func()) {
 			misuse("%s called while %s runs: one blocking call at a time, and none in a hook; from there use Deliver, SignalAllChildren or SetMaxWorkers", call, *other)
 		}
 	}
+	s.loop.seen = s.loop.now() // nothing runs between two calls
 	return func() {
 		s.loop.closeCells()
 		s.relay.Finish()

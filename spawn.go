@@ -385,6 +385,7 @@ func (l *loop) callHook(name string, hook func()) {
 	defer func() {
 		timer.Stop()
 		l.hook.Store(nil)
+		l.seen = l.now()
 	}()
 	hook()
 }

@@ -40,6 +40,8 @@ func (p *Pool) handle(now Time, ev *Event) {
 		p.resize(now, ev.N)
 	case Surveyed:
 		p.stopSurplus(now)
+	case Late:
+		p.postpone(ev.For)
 	case GroupGone:
 		p.groupGone(ev.ID)
 	default:

@@ -88,6 +88,8 @@ const (
 	Stuck
 	// Exiting: worker ID is about to exit.
 	Exiting
+	// Late: the caller woke up For later than it asked, with the system frozen.
+	Late
 	// GroupGone: the process group of worker ID, which was reaped, is empty.
 	GroupGone
 )
@@ -110,6 +112,8 @@ type Event struct {
 	OOMKilled bool // Exited: by the OOM killer
 	Leftover  bool // Exited: its process group is not empty; needs Config.Group
 	Alive     bool // Disconnected: the worker is known to keep running
+
+	For time.Duration // Late
 
 	Sig       syscall.Signal // Signal, Forward, Roll
 	Immediate bool           // Signal, Forward: also to workers that are not ready

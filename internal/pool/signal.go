@@ -112,6 +112,25 @@ func (p *Pool) clearDeadline(w *worker) {
 	}
 }
 
+// Timed reports whether a deadline runs. The caller should then wake up often
+// enough to notice that the system was frozen; see Late.
+func (p *Pool) Timed() bool { return p.deadlines.len() > 0 || p.leftovers.len() > 0 }
+
+// postpone moves all deadlines by the time in which the system was frozen, by a
+// suspend, a cgroup freezer or SIGSTOP: workers could not use it. The order of
+// the deadlines stays.
+func (p *Pool) postpone(d time.Duration) {
+	for _, w := range p.deadlines.items {
+		w.deadline = after(w.deadline, d)
+	}
+	for _, l := range p.leftovers.items {
+		l.checkAt = after(l.checkAt, d)
+		if l.deadline != Never {
+			l.deadline = after(l.deadline, d)
+		}
+	}
+}
+
 // deadlineOf returns when a worker will be killed, or Never.
 func (p *Pool) deadlineOf(w *worker) Time {
 	if !p.deadlines.contains(w) {

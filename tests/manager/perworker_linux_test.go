@@ -271,7 +271,7 @@ func TestNoSocketsDuringUpgrade(t *testing.T) {
 		r.SetMaxWorkers(6)
 		time.Sleep(time.Second)
 		send(successor, wire.Ready{})
-		want("the successor took over", 0, 5)
+		want("the successor took over", 0, 0) // the pretended successor holds no copies
 		<-done
 	})
 }

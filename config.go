@@ -15,6 +15,7 @@ import (
 	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/reaper"
 	"github.com/prefork-go/prefork/internal/resources"
+	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/internal/wire"
 )
 
@@ -476,7 +477,7 @@ func (c Config) checkSignals() error {
 		return err
 	}
 	if f := c.TrapSignals[c.ShutdownSignal]; f.Rolling || f.Upgrade {
-		return configError("TrapSignals", "%v is ShutdownSignal, so it cannot be Rolling or Upgrade: a shutdown starts no workers", c.ShutdownSignal)
+		return configError("TrapSignals", "%s is ShutdownSignal, so it cannot be Rolling or Upgrade: a shutdown starts no workers", sig.Name(c.ShutdownSignal))
 	}
 	return nil
 }

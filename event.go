@@ -94,6 +94,7 @@ type (
 		Received, Sent os.Signal
 		Interval       time.Duration
 		Rolling        bool
+		Origin         string // why the Manager itself delivered the signal; "" if it did not
 	}
 
 	// ResizeEvent reports that MaxWorkers was changed.
@@ -188,7 +189,7 @@ func (e ExitEvent) String() string { return e.Exit.String() }
 func (e ExitEvent) line() (slog.Level, string, []slog.Attr) {
 	x := e.Exit
 	attrs := workerAttrs(x.Slot, x.Generation, x.PID, slog.String("reason", x.Reason.String()),
-		slog.String("status", x.Status.String()), slog.Duration("uptime", x.Uptime))
+		slog.String("status", x.Status.String()), duration("uptime", x.Uptime))
 	switch x.Reason {
 	case ReasonFinished, ReasonStopped, ReasonRecycled:
 		return slog.LevelInfo, "worker gone", attrs
@@ -213,7 +214,7 @@ func (e DelayEvent) String() string {
 }
 
 func (e DelayEvent) line() (slog.Level, string, []slog.Attr) {
-	return slog.LevelWarn, "respawn delayed", []slog.Attr{slog.Int("slot", e.Slot), slog.Duration("for", e.For)}
+	return slog.LevelWarn, "respawn delayed", []slog.Attr{slog.Int("slot", e.Slot), duration("for", e.For)}
 }
 
 func (e SpawnFailedEvent) String() string {
@@ -225,11 +226,14 @@ func (e SpawnFailedEvent) String() string {
 
 func (e SpawnFailedEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelError, "spawn failed", []slog.Attr{slog.Int("slot", e.Err.Slot), slog.Int("gen", e.Err.Generation),
-		slog.Any("err", e.Err.Err), slog.Duration("retry", e.Retry)}
+		slog.Any("err", e.Err.Err), duration("retry", e.Retry)}
 }
 
 func (e SignalEvent) String() string {
 	received, sent := sig.Name(e.Received), sig.Name(e.Sent)
+	if e.Origin != "" {
+		return fmt.Sprintf("shutdown (%s), %s sent to the workers", e.Origin, sent)
+	}
 	if e.Rolling {
 		return fmt.Sprintf("%s received, each worker is sent %s when its replacement is ready", received, sent)
 	}
@@ -245,7 +249,10 @@ func (e SignalEvent) line() (slog.Level, string, []slog.Attr) {
 		attrs = append(attrs, slog.Bool("rolling", true))
 	}
 	if e.Interval > 0 {
-		attrs = append(attrs, slog.Duration("interval", e.Interval))
+		attrs = append(attrs, duration("interval", e.Interval))
+	}
+	if e.Origin != "" {
+		return slog.LevelInfo, "shutdown begins", append(attrs[1:], slog.String("because", e.Origin))
 	}
 	return slog.LevelInfo, "signal received", attrs
 }
@@ -286,7 +293,7 @@ func (e CrashLoopEvent) String() string {
 }
 
 func (e CrashLoopEvent) line() (slog.Level, string, []slog.Attr) {
-	return slog.LevelError, "crash loop, shutting down", []slog.Attr{slog.Int("failures", e.Failures), slog.Duration("within", e.Window)}
+	return slog.LevelError, "crash loop, shutting down", []slog.Attr{slog.Int("failures", e.Failures), duration("within", e.Window)}
 }
 
 func (e PauseEvent) String() string { return "workers are told to pause" }
@@ -347,4 +354,13 @@ func (w WorkerInfo) attrs(more ...slog.Attr) []slog.Attr {
 func workerAttrs(slot, gen, pid int, more ...slog.Attr) []slog.Attr {
 	attrs := append(make([]slog.Attr, 0, 6), slog.Int("slot", slot), slog.Int("gen", gen), slog.Int("pid", pid))
 	return append(attrs, more...)
+}
+
+// duration is a duration as text, since slog writes it to JSON as a number of
+// nanoseconds.
+func duration(key string, d time.Duration) slog.Attr {
+	if d > time.Second {
+		d = d.Round(time.Millisecond)
+	}
+	return slog.String(key, d.String())
 }

@@ -366,7 +366,8 @@ func ExampleSignals() {
 		syscall.SIGKILL: {Signal: syscall.SIGTERM},
 	}})
 	fmt.Println(err)
-	// Output: prefork: Config.TrapSignals: killed cannot be trapped: the kernel does not deliver it
+	// Output:
+	// prefork: Config.TrapSignals: SIGKILL cannot be trapped: the kernel does not deliver it
 }
 
 // The error of New names the field that it does not accept.

@@ -434,7 +434,7 @@ func (l *loop) carryOut(e pool.Effect) {
 	case pool.CrashLooped:
 		l.crashLooped = &CrashLoopEvent{Failures: e.Failures, Window: e.For}
 		l.emit(*l.crashLooped)
-		l.deliver(l.cfg.ShutdownSignal)
+		l.shutDown("crash loop")
 	case pool.RollFailed:
 		l.fallBack(e.Kept)
 		l.emit(RollFailedEvent{Generation: e.Gen, Kept: e.Kept, Err: l.rollError(e)})

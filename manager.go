@@ -242,7 +242,7 @@ func (s *managerSide) followReaper() {
 	go func() {
 		<-process.ReaperGone
 		s.log.Error("reaper is gone, shutting down", "reaper", process.Reaper.PID())
-		s.deliver(s.cfg.ShutdownSignal)
+		s.shutDown("the reaper is gone")
 	}()
 }
 
@@ -424,7 +424,9 @@ func (s *managerSide) run(ctx context.Context, _ func(*Worker) error) error {
 // stopWith makes the end of ctx count as the shutdown signal.
 func (s *managerSide) stopWith(ctx context.Context) (release func()) {
 	deliver := func() {
-		s.inbox.put(func(in *inbox) { in.signals.Add(sigqueue.Arrival{Sig: s.cfg.ShutdownSignal, Context: true}) })
+		s.inbox.put(func(in *inbox) {
+			in.signals.Add(sigqueue.Arrival{Sig: s.cfg.ShutdownSignal, Context: true, Origin: "the context of Run has ended"})
+		})
 	}
 	delivered := make(chan struct{})
 	stop := func() bool { return true }

@@ -70,11 +70,11 @@ func (s Signals) check() error {
 func (f Forward) check(received os.Signal) error {
 	switch {
 	case f.Upgrade && f != (Forward{Upgrade: true}):
-		return configError("TrapSignals", "%v: Upgrade replaces the manager and sends the workers nothing: leave the other fields of its Forward empty", received)
+		return configError("TrapSignals", "%s: Upgrade replaces the manager and sends the workers nothing: leave the other fields of its Forward empty", sig.Name(received))
 	case f.Rolling && f.Interval != 0:
-		return configError("TrapSignals", "%v: Rolling cannot have an Interval: each worker is stopped when its replacement is ready, Config.MaxSurge at a time", received)
+		return configError("TrapSignals", "%s: Rolling cannot have an Interval: each worker is stopped when its replacement is ready, Config.MaxSurge at a time", sig.Name(received))
 	case f.Interval < 0:
-		return configError("TrapSignals", "%v: Interval %v is negative; 0 means all workers at once", received, f.Interval)
+		return configError("TrapSignals", "%s: Interval %v is negative; 0 means all workers at once", sig.Name(received), f.Interval)
 	case f.Signal != nil:
 		return checkSignal("TrapSignals", f.Signal)
 	}
@@ -103,7 +103,7 @@ func checkTrap(field string, s os.Signal) error {
 		return err
 	}
 	if why := sig.Untrappable(s.(syscall.Signal)); why != "" {
-		return configError(field, "%v cannot be trapped: %s", s, why)
+		return configError(field, "%s cannot be trapped: %s", sig.Name(s), why)
 	}
 	return nil
 }
@@ -222,6 +222,11 @@ func (s *managerSide) deliver(sig os.Signal) {
 	s.inbox.put(func(in *inbox) { in.signals.Add(a) })
 }
 
+// shutDown delivers the shutdown signal, which nothing has sent to this process.
+func (s *managerSide) shutDown(origin string) {
+	s.inbox.put(func(in *inbox) { in.signals.Add(sigqueue.Arrival{Sig: s.cfg.ShutdownSignal, Origin: origin}) })
+}
+
 // forward sends the signal that the table has for an arrival.
 func (l *loop) forward(a sigqueue.Arrival) {
 	f := l.cfg.TrapSignals[a.Sig]
@@ -247,7 +252,7 @@ func (l *loop) forward(a sigqueue.Arrival) {
 		}
 		again = before.begun
 	}
-	l.send(f, received, a.Sig, again)
+	l.send(f, received, a, again)
 }
 
 // advanceShutdown notes an arrival of the shutdown signal, and returns how far
@@ -271,7 +276,7 @@ func (l *loop) killAll() {
 }
 
 // send sends the signal of f to the workers, for a signal that was received.
-func (l *loop) send(f Forward, received, trapped os.Signal, again bool) {
+func (l *loop) send(f Forward, received os.Signal, a sigqueue.Arrival, again bool) {
 	if f.Rolling {
 		if f.Signal == nil {
 			f.Signal = l.stop
@@ -280,13 +285,13 @@ func (l *loop) send(f Forward, received, trapped os.Signal, again bool) {
 		l.handle(pool.Event{Kind: pool.Roll, Sig: f.Signal.(syscall.Signal)})
 		return
 	}
-	l.emit(SignalEvent{Received: received, Sent: f.Signal, Interval: f.Interval})
+	l.emit(SignalEvent{Received: received, Sent: f.Signal, Interval: f.Interval, Origin: a.Origin})
 	if f.Signal == nil {
 		return
 	}
 	ev := sendEvent(f.Signal.(syscall.Signal))
 	if f.Interval > 0 {
-		ev.Kind, ev.Interval, ev.Received, ev.Again = pool.Forward, f.Interval, trapped.(syscall.Signal), again
+		ev.Kind, ev.Interval, ev.Received, ev.Again = pool.Forward, f.Interval, a.Sig.(syscall.Signal), again
 	}
 	l.handle(ev)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/resources"
 	"github.com/prefork-go/prefork/internal/scoreboard"
+	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/internal/sigqueue"
 )
 
@@ -298,6 +299,9 @@ func (l *loop) accept(a sigqueue.Arrival) (ends, sends bool) {
 			l.forward(a)
 		}
 		return !l.inRun, true
+	}
+	if l.inRun || l.cfg.ReloadBinary {
+		l.log.Info("reload begins", "signal", sig.Name(a.Sig))
 	}
 	if err := l.prepareGeneration(); err != nil {
 		l.emit(ReloadFailedEvent{Err: err})

@@ -39,7 +39,7 @@ func (p *Pool) afterSignal(sig syscall.Signal) {
 // killAll kills every worker and all leftover processes.
 func (p *Pool) killAll() {
 	for w := p.oldest; w != nil; w = w.next {
-		p.kill(w, ReasonStopTimeout)
+		p.kill(w, ReasonStopped)
 	}
 	p.killLeftovers()
 }

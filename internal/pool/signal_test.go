@@ -135,7 +135,7 @@ func TestWhyAWorkerEnded(t *testing.T) {
 		{"signalled with SIGKILL", []Event{{Kind: Signal, Sig: kill}}, Event{Killed: true}, ReasonStopped},
 		{"stopped and signalled with SIGKILL", []Event{stop, {Kind: Signal, Sig: kill}}, Event{Killed: true}, ReasonStopped},
 		{"forwarded SIGKILL", []Event{{Kind: Forward, Sig: kill, Received: hup}}, Event{Killed: true}, ReasonStopped},
-		{"all killed", []Event{stop, {Kind: KillAll}}, Event{Killed: true}, ReasonStopTimeout},
+		{"all killed", []Event{stop, {Kind: KillAll}}, Event{Killed: true}, ReasonStopped},
 		{"all killed, but it had exited", []Event{stop, {Kind: KillAll}}, Event{Clean: true}, ReasonStopped},
 	}
 	for _, tt := range tests {

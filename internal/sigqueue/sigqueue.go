@@ -10,8 +10,9 @@ import (
 // Arrival is a signal that was received, as the manager counts it.
 type Arrival struct {
 	Sig       os.Signal
-	Interrupt bool // an interrupt, which counts as Sig
-	Context   bool // the end of Run's context, which counts as Sig
+	Interrupt bool   // an interrupt, which counts as Sig
+	Context   bool   // the end of Run's context, which counts as Sig
+	Origin    string // why the manager itself delivered Sig; "" if it did not
 }
 
 // Queue keeps one of each signal. The shutdown signal comes first, then the
@@ -20,9 +21,13 @@ type Arrival struct {
 // the configuration is loaded.
 type Queue []Arrival
 
-// Add adds an arrival unless the same is waiting already.
+// Add adds an arrival unless the same, of any origin, is waiting already.
 func (q *Queue) Add(a Arrival) {
-	if !slices.Contains(*q, a) {
+	same := func(b Arrival) bool {
+		b.Origin = a.Origin
+		return a == b
+	}
+	if !slices.ContainsFunc(*q, same) {
 		*q = append(*q, a)
 	}
 }

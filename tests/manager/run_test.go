@@ -164,7 +164,7 @@ func TestSecondInterruptKills(t *testing.T) {
 		r.Deliver(syscall.SIGINT)
 		<-done
 		r.wantSignals(2, term, term, term, term, kill)
-		if r.exits[0].Reason != prefork.ReasonStopTimeout {
+		if r.exits[0].Reason != prefork.ReasonStopped {
 			t.Errorf("reason: %v", r.exits[0].Reason)
 		}
 	})

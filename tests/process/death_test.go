@@ -192,7 +192,7 @@ func TestInterrupt(t *testing.T) {
 		p.Expect(`^received terminated$`)
 		p.Signal(syscall.SIGINT)
 		p.Expect(`signal received signal=SIGINT forward=SIGKILL`)
-		p.Expect(`worker gone.*reason="stop timeout" status=SIGKILL`)
+		p.Expect(`worker gone.*reason=stopped status=SIGKILL`)
 		p.Expect(`^left 0 <nil>$`)
 		testprog.ExpectSuccess(t, p)
 	})

@@ -1,0 +1,90 @@
+//go:build unix
+
+package manager_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/proc/proctest"
+)
+
+// The log tells what happened: it names no signal that nothing sent, no timeout
+// that was not reached, and durations that can be read.
+func TestLogTellsWhatHappened(t *testing.T) {
+	run := func(t *testing.T, cfg prefork.Config, onSignal func(*proctest.Process, syscall.Signal), during func(*rig, context.CancelFunc), want, not []string) {
+		t.Helper()
+		var log bytes.Buffer
+		synctest.Test(t, func(t *testing.T) {
+			cfg.MaxWorkers, cfg.Logger = 1, slog.New(slog.NewJSONHandler(&log, nil))
+			r := newRig(t, cfg, nil, onSignal)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := r.startRun(ctx)
+			time.Sleep(time.Minute)
+			during(r, cancel)
+			time.Sleep(time.Second)
+			if r.NumWorkers() > 0 {
+				cancel()
+			}
+			<-done
+			cancel()
+		})
+		text := log.String()
+		for _, part := range want {
+			_, rest, found := strings.Cut(text, part)
+			if text = rest; !found {
+				t.Errorf("the log has no %q (after those before it):\n%s", part, &log)
+			}
+		}
+		for _, part := range not {
+			if strings.Contains(log.String(), part) {
+				t.Errorf("the log has %q:\n%s", part, &log)
+			}
+		}
+	}
+	ignores := func(p *proctest.Process, sig syscall.Signal) {
+		if sig == kill {
+			p.Exit(proc.Status{Signal: kill})
+		}
+	}
+	run(t, prefork.Config{}, ignores, func(r *rig, _ context.CancelFunc) {
+		r.Deliver(syscall.SIGINT)
+		time.Sleep(time.Second)
+		r.Deliver(syscall.SIGINT)
+	}, []string{`"worker killed"`, `"reason":"stopped"`, `"uptime":"1m1s"`}, []string{"stop timeout"})
+	run(t, prefork.Config{}, nil, func(_ *rig, cancel context.CancelFunc) { cancel() },
+		[]string{`"shutdown begins"`, `"because":"the context of Run has ended"`}, []string{"signal received"})
+	run(t, prefork.Config{CrashLoop: prefork.CrashLoop{Failures: 1}, ErrRespawnInterval: -1}, nil, func(r *rig, _ context.CancelFunc) {
+		r.process(1).Exit(proc.Status{Code: 1})
+	}, []string{`"crash loop, shutting down"`, `"within":"1m0s"`, `"because":"crash loop"`}, []string{"signal received"})
+	calls := 0
+	run(t, prefork.Config{TrapSignals: hupAndTerm, Reload: func() ([]byte, error) {
+		if calls++; calls > 1 {
+			return nil, errors.New("a typo")
+		}
+		return nil, nil
+	}}, nil, func(r *rig, _ context.CancelFunc) { r.Deliver(hup) },
+		[]string{`"reload begins"`, `"reload failed`, "a typo"}, nil)
+}
+
+// Errors name a signal as the program does: SIGHUP, not hangup.
+func TestErrorsNameSignals(t *testing.T) {
+	for _, table := range []prefork.Signals{
+		{hup: {Upgrade: true, Rolling: true}}, {hup: {Rolling: true, Interval: 1}}, {hup: {Interval: -1}}, {kill: {}},
+		{term: {Rolling: true}},
+	} {
+		_, err := prefork.New(prefork.Config{TrapSignals: table})
+		if err == nil || !strings.Contains(err.Error(), "SIG") || strings.Contains(err.Error(), "hangup") || strings.Contains(err.Error(), "terminated") {
+			t.Errorf("%v: %v", table, err)
+		}
+	}
+}

@@ -268,7 +268,7 @@ func (e ReloadFailedEvent) String() string {
 }
 
 func (e ReloadFailedEvent) line() (slog.Level, string, []slog.Attr) {
-	return slog.LevelError, "reload failed, keeping workers", []slog.Attr{slog.Any("err", e.Err)}
+	return slog.LevelError, "reload failed, keeping workers", []slog.Attr{slog.Any("err", e.Err), slog.String("next", "correct it, then reload again")}
 }
 
 func (e RolledEvent) String() string {
@@ -285,7 +285,7 @@ func (e RollFailedEvent) String() string {
 
 func (e RollFailedEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelError, "new generation failed, keeping previous workers", []slog.Attr{slog.Int("gen", e.Generation),
-		slog.Int("kept", e.Kept), slog.Any("err", e.Err)}
+		slog.Int("kept", e.Kept), slog.Any("err", e.Err), slog.String("next", "correct it, then reload again; crashed workers are replaced by the kept generation")}
 }
 
 func (e CrashLoopEvent) String() string {
@@ -331,7 +331,7 @@ func (e UpgradeFailedEvent) String() string {
 }
 
 func (e UpgradeFailedEvent) line() (slog.Level, string, []slog.Attr) {
-	return slog.LevelError, "upgrade failed, keeping this manager", []slog.Attr{slog.Any("err", e.Err)}
+	return slog.LevelError, "upgrade failed, keeping this manager", []slog.Attr{slog.Any("err", e.Err), slog.String("next", "correct the program on disk, then upgrade again")}
 }
 
 // emit logs an event and passes it to Config.Observe.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -73,7 +74,7 @@ func TestLogTellsWhatHappened(t *testing.T) {
 		}
 		return nil, nil
 	}}, nil, func(r *rig, _ context.CancelFunc) { r.Deliver(hup) },
-		[]string{`"reload begins"`, `"reload failed`, "a typo"}, nil)
+		[]string{`"reload begins"`, `"reload failed`, "a typo", `"next":"correct it, then reload again"`}, nil)
 }
 
 // Errors name a signal as the program does: SIGHUP, not hangup.
@@ -85,6 +86,31 @@ func TestErrorsNameSignals(t *testing.T) {
 		_, err := prefork.New(prefork.Config{TrapSignals: table})
 		if err == nil || !strings.Contains(err.Error(), "SIG") || strings.Contains(err.Error(), "hangup") || strings.Contains(err.Error(), "terminated") {
 			t.Errorf("%v: %v", table, err)
+		}
+	}
+}
+
+// A generation and an upgrade that fail say what to do next.
+func TestFailuresSayWhatIsNext(t *testing.T) {
+	var log bytes.Buffer
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, prefork.Config{
+			MaxWorkers: 1, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			TrapSignals: prefork.Signals{term: {Signal: term}, hup: {Rolling: true}, usr2: {Upgrade: true}},
+		}, nil, nil)
+		done := r.startRun(t.Context())
+		time.Sleep(time.Minute)
+		r.fake.OnStart = func(p *proctest.Process) { p.Exit(proc.Status{Code: 1}) }
+		r.Deliver(hup)
+		time.Sleep(time.Minute)
+		r.Deliver(usr2)
+		time.Sleep(time.Minute)
+		r.Shutdown()
+		<-done
+	})
+	for _, part := range []string{`new generation failed.* next="correct it, then reload again;`, `upgrade failed.* next="correct the program on disk`} {
+		if !regexp.MustCompile(part).Match(log.Bytes()) {
+			t.Errorf("the log has no %q:\n%s", part, &log)
 		}
 	}
 }

@@ -11,13 +11,16 @@ import (
 // Listen returns a listening socket that the manager binds once and that every
 // worker spawned from then on inherits: one call before Start does both. The
 // network is "tcp", "tcp4", "tcp6" or "unix"; "@name" is an abstract address, on
-// Linux. Several equal calls return several sockets, in the order of the calls.
+// Linux. Several equal calls return several sockets. A worker finds each by the
+// place of the call in the program, or else by the order of the calls.
 //
 // If the program was started with sockets, by start_server (Server::Starter) or
 // by systemd, Listen returns the one whose address fits. Port 0 fits any port. No
 // host fits any host, preferably all hosts. A unix socket must have the same path.
-// If none fits, the error wraps ErrNotInherited and lists the sockets: such a
-// program must not bind its own.
+// The only given socket of a network fits any address, and the log names both. If
+// none fits, the error wraps ErrNotInherited and lists the sockets: such a
+// program must not bind its own. Given sockets that are not used when the first
+// generation begins are logged as warnings.
 //
 // To set options of the socket, a program should use SyscallConn of the listener.
 // File and Fd make the socket blocking, also for all other workers. The library
@@ -37,7 +40,8 @@ import (
 // behind. If a process answers on it, Listen fails.
 //
 // In a worker the error wraps ErrNotInherited if the manager did not make the
-// same call before it spawned the worker. Listen does not block, except to look
+// same call before it spawned the worker. The manager logs a warning if a worker
+// has not made the same calls when it reaches Start. Listen does not block, except to look
 // up a host name, to check an existing socket file, and for about a second if
 // another program has locked the directory of that file (flock). In that case an
 // existing file is an error.

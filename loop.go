@@ -53,6 +53,7 @@ type loop struct {
 	successor     *successor         // on its way, or one that has taken over
 	reportsReady  bool               // a successor that has not reported its readiness
 	awaitTakeover bool               // and its predecessor has not handed over
+	socketsUnused map[int]int        // by socket: the last generation with a warning
 }
 
 // worker is the manager's record of a worker process.
@@ -221,9 +222,13 @@ func (l *loop) begin() {
 	l.interrupted.Store(false)
 	l.resize()
 	l.mu.Lock()
+	first := l.generation == 0
 	l.generation++
 	l.addGeneration(l.generation, l.passed)
 	l.mu.Unlock()
+	if first {
+		l.sockets.Begin()
+	}
 	l.emit(GenerationEvent{Generation: l.generation, MaxWorkers: l.pool.Max(), Program: l.program(l.generation)})
 	l.handle(pool.Event{Kind: pool.Begin})
 	l.forget()

@@ -533,7 +533,7 @@ func (s *managerSide) snapshot() Snapshot {
 		all.Workers = append(all.Workers, info)
 	}
 	for _, info := range s.sockets.Info() {
-		all.Sockets = append(all.Sockets, SocketInfo(info))
+		all.Sockets = append(all.Sockets, SocketInfo{info.Network, info.Address, info.PerWorker})
 	}
 	slices.SortFunc(all.Workers, func(a, b WorkerInfo) int { return cmp.Compare(a.Ordinal, b.Ordinal) })
 	return all

@@ -83,6 +83,8 @@ func (l *loop) message(w *worker, msg wire.Message) {
 		l.noteListenerClosed(w, msg.Socket)
 	case wire.AwaitTakeOver:
 		l.noteAwaitTakeOver(w)
+	case wire.SocketUnused:
+		l.noteSocketUnused(w, msg.Socket)
 	}
 }
 
@@ -460,4 +462,19 @@ func (l *loop) sharesSlot(w *worker) bool {
 		}
 	}
 	return false
+}
+
+// noteSocketUnused warns of a socket that a worker did not ask for by its Start,
+// once in each generation.
+func (l *loop) noteSocketUnused(w *worker, socket int) {
+	all := l.sockets.Info()
+	if socket >= len(all) || l.socketsUnused[socket] == w.Generation {
+		return
+	}
+	if l.socketsUnused == nil {
+		l.socketsUnused = make(map[int]int)
+	}
+	l.socketsUnused[socket] = w.Generation
+	l.log.Warn("socket not used by a worker: make the same calls of Listen in the manager and in workers, before Start",
+		w.logAttrs("network", all[socket].Network, "address", all[socket].Requested)...)
 }

@@ -202,6 +202,9 @@ func (t *Activity) Checkpoint() bool { return t.w.pause().Checkpoint(t.w.Context
 // no-op. It is safe for concurrent use and does not block.
 func (t *Activity) End() { t.w.pause().End(t.a) }
 
+// maxUnused limits the unused sockets that one worker reports.
+const maxUnused = 8
+
 // workerSide is a Manager in a worker.
 type workerSide struct {
 	*Manager
@@ -222,6 +225,9 @@ func (s *workerSide) start(_ string, work func(*Worker) error) (manager bool) {
 		s.log.Error("cannot publish the status of this worker", "err", err)
 	}
 	marker.HideDepth()
+	for _, i := range inherited.Unused(maxUnused) {
+		process.Send(wire.SocketUnused{Socket: i})
+	}
 	process.AwaitSlot()
 	inherited.Unblock() // the program may have called File and Fd of a listener
 	w := &Worker{passed: sync.OnceValue(readPassed)}

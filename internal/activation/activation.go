@@ -62,8 +62,8 @@ func Sockets() ([]Socket, error) {
 		if _, err := unix.FcntlInt(uintptr(n.FD), unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
 			return nil, fmt.Errorf("%s names descriptor %d, which is not open: %w", from, n.FD, err)
 		}
-		s := Socket{FD: n.FD, Name: n.Name}
-		s.inspect()
+		s := Inspect(n.FD)
+		s.Name = n.Name
 		sockets = append(sockets, s)
 	}
 	return sockets, nil
@@ -89,6 +89,24 @@ func crossCheck(ours []named) (err error) {
 		}
 	}
 	return nil
+}
+
+// Inspect returns the socket of a descriptor.
+func Inspect(fd int) Socket {
+	s := Socket{FD: fd}
+	s.inspect()
+	return s
+}
+
+// Misaddressed returns a description of the sockets that systemd addressed to
+// another process, or "". It should be called before ClearEnv.
+func Misaddressed() string {
+	fds, pid := os.Getenv(ListenFDsEnv), os.Getenv(ListenPIDEnv)
+	if n, err := strconv.Atoi(fds); err != nil || n < 1 || pid == strconv.Itoa(os.Getpid()) {
+		return ""
+	}
+	return fmt.Sprintf("%s=%s was ignored, since %s=%s is not this process, %d: a wrapper between systemd and this program must exec it",
+		ListenFDsEnv, fds, ListenPIDEnv, pid, os.Getpid())
 }
 
 // inspect reads network and address from the kernel. The name is only for
@@ -131,8 +149,7 @@ func (s *Socket) inspect() {
 // of its types cannot be set. For a unix socket, path must be absolute, since a
 // relative path would be read as a port.
 func StarterName(fd int, path string) (string, error) {
-	s := Socket{FD: fd}
-	s.inspect()
+	s := Inspect(fd)
 	name := s.Path
 	if name != "" && name[0] != '@' && path != "" {
 		name = path

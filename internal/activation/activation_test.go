@@ -127,6 +127,8 @@ func TestMatch(t *testing.T) {
 		{"tcp", "[fe80::1%eth1]:80", []*Socket{zone}, nil},
 		{"tcp", "localhost:80", []*Socket{loop6}, loop6},
 		{"tcp4", ":80", []*Socket{all6, all}, all},
+		{"tcp4", ":80", []*Socket{both}, both}, // it accepts IPv4 too
+		{"tcp4", "127.0.0.1:80", []*Socket{both}, nil},
 		{"tcp6", ":80", []*Socket{all, all6}, all6},
 		{"tcp", ":82", []*Socket{loop, all, other}, nil},
 		{"udp", ":53", []*Socket{loop, udp}, udp},
@@ -139,6 +141,42 @@ func TestMatch(t *testing.T) {
 	} {
 		if got, err := Match(tt.among, tt.network, tt.address); got != tt.want || err != nil {
 			t.Errorf("%s %s among %v: %v, %v; want %v", tt.network, tt.address, tt.among, got, err, tt.want)
+		}
+	}
+	for _, tt := range []struct {
+		network, address string
+		among            []*Socket
+		want             *Socket
+	}{
+		{"tcp", ":80", []*Socket{loop, all}, all},
+		{"tcp", ":80", []*Socket{loop}, nil}, // fewer clients than requested
+		{"tcp", "127.0.0.1:80", []*Socket{all}, nil},
+		{"tcp", ":0", []*Socket{all}, nil},
+		{"tcp", "127.0.0.1:0", []*Socket{loop}, nil},
+		{"tcp4", "0.0.0.0:80", []*Socket{both}, both},
+		{"tcp", "localhost:80", []*Socket{loop}, loop},
+		{"udp4", ":53", []*Socket{udp}, udp},
+		{"unix", "/run/../run/s", []*Socket{path}, path},
+	} {
+		if got, err := MatchBound(tt.among, tt.network, tt.address); got != tt.want || err != nil {
+			t.Errorf("%s %s among a predecessor's %v: %v, %v; want %v", tt.network, tt.address, tt.among, got, err, tt.want)
+		}
+	}
+	for _, tt := range []struct {
+		network string
+		among   []*Socket
+		want    *Socket
+	}{
+		{"tcp", []*Socket{udp, nothing, other}, other},
+		{"tcp", []*Socket{all, other}, nil},
+		{"tcp", []*Socket{udp, path}, nil},
+		{"tcp4", []*Socket{loop6, all}, all},
+		{"tcp4", []*Socket{both}, both},
+		{"tcp6", []*Socket{all}, nil},
+		{"unix", []*Socket{gram, path}, path},
+	} {
+		if got := Sole(tt.among, tt.network); got != tt.want {
+			t.Errorf("sole of %s among %v: %v, want %v", tt.network, tt.among, got, tt.want)
 		}
 	}
 	for _, address := range []string{"nonsense", "localhost:nosuch"} {

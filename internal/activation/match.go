@@ -20,20 +20,49 @@ import (
 //     would serve more clients than the program asked for.
 //   - A request for all hosts of a family matches a socket on all of them, or on
 //     all hosts of both families.
-func Match(all []*Socket, network, address string) (best *Socket, err error) {
-	r := request{network: network, path: address}
-	if !strings.HasPrefix(network, "unix") {
-		if r, err = parseRequest(network, address); err != nil {
-			return nil, err
-		}
+func Match(all []*Socket, network, address string) (*Socket, error) {
+	r, err := parseRequest(network, address)
+	if err != nil {
+		return nil, err
 	}
-	most := 0
+	return best(all, r, 0), nil
+}
+
+// MatchBound is Match for the sockets of a predecessor, whose program has chosen
+// the addresses itself. A socket matches if it has the address that the request
+// would bind, in other words: a request without a host matches only all hosts,
+// and a request for port 0 matches nothing.
+func MatchBound(all []*Socket, network, address string) (*Socket, error) {
+	r, err := parseRequest(network, address)
+	if err != nil || !r.isUnix() && r.addr.Port() == 0 {
+		return nil, err
+	}
+	return best(all, r, onOneHost), nil
+}
+
+// Sole returns the socket of a network if there is exactly one.
+func Sole(all []*Socket, network string) (sole *Socket) {
+	for _, s := range all {
+		if !s.serves(network) {
+			continue
+		}
+		if sole != nil {
+			return nil
+		}
+		sole = s
+	}
+	return sole
+}
+
+// best returns the socket with the highest score above least.
+func best(all []*Socket, r request, least int) (best *Socket) {
+	most := least
 	for _, s := range all {
 		if n := s.score(r); n > most {
 			best, most = s, n
 		}
 	}
-	return best, nil
+	return best
 }
 
 // request is a socket that a program asks for.
@@ -44,7 +73,12 @@ type request struct {
 	path    string // of a unix socket
 }
 
+func (r request) isUnix() bool { return strings.HasPrefix(r.network, "unix") }
+
 func parseRequest(network, address string) (request, error) {
+	if r := (request{network: network, path: address}); r.isUnix() {
+		return r, nil
+	}
 	if address == "" {
 		address = ":0"
 	}
@@ -74,15 +108,30 @@ func resolve(network, address string) (netip.AddrPort, error) {
 	return a.AddrPort(), nil
 }
 
+// serves reports whether s is a socket of a network. A socket on all hosts of
+// both families is one of either family.
+func (s *Socket) serves(network string) bool {
+	switch {
+	case s.Network == "":
+		return false
+	case s.Network == network || strings.TrimRight(s.Network, "46") == network:
+		return true
+	}
+	return s.DualStack && s.Addr.Addr().IsUnspecified() && network == strings.TrimSuffix(s.Network, "6")+"4"
+}
+
+// onOneHost is the score of a socket on one host for a request without a host.
+const onOneHost = 1
+
 // score returns 0 if s does not match r. A closer match has a higher score.
 func (s *Socket) score(r request) int {
 	switch {
-	case strings.HasPrefix(r.network, "unix"):
-		if s.Network == r.network && samePath(s.Path, r.path) {
-			return 1
-		}
+	case !s.serves(r.network):
 		return 0
-	case s.Network == "" || s.Network != r.network && strings.TrimRight(s.Network, "46") != r.network:
+	case r.isUnix():
+		if samePath(s.Path, r.path) {
+			return 3
+		}
 		return 0
 	case r.addr.Port() != 0 && r.addr.Port() != s.Addr.Port():
 		return 0
@@ -102,7 +151,7 @@ func (s *Socket) scoreHost(r request) int {
 	case r.host != "" && wanted.IsUnspecified() && all && s.DualStack, r.host == "localhost" && ip.IsLoopback():
 		return 2
 	case r.host == "":
-		return 1
+		return onOneHost
 	}
 	return 0
 }

@@ -9,8 +9,12 @@ type Socket struct{ FD int }
 
 func (Socket) String() string { return "" }
 
-func Sockets() ([]Socket, error)                       { return nil, nil }
-func Match([]*Socket, string, string) (*Socket, error) { return nil, nil }
-func StarterName(int, string) (string, error)          { return "", errors.ErrUnsupported }
-func Readdress(int)                                    {}
-func ClearEnv()                                        {}
+func Sockets() ([]Socket, error)                            { return nil, nil }
+func Match([]*Socket, string, string) (*Socket, error)      { return nil, nil }
+func MatchBound([]*Socket, string, string) (*Socket, error) { return nil, nil }
+func Sole([]*Socket, string) *Socket                        { return nil }
+func Inspect(int) Socket                                    { return Socket{} }
+func Misaddressed() string                                  { return "" }
+func StarterName(int, string) (string, error)               { return "", errors.ErrUnsupported }
+func Readdress(int)                                         {}
+func ClearEnv()                                             {}

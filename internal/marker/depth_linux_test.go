@@ -166,7 +166,7 @@ func TestTakeOfProcessFromDescriptor(t *testing.T) {
 		p := newProgram(t, "take", []string{role.env + "=" + aMarker(os.Getpid()).String()}, control, other, f)
 		p.Cmd.Path = "/proc/self/fd/5"
 		p.Start()
-		first := fmt.Sprintf(`role %d, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, role.n)
+		first := fmt.Sprintf(`role %d, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true 0}], error <nil>`, role.n)
 		if got, want := output(p), first+"\nvariables false false\n"+adopted; got != want {
 			t.Errorf("%s\nwant\n%s", got, want)
 		}

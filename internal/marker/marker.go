@@ -58,6 +58,7 @@ type Socket struct {
 	Network, Address string
 	Slot             int  // the slot that owns it, or Shared, FellBack or Awaited
 	Own              bool // the manager has bound it, and removes its file at the end
+	Site             int  // tells equal arguments apart by the caller; 0 for unknown
 }
 
 // File is an open file and the name by which the program asks for it.
@@ -141,6 +142,7 @@ func (s *Socket) fields() []field {
 		{"address", &s.Address, 0, 0},
 		{"slot", &s.Slot, Awaited, math.MaxInt32},
 		{"own", &s.Own, 0, 1},
+		{"site", &s.Site, 0, math.MaxInt32},
 	}
 }
 

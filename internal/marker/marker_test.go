@@ -12,7 +12,7 @@ import (
 var full = Marker{
 	Manager: 4711, Name: "web; a=b,%", Slot: 3, Generation: 7, Ordinal: 42, Stop: 15, Ignore: "1+2+12", Orphan: 1500 * time.Millisecond, StopTime: -time.Second,
 	Control: 3, Passed: 4, Cell: 10, Requests: 5000, Pause: 3, Exe: 9, Resources: "nice:5|id:1:2:", Path: "/srv/a;b/current",
-	Sockets: []Socket{{5, "tcp", "[::1]:8080", Shared, true}, {6, "unix", "/run/a b;c=d.sock", FellBack, true}, {7, "tcp", "", 0, false}, {8, "tcp", "", 12, false}},
+	Sockets: []Socket{{5, "tcp", "[::1]:8080", Shared, true, 0}, {6, "unix", "/run/a b;c=d.sock", FellBack, true, 77}, {7, "tcp", "", 0, false, 0}, {8, "tcp", "", 12, false, 0}},
 	Files:   []File{{11, "service web;1,2"}, {12, ""}},
 }
 
@@ -87,16 +87,16 @@ func TestParseRefuses(t *testing.T) {
 		{"the binary is a standard stream", sum(strings.Replace(good, "exe=0", "exe=1", 1)), "standard stream"},
 		{"the binary is the control socket", sum(strings.Replace(good, "exe=0", "exe=3", 1)), "named twice"},
 		{"no binary", sum(strings.Replace(good, ";exe=0", "", 1)), "exe is missing"},
-		{"a descriptor twice", sum(good + ";sock=3,tcp,x,-1,0"), "named twice"},
-		{"a huge descriptor", sum(good + ";sock=99999999999,tcp,x,-1,0"), "out of range"},
-		{"a socket without all its parts", sum(good + ";sock=4,tcp,x,-1"), "not a socket"},
-		{"a socket with an empty slot", sum(good + ";sock=4,tcp,x,,0"), "slot"},
-		{"a socket with a slot out of range", sum(good + ";sock=4,tcp,x,-4,0"), "out of range"},
+		{"a descriptor twice", sum(good + ";sock=3,tcp,x,-1,0,0"), "named twice"},
+		{"a huge descriptor", sum(good + ";sock=99999999999,tcp,x,-1,0,0"), "out of range"},
+		{"a socket without all its parts", sum(good + ";sock=4,tcp,x,-1,0"), "not a socket"},
+		{"a socket with an empty slot", sum(good + ";sock=4,tcp,x,,0,0"), "slot"},
+		{"a socket with a slot out of range", sum(good + ";sock=4,tcp,x,-4,0,0"), "out of range"},
 		{"a slot out of range", sum(strings.Replace(good, "slot=0", "slot=-2", 1)), "out of range"},
 		{"a file without a name", sum(good + ";file=4"), "not a file"},
 		{"a file that is a standard stream", sum(good + ";file=2,x"), "out of range"},
 		{"a file twice", sum(good + ";file=4,x;file=4,y"), "named twice"},
-		{"a socket after a file", sum(good + ";file=4,x;sock=5,tcp,x,-1,0"), "not a file"},
+		{"a socket after a file", sum(good + ";file=4,x;sock=5,tcp,x,-1,0,0"), "not a file"},
 		{"escaped without need", sum(strings.Replace(good, "name=", "name=%61", 1)), "not escaped as a manager does"},
 	} {
 		if _, err := Parse(tt.value); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -122,7 +122,7 @@ func FuzzParse(f *testing.F) {
 	f.Add(full.String())
 	f.Add("v4;00000000;pid=1")
 	f.Add(full.String()[len("v4;00000000;"):]) // the text after the checksum
-	f.Add(sum("pid=1;name=;slot=0;gen=1;ord=1;stop=15;ignore=;orphan=0;stoptime=0;ctl=3;pass=0;cell=0;requests=0;pause=0;exe=0;res=;path=;sock=4,tcp,:80,-1,1;file=5,lock"))
+	f.Add(sum("pid=1;name=;slot=0;gen=1;ord=1;stop=15;ignore=;orphan=0;stoptime=0;ctl=3;pass=0;cell=0;requests=0;pause=0;exe=0;res=;path=;sock=4,tcp,:80,-1,1,0;file=5,lock"))
 	f.Fuzz(func(t *testing.T, value string) {
 		// The second value has the right checksum, which a fuzzer cannot guess.
 		for _, v := range []string{value, sum(value)} {

@@ -37,7 +37,7 @@ func takeProgram() {
 // aMarker returns the marker of a process with its control socket at descriptor
 // 3, a socket at 4, and the file of its program at 5.
 func aMarker(manager int) Marker {
-	return Marker{Manager: manager, Name: "web", Generation: 1, Ordinal: 1, Stop: 15, Control: 3, Exe: 5, Sockets: []Socket{{4, "tcp", ":80", Shared, true}}}
+	return Marker{Manager: manager, Name: "web", Generation: 1, Ordinal: 1, Stop: 15, Control: 3, Exe: 5, Sockets: []Socket{{4, "tcp", ":80", Shared, true, 0}}}
 }
 
 const (
@@ -60,11 +60,11 @@ func TestTake(t *testing.T) {
 		then  string // the state of the descriptors
 	}{
 		{"none", nil, false, ordinary, untouched},
-		{"worker", []string{Env + "=" + mine}, false, `role 1, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
-		{"successor", []string{SuccessorEnv + "=" + mine}, false, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
-		{"successor whose manager is exiting", []string{SuccessorEnv + "=" + mine}, true, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
+		{"worker", []string{Env + "=" + mine}, false, `role 1, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true 0}], error <nil>`, adopted},
+		{"successor", []string{SuccessorEnv + "=" + mine}, false, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true 0}], error <nil>`, adopted},
+		{"successor whose manager is exiting", []string{SuccessorEnv + "=" + mine}, true, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true 0}], error <nil>`, adopted},
 		{"successor of another", []string{SuccessorEnv + "=" + another}, false, ordinary, untouched},
-		{"successor of one that is gone", []string{SuccessorEnv + "=" + another}, true, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true}], error <nil>`, adopted},
+		{"successor of one that is gone", []string{SuccessorEnv + "=" + another}, true, `role 2, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true 0}], error <nil>`, adopted},
 		{"damaged successor", []string{SuccessorEnv + "=" + mine[:len(mine)-1]}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + SuccessorEnv + `="`, untouched},
 		{"successor with another value", []string{SuccessorEnv + "=1"}, false, `role 3, name "", control 0, exe 0, sockets [], error ` + SuccessorEnv + `="1": not a value`, untouched},
 		{"worker and successor", []string{SuccessorEnv + "=" + mine, Env + "=" + mine}, false, `role 1, `, adopted},

@@ -68,7 +68,7 @@ func (set *Set) bindGroup(network, address string) (net.Listener, error) {
 	if len(g.fds) == 0 {
 		fds, addr, err := reuseport.Bind(network, address, max(1, n))
 		if err != nil {
-			return nil, err
+			return nil, set.cfg.Inherited.explain(err)
 		}
 		g.fds, g.address = fds, addr.String()
 	}
@@ -85,7 +85,7 @@ func (set *Set) bindGroup(network, address string) (net.Listener, error) {
 	g.address = ln.Addr().String()
 	set.mu.Lock()
 	defer set.mu.Unlock()
-	set.list = append(set.list, &socket{fd: g.fds[0], network: network, address: address, bound: g.address, group: g, program: ln})
+	set.list = append(set.list, &socket{fd: g.fds[0], network: network, address: address, bound: g.address, group: g, program: ln, site: siteOf(address)})
 	return ln, nil
 }
 

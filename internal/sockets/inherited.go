@@ -28,10 +28,13 @@ type Inherited struct {
 	closed  func(group int)   // reports that the worker has closed its listener
 
 	activationRead bool
-	activated      bool // the process was started with sockets
-	byStarter      bool // start_server started the process, with or without sockets
-	left           []*activation.Socket
+	activated      bool                 // the process was started with sockets
+	byStarter      bool                 // start_server started the process, with or without sockets
+	given          []*activation.Socket // all of them
+	left           []*activation.Socket // those that no call has taken
+	misaddressed   string               // the sockets that systemd gave to another process; "" for none
 	activationErr  error
+	begun, sets    int // the Sets whose first generation has begun, and all Sets
 }
 
 // NewInherited returns the sockets of a process whose marker names the given
@@ -46,13 +49,12 @@ func NewInherited(sockets []marker.Socket, closed func(group int)) *Inherited {
 func (in *Inherited) take(network, address string, fits func(marker.Socket) bool) (i int, got marker.Socket, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	var found []int
 	var list []string
 	for i := range in.sockets {
 		s := &in.sockets[i]
 		if s.Network == network && s.Address == address && s.FD >= 0 && fits(*s) {
-			got = *s
-			s.FD = -1
-			return i, got, nil
+			found = append(found, i)
 		}
 		taken := ""
 		if s.FD < 0 {
@@ -60,8 +62,39 @@ func (in *Inherited) take(network, address string, fits func(marker.Socket) bool
 		}
 		list = append(list, s.Network+" "+s.Address+taken)
 	}
+	if found != nil {
+		i = in.fromHere(found)
+		got, in.sockets[i].FD = in.sockets[i], -1
+		return i, got, nil
+	}
 	return 0, got, fmt.Errorf("%w (%s): a worker inherits the sockets for which the manager called Listen with the same network and address before Start",
 		ErrNotInherited, listOf(list))
+}
+
+// fromHere returns the one of several equal sockets that the manager asked for
+// at the place in the program at which this call was made, else the first.
+func (in *Inherited) fromHere(found []int) int {
+	if len(found) == 1 {
+		return found[0]
+	}
+	site := callSite()
+	at := slices.IndexFunc(found, func(i int) bool { return in.sockets[i].Site == site })
+	if at < 0 { // the same call, reached in another way
+		at = slices.IndexFunc(found, func(i int) bool { return nearestSite(in.sockets[i].Site) == nearestSite(site) })
+	}
+	return found[max(0, at)]
+}
+
+// Unused returns the indices of up to limit sockets that no call has asked for.
+func (in *Inherited) Unused(limit int) (unused []int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i, s := range in.sockets {
+		if s.FD >= 0 && len(unused) < limit {
+			unused = append(unused, i)
+		}
+	}
+	return unused
 }
 
 // takeGroup takes the sockets of one ListenPerWorker call, by slot.
@@ -102,8 +135,10 @@ func (in *Inherited) ReadActivation() {
 	all, err := activation.Sockets()
 	in.activationErr = err
 	for i := range all {
-		in.left = append(in.left, &all[i])
+		in.given = append(in.given, &all[i])
 	}
+	in.left = slices.Clone(in.given)
+	in.misaddressed = activation.Misaddressed()
 	in.activated = len(all) > 0
 }
 
@@ -123,28 +158,65 @@ func (in *Inherited) isActivated() bool {
 	return in.activated
 }
 
-// takeActivated takes a socket from start_server or systemd. It returns false
-// if the process was started without any.
-func (in *Inherited) takeActivated(network, address string) (fd int, ok bool, err error) {
+// takeActivated takes a socket from start_server or systemd: one whose address
+// fits, or the only one of the network. Then other describes it. It returns
+// false if the process was started without any.
+func (in *Inherited) takeActivated(network, address string) (fd int, ok bool, other string, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.activationErr != nil || !in.activated {
-		return -1, false, in.activationErr
+		return -1, false, "", in.activationErr
 	}
 	g, err := activation.Match(in.left, network, address)
 	if err != nil {
-		return -1, false, err
+		return -1, false, "", err
+	}
+	if sole := activation.Sole(in.given, network); g == nil && sole != nil && slices.Contains(in.left, sole) {
+		g, other = sole, sole.String()
 	}
 	if g != nil {
 		in.left = slices.DeleteFunc(in.left, func(other *activation.Socket) bool { return other == g })
 		activation.ClearEnv()
-		return g.FD, true, nil
+		return g.FD, true, other, nil
 	}
 	var list []string
 	for _, g := range in.left {
 		list = append(list, g.String())
 	}
-	return -1, false, fmt.Errorf("%w (%s): start the program with such a socket, or listen on one of these", ErrNotInherited, listOf(list))
+	return -1, false, "", fmt.Errorf("%w (%s): start the program with such a socket, or listen on one of these", ErrNotInherited, listOf(list))
+}
+
+// addSet notes a Set that takes sockets.
+func (in *Inherited) addSet() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.sets++
+}
+
+// begin notes that the first generation of a Set has begun. After the last one it
+// returns descriptions of the sockets from start_server or systemd that no call
+// has asked for.
+func (in *Inherited) begin() (unclaimed []string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.begun++; in.begun != in.sets {
+		return nil
+	}
+	for _, g := range in.left {
+		unclaimed = append(unclaimed, g.String())
+	}
+	return unclaimed
+}
+
+// explain adds to the error of a bind that systemd gave the sockets of this
+// program to another process.
+func (in *Inherited) explain(err error) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err == nil || in.misaddressed == "" {
+		return err
+	}
+	return fmt.Errorf("%w (%s)", err, in.misaddressed)
 }
 
 func listOf(list []string) string {

@@ -40,7 +40,18 @@ type Set struct {
 }
 
 // New returns an empty Set.
-func New(cfg Config) *Set { return &Set{cfg: cfg, passive: cfg.Passive} }
+func New(cfg Config) *Set {
+	cfg.Inherited.addSet()
+	return &Set{cfg: cfg, passive: cfg.Passive}
+}
+
+// Begin warns of sockets from start_server or systemd that no call has asked
+// for. It is called once, when the first generation of workers begins.
+func (set *Set) Begin() {
+	for _, s := range set.cfg.Inherited.begin() {
+		set.cfg.Log.Warn("given socket is not used, its clients wait for ever: listen on it, or start the program without it", "socket", s)
+	}
+}
 
 // socket is one listening socket of the manager.
 type socket struct {
@@ -54,6 +65,7 @@ type socket struct {
 	fellBack         bool        // the program called ListenPerWorker
 	name             string      // in SERVER_STARTER_PORT, for a Command
 	predecessors     string      // the path of the file that the predecessor still owns
+	site             int         // of the call, if the address alone is ambiguous
 }
 
 // closer is common to net.Listener and net.PacketConn.
@@ -72,11 +84,14 @@ func (set *Set) ListenPacket(network, address string) (net.PacketConn, error) {
 // obtain takes a socket that fits from those that the process was started with.
 // It binds one if the process was started without sockets.
 func obtain[T closer](set *Set, network, address string, kind int, newSocket func(network, address string) (T, error), wrap func(*os.File) (T, error)) (s T, err error) {
-	fd, have, err := set.cfg.Inherited.takeActivated(network, address)
+	fd, have, other, err := set.cfg.Inherited.takeActivated(network, address)
 	if err != nil {
 		return s, err
 	}
-	sock := &socket{fd: -1, network: network, address: address, fellBack: kind == marker.FellBack, activated: have}
+	if other != "" {
+		set.cfg.Log.Info("given socket instead of the requested address", "network", network, "address", address, "socket", other)
+	}
+	sock := &socket{fd: -1, network: network, address: address, fellBack: kind == marker.FellBack, site: siteOf(address), activated: have}
 	if !have && set.cfg.Successor {
 		// A socket that the predecessor did not have is new in this version of
 		// the program, and is bound below.
@@ -91,6 +106,7 @@ func obtain[T closer](set *Set, network, address string, kind int, newSocket fun
 		s, err = wrapFD(fd, network+" "+address, wrap)
 	} else {
 		s, err = bind(set, sock, newSocket)
+		err = set.cfg.Inherited.explain(err)
 	}
 	if err != nil {
 		return s, err
@@ -177,7 +193,7 @@ func (set *Set) hand(ofSlot func(int) bool, standby bool) (all []marker.Socket) 
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	for _, s := range set.list {
-		h := marker.Socket{FD: s.fd, Network: s.network, Address: s.address, Slot: marker.Shared, Own: s.file != nil || s.predecessors != ""}
+		h := marker.Socket{FD: s.fd, Network: s.network, Address: s.address, Slot: marker.Shared, Own: s.file != nil || s.predecessors != "", Site: s.site}
 		switch {
 		case s.group == nil:
 			if s.fellBack {
@@ -223,6 +239,7 @@ func (set *Set) RestoreModes() {
 type Info struct {
 	Network, Address string // the address is the one that the kernel reports
 	PerWorker        bool
+	Requested        string // the address as the program words it
 }
 
 // Info returns a description of each socket, in the order of the calls.
@@ -230,7 +247,7 @@ func (set *Set) Info() (all []Info) {
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	for _, s := range set.list {
-		all = append(all, Info{s.network, s.bound, s.group != nil})
+		all = append(all, Info{s.network, s.bound, s.group != nil, s.address})
 	}
 	return all
 }

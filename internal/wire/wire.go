@@ -55,6 +55,10 @@ type AwaitTakeOver struct{}
 // index of the listener, as in Adopt.
 type ListenerClosed struct{ Socket int }
 
+// SocketUnused is sent by a worker at Start for a socket that it was started
+// with and has not asked for. Socket is the index of the call of the manager.
+type SocketUnused struct{ Socket int }
+
 // Stop is sent to a worker together with the stop signal. A signal can be lost
 // if the program does not listen for it yet or listens for it elsewhere; a
 // message cannot. Interrupt means that a person waits for the program to exit.
@@ -106,6 +110,8 @@ func (AwaitTakeOver) kind() byte      { return 'W' }
 func (AwaitTakeOver) body() []byte    { return nil }
 func (ListenerClosed) kind() byte     { return 'C' }
 func (m ListenerClosed) body() []byte { return number(m.Socket) }
+func (SocketUnused) kind() byte       { return 'U' }
+func (m SocketUnused) body() []byte   { return number(m.Socket) }
 func (Stop) kind() byte               { return 'S' }
 func (m Stop) body() []byte {
 	if m.Interrupt {
@@ -176,7 +182,7 @@ func Decode(buf []byte) (Message, int, error) {
 		most = maxBody
 	case 'P':
 		least, most = numberSize, maxBody
-	case 'H', 'Z', 'C':
+	case 'H', 'Z', 'C', 'U':
 		least, most = numberSize, numberSize
 	case 'A', 'D':
 		least, most = pairSize, pairSize
@@ -236,6 +242,8 @@ func decode(kind byte, body []byte) (Message, error) {
 		return Paused{n}, nil
 	case 'C':
 		return ListenerClosed{n}, nil
+	case 'U':
+		return SocketUnused{n}, nil
 	case 'P':
 		return Promote{Slot: n, Plan: string(body[numberSize:])}, nil
 	}

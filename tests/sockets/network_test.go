@@ -272,8 +272,8 @@ func TestSocketsFromOutside(t *testing.T) {
 			p.Signal(term)
 			testprog.ExpectSuccess(t, p)
 
-			p = run("tcp 127.0.0.1:1")
-			p.Expect(`prefork: Listen\("tcp", "127.0.0.1:1"\): no such socket was inherited \(tcp4 127.0.0.1:\d+.*, udp4 127.0.0.1:\d+.*\): start the program with such a socket, or listen on one of these`)
+			p = run("tcp6 [::1]:1")
+			p.Expect(`prefork: Listen\("tcp6", "\[::1\]:1"\): no such socket was inherited \(tcp4 127.0.0.1:\d+.*, udp4 127.0.0.1:\d+.*\): start the program with such a socket, or listen on one of these`)
 			p.Wait()
 			p = run("tcp :0", "tcp :0")
 			// The only socket is taken.

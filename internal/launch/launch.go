@@ -4,6 +4,7 @@ package launch
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -84,7 +85,11 @@ func Worker(p Plan) (spec proc.Spec, release func(), err error) {
 	p.reserve(&spec)
 	p.Marker.Cell = p.add(&spec, p.Cell)
 	p.layOut(&spec)
-	spec.Env = marker.ChildEnv(p.environ(), p.Env, depth(p.Depth), marker.Env+"="+p.Marker.String())
+	value, release, err := p.value(&spec, release)
+	if err != nil {
+		return spec, nil, err
+	}
+	spec.Env = marker.ChildEnv(p.environ(), p.Env, depth(p.Depth), marker.Env+"="+value)
 	return spec, release, nil
 }
 
@@ -110,7 +115,11 @@ func Successor(p Plan) (spec proc.Spec, release func(), err error) {
 		closeNull()
 		return spec, nil, err
 	}
-	own = append(own, depth(p.Depth), marker.SuccessorEnv+"="+p.Marker.String())
+	value, release, err := p.value(&spec, release)
+	if err != nil {
+		return spec, nil, err
+	}
+	own = append(own, depth(p.Depth), marker.SuccessorEnv+"="+value)
 	spec.Env = marker.ChildEnv(activation.RestoreNotify(p.environ(), p.Start), nil, own...)
 	return spec, release, nil
 }
@@ -134,7 +143,12 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 	}
 	env := []string{activation.StarterGenerationEnv + "=" + strconv.Itoa(p.Generation)}
 	if len(p.Ports) > 0 {
-		env = append(env, activation.StarterEnv+"="+strings.Join(p.Ports, ";"))
+		ports := activation.StarterEnv + "=" + strings.Join(p.Ports, ";")
+		if len(ports) >= maxVariable {
+			release()
+			return spec, nil, fmt.Errorf("%d sockets do not fit into %s, which may have %d bytes: a Command needs fewer", len(p.Ports), activation.StarterEnv, maxVariable)
+		}
+		env = append(env, ports)
 	}
 	own := []string{depth(p.Depth)}
 	if p.ListenFDs {
@@ -166,6 +180,10 @@ func (p *Plan) environ() []string {
 	}
 	return append(os.Environ(), "PWD="+p.Dir)
 }
+
+// maxVariable is the length of a variable that Linux refuses, with its name and
+// the final 0.
+const maxVariable = 128<<10 - 1
 
 // FirstPort returns the number of a Command's first socket.
 func FirstPort(files []*os.File) int { return 3 + len(files) }
@@ -249,6 +267,23 @@ func (p *Plan) layOut(spec *proc.Spec) {
 		p.Marker.Exe = p.add(spec, p.Binary.FD())
 		spec.Path = p.Binary.StartPath(p.Marker.Exe)
 	}
+}
+
+// value returns the marker for the environment. A long one is in a file.
+func (p *Plan) value(spec *proc.Spec, release func()) (string, func(), error) {
+	value := p.Marker.String()
+	if len(value) <= marker.MaxValue {
+		return value, release, nil
+	}
+	descriptor, err := fd.NewBlob([]byte(value))
+	if err != nil {
+		release()
+		return "", nil, err
+	}
+	return marker.InFile(p.Marker.Manager, p.add(spec, descriptor)), func() {
+		release()
+		fd.Close(descriptor)
+	}, nil
 }
 
 // addStreams gives a process the standard streams of this one; the null device

@@ -357,3 +357,26 @@ func TestNewCell(t *testing.T) {
 		t.Error("a new worker is busy")
 	}
 }
+
+// A marker that is too long for a variable is in a file, at the last descriptor.
+func TestLongMarker(t *testing.T) {
+	for name, layOut := range map[string]func(Plan) (proc.Spec, func(), error){marker.Env: Worker, marker.SuccessorEnv: Successor} {
+		plan := Plan{Marker: base(), Cell: raw(t, open(t))}
+		plan.Marker.Name = strings.Repeat("x", 200<<10)
+		spec, release, err := layOut(plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := len(spec.Files) - 1
+		wantVariables(t, spec, map[string]string{name: marker.InFile(os.Getpid(), last)})
+		text, err := fd.ReadBlob(int(spec.Files[last]))
+		if m, perr := marker.Parse(string(text)); err != nil || perr != nil || m.Name != plan.Marker.Name {
+			t.Errorf("%s: name of %d bytes, %v, %v", name, len(m.Name), err, perr)
+		}
+		release()
+	}
+	plan := Plan{Args: []string{"true"}, Ports: slices.Repeat([]string{"127.0.0.1:8080=1000"}, 7000)}
+	if _, _, err := Command(plan); err == nil || !strings.Contains(err.Error(), "7000 sockets do not fit into SERVER_STARTER_PORT") {
+		t.Errorf("a Command with many sockets: %v", err)
+	}
+}

@@ -45,6 +45,7 @@ type Marker struct {
 	Requests   int            // the worker is recycled after this number of requests; 0 for never
 	Pause      int            // number of the pause that is in force; 0 for none
 	Exe        int            // descriptor of the program's file, which Take closes; 0 for none
+	Long       int            // descriptor of the file with a long marker, which Take closes; or 0
 	Resources  string         // the limits that a worker applies to itself; see package resources
 	Path       string         // in a successor: the path of the program's file
 	Sockets    []Socket
@@ -169,6 +170,17 @@ func (m Marker) String() string {
 	return "v" + version + ";" + checksum(body) + ";" + body
 }
 
+// MaxValue is the length of a value up to which it belongs into the environment.
+// The kernel refuses a variable of 128 KiB, which some 3,200 sockets need. A
+// longer one belongs into a file, and InFile into the environment.
+const MaxValue = 32 << 10
+
+// InFile returns a value that refers to a longer one, in a file at a descriptor.
+func InFile(manager, descriptor int) string {
+	body := "pid=" + strconv.Itoa(manager) + ";long=" + strconv.Itoa(descriptor)
+	return "v" + version + ";" + checksum(body) + ";" + body
+}
+
 // appendItem appends an element of a list.
 func appendItem(b []byte, separator string, fields []field) []byte {
 	for _, f := range fields {
@@ -215,7 +227,7 @@ func (m Marker) checkFDs() error {
 // FDs returns all descriptors in m.
 func (m Marker) FDs() []int {
 	fds := []int{m.Control}
-	for _, fd := range []int{m.Passed, m.Cell, m.Exe} {
+	for _, fd := range []int{m.Passed, m.Cell, m.Exe, m.Long} {
 		if fd != 0 {
 			fds = append(fds, fd)
 		}

@@ -42,7 +42,11 @@ func parse(value string) (m Marker, err error) {
 	// The checksum is right, so a manager wrote the value. An error below is a
 	// defect of the manager, or a forgery.
 	rest := strings.Split(body, ";")
-	for _, f := range m.fields() {
+	fields := m.fields()
+	if len(rest) == 2 {
+		fields = []field{fields[0], {"long", &m.Long, firstFD, maxFD}}
+	}
+	for _, f := range fields {
 		if len(rest) == 0 {
 			return m, fmt.Errorf("%s is missing", f.key)
 		}
@@ -59,6 +63,9 @@ func parse(value string) (m Marker, err error) {
 		if err := m.parseItem(item); err != nil {
 			return m, err
 		}
+	}
+	if m.Long != 0 {
+		return m, nil
 	}
 	return m, m.checkFDs()
 }

@@ -5,6 +5,7 @@ package marker
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -127,5 +128,49 @@ func TestTakeWithoutBinary(t *testing.T) {
 	}
 	if _, err := unix.FcntlInt(other.Fd(), unix.F_GETFD, 0); err != nil {
 		t.Error(err)
+	}
+}
+
+// writeFile returns a file with this content.
+func writeFile(t *testing.T, text string) *os.File {
+	t.Helper()
+	f, err := os.CreateTemp(t.TempDir(), "marker")
+	if err == nil {
+		t.Cleanup(func() { f.Close() })
+		_, err = f.WriteString(text)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// A long marker is in a file, which Take closes. A file that no manager has
+// written is an error.
+func TestTakeLong(t *testing.T) {
+	long := aMarker(os.Getpid())
+	for i := range 5000 {
+		long.Resources += strconv.Itoa(i) + "|"
+	}
+	for _, tt := range []struct{ name, text, want string }{
+		{"long", long.String(), `role 1, name "web", control 3, exe 0, sockets [{4 tcp :80 -1 true 0}], error <nil>`},
+		{"altered", long.String() + "1", `role 3, name "", control 0, exe 0, sockets [], error ` + Env + `="v`},
+		{"of another manager", aMarker(os.Getpid() + 1).String(), `role 3, name "", control 0, exe 0, sockets [], error ` + Env + ` names descriptor 6, which has the marker of another`},
+		{"in another file again", InFile(os.Getpid(), 7), `role 3, name "", control 0, exe 0, sockets [], error ` + Env + ` names descriptor 6, which has the marker of another`},
+		{"empty", "", `role 3, name "", control 0, exe 0, sockets [], error ` + Env + `="": not a value`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, control := sockets(t)
+			_, other := sockets(t)
+			p := newProgram(t, "take", []string{Env + "=" + InFile(os.Getpid(), 6)}, control, other, other, writeFile(t, tt.text)).Start()
+			if got := output(p); !strings.HasPrefix(got, tt.want) {
+				t.Errorf("%s, want %s", got, tt.want)
+			}
+		})
+	}
+	_, control := sockets(t)
+	p := newProgram(t, "take", []string{Env + "=" + InFile(os.Getpid(), 3)}, control).Start()
+	if got, want := output(p), Env+" names descriptor 3, which has no marker: invalid argument"; !strings.Contains(got, want) {
+		t.Errorf("%s, want %s", got, want)
 	}
 }

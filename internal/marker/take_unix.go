@@ -59,8 +59,54 @@ func becomeCommand() {
 	syscall.Exit(127)
 }
 
+// readVar decodes a marker, from the file that its value refers to if it is long.
+func readVar(name, value string) (Marker, error) {
+	m, err := parseVar(name, value)
+	if err != nil || m.Long == 0 {
+		return m, err
+	}
+	text, err := readFile(m.Long)
+	if err != nil {
+		return Marker{}, fmt.Errorf("%s names descriptor %d, which has no marker: %w", name, m.Long, err)
+	}
+	long, err := parseVar(name, text)
+	if err == nil && (long.Manager != m.Manager || long.Long != 0) {
+		err = fmt.Errorf("%s names descriptor %d, which has the marker of another process", name, m.Long)
+	}
+	long.Long = m.Long
+	return long, err
+}
+
+// maxFile limits the memory that a forged marker can cause.
+const maxFile = 256 << 20
+
+// readFile reads with pread, since the file offset is shared.
+func readFile(descriptor int) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(descriptor, &st); err != nil {
+		return "", err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxFile {
+		return "", unix.EINVAL
+	}
+	text := make([]byte, st.Size)
+	for at := 0; at < len(text); {
+		n, err := unix.Pread(descriptor, text[at:], int64(at))
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return "", err
+		case n == 0:
+			return "", unix.EIO
+		default:
+			at += n
+		}
+	}
+	return string(text), nil
+}
+
 func takeWorker(value string) (Marker, Role, error) {
-	m, err := Parse(value)
+	m, err := readVar(Env, value)
 	if err != nil {
 		return Marker{}, Damaged, err
 	}
@@ -78,7 +124,7 @@ func takeWorker(value string) (Marker, Role, error) {
 // run there without one. If the manager has died, the process is its successor
 // nevertheless, since it has the sockets.
 func takeSuccessor(value string) (Marker, Role, error) {
-	m, err := ParseSuccessor(value)
+	m, err := readVar(SuccessorEnv, value)
 	if err != nil {
 		return Marker{}, Damaged, err
 	}
@@ -104,7 +150,10 @@ func adopt(m Marker, name string, role Role) (Marker, Role, error) {
 			return Marker{}, Damaged, fmt.Errorf("%s names descriptor %d, which is not open: %w", name, fd, err)
 		}
 	}
-	m.Exe = 0
+	if m.Exe = 0; m.Long != 0 {
+		unix.Close(m.Long)
+		m.Long = 0
+	}
 	if err := unix.SetNonblock(m.Control, true); err != nil {
 		return Marker{}, Damaged, fmt.Errorf("control socket: %w", err)
 	}

@@ -69,9 +69,9 @@ func (m *Manager) ListenPacket(network, address string) (net.PacketConn, error) 
 //
 // The network is "tcp", "tcp4", "tcp6" or "unix". If sockets for each worker are
 // not available (a unix socket, a Command, sockets from start_server or systemd,
-// another system than Linux), ListenPerWorker acts as Listen and logs one
-// warning; see Snapshot.Sockets. A worker must call it once for each call in the
-// manager.
+// one socket from the previous manager, another system than Linux),
+// ListenPerWorker acts as Listen and logs one warning; see Snapshot.Sockets. A
+// worker must call it once for each call in the manager.
 //
 // A ready worker must accept the connections that it is sent. If it has not called
 // ListenPerWorker, or no longer calls Accept, its queue is not served until it

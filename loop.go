@@ -228,6 +228,7 @@ func (l *loop) begin() {
 	l.mu.Unlock()
 	if first {
 		l.sockets.Begin()
+		l.checkName()
 	}
 	l.emit(GenerationEvent{Generation: l.generation, MaxWorkers: l.pool.Max(), Program: l.program(l.generation)})
 	l.handle(pool.Event{Kind: pool.Begin})

@@ -383,6 +383,14 @@ func (l *loop) becomeSuccessor() {
 	}()
 }
 
+// checkName reports to the predecessor that no Manager here has its name, so that
+// none would ever take over.
+func (l *loop) checkName() {
+	if name := process.Marker.Name; process.Role == marker.Successor && !process.HasManager(name) {
+		process.Send(wire.Failed{Reason: fmt.Sprintf("Config.Name is %q, and was %q: an upgrade cannot change it; stop the program and start it again", l.cfg.Name, name)})
+	}
+}
+
 // completeTakeover makes everything this Manager's own once the predecessor has
 // handed over. If the predecessor died early, the program first gets to ask for
 // its sockets, which it has done when its first generation begins.

@@ -141,6 +141,13 @@ func (p *Process) Managers() int {
 	return len(p.names)
 }
 
+// HasManager reports whether a Manager of this name is in this process.
+func (p *Process) HasManager(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Contains(p.names, name)
+}
+
 // Confine maps the worker's cell, applies the worker's resources, and is a no-op
 // after the first call. If the resources cannot be applied, the process exits: a
 // program may ignore an error, and would run with rights that it must not have.

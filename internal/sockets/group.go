@@ -33,8 +33,18 @@ func (g *group) close() {
 // those of the predecessor. If such sockets are not available, it returns a
 // shared one and logs a warning.
 func (set *Set) ListenPerWorker(network, address string) (net.Listener, error) {
+	found, err := set.fromPredecessor(network, address, 0)
+	if err != nil {
+		return nil, err
+	}
 	why := set.mustShare(network)
-	if why == nil {
+	switch {
+	case why != nil:
+	case len(found) > 0 && found[0].Slot == 0:
+		return set.adoptGroup(network, address, found)
+	case len(found) > 0:
+		why = errors.New("the previous manager has one socket for all workers")
+	default:
 		var ln net.Listener
 		if ln, why = set.bindGroup(network, address); why == nil {
 			return ln, nil
@@ -44,7 +54,7 @@ func (set *Set) ListenPerWorker(network, address string) (net.Listener, error) {
 		}
 	}
 	set.cfg.Log.Warn("one socket for all workers instead of one for each", "network", network, "address", address, "why", why)
-	return obtain(set, network, address, marker.FellBack, net.Listen, net.FileListener)
+	return obtain(set, network, address, found, marker.FellBack, net.Listen, net.FileListener)
 }
 
 // mustShare returns the reason why workers cannot have sockets of their own.
@@ -61,17 +71,24 @@ func (set *Set) mustShare(network string) error {
 }
 
 func (set *Set) bindGroup(network, address string) (net.Listener, error) {
-	g, n := &group{}, set.cfg.MaxWorkers()
-	if set.cfg.Successor {
-		g.fds = set.cfg.Inherited.takeGroup(network, address)
+	fds, _, err := reuseport.Bind(network, address, max(1, set.cfg.MaxWorkers()))
+	if err != nil {
+		return nil, set.cfg.Inherited.explain(err)
 	}
-	if len(g.fds) == 0 {
-		fds, addr, err := reuseport.Bind(network, address, max(1, n))
-		if err != nil {
-			return nil, set.cfg.Inherited.explain(err)
-		}
-		g.fds, g.address = fds, addr.String()
+	return set.keepGroup(network, address, &group{fds: fds})
+}
+
+// adoptGroup keeps the sockets of a predecessor's group.
+func (set *Set) adoptGroup(network, address string, found []marker.Socket) (net.Listener, error) {
+	g := &group{}
+	for _, s := range found {
+		g.fds = append(g.fds, s.FD)
 	}
+	return set.keepGroup(network, address, g)
+}
+
+// keepGroup adds a group to the sockets that workers inherit.
+func (set *Set) keepGroup(network, address string, g *group) (net.Listener, error) {
 	descriptor, err := fd.Duplicate(uintptr(g.fds[0]))
 	if err != nil {
 		g.close()

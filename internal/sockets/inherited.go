@@ -32,7 +32,7 @@ type Inherited struct {
 	byStarter      bool                 // start_server started the process, with or without sockets
 	given          []*activation.Socket // all of them
 	left           []*activation.Socket // those that no call has taken
-	misaddressed   string               // the sockets that systemd gave to another process; "" for none
+	misaddressed   string               // what systemd gave to another process
 	activationErr  error
 	begun, sets    int // the Sets whose first generation has begun, and all Sets
 }
@@ -97,15 +97,71 @@ func (in *Inherited) Unused(limit int) (unused []int) {
 	return unused
 }
 
-// takeGroup takes the sockets of one ListenPerWorker call, by slot.
-func (in *Inherited) takeGroup(network, address string) (fds []int) {
-	for {
-		_, s, err := in.take(network, address, withSlot(len(fds)))
-		if err != nil {
-			return fds
-		}
-		fds = append(fds, s.FD)
+// fromPredecessor takes the socket of the predecessor for a call of Listen
+// (marker.Shared) or ListenPerWorker (0): the one with this network and address,
+// or else the one that is bound to them in other words. A call of the same kind
+// is preferred. One ListenPerWorker call of the predecessor has a socket for each
+// slot.
+func (in *Inherited) fromPredecessor(network, address string, kind int) (found []marker.Socket, err error) {
+	kinds := []int{marker.Shared, marker.FellBack, 0}
+	if kind >= 0 {
+		kinds = []int{0, marker.FellBack, marker.Shared}
 	}
+	for _, kind := range kinds {
+		if i, s, err := in.take(network, address, withSlot(kind)); err == nil {
+			return in.wholeGroup(i, s), nil
+		}
+	}
+	i, s, err := in.takeBound(network, address)
+	if i < 0 || err != nil {
+		return nil, err
+	}
+	return in.wholeGroup(i, s), nil
+}
+
+// takeBound takes the socket that is bound to an address in other words. It
+// returns -1 if there is none.
+func (in *Inherited) takeBound(network, address string) (i int, got marker.Socket, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	var all []*activation.Socket
+	var index []int
+	for i, s := range in.sockets {
+		if s.FD >= 0 && s.Slot <= 0 {
+			bound := activation.Inspect(s.FD)
+			all, index = append(all, &bound), append(index, i)
+		}
+	}
+	if all == nil {
+		return -1, got, nil
+	}
+	best, err := activation.MatchBound(all, network, address)
+	if best == nil || err != nil {
+		return -1, got, err
+	}
+	i = index[slices.Index(all, best)]
+	got, in.sockets[i].FD = in.sockets[i], -1
+	return i, got, nil
+}
+
+// wholeGroup returns s and takes the sockets of the other slots, which follow that
+// of slot 0.
+func (in *Inherited) wholeGroup(first int, s marker.Socket) []marker.Socket {
+	all := []marker.Socket{s}
+	if s.Slot != 0 {
+		return all
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i := first + 1; i < len(in.sockets); i++ {
+		next := &in.sockets[i]
+		if next.Network != s.Network || next.Address != s.Address || next.Slot != len(all) || next.FD < 0 {
+			break
+		}
+		all = append(all, *next)
+		next.FD = -1
+	}
+	return all
 }
 
 // takeUnclaimed takes the sockets that no call has asked for.
@@ -209,14 +265,28 @@ func (in *Inherited) begin() (unclaimed []string) {
 }
 
 // explain adds to the error of a bind that systemd gave the sockets of this
-// program to another process.
+// program to another process, or that the predecessor has the address.
 func (in *Inherited) explain(err error) error {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if err == nil || in.misaddressed == "" {
+	switch {
+	case err == nil:
+		return nil
+	case in.misaddressed != "":
+		return fmt.Errorf("%w (%s)", err, in.misaddressed)
+	case !errors.Is(err, syscall.EADDRINUSE):
 		return err
 	}
-	return fmt.Errorf("%w (%s)", err, in.misaddressed)
+	var list []string
+	for _, s := range in.sockets {
+		if s.FD >= 0 && s.Slot <= 0 {
+			list = append(list, s.Network+" "+s.Address)
+		}
+	}
+	if list == nil {
+		return err
+	}
+	return fmt.Errorf("%w (the previous manager has %s: an upgrade cannot bind an address again on other hosts; stop the program and start it)", err, listOf(list))
 }
 
 func listOf(list []string) string {

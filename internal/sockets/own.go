@@ -29,9 +29,16 @@ func (in *Inherited) ListenPerWorker(network, address string) (net.Listener, err
 	return in.listenOwn(in.groupOf(i), s)
 }
 
-// Listen returns the worker's copy of a shared socket.
+// Listen returns the worker's copy of a shared socket. If the manager has
+// inherited a socket for each worker, it returns this worker's own.
 func (in *Inherited) Listen(network, address string) (net.Listener, error) {
-	return takeShared(in, network, address, marker.Shared, net.FileListener)
+	ln, err := takeShared(in, network, address, marker.Shared, net.FileListener)
+	if errors.Is(err, ErrNotInherited) {
+		if i, s, err := in.take(network, address, perWorker); err == nil {
+			return in.listenOwn(in.groupOf(i), s)
+		}
+	}
+	return ln, err
 }
 
 // ListenPacket is Listen for datagram sockets.

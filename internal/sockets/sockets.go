@@ -73,17 +73,39 @@ type closer interface{ Close() error }
 
 // Listen binds a stream socket, or takes one that the process was started with.
 func (set *Set) Listen(network, address string) (net.Listener, error) {
-	return obtain(set, network, address, marker.Shared, net.Listen, net.FileListener)
+	found, err := set.fromPredecessor(network, address, marker.Shared)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) > 0 && found[0].Slot == 0 && !set.cfg.Command {
+		set.cfg.Log.Warn("a socket for each worker instead of one for all, as in the previous manager", "network", network, "address", address)
+		return set.adoptGroup(network, address, found)
+	}
+	return obtain(set, network, address, found, marker.Shared, net.Listen, net.FileListener)
 }
 
 // ListenPacket is Listen for datagram sockets.
 func (set *Set) ListenPacket(network, address string) (net.PacketConn, error) {
-	return obtain(set, network, address, marker.Shared, net.ListenPacket, net.FilePacketConn)
+	found, err := set.fromPredecessor(network, address, marker.Shared)
+	if err != nil {
+		return nil, err
+	}
+	return obtain(set, network, address, found, marker.Shared, net.ListenPacket, net.FilePacketConn)
 }
 
-// obtain takes a socket that fits from those that the process was started with.
-// It binds one if the process was started without sockets.
-func obtain[T closer](set *Set, network, address string, kind int, newSocket func(network, address string) (T, error), wrap func(*os.File) (T, error)) (s T, err error) {
+// fromPredecessor takes the sockets of a predecessor for a call. It returns none
+// if there is no predecessor, or if its program did not have such a socket: then
+// it is new in this version of the program.
+func (set *Set) fromPredecessor(network, address string, kind int) ([]marker.Socket, error) {
+	if !set.cfg.Successor || set.cfg.Inherited.isActivated() {
+		return nil, nil
+	}
+	return set.cfg.Inherited.fromPredecessor(network, address, kind)
+}
+
+// obtain takes the socket that the predecessor has, or one that fits from those
+// that the process was started with. It binds one if there are none.
+func obtain[T closer](set *Set, network, address string, found []marker.Socket, kind int, newSocket func(network, address string) (T, error), wrap func(*os.File) (T, error)) (s T, err error) {
 	fd, have, other, err := set.cfg.Inherited.takeActivated(network, address)
 	if err != nil {
 		return s, err
@@ -92,14 +114,11 @@ func obtain[T closer](set *Set, network, address string, kind int, newSocket fun
 		set.cfg.Log.Info("given socket instead of the requested address", "network", network, "address", address, "socket", other)
 	}
 	sock := &socket{fd: -1, network: network, address: address, fellBack: kind == marker.FellBack, site: siteOf(address), activated: have}
-	if !have && set.cfg.Successor {
-		// A socket that the predecessor did not have is new in this version of
-		// the program, and is bound below.
-		if _, got, err := set.cfg.Inherited.take(network, address, withSlot(kind)); err == nil {
-			fd, have = got.FD, true
-			if got.Own {
-				sock.predecessors, _ = filepath.Abs(address)
-			}
+	if len(found) > 0 {
+		fd, have = found[0].FD, true
+		closeFDs(found[1:]) // of other slots, for a Command
+		if found[0].Own {
+			sock.predecessors = set.pathOf(found[0])
 		}
 	}
 	if have {
@@ -116,6 +135,22 @@ func obtain[T closer](set *Set, network, address string, kind int, newSocket fun
 		return s, err
 	}
 	return s, nil
+}
+
+// closeFDs closes inherited sockets.
+func closeFDs(all []marker.Socket) {
+	for _, s := range all {
+		fd.Close(s.FD)
+	}
+}
+
+// pathOf returns the absolute path of an inherited unix socket. The program may
+// have changed its directory.
+func (set *Set) pathOf(s marker.Socket) string {
+	if filepath.IsAbs(s.Address) {
+		return s.Address
+	}
+	return filepath.Join(set.cfg.Dir, s.Address)
 }
 
 // keep adds a socket to those that workers inherit.

@@ -165,10 +165,7 @@ func (set *Set) TakeOver() {
 	set.mu.Unlock()
 	for _, s := range set.cfg.Inherited.takeUnclaimed() {
 		fd.Close(s.FD)
-		path := s.Address
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(set.cfg.Dir, path) // the program may have changed its directory
-		}
+		path := set.pathOf(s)
 		if info, err := os.Lstat(path); s.Own && err == nil && info.Mode()&os.ModeSocket != 0 {
 			os.Remove(path)
 		}

@@ -44,7 +44,8 @@ import (
 // has not made the same calls when it reaches Start. Listen does not block, except to look
 // up a host name, to check an existing socket file, and for about a second if
 // another program has locked the directory of that file (flock). In that case an
-// existing file is an error.
+// existing file is an error. On Linux it also blocks, for up to OrphanTimeout and
+// a second, while the address belongs to workers whose manager has been killed.
 func (m *Manager) Listen(network, address string) (net.Listener, error) {
 	ln, err := call(m.side.listen, network, address, "tcp", "tcp4", "tcp6", "unix")
 	return ln, listenError("Listen", network, address, err)

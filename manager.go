@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/prefork-go/prefork/internal/binary"
 	"github.com/prefork-go/prefork/internal/fd"
@@ -182,6 +183,7 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	s.sockets = sockets.New(sockets.Config{
 		Log: m.log, Inherited: inherited, Dir: presentDir(), MaxWorkers: s.maxWorkers,
 		Command: m.cfg.Command != nil, Successor: process.Role == marker.Successor, Passive: takesOver,
+		Patience: max(m.cfg.OrphanTimeout, m.cfg.OrphanTimeout+time.Second), // without an overflow
 	})
 	if name := s.loop.procs.Name(); strings.HasPrefix(name, "portable (") {
 		m.log.Warn("pidfds refused, using one thread for each worker", "why", name)

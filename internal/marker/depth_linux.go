@@ -52,6 +52,23 @@ func IsMissing(pid int) bool {
 	return !isWorker
 }
 
+// IsOrphan reports whether process pid was started as a worker and its manager
+// has ended. It is true for a process that is exiting, which has no environment
+// but may still have descriptors.
+func IsOrphan(pid int) bool {
+	environ, err := readEnviron(pid)
+	if err != nil || len(environ) == 0 {
+		return err == nil
+	}
+	value, isWorker := lookup(environ, Env)
+	m, err := Parse(value)
+	if !isWorker || err != nil {
+		return false
+	}
+	parent, err := parentOf(pid)
+	return err == nil && parent != m.Manager
+}
+
 // lineage returns this process and its ancestors, as they were started.
 func lineage(isOurs func(pid int) bool) []ancestor {
 	line := []ancestor{readAncestor(os.Getpid(), isOurs)}

@@ -71,7 +71,10 @@ func (set *Set) mustShare(network string) error {
 }
 
 func (set *Set) bindGroup(network, address string) (net.Listener, error) {
-	fds, _, err := reuseport.Bind(network, address, max(1, set.cfg.MaxWorkers()))
+	fds, err := patiently(set, network, address, func() ([]int, error) {
+		fds, _, err := reuseport.Bind(network, address, max(1, set.cfg.MaxWorkers()))
+		return fds, err
+	})
 	if err != nil {
 		return nil, set.cfg.Inherited.explain(err)
 	}

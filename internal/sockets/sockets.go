@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/prefork-go/prefork/internal/activation"
 	"github.com/prefork-go/prefork/internal/fd"
@@ -21,11 +22,12 @@ import (
 type Config struct {
 	Log        *slog.Logger
 	Inherited  *Inherited
-	Command    bool       // workers run a Command, which needs blocking sockets and their names
-	Successor  bool       // this process has a predecessor, whose sockets come first
-	Passive    bool       // the predecessor steers connections until TakeOver
-	Dir        string     // the directory in which the program was started
-	MaxWorkers func() int // how many sockets ListenPerWorker makes at first
+	Command    bool          // workers run a Command, which needs blocking sockets and their names
+	Successor  bool          // this process has a predecessor, whose sockets come first
+	Passive    bool          // the predecessor steers connections until TakeOver
+	Dir        string        // the directory in which the program was started
+	MaxWorkers func() int    // how many sockets ListenPerWorker makes at first
+	Patience   time.Duration // how long to wait for an address that orphaned workers have
 }
 
 // Set is the listening sockets of one manager. The loop alone calls Grow, Limit,
@@ -124,7 +126,7 @@ func obtain[T closer](set *Set, network, address string, found []marker.Socket, 
 	if have {
 		s, err = wrapFD(fd, network+" "+address, wrap)
 	} else {
-		s, err = bind(set, sock, newSocket)
+		s, err = patiently(set, network, address, func() (T, error) { return bind(set, sock, newSocket) })
 		err = set.cfg.Inherited.explain(err)
 	}
 	if err != nil {

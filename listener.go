@@ -28,8 +28,10 @@ import (
 // systems than Linux a worker that waits in Accept may stay there until it is
 // killed.
 //
-// In the manager the listener should not be used to accept; with a Command that
-// would block a thread. Closing it takes nothing from the workers. In a shutdown,
+// In the manager, Accept returns an error: it would take connections from the
+// workers. The listener has the other methods of a net.TCPListener or
+// net.UnixListener there, without being one. Closing it takes nothing from the
+// workers. In a shutdown,
 // Run and WaitAllChildren close it, with the Manager's own copy, when all workers
 // are stopping: clients are then refused as soon as the workers no longer accept.
 // To Start again after that, the program must call Listen again.
@@ -53,7 +55,8 @@ func (m *Manager) Listen(network, address string) (net.Listener, error) {
 
 // ListenPacket is Listen for datagrams. The network is "udp", "udp4", "udp6" or
 // "unixgram". All workers read from one socket, so each datagram is read by one
-// of them.
+// of them. The manager should only write to it: each datagram that it reads is
+// lost to the workers.
 func (m *Manager) ListenPacket(network, address string) (net.PacketConn, error) {
 	pc, err := call(m.side.listenPacket, network, address, "udp", "udp4", "udp6", "unixgram")
 	return pc, listenError("ListenPacket", network, address, err)

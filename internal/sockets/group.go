@@ -54,7 +54,7 @@ func (set *Set) ListenPerWorker(network, address string) (net.Listener, error) {
 		}
 	}
 	set.cfg.Log.Warn("one socket for all workers instead of one for each", "network", network, "address", address, "why", why)
-	return obtain(set, network, address, found, marker.FellBack, net.Listen, net.FileListener)
+	return set.obtainListener(network, address, found, marker.FellBack)
 }
 
 // mustShare returns the reason why workers cannot have sockets of their own.
@@ -106,7 +106,7 @@ func (set *Set) keepGroup(network, address string, g *group) (net.Listener, erro
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	set.list = append(set.list, &socket{fd: g.fds[0], network: network, address: address, bound: g.address, group: g, program: ln, site: siteOf(address)})
-	return ln, nil
+	return set.refuse(ln), nil
 }
 
 // groups returns the listeners with a socket for each slot, in order.

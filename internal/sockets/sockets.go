@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,7 +34,8 @@ type Config struct {
 // Set is the listening sockets of one manager. The loop alone calls Grow, Limit,
 // OfSlot, Steer and Moved; all other methods are safe for concurrent use.
 type Set struct {
-	cfg Config
+	cfg     Config
+	accepts atomic.Bool // see AllowAccept
 
 	mu      sync.Mutex
 	list    []*socket // in the order of the calls of Listen
@@ -83,7 +85,7 @@ func (set *Set) Listen(network, address string) (net.Listener, error) {
 		set.cfg.Log.Warn("a socket for each worker instead of one for all, as in the previous manager", "network", network, "address", address)
 		return set.adoptGroup(network, address, found)
 	}
-	return obtain(set, network, address, found, marker.Shared, net.Listen, net.FileListener)
+	return set.obtainListener(network, address, found, marker.Shared)
 }
 
 // ListenPacket is Listen for datagram sockets.
@@ -103,6 +105,14 @@ func (set *Set) fromPredecessor(network, address string, kind int) ([]marker.Soc
 		return nil, nil
 	}
 	return set.cfg.Inherited.fromPredecessor(network, address, kind)
+}
+
+func (set *Set) obtainListener(network, address string, found []marker.Socket, kind int) (net.Listener, error) {
+	ln, err := obtain(set, network, address, found, kind, net.Listen, net.FileListener)
+	if err != nil {
+		return nil, err
+	}
+	return set.refuse(ln), nil
 }
 
 // obtain takes the socket that the predecessor has, or one that fits from those

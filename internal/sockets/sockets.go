@@ -3,6 +3,7 @@
 package sockets
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"os"
@@ -108,11 +109,21 @@ func (set *Set) fromPredecessor(network, address string, kind int) ([]marker.Soc
 }
 
 func (set *Set) obtainListener(network, address string, found []marker.Socket, kind int) (net.Listener, error) {
-	ln, err := obtain(set, network, address, found, kind, net.Listen, net.FileListener)
+	ln, err := obtain(set, network, address, found, kind, set.listen, net.FileListener)
 	if err != nil {
 		return nil, err
 	}
 	return set.refuse(ln), nil
+}
+
+// listen is net.Listen. A Command gets plain TCP: it may use options that MPTCP
+// does not support, and does not expect it.
+func (set *Set) listen(network, address string) (net.Listener, error) {
+	var cfg net.ListenConfig
+	if set.cfg.Command {
+		cfg.SetMultipathTCP(false)
+	}
+	return cfg.Listen(context.Background(), network, address)
 }
 
 // obtain takes the socket that the predecessor has, or one that fits from those

@@ -28,8 +28,14 @@ type socketFile struct {
 // left alone.
 func bind[T closer](set *Set, sock *socket, bind func(network, address string) (T, error)) (s T, err error) {
 	path := sock.address
-	if !strings.HasPrefix(sock.network, "unix") || path == "" || path[0] == '@' {
-		return bind(sock.network, sock.address)
+	if !strings.HasPrefix(sock.network, "unix") || path == "" {
+		return bind(sock.network, path)
+	}
+	if err := checkPath(path); err != nil {
+		return s, err
+	}
+	if path[0] == '@' {
+		return bind(sock.network, path)
 	}
 	unlock, lockErr := fd.LockDir(path)
 	if lockErr == nil {
@@ -57,6 +63,20 @@ func bind[T closer](set *Set, sock *socket, bind func(network, address string) (
 		s.Close()
 	}
 	return s, err
+}
+
+// checkPath returns an error for a path that is too long for the kernel, which
+// reports only "invalid argument". A path ends with a 0 there, and an abstract
+// address begins with one.
+func checkPath(path string) error {
+	most := len(syscall.RawSockaddrUnix{}.Path)
+	if path[0] != '@' {
+		most--
+	}
+	if len(path) <= most {
+		return nil
+	}
+	return fmt.Errorf("the path has %d bytes, and a unix socket may have %d: choose a shorter path, or one below the working directory: %w", len(path), most, syscall.ENAMETOOLONG)
 }
 
 // removeStale removes the file of a unix socket on which no process answers. dial

@@ -4,9 +4,12 @@ package sockets
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -282,5 +285,36 @@ func TestTakeOver(t *testing.T) {
 func TestSecondManagerOfASuccessorSteers(t *testing.T) {
 	if newSet(t, Config{Successor: true}).Passive() {
 		t.Error("a Manager without a predecessor waits for a takeover")
+	}
+}
+
+// A path that is too long is an error with both lengths, for streams and
+// datagrams, and nothing is left behind. The longest path works.
+func TestLongPath(t *testing.T) {
+	dir := socketDir(t)
+	most := len(syscall.RawSockaddrUnix{}.Path) - 1
+	longest := dir + "/" + strings.Repeat("x", most-len(dir)-1)
+	set := newSet(t, Config{})
+	listen(t, set.Listen, "unix", longest)
+	set.RemoveFiles()
+	want := fmt.Sprintf("the path has %d bytes, and a unix socket may have %d", most+1, most)
+	for name, call := range map[string]func() error{
+		"Listen":          func() error { _, err := set.Listen("unix", longest+"x"); return err },
+		"ListenPerWorker": func() error { _, err := set.ListenPerWorker("unix", longest+"x"); return err },
+		"ListenPacket":    func() error { _, err := set.ListenPacket("unixgram", longest+"x"); return err },
+	} {
+		if err := call(); !errors.Is(err, syscall.ENAMETOOLONG) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+	}
+	if files, err := os.ReadDir(dir); len(files) > 0 || err != nil {
+		t.Errorf("files are left: %v, %v", files, err)
+	}
+	if runtime.GOOS == "linux" {
+		abstract := "@" + strings.Repeat("x", most-4) + strconv.Itoa(os.Getpid()%1000)
+		listen(t, set.Listen, "unix", abstract)
+		if _, err := set.Listen("unix", abstract+strings.Repeat("x", 10)); !errors.Is(err, syscall.ENAMETOOLONG) {
+			t.Errorf("a long abstract address: %v", err)
+		}
 	}
 }

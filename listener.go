@@ -49,8 +49,7 @@ import (
 // existing file is an error. On Linux it also blocks, for up to OrphanTimeout and
 // a second, while the address belongs to workers whose manager has been killed.
 func (m *Manager) Listen(network, address string) (net.Listener, error) {
-	ln, err := call(m.side.listen, network, address, "tcp", "tcp4", "tcp6", "unix")
-	return ln, listenError("Listen", network, address, err)
+	return ListenConfig{}.Listen(m, network, address)
 }
 
 // ListenPacket is Listen for datagrams. The network is "udp", "udp4", "udp6" or
@@ -58,8 +57,7 @@ func (m *Manager) Listen(network, address string) (net.Listener, error) {
 // of them. The manager should only write to it: each datagram that it reads is
 // lost to the workers.
 func (m *Manager) ListenPacket(network, address string) (net.PacketConn, error) {
-	pc, err := call(m.side.listenPacket, network, address, "udp", "udp4", "udp6", "unixgram")
-	return pc, listenError("ListenPacket", network, address, err)
+	return ListenConfig{}.ListenPacket(m, network, address)
 }
 
 // ListenPerWorker is Listen with a socket for each worker (SO_REUSEPORT): each has
@@ -84,16 +82,15 @@ func (m *Manager) ListenPacket(network, address string) (net.PacketConn, error) 
 // The listener of a worker also has SetDeadline and SyscallConn. ListenPerWorker
 // does not block, except to look up a host name.
 func (m *Manager) ListenPerWorker(network, address string) (net.Listener, error) {
-	ln, err := call(m.side.listenPerWorker, network, address, "tcp", "tcp4", "tcp6", "unix")
-	return ln, listenError("ListenPerWorker", network, address, err)
+	return ListenConfig{}.ListenPerWorker(m, network, address)
 }
 
 // call calls listen if the network is one of networks.
-func call[T any](listen func(network, address string) (T, error), network, address string, networks ...string) (s T, err error) {
+func call[T any](lc ListenConfig, listen func(lc ListenConfig, network, address string) (T, error), network, address string, networks ...string) (s T, err error) {
 	if !slices.Contains(networks, network) {
 		return s, net.UnknownNetworkError(network)
 	}
-	got, err := listen(network, address)
+	got, err := listen(lc, network, address)
 	if err != nil {
 		return s, err // not a listener that is closed already
 	}
@@ -107,33 +104,33 @@ func listenError(call, network, address string, err error) error {
 	return fmt.Errorf("prefork: %s(%q, %q): %w", call, network, address, err)
 }
 
-func (s *managerSide) listen(network, address string) (net.Listener, error) {
-	return s.sockets.Listen(network, address)
+func (s *managerSide) listen(lc ListenConfig, network, address string) (net.Listener, error) {
+	return s.sockets.ListenWith(sockets.Options(lc), network, address)
 }
 
-func (s *managerSide) listenPacket(network, address string) (net.PacketConn, error) {
-	return s.sockets.ListenPacket(network, address)
+func (s *managerSide) listenPacket(lc ListenConfig, network, address string) (net.PacketConn, error) {
+	return s.sockets.ListenPacketWith(sockets.Options(lc), network, address)
 }
 
-func (s *managerSide) listenPerWorker(network, address string) (net.Listener, error) {
-	return s.sockets.ListenPerWorker(network, address)
+func (s *managerSide) listenPerWorker(lc ListenConfig, network, address string) (net.Listener, error) {
+	return s.sockets.ListenPerWorkerWith(sockets.Options(lc), network, address)
 }
 
-func (s *workerSide) listen(network, address string) (net.Listener, error) {
+func (s *workerSide) listen(_ ListenConfig, network, address string) (net.Listener, error) {
 	if s.foreign {
 		return sockets.NewIdle(network, address), nil
 	}
 	return inherited.Listen(network, address)
 }
 
-func (s *workerSide) listenPacket(network, address string) (net.PacketConn, error) {
+func (s *workerSide) listenPacket(_ ListenConfig, network, address string) (net.PacketConn, error) {
 	if s.foreign {
 		return sockets.NewIdle(network, address), nil
 	}
 	return inherited.ListenPacket(network, address)
 }
 
-func (s *workerSide) listenPerWorker(network, address string) (net.Listener, error) {
+func (s *workerSide) listenPerWorker(_ ListenConfig, network, address string) (net.Listener, error) {
 	if s.foreign {
 		return sockets.NewIdle(network, address), nil
 	}

@@ -62,9 +62,9 @@ type side interface {
 	maxWorkers() int
 	managerPID() int
 	generationNumber() int
-	listen(network, address string) (net.Listener, error)
-	listenPacket(network, address string) (net.PacketConn, error)
-	listenPerWorker(network, address string) (net.Listener, error)
+	listen(lc ListenConfig, network, address string) (net.Listener, error)
+	listenPacket(lc ListenConfig, network, address string) (net.PacketConn, error)
+	listenPerWorker(lc ListenConfig, network, address string) (net.Listener, error)
 }
 
 // managerSide is a Manager in the manager's process. The loop owns all state of

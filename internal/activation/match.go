@@ -43,7 +43,7 @@ func MatchBound(all []*Socket, network, address string) (*Socket, error) {
 // Sole returns the socket of a network if there is exactly one.
 func Sole(all []*Socket, network string) (sole *Socket) {
 	for _, s := range all {
-		if !s.serves(network) {
+		if !s.Serves(network) {
 			continue
 		}
 		if sole != nil {
@@ -108,9 +108,9 @@ func resolve(network, address string) (netip.AddrPort, error) {
 	return a.AddrPort(), nil
 }
 
-// serves reports whether s is a socket of a network. A socket on all hosts of
+// Serves reports whether s is a socket of a network. A socket on all hosts of
 // both families is one of either family.
-func (s *Socket) serves(network string) bool {
+func (s *Socket) Serves(network string) bool {
 	switch {
 	case s.Network == "":
 		return false
@@ -126,7 +126,7 @@ const onOneHost = 1
 // score returns 0 if s does not match r. A closer match has a higher score.
 func (s *Socket) score(r request) int {
 	switch {
-	case !s.serves(r.network):
+	case !s.Serves(r.network):
 		return 0
 	case r.isUnix():
 		if samePath(s.Path, r.path) {

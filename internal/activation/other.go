@@ -7,7 +7,8 @@ import "errors"
 // Socket is a socket from systemd or start_server. There is none here.
 type Socket struct{ FD int }
 
-func (Socket) String() string { return "" }
+func (Socket) String() string     { return "" }
+func (Socket) Serves(string) bool { return false }
 
 func Sockets() ([]Socket, error)                            { return nil, nil }
 func Match([]*Socket, string, string) (*Socket, error)      { return nil, nil }

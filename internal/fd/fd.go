@@ -41,6 +41,19 @@ func SetBlocking(fd int, blocking bool) error {
 	return os.NewSyscallError("fcntl", unix.SetNonblock(fd, !blocking))
 }
 
+// SetBacklog sets the length of the accept queue of a listening socket. The
+// system limits it.
+func SetBacklog(fd, n int) error { return os.NewSyscallError("listen", unix.Listen(fd, n)) }
+
+// Chmod sets the mode with which bind makes the file of a unix socket. Only Linux
+// supports it; elsewhere it is a no-op.
+func Chmod(raw uintptr, mode uint32) error {
+	if err := unix.Fchmod(int(raw), mode); err != unix.EINVAL {
+		return os.NewSyscallError("fchmod", err)
+	}
+	return nil
+}
+
 // A manager that replaces a socket's file holds the lock for some milliseconds.
 // Another program may lock the directory for any time, so LockDir waits no
 // longer than lockWait and retries every lockPause.

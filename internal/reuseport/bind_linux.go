@@ -18,17 +18,17 @@ import (
 // Bind returns EADDRINUSE if another socket listens on the address, even with
 // SO_REUSEPORT. It is safe for concurrent use, and blocks only to look up a
 // host name.
-func Bind(network, address string, n int) (fds []int, addr net.Addr, err error) {
+func Bind(network, address string, n int, options ...Option) (fds []int, addr net.Addr, err error) {
 	if n < 1 {
 		return nil, nil, &net.OpError{Op: "listen", Net: network, Err: os.NewSyscallError("bind", unix.EINVAL)}
 	}
-	fd, addr, err := bindFirst(network, address)
+	fd, addr, err := bindFirst(network, address, options)
 	if err != nil {
 		return nil, nil, err
 	}
 	fds = append(make([]int, 0, n), fd)
 	for range max(n, 2) - 1 {
-		fd, err := Grow(network, addr.String())
+		fd, err := Grow(network, addr.String(), options...)
 		if err != nil {
 			for _, fd := range fds {
 				unix.Close(fd)
@@ -56,8 +56,8 @@ func Bind(network, address string, n int) (fds []int, addr net.Addr, err error) 
 // silently share the port, each with half of the connections. Binding once
 // without the option, closing, and binding again would leave a moment in which
 // two programs that start together both succeed.
-func bindFirst(network, address string) (fd int, addr net.Addr, err error) {
-	return listen(network, address, nil, setReusePort)
+func bindFirst(network, address string, options []Option) (fd int, addr net.Addr, err error) {
+	return listen(network, address, options, nil, setReusePort)
 }
 
 // Grow adds a socket to a group; its index is the previous number of sockets.
@@ -65,8 +65,8 @@ func bindFirst(network, address string) (fd int, addr net.Addr, err error) {
 // of one user share an address, so the process must have the same effective
 // user as in Bind. If Steer was called, the new socket receives no connection
 // until Steer names it, so the caller should call Steer again.
-func Grow(network, address string) (fd int, err error) {
-	fd, _, err = listen(network, address, setReusePort, nil)
+func Grow(network, address string, options ...Option) (fd int, err error) {
+	fd, _, err = listen(network, address, options, setReusePort, nil)
 	return fd, err
 }
 
@@ -75,8 +75,8 @@ func setReusePort(fd int) error {
 }
 
 // listen creates a listening socket with package net. It calls before on the
-// descriptor before bind, and after once the socket listens; either may be nil.
-func listen(network, address string, before, after func(fd int) error) (fd int, addr net.Addr, err error) {
+// descriptor, and the options, before bind, and after once the socket listens; either may be nil.
+func listen(network, address string, options []Option, before, after func(fd int) error) (fd int, addr net.Addr, err error) {
 	switch network {
 	case "tcp", "tcp4", "tcp6":
 	default:
@@ -84,8 +84,16 @@ func listen(network, address string, before, after func(fd int) error) (fd int, 
 	}
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false) // MPTCP sockets cannot be steered
-	if before != nil {
-		lc.Control = func(_, _ string, conn syscall.RawConn) error { return control(conn, before) }
+	lc.Control = func(network, address string, conn syscall.RawConn) error {
+		for _, option := range options {
+			if err := option(network, address, conn); err != nil {
+				return err
+			}
+		}
+		if before == nil {
+			return nil
+		}
+		return control(conn, before)
 	}
 	ln, err := lc.Listen(context.Background(), network, address)
 	if err != nil {

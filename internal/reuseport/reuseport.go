@@ -15,3 +15,9 @@
 // The package works on Linux. On other systems everything except Assign returns
 // an error that wraps errors.ErrUnsupported.
 package reuseport
+
+import "syscall"
+
+// An Option is called with a socket before it is bound, as the Control function
+// of a net.ListenConfig.
+type Option = func(network, address string, conn syscall.RawConn) error

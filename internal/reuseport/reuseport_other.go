@@ -17,12 +17,12 @@ func unsupported(feature string) error {
 
 // Bind fails. On other systems SO_REUSEPORT does not spread connections, or
 // this is not documented.
-func Bind(network, address string, n int) (fds []int, addr net.Addr, err error) {
+func Bind(network, address string, n int, options ...Option) (fds []int, addr net.Addr, err error) {
 	return nil, nil, unsupported("a socket for each worker")
 }
 
 // Grow returns an error.
-func Grow(network, address string) (fd int, err error) {
+func Grow(network, address string, options ...Option) (fd int, err error) {
 	return -1, unsupported("a socket for each worker")
 }
 

@@ -17,6 +17,7 @@ import (
 type group struct {
 	fds     []int // by slot, the index in the kernel's group; always open
 	address string
+	options Options
 
 	steered  bool
 	live     []int // the slots that get new connections
@@ -33,20 +34,28 @@ func (g *group) close() {
 // those of the predecessor. If such sockets are not available, it returns a
 // shared one and logs a warning.
 func (set *Set) ListenPerWorker(network, address string) (net.Listener, error) {
-	found, err := set.fromPredecessor(network, address, 0)
-	if err != nil {
+	return set.ListenPerWorkerWith(Options{}, network, address)
+}
+
+// ListenPerWorkerWith is ListenPerWorker with options.
+func (set *Set) ListenPerWorkerWith(o Options, network, address string) (net.Listener, error) {
+	if err := o.check(network); err != nil {
 		return nil, err
 	}
+	found := set.fromPredecessor(network, address, 0)
 	why := set.mustShare(network)
+	if o.File != nil && why == nil && len(found) == 0 {
+		why = errors.New("the program has bound one socket")
+	}
 	switch {
 	case why != nil:
 	case len(found) > 0 && found[0].Slot == 0:
-		return set.adoptGroup(network, address, found)
+		return set.adoptGroup(&o, network, address, found)
 	case len(found) > 0:
 		why = errors.New("the previous manager has one socket for all workers")
 	default:
 		var ln net.Listener
-		if ln, why = set.bindGroup(network, address); why == nil {
+		if ln, why = set.bindGroup(&o, network, address); why == nil {
 			return ln, nil
 		}
 		if !errors.Is(why, errors.ErrUnsupported) && !errors.Is(why, syscall.ENOPROTOOPT) {
@@ -54,7 +63,7 @@ func (set *Set) ListenPerWorker(network, address string) (net.Listener, error) {
 		}
 	}
 	set.cfg.Log.Warn("one socket for all workers instead of one for each", "network", network, "address", address, "why", why)
-	return set.obtainListener(network, address, found, marker.FellBack)
+	return set.obtainListener(&o, network, address, found, marker.FellBack)
 }
 
 // mustShare returns the reason why workers cannot have sockets of their own.
@@ -70,20 +79,20 @@ func (set *Set) mustShare(network string) error {
 	return nil
 }
 
-func (set *Set) bindGroup(network, address string) (net.Listener, error) {
+func (set *Set) bindGroup(o *Options, network, address string) (net.Listener, error) {
 	fds, err := patiently(set, network, address, func() ([]int, error) {
-		fds, _, err := reuseport.Bind(network, address, max(1, set.cfg.MaxWorkers()))
+		fds, _, err := reuseport.Bind(network, address, max(1, set.cfg.MaxWorkers()), o.control)
 		return fds, err
 	})
 	if err != nil {
 		return nil, set.cfg.Inherited.explain(err)
 	}
-	return set.keepGroup(network, address, &group{fds: fds})
+	return set.keepGroup(network, address, &group{fds: fds, options: *o})
 }
 
 // adoptGroup keeps the sockets of a predecessor's group.
-func (set *Set) adoptGroup(network, address string, found []marker.Socket) (net.Listener, error) {
-	g := &group{}
+func (set *Set) adoptGroup(o *Options, network, address string, found []marker.Socket) (net.Listener, error) {
+	g := &group{options: *o}
 	for _, s := range found {
 		g.fds = append(g.fds, s.FD)
 	}
@@ -92,6 +101,12 @@ func (set *Set) adoptGroup(network, address string, found []marker.Socket) (net.
 
 // keepGroup adds a group to the sockets that workers inherit.
 func (set *Set) keepGroup(network, address string, g *group) (net.Listener, error) {
+	for _, descriptor := range g.fds {
+		if err := g.options.applyBacklog(descriptor); err != nil {
+			g.close()
+			return nil, err
+		}
+	}
 	descriptor, err := fd.Duplicate(uintptr(g.fds[0]))
 	if err != nil {
 		g.close()
@@ -128,7 +143,10 @@ func (set *Set) Groups() int { return len(set.groups()) }
 func (set *Set) Grow(slot int) error {
 	for _, s := range set.all() {
 		for g := s.group; g != nil && len(g.fds) <= slot; {
-			fd, err := reuseport.Grow(s.network, g.address)
+			fd, err := reuseport.Grow(s.network, g.address, g.options.control)
+			if err == nil {
+				err = g.options.applyBacklog(fd)
+			}
 			if err != nil {
 				return fmt.Errorf("a socket for slot %d: %w", slot, err)
 			}

@@ -102,26 +102,25 @@ func (in *Inherited) Unused(limit int) (unused []int) {
 // or else the one that is bound to them in other words. A call of the same kind
 // is preferred. One ListenPerWorker call of the predecessor has a socket for each
 // slot.
-func (in *Inherited) fromPredecessor(network, address string, kind int) (found []marker.Socket, err error) {
+func (in *Inherited) fromPredecessor(network, address string, kind int) (found []marker.Socket) {
 	kinds := []int{marker.Shared, marker.FellBack, 0}
 	if kind >= 0 {
 		kinds = []int{0, marker.FellBack, marker.Shared}
 	}
 	for _, kind := range kinds {
 		if i, s, err := in.take(network, address, withSlot(kind)); err == nil {
-			return in.wholeGroup(i, s), nil
+			return in.wholeGroup(i, s)
 		}
 	}
-	i, s, err := in.takeBound(network, address)
-	if i < 0 || err != nil {
-		return nil, err
+	if i, s := in.takeBound(network, address); i >= 0 {
+		return in.wholeGroup(i, s)
 	}
-	return in.wholeGroup(i, s), nil
+	return nil
 }
 
 // takeBound takes the socket that is bound to an address in other words. It
 // returns -1 if there is none.
-func (in *Inherited) takeBound(network, address string) (i int, got marker.Socket, err error) {
+func (in *Inherited) takeBound(network, address string) (i int, got marker.Socket) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	var all []*activation.Socket
@@ -132,16 +131,13 @@ func (in *Inherited) takeBound(network, address string) (i int, got marker.Socke
 			all, index = append(all, &bound), append(index, i)
 		}
 	}
-	if all == nil {
-		return -1, got, nil
-	}
 	best, err := activation.MatchBound(all, network, address)
-	if best == nil || err != nil {
-		return -1, got, err
+	if best == nil || err != nil { // the bind that follows has the same error
+		return -1, got
 	}
 	i = index[slices.Index(all, best)]
 	got, in.sockets[i].FD = in.sockets[i], -1
-	return i, got, nil
+	return i, got
 }
 
 // wholeGroup returns s and takes the sockets of the other slots, which follow that

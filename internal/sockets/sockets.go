@@ -3,7 +3,6 @@
 package sockets
 
 import (
-	"context"
 	"log/slog"
 	"net"
 	"os"
@@ -78,60 +77,62 @@ type closer interface{ Close() error }
 
 // Listen binds a stream socket, or takes one that the process was started with.
 func (set *Set) Listen(network, address string) (net.Listener, error) {
-	found, err := set.fromPredecessor(network, address, marker.Shared)
-	if err != nil {
+	return set.ListenWith(Options{}, network, address)
+}
+
+// ListenWith is Listen with options.
+func (set *Set) ListenWith(o Options, network, address string) (net.Listener, error) {
+	if err := o.check(network); err != nil {
 		return nil, err
 	}
+	found := set.fromPredecessor(network, address, marker.Shared)
 	if len(found) > 0 && found[0].Slot == 0 && !set.cfg.Command {
 		set.cfg.Log.Warn("a socket for each worker instead of one for all, as in the previous manager", "network", network, "address", address)
-		return set.adoptGroup(network, address, found)
+		return set.adoptGroup(&o, network, address, found)
 	}
-	return set.obtainListener(network, address, found, marker.Shared)
+	return set.obtainListener(&o, network, address, found, marker.Shared)
 }
 
 // ListenPacket is Listen for datagram sockets.
 func (set *Set) ListenPacket(network, address string) (net.PacketConn, error) {
-	found, err := set.fromPredecessor(network, address, marker.Shared)
-	if err != nil {
+	return set.ListenPacketWith(Options{}, network, address)
+}
+
+// ListenPacketWith is ListenPacket with options.
+func (set *Set) ListenPacketWith(o Options, network, address string) (net.PacketConn, error) {
+	if err := o.check(network); err != nil {
 		return nil, err
 	}
-	return obtain(set, network, address, found, marker.Shared, net.ListenPacket, net.FilePacketConn)
+	found := set.fromPredecessor(network, address, marker.Shared)
+	return obtain(set, &o, network, address, found, marker.Shared, packetConn(&o), net.FilePacketConn)
 }
 
 // fromPredecessor takes the sockets of a predecessor for a call. It returns none
 // if there is no predecessor, or if its program did not have such a socket: then
 // it is new in this version of the program.
-func (set *Set) fromPredecessor(network, address string, kind int) ([]marker.Socket, error) {
+func (set *Set) fromPredecessor(network, address string, kind int) []marker.Socket {
 	if !set.cfg.Successor || set.cfg.Inherited.isActivated() {
-		return nil, nil
+		return nil
 	}
 	return set.cfg.Inherited.fromPredecessor(network, address, kind)
 }
 
-func (set *Set) obtainListener(network, address string, found []marker.Socket, kind int) (net.Listener, error) {
-	ln, err := obtain(set, network, address, found, kind, set.listen, net.FileListener)
+func (set *Set) obtainListener(o *Options, network, address string, found []marker.Socket, kind int) (net.Listener, error) {
+	ln, err := obtain(set, o, network, address, found, kind, set.listener(o), net.FileListener)
 	if err != nil {
 		return nil, err
 	}
 	return set.refuse(ln), nil
 }
 
-// listen is net.Listen. A Command gets plain TCP: it may use options that MPTCP
-// does not support, and does not expect it.
-func (set *Set) listen(network, address string) (net.Listener, error) {
-	var cfg net.ListenConfig
-	if set.cfg.Command {
-		cfg.SetMultipathTCP(false)
-	}
-	return cfg.Listen(context.Background(), network, address)
-}
-
 // obtain takes the socket that the predecessor has, or one that fits from those
 // that the process was started with. It binds one if there are none.
-func obtain[T closer](set *Set, network, address string, found []marker.Socket, kind int, newSocket func(network, address string) (T, error), wrap func(*os.File) (T, error)) (s T, err error) {
-	fd, have, other, err := set.cfg.Inherited.takeActivated(network, address)
-	if err != nil {
-		return s, err
+func obtain[T closer](set *Set, o *Options, network, address string, found []marker.Socket, kind int, newSocket func(network, address string) (T, error), wrap func(*os.File) (T, error)) (s T, err error) {
+	fd, have, other := -1, false, ""
+	if o.File == nil {
+		if fd, have, other, err = set.cfg.Inherited.takeActivated(network, address); err != nil {
+			return s, err
+		}
 	}
 	if other != "" {
 		set.cfg.Log.Info("given socket instead of the requested address", "network", network, "address", address, "socket", other)
@@ -146,6 +147,8 @@ func obtain[T closer](set *Set, network, address string, found []marker.Socket, 
 	}
 	if have {
 		s, err = wrapFD(fd, network+" "+address, wrap)
+	} else if o.File != nil {
+		s, err = newSocket(network, address)
 	} else {
 		s, err = patiently(set, network, address, func() (T, error) { return bind(set, sock, newSocket) })
 		err = set.cfg.Inherited.explain(err)
@@ -153,7 +156,7 @@ func obtain[T closer](set *Set, network, address string, found []marker.Socket, 
 	if err != nil {
 		return s, err
 	}
-	if err = set.keep(sock, s); err != nil {
+	if err = set.keep(o, sock, s); err != nil {
 		s.Close()
 		return s, err
 	}
@@ -177,7 +180,7 @@ func (set *Set) pathOf(s marker.Socket) string {
 }
 
 // keep adds a socket to those that workers inherit.
-func (set *Set) keep(sock *socket, s any) (err error) {
+func (set *Set) keep(o *Options, sock *socket, s any) (err error) {
 	if sock.fd, err = duplicate(s); err != nil {
 		return err
 	}
@@ -188,12 +191,14 @@ func (set *Set) keep(sock *socket, s any) (err error) {
 	case net.PacketConn:
 		sock.bound = s.LocalAddr().String()
 	}
-	if set.cfg.Command {
-		if err := set.prepareForCommand(sock); err != nil {
-			fd.Close(sock.fd)
-			set.removeFile(sock)
-			return err
-		}
+	err = o.apply(sock)
+	if err == nil && set.cfg.Command {
+		err = set.prepareForCommand(sock)
+	}
+	if err != nil {
+		fd.Close(sock.fd)
+		set.removeFile(sock)
+		return err
 	}
 	set.mu.Lock()
 	defer set.mu.Unlock()

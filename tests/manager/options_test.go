@@ -27,6 +27,7 @@ func TestConfigurationNamesEveryOption(t *testing.T) {
 	}
 
 	want := optionNames("", reflect.TypeFor[prefork.Config]())
+	want = append(want, optionNames("ListenConfig.", reflect.TypeFor[prefork.ListenConfig]())...)
 	want = append(want, optionNames("Forward.", reflect.TypeFor[prefork.Forward]())...)
 	want = append(want, optionNames("Rlimit.", reflect.TypeFor[prefork.Rlimit]())...)
 	compareNames(t, "option", rowNames(options), want)

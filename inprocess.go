@@ -396,24 +396,24 @@ func (s *inProcessSide) snapshot() Snapshot {
 	return all
 }
 
-func (s *inProcessSide) listen(network, address string) (net.Listener, error) {
+func (s *inProcessSide) listen(c ListenConfig, network, address string) (net.Listener, error) {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
-	ln, reopen, err := s.sockets.ListenLocal(network, address)
+	ln, reopen, err := s.sockets.ListenLocal(sockets.Options(c), network, address)
 	if err == nil {
 		s.reopen = append(s.reopen, reopen)
 	}
 	return ln, err
 }
 
-func (s *inProcessSide) listenPerWorker(network, address string) (net.Listener, error) {
-	return s.listen(network, address)
+func (s *inProcessSide) listenPerWorker(c ListenConfig, network, address string) (net.Listener, error) {
+	return s.listen(c, network, address)
 }
 
-func (s *inProcessSide) listenPacket(network, address string) (net.PacketConn, error) {
+func (s *inProcessSide) listenPacket(c ListenConfig, network, address string) (net.PacketConn, error) {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
-	conn, reopen, err := s.sockets.ListenPacketLocal(network, address)
+	conn, reopen, err := s.sockets.ListenPacketLocal(sockets.Options(c), network, address)
 	if err == nil {
 		s.reopen = append(s.reopen, reopen)
 	}

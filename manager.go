@@ -162,7 +162,7 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	if err != nil {
 		return nil, err
 	}
-	if runsTestsAgain(process.Args[0], os.LookupEnv) {
+	if process.RunsTestsAgain() {
 		m.log.Warn("this is a test binary, and each worker runs its tests again: call preforktest.Main in TestMain, or set Config.InProcess")
 	}
 	exe, err := binary.Executable()
@@ -195,14 +195,6 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 		s.loop.becomeSuccessor()
 	}
 	return s, nil
-}
-
-// runsTestsAgain reports whether this process is a test binary without
-// preforktest.Main, which would run a program in a worker in place of the tests.
-func runsTestsAgain(path string, getenv func(string) (string, bool)) bool {
-	_, main := getenv("PREFORKTEST_MAIN")
-	_, program := getenv("PREFORKTEST_PROGRAM")
-	return !main && !program && strings.HasSuffix(path, ".test")
 }
 
 // checkDepth returns how many managers are above this process.

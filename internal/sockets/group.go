@@ -121,7 +121,7 @@ func (set *Set) keepGroup(network, address string, g *group) (net.Listener, erro
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	set.list = append(set.list, &socket{fd: g.fds[0], network: network, address: address, bound: g.address, group: g, program: ln, site: siteOf(address)})
-	return set.refuse(ln), nil
+	return refuse(ln), nil
 }
 
 // groups returns the listeners with a socket for each slot, in order.

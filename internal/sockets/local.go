@@ -12,17 +12,17 @@ import (
 // worker closes its listener, as workers do, and reopen makes it usable for the
 // next one: main has called Listen once. The listener has the type that it has in
 // a worker process. The manager must not use it.
-func (set *Set) ListenLocal(network, address string) (ln net.Listener, reopen func() error, err error) {
-	return local(set, network, address, set.Listen, net.FileListener)
+func (set *Set) ListenLocal(o Options, network, address string) (ln net.Listener, reopen func() error, err error) {
+	return local(set, o, network, address, set.ListenWith, net.FileListener)
 }
 
 // ListenPacketLocal is ListenLocal for datagram sockets.
-func (set *Set) ListenPacketLocal(network, address string) (conn net.PacketConn, reopen func() error, err error) {
-	return local(set, network, address, set.ListenPacket, net.FilePacketConn)
+func (set *Set) ListenPacketLocal(o Options, network, address string) (conn net.PacketConn, reopen func() error, err error) {
+	return local(set, o, network, address, set.ListenPacketWith, net.FilePacketConn)
 }
 
-func local[T closer](set *Set, network, address string, listen func(network, address string) (T, error), wrap func(*os.File) (T, error)) (s T, reopen func() error, err error) {
-	bound, err := listen(network, address)
+func local[T closer](set *Set, o Options, network, address string, listen func(o Options, network, address string) (T, error), wrap func(*os.File) (T, error)) (s T, reopen func() error, err error) {
+	bound, err := listen(o, network, address)
 	if err != nil {
 		return s, nil, err
 	}

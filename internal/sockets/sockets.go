@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,8 +33,7 @@ type Config struct {
 // Set is the listening sockets of one manager. The loop alone calls Grow, Limit,
 // OfSlot, Steer and Moved; all other methods are safe for concurrent use.
 type Set struct {
-	cfg     Config
-	accepts atomic.Bool // see AllowAccept
+	cfg Config
 
 	mu      sync.Mutex
 	list    []*socket // in the order of the calls of Listen
@@ -122,7 +120,7 @@ func (set *Set) obtainListener(o *Options, network, address string, found []mark
 	if err != nil {
 		return nil, err
 	}
-	return set.refuse(ln), nil
+	return refuse(ln), nil
 }
 
 // obtain takes the socket that the predecessor has, or one that fits from those

@@ -114,7 +114,7 @@ func (l *loop) startDir(attr *syscall.SysProcAttr) string {
 		return ""
 	}
 	here, err := os.Stat(".")
-	if err == nil && os.SameFile(here, there) || attr != nil && attr.Chroot != "" {
+	if err == nil && os.SameFile(here, there) || launch.HasChroot(attr) {
 		return ""
 	}
 	return l.dir

@@ -1,6 +1,7 @@
 package resources
 
 import (
+	"math"
 	"runtime"
 	"slices"
 	"strconv"
@@ -19,7 +20,7 @@ func TestShare(t *testing.T) {
 		{8, 0, 4, 2},
 		{8, 0, 8, 1},
 		{8, 0, 9, 1},
-		{8, 0, 1 << 62, 1},
+		{8, 0, math.MaxInt, 1},
 		{8, 0, 0, 8}, // SetMaxWorkers(0)
 		{8, 2, 1, 2},
 		{8, 2, 3, 2},

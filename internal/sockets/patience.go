@@ -20,9 +20,10 @@ func patiently[T any](set *Set, network, address string, bind func() (T, error))
 		if others {
 			return s, err
 		}
-		if len(orphans) == 0 { // they may just have ended
+		if len(orphans) == 0 && !logged { // they may just have ended
 			return bind()
 		}
+		// An exiting process no longer lists its descriptors, and still holds them.
 		if !logged {
 			set.cfg.Log.Warn("address in use by workers of a killed manager, waiting for their end",
 				"network", network, "address", address, "pids", orphans, "for", set.cfg.Patience)

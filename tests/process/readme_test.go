@@ -53,6 +53,9 @@ func TestQuickStart(t *testing.T) {
 	write(t, filepath.Join(dir, "greeting.txt"), "good evening\n")
 	p.Signal(syscall.SIGHUP)
 	p.Expect(`workers replaced`)
+	preforktest.WaitFor(t, "the previous workers are gone", func() bool { // they accept until then
+		return strings.Count(strings.Join(p.Lines(), "\n"), "worker gone") == 2
+	})
 	answers = append(answers, get(t, socket))
 	p.Signal(syscall.SIGINT)
 	if state := p.Wait(); !state.Success() {

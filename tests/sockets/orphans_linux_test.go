@@ -53,7 +53,7 @@ func TestListenAfterKill(t *testing.T) {
 		"per worker": {"ListenPerWorker", "tcp", "127.0.0.1:PORT"},
 		"datagrams":  {"ListenPacket", "udp", "127.0.0.1:PORT"},
 		"unix":       {"Listen", "unix", filepath.Join(testprog.SocketDir(t), "s")},
-		"abstract":   {"Listen", "unix", "@" + t.Name()},
+		"abstract":   {"Listen", "unix", "@" + t.Name() + strconv.Itoa(os.Getpid())},
 		"unixgram":   {"ListenPacket", "unixgram", filepath.Join(testprog.SocketDir(t), "g")},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,0 +1,8 @@
+//go:build unix
+
+package launch
+
+import "syscall"
+
+// HasChroot reports whether attr gives a process another root directory.
+func HasChroot(attr *syscall.SysProcAttr) bool { return attr != nil && attr.Chroot != "" }

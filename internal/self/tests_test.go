@@ -9,9 +9,9 @@ func TestRunsTestsAgain(t *testing.T) {
 		env  map[string]string
 		want bool
 	}{
-		{"/tmp/go-build1/b001/site.test", nil, true},
-		{"/tmp/go-build1/b001/site.test", map[string]string{"PREFORKTEST_MAIN": "1"}, false},
-		{"/tmp/go-build1/b001/site.test", map[string]string{"PREFORKTEST_PROGRAM": "site"}, false},
+		{"/srv/site.test", nil, true},
+		{"/srv/site.test", map[string]string{"PREFORKTEST_MAIN": "1"}, false},
+		{"/srv/site.test", map[string]string{"PREFORKTEST_PROGRAM": "site"}, false},
 		{"./site", nil, false},
 	} {
 		got := runsTestsAgain(tt.path, func(name string) (string, bool) { v, ok := tt.env[name]; return v, ok })

@@ -97,10 +97,15 @@ func TestFailuresSayWhatIsNext(t *testing.T) {
 		r := newRig(t, prefork.Config{
 			MaxWorkers: 1, Logger: slog.New(slog.NewTextHandler(&log, nil)),
 			TrapSignals: prefork.Signals{term: {Signal: term}, hup: {Rolling: true}, usr2: {Upgrade: true}},
-		}, nil, nil)
+		}, func(p *proctest.Process) {
+			if p.ID == 1 {
+				reachStart(p)
+			} else {
+				p.Exit(proc.Status{Code: 1})
+			}
+		}, nil)
 		done := r.startRun(t.Context())
 		time.Sleep(time.Minute)
-		r.fake.OnStart = func(p *proctest.Process) { p.Exit(proc.Status{Code: 1}) }
 		r.Deliver(hup)
 		time.Sleep(time.Minute)
 		r.Deliver(usr2)

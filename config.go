@@ -237,17 +237,18 @@ type Stuck struct{ Timeout time.Duration }
 
 // CrashLoop shuts the Manager down if workers fail this often within Window and
 // none is ready. A failure is a crash, an exit before the worker was ready, a
-// readiness timeout or a failed spawn. A Command that exits with code 0 at once
-// has failed from the third time in a row on: it may put itself into the
-// background. The Manager delivers ShutdownSignal to itself, and Run and
+// readiness timeout or a failed spawn. If Failures is positive, a Command that
+// exits with code 0 at once has failed from the third time in a row on: it may put
+// itself into the background. The Manager delivers ShutdownSignal to itself, and Run and
 // WaitAllChildren return ErrCrashLoop. A zero Window means 1 minute. With the
 // default ErrRespawnInterval a slot fails at most six or seven times a minute, so
 // Failures should be less than that times MaxWorkers.
 //
 // Zero Failures means three for each slot, in Window or in three times
 // Readiness.Timeout if that is longer, and only as long as no worker of the
-// Manager has ever been ready for longer than a second: a program that cannot
-// work ends, and one that has worked keeps trying. A failed spawn then counts for
+// Manager has ever been ready for longer than a second, or has exited with code 0
+// after it was ready: a program that cannot work ends, and one that has worked
+// keeps trying. A failed spawn then counts for
 // each slot, and not at all if memory, processes or descriptors are short. The
 // failures must last 2.5 s. The check does not apply to a successor: its
 // predecessor has worked. A negative value turns it off.

@@ -51,6 +51,9 @@ type inProcessWorker struct {
 	status atomic.Int32
 	served atomic.Uint64
 	done   chan error // its result
+
+	stopTime    time.Duration
+	interrupted chan struct{}
 }
 
 func newInProcessSide(m *Manager) (*inProcessSide, error) {
@@ -215,11 +218,24 @@ func (s *inProcessSide) forward(a sigqueue.Arrival) {
 		s.log.Error("second interrupt, exiting without waiting for the worker")
 		os.Exit(1)
 	case a.Sig == s.cfg.ShutdownSignal, f.Rolling:
+		if a.Interrupt {
+			s.interruptWorker()
+		}
 		s.sendSignal(s.stop)
 	case f.Signal != nil && f.Signal != a.Sig:
 		s.sendSignal(f.Signal.(syscall.Signal))
 	}
 	// A signal that is forwarded as it is has reached this process already.
+}
+
+// interruptWorker closes the worker's Interrupted, once: a second interrupt ends
+// the process.
+func (s *inProcessSide) interruptWorker() {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	if s.last != nil {
+		close(s.last.interrupted)
+	}
 }
 
 // shutDown notes that the shutdown signal was forwarded, and reports whether it
@@ -267,6 +283,7 @@ func (s *inProcessSide) newWorker() *Worker {
 	c := &inProcessWorker{
 		info:   WorkerInfo{Generation: gen, Ordinal: s.ordinal, PID: os.Getpid(), State: StateReady, Started: time.Now()},
 		passed: s.data, pause: s.paused, done: make(chan error, 1),
+		stopTime: s.cfg.StopTimeout, interrupted: make(chan struct{}),
 	}
 	c.status.Store(StatusNone)
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())

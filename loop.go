@@ -356,6 +356,7 @@ func (l *loop) sleep(wake pool.Time, done <-chan struct{}) {
 	}
 	l.closeCells()
 	l.relay.Flush()
+	l.noticeFreeze() // the select below would hide it
 	if l.pool.Timed() || l.successor != nil && l.successor.deadline != pool.Never {
 		wake = pool.Sooner(wake, l.now()+freezeInterval)
 	}

@@ -193,6 +193,11 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	}
 	if takesOver {
 		s.loop.becomeSuccessor()
+	} else if process.Role == marker.Successor {
+		go func() {
+			<-process.PredecessorGone() // workers may wait for it
+			s.inbox.put(func(*inbox) {})
+		}()
 	}
 	return s, nil
 }

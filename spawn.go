@@ -168,8 +168,11 @@ func (l *loop) spawn(step pool.Step) {
 	p, cell, err := l.startWorker(sp)
 	if err != nil {
 		l.notSpawned = &SpawnError{Slot: sp.Slot, Generation: sp.Generation, Err: err}
-		l.reportFailed(err.Error())
-		l.handle(pool.Event{Kind: pool.SpawnFailed, Shortage: isShortage(err), Busy: errors.Is(err, syscall.ETXTBSY)})
+		busy := errors.Is(err, syscall.ETXTBSY)
+		if !busy { // it is tried again, and UpgradeTimeout bounds that
+			l.reportFailed(err.Error())
+		}
+		l.handle(pool.Event{Kind: pool.SpawnFailed, Shortage: isShortage(err), Busy: busy})
 		return
 	}
 	w := &worker{

@@ -39,13 +39,23 @@ func (w *Worker) Context() context.Context {
 
 // StopTimeout returns the Config.StopTimeout of the manager: the time from the stop
 // signal to SIGKILL. A negative value means never.
-func (w *Worker) StopTimeout() time.Duration { return process.Marker.StopTime }
+func (w *Worker) StopTimeout() time.Duration {
+	if w.inProcess != nil {
+		return w.inProcess.stopTime
+	}
+	return process.Marker.StopTime
+}
 
 // Interrupted returns a channel that is closed when an interrupt (Ctrl-C) stops the
 // program. A person waits then, so a worker that drains should finish what is in
 // flight and not wait for idle clients. Context ends too, at the same time or
 // earlier.
-func (w *Worker) Interrupted() <-chan struct{} { return process.Interrupted }
+func (w *Worker) Interrupted() <-chan struct{} {
+	if w.inProcess != nil {
+		return w.inProcess.interrupted
+	}
+	return process.Interrupted
+}
 
 // Ready reports to the manager that this worker is ready, for Readiness.Explicit.
 // By default, Start does it. Calling it again is a no-op.

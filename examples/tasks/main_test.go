@@ -113,6 +113,7 @@ func TestTaskLeavesChild(t *testing.T) {
 	p.Expect(`^failure a: worker terminated with SIGKILL$`)
 	p.Wait()
 	syscall.Kill(pid, syscall.SIGKILL)
+	preforktest.WaitFor(t, "the child is gone", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
 	p.WaitGone()
 }
 

@@ -67,7 +67,12 @@ func onlyLink(dir string) (name string) {
 	return name
 }
 
+// linksIn returns the links in a directory. It ignores a directory that others may
+// write to: they could choose where workers start.
 func linksIn(dir string) (links []string) {
+	if info, err := os.Stat(dir); err != nil || info.Mode()&0o022 != 0 {
+		return nil
+	}
 	f, err := os.Open(dir)
 	if err != nil {
 		return nil

@@ -164,7 +164,7 @@ func (s *sim) applyChange(ev Event, w *simWorker, e Effect) {
 	case StateGone:
 		delete(s.workers, w.id)
 		s.gone[w.id] = e.Reason
-		s.worked = s.worked || s.hasWorked(w)
+		s.worked = s.worked || s.hasWorked(w) || e.Reason == ReasonFinished && w.ready && !w.command
 	}
 }
 

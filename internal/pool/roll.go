@@ -10,11 +10,10 @@ import (
 // when the replacement is ready, and leaves the slot at once.
 //
 // A generation fails if one of its workers does not become ready, crashes within
-// settleTime after it was ready, ends so soon that its slot gets a delay, or
-// cannot be spawned. The workers of it that are
-// not ready are then stopped, and the ready ones are replaced by the fallback
-// generation in the same way. A generation can fail until settleTime after it
-// replaced the last worker.
+// settleTime after it was ready, or cannot be spawned, or if a Command exits with
+// code 0 too often. The workers of it that are not ready are then stopped, and the
+// ready ones are replaced by the fallback generation in the same way. A generation
+// can fail until settleTime after it replaced the last worker.
 //
 // Until a worker of the new generation was ready, empty slots get the fallback
 // generation, except for up to Surge probes of the new one.
@@ -187,7 +186,8 @@ func (p *Pool) failsRoll(now Time, w *worker, life time.Duration, clean bool) bo
 		return true
 	}
 	if clean {
-		return w.slot.cleanEnds > freeCleanEnds
+		// Workers of this program that were ready may exit at once on purpose.
+		return w.command && w.slot.cleanEnds > freeCleanEnds
 	}
 	return p.isYoung(life) || now-w.readyAt < settleTime
 }

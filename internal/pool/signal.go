@@ -114,7 +114,9 @@ func (p *Pool) clearDeadline(w *worker) {
 
 // Timed reports whether a deadline runs. The caller should then wake up often
 // enough to notice that the system was frozen; see Late.
-func (p *Pool) Timed() bool { return p.deadlines.len() > 0 || p.leftovers.len() > 0 }
+func (p *Pool) Timed() bool {
+	return p.deadlines.len() > 0 || p.leftovers.len() > 0 && p.cfg.StopTimeout >= 0
+}
 
 // postpone moves all deadlines by the time in which the system was frozen, by a
 // suspend, a cgroup freezer or SIGSTOP: workers could not use it. The order of

@@ -170,3 +170,29 @@ func TestRollFailsByCrashAfterASlowStart(t *testing.T) {
 		want(t, fmt.Sprintf("failed after %v", c.served), s.rollsFailed, c.failed)
 	}
 }
+
+// Workers that do short jobs have worked, however short their lives are; short
+// Commands prove nothing, and are no crash loop by default.
+func TestShortJobsAreNoCrashLoop(t *testing.T) {
+	for _, command := range []bool{false, true} {
+		s := newSim(t, never(2))
+		s.command = command
+		s.do(Event{Kind: Begin})
+		for range 50 {
+			s.readyAll()
+			for _, id := range s.ids() {
+				s.exitZero(id)
+			}
+			s.pass(100 * ms)
+		}
+		if !command { // a service is away later
+			for range 50 {
+				for _, id := range s.ids() {
+					s.crash(id)
+				}
+				s.pass(10 * sec)
+			}
+		}
+		want(t, "crash loops", s.crashLoops, 0)
+	}
+}

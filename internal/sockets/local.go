@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"errors"
 	"net"
 	"os"
 	"reflect"
@@ -45,6 +46,10 @@ func local[T closer](set *Set, o Options, network, address string, listen func(o
 			return err
 		}
 		s.Close() // if the worker has not done so
+		if to := reflect.ValueOf(s); to.Kind() != reflect.Pointer || to.Type() != reflect.TypeOf(again) {
+			again.Close()
+			return errors.ErrUnsupported
+		}
 		reflect.ValueOf(s).Elem().Set(reflect.ValueOf(again).Elem())
 		return nil
 	}, nil

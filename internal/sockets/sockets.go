@@ -25,7 +25,7 @@ type Config struct {
 	Command    bool          // workers run a Command, which needs blocking sockets and their names
 	Successor  bool          // this process has a predecessor, whose sockets come first
 	Passive    bool          // the predecessor steers connections until TakeOver
-	Dir        string        // the directory in which the program was started
+	Dir        string        // the directory at the time of New, for relative paths of unix sockets
 	MaxWorkers func() int    // how many sockets ListenPerWorker makes at first
 	Patience   time.Duration // how long to wait for an address that orphaned workers have
 }

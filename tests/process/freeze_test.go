@@ -37,7 +37,7 @@ func TestFrozenTimeDoesNotCount(t *testing.T) {
 	p := preforktest.Start(t, "frozen")
 	worker, _ := strconv.Atoi(p.Expect(`^here (\d+)$`)[1])
 	p.Signal(syscall.SIGTERM)
-	p.Expect(`^stopping$`)
+	p.ExpectAll(`^stopping$`, `worker stopping`) // both have handled the signal
 	p.Signal(syscall.SIGSTOP)
 	syscall.Kill(worker, syscall.SIGSTOP)
 	time.Sleep(2500 * time.Millisecond)

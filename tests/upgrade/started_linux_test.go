@@ -63,7 +63,11 @@ func TestStartedDescriptors(t *testing.T) {
 		p.Start()
 		for i := range 3 {
 			pid, _ := strconv.Atoi(p.Expect(`^manager (\d+): ready <nil>, 8 is of start!$`)[1])
-			p.Expect(`^worker: 8 is not the file$`)
+			if i == 0 {
+				p.ExpectAll(`^worker: 8 is not the file$`, `worker ready`)
+			} else {
+				p.ExpectAll(`^worker: 8 is not the file$`, `has taken over, shutting down`)
+			}
 			if i == 2 {
 				syscall.Kill(pid, term)
 			} else {

@@ -95,6 +95,7 @@ func FuzzResponse(f *testing.F) {
 	for _, c := range responses {
 		f.Add(c.text)
 	}
+	f.Add("HTTP/1.0 210 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n1\r")
 	f.Fuzz(func(t *testing.T, text string) {
 		got, _, err := readResponse(bufio.NewReader(strings.NewReader(text)), nil)
 		if err != nil || got.status == http.StatusSwitchingProtocols {
@@ -107,6 +108,9 @@ func FuzzResponse(f *testing.F) {
 		}
 		if err != nil {
 			return
+		}
+		if want.ProtoMinor == 0 && strings.Contains(strings.ToLower(text), "transfer-encoding") {
+			return // see TestTransferEncodingInHTTP10
 		}
 		defer want.Body.Close()
 		body, err := io.ReadAll(want.Body)

@@ -17,13 +17,15 @@ func patiently[T any](set *Set, network, address string, bind func() (T, error))
 	deadline := time.Now().Add(set.cfg.Patience)
 	for logged := false; errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(deadline); {
 		orphans, others := holders(network, address)
-		if others {
+		// The first look decides. Later ones find the same processes while they exit:
+		// the kernel has freed their memory by then, with the environment that tells
+		// what they are, or no longer lists their descriptors, and they still hold them.
+		if others && !logged {
 			return s, err
 		}
 		if len(orphans) == 0 && !logged { // they may just have ended
 			return bind()
 		}
-		// An exiting process no longer lists its descriptors, and still holds them.
 		if !logged {
 			set.cfg.Log.Warn("address in use by workers of a killed manager, waiting for their end",
 				"network", network, "address", address, "pids", orphans, "for", set.cfg.Patience)

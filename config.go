@@ -237,9 +237,9 @@ type Stuck struct{ Timeout time.Duration }
 
 // CrashLoop shuts the Manager down if workers fail this often within Window and
 // none is ready. A failure is a crash, an exit before the worker was ready, a
-// readiness timeout or a failed spawn. If Failures is positive, a Command that
-// exits with code 0 at once has failed from the third time in a row on: it may put
-// itself into the background. The Manager delivers ShutdownSignal to itself, and Run and
+// readiness timeout or a failed spawn. A Command that exits with code 0 at once
+// has failed from the third time in a row on: it may put itself into the
+// background. The Manager delivers ShutdownSignal to itself, and Run and
 // WaitAllChildren return ErrCrashLoop. A zero Window means 1 minute. With the
 // default ErrRespawnInterval a slot fails at most six or seven times a minute, so
 // Failures should be less than that times MaxWorkers.

@@ -63,11 +63,10 @@ func (p *Pool) remove(now Time, w *worker, ev *Event) {
 		p.reportDelay(now, w, s)
 	}
 	// A worker of this program that was ready and exits with code 0 has worked. A
-	// Command may have put itself into the background, or have done a short job:
-	// that is a failure only if the program has set CrashLoop.
+	// Command may have put itself into the background.
 	worked := reason == ReasonFinished && w.ready && !w.command
 	p.proven = p.proven || worked || w.hasWorked(now)
-	background := p.cfg.CrashLoop > 0 && w.command && judged && s.cleanEnds > freeCleanEnds
+	background := w.command && judged && s.cleanEnds > freeCleanEnds
 	if own && (!ev.Clean || !w.ready || background) {
 		p.recordFailure(now, false)
 	}

@@ -50,9 +50,7 @@ func (s *sim) end(w *simWorker, clean bool) {
 	sl.crashed = !clean && w.slot < s.max
 	young := early || life < max(time.Second, e)
 	if w.command && clean && young && sl.exits >= 2 {
-		if s.cfg.CrashLoop > 0 {
-			s.failures, s.lastFailed = append(s.failures, s.now), true
-		}
+		s.failures, s.lastFailed = append(s.failures, s.now), true
 		s.endsAtOnce = sl.exits == 2
 	}
 	if e < 0 {

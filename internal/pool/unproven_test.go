@@ -171,28 +171,23 @@ func TestRollFailsByCrashAfterASlowStart(t *testing.T) {
 	}
 }
 
-// Workers that do short jobs have worked, however short their lives are; short
-// Commands prove nothing, and are no crash loop by default.
+// Workers that do short jobs have worked, however short their lives are. A
+// service that is away later ends no such pool.
 func TestShortJobsAreNoCrashLoop(t *testing.T) {
-	for _, command := range []bool{false, true} {
-		s := newSim(t, never(2))
-		s.command = command
-		s.do(Event{Kind: Begin})
-		for range 50 {
-			s.readyAll()
-			for _, id := range s.ids() {
-				s.exitZero(id)
-			}
-			s.pass(100 * ms)
+	s := newSim(t, never(2))
+	s.do(Event{Kind: Begin})
+	for range 50 {
+		s.readyAll()
+		for _, id := range s.ids() {
+			s.exitZero(id)
 		}
-		if !command { // a service is away later
-			for range 50 {
-				for _, id := range s.ids() {
-					s.crash(id)
-				}
-				s.pass(10 * sec)
-			}
-		}
-		want(t, "crash loops", s.crashLoops, 0)
+		s.pass(100 * ms)
 	}
+	for range 50 {
+		for _, id := range s.ids() {
+			s.crash(id)
+		}
+		s.pass(10 * sec)
+	}
+	want(t, "crash loops", s.crashLoops, 0)
 }

@@ -298,10 +298,10 @@ func (e CrashLoopEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelError, "crash loop, shutting down", []slog.Attr{slog.Int("failures", e.Failures), duration("within", e.Window)}
 }
 
-func (e PauseEvent) String() string { return "workers are told to pause" }
+func (e PauseEvent) String() string { return "pause requested" }
 
 func (e PauseEvent) line() (slog.Level, string, []slog.Attr) {
-	return slog.LevelInfo, "workers are told to pause", nil
+	return slog.LevelInfo, "pause requested", nil
 }
 
 func (e PausedEvent) String() string { return e.Worker.String() }
@@ -310,10 +310,10 @@ func (e PausedEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelDebug, "worker paused", e.Worker.attrs()
 }
 
-func (e ResumeEvent) String() string { return "workers are told to go on" }
+func (e ResumeEvent) String() string { return "resume requested" }
 
 func (e ResumeEvent) line() (slog.Level, string, []slog.Attr) {
-	return slog.LevelInfo, "workers are told to go on", nil
+	return slog.LevelInfo, "resume requested", nil
 }
 
 func (e UpgradeEvent) String() string { return fmt.Sprintf("successor %d started", e.PID) }

@@ -78,7 +78,7 @@ func TestService(t *testing.T) {
 	}
 
 	command(t, dir, nil, "pause")
-	p.Expect(`workers are told to pause$`)
+	p.Expect(`pause requested$`)
 	p.ExpectN(2, `ready, paused$`)
 	if body, err := get(address, 50*time.Millisecond); err == nil {
 		t.Errorf("response during the pause: %q", body)
@@ -90,7 +90,7 @@ func TestService(t *testing.T) {
 		response <- err
 	}()
 	command(t, dir, nil, "resume")
-	p.Expect(`workers are told to go on$`)
+	p.Expect(`resume requested$`)
 	if err := <-response; err != nil {
 		t.Errorf("request during the pause: %v", err)
 	}

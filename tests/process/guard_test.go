@@ -173,9 +173,9 @@ func TestLostMarker(t *testing.T) {
 // work or during it, and then take the role of a manager. Nothing else stops
 // it.
 func becomeManager() {
-	anew := func() { log.Fatal(syscall.Exec("/proc/self/exe", os.Args, os.Environ())) }
+	again := func() { log.Fatal(syscall.Exec("/proc/self/exe", os.Args, os.Environ())) }
 	if prefork.IsWorker() && os.Args[1] == "prelude" {
-		anew()
+		again()
 	}
 	n := 0
 	pm, err := prefork.New(prefork.Config{MaxWorkers: 4, ErrRespawnInterval: 10 * time.Millisecond, OnChildReap: func(m *prefork.Manager, e prefork.Exit) {
@@ -187,7 +187,7 @@ func becomeManager() {
 		log.Fatal(err)
 	}
 	testprog.UntilTerm(pm, func(w *prefork.Worker) error {
-		anew()
+		again()
 		return nil
 	})
 	testprog.Print("pid %d ends", os.Getpid())

@@ -43,6 +43,11 @@ func TestEmptyPacket(t *testing.T) {
 				defer unix.Close(fds[1])
 			}
 			r := &reaper{sock: fds[0], chain: chain{{pid: 10, handle: -1}}}
+			defer func() { // of other processes, if there are any with these pids
+				for _, m := range r.chain {
+					unix.Close(m.handle)
+				}
+			}()
 			if open := r.readMessages(); open != tt.open {
 				t.Errorf("open: %v", open)
 			}

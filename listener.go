@@ -56,8 +56,9 @@ func (m *Manager) Listen(network, address string) (net.Listener, error) {
 
 // ListenPacket is Listen for datagrams. The network is "udp", "udp4", "udp6" or
 // "unixgram". All workers read from one socket, so each datagram is read by one
-// of them. The manager should only write to it: each datagram that it reads is
-// lost to the workers.
+// of them. The manager must not read from it: each datagram that it reads is lost
+// to the workers. After the first spawn, calls in the manager that have to wait do
+// so until their deadline or Close, such as a write while the send buffer is full.
 func (m *Manager) ListenPacket(network, address string) (net.PacketConn, error) {
 	return ListenConfig{}.ListenPacket(m, network, address)
 }

@@ -21,6 +21,7 @@ type Sockets interface {
 	Adopt(group, slot, fd int, standby bool)
 	Drop(group, slot int)
 	Unblock() (open bool)
+	Unpoll() (restore func())
 }
 
 // Follow starts to follow the manager of a worker, or the predecessor of a
@@ -207,6 +208,7 @@ func (p *Process) AwaitSlot() {
 	if p.Slot() != marker.NoSlot {
 		return
 	}
+	defer p.sockets.Unpoll()()
 	p.Send(wire.Parked{})
 	select {
 	case plan := <-p.promoted:

@@ -80,7 +80,8 @@ func (r *recorded) Adopt(group, slot, fd int, standby bool) {
 	r.calls = append(r.calls, fmt.Sprintf("adopt %d/%d fd %d standby %t", group, slot, fd, standby))
 }
 
-func (r *recorded) Unblock() bool { return false }
+func (r *recorded) Unblock() bool  { return false }
+func (r *recorded) Unpoll() func() { return func() {} }
 
 func (r *recorded) Drop(group, slot int) {
 	r.calls = append(r.calls, fmt.Sprintf("drop %d/%d", group, slot))
@@ -217,6 +218,7 @@ type sockets struct{ adopted chan int }
 func (s sockets) Adopt(_, _, fd int, _ bool) { s.adopted <- fd }
 func (sockets) Drop(int, int)                {}
 func (sockets) Unblock() bool                { return false }
+func (sockets) Unpoll() func()               { return func() {} }
 
 // A successor takes over when its predecessor hands over, or is gone.
 func TestFollowPredecessor(t *testing.T) {

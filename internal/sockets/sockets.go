@@ -68,6 +68,7 @@ type socket struct {
 	name             string      // in SERVER_STARTER_PORT, for a Command
 	predecessors     string      // the path of the file that the predecessor still owns
 	site             int         // of the call, if the address alone is ambiguous
+	unpolled         bool        // it does not wake the manager
 }
 
 // closer is common to net.Listener and net.PacketConn.
@@ -242,6 +243,7 @@ func (set *Set) all() []*socket {
 // standby, each socket that belongs to a slot is replaced by one that has only
 // its address.
 func (set *Set) Hand(slot int) []marker.Socket {
+	set.unpoll()
 	return set.hand(func(i int) bool { return i == slot }, slot == marker.NoSlot)
 }
 
@@ -275,9 +277,32 @@ func (set *Set) hand(ofSlot func(int) bool, standby bool) (all []marker.Socket) 
 	return all
 }
 
+// unpoll keeps clients from waking the manager, which has the sockets in its
+// poller as any program that listens.
+func (set *Set) unpoll() {
+	set.mu.Lock()
+	defer set.mu.Unlock()
+	var all []syscall.RawConn
+	for _, s := range set.list {
+		if s.unpolled {
+			continue
+		}
+		s.unpolled = true
+		if c, ok := s.program.(syscall.Conn); ok {
+			if conn, err := c.SyscallConn(); err == nil {
+				all = append(all, conn)
+			}
+		}
+	}
+	if all != nil {
+		fd.Unpoll(all)
+	}
+}
+
 // HandCommand returns the sockets for a Command, as elements of
 // SERVER_STARTER_PORT without their descriptors, and the descriptors.
 func (set *Set) HandCommand(first int) (ports []string, fds []int) {
+	set.unpoll()
 	for i, s := range set.all() {
 		ports = append(ports, s.name+"="+strconv.Itoa(first+i))
 		fds = append(fds, s.fd)

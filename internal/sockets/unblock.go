@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"slices"
 	"syscall"
 
 	"github.com/prefork-go/prefork/internal/fd"
@@ -17,6 +18,16 @@ func (in *Inherited) remember(s any) {
 		in.shared = append(in.shared, conn)
 		in.mu.Unlock()
 	}
+}
+
+// Unpoll keeps clients from waking a parked standby, until restore is called.
+func (in *Inherited) Unpoll() (restore func()) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.shared == nil {
+		return func() {}
+	}
+	return fd.Unpoll(slices.Clone(in.shared))
 }
 
 // Unblock makes the shared sockets that the program has not closed non-blocking

@@ -29,7 +29,8 @@ type loop struct {
 	*managerSide
 	spawner
 	origin   time.Time
-	seen     pool.Time // when the loop was last seen to run
+	seen     pool.Time     // when the loop was last seen to run
+	frozen   time.Duration // for how long the system was frozen since the last event
 	pool     *pool.Pool
 	procs    proc.Table
 	timer    *time.Timer
@@ -388,18 +389,20 @@ func (l *loop) noticeFreeze() {
 	}
 }
 
-// thaw moves the deadlines after the system was frozen.
+// thaw moves the deadlines after the system was frozen: those of workers with the
+// next event, as the policy takes no other between Plan and Spawned.
 func (l *loop) thaw(late time.Duration) {
 	if n := l.successor; n != nil && n.deadline != pool.Never {
 		n.deadline += min(late, math.MaxInt64-n.deadline)
 	}
-	l.handle(pool.Event{Kind: pool.Late, For: late})
+	l.frozen += min(late, math.MaxInt64-l.frozen)
 }
 
 // handle applies an event to the policy and carries out its effects. It is the
 // only caller of Apply.
 func (l *loop) handle(ev pool.Event) {
 	l.noticeFreeze()
+	ev.Frozen, l.frozen = l.frozen, 0
 	fallback := l.pool.Fallback()
 	for _, e := range l.pool.Apply(l.now(), ev) {
 		l.carryOut(e)

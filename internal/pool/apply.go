@@ -8,6 +8,7 @@ import "syscall"
 // call to the next. Apply panics on a Spawned event that no Plan has requested.
 func (p *Pool) Apply(now Time, ev Event) []Effect {
 	p.effects = p.effects[:0]
+	p.postpone(ev.Frozen)
 	p.handle(now, &ev)
 	p.asked = nil
 	p.runDue(now, ev.ReadUpTo)
@@ -40,8 +41,6 @@ func (p *Pool) handle(now Time, ev *Event) {
 		p.resize(now, ev.N)
 	case Surveyed:
 		p.stopSurplus(now)
-	case Late:
-		p.postpone(ev.For)
 	case GroupGone:
 		p.groupGone(ev.ID)
 	default:

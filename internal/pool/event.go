@@ -88,8 +88,6 @@ const (
 	Stuck
 	// Exiting: worker ID is about to exit.
 	Exiting
-	// Late: the caller woke up For later than it asked, with the system frozen.
-	Late
 	// GroupGone: the process group of worker ID, which was reaped, is empty.
 	GroupGone
 )
@@ -113,7 +111,9 @@ type Event struct {
 	Leftover  bool // Exited: its process group is not empty; needs Config.Group
 	Alive     bool // Disconnected: the worker is known to keep running
 
-	For time.Duration // Late
+	// Frozen is for how long the system was frozen since the last event of any
+	// kind. It does not count for deadlines.
+	Frozen time.Duration
 
 	Sig       syscall.Signal // Signal, Forward, Roll
 	Immediate bool           // Signal, Forward: also to workers that are not ready

@@ -113,7 +113,7 @@ func (p *Pool) clearDeadline(w *worker) {
 }
 
 // Timed reports whether a deadline runs. The caller should then wake up often
-// enough to notice that the system was frozen; see Late.
+// enough to notice that the system was frozen; see Event.Frozen.
 func (p *Pool) Timed() bool {
 	return p.deadlines.len() > 0 || p.leftovers.len() > 0 && p.cfg.StopTimeout >= 0
 }

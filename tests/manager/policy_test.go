@@ -243,3 +243,19 @@ func wantJitter(t *testing.T, of string, values []int64, n int, limit int64) {
 		t.Errorf("%s from %d to %d, the limit is %d", of, least, most, limit)
 	}
 }
+
+// On a busy machine, the start of a process can take longer than the loop works
+// without a pause, by which it notices that the system was frozen.
+func TestSlowStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, prefork.Config{MaxWorkers: 3, StopTimeout: 10 * time.Second}, func(p *proctest.Process) {
+			time.Sleep(5 * time.Second)
+			reachStart(p)
+		}, nil)
+		done := r.startLoop()
+		time.Sleep(time.Minute)
+		r.wantWorkers("after a minute", 3)
+		r.Shutdown()
+		<-done
+	})
+}

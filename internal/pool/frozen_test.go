@@ -7,7 +7,7 @@ import (
 
 // Frozen time does not count for a deadline of a worker, nor of its leftover
 // processes.
-func TestLateMovesDeadlines(t *testing.T) {
+func TestFrozenMovesDeadlines(t *testing.T) {
 	const frozen = 4 * time.Second
 	p := New(Config{
 		Max: 3, StopTimeout: 2 * time.Second, ReadyTimeout: 3 * time.Second, ErrRespawn: time.Second,
@@ -36,7 +36,7 @@ func TestLateMovesDeadlines(t *testing.T) {
 		}
 		return n
 	}
-	if n := killed(time.Second+frozen, Event{Kind: Late, For: frozen}); n != 0 {
+	if n := killed(time.Second+frozen, Event{Frozen: frozen}); n != 0 {
 		t.Errorf("%d killed at the thaw", n)
 	}
 	if n := killed(frozen+2*time.Second-1, Event{}); n != 0 {

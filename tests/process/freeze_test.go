@@ -5,6 +5,7 @@ package process_test
 import (
 	"context"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -17,15 +18,17 @@ import (
 
 func init() { preforktest.Register("frozen", frozen) }
 
-// frozen is a program whose worker needs 0.8 s to stop, in which it runs.
+// frozen is a program whose workers need half of StopTimeout, its argument, to
+// stop. They count only time in which they run.
 func frozen() {
-	testprog.NewManager(prefork.Config{MaxWorkers: 1, StopTimeout: 1500 * time.Millisecond}).Run(context.Background(), func(w *prefork.Worker) error {
+	limit, _ := time.ParseDuration(os.Args[1])
+	testprog.NewManager(prefork.Config{MaxWorkers: 6, StopTimeout: limit}).Run(context.Background(), func(w *prefork.Worker) error {
 		ctx := w.Context()
 		testprog.Print("here %d", os.Getpid())
 		<-ctx.Done()
 		testprog.Print("stopping")
-		for range 8 {
-			time.Sleep(100 * time.Millisecond)
+		for range 10 {
+			time.Sleep(limit / 20)
 		}
 		return nil
 	})
@@ -34,15 +37,25 @@ func frozen() {
 // A manager that was frozen together with its workers does not count that time
 // for StopTimeout.
 func TestFrozenTimeDoesNotCount(t *testing.T) {
-	p := preforktest.Start(t, "frozen")
-	worker, _ := strconv.Atoi(p.Expect(`^here (\d+)$`)[1])
+	limit, freeze := 1500*time.Millisecond, 2500*time.Millisecond
+	if testprog.Long() {
+		limit, freeze = 2500*time.Millisecond, 4*time.Second
+	}
+	p := preforktest.Start(t, "frozen", limit.String())
+	pids := []int{p.PID()}
+	for _, m := range p.ExpectN(6, `^here (\d+)$`) {
+		pid, _ := strconv.Atoi(m[1])
+		pids = append(pids, pid)
+	}
 	p.Signal(syscall.SIGTERM)
-	p.ExpectAll(`^stopping$`, `worker stopping`) // both have handled the signal
-	p.Signal(syscall.SIGSTOP)
-	syscall.Kill(worker, syscall.SIGSTOP)
-	time.Sleep(2500 * time.Millisecond)
-	p.Signal(syscall.SIGCONT)
-	syscall.Kill(worker, syscall.SIGCONT)
-	p.Expect(`worker gone.*status="exit code 0"`)
+	p.ExpectAll(slices.Repeat([]string{`^stopping$`, `worker stopping`}, 6)...) // both have handled the signal
+	for _, pid := range pids {
+		syscall.Kill(pid, syscall.SIGSTOP)
+	}
+	time.Sleep(freeze)
+	for _, pid := range pids {
+		syscall.Kill(pid, syscall.SIGCONT)
+	}
+	p.ExpectN(6, `worker gone.*status="exit code 0"`)
 	p.Wait()
 }

@@ -41,6 +41,7 @@ type loop struct {
 
 	crashLooped   *CrashLoopEvent    // the workers kept failing
 	endLogged     bool               // that a Command exits at once
+	cutLogged     bool               // that a worker had no time to finish its work
 	leftovers     map[int]*worker    // by ordinal: reaped workers with leftover processes
 	throttled     []*worker          // whose messages are read again later
 	disconnected  []disconnection    // workers that closed their control socket
@@ -69,6 +70,7 @@ type worker struct {
 	throttleLogged bool  // that it was throttled
 	pauseErrLogged bool  // that a pause could not be sent to it
 	awaitsTakeOver bool  // it has asked whether it is the only one of its slot
+	unreachable    bool  // it was stopped after the end of its control socket
 	closed         []int // the groups whose listener it has closed
 	status         proc.Status
 	usage          *syscall.Rusage
@@ -432,6 +434,12 @@ func (l *loop) carryOut(e pool.Effect) {
 			l.log.Warn("command exits at once with code 0: does it daemonize? it must stay in the foreground",
 				l.workers[e.ID].logAttrs("command", l.cfg.Command[0])...)
 		}
+	case pool.WorkCut:
+		if !l.cutLogged {
+			l.cutLogged = true
+			l.log.Warn("stop signal ended a worker that never called Context, in the middle of its work: call Worker.Context early, and return when it ends",
+				l.workers[e.ID].logAttrs("signal", sig.Name(l.stop))...)
+		}
 	case pool.CheckGroup:
 		l.leftovers[e.ID].proc.ReapLeftovers()
 		if !l.leftovers[e.ID].proc.HasLeftovers() {
@@ -516,9 +524,11 @@ func (l *loop) signal(e pool.Effect) {
 	if w == nil {
 		w = l.leftovers[e.ID]
 	}
-	if e.Sig == l.stop && w.messages.Open() {
-		// A worker that reads no messages has a full socket; the signal must do.
-		w.send(wire.Stop{Interrupt: l.shutdown.interrupted})
+	if e.Sig == l.stop {
+		if w.unreachable = !w.messages.Open(); !w.unreachable {
+			// A worker that reads no messages has a full socket; the signal must do.
+			w.send(wire.Stop{Interrupt: l.shutdown.interrupted})
+		}
 	}
 	signal := w.proc.Signal
 	if e.Group {

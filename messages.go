@@ -13,6 +13,7 @@ import (
 	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/internal/sockets"
 	"github.com/prefork-go/prefork/internal/wire"
 )
@@ -147,9 +148,16 @@ func (l *loop) reap(w *worker) bool {
 	}
 	l.handle(pool.Event{
 		Kind: pool.Exited, ID: w.Ordinal, Clean: status.Clean(), Killed: status.Signal == syscall.SIGKILL,
-		OOMKilled: l.claimKill(w), Leftover: leftover,
+		OOMKilled: l.claimKill(w), NoGrace: l.hadNoGrace(w), Leftover: leftover,
 	})
 	return true
+}
+
+// hadNoGrace reports whether the stop signal ended a worker that had not called
+// Context. With KILL as the stop signal, Context would not help. A worker whose
+// control socket had ended before may have executed another program.
+func (l *loop) hadNoGrace(w *worker) bool {
+	return w.status.Signal == l.stop && sig.Untrappable(l.stop) == "" && !w.unreachable && w.cell() != nil && !w.cell().Read().Context
 }
 
 // claimKill reports whether the OOM killer has ended a worker. A kill is claimed

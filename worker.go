@@ -27,7 +27,8 @@ type Worker struct {
 // signal and on the manager's death. context.Cause returns which of them it was.
 //
 // Until the first call of Context the stop signal keeps its default effect, which
-// usually ends the process. If the program handles that signal itself, or was
+// usually ends the process in the middle of its work; the manager warns of that,
+// once. If the program handles that signal itself, or was
 // started with it ignored, the Context has ended when it is first called after
 // the signal, because the manager also sends a message.
 func (w *Worker) Context() context.Context {

@@ -108,6 +108,7 @@ type Event struct {
 	Clean     bool // Exited: with exit code 0
 	Killed    bool // Exited: by SIGKILL
 	OOMKilled bool // Exited: by the OOM killer
+	NoGrace   bool // Exited: by the stop signal, and it had not called Context
 	Leftover  bool // Exited: its process group is not empty; needs Config.Group
 	Alive     bool // Disconnected: the worker is known to keep running
 
@@ -161,6 +162,10 @@ const (
 	// EndsAtOnce: worker ID, a command, is the third in a row in its slot to exit
 	// with code 0 after a young life. It may have put itself into the background.
 	EndsAtOnce
+	// WorkCut: the stop signal ended worker ID at its work, since the worker had
+	// not called Context. A worker that was ready for a short time does not count:
+	// it may not have reached the call.
+	WorkCut
 )
 
 // Effect is one thing to do or to report.

@@ -53,6 +53,9 @@ func (p *Pool) remove(now Time, w *worker, ev *Event) {
 	if holder {
 		s.worker = nil
 	}
+	if ev.NoGrace && w.hasWorked(now) {
+		p.effects = append(p.effects, Effect{Kind: WorkCut, ID: w.id, Slot: s.index})
+	}
 	if rollFails {
 		p.failRoll(now, w.id, w.gen, reason)
 	}

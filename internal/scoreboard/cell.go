@@ -66,9 +66,10 @@ func (c *Cell) read() {
 	if c.failed {
 		return
 	}
-	var state, served, heartbeats uint64
+	var state, served, heartbeats, context uint64
 	ok := c.access(func() {
 		state, served, heartbeats = c.page.state.Load(), c.page.served.Load(), c.page.heartbeats.Load()
+		context = c.page.context.Load()
 	})
 	status, valid := statusOf(state)
 	if !ok || !valid || served > maxCount || served < c.last.Served {
@@ -76,7 +77,7 @@ func (c *Cell) read() {
 		c.last.C, c.last.Damaged = '?', true
 		return
 	}
-	c.last = Status{C: status, Served: served, Heartbeats: heartbeats, Changes: state / oneChange}
+	c.last = Status{C: status, Served: served, Heartbeats: heartbeats, Changes: state / oneChange, Context: context != 0}
 }
 
 // access runs f, which reads or writes the memory, and reports whether the

@@ -32,11 +32,12 @@ func TestLayout(t *testing.T) {
 	w.Set('R')
 	w.Served(0x102)
 	w.Heartbeat()
+	w.UseContext()
 	var got []uint64
 	for i := range 5 {
 		got = append(got, *(*uint64)(unsafe.Pointer(&c.bytes()[8*i])))
 	}
-	if want := "[70667363656c6c01 10152 102 1 0]"; fmt.Sprintf("%x", got) != want {
+	if want := "[70667363656c6c01 10152 102 1 1]"; fmt.Sprintf("%x", got) != want {
 		t.Errorf("in memory: %x, want %s", got, want)
 	}
 }
@@ -59,6 +60,7 @@ func TestRead(t *testing.T) {
 		{"served", func() { w.Served(3); w.Served(2) }, Status{C: 255, Changes: 5, Heartbeats: 1, Served: 5}, true},
 		{"served nothing", func() { w.Served(0); w.Served(math.MinInt) }, Status{C: 255, Changes: 5, Heartbeats: 3, Served: 5}, true},
 		{"none", func() { w.Set(None) }, Status{C: None, Changes: 6, Heartbeats: 3, Served: 5}, false},
+		{"context", w.UseContext, Status{C: None, Changes: 6, Heartbeats: 3, Served: 5, Context: true}, false},
 	} {
 		step.do()
 		if got := c.Read(); got != step.want || got.Busy() != step.busy {
@@ -89,6 +91,7 @@ func TestNoCell(t *testing.T) {
 	w.Set('R')
 	w.Served(1)
 	w.Heartbeat()
+	w.UseContext()
 }
 
 func TestAllocations(t *testing.T) {

@@ -87,8 +87,8 @@ const (
 // change whenever the layout does.
 const layout = uint64('p')<<56 | 'f'<<48 | 's'<<40 | 'c'<<32 | 'e'<<24 | 'l'<<16 | 'l'<<8 | 1
 
-// size is the size of a cell in bytes: a cache line. The worker writes only its
-// first half, the manager only the layout and the notify bits.
+// size is the size of a cell in bytes: a cache line. The manager writes only the
+// layout and the notify bits, the worker the other fields.
 const size = 64
 
 // Size is the number of bytes that New needs in its file.
@@ -100,7 +100,8 @@ type page struct {
 	state      atomic.Uint64
 	served     atomic.Uint64
 	heartbeats atomic.Uint64
-	_          [size - 32]byte
+	context    atomic.Uint64 // not 0 once the worker has called Context
+	_          [size - 40]byte
 }
 
 // A state consists, from its lowest bit, of the status byte, a bit that is set
@@ -126,6 +127,7 @@ type Status struct {
 	Served     uint64 // the total of Writer.Served
 	Heartbeats uint64 // modulo 2^64, only for comparison
 	Changes    uint64 // the number of calls of Writer.Set, modulo 2^48
+	Context    bool   // the worker has called Context
 	Damaged    bool   // the cell is damaged: C is '?' and the counters are the last valid ones
 }
 

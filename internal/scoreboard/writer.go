@@ -87,3 +87,10 @@ func (w *Writer) Heartbeat() {
 		w.page.heartbeats.Add(1)
 	}
 }
+
+// UseContext publishes that the worker has called Context. It is no heartbeat.
+func (w *Writer) UseContext() {
+	if w != nil {
+		w.page.context.Store(1)
+	}
+}

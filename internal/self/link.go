@@ -194,6 +194,7 @@ func (p *Process) Context() context.Context {
 		p.contextUsed.Store(true)
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, p.Marker.Stop)
+		p.cell.UseContext()
 		go func() {
 			<-c
 			p.stop(p.errStopped())

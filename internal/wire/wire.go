@@ -59,6 +59,17 @@ type ListenerClosed struct{ Socket int }
 // with and has not asked for. Socket is the index of the call of the manager.
 type SocketUnused struct{ Socket int }
 
+// Shutdown is sent by a worker that asks the manager to shut the pool down. Code
+// and Message describe the reason.
+type Shutdown struct {
+	Code    byte
+	Message string
+}
+
+// MaxMessage is the maximum length of Shutdown.Message. A longer message is
+// truncated.
+const MaxMessage = maxBody - 1
+
 // Stop is sent to a worker together with the stop signal. A signal can be lost
 // if the program does not listen for it yet or listens for it elsewhere; a
 // message cannot. Interrupt means that a person waits for the program to exit.
@@ -112,7 +123,11 @@ func (ListenerClosed) kind() byte     { return 'C' }
 func (m ListenerClosed) body() []byte { return number(m.Socket) }
 func (SocketUnused) kind() byte       { return 'U' }
 func (m SocketUnused) body() []byte   { return number(m.Socket) }
-func (Stop) kind() byte               { return 'S' }
+func (Shutdown) kind() byte           { return 'E' }
+func (m Shutdown) body() []byte {
+	return append([]byte{m.Code}, m.Message[:min(len(m.Message), MaxMessage)]...)
+}
+func (Stop) kind() byte { return 'S' }
 func (m Stop) body() []byte {
 	if m.Interrupt {
 		return []byte{1}
@@ -180,6 +195,8 @@ func Decode(buf []byte) (Message, int, error) {
 		most = 1
 	case 'F':
 		most = maxBody
+	case 'E':
+		least, most = 1, maxBody
 	case 'P':
 		least, most = numberSize, maxBody
 	case 'H', 'Z', 'C', 'U':
@@ -230,6 +247,8 @@ func decode(kind byte, body []byte) (Message, error) {
 		return Resume{}, nil
 	case 'F':
 		return Failed{Reason: string(body)}, nil
+	case 'E':
+		return Shutdown{Code: body[0], Message: string(body[1:])}, nil
 	}
 	n, err := parseNumber(body)
 	if err != nil {

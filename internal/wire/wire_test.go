@@ -13,6 +13,7 @@ func TestRoundTrip(t *testing.T) {
 		StatusChanged{}, Recycle{}, Ready{}, Stop{}, Stop{Interrupt: true}, Failed{Reason: "worker 7"}, TakeOver{}, Failed{}, Adopt{}, Adopt{1, 70_000}, Drop{2, math.MaxInt32},
 		Drop{math.MaxInt32, 0}, Parked{}, Promote{}, Promote{7, "cpu:0-3"}, Promote{math.MaxInt32, strings.Repeat("x", MaxPlan)}, Ready{},
 		Pause{}, Pause{math.MaxInt32}, Resume{}, Paused{9}, ListenerClosed{}, ListenerClosed{3}, SocketUnused{}, SocketUnused{3},
+		Shutdown{}, Shutdown{3, "no model"}, Shutdown{255, strings.Repeat("x", MaxMessage)},
 	}
 	var buf []byte
 	for _, msg := range all {
@@ -36,6 +37,7 @@ func TestTruncate(t *testing.T) {
 	for _, test := range []struct{ msg, want Message }{
 		{Failed{Reason: long}, Failed{Reason: long[:maxBody]}},
 		{Promote{Slot: 7, Plan: long}, Promote{Slot: 7, Plan: long[:MaxPlan]}},
+		{Shutdown{Code: 3, Message: long}, Shutdown{Code: 3, Message: long[:MaxMessage]}},
 	} {
 		msg, n, err := Decode(Append(nil, test.msg))
 		if msg != test.want || n != MaxSize || err != nil {
@@ -48,7 +50,7 @@ func TestDecodeRefuses(t *testing.T) {
 	for _, in := range []string{
 		"X\x00", "R\x01x", "\x00\x00", "A\x00", "D\x07", "A\x09", "D\xff",
 		"A\x08\x80\x00\x00\x00\x00\x00\x00\x00", "D\x08\x00\x00\x00\x00\xff\xff\xff\xff",
-		"K\x01x", "H\x00", "H\x05", "G\x01", "Z\x04\x80\x00\x00\x00", "C\x00", "P\x03\x00\x00\x00", "P\x04\x80\x00\x00\x00",
+		"K\x01x", "H\x00", "H\x05", "G\x01", "Z\x04\x80\x00\x00\x00", "C\x00", "P\x03\x00\x00\x00", "P\x04\x80\x00\x00\x00", "E\x00",
 	} {
 		if msg, n, err := Decode([]byte(in)); err == nil || errors.Is(err, ErrShort) || n != 0 {
 			t.Errorf("Decode(%q) = %v, %d, %v; want an error that is not ErrShort", in, msg, n, err)
@@ -59,7 +61,7 @@ func TestDecodeRefuses(t *testing.T) {
 // A message can arrive in pieces, split at any byte.
 func TestDecodeInPieces(t *testing.T) {
 	for _, want := range []Message{
-		Ready{}, Stop{}, Stop{Interrupt: true}, TakeOver{}, StatusChanged{}, Recycle{}, Failed{"no room"}, Adopt{3, 4}, Drop{1 << 20, 9}, Parked{}, Promote{5, "cpu:1"}, Pause{3}, Resume{}, Paused{1 << 30}, ListenerClosed{1}, SocketUnused{2},
+		Ready{}, Stop{}, Stop{Interrupt: true}, TakeOver{}, StatusChanged{}, Recycle{}, Failed{"no room"}, Adopt{3, 4}, Drop{1 << 20, 9}, Parked{}, Promote{5, "cpu:1"}, Pause{3}, Resume{}, Paused{1 << 30}, ListenerClosed{1}, SocketUnused{2}, Shutdown{3, "why"},
 	} {
 		whole := Append(nil, want)
 		for cut := range whole {
@@ -82,6 +84,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte("A\x08\x00\x00\x00\x01\x00\x01\x00\x02S\x00D\x08\x00\x00\x00\x01\x00\x01\x00\x02"))
 	f.Add([]byte("D\x08\x7f\xff\xff\xff\x80\x00\x00\x00"))
 	f.Add([]byte("F\x02noT\x00"))
+	f.Add([]byte("E\x03\x07noE\x01\x00E\x00"))
 	f.Add([]byte("C\x04\x00\x00\x00\x01"))
 	f.Add([]byte("H\x04\x00\x00\x00\x07G\x00Z\x04\x00\x00\x00\x07"))
 	f.Fuzz(func(t *testing.T, buf []byte) {

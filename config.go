@@ -119,6 +119,12 @@ type Config struct {
 	// CrashLoop decides when the Manager shuts down because workers keep failing.
 	CrashLoop CrashLoop
 
+	// WorkerShutdown lets a worker shut the whole pool down; see
+	// Worker.ShutdownPool. By default the manager ignores such a request: a worker
+	// that an attacker controls could send it too. A Command cannot send it;
+	// OnChildReap can call Manager.ShutdownWith for its exit code.
+	WorkerShutdown bool
+
 	// Resources limits a worker: CPU, memory, user and more. A Command can have
 	// those that take effect when a process starts.
 	Resources Resources

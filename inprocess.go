@@ -50,7 +50,10 @@ type inProcessWorker struct {
 	pause  *pause.State
 	status atomic.Int32
 	served atomic.Uint64
-	done   chan error // its result
+
+	shutDown func(code int, message string) // for Worker.ShutdownPool
+
+	done chan error // its result
 
 	stopTime    time.Duration
 	interrupted chan struct{}
@@ -125,8 +128,8 @@ func (s *inProcessSide) run(ctx context.Context, work func(*Worker) error) error
 			break
 		}
 	}
-	s.drain(context.Background())
-	return nil
+	_, err := s.drain(context.Background())
+	return err
 }
 
 // reload is the loop's reload.
@@ -147,6 +150,7 @@ func (s *inProcessSide) beginGeneration() {
 	s.managerSide.mu.Lock()
 	s.generation++
 	s.managerSide.mu.Unlock()
+	s.failure = nil
 	s.wmu.Lock()
 	s.shuttingDown = false
 	s.wmu.Unlock()
@@ -212,7 +216,10 @@ var errNoUpgrade = errors.New("there is no upgrade in in-process mode")
 // forward sends to the worker what the table has for a signal.
 func (s *inProcessSide) forward(a sigqueue.Arrival) {
 	f := s.cfg.TrapSignals[a.Sig]
-	again := a.Sig == s.cfg.ShutdownSignal && s.shutDown()
+	again := a.Sig == s.cfg.ShutdownSignal && s.beginShutdown()
+	if a.Sig == s.cfg.ShutdownSignal {
+		s.noteFailure()
+	}
 	switch {
 	case again && a.Interrupt:
 		s.log.Error("second interrupt, exiting without waiting for the worker")
@@ -238,9 +245,9 @@ func (s *inProcessSide) interruptWorker() {
 	}
 }
 
-// shutDown notes that the shutdown signal was forwarded, and reports whether it
-// was before.
-func (s *inProcessSide) shutDown() (before bool) {
+// beginShutdown notes that the shutdown signal was forwarded, and reports whether
+// it was before.
+func (s *inProcessSide) beginShutdown() (before bool) {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
 	before, s.shuttingDown = s.shuttingDown, true
@@ -286,6 +293,8 @@ func (s *inProcessSide) newWorker() *Worker {
 		stopTime: s.cfg.StopTimeout, interrupted: make(chan struct{}),
 	}
 	c.status.Store(StatusNone)
+	by := c.info
+	c.shutDown = func(code int, message string) { s.shutDownFor(by, code, message) }
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
 	s.current, s.last = c, c
 	w := &Worker{inProcess: c, passed: func() []byte { return c.passed }}
@@ -329,11 +338,14 @@ func (s *inProcessSide) ended(err error) (wait <-chan time.Time) {
 
 // drain waits until the worker's function has returned.
 func (s *inProcessSide) drain(ctx context.Context) (left int, err error) {
-	for s.current != nil {
+	for {
 		if a, ok := s.inbox.takeSignal(s.cfg.ShutdownSignal); ok {
 			s.received.Store(a)
 			s.forward(a)
 			continue
+		}
+		if s.current == nil {
+			break
 		}
 		select {
 		case err := <-s.current.done:
@@ -346,7 +358,7 @@ func (s *inProcessSide) drain(ctx context.Context) (left int, err error) {
 	if s.signalReceived() == s.cfg.ShutdownSignal {
 		s.sockets.RemoveFiles()
 	}
-	return 0, nil
+	return 0, s.failure
 }
 
 func (s *inProcessSide) waitAllChildren(ctx context.Context) (left int, err error) {

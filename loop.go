@@ -39,7 +39,6 @@ type loop struct {
 	inRun    bool
 	shutdown shutdown
 
-	crashLooped   *CrashLoopEvent    // the workers kept failing
 	endLogged     bool               // that a Command exits at once
 	cutLogged     bool               // that a worker had no time to finish its work
 	leftovers     map[int]*worker    // by ordinal: reaped workers with leftover processes
@@ -68,6 +67,7 @@ type worker struct {
 	spawnedAt      pool.Time
 	exiting        bool  // its process has begun to exit
 	throttleLogged bool  // that it was throttled
+	asksShutdown   bool  // it has asked for a shutdown
 	pauseErrLogged bool  // that a pause could not be sent to it
 	awaitsTakeOver bool  // it has asked whether it is the only one of its slot
 	unreachable    bool  // it was stopped after the end of its control socket
@@ -131,6 +131,7 @@ type inbox struct {
 	notes    []proc.Note
 	commands []pool.Event
 	signals  sigqueue.Queue
+	failure  error         // that came with a shutdown signal
 	wake     chan struct{} // has room for one
 }
 
@@ -172,6 +173,13 @@ func (in *inbox) takeSignal(shutdown os.Signal) (sigqueue.Arrival, bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.signals.Take(shutdown)
+}
+
+func (in *inbox) takeFailure() (err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	err, in.failure = in.failure, nil
+	return err
 }
 
 func (in *inbox) hasSignal(sig os.Signal) bool {
@@ -218,10 +226,7 @@ func (l *loop) generate() os.Signal {
 
 // begin begins a generation.
 func (l *loop) begin() {
-	if !l.shutdownWaits() {
-		l.crashLooped = nil // unless it happened in Upgrade, and its shutdown signal still waits
-	}
-	l.shutdown = shutdown{}
+	l.shutdown, l.failure = shutdown{}, nil
 	l.interrupted.Store(false)
 	l.resize()
 	l.mu.Lock()
@@ -270,11 +275,7 @@ func (l *loop) finishDrain() error {
 	if l.shutdown.begun {
 		l.sockets.RemoveFiles()
 	}
-	if e := l.crashLooped; e != nil {
-		l.crashLooped = nil
-		return fmt.Errorf("%w: %d failures in %v", ErrCrashLoop, e.Failures, e.Window)
-	}
-	return nil
+	return l.failure
 }
 
 // turn handles everything that has happened since the last turn, and returns the
@@ -450,9 +451,8 @@ func (l *loop) carryOut(e pool.Effect) {
 	case pool.Rolled:
 		l.emit(RolledEvent{Generation: e.Gen})
 	case pool.CrashLooped:
-		l.crashLooped = &CrashLoopEvent{Failures: e.Failures, Window: e.For}
-		l.emit(*l.crashLooped)
-		l.shutDown("crash loop")
+		l.emit(CrashLoopEvent{Failures: e.Failures, Window: e.For})
+		l.shutDown("crash loop", fmt.Errorf("%w: %d failures in %v", ErrCrashLoop, e.Failures, e.For))
 	case pool.RollFailed:
 		l.fallBack(e.Kept)
 		l.emit(RollFailedEvent{Generation: e.Gen, Kept: e.Kept, Err: l.rollError(e)})

@@ -52,6 +52,7 @@ type side interface {
 	worker() *Worker
 	signalReceived() os.Signal
 	deliver(sig os.Signal)
+	shutDown(origin string, err error)
 	command(ev pool.Event)
 	setMaxWorkers(n int)
 	setPaused(paused bool)
@@ -80,6 +81,7 @@ type managerSide struct {
 
 	busy       atomic.Pointer[string] // the blocking call that is under way
 	received   atomic.Value           // of sigqueue.Arrival: the signal that ended the last Start
+	failure    error                  // of the shutdown; belongs to the blocking call
 	interrupts atomic.Int32           // > 0: an interrupt counts as the shutdown signal
 
 	hook        atomic.Pointer[hookCall] // the hook that runs; nil for none
@@ -241,7 +243,7 @@ func (s *managerSide) followReaper() {
 	go func() {
 		<-process.ReaperGone
 		s.log.Error("reaper is gone, shutting down", "reaper", process.Reaper.PID())
-		s.shutDown("the reaper is gone")
+		s.shutDown("the reaper is gone", nil)
 	}()
 }
 
@@ -268,7 +270,8 @@ func (m *Manager) StartFunc(work func(*Worker) error) {
 // Run is the whole life of a prefork program. It starts generations of workers
 // until ShutdownSignal arrives or ctx ends. It then sends the workers the signal
 // that the table has for ShutdownSignal (SIGTERM if it has none), waits until all
-// are reaped, and returns nil. While it runs it also traps ShutdownSignal and
+// are reaped, and returns nil, or the error of the shutdown: that of ShutdownWith,
+// a *WorkerError, or ErrCrashLoop. While it runs it also traps ShutdownSignal and
 // SIGINT. A signal for which the table forwards the stop signal begins a new
 // generation, with the bytes that Reload returns then. Any other signal is
 // forwarded within the generation. The table stays trapped after Run.
@@ -280,11 +283,12 @@ func (m *Manager) Run(ctx context.Context, work func(*Worker) error) error {
 	return m.side.run(ctx, work)
 }
 
-// WaitAllChildren waits until all workers are reaped and returns 0 and nil. If ctx
-// ends first, it returns the number of the remaining workers and ctx's error. It
-// spawns nothing and sends no signal of its own. It completes forwarding that has
-// begun, forwards signals that arrive, and kills workers StopTimeout after they
-// were stopped. Start may be called again after it.
+// WaitAllChildren waits until all workers are reaped and returns 0 and nil, or 0
+// and the error of the shutdown, as Run does. If ctx ends first, it returns the
+// number of the remaining workers and ctx's error. It spawns nothing and sends no
+// signal of its own. It completes forwarding that has begun, forwards signals
+// that arrive, and kills workers StopTimeout after they were stopped. Start may
+// be called again after it.
 //
 // It also stops the standbys (Config.Standby) and waits for them, without
 // counting them, so it can return 0 and ctx's error. With Config.StopGroup it also
@@ -323,6 +327,20 @@ func (m *Manager) Deliver(sig os.Signal) {
 
 // Shutdown delivers ShutdownSignal, as Deliver does, so that Run returns.
 func (m *Manager) Shutdown() { m.Deliver(m.cfg.ShutdownSignal) }
+
+// ShutdownWith is Shutdown with an error, which Run and WaitAllChildren return once
+// all workers are reaped: as it is, so that errors.Is and errors.As find it. It is
+// for hooks that find a reason to end, such as an exit code of a worker. The first
+// error counts, also that of a call while the workers are stopping, which sends no
+// second stop signal. With a nil error it is Shutdown. In a worker it is a no-op;
+// see Worker.ShutdownPool.
+func (m *Manager) ShutdownWith(err error) {
+	if err == nil {
+		m.Shutdown()
+		return
+	}
+	m.side.shutDown(err.Error(), err)
+}
 
 // SignalAllChildren sends sig to every worker. Workers that are starting get it
 // when they are ready, unless it is the stop signal. A worker that is sent the

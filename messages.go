@@ -86,6 +86,11 @@ func (l *loop) message(w *worker, msg wire.Message) {
 		l.noteAwaitTakeOver(w)
 	case wire.SocketUnused:
 		l.noteSocketUnused(w, msg.Socket)
+	case wire.Shutdown:
+		if !w.asksShutdown { // a worker that repeats it must not fill the log
+			w.asksShutdown = true
+			l.shutDownFor(w.WorkerInfo, int(msg.Code), msg.Message)
+		}
 	}
 }
 

@@ -1,10 +1,14 @@
 package prefork
 
 import (
+	"context"
+	"log/slog"
 	"maps"
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -223,8 +227,47 @@ func (s *managerSide) deliver(sig os.Signal) {
 }
 
 // shutDown delivers the shutdown signal, which nothing has sent to this process.
-func (s *managerSide) shutDown(origin string) {
-	s.inbox.put(func(in *inbox) { in.signals.Add(sigqueue.Arrival{Sig: s.cfg.ShutdownSignal, Origin: origin}) })
+// If a shutdown has several errors, Run and WaitAllChildren return the first.
+func (s *managerSide) shutDown(origin string, err error) {
+	s.inbox.put(func(in *inbox) {
+		if in.failure == nil {
+			in.failure = err
+		}
+		in.signals.Add(sigqueue.Arrival{Sig: s.cfg.ShutdownSignal, Origin: origin})
+	})
+}
+
+// noteFailure notes the error that came with a shutdown signal.
+func (s *managerSide) noteFailure() {
+	if err := s.inbox.takeFailure(); s.failure == nil {
+		s.failure = err
+	}
+}
+
+// shutDownFor handles the request of a worker for a shutdown.
+func (s *managerSide) shutDownFor(w WorkerInfo, code int, message string) {
+	e := &WorkerError{Slot: w.Slot, Generation: w.Generation, PID: w.PID, Code: code, Message: oneLine(message)}
+	level, err := slog.LevelInfo, error(nil)
+	if code != 0 {
+		level, err = slog.LevelError, e
+	}
+	attrs := w.attrs(slog.Int("code", code), slog.String("message", e.Message))
+	if !s.cfg.WorkerShutdown {
+		s.log.LogAttrs(context.Background(), slog.LevelError, "shutdown requested by worker, ignoring it: set Config.WorkerShutdown to allow it", attrs...)
+		return
+	}
+	s.log.LogAttrs(context.Background(), level, "shutdown requested by worker", attrs...)
+	s.shutDown(e.text(), err)
+}
+
+// oneLine replaces what cannot be printed, such as line breaks.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 // forward sends the signal that the table has for an arrival.
@@ -236,6 +279,13 @@ func (l *loop) forward(a sigqueue.Arrival) {
 		received = os.Interrupt
 	}
 	if a.Sig == l.cfg.ShutdownSignal {
+		l.noteFailure()
+		if l.shutdown.begun && a.Origin != "" {
+			return // no signal has arrived, and the workers are stopping already
+		}
+		if a.Origin != "" {
+			l.reportFailed(a.Origin)
+		}
 		if l.inRun && f.Signal == nil {
 			f.Signal = syscall.SIGTERM
 		}
@@ -245,9 +295,9 @@ func (l *loop) forward(a sigqueue.Arrival) {
 			l.emit(SignalEvent{Received: received, Sent: os.Kill})
 			l.killAll()
 			return
-		case before.begun && (a.Context || before.byContext):
-			// One signal arrived twice: at the Manager and, by signal.NotifyContext,
-			// through Run's context.
+		case before.byContext:
+			// One signal arrived twice: through Run's context, by
+			// signal.NotifyContext, and at the Manager.
 			return
 		}
 		again = before.begun

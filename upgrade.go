@@ -279,7 +279,7 @@ func (l *loop) handOver(n *successor) {
 		l.passOn(a, true)
 	}
 	l.emit(UpgradedEvent{PID: n.proc.Pid()})
-	l.shutDown("takeover")
+	l.shutDown("takeover", nil)
 }
 
 // notifyMainPID reports the main process of the service to systemd. Below a

@@ -2,6 +2,8 @@ package prefork
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -19,6 +21,7 @@ import (
 // Checkpoint.
 type Worker struct {
 	ready     sync.Once
+	shutdown  sync.Once
 	passed    func() []byte
 	inProcess *inProcessWorker // nil in a worker process
 }
@@ -28,9 +31,9 @@ type Worker struct {
 //
 // Until the first call of Context the stop signal keeps its default effect, which
 // usually ends the process in the middle of its work; the manager warns of that,
-// once. If the program handles that signal itself, or was
-// started with it ignored, the Context has ended when it is first called after
-// the signal, because the manager also sends a message.
+// once. If the program handles that signal itself, or was started with it
+// ignored, the Context has ended when it is first called after the signal,
+// because the manager also sends a message.
 func (w *Worker) Context() context.Context {
 	if w.inProcess != nil {
 		return w.inProcess.ctx
@@ -64,6 +67,49 @@ func (w *Worker) Ready() {
 	if w.inProcess == nil {
 		w.ready.Do(func() { process.Send(wire.Ready{}) })
 	}
+}
+
+// ShutdownPool asks the manager to shut the whole pool down, as Manager.Shutdown
+// does. It is for a worker that finds a reason why no worker can go on; one that
+// cannot go on itself should return an error. The pool must allow it by
+// Config.WorkerShutdown; otherwise the manager logs the request and continues.
+//
+// With code 0, Run and WaitAllChildren return nil. With any other code they return
+// a *WorkerError, once all workers are reaped, and main can exit with that code.
+// The message gives the reason, in the log too; the manager gets its first 254
+// bytes, and replaces line breaks. Calling it again is a no-op. The worker is
+// stopped as all others: it may exit, or go on until its Context ends. It panics
+// if the code is not from 0 to 255.
+func (w *Worker) ShutdownPool(code int, message string) {
+	if code < 0 || code > math.MaxUint8 {
+		misuse("ShutdownPool(%d): an exit code is from 0 to 255", code)
+	}
+	w.shutdown.Do(func() {
+		if w.inProcess != nil {
+			w.inProcess.shutDown(code, message)
+			return
+		}
+		process.Send(wire.Shutdown{Code: byte(code), Message: message})
+	})
+}
+
+// WorkerError is the error of Run and WaitAllChildren after a worker has shut the
+// pool down with a code other than 0; see Worker.ShutdownPool. Slot is -1 for a
+// standby.
+type WorkerError struct {
+	Slot, Generation, PID int    // of the worker
+	Code                  int    // from 1 to 255, for the exit of the program
+	Message               string // one line
+}
+
+func (e *WorkerError) Error() string { return "prefork: " + e.text() }
+
+func (e *WorkerError) text() string {
+	text := fmt.Sprintf("worker %d (%s, generation %d) requested a shutdown with code %d", e.PID, slotName(e.Slot), e.Generation, e.Code)
+	if e.Message != "" {
+		text += ": " + e.Message
+	}
+	return text
 }
 
 // Passed returns the bytes that Manager.Pass was given before this worker's
@@ -286,6 +332,7 @@ func (s *workerSide) worker() *Worker               { return s.w.Load() }
 func (s *workerSide) upgrade(context.Context) error { return nil }
 func (s *workerSide) signalReceived() os.Signal     { return nil }
 func (s *workerSide) deliver(os.Signal)             {}
+func (s *workerSide) shutDown(string, error)        {}
 func (s *workerSide) command(pool.Event)            {}
 func (s *workerSide) setMaxWorkers(int)             {}
 func (s *workerSide) setPaused(bool)                {}

@@ -65,7 +65,7 @@ func TestMessagesAreThrottled(t *testing.T) {
 // Whatever a worker sends harms only that worker. The manager neither signals
 // nor replaces the others, keeps running, and ends on SIGTERM.
 func FuzzWorkerMessages(f *testing.F) {
-	for _, s := range []string{"R\x00", "B\x00B\x00", "Q\x00", "F\x03why", "S\x00", "T\x00", "A\x08\x00\x00\x00\x00\x00\x00\x00\x01", "D\x08", "R\x00Q\x00Q\x00", "\xff\xff", "P"} {
+	for _, s := range []string{"R\x00", "B\x00B\x00", "Q\x00", "F\x03why", "S\x00", "T\x00", "A\x08\x00\x00\x00\x00\x00\x00\x00\x01", "D\x08", "R\x00Q\x00Q\x00", "E\x03\x07why", "\xff\xff", "P"} {
 		f.Add([]byte(s), uint8(3))
 	}
 	f.Fuzz(func(t *testing.T, data []byte, step uint8) {

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -177,7 +178,7 @@ func TestInProcess(t *testing.T) {
 
 // ways runs the main loop of its first argument.
 func ways() {
-	pm, err := prefork.New(prefork.Config{InProcess: true, ErrRespawnInterval: 50 * time.Millisecond, TrapSignals: prefork.Signals{
+	pm, err := prefork.New(prefork.Config{InProcess: true, WorkerShutdown: true, ErrRespawnInterval: 50 * time.Millisecond, TrapSignals: prefork.Signals{
 		term: {Signal: term}, hup: {Signal: term}, usr1: {},
 	}})
 	if err != nil {
@@ -236,6 +237,31 @@ func ways() {
 			pm.Shutdown()
 			return nil
 		})
+	case "asks":
+		err := pm.Run(context.Background(), func(w *prefork.Worker) error {
+			w.ShutdownPool(3, "no model")
+			w.ShutdownPool(4, "again")
+			return wait(w)
+		})
+		testprog.Print("%v %v", errors.As(err, new(*prefork.WorkerError)), err)
+	case "asks late": // and returns at once, which must not hide it
+		pm.StartFunc(func(w *prefork.Worker) error {
+			pm.Shutdown()
+			<-w.Context().Done()
+			w.ShutdownPool(5, "cannot write the rest")
+			return nil
+		})
+		_, err := pm.WaitAllChildren(context.Background())
+		testprog.Print("%v", err)
+	case "fails with":
+		why := errors.New("why")
+		err := pm.Run(context.Background(), func(w *prefork.Worker) error {
+			pm.ShutdownWith(why)
+			return wait(w)
+		})
+		testprog.Print("%v", err == why)
+		pm.Shutdown()
+		testprog.Print("then %v", pm.Run(context.Background(), wait))
 	}
 	testprog.Print("end")
 }
@@ -286,6 +312,18 @@ func TestInProcessWays(t *testing.T) {
 		p.Expect("^paused$")
 		p.Expect("^more: true$")
 		p.Expect("^end$")
+	}, 0)
+	run("asks", func(p *preforktest.Program) {
+		p.Expect("shutdown requested by worker.* slot=0 gen=1 pid=\\d+ code=3 message=\"no model\"")
+		p.Expect("^true prefork: worker \\d+ \\(slot 0, generation 1\\) requested a shutdown with code 3: no model$")
+		if log := strings.Join(p.Lines(), "\n"); strings.Contains(log, "again") {
+			t.Errorf("the second request counts:\n%s", log)
+		}
+	}, 0)
+	run("asks late", func(p *preforktest.Program) { p.Expect("requested a shutdown with code 5: cannot write the rest$") }, 0)
+	run("fails with", func(p *preforktest.Program) {
+		p.Expect("^true$")
+		p.Expect("^then <nil>$")
 	}, 0)
 }
 

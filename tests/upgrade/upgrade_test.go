@@ -60,7 +60,7 @@ func deploy() {
 		time.Sleep(time.Hour)
 	}
 	pm := testprog.NewManager(prefork.Config{
-		MaxWorkers: 2, ReloadBinary: true, ErrRespawnInterval: -1,
+		MaxWorkers: 2, ReloadBinary: true, ErrRespawnInterval: -1, WorkerShutdown: true,
 		Readiness: prefork.Readiness{Explicit: true, Timeout: 5 * time.Second}, UpgradeTimeout: 8 * time.Second,
 		TrapSignals: prefork.Signals{
 			term: {Signal: term}, hup: {Rolling: true}, usr1: {Signal: term}, syscall.SIGUSR2: {Upgrade: true},
@@ -76,6 +76,10 @@ func deploy() {
 	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
 		switch version {
 		case "is never ready":
+			<-w.Context().Done()
+			return nil
+		case "asks for a shutdown":
+			w.ShutdownPool(3, "no model")
 			<-w.Context().Done()
 			return nil
 		case "is half ready":
@@ -254,6 +258,18 @@ func TestBadPrograms(t *testing.T) {
 	if result.Failed > 0 || result.OK < 1000 {
 		t.Errorf("failed %d of %d: %v", result.Failed, result.OK, result.Errors)
 	}
+}
+
+// A worker of a successor that asks for a shutdown ends the successor only. The
+// reason is in the log of the manager, which continues.
+func TestSuccessorWhoseWorkerShutsDown(t *testing.T) {
+	s := newSite(t)
+	s.install("asks for a shutdown")
+	s.kill(syscall.SIGUSR2)
+	s.Expect(`upgrade failed.*worker \d+ \(slot \d, generation 1\) requested a shutdown with code 3: no model`)
+	s.awaitVersion("good 1")
+	s.kill(term)
+	testprog.ExpectSuccess(t, s.Program)
 }
 
 // The manager keeps only the binary open that the newest generation runs.

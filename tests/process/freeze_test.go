@@ -48,7 +48,8 @@ func TestFrozenTimeDoesNotCount(t *testing.T) {
 		pids = append(pids, pid)
 	}
 	p.Signal(syscall.SIGTERM)
-	p.ExpectAll(slices.Repeat([]string{`^stopping$`, `worker stopping`}, 6)...) // both have handled the signal
+	// The manager and the workers have handled the signal.
+	p.ExpectAll(slices.Repeat([]string{`^stopping$`, `worker stopping`}, 6)...)
 	for _, pid := range pids {
 		syscall.Kill(pid, syscall.SIGSTOP)
 	}

@@ -96,7 +96,7 @@ type (
 		Received, Sent os.Signal
 		Interval       time.Duration
 		Rolling        bool
-		Origin         string // why the Manager itself delivered the signal; "" if it did not
+		Origin         string // the cause if no process has sent the signal; "" if one has
 	}
 
 	// ResizeEvent reports that MaxWorkers was changed.
@@ -232,17 +232,21 @@ func (e SpawnFailedEvent) line() (slog.Level, string, []slog.Attr) {
 }
 
 func (e SignalEvent) String() string {
-	received, sent := sig.Name(e.Received), sig.Name(e.Sent)
-	if e.Origin != "" {
-		return fmt.Sprintf("shutdown (%s), %s sent to the workers", e.Origin, sent)
+	sent, what := sig.Name(e.Sent), sig.Name(e.Received)+" received"
+	switch e.Origin {
+	case "":
+	case byDeliver:
+		what = sig.Name(e.Received) + " delivered"
+	default:
+		what = fmt.Sprintf("shutdown (%s)", e.Origin)
 	}
 	if e.Rolling {
-		return fmt.Sprintf("%s received, each worker is sent %s when its replacement is ready", received, sent)
+		return fmt.Sprintf("%s, each worker is sent %s when its replacement is ready", what, sent)
 	}
 	if e.Interval > 0 {
-		return fmt.Sprintf("%s received, %s sent to one worker each %v", received, sent, e.Interval)
+		return fmt.Sprintf("%s, %s sent to one worker each %v", what, sent, e.Interval)
 	}
-	return fmt.Sprintf("%s received, %s sent to the workers", received, sent)
+	return fmt.Sprintf("%s, %s sent to the workers", what, sent)
 }
 
 func (e SignalEvent) line() (slog.Level, string, []slog.Attr) {
@@ -253,10 +257,13 @@ func (e SignalEvent) line() (slog.Level, string, []slog.Attr) {
 	if e.Interval > 0 {
 		attrs = append(attrs, duration("interval", e.Interval))
 	}
-	if e.Origin != "" {
-		return slog.LevelInfo, "shutdown begins", append(attrs[1:], slog.String("because", e.Origin))
+	switch e.Origin {
+	case "":
+		return slog.LevelInfo, "signal received", attrs
+	case byDeliver:
+		return slog.LevelInfo, "signal delivered", attrs
 	}
-	return slog.LevelInfo, "signal received", attrs
+	return slog.LevelInfo, "shutdown begins", append(attrs[1:], slog.String("because", e.Origin))
 }
 
 func (e ResizeEvent) String() string { return fmt.Sprintf("from %d to %d workers", e.From, e.To) }

@@ -51,7 +51,7 @@ type side interface {
 	finish(code int)
 	worker() *Worker
 	signalReceived() os.Signal
-	deliver(sig os.Signal)
+	deliver(sig os.Signal, origin string)
 	shutDown(origin string, err error)
 	command(ev pool.Event)
 	setMaxWorkers(n int)
@@ -322,11 +322,11 @@ func (m *Manager) Deliver(sig os.Signal) {
 	if sig == nil {
 		misuse("Deliver(nil): deliver a signal")
 	}
-	m.side.deliver(sig)
+	m.side.deliver(sig, byDeliver)
 }
 
 // Shutdown delivers ShutdownSignal, as Deliver does, so that Run returns.
-func (m *Manager) Shutdown() { m.Deliver(m.cfg.ShutdownSignal) }
+func (m *Manager) Shutdown() { m.side.deliver(m.cfg.ShutdownSignal, "Manager.Shutdown was called") }
 
 // ShutdownWith is Shutdown with an error, which Run and WaitAllChildren return once
 // all workers are reaped: as it is, so that errors.Is and errors.As find it. It is

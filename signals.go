@@ -140,7 +140,7 @@ func (s *managerSide) trapTable() {
 
 // trap traps a signal until the returned function is called.
 func (s *managerSide) trap(sig os.Signal) (release func()) {
-	forget, stop := process.NoteTrap(sig), sigqueue.Trap(sig, s.deliver)
+	forget, stop := process.NoteTrap(sig), sigqueue.Trap(sig, func(sig os.Signal) { s.deliver(sig, "") })
 	return func() {
 		stop()
 		forget()
@@ -216,11 +216,15 @@ func (s *managerSide) trapShutdown() (release func()) {
 	}
 }
 
-// deliver adds a signal to those that wait for the loop.
-func (s *managerSide) deliver(sig os.Signal) {
-	a := sigqueue.Arrival{Sig: sig}
+// byDeliver is the origin of a signal that the program has delivered.
+const byDeliver = "Manager.Deliver was called"
+
+// deliver adds a signal to those that wait for the loop. The origin is the reason
+// if no process has sent it.
+func (s *managerSide) deliver(sig os.Signal, origin string) {
+	a := sigqueue.Arrival{Sig: sig, Origin: origin}
 	if sig == os.Interrupt && s.interrupts.Load() > 0 {
-		a = sigqueue.Arrival{Sig: s.cfg.ShutdownSignal, Interrupt: true}
+		a.Sig, a.Interrupt = s.cfg.ShutdownSignal, true
 		s.interruptHook()
 	}
 	s.inbox.put(func(in *inbox) { in.signals.Add(a) })
@@ -292,7 +296,7 @@ func (l *loop) forward(a sigqueue.Arrival) {
 		before := l.advanceShutdown(a)
 		switch {
 		case before.interrupted && a.Interrupt:
-			l.emit(SignalEvent{Received: received, Sent: os.Kill})
+			l.emit(SignalEvent{Received: received, Sent: os.Kill, Origin: a.Origin})
 			l.killAll()
 			return
 		case before.byContext:
@@ -331,7 +335,7 @@ func (l *loop) send(f Forward, received os.Signal, a sigqueue.Arrival, again boo
 		if f.Signal == nil {
 			f.Signal = l.stop
 		}
-		l.emit(SignalEvent{Received: received, Sent: f.Signal, Rolling: true})
+		l.emit(SignalEvent{Received: received, Sent: f.Signal, Rolling: true, Origin: a.Origin})
 		l.handle(pool.Event{Kind: pool.Roll, Sig: f.Signal.(syscall.Signal)})
 		return
 	}

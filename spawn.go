@@ -294,7 +294,7 @@ func (l *loop) accept(a sigqueue.Arrival) (ends, sends bool) {
 	case a.Sig == l.cfg.ShutdownSignal:
 		return true, true
 	case l.cfg.TrapSignals[a.Sig].Upgrade:
-		l.emit(SignalEvent{Received: a.Sig})
+		l.emit(SignalEvent{Received: a.Sig, Origin: a.Origin})
 		l.upgradeNow(context.Background()) // its events report the outcome
 		return !l.inRun, false
 	case !l.replaces(a.Sig):
@@ -304,7 +304,11 @@ func (l *loop) accept(a sigqueue.Arrival) (ends, sends bool) {
 		return !l.inRun, true
 	}
 	if l.inRun || l.cfg.ReloadBinary {
-		l.log.Info("reload begins", "signal", sig.Name(a.Sig))
+		attrs := []any{"signal", sig.Name(a.Sig)}
+		if a.Origin != "" {
+			attrs = append(attrs, "because", a.Origin)
+		}
+		l.log.Info("reload begins", attrs...)
 	}
 	if err := l.prepareGeneration(); err != nil {
 		l.emit(ReloadFailedEvent{Err: err})

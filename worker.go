@@ -331,7 +331,7 @@ func (s *workerSide) finish(code int)               { os.Exit(code) }
 func (s *workerSide) worker() *Worker               { return s.w.Load() }
 func (s *workerSide) upgrade(context.Context) error { return nil }
 func (s *workerSide) signalReceived() os.Signal     { return nil }
-func (s *workerSide) deliver(os.Signal)             {}
+func (s *workerSide) deliver(os.Signal, string)     {}
 func (s *workerSide) shutDown(string, error)        {}
 func (s *workerSide) command(pool.Event)            {}
 func (s *workerSide) setMaxWorkers(int)             {}

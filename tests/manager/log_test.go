@@ -67,6 +67,23 @@ func TestLogTellsWhatHappened(t *testing.T) {
 	run(t, prefork.Config{CrashLoop: prefork.CrashLoop{Failures: 1}, ErrRespawnInterval: -1}, nil, func(r *rig, _ context.CancelFunc) {
 		r.process(1).Exit(proc.Status{Code: 1})
 	}, []string{`"crash loop, shutting down"`, `"within":"1m0s"`, `"because":"crash loop"`}, []string{"signal received"})
+	run(t, prefork.Config{}, nil, func(r *rig, _ context.CancelFunc) { r.receive(term) },
+		[]string{`"signal received","pool":`, `"signal":"SIGTERM","forward":"SIGTERM"}`}, []string{"because", "delivered"})
+	run(t, prefork.Config{}, nil, func(r *rig, _ context.CancelFunc) { r.Shutdown() },
+		[]string{`"shutdown begins"`, `"because":"Manager.Shutdown was called"`}, []string{"signal received"})
+	run(t, prefork.Config{}, nil, func(r *rig, _ context.CancelFunc) { r.Deliver(term) },
+		[]string{`"signal delivered"`, `"signal":"SIGTERM","forward":"SIGTERM"}`}, []string{"signal received"})
+	every := prefork.Signals{term: {Signal: term}, hup: {Signal: term}, usr1: {Rolling: true}, usr2: {Upgrade: true}, syscall.SIGQUIT: {}}
+	run(t, prefork.Config{TrapSignals: every}, ignores, func(r *rig, _ context.CancelFunc) {
+		for _, sig := range []syscall.Signal{hup, usr1, usr2, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGINT} {
+			r.Deliver(sig)
+			time.Sleep(time.Second)
+		}
+	}, []string{
+		`"reload begins"`, `"signal":"SIGHUP","because":"Manager.Deliver was called"`, `"signal delivered"`, `"signal":"SIGHUP"`,
+		`"signal delivered"`, `"signal":"SIGUSR1"`, `"signal delivered"`, `"signal":"SIGUSR2"`, `"signal delivered"`, `"signal":"SIGQUIT"`,
+		`"signal":"SIGINT","forward":"SIGTERM"`, `"signal delivered"`, `"forward":"SIGKILL"`,
+	}, []string{"signal received"})
 	calls := 0
 	run(t, prefork.Config{TrapSignals: hupAndTerm, Reload: func() ([]byte, error) {
 		if calls++; calls > 1 {

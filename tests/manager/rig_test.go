@@ -27,11 +27,12 @@ import (
 // it in a synctest bubble, in which a minute takes no time and is exact.
 type rig struct {
 	*prefork.Manager
-	t     testing.TB
-	name  string
-	fake  *proctest.Table
-	table prefork.Signals
-	traps []syscall.Signal // the signals that New receives
+	t        testing.TB
+	name     string
+	fake     *proctest.Table
+	table    prefork.Signals
+	traps    []syscall.Signal              // the signals that New receives
+	handlers map[os.Signal]func(os.Signal) // of the traps
 
 	mu     sync.Mutex
 	events []prefork.Event
@@ -127,13 +128,20 @@ func (r *rig) newManager(cfg prefork.Config, opt options) (*prefork.Manager, err
 	return prefork.New(cfg)
 }
 
-func (r *rig) trap(sig os.Signal, _ func(os.Signal)) (release func()) {
+func (r *rig) trap(sig os.Signal, handler func(os.Signal)) (release func()) {
+	if r.handlers == nil {
+		r.handlers = make(map[os.Signal]func(os.Signal))
+	}
+	r.handlers[sig] = handler
 	_, named := r.table[sig]
 	if named || sig != syscall.SIGPIPE && sig != hup { // New traps these two for other ends
 		r.traps = append(r.traps, sig.(syscall.Signal))
 	}
 	return func() {}
 }
+
+// receive acts as if another process had sent a signal that the Manager traps.
+func (r *rig) receive(sig os.Signal) { r.handlers[sig](sig) }
 
 // table is a Fake whose processes a test can wrap.
 type table struct {

@@ -181,7 +181,7 @@ func TestEvents(t *testing.T) {
 		})
 		done := r.startLoop()
 		time.Sleep(time.Second)
-		r.Deliver(hup)
+		r.receive(hup)
 		time.Sleep(time.Second)
 		r.Deliver(term)
 		<-done
@@ -194,7 +194,7 @@ generation 2 of 1 workers begins
 worker 1073741825 (slot 0, generation 1) stopped: exit code 0 after 1s
 worker 1073741826 (slot 0, generation 2) starting
 worker 1073741826 (slot 0, generation 2) ready
-SIGTERM received, SIGTERM sent to the workers
+SIGTERM delivered, SIGTERM sent to the workers
 worker 1073741826 (slot 0, generation 2) stopping
 worker 1073741826 (slot 0, generation 2) killed: stop timeout
 worker 1073741826 (slot 0, generation 2) stop timeout: SIGKILL after 2s`

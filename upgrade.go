@@ -25,7 +25,9 @@ import (
 // are ready (MaxWorkers, or as many as sizing by load wants), it has taken over.
 // This Manager then delivers ShutdownSignal to itself, so its workers stop as in a
 // shutdown, and remains until the last is reaped. Until then nothing changes: the
-// running generation keeps serving, and crashed workers are respawned.
+// running generation keeps serving, and crashed workers are respawned. A
+// ShutdownSignal that another process sends to this one after the takeover ends
+// the successor too.
 //
 // Upgrade fails if the successor exits, reports a failure, or is not ready within
 // Config.UpgradeTimeout, if ctx ends, or if ShutdownSignal arrives. The successor
@@ -308,6 +310,11 @@ func startEnv(name string) string {
 // taken over. A signal for an upgrade goes to it only if it arrived before the
 // takeover: the program on disk may be newer than the successor. A signal that the
 // table does not have was delivered by this program, and means nothing to another.
+//
+// After the takeover, the shutdown signal goes to it only if another process has
+// sent it. The sender means the program: this Manager is ending already. An
+// interrupt of a terminal has reached the successor, and a second one would kill
+// its workers.
 func (l *loop) passOn(a sigqueue.Arrival, before bool) {
 	n := l.successor
 	if n == nil || !n.tookOver {
@@ -315,9 +322,10 @@ func (l *loop) passOn(a sigqueue.Arrival, before bool) {
 	}
 	f, named := l.cfg.TrapSignals[a.Sig]
 	if a.Sig == l.cfg.ShutdownSignal {
-		named = before && !a.Context // later ones are for this Manager, which drains
+		named = before && !a.Context || a.Origin == "" && !a.Interrupt
 	}
 	if named && (before || !f.Upgrade) {
+		l.log.Info("signal passed on", "signal", sig.Name(a.Sig), "successor", n.proc.Pid())
 		n.proc.Signal(a.Sig.(syscall.Signal))
 	}
 }

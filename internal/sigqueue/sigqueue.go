@@ -12,7 +12,7 @@ type Arrival struct {
 	Sig       os.Signal
 	Interrupt bool   // an interrupt, which counts as Sig
 	Context   bool   // the end of Run's context, which counts as Sig
-	Origin    string // why the manager itself delivered Sig; "" if it did not
+	Origin    string // the cause if no process has sent Sig; "" if one has
 }
 
 // Queue keeps one of each signal. The shutdown signal comes first, then the
@@ -21,14 +21,18 @@ type Arrival struct {
 // the configuration is loaded.
 type Queue []Arrival
 
-// Add adds an arrival unless the same, of any origin, is waiting already.
+// Add adds an arrival unless the same, of any origin, is waiting already. Both
+// together count as sent by a process if one of them is.
 func (q *Queue) Add(a Arrival) {
-	same := func(b Arrival) bool {
+	i := slices.IndexFunc(*q, func(b Arrival) bool {
 		b.Origin = a.Origin
 		return a == b
-	}
-	if !slices.ContainsFunc(*q, same) {
+	})
+	switch {
+	case i < 0:
 		*q = append(*q, a)
+	case a.Origin == "":
+		(*q)[i].Origin = ""
 	}
 }
 

@@ -31,6 +31,8 @@ func TestQueue(t *testing.T) {
 		{"one of each", []Arrival{{Sig: hup}, {Sig: usr1}, {Sig: hup}, {Sig: hup}}, []Arrival{{Sig: hup}, {Sig: usr1}}},
 		{"shutdown first", []Arrival{{Sig: hup}, {Sig: usr1}, {Sig: term}}, []Arrival{{Sig: term}, {Sig: hup}, {Sig: usr1}}},
 		{"all kinds of shutdown", []Arrival{{Sig: hup}, interrupt, {Sig: term}, end, interrupt}, []Arrival{interrupt, {Sig: term}, end, {Sig: hup}}},
+		{"of the program and of a process", []Arrival{{Sig: term, Origin: "a"}, {Sig: term}, {Sig: term, Origin: "b"}}, []Arrival{{Sig: term}}},
+		{"of the program twice", []Arrival{{Sig: term, Origin: "a"}, {Sig: term, Origin: "b"}}, []Arrival{{Sig: term, Origin: "a"}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var q Queue

@@ -235,6 +235,78 @@ func TestSignalsAfterTakeover(t *testing.T) {
 	})
 }
 
+// A shutdown signal that another process sends to the old manager after the
+// takeover is for the program, and reaches the successor. The program's own
+// request, an interrupt, which a terminal sends to both, and the end of Run's
+// context do not.
+func TestShutdownAfterTakeover(t *testing.T) {
+	for name, c := range map[string]struct {
+		ask    func(*rig, context.CancelFunc)
+		passed []syscall.Signal
+	}{
+		"a signal":      {func(r *rig, _ context.CancelFunc) { r.receive(term) }, []syscall.Signal{term}},
+		"two signals":   {func(r *rig, _ context.CancelFunc) { r.receive(term); time.Sleep(1); r.receive(term) }, []syscall.Signal{term, term}},
+		"with Shutdown": {func(r *rig, _ context.CancelFunc) { r.Shutdown(); r.receive(term); r.Shutdown() }, []syscall.Signal{term}},
+		"with Run's context": {func(r *rig, cancel context.CancelFunc) {
+			cancel()
+			synctest.Wait()
+			r.receive(term)
+		}, []syscall.Signal{term}},
+		"Shutdown":     {func(r *rig, _ context.CancelFunc) { r.Shutdown() }, nil},
+		"Deliver":      {func(r *rig, _ context.CancelFunc) { r.Deliver(term) }, nil},
+		"an interrupt": {func(r *rig, _ context.CancelFunc) { r.receive(syscall.SIGINT) }, nil},
+		"two interrupts": {func(r *rig, _ context.CancelFunc) {
+			r.receive(syscall.SIGINT)
+			synctest.Wait()
+			r.receive(syscall.SIGINT)
+		}, nil},
+		"the end of context": {func(_ *rig, cancel context.CancelFunc) { cancel() }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			alone(t, func(t *testing.T) {
+				r := successorRigWith(t, prefork.Config{}, func(p *proctest.Process) { send(p, wire.Ready{}) },
+					options{onSignal: ignoreSignals}) // the workers drain
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				done := r.startRun(ctx)
+				time.Sleep(time.Second)
+				r.receive(usr2)
+				time.Sleep(time.Second)
+				asked := time.Now()
+				c.ask(r, cancel)
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+				if atOnce := time.Since(asked) == 0; atOnce != (name == "two interrupts") {
+					t.Errorf("the end took %v", time.Since(asked))
+				}
+				if got := signalsOf(r.successors()[0]); !slices.Equal(got, c.passed) {
+					t.Errorf("the successor received %v, want %v", got, c.passed)
+				}
+			})
+		})
+	}
+}
+
+// The signal reaches the successor also if it arrives at the moment of the
+// takeover, together with the shutdown signal that the Manager then delivers to
+// itself.
+func TestShutdownJustAfterTakeover(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		r := successorRig(t, prefork.Config{TrapSignals: prefork.Signals{usr1: {}}}, func(p *proctest.Process) { send(p, wire.Ready{}) })
+		go func() { time.Sleep(time.Minute); r.receive(usr1) }()
+		r.Start()
+		if err := r.Upgrade(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		r.receive(term) // the Manager's own still waits
+		<-r.startLoop()
+		if got := signalsOf(r.successors()[0]); !slices.Equal(got, []syscall.Signal{term}) {
+			t.Errorf("the successor received %v", got)
+		}
+	})
+}
+
 // A successor that floods the manager is throttled, and its last message is
 // read.
 func TestSuccessorMessagesAreThrottled(t *testing.T) {

@@ -5,6 +5,7 @@ package upgrade_test
 import (
 	"context"
 	"os"
+	"os/signal"
 	"strconv"
 	"syscall"
 	"testing"
@@ -15,7 +16,10 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { preforktest.Register("exclusive", exclusive) }
+func init() {
+	preforktest.Register("exclusive", exclusive)
+	preforktest.Register("draining", draining)
+}
 
 // exclusive has workers that hold a lock as long as they live. They must not wait
 // for it.
@@ -62,5 +66,42 @@ func TestWorkerTookOver(t *testing.T) {
 		t.Error("no upgrade")
 	}
 	syscall.Kill(successor, term)
+	p.WaitGone()
+}
+
+// draining has a worker that ends with the second TERM if it is one of the first
+// manager, and with the first TERM if it is one of a successor.
+func draining() {
+	pm := testprog.NewManager(prefork.Config{MaxWorkers: 1, Reload: func() ([]byte, error) {
+		select {
+		case <-prefork.TookOver():
+			return []byte("first"), nil
+		default:
+			return nil, nil
+		}
+	}, TrapSignals: prefork.Signals{term: {Signal: term}, syscall.SIGUSR2: {Upgrade: true}}})
+	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
+		terms := make(chan os.Signal, 2)
+		signal.Notify(terms, term)
+		testprog.Print("serving")
+		<-terms
+		if string(w.Passed()) == "first" {
+			testprog.Print("draining")
+			<-terms
+		}
+		return nil
+	}); err != nil {
+		testprog.Print("%v", err)
+	}
+}
+
+// A TERM that reaches the old manager after the takeover ends the program.
+func TestTermAfterTakeover(t *testing.T) {
+	p := preforktest.Start(t, "draining")
+	p.Expect(`^serving$`)
+	p.Signal(syscall.SIGUSR2)
+	p.ExpectAll(`^serving$`, `^draining$`)
+	p.Signal(term)
+	p.Expect(`signal passed on signal=SIGTERM`)
 	p.WaitGone()
 }

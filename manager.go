@@ -171,6 +171,9 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prefork: cannot find the file of the running program (is /proc mounted?): %w", err)
 	}
+	if loader, program, ok := binary.Loader(process.Args); ok {
+		return nil, fmt.Errorf("prefork: %s was started through a loader, %s, and workers would run the loader alone: start the program itself", program, loader)
+	}
 	s := &managerSide{Manager: m, stop: m.cfg.stopSignal(), view: view{workers: make(map[int]*worker), max: m.cfg.MaxWorkers}}
 	m.log, s.deferred, s.relay = logrelay.New(m.log)
 	if err := s.needReaper(exe); err != nil {

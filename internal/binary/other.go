@@ -19,6 +19,7 @@ func (*Binary) StartPath(int) string        { return "" }
 func OnDisk(string, string) (string, error) { return os.Executable() }
 func Executable() (string, error)           { return os.Executable() }
 func Runs(int, *Binary) bool                { return false }
+func Loader([]string) (_, _ string, _ bool) { return "", "", false }
 func DirByName(_, dir string) string        { return dir }
 func (*Binary) File() string                { return "" }
 func SetName(string)                        {}

@@ -288,33 +288,6 @@ func TestPausedAtStart(t *testing.T) {
 	}
 }
 
-// A loop touches the pid file at most ten times a second, since each touch
-// notifies every process that watches the directory.
-func TestTouchInterval(t *testing.T) {
-	s := newService(t)
-	past := time.Now().Add(-time.Hour).Truncate(time.Second)
-	for range 100 {
-		l, err := s.Begin(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		from := time.Now()
-		l.Next()
-		os.Chtimes(s.PIDFile, past, past)
-		l.Next()
-		info, err := os.Stat(s.PIDFile)
-		l.Close()
-		if time.Since(from) > 100*time.Millisecond {
-			continue // a busy machine
-		}
-		if err != nil || !info.ModTime().Equal(past) {
-			t.Errorf("touched twice within %v: %v", time.Since(from), err)
-		}
-		return
-	}
-	t.Skip("machine too busy for two iterations within 100 ms")
-}
-
 // Rule 11: the pid file is removed by the process that runs the service, not by
 // its children.
 func TestChildrenKeepPIDFile(t *testing.T) {

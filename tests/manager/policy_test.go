@@ -87,87 +87,74 @@ func TestLevelOfExits(t *testing.T) {
 	}
 }
 
-// A worker that is stopping is no idle one, whatever status it publishes.
-func TestStoppingIsNotIdle(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newBoardRigWith(t, prefork.Config{MaxWorkers: 4, MinSpareWorkers: 2, MaxSpareWorkers: 2, StopTimeout: -1}, ignoreSignals)
-		done := r.startLoop()
-		time.Sleep(time.Minute)
-		r.wantWorkers("at first", 2)
-		r.set(1, prefork.StatusIdle)
-		r.set(2, prefork.StatusIdle)
-		r.SignalAllChildren(term)
-		time.Sleep(time.Minute)
-		r.wantWorkers("two stopping, two new", 4)
-		r.set(3, prefork.StatusIdle)
-		r.set(4, prefork.StatusIdle)
-		time.Sleep(time.Minute)
-		r.wantWorkers("all idle", 4)
-		r.wantSignals(3)
-		r.wantSignals(4)
-		r.Deliver(term)
-		for _, p := range r.fake.Started() {
-			p.Exit(proc.Status{})
-		}
-		<-done
-	})
-}
-
-// A worker that is stopping keeps no other one from notifying the manager that it
-// has become busy.
-func TestNotificationBesideStoppingWorker(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newBoardRigWith(t, prefork.Config{MaxWorkers: 4, MinSpareWorkers: 1, MaxSpareWorkers: 1, StopTimeout: -1}, ignoreSignals)
-		done := r.startLoop()
-		for i := range 2 {
+// A worker that is stopping does not count for the sizing by load, whatever status
+// it publishes.
+func TestStoppingWorkersDoNotCount(t *testing.T) {
+	for name, c := range map[string]struct {
+		max, minSpare, maxSpare int
+		during                  func(*boardRig)
+	}{
+		"as idle ones": {4, 2, 2, func(r *boardRig) {
+			r.wantWorkers("at first", 2)
+			r.set(1, prefork.StatusIdle)
+			r.set(2, prefork.StatusIdle)
+			r.SignalAllChildren(term)
 			time.Sleep(time.Minute)
-			r.set(i+1, 'R')
-		}
-		time.Sleep(time.Minute)
-		r.wantWorkers("two busy, one idle", 3)
-		r.set(2, prefork.StatusIdle)
-		time.Sleep(time.Minute)
-		r.wantSignals(3, term) // and it ignores that
-		r.set(2, 'R')
-		time.Sleep(time.Minute)
-		r.wantWorkers("two busy, one stopping, one new", 4)
-		r.Deliver(term)
-		for _, p := range r.fake.Started() {
-			p.Exit(proc.Status{})
-		}
-		<-done
-	})
-}
-
-// A worker that is stopping already is not chosen when idle workers are surplus.
-func TestSurplusSkipsStoppingWorkers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newBoardRigWith(t, prefork.Config{MaxWorkers: 6, MinSpareWorkers: 1, MaxSpareWorkers: 2, StopTimeout: -1}, ignoreSignals)
-		done := r.startLoop()
-		for i := range 3 {
+			r.wantWorkers("two stopping, two new", 4)
+			r.set(3, prefork.StatusIdle)
+			r.set(4, prefork.StatusIdle)
 			time.Sleep(time.Minute)
-			r.set(i+1, 'R')
-		}
-		time.Sleep(time.Minute)
-		r.wantWorkers("three busy, one idle", 4)
-		send(r.process(4), wire.Recycle{})
-		time.Sleep(time.Minute)
-		r.wantWorkers("the idle one is replaced", 5)
-		r.wantSignals(4, term)
-		for i := range 3 {
-			r.set(i+1, prefork.StatusIdle)
+			r.wantWorkers("all idle", 4)
+			r.wantSignals(3)
+			r.wantSignals(4)
+		}},
+		"as ones that have reported": {4, 1, 1, func(r *boardRig) {
+			r.set(1, 'R')
 			time.Sleep(time.Minute)
-		}
-		// The youngest first.
-		for i, want := range [][]syscall.Signal{nil, nil, {term}, {term}, {term}} {
-			r.wantSignals(i+1, want...)
-		}
-		r.Deliver(term)
-		for _, p := range r.fake.Started() {
-			p.Exit(proc.Status{})
-		}
-		<-done
-	})
+			r.set(2, 'R')
+			time.Sleep(time.Minute)
+			r.wantWorkers("two busy, one idle", 3)
+			r.set(2, prefork.StatusIdle)
+			time.Sleep(time.Minute)
+			r.wantSignals(3, term) // and it ignores that
+			r.set(2, 'R')
+			time.Sleep(time.Minute)
+			r.wantWorkers("two busy, one stopping, one new", 4)
+		}},
+		"as surplus ones": {6, 1, 2, func(r *boardRig) {
+			for i := range 3 {
+				r.set(i+1, 'R')
+				time.Sleep(time.Minute)
+			}
+			r.wantWorkers("three busy, one idle", 4)
+			send(r.process(4), wire.Recycle{})
+			time.Sleep(time.Minute)
+			r.wantWorkers("the idle one is replaced", 5)
+			r.wantSignals(4, term)
+			for i := range 3 {
+				r.set(i+1, prefork.StatusIdle)
+				time.Sleep(time.Minute)
+			}
+			// The youngest first.
+			for i, want := range [][]syscall.Signal{nil, nil, {term}, {term}, {term}} {
+				r.wantSignals(i+1, want...)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newBoardRigWith(t, prefork.Config{MaxWorkers: c.max, MinSpareWorkers: c.minSpare, MaxSpareWorkers: c.maxSpare, StopTimeout: -1}, ignoreSignals)
+				done := r.startLoop()
+				time.Sleep(time.Minute)
+				c.during(r)
+				r.Deliver(term)
+				for _, p := range r.fake.Started() {
+					p.Exit(proc.Status{})
+				}
+				<-done
+			})
+		})
+	}
 }
 
 // A standby does not keep a pool from being paused, not even while it starts.

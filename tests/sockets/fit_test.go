@@ -153,8 +153,8 @@ func addressOf(ln net.Listener) string {
 	return ln.Addr().String()
 }
 
-// Two sockets that the program asks for by the same words are told apart by the
-// place of the call, also in a worker that makes the calls in another order. A
+// The place of the call distinguishes two sockets that the program requests with
+// the same words, also in a worker that makes the calls in another order. A
 // socket that a worker does not ask for by its Start is one warning in each
 // generation.
 func TestWorkersThatListenUnlike(t *testing.T) {

@@ -60,6 +60,7 @@ import (
 
 	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pool"
+	_ "github.com/prefork-go/prefork/internal/reaper/early" // becomes the reaper
 	"github.com/prefork-go/prefork/internal/scoreboard"
 	"github.com/prefork-go/prefork/internal/self"
 	"github.com/prefork-go/prefork/internal/sig"

@@ -61,13 +61,13 @@ func needGo(t *testing.T) {
 var floors = [][]string{
 	{ // ground
 		"internal/activation", "internal/binary", "internal/fd", "internal/loadgen", "internal/logrelay",
-		"internal/marker", "internal/pause", "internal/picture", "internal/pool", "internal/proc", "internal/prose", "internal/reaper",
+		"internal/marker", "internal/pause", "internal/picture", "internal/pool", "internal/port", "internal/proc", "internal/prose", "internal/reaper",
 		"internal/resources", "internal/reuseport", "internal/scoreboard", "internal/sig", "internal/sigqueue",
 		"internal/wire", "preforktest",
 	},
 	{ // middle, and extensions of one ground floor package
 		"internal/board", "internal/control", "internal/launch", "internal/self", "internal/sockets",
-		"internal/proc/proctest", "internal/prose/count",
+		"internal/proc/proctest", "internal/reaper/early", "internal/prose/count",
 	},
 	{"."},
 	{"preforkhttp", "internal/testprog"},

@@ -7,15 +7,12 @@ import (
 	"syscall"
 
 	"github.com/prefork-go/prefork/internal/activation"
-	"github.com/prefork-go/prefork/internal/binary"
 	"github.com/prefork-go/prefork/internal/marker"
-	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/reaper"
 )
 
-// joinReaper finds the reaper above this process, or becomes one if this process
-// asked for it before its exec; then it does not return. A value that cannot be
-// verified was meant for another process.
+// joinReaper finds the reaper above this process. A value that cannot be verified
+// was meant for another process.
 func (p *Process) joinReaper() {
 	value, ok := marker.TakeReaper()
 	if !ok || !reaper.Supported || p.Role != marker.Ordinary && p.Role != marker.Successor {
@@ -25,33 +22,24 @@ func (p *Process) joinReaper() {
 	if err == nil {
 		p.Reaper, err = reaper.Join(pid, fd)
 	}
-	if err == nil {
-		activation.Readdress(pid)
-		p.ReaperGone = make(chan struct{})
-		go func() {
-			p.Reaper.Wait()
-			close(p.ReaperGone)
-		}()
+	if err != nil {
 		return
 	}
-	if p.Role == marker.Ordinary && value == marker.BecomeReaper(os.Getpid()) {
-		exe, err := binary.Executable()
-		if err != nil {
-			return
-		}
-		proc.ReserveThreads()
-		reaper.Run(exe, os.Args, os.Environ(), func(pid, fd int) string {
-			return marker.ReaperEnv + "=" + marker.BelowReaper(pid, fd)
-		})
-	}
+	activation.Readdress(pid)
+	p.ReaperGone = make(chan struct{})
+	go func() {
+		p.Reaper.Wait()
+		close(p.ReaperGone)
+	}()
 }
 
 // ErrNoReaper means that a successor cannot have a reaper that its predecessor
 // did not have.
 var ErrNoReaper = errors.New("a manager that takes over from another cannot have a new reaper")
 
-// BecomeReaper executes the program again, which then starts it below itself. It
-// returns only on failure, or if there is a reaper already.
+// BecomeReaper executes the program again. Package early then makes this process
+// a reaper, and starts the program below it. BecomeReaper returns only on failure,
+// or if there is a reaper already.
 func (p *Process) BecomeReaper(exe string) error {
 	switch {
 	case p.Reaper != nil:

@@ -73,8 +73,7 @@ type Process struct {
 // Read reads the marker in the environment of this process, and removes it. It is
 // called once, in the initialization of the root package: before main reads or
 // copies the environment. In a process that no manager started, it reads the
-// working directory, which main may change, and does nothing else. A process that
-// was started to be a reaper becomes one, and Read does not return.
+// working directory, which main may change, and does nothing else.
 func Read() *Process {
 	p := &Process{Args: slices.Clone(os.Args)}
 	p.Dir, _ = os.Getwd()

@@ -2,17 +2,22 @@ package process_test
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/internal/port"
 	"github.com/prefork-go/prefork/internal/testprog"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { preforktest.Register("mentions", mentions) }
+func init() {
+	preforktest.Register("mentions", mentions)
+	preforktest.Register("portAtInit", portAtInit)
+}
 
 // mentions imports the package and calls nothing but IsWorker, as a program that
 // only reads a journal does.
@@ -34,5 +39,26 @@ func mentions() {
 func TestImportDoesNothingInProcess1(t *testing.T) {
 	p := preforktest.New(t, "mentions").AsInit().Start()
 	p.Expect(fmt.Sprintf(`^main: pid 1, worker false, children %q of 1 threads, other processes false, 1$`, ""))
+	testprog.ExpectSuccess(t, p)
+}
+
+// portAtInit prints whether it has the port that a package opened before main.
+func portAtInit() {
+	testprog.NewManager(prefork.Config{Reaper: true})
+	testprog.Print("port %t, %v", port.Listener != nil, port.Err)
+}
+
+// A package that opens a port during its initialization does not open it in the
+// reaper, below which the program would then find it in use.
+func TestReaperInitializesNoNetwork(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.Close()
+	p := preforktest.New(t, "portAtInit")
+	p.Cmd.Env = append(os.Environ(), "PORT_OF_TEST="+ln.Addr().String())
+	p.Start()
+	p.Expect(`^port true, <nil>$`)
 	testprog.ExpectSuccess(t, p)
 }

@@ -18,6 +18,7 @@ func NewBlob([]byte) (int, error)    { return -1, errors.ErrUnsupported }
 func ReadBlob(int) ([]byte, error)   { return nil, errors.ErrUnsupported }
 func AnonymousFile() (int, error)    { return -1, errors.ErrUnsupported }
 func CheckMemoryFiles() error        { return nil }
+func Limit() int                     { return 1 << 10 }
 func CheckSize(int64) error          { return nil }
 
 // Started is a descriptor with which this process was started.

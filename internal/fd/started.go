@@ -3,6 +3,7 @@
 package fd
 
 import (
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -35,6 +36,15 @@ func TakeStarted() (all []Started) {
 	}
 	slices.SortFunc(all, func(a, b Started) int { return a.FD - b.FD })
 	return all
+}
+
+// Limit returns the number below which this process may have descriptors.
+func Limit() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return math.MaxInt32
+	}
+	return int(min(uint64(limit.Cur), math.MaxInt32))
 }
 
 // candidates returns the numbers of all descriptors above the standard streams.

@@ -194,15 +194,19 @@ func depth(n int) string { return marker.DepthEnv + "=" + strconv.Itoa(n) }
 const closed = ^uintptr(0)
 
 // maxReserved bounds the numbers above which the library's own descriptors are
-// laid out: above a very high number there may be no room below RLIMIT_NOFILE.
+// laid out: each number below costs time at every start.
 const maxReserved = 1 << 10
 
 // reserve leaves the numbers free that this process was started with. A program
 // that expects a file of its own at such a number, and closes it or writes to it,
-// would otherwise meet a socket of this library.
+// would otherwise meet a socket of this library. Its own descriptors come above
+// these numbers, if there is room below RLIMIT_NOFILE: package syscall needs a
+// second number for each while it starts the process.
 func (p *Plan) reserve(spec *proc.Spec) {
+	own := len(p.Sockets) + len(p.Passed) + 6 // control, cell, blob, program, reaper, marker
+	bound := min(maxReserved, fd.Limit()-2*own)
 	for _, s := range p.Started {
-		for s.FD < maxReserved && len(spec.Files) <= s.FD {
+		for s.FD < bound && len(spec.Files) <= s.FD {
 			spec.Files = append(spec.Files, closed)
 		}
 	}
@@ -210,7 +214,7 @@ func (p *Plan) reserve(spec *proc.Spec) {
 
 // add appends a descriptor, and returns its number in the new process.
 func (p *Plan) add(spec *proc.Spec, descriptor int) int {
-	for slices.ContainsFunc(p.Started, func(s fd.Started) bool { return s.FD == len(spec.Files) && s.FD >= maxReserved }) {
+	for slices.ContainsFunc(p.Started, func(s fd.Started) bool { return s.FD == len(spec.Files) }) {
 		spec.Files = append(spec.Files, closed)
 	}
 	spec.Files = append(spec.Files, uintptr(descriptor))

@@ -36,6 +36,51 @@ func startedWith(t *testing.T, numbers ...int) (all []fd.Started) {
 	return all
 }
 
+// Numbers near RLIMIT_NOFILE are left free too, but the library's own come below
+// them: there is no room above.
+func TestStartedNearLimit(t *testing.T) {
+	started := startedWith(t, 60, 90, 120)
+	var was syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	now := was
+	now.Cur = 128
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &now); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setrlimit(syscall.RLIMIT_NOFILE, &was)
+	socket := open(t)
+	plan := Plan{Exe: "/program", Args: []string{"/bin/sh"}, Marker: base(), Started: started, Cell: raw(t, socket)}
+	for _, c := range []struct{ sockets, passed, above, end int }{{0, 0, 90, 95}, {5, 0, 90, 100}, {25, 0, 60, 120}, {0, 40, 0, 120}, {60, 0, 0, 120}} {
+		plan.Sockets, plan.Passed = nil, make([]marker.File, c.passed)
+		for range c.sockets {
+			plan.Sockets = append(plan.Sockets, marker.Socket{FD: raw(t, socket), Network: "tcp", Address: ":80", Slot: marker.Shared})
+		}
+		worker, release, err := Worker(plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
+		if worker.Control <= c.above || len(worker.Files) > c.end {
+			t.Errorf("%d sockets: control at %d, %d descriptors", c.sockets, worker.Control, len(worker.Files))
+		}
+		for n, from := range worker.Files[3:] {
+			if n += 3; (n == 60 || n == 90 || n == 120) && from != closed {
+				t.Errorf("%d sockets: a worker gets %d at %d", c.sockets, from, n)
+			}
+		}
+		successor, release, err := Successor(plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
+		if successor.Files[60] != 60 || successor.Files[90] != 90 || successor.Files[120] != 120 || len(successor.Files) != 121 {
+			t.Errorf("%d sockets: %d descriptors, at 60: %d, at 90: %d, at 120: %d", c.sockets, len(successor.Files), successor.Files[60], successor.Files[90], successor.Files[120])
+		}
+	}
+}
+
 // The descriptors of this process's start go to a successor at the same numbers,
 // and to no other process. The library's own come above them, except above very
 // high ones. A closed one leaves its number to no other file.

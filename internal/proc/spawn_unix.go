@@ -3,6 +3,7 @@
 package proc
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -77,7 +78,13 @@ func startError(spec Spec, err error) error {
 			return fmt.Errorf("the directory of the new process: %w", err)
 		}
 	}
-	return &os.PathError{Op: "fork/exec", Path: spec.Path, Err: err}
+	err = &os.PathError{Op: "fork/exec", Path: spec.Path, Err: err}
+	var limit unix.Rlimit
+	// Package syscall needs up to two numbers for each descriptor.
+	if errors.Is(err, syscall.EBADF) && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && 2*uint64(len(spec.Files)) > uint64(limit.Cur) {
+		return fmt.Errorf("%w: no room for descriptors up to number %d below RLIMIT_NOFILE, which is %d: raise it (ulimit -n)", err, len(spec.Files)-1, limit.Cur)
+	}
+	return err
 }
 
 // onThread runs start on a thread that lives as long as the Table's processes.

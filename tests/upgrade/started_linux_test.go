@@ -2,7 +2,9 @@ package upgrade_test
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +17,10 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { preforktest.Register("started", started) }
+func init() {
+	preforktest.Register("started", started)
+	preforktest.Register("crowded", crowded)
+}
 
 // started closes descriptor 3 in the manager, as a program does that reports its
 // readiness there, and prints the files that it has at 3 and 8. Its argument
@@ -79,4 +84,58 @@ func TestStartedDescriptors(t *testing.T) {
 			t.Errorf("descriptor 3 was sent %q, %v", text, err)
 		}
 	}
+}
+
+// crowded runs with the null device at descriptor 60, and its argument as the limit
+// of descriptors.
+func crowded() {
+	limit, err := strconv.Atoi(os.Args[1])
+	if err != nil {
+		log.Fatal(err)
+	}
+	if os.Getenv("CROWDED") == "" {
+		null, err := os.Open(os.DevNull)
+		for n := 3; n < 1024; n++ { // those of this test's own start
+			syscall.CloseOnExec(n)
+		}
+		if err == nil {
+			err = syscall.Dup3(int(null.Fd()), 60, 0)
+		}
+		if err == nil {
+			err = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: uint64(limit), Max: uint64(limit)})
+		}
+		if err == nil {
+			err = syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), "CROWDED=1"))
+		}
+		log.Fatal(err)
+	}
+	pm := testprog.NewManager(prefork.Config{MaxWorkers: 1, TrapSignals: prefork.Signals{term: {Signal: term}, syscall.SIGUSR2: {Upgrade: true}}})
+	if _, err := pm.Listen("tcp", "127.0.0.1:0"); err != nil {
+		log.Fatal(err)
+	}
+	pm.Run(context.Background(), func(w *prefork.Worker) error {
+		testprog.Print("worker of %d: 60 is open %t", w.ManagerPID(), isOpen(60))
+		<-w.Context().Done()
+		return nil
+	})
+}
+
+func isOpen(descriptor int) bool {
+	var st syscall.Stat_t
+	return syscall.Fstat(descriptor, &st) == nil
+}
+
+// A descriptor with a number near RLIMIT_NOFILE, as some shells leave it, keeps no
+// worker and no successor from starting.
+func TestStartedDescriptorNearLimit(t *testing.T) {
+	p := preforktest.Start(t, "crowded", "64")
+	p.Expect(fmt.Sprintf(`^worker of %d: 60 is open false$`, p.PID()))
+	p.Signal(syscall.SIGUSR2)
+	found := p.ExpectAll(`^worker of (\d+): 60 is open false$`, `successor has taken over`)
+	successor, err := strconv.Atoi(found[0][1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	syscall.Kill(successor, term)
+	p.WaitGone()
 }

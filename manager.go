@@ -150,7 +150,7 @@ func New(cfg Config) (*Manager, error) {
 	}
 	m.side = s
 	s.trapTable()
-	process.TrapsSignals()
+	process.TrapsSignals(cfg.Name)
 	s.followReaper()
 	return m, nil
 }

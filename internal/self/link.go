@@ -51,10 +51,10 @@ func (p *Process) ignoreSignals() {
 	signal.Notify(p.ignored, sigs...)
 }
 
-// TrapsSignals ends ignoreSignals in a successor, which now traps the signals of
-// its own table.
-func (p *Process) TrapsSignals() {
-	if p.Role == marker.Successor && p.ignored != nil {
+// TrapsSignals ends ignoreSignals in a successor in which the Manager of this name,
+// which takes over, now traps the signals of its own table.
+func (p *Process) TrapsSignals(name string) {
+	if p.Role == marker.Successor && p.ignored != nil && name == p.Marker.Name {
 		signal.Stop(p.ignored)
 	}
 }

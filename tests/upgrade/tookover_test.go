@@ -19,6 +19,7 @@ import (
 func init() {
 	preforktest.Register("exclusive", exclusive)
 	preforktest.Register("draining", draining)
+	preforktest.Register("grown", grown)
 }
 
 // exclusive has workers that hold a lock as long as they live. They must not wait
@@ -103,5 +104,51 @@ func TestTermAfterTakeover(t *testing.T) {
 	p.ExpectAll(`^serving$`, `^draining$`)
 	p.Signal(term)
 	p.Expect(`signal passed on signal=SIGTERM`)
+	p.WaitGone()
+}
+
+// grown has one Manager, and two in a successor. It makes the second of them after
+// SIGUSR1.
+func grown() {
+	successor := false
+	if !prefork.IsWorker() {
+		select {
+		case <-prefork.TookOver():
+		default:
+			successor = true
+		}
+	}
+	if successor {
+		proceed := make(chan os.Signal, 1)
+		signal.Notify(proceed, usr1)
+		testprog.NewManager(prefork.Config{Name: "other"})
+		testprog.Print("one of two in %d", os.Getpid())
+		<-proceed
+	}
+	pm := testprog.NewManager(prefork.Config{MaxWorkers: 1, TrapSignals: prefork.Signals{
+		term: {Signal: term}, hup: {Rolling: true}, syscall.SIGUSR2: {Upgrade: true},
+	}})
+	pm.Run(context.Background(), func(w *prefork.Worker) error {
+		testprog.Print("worker of %d", w.ManagerPID())
+		<-w.Context().Done()
+		return nil
+	})
+}
+
+// A signal of the old table does not end a successor that has made another Manager
+// first.
+func TestSuccessorOfSeveralManagers(t *testing.T) {
+	p := preforktest.Start(t, "grown")
+	p.Expect(`^worker of`)
+	p.Signal(syscall.SIGUSR2)
+	successor, err := strconv.Atoi(p.Expect(`^one of two in (\d+)$`)[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	syscall.Kill(successor, hup)
+	p.Expect(`SIGHUP is not in TrapSignals`)
+	syscall.Kill(successor, usr1)
+	p.ExpectAll(`^worker of `+strconv.Itoa(successor)+`$`, `successor has taken over`)
+	syscall.Kill(successor, term)
 	p.WaitGone()
 }

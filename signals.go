@@ -284,10 +284,11 @@ func (l *loop) forward(a sigqueue.Arrival) {
 	}
 	if a.Sig == l.cfg.ShutdownSignal {
 		l.noteFailure()
-		if l.shutdown.begun && a.Origin != "" {
+		ownRequest := a.Origin != "" && a.Origin != byDeliver
+		if l.shutdown.begun && ownRequest {
 			return // no signal has arrived, and the workers are stopping already
 		}
-		if a.Origin != "" {
+		if ownRequest {
 			l.reportFailed(a.Origin)
 		}
 		if l.inRun && f.Signal == nil {

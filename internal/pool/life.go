@@ -90,6 +90,7 @@ func (p *Pool) spawned(now Time, ready bool) {
 		s.worker = w
 	}
 	s.dequeue()
+	p.use(s)
 	s.spawnedAt, s.busyTries = now, 0
 	p.spawnFailures, p.failedUntil = 0, 0
 	p.transition(w, StateStarting, 0)

@@ -125,6 +125,7 @@ func (p *Pool) retryBusy(now Time, s *slot) bool {
 	s.busyTries++
 	s.due = now + delay
 	s.queue.fix(s)
+	p.use(s)
 	p.effects = append(p.effects, Effect{Kind: RetryDelay, Slot: s.index, For: delay, Repeated: s.busyTries > 1})
 	return true
 }

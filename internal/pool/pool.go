@@ -68,7 +68,9 @@ type Pool struct {
 	ordinal     int // of the last worker spawned
 	roll        roll
 
-	slots   []*slot // by index; never shrinks, so that a slot keeps its delay
+	slots       []*slot // by index; never shrinks, so that a slot keeps its delay; see addSlot
+	unusedSince Time    // when the slots after these were added
+
 	workers map[int]*worker
 	oldest  *worker // the workers in order of their spawn
 	newest  *worker
@@ -100,6 +102,7 @@ type Pool struct {
 
 type slot struct {
 	index       int
+	used        bool    // a spawn was tried, or it got a standby
 	worker      *worker // also one that is stopping, unless its replacement has taken over
 	replacement *worker // until it is ready
 	due         Time    // no spawn before
@@ -150,16 +153,14 @@ func New(cfg Config) *Pool {
 		deadlines:  newDeadlineHeap(),
 		ages:       newAgeHeap(),
 		size:       size{idle: newIdleHeap()},
-		standby:    newStandby(cfg.Standby),
+		standby:    standby{waiting: newSlotHeap()},
 		leftovers:  newLeftoverHeap(),
 		leftoverOf: make(map[int]*leftover),
 		lastPaced:  Never,
 
 		firstFailure: Never,
 	}
-	for _, place := range p.standby.places {
-		p.enqueueEmpty(place, false)
-	}
+	p.addPlace()
 	p.resize(0, cfg.Max)
 	return p
 }

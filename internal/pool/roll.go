@@ -135,7 +135,7 @@ func (p *Pool) requeue() {
 		s.queue = nil
 	}
 	p.toReplace.clear()
-	for _, s := range p.slots[:p.max] {
+	for _, s := range p.usedSlots() {
 		p.enqueueStale(s)
 	}
 }
@@ -242,7 +242,7 @@ func (p *Pool) prove() {
 		return
 	}
 	p.roll.proven = true
-	for _, s := range p.slots[:p.max] {
+	for _, s := range p.usedSlots() {
 		if s.worker == nil && s.replacement != nil && s.replacement.state < StateReady {
 			s.dequeue()
 			p.promoteReplacement(s)
@@ -322,7 +322,7 @@ func (p *Pool) allRolled() bool {
 	if !p.running || p.toReplace.len() > 0 || r.surging > 0 || !r.proven {
 		return false
 	}
-	return r.rolled == p.max || !p.wantsWorkers() && r.rolled+p.vacant.len()+p.urgent.len() == p.max
+	return r.rolled == p.max || !p.wantsWorkers() && r.rolled+p.vacant.len()+p.urgent.len()+p.unused() == p.max
 }
 
 // updateRolled keeps the number of slots that ready workers of the new

@@ -54,22 +54,50 @@ func (p *Pool) resize(now Time, n int) {
 	if n == 0 {
 		p.stopStandbys(now)
 	}
-	for i := old; i < n; i++ {
-		p.openSlot(now, i)
+	for i := old; i < min(n, len(p.slots)); i++ {
+		if s := p.slots[i]; s.worker == nil {
+			p.enqueueEmpty(s, false)
+		}
 	}
-	for i := n; i < old; i++ {
+	for i := n; i < min(old, len(p.slots)); i++ {
 		p.closeSlot(now, p.slots[i])
+	}
+	if n > old {
+		p.unusedSince = now
+		p.addSlot()
 	}
 }
 
-func (p *Pool) openSlot(now Time, i int) {
-	if i == len(p.slots) {
-		p.slots = append(p.slots, &slot{index: i, due: now})
-	}
-	if s := p.slots[i]; s.worker == nil {
+// addSlot makes sure that the last slot was never used, if there may be one
+// more. The slots after it exist only as a number: the target may be millions,
+// and each costs nothing until the one before it gets its first worker.
+func (p *Pool) addSlot() {
+	n := len(p.slots)
+	if n < p.max && (n == 0 || p.slots[n-1].used) {
+		s := &slot{index: n, due: p.unusedSince}
+		p.slots = append(p.slots, s)
 		p.enqueueEmpty(s, false)
 	}
 }
+
+// use notes that a slot, or a place of a standby, is tried for the first time.
+func (p *Pool) use(s *slot) {
+	if s.used {
+		return
+	}
+	s.used = true
+	if s.index == noSlot {
+		p.addPlace()
+	} else {
+		p.addSlot()
+	}
+}
+
+// unused returns how many slots below max do not exist yet.
+func (p *Pool) unused() int { return max(0, p.max-len(p.slots)) }
+
+// usedSlots returns the slots below max that exist.
+func (p *Pool) usedSlots() []*slot { return p.slots[:min(p.max, len(p.slots))] }
 
 // closeSlot stops the workers of a slot, which keep it until they are reaped.
 func (p *Pool) closeSlot(now Time, s *slot) {

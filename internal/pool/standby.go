@@ -30,12 +30,14 @@ const exitingGrace = time.Second
 // noSlot is the index of every place, and Step.Slot of a standby.
 const noSlot = -1
 
-func newStandby(n int) standby {
-	sb := standby{waiting: newSlotHeap()}
-	for range n {
-		sb.places = append(sb.places, &slot{index: noSlot})
+// addPlace adds a place, if there may be one more. As with slots, the last place
+// was never used.
+func (p *Pool) addPlace() {
+	if len(p.standby.places) < p.cfg.Standby {
+		place := &slot{index: noSlot}
+		p.standby.places = append(p.standby.places, place)
+		p.enqueueEmpty(place, false)
 	}
-	return sb
 }
 
 func (w *worker) isStandby() bool { return w.slot.index == noSlot }
@@ -86,6 +88,7 @@ func (p *Pool) fill(now Time, s *slot) bool {
 	p.enqueueEmpty(place, false)
 	p.standby.alive--
 	w.slot, s.worker = s, w
+	p.use(s)
 	// The time as a standby is not part of its life.
 	w.standbyTime, w.spawnedAt, s.spawnedAt = now-w.spawnedAt, now, now
 	p.change(w, StateStandby, StateStarting, 0)

@@ -227,7 +227,9 @@ type Config struct {
 // rolling reload: it keeps working until its replacement is ready. At most
 // Config.MaxSurge are replaced at a time. Each worker's limits are reduced by a
 // random amount of up to 20 %, so that workers that started together are not
-// replaced together. A zero field means never.
+// replaced together. A worker that reaches its limit within 1 s of its start, or
+// within ErrRespawnInterval if that is shorter, is replaced after that time. A
+// zero field means never.
 type Recycle struct {
 	MaxRequests int           // requests, as counted by Worker.Served
 	MaxLifetime time.Duration // age, from when the worker was ready

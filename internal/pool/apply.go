@@ -64,7 +64,7 @@ func (p *Pool) handleWorker(now Time, w *worker, ev *Event) {
 	case Busy, Idle:
 		p.setBusy(w, ev.Kind == Busy)
 	case Recycle:
-		p.recycle(w)
+		p.recycle(now, w)
 	case Stuck:
 		p.dump(now, w)
 	case Exiting:

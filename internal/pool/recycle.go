@@ -7,9 +7,14 @@ import "time"
 const dumpTime = 500 * time.Millisecond
 
 // recycle queues a worker for replacement. It keeps running until its
-// replacement is ready.
-func (p *Pool) recycle(w *worker) {
+// replacement is ready. So it costs nothing to wait: a limit that each worker
+// reaches at once must not consist of spawns.
+func (p *Pool) recycle(now Time, w *worker) {
 	if w.recycling || w.state >= StateStopping || w.isStandby() || w.exiting {
+		return
+	}
+	if at := after(w.slot.spawnedAt, min(youngLife, p.cfg.ErrRespawn)); at > now {
+		p.recycleLater(w, at)
 		return
 	}
 	w.recycling = true
@@ -23,8 +28,19 @@ func (p *Pool) startLifetime(now Time, w *worker) {
 	if p.cfg.Lifetime <= 0 {
 		return
 	}
-	w.recycleAt = after(now, p.cfg.Lifetime-time.Duration(p.cfg.Jitter()*float64(p.cfg.Lifetime/5)))
-	p.ages.push(w)
+	p.recycleLater(w, after(now, p.cfg.Lifetime-time.Duration(p.cfg.Jitter()*float64(p.cfg.Lifetime/5))))
+}
+
+// recycleLater sets when a worker is recycled, if it is not earlier already.
+func (p *Pool) recycleLater(w *worker, at Time) {
+	switch {
+	case !p.ages.contains(w):
+		w.recycleAt = at
+		p.ages.push(w)
+	case at < w.recycleAt:
+		w.recycleAt = at
+		p.ages.fix(w)
+	}
 }
 
 func newAgeHeap() heap[*worker] {
@@ -38,7 +54,7 @@ func (p *Pool) runAges(now Time) {
 	for p.ages.len() > 0 && p.ages.first().recycleAt <= now {
 		w := p.ages.first()
 		p.ages.remove(w)
-		p.recycle(w)
+		p.recycle(now, w)
 	}
 }
 

@@ -125,6 +125,94 @@ func TestRecycle(t *testing.T) {
 	want(t, "reason", s.gone[2], ReasonRecycled)
 }
 
+// Workers that ask to be recycled at once are replaced once a second in each
+// slot, and keep serving until then: Recycle.MaxRequests of 1 must neither
+// consist of spawns nor leave a slot empty. A shorter ErrRespawn shortens that,
+// and without backoff nothing holds them back.
+func TestRecyclingHasAPace(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		errRespawn time.Duration
+		want       []Time
+	}{
+		{"by default", sec, []Time{0, sec, 2 * sec}},
+		{"long backoff", time.Minute, []Time{0, sec, 2 * sec}},
+		{"short backoff", 500 * ms, []Time{0, 500 * ms, sec, 1500 * ms, 2 * sec}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := begun(t, Config{Max: 2, Surge: 2, StopTimeout: sec, ErrRespawn: test.errRespawn})
+			for s.now < 2*sec {
+				s.recycleAll()
+				s.pass(100 * ms)
+				s.readyAll()
+				want(t, "workers that serve", s.count(StateReady), 2)
+				s.exitStopped()
+			}
+			for slot := range 2 {
+				wantAll(t, "spawns", s.spawnTimes(slot), test.want...)
+			}
+		})
+	}
+	s := begun(t, Config{Max: 1, Surge: 1, StopTimeout: sec, ErrRespawn: -1})
+	for range 10 {
+		s.recycleAll()
+		s.readyAll()
+	}
+	want(t, "spawns without backoff", len(s.spawns), 11)
+}
+
+// recycleAll recycles all workers that are ready, as Recycle.MaxRequests does.
+func (s *sim) recycleAll() {
+	s.t.Helper()
+	for _, id := range s.ids() {
+		if s.workers[id].state == StateReady {
+			s.do(Event{Kind: Recycle, ID: id})
+		}
+	}
+}
+
+// The pace holds also for a replacement that asks before it is ready, and for a
+// lifetime that is shorter. It does not hold back a roll.
+func TestPaceOfRecycling(t *testing.T) {
+	s := begun(t, Config{Max: 1, Surge: 1, StopTimeout: sec, ErrRespawn: sec})
+	s.pass(5 * sec)
+	s.do(Event{Kind: Recycle, ID: 1})
+	s.do(Event{Kind: Recycle, ID: 2})
+	s.ready(2)
+	s.pass(999 * ms)
+	want(t, "spawns before a second has passed", len(s.spawns), 2)
+	s.pass(ms)
+	want(t, "spawns after it", len(s.spawns), 3)
+	s.ready(3)
+	s.do(Event{Kind: Recycle, ID: 3})
+	s.do(Event{Kind: Halt})
+	s.do(Event{Kind: Roll, Sig: rollSig})
+	s.do(Event{Kind: Begin})
+	want(t, "spawns of a roll", len(s.spawns), 4)
+
+	s = begun(t, Config{Max: 1, Surge: 1, StopTimeout: sec, ErrRespawn: sec, Lifetime: ms})
+	for range 100 {
+		s.pass(100 * ms)
+		s.readyAll()
+	}
+	want(t, "spawns in 10 s", len(s.spawns), 11)
+
+	// With a long lifetime too, whether it begins before or after the request.
+	for _, ready := range []bool{false, true} {
+		s = newSim(t, Config{Max: 4, Surge: 4, StopTimeout: sec, ErrRespawn: sec, Lifetime: time.Hour})
+		s.do(Event{Kind: Begin})
+		if ready {
+			s.readyAll()
+		}
+		s.do(Event{Kind: Recycle, ID: 4})
+		s.readyAll()
+		s.pass(999 * ms)
+		want(t, "spawns before a second has passed", len(s.spawns), 4)
+		s.pass(ms)
+		want(t, "spawns after it", len(s.spawns), 5)
+	}
+}
+
 func TestLifetime(t *testing.T) {
 	s := newSim(t, Config{Max: 2, Surge: 1, StopTimeout: sec, Lifetime: time.Hour, Jitter: func() float64 { return 0.5 }})
 	s.do(Event{Kind: Begin})

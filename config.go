@@ -191,17 +191,18 @@ type Config struct {
 
 	// Command is a program, with its arguments, to run as the worker instead of
 	// this program. It can be written in any language and need not know this
-	// library. It is looked up in PATH at each spawn. It must stay in the
-	// foreground. The functions passed to Run and StartFunc may then be nil and are
-	// not called. A Command inherits the
-	// Manager's sockets. SERVER_STARTER_PORT and SERVER_STARTER_GENERATION describe
+	// library. It is looked up in PATH at each spawn, below Resources.Chroot if that
+	// is set. It must stay in the foreground. The functions passed to Run and
+	// StartFunc may then be nil and are not called. A Command inherits the Manager's
+	// sockets. SERVER_STARTER_PORT and SERVER_STARTER_GENERATION describe
 	// them, so programs written for Server::Starter run unchanged.
 	Command []string
 	// ListenFDs also sets LISTEN_FDS and LISTEN_PID for a Command, as systemd does.
 	// The Command is then started through a second start of this program, which
 	// takes some milliseconds, because LISTEN_PID must be its own pid. A stop signal
 	// in that time ends that program. LISTEN_FDS includes Spawn.Files, which come
-	// first.
+	// first. That program changes its root and its user itself, before it becomes the
+	// Command, so Spawn.Attr must not have a Chroot.
 	ListenFDs bool
 
 	// BeforeSpawn is called before every attempt to spawn a worker. It and the

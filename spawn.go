@@ -1,6 +1,7 @@
 package prefork
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -114,7 +115,7 @@ func (l *loop) startDir(attr *syscall.SysProcAttr) string {
 		return ""
 	}
 	here, err := os.Stat(".")
-	if err == nil && os.SameFile(here, there) || launch.HasChroot(attr) {
+	if err == nil && os.SameFile(here, there) || launch.Chroot(attr) != "" {
 		return ""
 	}
 	return l.dir
@@ -208,9 +209,10 @@ func isShortage(err error) bool {
 
 // startWorker starts the process of a worker. The cell is nil for a Command.
 func (l *loop) startWorker(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, err error) {
+	direct := l.cfg.Command != nil && !l.cfg.ListenFDs // it cannot apply its resources itself
 	plan := launch.Plan{
 		Exe: l.exe, Args: process.Args, Env: append(l.resources.Env(l.pool.Max()), sp.Env...), Files: sp.Files, Started: process.Started(),
-		Attr: l.resources.Attr(sp.Attr, l.cfg.Command != nil), Depth: l.depth + 1,
+		Attr: l.resources.Attr(sp.Attr, direct), Depth: l.depth + 1,
 		Group: l.cfg.StopGroup, SameGroup: l.cfg.SameGroup,
 	}
 	if l.cfg.Command != nil {
@@ -262,18 +264,22 @@ func (l *loop) launch(plan launch.Plan, exe *binary.Binary) (proc.Process, error
 func (l *loop) startCommand(sp *Spawn, plan launch.Plan) (proc.Process, error) {
 	plan.Args, plan.Generation, plan.ListenFDs = l.cfg.Command, sp.Generation, l.cfg.ListenFDs
 	plan.Ports, plan.PortFDs = l.sockets.HandCommand(launch.FirstPort(sp.Files))
+	plan.Root = cmp.Or(launch.Chroot(plan.Attr), l.cfg.Resources.Chroot)
+	if plan.ListenFDs {
+		plan.Confine = l.resources.Plan(sp.Slot)
+	}
 	spec, release, err := launch.Command(plan)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
 	if plan.ListenFDs { // that of this program, which executes the Command later
-		if err := launch.CheckCommand(l.cfg.Command[0]); err != nil {
+		if err := launch.CheckCommand(plan.Root, l.cfg.Command[0]); err != nil {
 			return nil, err
 		}
 	}
 	p, err := l.procs.Start(uint64(sp.Ordinal), spec)
-	return p, launch.ExplainCommand(err)
+	return p, launch.ExplainCommand(plan.Root, err)
 }
 
 // marker returns the part that all markers of this Manager have in common.

@@ -4,5 +4,7 @@ package launch
 
 import "syscall"
 
-// HasChroot reports whether attr gives a process another root directory.
-func HasChroot(*syscall.SysProcAttr) bool { return false }
+// Chroot returns the root directory that attr gives a process; "" for none.
+func Chroot(*syscall.SysProcAttr) string { return "" }
+
+func checkFirstStep(*syscall.SysProcAttr, string) error { return nil }

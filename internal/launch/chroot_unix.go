@@ -2,7 +2,28 @@
 
 package launch
 
-import "syscall"
+import (
+	"errors"
+	"syscall"
+)
 
-// HasChroot reports whether attr gives a process another root directory.
-func HasChroot(attr *syscall.SysProcAttr) bool { return attr != nil && attr.Chroot != "" }
+// Chroot returns the root directory that attr gives a process; "" for none.
+func Chroot(attr *syscall.SysProcAttr) string {
+	if attr == nil {
+		return ""
+	}
+	return attr.Chroot
+}
+
+// checkFirstStep returns an error for attributes with which this program cannot
+// be the first step of a Command, which then applies confine.
+func checkFirstStep(attr *syscall.SysProcAttr, confine string) error {
+	switch {
+	case attr == nil:
+	case attr.Chroot != "":
+		return errors.New("Spawn.Attr.Chroot cannot be combined with ListenFDs, which starts this program first: use Resources.Chroot")
+	case attr.Credential != nil && confine != "":
+		return errors.New("Spawn.Attr.Credential cannot be combined with ListenFDs, and User or Chroot of Resources: use Resources.User")
+	}
+	return nil
+}

@@ -6,19 +6,19 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 )
 
 // ExplainCommand adds to the error of a Command's start what its file lacks. The
-// kernel reports a missing interpreter as a missing file.
-func ExplainCommand(err error) error {
+// kernel reports a missing interpreter as a missing file. root is its root
+// directory; "" for that of this process.
+func ExplainCommand(root string, err error) error {
 	var at *os.PathError
 	if !errors.As(err, &at) {
 		return err
 	}
-	if why := explain(at.Path, at.Err); why != "" {
+	if why := explain(inRoot(root, at.Path), at.Err); why != "" {
 		return fmt.Errorf("%w: %s", err, why)
 	}
 	return err
@@ -26,20 +26,20 @@ func ExplainCommand(err error) error {
 
 // CheckCommand returns the error with which the start of a Command would fail,
 // as far as its file shows it.
-func CheckCommand(name string) error {
-	path, err := exec.LookPath(name)
+func CheckCommand(root, name string) error {
+	path, err := LookPath(root, name)
 	if err != nil {
 		return err
 	}
-	head := readHead(path)
+	head := readHead(inRoot(root, path))
 	if interpreter, ok := interpreterOf(head); ok {
-		if _, err := os.Stat(interpreter); err != nil {
-			return ExplainCommand(&os.PathError{Op: "exec", Path: path, Err: syscall.ENOENT})
+		if _, err := os.Stat(inRoot(root, interpreter)); err != nil {
+			return ExplainCommand(root, &os.PathError{Op: "exec", Path: path, Err: syscall.ENOENT})
 		}
 		return nil
 	}
 	if len(head) > 0 && !bytes.HasPrefix(head, []byte(elfMagic)) && isText(head) {
-		return ExplainCommand(&os.PathError{Op: "exec", Path: path, Err: syscall.ENOEXEC})
+		return ExplainCommand(root, &os.PathError{Op: "exec", Path: path, Err: syscall.ENOEXEC})
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
@@ -49,6 +48,8 @@ type Plan struct {
 	PortFDs    []int
 	Generation int
 	ListenFDs  bool
+	Root       string // its root directory; "" for that of this process
+	Confine    string // with ListenFDs: the plan that this program applies before the Command; see package resources
 }
 
 // Reaper is the reaper above this process.
@@ -127,11 +128,20 @@ func Successor(p Plan) (spec proc.Spec, release func(), err error) {
 // Command lays out a program that does not know of this library. It gets its
 // sockets as start_server passes them. With ListenFDs it also gets them as
 // systemd does: for that, this program is started first, since LISTEN_PID is the
-// pid of a process that does not exist yet.
+// pid of a process that does not exist yet. That program also enters the root
+// directory and becomes the user of the Command: it may not exist in the one, and
+// the other may not run it.
 func Command(p Plan) (spec proc.Spec, release func(), err error) {
-	path, err := exec.LookPath(p.Args[0])
+	path, err := LookPath(p.Root, p.Args[0])
 	if err != nil {
 		return spec, nil, err
+	}
+	if p.ListenFDs {
+		if err := checkFirstStep(p.Attr, p.Confine); err != nil {
+			return spec, nil, err
+		}
+	} else if p.Root != "" {
+		p.Dir = "/" // otherwise it would be outside
 	}
 	if spec, release, err = p.spec(); err != nil {
 		return spec, nil, err
@@ -154,10 +164,24 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 	if p.ListenFDs {
 		// The number counts from descriptor 3 and includes Spawn.Files.
 		env = append(env, activation.ListenFDsEnv+"="+strconv.Itoa(len(spec.Files)-3))
-		own = append(own, marker.CommandEnv+"="+strconv.Itoa(os.Getpid())+":"+path)
+		step := marker.Command{Manager: os.Getpid(), Path: path}
+		if p.Confine != "" { // in a file: it may name many groups
+			descriptor, err := fd.NewBlob([]byte(p.Confine))
+			if err != nil {
+				release()
+				return spec, nil, err
+			}
+			closeOthers := release
+			release = func() {
+				closeOthers()
+				fd.Close(descriptor)
+			}
+			step.Plan = p.add(&spec, descriptor)
+		}
+		own = append(own, marker.CommandEnv+"="+step.String())
 		spec.Path = p.Exe
 	}
-	spec.Env = marker.ChildEnv(withoutNotify(os.Environ()), append(env, p.Env...), own...)
+	spec.Env = marker.ChildEnv(withoutNotify(p.environ()), append(env, p.Env...), own...)
 	return spec, release, nil
 }
 
@@ -175,10 +199,14 @@ func withoutNotify(env []string) []string {
 // another directory, PWD names that, so that os.Getwd returns the name and not
 // what its links lead to.
 func (p *Plan) environ() []string {
-	if p.Dir == "" {
+	dir := p.Dir
+	if p.Root != "" {
+		dir = "/"
+	}
+	if dir == "" {
 		return os.Environ()
 	}
-	return append(os.Environ(), "PWD="+p.Dir)
+	return append(os.Environ(), "PWD="+dir)
 }
 
 // maxVariable is the length of a variable that Linux refuses, with its name and

@@ -233,7 +233,7 @@ func TestCommand(t *testing.T) {
 			activation.StarterEnv: "127.0.0.1:80=4;/run/sock=5", activation.StarterGenerationEnv: "9", "LAUNCH_TEST": "of the hook", marker.DepthEnv: "3",
 		})
 		if listenFDs {
-			wantVariables(t, spec, map[string]string{activation.ListenFDsEnv: "3", marker.CommandEnv: strconv.Itoa(os.Getpid()) + ":" + program})
+			wantVariables(t, spec, map[string]string{activation.ListenFDsEnv: "3", marker.CommandEnv: strconv.Itoa(os.Getpid()) + ":0:" + program})
 			if spec.Path != "/manager" {
 				t.Errorf("starts %s", spec.Path)
 			}

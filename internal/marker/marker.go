@@ -20,7 +20,7 @@ const (
 	Env          = "PREFORK_WORKER"    // the Marker of a worker
 	SuccessorEnv = "PREFORK_SUCCESSOR" // the Marker of a manager that replaces its parent
 	DepthEnv     = "PREFORK_DEPTH"     // the number of managers above a process
-	CommandEnv   = "PREFORK_COMMAND"   // a program to execute, see becomeCommand
+	CommandEnv   = "PREFORK_COMMAND"   // a program to execute, see BecomeCommand
 	ReaperEnv    = "PREFORK_REAPER"    // the reaper above a process, or a request to become one
 )
 

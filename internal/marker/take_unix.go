@@ -4,11 +4,6 @@ package marker
 
 import (
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,7 +12,6 @@ import (
 // descriptors in the marker close-on-exec, so that no process that this one
 // starts gets any of them. It must be called once, at the start of the process.
 func Take() (Marker, Role, error) {
-	becomeCommand()
 	worker, isWorker := takeEnv(Env)
 	successor, isSuccessor := takeEnv(SuccessorEnv)
 	if isWorker { // first: a process with a worker's marker must never become a manager by mistake
@@ -29,34 +23,6 @@ func Take() (Marker, Role, error) {
 		return takeSuccessor(successor)
 	}
 	return Marker{}, Ordinary, nil
-}
-
-// becomeCommand replaces this process by the program in CommandEnv. It is the
-// first step of a Command with Config.ListenFDs: only the new process itself can
-// put its pid into LISTEN_PID. The value is the pid of the parent, a colon and a
-// path. The variable has no effect if another process has set it, or if this
-// process has the privileges of another user.
-func becomeCommand() {
-	value, ok := takeEnv(CommandEnv)
-	if !ok {
-		return
-	}
-	pid, path, ok := strings.Cut(value, ":")
-	parent := os.Getppid() // 0 in a new PID namespace, which a hook may ask for
-	if !ok || parent != 0 && pid != strconv.Itoa(parent) || os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
-		return
-	}
-	os.Setenv(listenPIDEnv, strconv.Itoa(os.Getpid()))
-	err := syscall.Exec(path, os.Args, os.Environ())
-	// A file that is open for writing is tried again for 2 s.
-	for wait, left := 20*time.Millisecond, 2*time.Second; err == syscall.ETXTBSY && left > 0; wait *= 2 {
-		wait = min(wait, left)
-		time.Sleep(wait)
-		left -= wait
-		err = syscall.Exec(path, os.Args, os.Environ())
-	}
-	fmt.Fprintf(os.Stderr, "prefork: cannot run the command %s: %v\n", path, err)
-	syscall.Exit(127)
 }
 
 // readVar decodes a marker, from the file that its value refers to if it is long.

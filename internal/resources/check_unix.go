@@ -115,8 +115,8 @@ func sameGroups(groups []int, id *identity) bool {
 }
 
 // Attr returns a copy of attr, which may be nil, with the settings for starting
-// a worker: the cgroup and, for a command, the user and the root directory. A
-// field that attr sets takes precedence.
+// a worker: the cgroup and, for a command that no Apply precedes, the user and the
+// root directory. A field that attr sets takes precedence.
 //
 // A process with a Chroot must be started in the directory "/", and its program
 // is looked up below the new root. The caller may set Pdeathsig: the runtime

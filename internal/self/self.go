@@ -77,6 +77,7 @@ type Process struct {
 func Read() *Process {
 	p := &Process{Args: slices.Clone(os.Args)}
 	p.Dir, _ = os.Getwd()
+	marker.BecomeCommand(resources.Apply)
 	p.Marker, p.Role, p.Err = marker.Take()
 	p.joinReaper()
 	if p.Role == marker.Successor {

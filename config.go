@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -23,7 +24,7 @@ import (
 // stops on SIGTERM. New copies it.
 type Config struct {
 	// Name names the pool, in logs and in Snapshot. Each Manager of a program
-	// must have a different name.
+	// must have a different name, of at most 1 KiB.
 	Name string
 
 	// MaxWorkers is the target number of workers. 0 means 10.
@@ -294,9 +295,9 @@ type Resources struct {
 	// 0 means the CPUs that the workers may use divided by MaxWorkers at the time
 	// of the spawn, rounded up, and at most CPUsPerWorker; the variable GOMAXPROCS
 	// in the environment of the manager, or in Spawn.Env, takes precedence. -1
-	// leaves it alone: the runtime of each worker counts all CPUs. It is set in the
-	// worker's environment, which the worker's own children inherit. A Command gets
-	// a positive value only.
+	// leaves it alone: the runtime of each worker counts all CPUs. At most 8192. It
+	// is set in the worker's environment, which the worker's own children inherit. A
+	// Command gets a positive value only.
 	GOMAXPROCS int
 
 	// GOMEMLIMIT is the number of bytes below which the Go runtime of a worker
@@ -462,8 +463,24 @@ func (c Config) checkNumbers() error {
 			return configError(f.name, "%v is negative; 0 means %v", f.value, f.zero)
 		}
 	}
+	for _, f := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"Readiness.Timeout", c.Readiness.Timeout}, {"Stuck.Timeout", c.Stuck.Timeout}, {"UpgradeTimeout", c.UpgradeTimeout},
+	} {
+		if f.value > 0 && f.value < time.Millisecond {
+			return configError(f.name, "%v is too short for any process; a number without a unit means nanoseconds, so multiply it by time.Second", f.value)
+		}
+	}
+	if n := len(c.Name); n > maxName {
+		return configError("Name", "it has %d bytes, and may have %d: it is in each line of the log", n, maxName)
+	}
 	return nil
 }
+
+// maxName bounds Config.Name, which is in the marker of each worker.
+const maxName = 1 << 10
 
 // checkLoad checks the fields that depend on the status of workers.
 func (c Config) checkLoad() error {
@@ -492,6 +509,9 @@ func (c Config) checkSignals() error {
 	return nil
 }
 
+// maxArgument is the length of an argument that Linux refuses, with its final 0.
+const maxArgument = 128<<10 - 1
+
 // checkProcess checks how worker processes are made.
 func (c Config) checkProcess() error {
 	switch {
@@ -499,6 +519,10 @@ func (c Config) checkProcess() error {
 		return configError("Standby", "it cannot be combined with Command: only workers of this program can wait in Start")
 	case c.Command != nil && (len(c.Command) == 0 || c.Command[0] == ""):
 		return configError("Command", "it names no program; leave it nil to run this program as the worker")
+	case slices.ContainsFunc(c.Command, func(arg string) bool { return strings.IndexByte(arg, 0) >= 0 }):
+		return configError("Command", "%q has a zero byte, which no argument of a process can have", c.Command)
+	case slices.ContainsFunc(c.Command, func(arg string) bool { return len(arg) >= maxArgument }):
+		return configError("Command", "an argument has %d bytes or more, which Linux does not pass to a process: pass a file", maxArgument)
 	case c.SameGroup && c.StopGroup:
 		return configError("SameGroup", "it cannot be combined with StopGroup, which would stop and kill the manager's own process group")
 	case c.ListenFDs && c.Command == nil:

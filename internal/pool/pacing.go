@@ -166,10 +166,12 @@ func (p *Pool) recordFailure(now Time, all bool) {
 	for range times {
 		p.failureTimes = append(p.failureTimes, now)
 	}
-	if extra := len(p.failureTimes) - n; extra > 0 {
-		p.failureTimes = p.failureTimes[extra:]
+	extra := max(0, len(p.failureTimes)-n)
+	for now-p.failureTimes[extra] > window {
+		extra++
 	}
-	if len(p.failureTimes) < n || now-p.failureTimes[0] > window || p.size.ready > 0 {
+	p.failureTimes = p.failureTimes[extra:]
+	if len(p.failureTimes) < n || p.size.ready > 0 {
 		return
 	}
 	if p.cfg.CrashLoop <= 0 && now-p.firstFailure < unprovenTime {

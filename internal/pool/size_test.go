@@ -3,6 +3,7 @@
 package pool
 
 import (
+	"math"
 	"testing"
 	"time"
 )
@@ -274,6 +275,17 @@ func TestCrashLoop(t *testing.T) {
 		s.pass(3 * sec)
 	}
 	want(t, "crash loops with a failure each 3 s", s.crashLoops, 0)
+
+	// Failures that no longer count are forgotten, however many are a crash loop.
+	s = newSim(t, Config{Max: 1, Surge: 1, ErrRespawn: -1, CrashLoop: math.MaxInt, CrashWindow: 10 * sec})
+	s.do(Event{Kind: Begin})
+	for range 100 {
+		s.crash(len(s.spawns))
+		s.pass(sec)
+	}
+	if n := len(s.p.failureTimes); n > 11 {
+		t.Errorf("%d failures are kept of the last 10 s", n)
+	}
 }
 
 // The pool is full when no worker is missing or starting. With dynamic sizing

@@ -147,38 +147,39 @@ func checkMayBecome(id *identity) error {
 	if text, err := os.ReadFile("/proc/self/setgroups"); err == nil && strings.TrimSpace(string(text)) == "deny" {
 		return fieldError("Groups", "this user namespace does not allow a process to change its groups")
 	}
-	if !mapped("/proc/self/uid_map", id.uid) {
+	if !mappedIn("/proc/self/uid_map")(id.uid) {
 		return fieldError("User", "user %d does not exist in this user namespace", id.uid)
 	}
-	if !mapped("/proc/self/gid_map", id.gid) {
+	mapped := mappedIn("/proc/self/gid_map")
+	if !mapped(id.gid) {
 		return fieldError("Group", "group %d does not exist in this user namespace", id.gid)
 	}
 	for _, g := range id.groups {
-		if !mapped("/proc/self/gid_map", g) {
+		if !mapped(g) {
 			return fieldError("Groups", "group %d does not exist in this user namespace", g)
 		}
 	}
 	return nil
 }
 
-// mapped reports whether id lies in a range of a uid_map or gid_map, whose
-// lines are "first, first outside, count". If the file is missing or malformed,
-// it assumes so.
-func mapped(file string, id uint32) bool {
+// mappedIn returns a function that reports whether an id lies in a range of a
+// uid_map or gid_map, whose lines are "first, first outside, count". If the file
+// is missing or malformed, it assumes so.
+func mappedIn(file string) func(id uint32) bool {
+	type span struct{ first, n uint64 }
+	var spans []span
 	text, err := os.ReadFile(file)
-	if err != nil {
-		return true
-	}
 	for line := range strings.Lines(string(text)) {
-		var first, outside, n uint64
-		if _, err := fmt.Sscan(line, &first, &outside, &n); err != nil {
-			return true
+		var s span
+		var outside uint64
+		if _, serr := fmt.Sscan(line, &s.first, &outside, &s.n); serr != nil {
+			err = serr
 		}
-		if uint64(id) >= first && uint64(id)-first < n {
-			return true
-		}
+		spans = append(spans, s)
 	}
-	return false
+	return func(id uint32) bool {
+		return err != nil || slices.ContainsFunc(spans, func(s span) bool { return uint64(id) >= s.first && uint64(id)-s.first < s.n })
+	}
 }
 
 func checkMayChroot() error {

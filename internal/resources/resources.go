@@ -105,6 +105,9 @@ func Check(c Config, command bool) (*Settings, error) {
 	if c.GOMAXPROCS < -1 {
 		return nil, fieldError("GOMAXPROCS", "%d is negative; 0 means a share of the CPUs, -1 leaves it alone", c.GOMAXPROCS)
 	}
+	if c.GOMAXPROCS > maxProcs {
+		return nil, fieldError("GOMAXPROCS", "%d is more than the %d CPUs that Linux supports: leave it 0 for a share of the CPUs", c.GOMAXPROCS, maxProcs)
+	}
 	if c.GOMAXPROCS > 0 {
 		s.env = append(s.env, procsEnv+"="+strconv.Itoa(c.GOMAXPROCS))
 	}
@@ -159,6 +162,11 @@ func (s *Settings) Env(workers int) []string {
 }
 
 const procsEnv = "GOMAXPROCS"
+
+// maxProcs is the greatest number of CPUs that a Linux kernel can be built for.
+// The Go runtime accepts more, and then takes minutes and gigabytes to start;
+// values that need 64 bits it ignores.
+const maxProcs = 8192
 
 // share returns the CPUs divided by the number of workers, rounded up, and at
 // most those on which one worker may run.

@@ -8,13 +8,17 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -232,4 +236,48 @@ func TestStatusUnderLimits(t *testing.T) {
 	p.Expect(`^active 1$`)
 	p.Signal(term)
 	p.Wait()
+}
+
+func init() { preforktest.Register("greatest", greatest) }
+
+// greatest runs a worker with the greatest values that a Config may have.
+func greatest() {
+	cfg := prefork.Config{
+		Name: strings.Repeat("ü", 512), MaxWorkers: 1, StopTimeout: math.MaxInt64, OrphanTimeout: math.MaxInt64, UpgradeTimeout: math.MaxInt64,
+		Readiness: prefork.Readiness{Timeout: math.MaxInt64}, Stuck: prefork.Stuck{Timeout: math.MaxInt64},
+		Recycle:   prefork.Recycle{MaxRequests: math.MaxInt, MaxLifetime: math.MaxInt64, MaxMemory: math.MaxInt64},
+		Resources: prefork.Resources{GOMAXPROCS: 100, GOMEMLIMIT: math.MaxInt64},
+	}
+	if os.Getuid() == 0 {
+		cfg.Resources.User, cfg.Resources.Group = "12345", "100000"
+		for g := range 5000 { // the marker is in a file
+			cfg.Resources.Groups = append(cfg.Resources.Groups, strconv.Itoa(200_000+g))
+		}
+	}
+	testprog.NewManager(cfg).Run(context.Background(), func(w *prefork.Worker) error {
+		w.Served(math.MaxInt / 2)
+		groups, err := os.Getgroups()
+		testprog.Print("worker %d: uid %d, %d groups, %v, GOMAXPROCS %d", os.Getpid(), os.Getuid(), len(groups), err, runtime.GOMAXPROCS(0))
+		<-w.Context().Done()
+		testprog.Print("stopped")
+		select {}
+	})
+}
+
+// A worker can read and carry out the greatest values that New accepts.
+func TestGreatestValues(t *testing.T) {
+	p := preforktest.Start(t, "greatest")
+	uid, groups := os.Getuid(), ".*"
+	if uid == 0 {
+		uid, groups = 12345, "5000"
+	}
+	worker := p.Expect(fmt.Sprintf(`^worker (\d+): uid %d, %s groups, <nil>, GOMAXPROCS 100$`, uid, groups))[1]
+	p.Kill()
+	p.Expect(`^stopped$`)
+	pid, _ := strconv.Atoi(worker)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil { // it lives on for OrphanTimeout
+		t.Error(err)
+	}
+	p.Wait()
+	p.WaitGone()
 }

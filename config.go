@@ -324,7 +324,8 @@ type Resources struct {
 
 	// Cgroup is the directory of a version 2 cgroup in which workers are started,
 	// such as /sys/fs/cgroup/site/workers. It must exist and be able to hold
-	// processes. Linux 5.7 or later.
+	// processes. If it is removed and made again, workers start in the new one.
+	// Linux 5.7 or later.
 	Cgroup string
 
 	// User is the user of a worker: a name in /etc/passwd, or a number. It needs a

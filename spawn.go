@@ -210,9 +210,13 @@ func isShortage(err error) bool {
 // startWorker starts the process of a worker. The cell is nil for a Command.
 func (l *loop) startWorker(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, err error) {
 	direct := l.cfg.Command != nil && !l.cfg.ListenFDs // it cannot apply its resources itself
+	attr, err := l.resources.Attr(sp.Attr, direct)
+	if err != nil {
+		return nil, nil, err
+	}
 	plan := launch.Plan{
 		Exe: l.exe, Args: process.Args, Env: append(l.resources.Env(l.pool.Max()), sp.Env...), Files: sp.Files, Started: process.Started(),
-		Attr: l.resources.Attr(sp.Attr, direct), Depth: l.depth + 1,
+		Attr: attr, Depth: l.depth + 1,
 		Group: l.cfg.StopGroup, SameGroup: l.cfg.SameGroup,
 	}
 	if l.cfg.Command != nil {

@@ -375,7 +375,10 @@ func TestCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/bin/sh", "-c", "id -u; id -g; id -G; pwd; echo $GOMAXPROCS")
-	cmd.Env, cmd.Dir, cmd.SysProcAttr = append(os.Environ(), s.Env(1)...), "/", s.Attr(nil, true)
+	cmd.Env, cmd.Dir = append(os.Environ(), s.Env(1)...), "/"
+	if cmd.SysProcAttr, err = s.Attr(nil, true); err != nil {
+		t.Fatal(err)
+	}
 	out, err := cmd.CombinedOutput()
 	if want := "65534\n65534\n65534 7\n/\n2\n"; err != nil || string(out) != want {
 		t.Errorf("%q, %v; want %q", out, err, want)

@@ -40,10 +40,66 @@ func TestCgroup(t *testing.T) {
 		t.Errorf("plan %q", text)
 	}
 	given := &syscall.SysProcAttr{Setpgid: true}
-	attr := s.Attr(given, false)
-	if !attr.Setpgid || given.UseCgroupFD {
+	attr, err := s.Attr(given, false)
+	if err != nil || !attr.Setpgid || given.UseCgroupFD {
 		t.Errorf("Attr(%+v) = %+v", given, attr)
 	}
+	startsIn(t, attr, dir)
+
+	// The cgroup is removed and made again, and so is something else at its path.
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Attr(nil, false); err == nil || !strings.Contains(err.Error(), dir+" was removed: make it again") {
+		t.Errorf("without the cgroup: %v", err)
+	}
+	writeDir(t, dir)
+	for range 2 {
+		if attr, err = s.Attr(nil, true); err != nil {
+			t.Fatal(err)
+		}
+		startsIn(t, attr, dir)
+	}
+	s.Close()
+	s.Close()
+}
+
+// TestCgroupThatMoves checks that a directory that is no cgroup does not take
+// the place of one, and that the old one is not used silently.
+func TestCgroupThatMoves(t *testing.T) {
+	needRoot(t)
+	dir, err := os.MkdirTemp(unified(t), "prefork-test-")
+	if err != nil {
+		t.Skip("cannot create a cgroup: ", err)
+	}
+	defer os.Remove(dir)
+	link := filepath.Join(t.TempDir(), "cgroup")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	s := settings(t, Config{Cgroup: link})
+	defer s.Close()
+	os.Remove(link)
+	if attr, err := s.Attr(nil, false); err != nil || !attr.UseCgroupFD {
+		t.Errorf("the cgroup is there, but not at its path: %v", err)
+	}
+	writeDir(t, link)
+	if _, err := s.Attr(nil, false); err == nil || !strings.Contains(err.Error(), "not a cgroup") {
+		t.Errorf("another directory: %v", err)
+	}
+}
+
+func writeDir(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// startsIn checks that a process starts in a cgroup, which it has left when
+// startsIn returns.
+func startsIn(t *testing.T, attr *syscall.SysProcAttr, dir string) {
+	t.Helper()
 	p := start(t, self(t), attr, nil, "apply", "")
 	p.NextLine()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", p.PID()))
@@ -51,9 +107,7 @@ func TestCgroup(t *testing.T) {
 		t.Errorf("cgroup %s (%v), want %s", text, err, dir)
 	}
 	p.in.Close()
-	p.Wait() // a cgroup with processes cannot be removed
-	s.Close()
-	s.Close()
+	p.Wait()
 }
 
 // TestCgroupsWithoutProcesses checks that Check refuses a cgroup in which the
@@ -84,12 +138,8 @@ func TestCgroupsWithoutProcesses(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %s", path, s, err, want)
 		}
 	}
-	if _, err := Check(Config{Cgroup: dir}, false); err != nil {
-		t.Errorf("a cgroup with cgroups below it: %v", err)
-	}
-	if _, err := Check(Config{Cgroup: top}, false); err != nil {
-		t.Errorf("the root cgroup: %v", err)
-	}
+	settings(t, Config{Cgroup: dir}).Close() // it has cgroups below it
+	settings(t, Config{Cgroup: top}).Close() // the root cgroup
 	available, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if name, _, _ := strings.Cut(strings.TrimSpace(string(available)), " "); err == nil && name != "" {
 		control := filepath.Join(dir, "cgroup.subtree_control")

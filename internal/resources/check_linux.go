@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -217,19 +218,49 @@ func checkCgroup(s *Settings, c Config) error {
 	if c.Cgroup == "" {
 		return nil
 	}
-	fail := func(format string, args ...any) error {
-		return fieldError("Cgroup", "%s: %w", c.Cgroup, fmt.Errorf(format, args...))
-	}
-	fd, err := unix.Open(c.Cgroup, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	path, err := filepath.Abs(c.Cgroup) // the program may change its directory
 	if err != nil {
-		return fail("%w", err)
+		return fieldError("Cgroup", "%s: %w", c.Cgroup, err)
 	}
-	dir := os.NewFile(uintptr(fd), c.Cgroup)
+	s.cgroup, err = openCgroup(path)
+	return err
+}
+
+func openCgroup(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fieldError("Cgroup", "%s: %w", path, err)
+	}
 	if err := checkCgroupDir(fd); err != nil {
-		dir.Close()
-		return fail("%w", err)
+		unix.Close(fd)
+		return nil, fieldError("Cgroup", "%s: %w", path, err)
 	}
-	s.cgroup = dir
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// reopenCgroup opens the cgroup again if another one has its path: whoever
+// manages cgroups has removed it while no worker ran, and made it again.
+func (s *Settings) reopenCgroup() error {
+	fd, path := int(s.cgroup.Fd()), s.cgroup.Name()
+	var ours, there unix.Stat_t
+	if err := unix.Fstat(fd, &ours); err != nil {
+		return fieldError("Cgroup", "%s: %w", path, err)
+	}
+	switch err := unix.Stat(path, &there); {
+	case err == nil && ours.Dev == there.Dev && ours.Ino == there.Ino:
+		return nil
+	case err == nil:
+		dir, err := openCgroup(path)
+		if err == nil {
+			s.cgroup.Close()
+			s.cgroup = dir
+		}
+		return err
+	}
+	// The path may be hidden by a mount, which does not matter.
+	if err := unix.Faccessat(fd, "cgroup.procs", unix.F_OK, 0); err != nil {
+		return fieldError("Cgroup", "%s was removed: make it again", path)
+	}
 	return nil
 }
 
@@ -273,8 +304,13 @@ func readAt(dir int, name string) (string, error) {
 	return strings.TrimSpace(string(buf[:max(n, 0)])), err
 }
 
-func (s *Settings) addCgroup(attr *syscall.SysProcAttr) {
-	if s.cgroup != nil && !attr.UseCgroupFD {
-		attr.UseCgroupFD, attr.CgroupFD = true, int(s.cgroup.Fd())
+func (s *Settings) addCgroup(attr *syscall.SysProcAttr) error {
+	if s.cgroup == nil || attr.UseCgroupFD {
+		return nil
 	}
+	if err := s.reopenCgroup(); err != nil {
+		return err
+	}
+	attr.UseCgroupFD, attr.CgroupFD = true, int(s.cgroup.Fd())
+	return nil
 }

@@ -82,7 +82,7 @@ func TestCheckZeroConfig(t *testing.T) {
 		if err != nil || command && len(s.Env(1)) > 0 || s.Plan(0) != "" {
 			t.Fatalf("%v, %q, %v", s.Env(1), s.Plan(0), err)
 		}
-		if attr := s.Attr(nil, command); attr.UseCgroupFD || attr.Credential != nil || attr.Chroot != "" {
+		if attr, err := s.Attr(nil, command); err != nil || attr.UseCgroupFD || attr.Credential != nil || attr.Chroot != "" {
 			t.Errorf("%+v", attr)
 		}
 	}

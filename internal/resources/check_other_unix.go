@@ -39,7 +39,7 @@ func checkCgroup(_ *Settings, c Config) error {
 	return nil
 }
 
-func (*Settings) addCgroup(*syscall.SysProcAttr) {}
+func (*Settings) addCgroup(*syscall.SysProcAttr) error { return nil }
 
 func checkRoot() error {
 	if os.Geteuid() != 0 {

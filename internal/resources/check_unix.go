@@ -121,14 +121,16 @@ func sameGroups(groups []int, id *identity) bool {
 // A process with a Chroot must be started in the directory "/", and its program
 // is looked up below the new root. The caller may set Pdeathsig: the runtime
 // sets the parent-death signal after the user, which would clear it.
-func (s *Settings) Attr(attr *syscall.SysProcAttr, command bool) *syscall.SysProcAttr {
+//
+// If the cgroup was removed and made again, Attr opens it again, so only one
+// goroutine at a time may call Attr. It fails if there is no usable cgroup.
+func (s *Settings) Attr(attr *syscall.SysProcAttr, command bool) (*syscall.SysProcAttr, error) {
 	all := new(syscall.SysProcAttr)
 	if attr != nil {
 		*all = *attr
 	}
-	s.addCgroup(all)
-	if !command {
-		return all
+	if err := s.addCgroup(all); err != nil || !command {
+		return all, err
 	}
 	if all.Chroot == "" {
 		all.Chroot = s.plan.chroot
@@ -136,5 +138,5 @@ func (s *Settings) Attr(attr *syscall.SysProcAttr, command bool) *syscall.SysPro
 	if id := s.plan.identity; id != nil && all.Credential == nil && !id.isCurrent() {
 		all.Credential = &syscall.Credential{Uid: id.uid, Gid: id.gid, Groups: slices.Clone(id.groups)}
 	}
-	return all
+	return all, nil
 }

@@ -37,7 +37,7 @@ func (s *Settings) Kills() *Kills {
 // there are none.
 func NewKills(file string) *Kills {
 	k := &Kills{file: file}
-	k.claimed = k.count()
+	k.claimed, _ = k.count()
 	return k
 }
 
@@ -46,21 +46,26 @@ func NewKills(file string) *Kills {
 // killed more processes than have been claimed. The caller should then call
 // Claim. A nil Kills has caused no exit.
 func (k *Kills) Caused(sig syscall.Signal, sent bool) bool {
-	return k != nil && sig == syscall.SIGKILL && !sent && k.count() > k.claimed
+	if k == nil || sig != syscall.SIGKILL || sent {
+		return false
+	}
+	n, ok := k.count()
+	if ok && n < k.claimed { // the cgroup was made again, and counts from zero
+		k.claimed = 0
+	}
+	return n > k.claimed
 }
 
 // Claim attributes one kill to a worker.
 func (k *Kills) Claim() { k.claimed++ }
 
-func (k *Kills) count() (n uint64) {
+// count returns the kernel's count, if the file can be read.
+func (k *Kills) count() (n uint64, ok bool) {
 	if k.file == "" {
-		return 0
+		return 0, false
 	}
 	text, err := readSmall(k.file)
-	if err != nil {
-		return 0
-	}
-	return killsIn(text)
+	return killsIn(text), err == nil
 }
 
 // readSmall reads a small file of the kernel. The manager calls it between the

@@ -45,7 +45,9 @@ func checkMayNice(int) error  { return errors.ErrUnsupported }
 func checkMayChroot() error   { return errors.ErrUnsupported }
 
 // Attr returns attr: on this system there is nothing to add.
-func (*Settings) Attr(attr *syscall.SysProcAttr, _ bool) *syscall.SysProcAttr { return attr }
+func (*Settings) Attr(attr *syscall.SysProcAttr, _ bool) (*syscall.SysProcAttr, error) {
+	return attr, nil
+}
 
 // Apply returns an error for every plan except the empty one.
 func Apply(text string) error {

@@ -74,8 +74,8 @@ func fieldError(field, format string, args ...any) error {
 	return &FieldError{field, fmt.Errorf(format, args...)}
 }
 
-// Settings is a checked Config. It does not change, and is safe for concurrent
-// use until Close.
+// Settings is a checked Config. It does not change, except for the descriptor of
+// the cgroup (see Attr), and is otherwise safe for concurrent use until Close.
 type Settings struct {
 	env    []string
 	procs  int   // GOMAXPROCS of a sole worker; 0 if the workers' is not shared out

@@ -150,8 +150,11 @@ type Config struct {
 
 	// OrphanTimeout is how long a worker may live after its manager has died: its
 	// Context ends at once, and the process is ended after this time. 0 means 1 s.
-	// A worker that never called Context is ended at once. The kernel kills a
-	// Command, on Linux and FreeBSD (not setuid programs).
+	// A worker that never called Context is ended at once. With StopGroup the worker
+	// also ends its process group: it sends the stop signal, and SIGKILL after this
+	// time, for which it stays even if its own work has ended (but not longer than
+	// StopTimeout). The kernel kills a Command, on Linux and FreeBSD (not setuid
+	// programs), but not its group.
 	OrphanTimeout time.Duration
 
 	// Reaper runs the program below a reaper: a process that waits for orphaned

@@ -289,7 +289,8 @@ func (l *loop) startCommand(sp *Spawn, plan launch.Plan) (proc.Process, error) {
 // marker returns the part that all markers of this Manager have in common.
 func (l *loop) marker() marker.Marker {
 	return marker.Marker{
-		Manager: os.Getpid(), Name: l.cfg.Name, Generation: 1, Ordinal: 1, Stop: l.stop, Orphan: l.cfg.OrphanTimeout, StopTime: l.cfg.StopTimeout, Pause: l.pausing,
+		Manager: os.Getpid(), Name: l.cfg.Name, Generation: 1, Ordinal: 1, Stop: l.stop, Orphan: l.cfg.OrphanTimeout, StopTime: l.cfg.StopTimeout, Group: l.cfg.StopGroup,
+		Pause: l.pausing,
 	}
 }
 

@@ -327,7 +327,11 @@ func (s *workerSide) waitAllChildren(context.Context) (int, error) {
 	return 0, nil
 }
 
-func (s *workerSide) finish(code int)               { os.Exit(code) }
+func (s *workerSide) finish(code int) {
+	process.EndGroup()
+	os.Exit(code)
+}
+
 func (s *workerSide) worker() *Worker               { return s.w.Load() }
 func (s *workerSide) upgrade(context.Context) error { return nil }
 func (s *workerSide) signalReceived() os.Signal     { return nil }

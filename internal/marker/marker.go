@@ -25,7 +25,7 @@ const (
 )
 
 // version changes with the format of a Marker.
-const version = "4"
+const version = "5"
 
 // Marker describes the state that a worker or a successor inherits. In a successor, Slot is 0,
 // Generation and Ordinal are 1.
@@ -39,6 +39,7 @@ type Marker struct {
 	Ignore     string         // signals that must not end the process; see SignalList
 	Orphan     time.Duration  // OrphanTimeout
 	StopTime   time.Duration  // StopTimeout; negative for never
+	Group      bool           // StopGroup
 	Control    int            // descriptor of the socket to the manager
 	Passed     int            // descriptor of the data from Pass; 0 for none
 	Cell       int            // descriptor of the worker's status memory; 0 for none
@@ -125,6 +126,7 @@ func (m *Marker) fields() []field {
 		{"ignore", &m.Ignore, 0, 0},
 		{"orphan", &m.Orphan, 0, math.MaxInt64},
 		{"stoptime", &m.StopTime, math.MinInt64, math.MaxInt64},
+		{"group", &m.Group, 0, 1},
 		{"ctl", &m.Control, firstFD, maxFD},
 		{"pass", &m.Passed, 0, maxFD},
 		{"cell", &m.Cell, 0, maxFD},

@@ -120,8 +120,8 @@ func TestParseSuccessor(t *testing.T) {
 // For any value, Parse does not panic, and accepts only values of String.
 func FuzzParse(f *testing.F) {
 	f.Add(full.String())
-	f.Add("v4;00000000;pid=1")
-	f.Add(full.String()[len("v4;00000000;"):]) // the text after the checksum
+	f.Add("v5;00000000;pid=1")
+	f.Add(full.String()[len("v5;00000000;"):]) // the text after the checksum
 	f.Add(sum("pid=1;name=;slot=0;gen=1;ord=1;stop=15;ignore=;orphan=0;stoptime=0;ctl=3;pass=0;cell=0;requests=0;pause=0;exe=0;res=;path=;sock=4,tcp,:80,-1,1,0;file=5,lock"))
 	f.Fuzz(func(t *testing.T, value string) {
 		// The second value has the right checksum, which a fuzzer cannot guess.

@@ -17,6 +17,14 @@ func leadsGroup(pid int) bool {
 	return err == nil && pgid == pid
 }
 
+// SignalOwnGroup sends sig to the process group of this process, which gets it
+// too, if this process leads it.
+func SignalOwnGroup(sig syscall.Signal) {
+	if pid := os.Getpid(); leadsGroup(pid) {
+		unix.Kill(-pid, sig)
+	}
+}
+
 // ignoreGone returns nil for ESRCH, and otherwise err.
 func ignoreGone(err error) error {
 	if err == unix.ESRCH {

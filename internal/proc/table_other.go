@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"syscall"
 )
 
 // New returns a Table whose Start fails with errors.ErrUnsupported: this system
 // lacks the features that a Manager needs.
 func New(func(Note)) Table { return unsupported{} }
+
+// SignalOwnGroup is a no-op: there are no process groups.
+func SignalOwnGroup(syscall.Signal) {}
 
 type unsupported struct{}
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prefork-go/prefork/internal/fd"
 	"github.com/prefork-go/prefork/internal/marker"
+	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/internal/wire"
 )
@@ -106,10 +107,39 @@ func (p *Process) followManager(sockets Sockets) {
 		buf, files = p.handle(buf[:len(buf)+n], append(files, came...), sockets)
 	}
 	if p.contextUsed.Load() {
+		gone := time.Now()
+		p.managerGone.Store(&gone)
 		p.stop(errManagerGone)
+		p.signalGroup(p.Marker.Stop)
+		p.signalGroup(sig.Continue)
 		time.Sleep(p.Marker.Orphan)
 	}
+	p.signalGroup(syscall.SIGKILL)
 	syscall.Exit(1)
+}
+
+// signalGroup sends a signal to the process group of this worker, if the manager
+// would do so. 0 sends nothing.
+func (p *Process) signalGroup(sig syscall.Signal) {
+	if p.Marker.Group && sig != 0 {
+		proc.SignalOwnGroup(sig)
+	}
+}
+
+// EndGroup is called before a worker exits. If its manager is gone, no other
+// process ends the leftover processes of its group, so it first gives them the
+// time that they have, and then kills them, together with this one.
+func (p *Process) EndGroup() {
+	gone := p.managerGone.Load()
+	if gone == nil || !p.Marker.Group {
+		return
+	}
+	patience := p.Marker.Orphan
+	if p.Marker.StopTime >= 0 {
+		patience = min(patience, p.Marker.StopTime)
+	}
+	time.Sleep(patience - time.Since(*gone))
+	p.signalGroup(syscall.SIGKILL)
 }
 
 // handle handles the messages in buf, with the descriptors that came with them,
@@ -191,10 +221,10 @@ func (p *Process) errStopped() error {
 // keeps its default effect.
 func (p *Process) Context() context.Context {
 	p.notify.Do(func() {
-		p.contextUsed.Store(true)
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, p.Marker.Stop)
 		p.cell.UseContext()
+		p.contextUsed.Store(true) // later: followManager may send that signal
 		go func() {
 			<-c
 			p.stop(p.errStopped())

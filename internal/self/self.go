@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/prefork-go/prefork/internal/activation"
 	"github.com/prefork-go/prefork/internal/binary"
@@ -41,10 +42,11 @@ type Process struct {
 
 	ctx         context.Context
 	cancel      context.CancelCauseFunc
-	notify      sync.Once      // the first call of Context
-	contextUsed atomic.Bool    // Context was called
-	promoted    chan string    // the resources of a standby's slot
-	ignored     chan os.Signal // never read; see ignoreSignals
+	notify      sync.Once                 // the first call of Context
+	contextUsed atomic.Bool               // Context was called
+	managerGone atomic.Pointer[time.Time] // when the manager of a worker that uses Context was gone
+	promoted    chan string               // the resources of a standby's slot
+	ignored     chan os.Signal            // never read; see ignoreSignals
 
 	Interrupted chan struct{} // of a worker: closed when an interrupt stops the program
 	interrupt   sync.Once     // the close of Interrupted

@@ -35,7 +35,7 @@ func relatives() {
 		return
 	}
 	timeout, err := time.ParseDuration(os.Args[1])
-	pm := testprog.NewManager(prefork.Config{MaxWorkers: 1, StopGroup: err == nil, StopTimeout: timeout, ErrRespawnInterval: -1})
+	pm := testprog.NewManager(prefork.Config{MaxWorkers: 1, StopGroup: err == nil, StopTimeout: timeout, ErrRespawnInterval: -1, OrphanTimeout: 100 * time.Millisecond})
 	testprog.UntilTerm(pm, func(w *prefork.Worker) error {
 		ctx := w.Context()
 		path, err := os.Executable()
@@ -56,6 +56,42 @@ func relatives() {
 		return nil
 	})
 	testprog.Print("manager ends with %d workers", pm.NumWorkers())
+}
+
+// Without a manager, a worker ends its group itself: it sends the stop signal,
+// and SIGKILL after OrphanTimeout, also if its own work has ended by then.
+func TestOrphanEndsItsGroup(t *testing.T) {
+	for _, kind := range []string{"polite", "stubborn", "suspended"} {
+		t.Run(kind, func(t *testing.T) {
+			p := preforktest.Start(t, "relatives", "2m", kind)
+			p.Expect(`^worker \d+$`)
+			p.Expect(`^grandchild \d+$`)
+			p.Kill()
+			if kind != "stubborn" {
+				p.Expect(`^grandchild got the stop signal$`)
+			}
+			p.Wait()
+			p.WaitGone()
+		})
+	}
+	// Without StopGroup the worker leaves them alone.
+	p := preforktest.Start(t, "relatives", "off", "stubborn")
+	worker, _ := strconv.Atoi(p.Expect(`^worker (\d+)$`)[1])
+	other, _ := strconv.Atoi(p.Expect(`^grandchild (\d+)$`)[1])
+	p.Kill()
+	for { // no event reports the end of a process that is no child
+		if pgid, err := syscall.Getpgid(other); err != nil || pgid != worker {
+			t.Fatalf("the other program is gone, or in another group: %d, %v", pgid, err)
+		}
+		if err := syscall.Kill(worker, 0); err != nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := syscall.Kill(other, syscall.SIGKILL); err != nil {
+		t.Errorf("the other program is gone: %v", err)
+	}
+	p.WaitGone()
 }
 
 func grandchild(kind string) {

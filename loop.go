@@ -41,6 +41,7 @@ type loop struct {
 
 	endLogged     bool               // that a Command exits at once
 	cutLogged     bool               // that a worker had no time to finish its work
+	againLogged   bool               // that it was started again after its successor took over
 	leftovers     map[int]*worker    // by ordinal: reaped workers with leftover processes
 	throttled     []*worker          // whose messages are read again later
 	disconnected  []disconnection    // workers that closed their control socket
@@ -227,6 +228,9 @@ func (l *loop) generate() os.Signal {
 // begin begins a generation.
 func (l *loop) begin() {
 	l.shutdown, l.failure = shutdown{}, nil
+	if !l.shutdownWaits() {
+		l.warnOfSuccessor()
+	}
 	l.interrupted.Store(false)
 	l.resize()
 	l.mu.Lock()

@@ -380,6 +380,15 @@ func (l *loop) checkSuccessor() pool.Time {
 	return again
 }
 
+// warnOfSuccessor logs once that a generation begins although a successor has
+// taken over: the program goes on where it should end.
+func (l *loop) warnOfSuccessor() {
+	if n := l.successor; n != nil && n.tookOver && !l.againLogged {
+		l.againLogged = true
+		l.log.Warn("started again after its successor took over, so workers run beside the successor's: end the program if HandedOver", "successor", n.proc.Pid())
+	}
+}
+
 // becomeSuccessor prepares a Manager that takes over from a predecessor.
 func (l *loop) becomeSuccessor() {
 	l.reportsReady, l.awaitTakeover = true, true

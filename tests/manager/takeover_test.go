@@ -106,6 +106,39 @@ func TestShutdownDuringTakeover(t *testing.T) {
 	}
 }
 
+// A Manager that is started again after its successor took over is one warning. It
+// is none while the takeover's own shutdown signal waits: that ends Start at once.
+func TestStartAfterTakeover(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		var log bytes.Buffer
+		r := successorRig(t, prefork.Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, func(p *proctest.Process) { send(p, wire.Ready{}) })
+		warnings := func(when string, want int) {
+			t.Helper()
+			if n := strings.Count(log.String(), "started again after its successor took over"); n != want {
+				t.Errorf("%s: %d warnings, want %d:\n%s", when, n, want, &log)
+			}
+		}
+		time.AfterFunc(time.Second, func() { r.Deliver(usr1) })
+		r.Start()
+		if err := r.Upgrade(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r.Start()
+		if r.SignalReceived() != term {
+			t.Errorf("Start ended with %v", r.SignalReceived())
+		}
+		warnings("the takeover's own signal", 0)
+		for range 2 {
+			time.AfterFunc(time.Second, func() { r.Deliver(term) })
+			r.Start()
+		}
+		warnings("started twice again", 1)
+		if left, err := r.WaitAllChildren(t.Context()); left != 0 || err != nil {
+			t.Error(left, err)
+		}
+	})
+}
+
 // onWrite is a process that calls a function before each message that the
 // Manager writes to it.
 type onWrite struct {

@@ -6,6 +6,7 @@ import (
 	"go/token"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -33,7 +34,35 @@ func Go(name string, src []byte) (Count, error) {
 		commentGroup(name, group, files, source, inExample, &count)
 	}
 	count.Hits = append(count.Hits, names(name, file, files)...)
+	if !strings.HasSuffix(name, "_test.go") {
+		count.Hits = append(count.Hits, literals(name, file, files)...)
+	}
 	return count, nil
+}
+
+// literals returns the words in string literals that STYLE.md avoids: users read
+// them in logs and errors. A literal without a space is a name or a format.
+func literals(name string, file *ast.File, files *token.FileSet) (hits []Hit) {
+	ast.Inspect(file, func(node ast.Node) bool {
+		switch node := node.(type) {
+		case *ast.ImportSpec:
+			return false
+		case *ast.Field: // its tag
+			return node.Tag == nil
+		case *ast.BasicLit:
+			text, err := strconv.Unquote(node.Value)
+			if node.Kind != token.STRING || err != nil || !strings.Contains(text, " ") {
+				return false
+			}
+			for _, hit := range paragraph(name, []line{{files.Position(node.Pos()).Line, text}}).Hits {
+				if hit.Class != "should" {
+					hits = append(hits, Hit{"text", hit.File, hit.Line, hit.Class + ": " + hit.Text})
+				}
+			}
+		}
+		return true
+	})
+	return hits
 }
 
 func commentGroup(name string, group *ast.CommentGroup, files *token.FileSet, source []string, test bool, count *Count) {

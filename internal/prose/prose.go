@@ -8,7 +8,7 @@
 //	what    each "what", except in a sentence that ends in a question mark
 //	told    each "told"
 //	say     each "say", "says", "said" and "saying"
-//	nobody  each "nobody", "somebody" and "anybody"
+//	nobody  each "nobody", "somebody" and "anybody", except after "user"
 //	anew    each "anew", "meanwhile", "heed", "heeds", "heeded" and "save for"
 //	where   each "where", except after a noun that names a place ("the directory
 //	        where"), after a verb such as "know" or "shows", in "where it is" and
@@ -24,10 +24,12 @@
 //   - in Markdown: code blocks, inline code, HTML comments and tags, link
 //     targets and bare addresses
 //
-// Two further classes are not rates, and any hit is a failure:
+// Three further classes are not rates, and any hit is a failure:
 //
 //	long    a line with a Go comment that is wider than 100 columns, unless an
 //	        address makes it so; a tab is four columns wide
+//	text    a word of these classes, except "should", in a string literal of Go
+//	        code that is not a test; a literal without a space is not text
 //	name    a declared identifier or a file name with the word "heir" or
 //	        "bequeath", or with "rest" for leftovers. A local variable, a
 //	        parameter or a result may be named rest, as with strings.Cut.
@@ -121,7 +123,7 @@ var Limits = []Limit{
 }
 
 // Absolute are the classes of which any hit is a failure.
-var Absolute = []string{"long", "name"}
+var Absolute = []string{"long", "text", "name"}
 
 // Files returns the Go and Markdown files at or below the paths, sorted.
 // Directories named testdata or vendor and the .git directory are skipped.

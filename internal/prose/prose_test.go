@@ -27,7 +27,7 @@ func TestClasses(t *testing.T) {
 		{"What is left, in a worker (if any)?", ""},
 		{"It is told to stop; the manager tells it.", "told 1"},
 		{"It says, said, say, and is saying; the essay.", "say 1, say 1, say 1, say 1"},
-		{"Nobody asks; somebody's and anybody.", "nobody 1, nobody 1, nobody 1"},
+		{"Nobody asks; somebody's and anybody, as user nobody.", "nobody 1, nobody 1, nobody 1"},
 		{"Bind anew; meanwhile heed it, save for one, and save two.", "anew 1, anew 1, anew 1, anew 1"},
 		{"Where it fails, it is sent again.", "where 1"},
 		{"It fails where the kernel is old.", "where 1"},
@@ -115,6 +115,36 @@ func TestGo(t *testing.T) {
 	}
 	if _, err := Go("a.go", []byte("told")); err == nil {
 		t.Error("no error for a file that is not Go")
+	}
+}
+
+// Log lines and errors are text, too. Names, tags and import paths are not.
+func TestLiterals(t *testing.T) {
+	text := `package a
+
+import "what is told"
+
+type t struct {
+	x int "json: what"
+}
+
+func f() {
+	log("worker told to stop", "told", "what")
+	log(` + "`first\nis to be told`" + ` + "Should it\x20be what it is? " + "it should")
+	err("%d told", 'w')
+}
+`
+	for name, want := range map[string]string{"a.go": "text 10, text 11, text 11, text 13", "a_test.go": ""} {
+		count, err := Go(name, []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := found(count); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+		if count.Words != 0 {
+			t.Errorf("%d words: they would change the rates", count.Words)
+		}
 	}
 }
 

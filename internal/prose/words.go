@@ -71,7 +71,9 @@ func classify(words []word, i int) string {
 	case "say", "says", "said", "saying":
 		return "say"
 	case "nobody", "somebody", "anybody", "nobody's", "somebody's", "anybody's":
-		return "nobody"
+		if at(i-1) != "user" { // the user nobody
+			return "nobody"
+		}
 	case "anew", "meanwhile", "heed", "heeds", "heeded":
 		return "anew"
 	case "save":

@@ -49,7 +49,7 @@ type Plan struct {
 	Generation int
 	ListenFDs  bool
 	Root       string // its root directory; "" for that of this process
-	Confine    string // with ListenFDs: the plan that this program applies first; see package resources
+	Confine    string // with ListenFDs: a plan of package resources to apply first
 }
 
 // Reaper is the reaper above this process.

@@ -50,7 +50,7 @@ type loop struct {
 	pauses        int                // the number of pauses so far
 	pausing       int                // the number of the pause in force; 0 for none
 	steerDue      bool               // the set of ready workers has changed
-	steerAgain    pool.Time          // when a worker's full socket may have room again
+	steerAgain    pool.Time          // when a worker may have room for a message or a descriptor again
 	successors    uint64             // started so far
 	successor     *successor         // on its way, or one that has taken over
 	reportsReady  bool               // a successor that has not reported its readiness
@@ -72,7 +72,7 @@ type worker struct {
 	pauseErrLogged bool  // that a pause could not be sent to it
 	awaitsTakeOver bool  // it has asked whether it is the only one of its slot
 	unreachable    bool  // it was stopped after the end of its control socket
-	closed         []int // the groups whose listener it has closed
+	accepting      []int // the groups on whose listener it accepts
 	status         proc.Status
 	usage          *syscall.Rusage
 }
@@ -286,7 +286,7 @@ func (l *loop) finishDrain() error {
 // next step.
 func (l *loop) turn() pool.Step {
 	if l.steerAgain != pool.Never && l.steerAgain <= l.now() {
-		l.steerAgain = pool.Never // handle steers again below
+		l.steerDue, l.steerAgain = true, pool.Never // handle steers again below
 	}
 	l.resize()
 	l.sendPause()

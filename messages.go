@@ -80,8 +80,15 @@ func (l *loop) message(w *worker, msg wire.Message) {
 		l.notePaused(w, msg.N)
 	case wire.Recycle:
 		l.handle(pool.Event{Kind: pool.Recycle, ID: w.Ordinal})
+	case wire.Accepting:
+		l.noteAccepting(w, msg.Socket)
+	case wire.AcceptFailed:
+		l.noteAcceptFailed(w, msg.Socket)
+	case wire.AdoptFailed:
+		l.noteAdoptFailed(w, msg.Socket, msg.Slot, errAdopt)
 	case wire.ListenerClosed:
-		l.noteListenerClosed(w, msg.Socket)
+		w.accepting = slices.DeleteFunc(w.accepting, func(group int) bool { return group == msg.Socket })
+		l.steerDue = true
 	case wire.AwaitTakeOver:
 		l.noteAwaitTakeOver(w)
 	case wire.SocketUnused:
@@ -390,25 +397,27 @@ func (l *loop) steer() {
 		// A worker that has closed its control socket is about to exit, or is
 		// another program by now.
 		if w.State == StateReady && w.messages.Open() && !w.exiting {
-			ready = append(ready, sockets.Worker{ID: w.Ordinal, Slot: w.Slot, Closed: w.closed})
+			ready = append(ready, sockets.Worker{ID: w.Ordinal, Slot: w.Slot, Accepting: w.accepting})
 		}
 	}
-	for _, m := range l.sockets.Steer(ready) {
+	moves, again := l.sockets.Steer(l.now(), ready)
+	l.steerAgain = again
+	for _, m := range moves {
 		if l.move(m) {
 			l.sockets.Moved(m)
 			continue
 		}
-		l.steerDue, l.steerAgain = true, l.now()+steerPause
+		l.steerDue, l.steerAgain = true, pool.Sooner(l.steerAgain, l.now()+steerPause)
 	}
 }
 
 // move tells the two workers between which a socket moves. It returns false if
-// the message to one of them must be sent again.
+// the message to one of them must be sent again, or another worker chosen.
 func (l *loop) move(m sockets.Move) bool {
 	if w := l.workers[m.To]; w != nil {
 		if err := w.proc.WriteFile(wire.Append(nil, wire.Adopt{Socket: m.Group, Slot: m.Slot}), m.FD); err != nil {
-			if err != proc.ErrWouldBlock && !errors.Is(err, syscall.EPIPE) {
-				l.log.Error("cannot send worker the socket of another slot", w.logAttrs("of", m.Slot, "err", err)...)
+			if err != proc.ErrWouldBlock && !isDisconnected(err) {
+				l.noteAdoptFailed(w, m.Group, m.Slot, err)
 			}
 			return false
 		}
@@ -420,13 +429,34 @@ func (l *loop) move(m sockets.Move) bool {
 	return true
 }
 
-// noteListenerClosed notes that a worker has closed its listener of a group. The
-// number of groups bounds the list, whatever the worker sends.
-func (l *loop) noteListenerClosed(w *worker, group int) {
-	if len(w.closed) < l.sockets.Groups() && !slices.Contains(w.closed, group) {
-		w.closed = append(w.closed, group)
-		l.steerDue = l.steerDue || w.State == StateReady
+// noteAccepting notes that a worker accepts on its listener of a group. The number
+// of groups bounds the list, whatever the worker sends.
+func (l *loop) noteAccepting(w *worker, group int) {
+	if group < l.sockets.Groups() && !slices.Contains(w.accepting, group) {
+		w.accepting = append(w.accepting, group)
+		l.steerDue = true
 	}
+}
+
+// noteAcceptFailed lets other workers accept for one that cannot.
+func (l *loop) noteAcceptFailed(w *worker, group int) {
+	l.steerDue = true
+	if l.sockets.AcceptFailed(l.now(), group, w.Ordinal) {
+		l.log.Warn("worker cannot accept connections, trying others: raise its limit of open files", w.logAttrs()...)
+	}
+}
+
+// errAdopt is the error of a worker that could not adopt a socket.
+var errAdopt = errors.New("it has no descriptor left, or may not receive one")
+
+// noteAdoptFailed chooses another worker for the queue of a slot.
+func (l *loop) noteAdoptFailed(w *worker, group, slot int, err error) {
+	l.steerDue = true
+	if l.sockets.AdoptFailed(l.now(), group, slot, w.Ordinal) {
+		l.log.Warn("worker cannot take the socket of another slot, trying others: raise its limit of open files, and allow passing descriptors",
+			w.logAttrs("of", slot, "err", err)...)
+	}
+	w.send(wire.Drop{Socket: group, Slot: slot}) // it may have it by a later message
 }
 
 // noteAwaitTakeOver notes that a worker waits until it is the only one of its

@@ -65,7 +65,6 @@ import (
 	"github.com/prefork-go/prefork/internal/self"
 	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/internal/sockets"
-	"github.com/prefork-go/prefork/internal/wire"
 )
 
 // process is this process, and inherited are the sockets that it was started
@@ -75,7 +74,7 @@ var process, inherited = initialize()
 
 func initialize() (*self.Process, *sockets.Inherited) {
 	p := self.Read()
-	in := sockets.NewInherited(p.Marker.Sockets, func(group int) { p.Send(wire.ListenerClosed{Socket: group}) })
+	in := sockets.NewInherited(p.Marker.Sockets, p.Send)
 	p.Follow(in)
 	return p, in
 }

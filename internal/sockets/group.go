@@ -3,9 +3,11 @@ package sockets
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/prefork-go/prefork/internal/fd"
 	"github.com/prefork-go/prefork/internal/marker"
@@ -20,8 +22,9 @@ type group struct {
 	options Options
 
 	steered  bool
-	live     []int // the slots that get new connections
-	adopters []int // by slot: the worker that accepts for it besides its own; 0 for none
+	live     []int           // the slots that get new connections
+	adopters []int           // by slot: the worker that accepts for it besides its own; 0 for none
+	backoffs map[int]backoff // by worker ID
 }
 
 func (g *group) close() {
@@ -179,10 +182,10 @@ func (set *Set) OfSlot(slot int) (fds []int) {
 	return fds
 }
 
-// Worker is a ready worker that accepts connections.
+// Worker is a ready worker.
 type Worker struct {
-	ID, Slot int
-	Closed   []int // the groups whose listener it has closed
+	ID, Slot  int
+	Accepting []int // the groups on whose listener it accepts
 }
 
 // Move is a change of the worker that accepts on the socket of a slot.
@@ -191,21 +194,24 @@ type Move struct {
 	From, To        int // worker IDs; 0 for none
 }
 
-// Steer directs new connections to the slots that have a ready worker. It
-// returns the moves after which another worker serves the accept queue of each
-// slot without one. The caller carries them out, and calls Moved for each one
-// that succeeded. During an upgrade only one of the two managers steers.
-func (set *Set) Steer(ready []Worker) (moves []Move) {
-	set.mu.Lock()
-	passive := set.passive
-	set.mu.Unlock()
-	if passive {
-		return nil
+// Never is a time that never comes.
+const Never = time.Duration(math.MaxInt64)
+
+// Steer directs new connections to the slots that have a ready worker that
+// accepts. It returns the moves after which another worker serves the accept
+// queue of each slot without one, and when it must be called again. The caller
+// carries the moves out, and calls Moved for each one that succeeded. During an
+// upgrade only one of the two managers steers.
+func (set *Set) Steer(now time.Duration, ready []Worker) (moves []Move, again time.Duration) {
+	again = Never
+	if set.Passive() {
+		return nil, again
 	}
 	for i, g := range set.groups() {
-		moves = append(moves, set.steerGroup(i, g, ready)...)
+		more, due := set.steerGroup(now, i, g, ready)
+		moves, again = append(moves, more...), min(again, due)
 	}
-	return moves
+	return moves, again
 }
 
 // Passive reports whether the other manager of an upgrade steers.
@@ -215,18 +221,8 @@ func (set *Set) Passive() bool {
 	return set.passive
 }
 
-func (set *Set) steerGroup(index int, g *group, workers []Worker) (all []Move) {
-	own, ready := make([]int, len(g.fds)), []int{}
-	for _, w := range workers {
-		if slices.Contains(w.Closed, index) {
-			continue
-		}
-		ready = append(ready, w.ID)
-		if w.Slot < len(own) {
-			own[w.Slot] = w.ID
-		}
-	}
-	slices.Sort(ready)
+func (set *Set) steerGroup(now time.Duration, index int, g *group, workers []Worker) (all []Move, again time.Duration) {
+	own, ready, again := g.candidates(now, index, workers)
 	live, moves := reuseport.Assign(own, ready, g.adopters)
 	if !g.steered || !slices.Equal(live, g.live) {
 		if err := reuseport.Steer(g.fds[0], live); err != nil {
@@ -238,7 +234,7 @@ func (set *Set) steerGroup(index int, g *group, workers []Worker) (all []Move) {
 	for _, m := range moves {
 		all = append(all, Move{Group: index, Slot: m.Index, FD: g.fds[m.Index], From: m.From, To: m.To})
 	}
-	return all
+	return all, again
 }
 
 // Moved records that a move was carried out.

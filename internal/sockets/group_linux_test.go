@@ -8,12 +8,13 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
+	"time"
 
 	"github.com/prefork-go/prefork/internal/fd"
 	"github.com/prefork-go/prefork/internal/marker"
+	"github.com/prefork-go/prefork/internal/wire"
 )
 
 // perWorkerSet returns a Set with one shared socket and two groups of two slots.
@@ -73,8 +74,17 @@ func TestGrowAndLimit(t *testing.T) {
 	}
 }
 
+// accepting returns ready workers of slots, with consecutive IDs, that accept on the
+// first two groups.
+func accepting(id int, slots ...int) (all []Worker) {
+	for i, slot := range slots {
+		all = append(all, Worker{ID: id + i, Slot: slot, Accepting: []int{0, 1}})
+	}
+	return all
+}
+
 // Slots without a ready worker get one that serves their queue. A move that was not
-// carried out is returned again.
+// carried out is returned again. A worker that does not accept counts as none.
 func TestSteer(t *testing.T) {
 	set := newSet(t, Config{})
 	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
@@ -92,16 +102,21 @@ func TestSteer(t *testing.T) {
 		done  bool
 	}{
 		{"no worker", nil, nil, true},
-		{"one of two", []Worker{{ID: 10}}, []Move{{Slot: 1, FD: fds[1], To: 10}}, false},
-		{"again", []Worker{{ID: 10}}, []Move{{Slot: 1, FD: fds[1], To: 10}}, true},
-		{"once more", []Worker{{ID: 10}}, nil, true},
-		{"both", []Worker{{ID: 10}, {ID: 11, Slot: 1}}, []Move{{Slot: 1, FD: fds[1], From: 10}}, true},
-		{"one has closed its listener", []Worker{{ID: 10, Closed: []int{0}}, {ID: 11, Slot: 1}}, []Move{{Slot: 0, FD: fds[0], To: 11}}, true},
-		{"another group is not this one", []Worker{{ID: 12, Closed: []int{1}}, {ID: 11, Slot: 1}}, []Move{{Slot: 0, FD: fds[0], From: 11}}, true},
-		{"a slot beyond the group", []Worker{{ID: 13, Slot: 9}}, []Move{{Slot: 0, FD: fds[0], To: 13}, {Slot: 1, FD: fds[1], To: 13}}, true},
+		{"none accepts", []Worker{{ID: 10}, {ID: 11, Slot: 1, Accepting: []int{1}}}, nil, true},
+		{"one of two", accepting(10, 0), []Move{{Slot: 1, FD: fds[1], To: 10}}, false},
+		{"again", accepting(10, 0), []Move{{Slot: 1, FD: fds[1], To: 10}}, true},
+		{"once more", accepting(10, 0), nil, true},
+		{"the other does not accept yet", append(accepting(10, 0), Worker{ID: 11, Slot: 1}), nil, true},
+		{"both", accepting(10, 0, 1), []Move{{Slot: 1, FD: fds[1], From: 10}}, true},
+		{"one has closed its listener", append(accepting(11, 1), Worker{ID: 10, Accepting: []int{1}}), []Move{{Slot: 0, FD: fds[0], To: 11}}, true},
+		{"another group is not this one", append(accepting(11, 1), Worker{ID: 12, Accepting: []int{0}}), []Move{{Slot: 0, FD: fds[0], From: 11}}, true},
+		{"a slot beyond the group", accepting(13, 9), []Move{{Slot: 0, FD: fds[0], To: 13}, {Slot: 1, FD: fds[1], To: 13}}, true},
 	}
 	for _, step := range steps {
-		moves := set.Steer(step.ready)
+		moves, again := set.Steer(0, step.ready)
+		if again != Never {
+			t.Errorf("%s: again at %v", step.name, again)
+		}
 		if !slices.Equal(moves, step.want) {
 			t.Errorf("%s: %v, want %v", step.name, moves, step.want)
 		}
@@ -114,12 +129,12 @@ func TestSteer(t *testing.T) {
 // The moves name the group.
 func TestSteerGroups(t *testing.T) {
 	set := perWorkerSet(t)
-	moves := set.Steer([]Worker{{ID: 1, Slot: 0}})
+	moves, _ := set.Steer(0, accepting(1, 0))
 	if len(moves) != 2 || moves[0].Group != 0 || moves[1].Group != 1 || moves[0].FD == moves[1].FD {
 		t.Fatalf("%v", moves)
 	}
 	set.Moved(moves[1])
-	if again := set.Steer([]Worker{{ID: 1, Slot: 0}}); len(again) != 1 || again[0] != moves[0] {
+	if again, _ := set.Steer(0, accepting(1, 0)); len(again) != 1 || again[0] != moves[0] {
 		t.Errorf("after the second move: %v", again)
 	}
 }
@@ -128,16 +143,16 @@ func TestSteerGroups(t *testing.T) {
 func TestPassive(t *testing.T) {
 	set := newSet(t, Config{Passive: true, Successor: true})
 	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
-	ready := []Worker{{ID: 1}}
-	if moves := set.Steer(ready); moves != nil || !set.Passive() {
+	ready := accepting(1, 0)
+	if moves, _ := set.Steer(0, ready); moves != nil || !set.Passive() {
 		t.Errorf("before the takeover: %v", moves)
 	}
 	set.TakeOver()
-	if moves := set.Steer(ready); len(moves) != 1 || set.Passive() {
+	if moves, _ := set.Steer(0, ready); len(moves) != 1 || set.Passive() {
 		t.Errorf("after the takeover: %v", moves)
 	}
 	set.ReleaseFiles()
-	if moves := set.Steer([]Worker{{ID: 2}}); moves != nil || !set.Passive() {
+	if moves, _ := set.Steer(0, accepting(2, 0)); moves != nil || !set.Passive() {
 		t.Errorf("after the handover: %v", moves)
 	}
 }
@@ -205,63 +220,144 @@ func openFiles(t *testing.T) int {
 	return len(names)
 }
 
-// In a worker, sockets of other slots can arrive before or after ListenPerWorker.
+// newWorker returns the sockets of a worker of a slot, and the messages that it
+// sends.
+func newWorker(t *testing.T, set *Set, slot int) (in *Inherited, sent *[]wire.Message) {
+	t.Helper()
+	given := set.Hand(slot)
+	for i := range given {
+		given[i].FD = copied(t, given[i].FD)
+	}
+	sent = new([]wire.Message)
+	return NewInherited(given, func(m wire.Message) { *sent = append(*sent, m) }), sent
+}
+
+func copied(t *testing.T, descriptor int) int {
+	t.Helper()
+	descriptor, err := fd.Duplicate(uintptr(descriptor))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return descriptor
+}
+
+// wantSent checks and forgets the messages that a worker has sent.
+func wantSent(t *testing.T, sent *[]wire.Message, want ...wire.Message) {
+	t.Helper()
+	if !slices.Equal(*sent, want) {
+		t.Errorf("sent %#v, want %#v", *sent, want)
+	}
+	*sent = nil
+}
+
+// A worker accepts from the sockets of other slots, and reports when it begins to
+// accept and when it has closed its listener.
 func TestAdopt(t *testing.T) {
-	for _, early := range []bool{false, true} {
-		set := newSet(t, Config{MaxWorkers: func() int { return 3 }})
-		listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
-		copied := func(slot int) int {
-			descriptor, err := fd.Duplicate(uintptr(set.OfSlot(slot)[0]))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return descriptor
+	set := newSet(t, Config{MaxWorkers: func() int { return 3 }})
+	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
+	in, sent := newWorker(t, set, 0)
+	ln := listen(t, in.ListenPerWorker, "tcp", "127.0.0.1:0")
+	dropped := copied(t, set.OfSlot(2)[0])
+	in.Adopt(0, 1, copied(t, set.OfSlot(1)[0]), false)
+	in.Adopt(0, 2, dropped, false)
+	in.Drop(0, 2)
+	in.Drop(0, 2)
+	in.Drop(3, 1) // no such group
+	wantSent(t, sent)
+	for _, slot := range []int{0, 1} {
+		if err := set.steerTo(slot); err != nil {
+			t.Skip(err)
 		}
-		var closed []int
-		own := set.Hand(0)[0]
-		own.FD = copied(0)
-		in := NewInherited([]marker.Socket{own}, func(group int) { closed = append(closed, group) })
-		adopted, dropped := copied(1), copied(2)
-		adopt := func() {
-			in.Adopt(0, 1, adopted, false)
-			in.Adopt(0, 2, dropped, false)
-			in.Adopt(0, 2, -1, false) // lost on the way
-			in.Drop(0, 2)
-			in.Drop(0, 2)
-			in.Drop(3, 1) // no such group
+		conn, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
 		}
-		if early {
-			adopt()
-			if isOpen(dropped) {
-				t.Error("a socket that was dropped before ListenPerWorker is open")
-			}
+		got, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
 		}
-		ln := listen(t, in.ListenPerWorker, "tcp", "127.0.0.1:0")
-		if !early {
-			adopt()
+		got.Close()
+		conn.Close()
+	}
+	if err := ln.Close(); err != nil {
+		t.Error(err)
+	}
+	wantSent(t, sent, wire.Accepting{}, wire.ListenerClosed{})
+	if err := ln.Close(); err == nil {
+		t.Error("second Close succeeds")
+	}
+	wantSent(t, sent)
+}
+
+// A worker that polls the listener, and accepts only if it is readable, accepts.
+func TestPollingIsAccepting(t *testing.T) {
+	set := newSet(t, Config{})
+	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
+	in, sent := newWorker(t, set, 0)
+	ln := listen(t, in.ListenPerWorker, "tcp", "127.0.0.1:0")
+	for range 2 {
+		if _, err := ln.(syscall.Conn).SyscallConn(); err != nil {
+			t.Error(err)
 		}
-		// All three sockets are steered to one worker: those of slots 0 and 1
-		// are accepted from.
-		for _, slot := range []int{0, 1} {
-			if err := set.steerTo(slot); err != nil {
-				t.Skip(err)
-			}
-			conn, err := net.Dial("tcp", ln.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, err := ln.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			got.Close()
-			conn.Close()
-		}
-		if err := ln.Close(); err != nil || !slices.Equal(closed, []int{0}) {
-			t.Errorf("Close: %v, reported %v", err, closed)
-		}
-		if err := ln.Close(); err == nil || len(closed) != 1 {
-			t.Errorf("second Close: %v, reported %v", err, closed)
+	}
+	wantSent(t, sent, wire.Accepting{})
+}
+
+// A worker reports each socket that it cannot adopt. A socket that it has already,
+// as the manager sends it again if the worker that must drop it could not be told,
+// is none. No descriptor is left open.
+func TestAdoptFails(t *testing.T) {
+	set := newSet(t, Config{})
+	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
+	in, sent := newWorker(t, set, 0)
+	early := copied(t, set.OfSlot(1)[0])
+	in.Adopt(0, 1, early, false) // no manager does that before the worker accepts
+	if isOpen(early) {
+		t.Error("a socket that came before ListenPerWorker is open")
+	}
+	ln := listen(t, in.ListenPerWorker, "tcp", "127.0.0.1:0")
+	wantSent(t, sent)
+	in.Adopt(0, 1, -1, false)
+	wantSent(t, sent, wire.AdoptFailed{Slot: 1})
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	in.Adopt(0, 7, copied(t, int(r.Fd())), false)
+	wantSent(t, sent, wire.AdoptFailed{Slot: 7})
+	for range 2 {
+		in.Adopt(0, 1, copied(t, set.OfSlot(1)[0]), false)
+	}
+	wantSent(t, sent)
+	ln.Close()
+	*sent = nil
+	late := copied(t, set.OfSlot(1)[0])
+	in.Adopt(0, 1, late, false)
+	if isOpen(late) {
+		t.Error("a socket that came after Close is open")
+	}
+	wantSent(t, sent)
+}
+
+// An Accept that fails for want of descriptors is reported, and not each of many.
+func TestAcceptFails(t *testing.T) {
+	set := newSet(t, Config{})
+	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
+	in, sent := newWorker(t, set, 0)
+	ln := listen(t, in.ListenPerWorker, "tcp", "127.0.0.1:0").(*ownListener)
+	now := time.Now()
+	for _, at := range []time.Duration{0, 1, failurePause - 1, failurePause, failurePause + 1, 3 * failurePause} {
+		ln.reportFailed(now.Add(at))
+	}
+	wantSent(t, sent, wire.AcceptFailed{}, wire.AcceptFailed{}, wire.AcceptFailed{})
+	for err, want := range map[error]bool{
+		syscall.EMFILE: true, syscall.ENFILE: true, syscall.ENOBUFS: true, syscall.ENOMEM: true,
+		net.ErrClosed: false, syscall.EINVAL: false, os.ErrDeadlineExceeded: false,
+	} {
+		if got := isShortage(&net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", err)}); got != want {
+			t.Errorf("%v: %t, want %t", err, got, want)
 		}
 	}
 }
@@ -270,7 +366,7 @@ func TestAdopt(t *testing.T) {
 func (set *Set) steerTo(slot int) error {
 	g := set.groups()[0]
 	g.steered = false
-	set.Steer([]Worker{{ID: 1, Slot: slot}})
+	set.Steer(0, accepting(1, slot))
 	if !g.steered || !slices.Equal(g.live, []int{slot}) {
 		return errors.New("not steered")
 	}
@@ -291,7 +387,7 @@ func TestStandbyOwnSocket(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in := NewInherited([]marker.Socket{awaited}, func(int) {})
+		in := NewInherited([]marker.Socket{awaited}, func(wire.Message) {})
 		if early {
 			in.Adopt(0, 1, own, true)
 		}
@@ -312,48 +408,5 @@ func TestStandbyOwnSocket(t *testing.T) {
 		}
 		got.Close()
 		conn.Close()
-	}
-}
-
-// The manager sends a socket again if the worker that must drop it could not be
-// told. Only one descriptor of it stays open.
-func TestAdoptTwice(t *testing.T) {
-	set := newSet(t, Config{})
-	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
-	in := NewInherited(nil, func(int) {})
-	var adopted []int
-	for range 2 {
-		descriptor, err := fd.Duplicate(uintptr(set.OfSlot(1)[0]))
-		if err != nil {
-			t.Fatal(err)
-		}
-		adopted = append(adopted, descriptor)
-		in.Adopt(0, 1, descriptor, false)
-	}
-	if isOpen(adopted[0]) || !isOpen(adopted[1]) {
-		t.Errorf("the first is open: %t, the second: %t", isOpen(adopted[0]), isOpen(adopted[1]))
-	}
-	in.Drop(0, 1)
-	if isOpen(adopted[1]) {
-		t.Error("a dropped socket is open")
-	}
-}
-
-// A listener that the program has closed adopts nothing, and leaks nothing.
-func TestAdoptAfterClose(t *testing.T) {
-	set := newSet(t, Config{})
-	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
-	own := set.Hand(0)[0]
-	own.FD, _ = fd.Duplicate(uintptr(own.FD))
-	in := NewInherited([]marker.Socket{own}, func(int) {})
-	ln := listen(t, in.ListenPerWorker, "tcp", "127.0.0.1:0")
-	ln.Close()
-	other, err := unix.FcntlInt(uintptr(set.OfSlot(1)[0]), unix.F_DUPFD_CLOEXEC, 3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	in.Adopt(0, 1, other, false)
-	if isOpen(other) {
-		t.Error("the adopted socket is open")
 	}
 }

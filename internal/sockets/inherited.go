@@ -11,6 +11,7 @@ import (
 
 	"github.com/prefork-go/prefork/internal/activation"
 	"github.com/prefork-go/prefork/internal/marker"
+	"github.com/prefork-go/prefork/internal/wire"
 )
 
 // ErrNotInherited is wrapped by errors that list the sockets this process was
@@ -24,8 +25,8 @@ type Inherited struct {
 	mu      sync.Mutex
 	sockets []marker.Socket // FD is -1 once a call has taken the socket
 	own     map[int]*ownSocket
-	shared  []syscall.RawConn // the sockets of a worker that others share
-	closed  func(group int)   // reports that the worker has closed its listener
+	shared  []syscall.RawConn  // the sockets of a worker that others share
+	send    func(wire.Message) // of a worker, to its manager
 
 	activationRead bool
 	activated      bool                 // the process was started with sockets
@@ -38,10 +39,9 @@ type Inherited struct {
 }
 
 // NewInherited returns the sockets of a process whose marker names the given
-// ones. In a worker, closed is called when the program has closed a listener
-// with a socket for each worker.
-func NewInherited(sockets []marker.Socket, closed func(group int)) *Inherited {
-	return &Inherited{sockets: sockets, closed: closed}
+// ones. A worker reports to its manager by send.
+func NewInherited(sockets []marker.Socket, send func(wire.Message)) *Inherited {
+	return &Inherited{sockets: sockets, send: send}
 }
 
 // take returns the first socket with this network and address that no call has

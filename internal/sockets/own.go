@@ -5,18 +5,20 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/prefork-go/prefork/internal/fd"
 	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/reuseport"
+	"github.com/prefork-go/prefork/internal/wire"
 )
 
 // ownSocket is a worker's part of one listener with a socket for each slot.
 type ownSocket struct {
-	ln      *reuseport.Listener // nil before the program has called ListenPerWorker
-	own     int                 // a standby's own socket, if it arrived before that call, else 0
-	waiting map[int]int         // by slot: sockets of others that arrived before it
+	ln  *reuseport.Listener // nil before the program has called ListenPerWorker
+	own int                 // a standby's own socket, if it arrived before that call, else 0
 }
 
 // ListenPerWorker returns the listener on this worker's own socket. If sockets
@@ -76,25 +78,70 @@ func (in *Inherited) listenOwn(group int, s marker.Socket) (net.Listener, error)
 		return nil, err
 	}
 	k.ln = ln
-	for slot, descriptor := range k.waiting {
-		ln.Adopt(slot, descriptor)
-	}
-	k.waiting = nil
-	return &ownListener{ln, group, in.closed}, nil
+	return &ownListener{Listener: ln, group: group, send: in.send}, nil
 }
 
-// ownListener reports to the manager when it is closed, so that another worker
-// serves its accept queue however long this worker lives.
+// ownListener reports to the manager when the program begins to accept, when it
+// cannot, and when it has closed the listener.
 type ownListener struct {
 	*reuseport.Listener
-	group  int
-	closed func(group int)
+	group int
+	send  func(wire.Message)
+
+	accepting sync.Once
+	mu        sync.Mutex
+	failed    time.Time // of the last AcceptFailed
 }
 
+// failurePause is the least time between two reports that Accept fails. A program
+// may call it in a loop.
+const failurePause = 500 * time.Millisecond
+
+func (l *ownListener) Accept() (net.Conn, error) {
+	l.beginAccepting()
+	conn, err := l.Listener.Accept()
+	if err != nil && isShortage(err) {
+		l.reportFailed(time.Now())
+	}
+	return conn, err
+}
+
+// SyscallConn is called by a program that polls before it calls Accept.
+func (l *ownListener) SyscallConn() (syscall.RawConn, error) {
+	l.beginAccepting()
+	return l.Listener.SyscallConn()
+}
+
+func (l *ownListener) beginAccepting() {
+	l.accepting.Do(func() { l.send(wire.Accepting{Socket: l.group}) })
+}
+
+// isShortage reports whether Accept failed for want of descriptors or memory. The
+// connection is still in the accept queue.
+func isShortage(err error) bool {
+	for _, shortage := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, shortage) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *ownListener) reportFailed(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.failed) >= failurePause {
+		l.failed = now
+		l.send(wire.AcceptFailed{Socket: l.group})
+	}
+}
+
+// Close reports to the manager that another worker must serve the accept queue,
+// however long this worker lives.
 func (l *ownListener) Close() error {
 	err := l.Listener.Close()
 	if err == nil {
-		l.closed(l.group)
+		l.send(wire.ListenerClosed{Socket: l.group})
 	}
 	return err
 }
@@ -116,45 +163,51 @@ func (in *Inherited) ownOf(group int) *ownSocket {
 		in.own = make(map[int]*ownSocket)
 	}
 	if in.own[group] == nil {
-		in.own[group] = &ownSocket{waiting: make(map[int]int)}
+		in.own[group] = &ownSocket{}
 	}
 	return in.own[group]
 }
 
 // Adopt makes this worker accept on one more socket of a group: the socket of
-// a slot without a ready worker or, in a standby, its own. A listener that the
-// program has closed adopts nothing; the manager learns of that by closed.
+// a slot without a ready worker or, in a standby, its own. The descriptor is -1 if
+// this process could not receive it. The manager learns of a failure, or it has
+// learned that the program has closed the listener.
 func (in *Inherited) Adopt(group, slot, descriptor int, standby bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	switch k := in.ownOf(group); {
+	k := in.ownOf(group)
+	var err error
+	switch {
 	case descriptor < 0:
+		err = errNotReceived
 	case standby && k.ln != nil:
-		if err := k.ln.Own(descriptor); err != nil && !errors.Is(err, net.ErrClosed) {
-			fmt.Fprintf(os.Stderr, "prefork: worker %d exits: cannot listen on the socket of its slot: %v\n", os.Getpid(), err)
-			syscall.Exit(1)
-		}
+		err = k.ln.Own(descriptor)
 	case standby:
 		k.own = descriptor
 	case k.ln != nil:
-		k.ln.Adopt(slot, descriptor)
+		err = k.ln.Adopt(slot, descriptor)
+	default: // it does not accept, so no manager sends it a socket
+		fd.Close(descriptor)
+		err = net.ErrClosed
+	}
+	switch {
+	case err == nil, errors.Is(err, net.ErrClosed), errors.Is(err, syscall.EEXIST):
+	case standby:
+		fmt.Fprintf(os.Stderr, "prefork: worker %d exits: cannot listen on the socket of its slot: %v\n", os.Getpid(), err)
+		syscall.Exit(1)
 	default:
-		if again, ok := k.waiting[slot]; ok {
-			fd.Close(again)
-		}
-		k.waiting[slot] = descriptor
+		in.send(wire.AdoptFailed{Socket: group, Slot: slot})
 	}
 }
+
+// errNotReceived means that the kernel did not deliver a descriptor.
+var errNotReceived = errors.New("its descriptor did not arrive: the limit of open files is reached, or a security policy refuses to pass descriptors")
 
 // Drop undoes Adopt.
 func (in *Inherited) Drop(group, slot int) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	k := in.ownOf(group)
-	if k.ln != nil {
+	if k := in.ownOf(group); k.ln != nil {
 		k.ln.Drop(slot)
-	} else if descriptor, ok := k.waiting[slot]; ok {
-		fd.Close(descriptor)
-		delete(k.waiting, slot)
 	}
 }

@@ -53,8 +53,11 @@ func TestHandShared(t *testing.T) {
 	if len(infos) != 4 || infos[0].Address == "127.0.0.1:0" || infos[2].Address != path || infos[3].PerWorker {
 		t.Errorf("Info = %v", infos)
 	}
-	if set.Groups() != 0 || set.Limit(100) != 100 || set.OfSlot(0) != nil || set.Grow(5) != nil || set.Steer(nil) != nil {
+	if set.Groups() != 0 || set.Limit(100) != 100 || set.OfSlot(0) != nil || set.Grow(5) != nil {
 		t.Error("shared sockets have slots")
+	}
+	if moves, again := set.Steer(0, nil); moves != nil || again != Never {
+		t.Errorf("shared sockets move: %v, again at %v", moves, again)
 	}
 }
 

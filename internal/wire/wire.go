@@ -50,6 +50,19 @@ type TakeOver struct{}
 // slot. The answer is a TakeOver.
 type AwaitTakeOver struct{}
 
+// Accepting is sent by a worker when it accepts on a listener that has a socket
+// for each slot for the first time. Socket is the index of the listener, as in
+// Adopt.
+type Accepting struct{ Socket int }
+
+// AcceptFailed is sent by a worker that has no file descriptor or memory left for
+// a connection.
+type AcceptFailed struct{ Socket int }
+
+// AdoptFailed is sent by a worker that did not receive the socket of an Adopt, or
+// cannot accept from it.
+type AdoptFailed struct{ Socket, Slot int }
+
 // ListenerClosed is sent by a worker when it has closed a listener that has a
 // socket for each slot and accepts no more connections there. Socket is the
 // index of the listener, as in Adopt.
@@ -119,6 +132,12 @@ func (TakeOver) kind() byte           { return 'T' }
 func (TakeOver) body() []byte         { return nil }
 func (AwaitTakeOver) kind() byte      { return 'W' }
 func (AwaitTakeOver) body() []byte    { return nil }
+func (Accepting) kind() byte          { return 'L' }
+func (m Accepting) body() []byte      { return number(m.Socket) }
+func (AcceptFailed) kind() byte       { return 'M' }
+func (m AcceptFailed) body() []byte   { return number(m.Socket) }
+func (AdoptFailed) kind() byte        { return 'N' }
+func (m AdoptFailed) body() []byte    { return pair(m.Socket, m.Slot) }
 func (ListenerClosed) kind() byte     { return 'C' }
 func (m ListenerClosed) body() []byte { return number(m.Socket) }
 func (SocketUnused) kind() byte       { return 'U' }
@@ -199,9 +218,9 @@ func Decode(buf []byte) (Message, int, error) {
 		least, most = 1, maxBody
 	case 'P':
 		least, most = numberSize, maxBody
-	case 'H', 'Z', 'C', 'U':
+	case 'H', 'Z', 'C', 'U', 'L', 'M':
 		least, most = numberSize, numberSize
-	case 'A', 'D':
+	case 'A', 'D', 'N':
 		least, most = pairSize, pairSize
 	default:
 		return nil, 0, fmt.Errorf("unknown message %q", buf[0])
@@ -261,6 +280,10 @@ func decode(kind byte, body []byte) (Message, error) {
 		return Paused{n}, nil
 	case 'C':
 		return ListenerClosed{n}, nil
+	case 'L':
+		return Accepting{n}, nil
+	case 'M':
+		return AcceptFailed{n}, nil
 	case 'U':
 		return SocketUnused{n}, nil
 	case 'P':
@@ -270,8 +293,11 @@ func decode(kind byte, body []byte) (Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	if kind == 'A' {
+	switch kind {
+	case 'A':
 		return Adopt{n, slot}, nil
+	case 'N':
+		return AdoptFailed{n, slot}, nil
 	}
 	return Drop{n, slot}, nil
 }

@@ -14,6 +14,7 @@ func TestRoundTrip(t *testing.T) {
 		Drop{math.MaxInt32, 0}, Parked{}, Promote{}, Promote{7, "cpu:0-3"}, Promote{math.MaxInt32, strings.Repeat("x", MaxPlan)}, Ready{},
 		Pause{}, Pause{math.MaxInt32}, Resume{}, Paused{9}, ListenerClosed{}, ListenerClosed{3}, SocketUnused{}, SocketUnused{3},
 		Shutdown{}, Shutdown{3, "no model"}, Shutdown{255, strings.Repeat("x", MaxMessage)},
+		Accepting{}, Accepting{4}, AcceptFailed{}, AcceptFailed{5}, AdoptFailed{}, AdoptFailed{6, 70_000},
 	}
 	var buf []byte
 	for _, msg := range all {
@@ -50,7 +51,7 @@ func TestDecodeRefuses(t *testing.T) {
 	for _, in := range []string{
 		"X\x00", "R\x01x", "\x00\x00", "A\x00", "D\x07", "A\x09", "D\xff",
 		"A\x08\x80\x00\x00\x00\x00\x00\x00\x00", "D\x08\x00\x00\x00\x00\xff\xff\xff\xff",
-		"K\x01x", "H\x00", "H\x05", "G\x01", "Z\x04\x80\x00\x00\x00", "C\x00", "P\x03\x00\x00\x00", "P\x04\x80\x00\x00\x00", "E\x00",
+		"K\x01x", "L\x00", "M\x05", "E\x00", "N\x04", "N\x08\x00\x00\x00\x00\x80\x00\x00\x00", "H\x00", "H\x05", "G\x01", "Z\x04\x80\x00\x00\x00", "C\x00", "P\x03\x00\x00\x00", "P\x04\x80\x00\x00\x00",
 	} {
 		if msg, n, err := Decode([]byte(in)); err == nil || errors.Is(err, ErrShort) || n != 0 {
 			t.Errorf("Decode(%q) = %v, %d, %v; want an error that is not ErrShort", in, msg, n, err)
@@ -62,6 +63,7 @@ func TestDecodeRefuses(t *testing.T) {
 func TestDecodeInPieces(t *testing.T) {
 	for _, want := range []Message{
 		Ready{}, Stop{}, Stop{Interrupt: true}, TakeOver{}, StatusChanged{}, Recycle{}, Failed{"no room"}, Adopt{3, 4}, Drop{1 << 20, 9}, Parked{}, Promote{5, "cpu:1"}, Pause{3}, Resume{}, Paused{1 << 30}, ListenerClosed{1}, SocketUnused{2}, Shutdown{3, "why"},
+		Accepting{3}, AcceptFailed{4}, AdoptFailed{5, 6},
 	} {
 		whole := Append(nil, want)
 		for cut := range whole {
@@ -86,6 +88,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte("F\x02noT\x00"))
 	f.Add([]byte("E\x03\x07noE\x01\x00E\x00"))
 	f.Add([]byte("C\x04\x00\x00\x00\x01"))
+	f.Add([]byte("L\x04\x00\x00\x00\x01M\x04\x00\x00\x00\x01N\x08\x00\x00\x00\x01\x00\x00\x00\x02"))
 	f.Add([]byte("H\x04\x00\x00\x00\x07G\x00Z\x04\x00\x00\x00\x07"))
 	f.Fuzz(func(t *testing.T, buf []byte) {
 		for n := -1; n != 0; buf = buf[n:] {

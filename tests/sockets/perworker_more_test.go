@@ -111,6 +111,25 @@ func TestWorkerThatClosesItsListener(t *testing.T) {
 	f.end()
 }
 
+// A worker is ready and warms up before its first Accept. Until then it gets no
+// connections, and another serves its queue, also after a rolling reload.
+func TestWorkerThatDoesNotAcceptYet(t *testing.T) {
+	f := startFleet(t, 3, "warm=1", "hold")
+	conns := f.queue(100)
+	f.command("go")
+	f.ready(3, 1)
+	f.served(conns)
+	f.Signal(usr1)
+	f.ready(3, 2)
+	f.Expect(`^rolled 2$`)
+	if got := f.ask(300); got[1] != 0 || got[0] == 0 || got[2] == 0 {
+		t.Errorf("asked: %v", got)
+	}
+	f.open()
+	f.wantSlots("tcp", f.addrs[0], 3)
+	f.end()
+}
+
 // Each of several listeners is the same in the manager and in all workers. If a
 // network cannot have a socket for each worker, the manager logs that once.
 func TestPerWorkerIdentities(t *testing.T) {

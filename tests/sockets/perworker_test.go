@@ -5,6 +5,7 @@ package sockets_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -35,12 +36,15 @@ func init() { programs["perworker"], programs["perworkerpools"] = perWorker, per
 //	          "crash" (a slot, and when its worker exits: "before" it is
 //	          ready or "after")
 //	refuse    workers up to this generation never accept
+//	warm      only the worker of this slot waits for the gate, and does not
+//	          touch its listeners before
 //	respawn   ErrRespawnInterval
 //	hold      Start waits for a line "go"
 //	grow      the MaxWorkers that the manager sets after starting a successor
 //
 // The manager reads lines "max N" from standard input. A worker executes
-// another program on SIGUSR2, and closes its listeners on SIGWINCH.
+// another program on SIGUSR2, closes its listeners on SIGWINCH, and gets no more
+// file descriptors from SIGTTIN on.
 func perWorker() { perWorkerThat(nil) }
 
 // perWorkerThat is perWorker with more commands.
@@ -109,6 +113,15 @@ func perWorkerThat(orders map[string]func(string)) {
 			}
 			testprog.Print("closed")
 		}()
+		starve := make(chan os.Signal, 1)
+		signal.Notify(starve, syscall.SIGTTIN)
+		go func() {
+			<-starve
+			if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{}); err != nil {
+				log.Fatal(err)
+			}
+			testprog.Print("starved %d", w.Slot())
+		}()
 		w.Ready()
 		if crash == fmt.Sprint(w.Slot(), " after") {
 			return fmt.Errorf("slot %s", crash)
@@ -117,15 +130,21 @@ func perWorkerThat(orders map[string]func(string)) {
 			<-ctx.Done()
 			return nil
 		}
+		waits := args["warm"] == "" || args["warm"] == fmt.Sprint(w.Slot())
+		if args["warm"] == "" {
+			for _, ln := range lns {
+				ln.(syscall.Conn).SyscallConn() // as Accept: the manager gives it connections
+			}
+		}
 		served := make(chan struct{})
 		go func() {
 			defer close(served)
-			if awaitGate(args["dir"]) {
+			if !waits || awaitGate(args["dir"]) {
 				serveSlots(ctx, w, lns)
 			}
 		}()
 		<-ctx.Done()
-		if gated(args["dir"]) {
+		if waits && gated(args["dir"]) {
 			return nil // it has accepted no connection
 		}
 		<-served
@@ -201,6 +220,10 @@ func serveSlots(ctx context.Context, w *prefork.Worker, lns []net.Listener) {
 		wg.Go(func() {
 			for {
 				conn, err := ln.Accept()
+				if errors.Is(err, syscall.EMFILE) {
+					time.Sleep(5 * time.Millisecond) // as net/http
+					continue
+				}
 				if err != nil {
 					return
 				}

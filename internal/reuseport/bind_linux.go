@@ -2,6 +2,7 @@ package reuseport
 
 import (
 	"context"
+	"io"
 	"net"
 	"os"
 	"syscall"
@@ -9,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Bind creates a group of n listening sockets on an address of the network
-// "tcp", "tcp4" or "tcp6" and returns the bound address. If the port is 0, the
-// kernel chooses one for the first socket. The index in fds is the index in the
-// kernel's group. The descriptors are close-on-exec, non-blocking, and owned by
-// the caller.
+// Bind creates a group of n sockets on an address and returns the bound address.
+// The network is "tcp", "tcp4" or "tcp6" for listening sockets, or "udp", "udp4"
+// or "udp6". If the port is 0, the kernel chooses one for the first socket. The
+// index in fds is the index in the kernel's group. The descriptors are
+// close-on-exec, non-blocking, and owned by the caller.
 //
-// Bind returns EADDRINUSE if another socket listens on the address, even with
+// Bind returns EADDRINUSE if another socket has the address, even with
 // SO_REUSEPORT. It is safe for concurrent use, and blocks only to look up a
 // host name.
 func Bind(network, address string, n int, options ...Option) (fds []int, addr net.Addr, err error) {
@@ -74,14 +75,10 @@ func setReusePort(fd int) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
 }
 
-// listen creates a listening socket with package net. It calls before on the
-// descriptor, and the options, before bind, and after once the socket listens; either may be nil.
+// listen creates a socket with package net. It calls the options and before on the
+// descriptor before bind, and after once the socket receives; before and after may
+// be nil.
 func listen(network, address string, options []Option, before, after func(fd int) error) (fd int, addr net.Addr, err error) {
-	switch network {
-	case "tcp", "tcp4", "tcp6":
-	default:
-		return -1, nil, &net.OpError{Op: "listen", Net: network, Err: net.UnknownNetworkError(network)}
-	}
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false) // MPTCP sockets cannot be steered
 	lc.Control = func(network, address string, conn syscall.RawConn) error {
@@ -95,12 +92,12 @@ func listen(network, address string, options []Option, before, after func(fd int
 		}
 		return control(conn, before)
 	}
-	ln, err := lc.Listen(context.Background(), network, address)
+	s, addr, err := open(&lc, network, address)
 	if err != nil {
 		return -1, nil, err
 	}
-	defer ln.Close() // the duplicate keeps listening
-	conn, err := ln.(*net.TCPListener).SyscallConn()
+	defer s.Close() // the duplicate keeps receiving
+	conn, err := s.SyscallConn()
 	if err == nil && after != nil {
 		err = control(conn, after)
 	}
@@ -111,9 +108,33 @@ func listen(network, address string, options []Option, before, after func(fd int
 		})
 	}
 	if err != nil {
-		return -1, nil, &net.OpError{Op: "listen", Net: network, Addr: ln.Addr(), Err: err}
+		return -1, nil, &net.OpError{Op: "listen", Net: network, Addr: addr, Err: err}
 	}
-	return fd, ln.Addr(), nil
+	return fd, addr, nil
+}
+
+// socket is a *net.TCPListener or a *net.UDPConn.
+type socket interface {
+	syscall.Conn
+	io.Closer
+}
+
+func open(lc *net.ListenConfig, network, address string) (s socket, addr net.Addr, err error) {
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+		ln, err := lc.Listen(context.Background(), network, address)
+		if err != nil {
+			return nil, nil, err
+		}
+		return ln.(*net.TCPListener), ln.Addr(), nil
+	case "udp", "udp4", "udp6":
+		conn, err := lc.ListenPacket(context.Background(), network, address)
+		if err != nil {
+			return nil, nil, err
+		}
+		return conn.(*net.UDPConn), conn.LocalAddr(), nil
+	}
+	return nil, nil, &net.OpError{Op: "listen", Net: network, Err: net.UnknownNetworkError(network)}
 }
 
 func control(conn syscall.RawConn, f func(fd int) error) (err error) {

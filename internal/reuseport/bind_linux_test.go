@@ -57,7 +57,7 @@ func checkSocket(t *testing.T, i, fd int) {
 }
 
 func TestBindErrors(t *testing.T) {
-	for _, network := range []string{"", "unix", "udp"} {
+	for _, network := range []string{"", "unix", "unixgram"} {
 		if _, _, err := Bind(network, "127.0.0.1:0", 1); !errors.As(err, new(net.UnknownNetworkError)) {
 			t.Errorf("Bind(%q) = %v", network, err)
 		}

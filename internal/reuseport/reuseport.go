@@ -1,5 +1,5 @@
 // Package reuseport provides a listener with one socket for each slot: a group
-// of TCP sockets on one address, over which the kernel spreads the connections.
+// of sockets on one address, over which the kernel spreads the connections.
 //
 // The manager holds all sockets of a group for its whole lifetime (Bind, Grow).
 // A connection that is queued on a socket, or whose handshake has begun there,
@@ -11,6 +11,9 @@
 // serves the connections in the accept queue, and those whose handshakes
 // complete later, possibly seconds later. New connections go to slots with a
 // ready worker (Steer).
+//
+// A group of UDP sockets is the same, except that no worker adopts a socket, and
+// that the datagrams of a client go to one slot (SteerFlows).
 //
 // The package works on Linux. On other systems everything except Assign returns
 // an error that wraps errors.ErrUnsupported.

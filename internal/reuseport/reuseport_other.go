@@ -29,6 +29,9 @@ func Grow(network, address string, options ...Option) (fd int, err error) {
 // Steer returns an error.
 func Steer(fd int, live []int) error { return unsupported("steering connections") }
 
+// SteerFlows returns an error.
+func SteerFlows(fd, n int, live []int) error { return unsupported("steering datagrams") }
+
 // A Listener cannot be created on this system.
 type Listener struct{}
 

@@ -69,23 +69,32 @@ func assemble(live []int) ([]unix.SockFilter, error) {
 	if len(live) == 0 {
 		return hashProgram(), nil
 	}
-	live = slices.Clone(live)
-	slices.Sort(live)
-	live = slices.Compact(live)
+	live = sorted(live)
 	if live[0] < 0 || live[len(live)-1] > math.MaxInt32 {
 		return nil, unix.EINVAL
 	}
-	var runs []run
+	return append([]unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: skfAdRandom},
+		{Code: unix.BPF_ALU | unix.BPF_MOD | unix.BPF_K, K: uint32(len(live))},
+	}, selectIndex(runsOf(live))...), nil
+}
+
+// sorted returns a copy of live in ascending order.
+func sorted(live []int) []int {
+	live = slices.Clone(live)
+	slices.Sort(live)
+	return slices.Compact(live)
+}
+
+// runsOf returns the runs in live, which is sorted.
+func runsOf(live []int) (runs []run) {
 	for n, i := range live {
 		if n == 0 || live[n-1] != i-1 {
 			runs = append(runs, run{first: i, before: n})
 		}
 		runs[len(runs)-1].len++
 	}
-	return append([]unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: skfAdRandom},
-		{Code: unix.BPF_ALU | unix.BPF_MOD | unix.BPF_K, K: uint32(len(live))},
-	}, selectIndex(runs)...), nil
+	return runs
 }
 
 // selectIndex returns code that maps the accumulator, the position of an index

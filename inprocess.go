@@ -448,3 +448,7 @@ func (s *inProcessSide) listenPacket(c ListenConfig, network, address string) (n
 	}
 	return conn, err
 }
+
+func (s *inProcessSide) listenPacketPerWorker(c ListenConfig, network, address string) (net.PacketConn, error) {
+	return s.listenPacket(c, network, address)
+}

@@ -66,11 +66,13 @@ func (m *Manager) ListenPacket(network, address string) (net.PacketConn, error) 
 // ListenPerWorker is Listen with a socket for each worker (SO_REUSEPORT): each has
 // its own accept queue, and no worker wakes up for a connection that another
 // accepts. It should be used for many short connections. The sockets belong to
-// slots, and the manager holds them. Connections in a queue wait for the slot's
-// next worker; while there is none, another worker serves the queue. The kernel
-// spreads new connections randomly over the slots that have a ready worker.
-// Sockets of slots beyond a smaller MaxWorkers are served, and kept for later
-// growth.
+// slots, and the manager holds them. The kernel spreads new connections randomly
+// over the slots that have a ready worker that has called Accept, or SyscallConn
+// of the listener. Connections in the queue of another slot wait for its next
+// worker, and meanwhile another worker serves the queue. So a worker may warm up
+// before its first Accept, but a rolling replacement does not wait for that: it
+// needs Readiness.Explicit. Sockets of slots beyond a smaller MaxWorkers are
+// served, and kept for later growth.
 //
 // The network is "tcp", "tcp4", "tcp6" or "unix". If sockets for each worker are
 // not available (a unix socket, a Command, sockets from start_server or systemd,
@@ -78,14 +80,44 @@ func (m *Manager) ListenPacket(network, address string) (net.PacketConn, error) 
 // ListenPerWorker acts as Listen and logs one warning; see Snapshot.Sockets. A
 // worker must call it once for each call in the manager.
 //
-// A ready worker must accept the connections that it is sent. If it has not called
-// ListenPerWorker, or no longer calls Accept, its queue is not served until it
-// exits. If it closes its listener, other ready workers serve the queue.
+// A worker that has called Accept must go on. If it no longer does, its queue is
+// not served until it exits. If it closes its listener, other workers serve the
+// queue. They also do for a while if Accept fails because the worker has reached
+// its limit of open files; the log has a warning.
 //
 // The listener of a worker also has SetDeadline and SyscallConn. ListenPerWorker
 // does not block, except to look up a host name.
 func (m *Manager) ListenPerWorker(network, address string) (net.Listener, error) {
 	return ListenConfig{}.ListenPerWorker(m, network, address)
+}
+
+// ListenPacketPerWorker is ListenPacket with a socket for each worker
+// (SO_REUSEPORT): all datagrams from one address and port reach one worker. It
+// should be used for QUIC, and for other protocols that keep state of a client.
+// The network is "udp", "udp4" or "udp6".
+//
+// The kernel chooses the slot of a flow by a hash of its source address and port.
+// If a slot has no ready worker, its flows go to other slots until it has one;
+// the other flows stay. A larger MaxWorkers than ever before moves most flows, and
+// so does a client that gets another address or port. Datagrams that wait in the
+// socket of a slot are read by its next worker, and those of a slot that MaxWorkers
+// has removed are lost.
+//
+// In a rolling replacement the old and the new worker of a slot read from the same
+// socket until the old one closes it, so each may read datagrams of the other's
+// clients. When Context ends, a worker should send its last datagrams, such as the
+// CONNECTION_CLOSE of QUIC, and close the socket. To keep its connections, a
+// program must pass on datagrams between workers, by connection IDs that name the
+// worker.
+//
+// A worker gets flows from Start on, or from Ready on with Readiness.Explicit, if
+// it has called ListenPacketPerWorker. Its connection has the methods of a
+// net.UDPConn; a standby must not use it before Start has returned. In the manager
+// it can neither read nor write. If a socket for each worker is not available
+// (see ListenPerWorker), ListenPacketPerWorker acts as ListenPacket and logs one
+// warning.
+func (m *Manager) ListenPacketPerWorker(network, address string) (net.PacketConn, error) {
+	return ListenConfig{}.ListenPacketPerWorker(m, network, address)
 }
 
 // call calls listen if the network is one of networks.
@@ -119,6 +151,10 @@ func (s *managerSide) listenPerWorker(lc ListenConfig, network, address string) 
 	return s.sockets.ListenPerWorkerWith(sockets.Options(lc), network, address)
 }
 
+func (s *managerSide) listenPacketPerWorker(lc ListenConfig, network, address string) (net.PacketConn, error) {
+	return s.sockets.ListenPacketPerWorkerWith(sockets.Options(lc), network, address)
+}
+
 func (s *workerSide) listen(_ ListenConfig, network, address string) (net.Listener, error) {
 	if s.foreign {
 		return sockets.NewIdle(network, address), nil
@@ -138,6 +174,13 @@ func (s *workerSide) listenPerWorker(_ ListenConfig, network, address string) (n
 		return sockets.NewIdle(network, address), nil
 	}
 	return inherited.ListenPerWorker(network, address)
+}
+
+func (s *workerSide) listenPacketPerWorker(_ ListenConfig, network, address string) (net.PacketConn, error) {
+	if s.foreign {
+		return sockets.NewIdle(network, address), nil
+	}
+	return inherited.ListenPacketPerWorker(network, address)
 }
 
 // ListenConfig has options for the sockets of a Manager. Its methods are those of
@@ -192,4 +235,11 @@ func (lc ListenConfig) ListenPacket(m *Manager, network, address string) (net.Pa
 func (lc ListenConfig) ListenPerWorker(m *Manager, network, address string) (net.Listener, error) {
 	ln, err := call(lc, m.side.listenPerWorker, network, address, "tcp", "tcp4", "tcp6", "unix")
 	return ln, listenError("ListenPerWorker", network, address, err)
+}
+
+// ListenPacketPerWorker is Manager.ListenPacketPerWorker with the options of lc. It
+// fails if Backlog is set. With File there is one socket for all workers.
+func (lc ListenConfig) ListenPacketPerWorker(m *Manager, network, address string) (net.PacketConn, error) {
+	pc, err := call(lc, m.side.listenPacketPerWorker, network, address, "udp", "udp4", "udp6")
+	return pc, listenError("ListenPacketPerWorker", network, address, err)
 }

@@ -50,7 +50,7 @@ type loop struct {
 	pauses        int                // the number of pauses so far
 	pausing       int                // the number of the pause in force; 0 for none
 	steerDue      bool               // the set of ready workers has changed
-	steerAgain    pool.Time          // when a worker may have room for a message or a descriptor again
+	steerAgain    pool.Time          // when a worker may be able to take a socket again
 	successors    uint64             // started so far
 	successor     *successor         // on its way, or one that has taken over
 	reportsReady  bool               // a successor that has not reported its readiness

@@ -66,6 +66,7 @@ type side interface {
 	listen(lc ListenConfig, network, address string) (net.Listener, error)
 	listenPacket(lc ListenConfig, network, address string) (net.PacketConn, error)
 	listenPerWorker(lc ListenConfig, network, address string) (net.Listener, error)
+	listenPacketPerWorker(lc ListenConfig, network, address string) (net.PacketConn, error)
 }
 
 // managerSide is a Manager in the manager's process. The loop owns all state of

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,6 +27,8 @@ type group struct {
 	live     []int           // the slots that get new connections
 	adopters []int           // by slot: the worker that accepts for it besides its own; 0 for none
 	backoffs map[int]backoff // by worker ID
+
+	flows bool // datagram sockets: no worker reads from the socket of another slot
 }
 
 func (g *group) close() {
@@ -42,8 +46,27 @@ func (set *Set) ListenPerWorker(network, address string) (net.Listener, error) {
 
 // ListenPerWorkerWith is ListenPerWorker with options.
 func (set *Set) ListenPerWorkerWith(o Options, network, address string) (net.Listener, error) {
+	return listenGroup(set, &o, network, address, groupListener, func(found []marker.Socket) (net.Listener, error) {
+		return set.obtainListener(&o, network, address, found, marker.FellBack)
+	})
+}
+
+// ListenPacketPerWorker is ListenPerWorker for datagram sockets.
+func (set *Set) ListenPacketPerWorker(network, address string) (net.PacketConn, error) {
+	return set.ListenPacketPerWorkerWith(Options{}, network, address)
+}
+
+// ListenPacketPerWorkerWith is ListenPacketPerWorker with options.
+func (set *Set) ListenPacketPerWorkerWith(o Options, network, address string) (net.PacketConn, error) {
+	return listenGroup(set, &o, network, address, groupPacketConn, func(found []marker.Socket) (net.PacketConn, error) {
+		return obtain(set, &o, network, address, found, marker.FellBack, packetConn(&o), net.FilePacketConn)
+	})
+}
+
+// listenGroup makes the sockets of a group, or one socket by share.
+func listenGroup[T closer](set *Set, o *Options, network, address string, wrap func(*os.File) (T, error), share func(found []marker.Socket) (T, error)) (s T, err error) {
 	if err := o.check(network); err != nil {
-		return nil, err
+		return s, err
 	}
 	found := set.fromPredecessor(network, address, 0)
 	why := set.mustShare(network)
@@ -53,20 +76,19 @@ func (set *Set) ListenPerWorkerWith(o Options, network, address string) (net.Lis
 	switch {
 	case why != nil:
 	case len(found) > 0 && found[0].Slot == 0:
-		return set.adoptGroup(&o, network, address, found)
+		return adoptGroup(set, o, network, address, found, wrap)
 	case len(found) > 0:
 		why = errors.New("the previous manager has one socket for all workers")
 	default:
-		var ln net.Listener
-		if ln, why = set.bindGroup(&o, network, address); why == nil {
-			return ln, nil
+		if s, why = bindGroup(set, o, network, address, wrap); why == nil {
+			return s, nil
 		}
 		if !errors.Is(why, errors.ErrUnsupported) && !errors.Is(why, syscall.ENOPROTOOPT) {
-			return nil, why
+			return s, why
 		}
 	}
 	set.cfg.Log.Warn("one socket for all workers instead of one for each", "network", network, "address", address, "why", why)
-	return set.obtainListener(&o, network, address, found, marker.FellBack)
+	return share(found)
 }
 
 // mustShare returns the reason why workers cannot have sockets of their own.
@@ -82,49 +104,71 @@ func (set *Set) mustShare(network string) error {
 	return nil
 }
 
-func (set *Set) bindGroup(o *Options, network, address string) (net.Listener, error) {
+func bindGroup[T closer](set *Set, o *Options, network, address string, wrap func(*os.File) (T, error)) (s T, err error) {
 	fds, err := patiently(set, network, address, func() ([]int, error) {
 		fds, _, err := reuseport.Bind(network, address, max(1, set.cfg.MaxWorkers()), o.control)
 		return fds, err
 	})
 	if err != nil {
-		return nil, set.cfg.Inherited.explain(err)
+		return s, set.cfg.Inherited.explain(err)
 	}
-	return set.keepGroup(network, address, &group{fds: fds, options: *o})
+	return keepGroup(set, network, address, &group{fds: fds, options: *o}, wrap)
 }
 
 // adoptGroup keeps the sockets of a predecessor's group.
-func (set *Set) adoptGroup(o *Options, network, address string, found []marker.Socket) (net.Listener, error) {
+func adoptGroup[T closer](set *Set, o *Options, network, address string, found []marker.Socket, wrap func(*os.File) (T, error)) (T, error) {
 	g := &group{options: *o}
 	for _, s := range found {
 		g.fds = append(g.fds, s.FD)
 	}
-	return set.keepGroup(network, address, g)
+	return keepGroup(set, network, address, g, wrap)
 }
 
 // keepGroup adds a group to the sockets that workers inherit.
-func (set *Set) keepGroup(network, address string, g *group) (net.Listener, error) {
+func keepGroup[T closer](set *Set, network, address string, g *group, wrap func(*os.File) (T, error)) (s T, err error) {
+	defer func() {
+		if err != nil {
+			g.close()
+		}
+	}()
 	for _, descriptor := range g.fds {
 		if err := g.options.applyBacklog(descriptor); err != nil {
-			g.close()
-			return nil, err
+			return s, err
 		}
 	}
 	descriptor, err := fd.Duplicate(uintptr(g.fds[0]))
 	if err != nil {
-		g.close()
-		return nil, err
+		return s, err
 	}
-	ln, err := wrapFD(descriptor, network+" "+address, net.FileListener)
-	if err != nil {
-		g.close()
-		return nil, err
+	if s, err = wrapFD(descriptor, network+" "+address, wrap); err != nil {
+		return s, err
 	}
-	g.address = ln.Addr().String()
+	g.address, g.flows = localAddr(s), strings.HasPrefix(network, "udp")
 	set.mu.Lock()
 	defer set.mu.Unlock()
-	set.list = append(set.list, &socket{fd: g.fds[0], network: network, address: address, bound: g.address, group: g, program: ln, site: siteOf(address)})
+	set.list = append(set.list, &socket{fd: g.fds[0], network: network, address: address, bound: g.address, group: g, program: s, site: siteOf(address)})
+	return s, nil
+}
+
+// groupListener returns a listener for the program in the manager.
+func groupListener(f *os.File) (net.Listener, error) {
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
 	return refuse(ln), nil
+}
+
+// groupPacketConn returns a connection for the program in the manager. It has only
+// the address: the socket is that of a slot, and its datagrams would wake the
+// manager.
+func groupPacketConn(f *os.File) (net.PacketConn, error) {
+	conn, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	return &packetAddr{&Idle{addr: conn.LocalAddr(), closed: make(chan struct{})}}, nil
 }
 
 // groups returns the listeners with a socket for each slot, in order.
@@ -223,10 +267,13 @@ func (set *Set) Passive() bool {
 
 func (set *Set) steerGroup(now time.Duration, index int, g *group, workers []Worker) (all []Move, again time.Duration) {
 	own, ready, again := g.candidates(now, index, workers)
+	if g.flows {
+		ready = nil
+	}
 	live, moves := reuseport.Assign(own, ready, g.adopters)
 	if !g.steered || !slices.Equal(live, g.live) {
-		if err := reuseport.Steer(g.fds[0], live); err != nil {
-			set.cfg.Log.Error("cannot steer connections, slots without a worker get some too", "address", g.address, "err", err)
+		if err := g.steer(live); err != nil {
+			set.cfg.Log.Error("cannot steer to slots with a worker, others get some connections or datagrams too", "address", g.address, "err", err)
 		}
 		g.steered, g.live = true, live
 	}
@@ -235,6 +282,13 @@ func (set *Set) steerGroup(now time.Duration, index int, g *group, workers []Wor
 		all = append(all, Move{Group: index, Slot: m.Index, FD: g.fds[m.Index], From: m.From, To: m.To})
 	}
 	return all, again
+}
+
+func (g *group) steer(live []int) error {
+	if g.flows {
+		return reuseport.SteerFlows(g.fds[0], len(g.fds), live)
+	}
+	return reuseport.Steer(g.fds[0], live)
 }
 
 // Moved records that a move was carried out.

@@ -303,9 +303,9 @@ func TestPollingIsAccepting(t *testing.T) {
 	wantSent(t, sent, wire.Accepting{})
 }
 
-// A worker reports each socket that it cannot adopt. A socket that it has already,
-// as the manager sends it again if the worker that must drop it could not be told,
-// is none. No descriptor is left open.
+// A worker reports each socket that it cannot adopt, and not one that it has
+// already: the manager sends it again after a Drop to another worker failed. No
+// descriptor is left open.
 func TestAdoptFails(t *testing.T) {
 	set := newSet(t, Config{})
 	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")

@@ -15,10 +15,11 @@ import (
 	"github.com/prefork-go/prefork/internal/wire"
 )
 
-// ownSocket is a worker's part of one listener with a socket for each slot.
+// ownSocket is a worker's part of one group with a socket for each slot.
 type ownSocket struct {
-	ln  *reuseport.Listener // nil before the program has called ListenPerWorker
-	own int                 // a standby's own socket, if it arrived before that call, else 0
+	ln   *reuseport.Listener // nil before the program has called ListenPerWorker
+	conn *ownPacketConn      // nil before the program has called ListenPacketPerWorker
+	own  int                 // a standby's own socket, if it arrived before that call, else 0
 }
 
 // ListenPerWorker returns the listener on this worker's own socket. If sockets
@@ -43,9 +44,24 @@ func (in *Inherited) Listen(network, address string) (net.Listener, error) {
 	return ln, err
 }
 
+// ListenPacketPerWorker is ListenPerWorker for datagram sockets.
+func (in *Inherited) ListenPacketPerWorker(network, address string) (net.PacketConn, error) {
+	i, s, err := in.take(network, address, perWorker)
+	if err != nil {
+		return takeShared(in, network, address, marker.FellBack, net.FilePacketConn)
+	}
+	return in.listenOwnPacket(in.groupOf(i), s)
+}
+
 // ListenPacket is Listen for datagram sockets.
 func (in *Inherited) ListenPacket(network, address string) (net.PacketConn, error) {
-	return takeShared(in, network, address, marker.Shared, net.FilePacketConn)
+	conn, err := takeShared(in, network, address, marker.Shared, net.FilePacketConn)
+	if errors.Is(err, ErrNotInherited) {
+		if i, s, err := in.take(network, address, perWorker); err == nil {
+			return in.listenOwnPacket(in.groupOf(i), s)
+		}
+	}
+	return conn, err
 }
 
 func takeShared[T closer](in *Inherited, network, address string, kind int, wrap func(*os.File) (T, error)) (s T, err error) {
@@ -53,10 +69,13 @@ func takeShared[T closer](in *Inherited, network, address string, kind int, wrap
 	if err != nil {
 		return s, err
 	}
-	if s, err = wrapFD(got.FD, network+" "+address, wrap); err == nil {
-		in.remember(s)
+	if s, err = wrapFD(got.FD, network+" "+address, wrap); err != nil {
+		return s, err
 	}
-	return s, err
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.remember(s)
+	return s, nil
 }
 
 // listenOwn makes the listener on a worker's own socket in the given group. A
@@ -182,6 +201,10 @@ func (in *Inherited) Adopt(group, slot, descriptor int, standby bool) {
 		err = errNotReceived
 	case standby && k.ln != nil:
 		err = k.ln.Own(descriptor)
+	case standby && k.conn != nil:
+		if err = k.conn.take(descriptor); err == nil {
+			in.remember(k.conn)
+		}
 	case standby:
 		k.own = descriptor
 	case k.ln != nil:

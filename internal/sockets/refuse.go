@@ -34,3 +34,16 @@ type unixListener struct{ *net.UnixListener }
 
 func (l *unixListener) Accept() (net.Conn, error)          { return nil, acceptError(l.Addr()) }
 func (l *unixListener) AcceptUnix() (*net.UnixConn, error) { return nil, acceptError(l.Addr()) }
+
+// packetAddr is a datagram socket for each worker, in the manager.
+type packetAddr struct{ *Idle }
+
+func (c *packetAddr) ReadFrom([]byte) (int, net.Addr, error) {
+	return 0, nil, &net.OpError{Op: "read", Net: c.addr.Network(), Source: c.addr, Err: errPacket}
+}
+
+func (c *packetAddr) WriteTo([]byte, net.Addr) (int, error) {
+	return 0, &net.OpError{Op: "write", Net: c.addr.Network(), Source: c.addr, Err: errPacket}
+}
+
+var errPacket = errors.New("this is the manager, and each worker has a socket of its own: use it in the function of Run or StartFunc, or after Start has returned false")

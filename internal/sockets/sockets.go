@@ -85,11 +85,20 @@ func (set *Set) ListenWith(o Options, network, address string) (net.Listener, er
 		return nil, err
 	}
 	found := set.fromPredecessor(network, address, marker.Shared)
-	if len(found) > 0 && found[0].Slot == 0 && !set.cfg.Command {
-		set.cfg.Log.Warn("a socket for each worker instead of one for all, as in the previous manager", "network", network, "address", address)
-		return set.adoptGroup(&o, network, address, found)
+	if set.keepsGroup(network, address, found) {
+		return adoptGroup(set, &o, network, address, found, groupListener)
 	}
 	return set.obtainListener(&o, network, address, found, marker.Shared)
+}
+
+// keepsGroup reports whether the predecessor has a socket for each worker, and
+// logs that it stays so.
+func (set *Set) keepsGroup(network, address string, found []marker.Socket) bool {
+	if len(found) == 0 || found[0].Slot != 0 || set.cfg.Command {
+		return false
+	}
+	set.cfg.Log.Warn("a socket for each worker instead of one for all, as in the previous manager", "network", network, "address", address)
+	return true
 }
 
 // ListenPacket is Listen for datagram sockets.
@@ -103,6 +112,9 @@ func (set *Set) ListenPacketWith(o Options, network, address string) (net.Packet
 		return nil, err
 	}
 	found := set.fromPredecessor(network, address, marker.Shared)
+	if set.keepsGroup(network, address, found) {
+		return adoptGroup(set, &o, network, address, found, groupPacketConn)
+	}
 	return obtain(set, &o, network, address, found, marker.Shared, packetConn(&o), net.FilePacketConn)
 }
 
@@ -184,12 +196,7 @@ func (set *Set) keep(o *Options, sock *socket, s any) (err error) {
 		return err
 	}
 	sock.program, _ = s.(closer)
-	switch s := s.(type) {
-	case net.Listener:
-		sock.bound = s.Addr().String()
-	case net.PacketConn:
-		sock.bound = s.LocalAddr().String()
-	}
+	sock.bound = localAddr(s)
 	err = o.apply(sock)
 	if err == nil && set.cfg.Command {
 		err = set.prepareForCommand(sock)
@@ -203,6 +210,17 @@ func (set *Set) keep(o *Options, sock *socket, s any) (err error) {
 	defer set.mu.Unlock()
 	set.list = append(set.list, sock)
 	return nil
+}
+
+// localAddr returns the address of a listener or connection.
+func localAddr(s any) string {
+	switch s := s.(type) {
+	case net.Listener:
+		return s.Addr().String()
+	case net.PacketConn:
+		return s.LocalAddr().String()
+	}
+	return ""
 }
 
 // prepareForCommand names a socket as start_server does, and puts it into

@@ -7,16 +7,12 @@ import (
 	"github.com/prefork-go/prefork/internal/fd"
 )
 
-// remember keeps the shared socket of s for Unblock.
+// remember keeps the socket of s for Unblock. The caller must hold mu.
 func (in *Inherited) remember(s any) {
-	c, ok := s.(syscall.Conn)
-	if !ok {
-		return
-	}
-	if conn, err := c.SyscallConn(); err == nil {
-		in.mu.Lock()
-		in.shared = append(in.shared, conn)
-		in.mu.Unlock()
+	if c, ok := s.(syscall.Conn); ok {
+		if conn, err := c.SyscallConn(); err == nil {
+			in.shared = append(in.shared, conn)
+		}
 	}
 }
 

@@ -48,8 +48,12 @@ func quiet() {
 
 // listenQuietly listens, prints the address, and returns the worker's function.
 func listenQuietly(pm *prefork.Manager, kind, network, address string) (serve func() error) {
-	if kind == "packet" {
-		conn, err := pm.ListenPacket(network, address)
+	if network == "udp" {
+		listen := pm.ListenPacket
+		if kind == "perWorker" {
+			listen = pm.ListenPacketPerWorker
+		}
+		conn, err := listen(network, address)
 		if err != nil {
 			log.Fatal(err)
 		}
@@ -132,7 +136,7 @@ func exchange(t *testing.T, n int, network, address string) {
 // connection or a datagram. A standby that gets a slot serves as any worker.
 func TestSocketsWakeOnlyWorkers(t *testing.T) {
 	for _, row := range []struct{ kind, network string }{
-		{"shared", "tcp"}, {"shared", "unix"}, {"packet", "udp"}, {"perWorker", "tcp"}, {"command", "tcp"},
+		{"shared", "tcp"}, {"shared", "unix"}, {"shared", "udp"}, {"perWorker", "tcp"}, {"perWorker", "udp"}, {"command", "tcp"},
 	} {
 		t.Run(row.kind+" "+row.network, func(t *testing.T) {
 			n := testprog.Times(30000)

@@ -282,6 +282,9 @@ func (c CrashLoop) unproven() int {
 // Readiness decides when a worker is ready: when it reaches Start or, if
 // Explicit is set, when it calls Worker.Ready. A worker that is not ready within
 // Timeout is killed, which counts as a crash. A Command is ready at once.
+//
+// A worker that warms up after Start should set Explicit: a rolling replacement
+// stops the worker before it when it is ready.
 type Readiness struct {
 	Explicit bool
 	Timeout  time.Duration // 0 means 60 s; a negative value means never

@@ -161,6 +161,7 @@ func TestInterrupted(t *testing.T) {
 // A standby waits until it has a slot. A second Promote is ignored.
 func TestAwaitSlot(t *testing.T) {
 	p, manager := newWorker(t, marker.NoSlot)
+	p.sockets = &recorded{}
 	done := make(chan struct{})
 	go func() { p.AwaitSlot(); close(done) }()
 	if got := receive(t, manager, 1); got[0] != (wire.Parked{}) {

@@ -38,7 +38,6 @@ func SteerFlows(fd, n int, live []int) error {
 const (
 	netOff   = math.MaxUint32 - 1<<20 + 1
 	ip4Src   = netOff + 12
-	ip6Next  = netOff + 6
 	ip6Src   = netOff + 8
 	ip6Ports = netOff + 40
 )
@@ -97,8 +96,8 @@ func testGap(first, end int) []unix.SockFilter {
 }
 
 // hashFlow returns code that loads a hash of the source address and the ports. The
-// header of IPv4 may have options. Ports behind an extension header of IPv6 do not
-// count.
+// header of IPv4 may have options. If that of IPv6 is followed by an extension
+// header, the type and length of that count instead of the ports.
 func hashFlow() []unix.SockFilter {
 	load := func(size uint16, address uint32) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_LD | size | unix.BPF_ABS, K: address}
@@ -115,13 +114,7 @@ func hashFlow() []unix.SockFilter {
 		{Code: unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH, K: netOff}, // X = length of the header
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_IND, K: netOff},
 	}, mixIn(ip4Src)...)
-	ip6 := []unix.SockFilter{
-		load(unix.BPF_B, ip6Next),
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.IPPROTO_UDP, Jf: 2},
-		load(unix.BPF_W, ip6Ports),
-		{Code: unix.BPF_JMP | unix.BPF_JA, K: 1},
-		{Code: unix.BPF_LD | unix.BPF_IMM},
-	}
+	ip6 := []unix.SockFilter{load(unix.BPF_W, ip6Ports)}
 	for word := range uint32(4) {
 		ip6 = append(ip6, mixIn(ip6Src+4*word)...)
 	}

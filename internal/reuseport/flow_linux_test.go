@@ -94,7 +94,7 @@ func TestFlows(t *testing.T) {
 					t.Errorf("socket %d has %d of 400 flows", i, n)
 				}
 			}
-			for _, live := range [][]int{{0, 1, 3, 4, 6, 7}, {7}, {0}, upTo(8), {6, 2, 4, 2}, {1, 2, 3, 4, 5, 6}, nil} {
+			for _, live := range [][]int{{0, 1, 3, 4, 6, 7}, {7}, {0}, upTo(8), {6, 2, 4}, {1, 3, 5, 7}, {1, 2, 3, 4, 5, 6}, nil} {
 				g.steer(live...)
 				got := g.sockets()
 				for i := range got {
@@ -107,10 +107,10 @@ func TestFlows(t *testing.T) {
 						t.Fatalf("live %v: a flow of socket %d went to %d", live, home[i], got[i])
 					}
 				}
-				if len(live) == 6 { // the flows of two sockets are spread over six
+				if n := len(live); n == 4 || n == 6 { // the other flows are spread over these
 					moved := tally(got, 8)
 					for _, i := range live {
-						if n := moved[i] - tally(home, 8)[i]; n < 2 || n > 50 {
+						if n := moved[i] - tally(home, 8)[i]; n < 2 || n > 150 {
 							t.Errorf("live %v: socket %d has %d of the moved flows", live, i, n)
 						}
 					}

@@ -90,12 +90,17 @@ func TestAdoptFailed(t *testing.T) {
 	f.wantFirst("the first", f.set.AdoptFailed(0, 0, 2, 1), true)
 	f.want("another has it", 0, []int{0, 1}, []int{0, 0, 2}, minBackoff)
 	f.wantFirst("a report of a socket that it had before", f.set.AdoptFailed(1, 0, 2, 1), false)
-	f.want("no change", 1, []int{0, 1}, []int{0, 0, 2}, minBackoff)
+	if moves, _ := f.set.Steer(1, f.ready); moves != nil {
+		t.Errorf("moves after that: %v", moves)
+	}
 	f.wantFirst("the other", f.set.AdoptFailed(2, 0, 2, 2), true)
 	f.want("none can", 2, []int{0, 1}, []int{0, 0, 0}, minBackoff)
 	f.want("the first tries again", minBackoff, []int{0, 1}, []int{0, 0, 1}, minBackoff+2)
 	f.wantFirst("accepting fails too", f.set.AcceptFailed(minBackoff, 0, 1), false)
 	f.want("accepting fails too", minBackoff, []int{1}, []int{0, 0, 1}, minBackoff+2)
 	f.want("the second can", minBackoff+2, []int{1}, []int{2, 0, 2}, 3*minBackoff)
+	f.wantFirst("it cannot adopt again", f.set.AdoptFailed(3*minBackoff, 0, 2, 1), false)
+	f.wantFirst("nor accept", f.set.AcceptFailed(3*minBackoff+1, 0, 1), false)
+	f.want("neither", 3*minBackoff+1, []int{1}, []int{2, 0, 2}, 11*minBackoff+1)
 	f.wantFirst("a slot that does not exist", f.set.AdoptFailed(20*minBackoff, 0, 9, 2), false)
 }

@@ -213,6 +213,21 @@ func TestInheritPacketGroup(t *testing.T) {
 	}
 }
 
+// A Command gets one of the sockets.
+func TestCommandInheritsPacketGroup(t *testing.T) {
+	before, _ := packetSet(t)
+	given := before.HandAll()
+	for i := range given {
+		given[i].FD = copied(t, given[i].FD)
+	}
+	set := newSet(t, Config{Successor: true, Command: true, Inherited: NewInherited(given, nil)})
+	listen(t, set.Listen, "tcp", "127.0.0.1:0")
+	listen(t, set.ListenPacket, "udp", "127.0.0.1:0")
+	if set.Groups() != 0 || isOpen(given[1].FD) || isOpen(given[3].FD) {
+		t.Errorf("%d groups; the others' sockets are open: %t, %t", set.Groups(), isOpen(given[1].FD), isOpen(given[3].FD))
+	}
+}
+
 // If sockets for each worker are not available, there is one.
 func TestPacketFallBack(t *testing.T) {
 	var log bytes.Buffer

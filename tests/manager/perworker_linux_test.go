@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,11 +97,19 @@ func (r *rig) wantConnections(when, address string, want ...int) {
 	}
 }
 
+// acceptAtStart is reachStart of a worker that accepts.
+func acceptAtStart(p *proctest.Process) {
+	time.AfterFunc(boot, func() {
+		send(p, wire.Accepting{})
+		send(p, wire.Ready{})
+	})
+}
+
 // Another worker keeps the socket of a slot without a ready worker: from the
 // exit of its worker, or its stop signal, until the next one is ready.
 func TestKeeperOfSlot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, prefork.Config{MaxWorkers: 3, TrapSignals: rollingHup}, nil, ignoreSignals)
+		r := newRig(t, prefork.Config{MaxWorkers: 3, TrapSignals: rollingHup}, acceptAtStart, ignoreSignals)
 		address := r.listenPerWorker()
 		done := r.startLoop()
 		time.Sleep(time.Minute)
@@ -122,6 +132,106 @@ func TestKeeperOfSlot(t *testing.T) {
 		for _, p := range r.fake.Started() {
 			p.Exit(proc.Status{})
 		}
+		<-done
+	})
+}
+
+// A worker that does not accept gets no connections, and no sockets of others.
+func TestWorkersThatDoNotAccept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, prefork.Config{MaxWorkers: 3}, nil, nil)
+		address := r.listenPerWorker()
+		done := r.startLoop()
+		time.Sleep(time.Minute)
+		r.wantMessages("none accepts", 1)
+		r.wantConnections("none accepts", address, 0, 1, 2)
+		send(r.process(2), wire.Accepting{Socket: 0})
+		r.wantConnections("one accepts", address, 1)
+		if got := r.messages(2); len(got) != 2 {
+			t.Errorf("the worker that accepts received %v", got)
+		}
+		send(r.process(1), wire.Accepting{Socket: 0})
+		send(r.process(3), wire.Accepting{Socket: 1}) // there is none
+		r.wantConnections("two accept", address, 0, 1)
+		send(r.process(2), wire.ListenerClosed{Socket: 0})
+		r.wantConnections("one has closed its listener", address, 0)
+		r.Deliver(term)
+		<-done
+	})
+}
+
+// A worker that reports that it could not take a socket must drop it, and another
+// gets it.
+func TestKeeperReportsFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, prefork.Config{MaxWorkers: 3, ErrRespawnInterval: time.Hour}, acceptAtStart, nil)
+		r.listenPerWorker()
+		done := r.startLoop()
+		time.Sleep(time.Minute)
+		first, third := r.messages(1), r.messages(3)
+		r.process(2).Exit(proc.Status{Code: 1})
+		adopt := wire.Adopt{Slot: 1}
+		r.wantMessages("slot 1 is empty", 1, append(first, adopt)...)
+		send(r.process(1), wire.AdoptFailed{Slot: 1})
+		r.wantMessages("it failed", 1, append(first, adopt, wire.Drop{Slot: 1})...)
+		r.wantMessages("it failed", 3, append(third, adopt)...)
+		r.Deliver(term)
+		<-done
+	})
+}
+
+// refusing is a process to which the kernel passes no descriptor.
+type refusing struct {
+	*proctest.Process
+	refuses *atomic.Bool
+	tries   *atomic.Int64
+}
+
+func (p *refusing) WriteFile(b []byte, fd int) error {
+	if p.tries.Add(1); p.refuses.Load() {
+		return os.NewSyscallError("sendmsg", syscall.EPERM)
+	}
+	return p.Process.WriteFile(b, fd)
+}
+
+// Where descriptors cannot be passed, the log has a line for each worker, and the
+// manager tries seldom, and in the end not in vain.
+func TestPassingRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		var refuses atomic.Bool
+		var tries atomic.Int64
+		r := newRigWith(t, prefork.Config{MaxWorkers: 3, ErrRespawnInterval: 24 * time.Hour, Logger: slog.New(slog.NewTextHandler(&log, nil))}, options{
+			onStart: acceptAtStart,
+			wrap:    func(p *proctest.Process) proc.Process { return &refusing{p, &refuses, &tries} },
+		})
+		r.listenPerWorker()
+		done := r.startLoop()
+		time.Sleep(time.Minute)
+		refuses.Store(true)
+		tries.Store(0)
+		r.process(2).Exit(proc.Status{Code: 1})
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := tries.Load(); n < 100 || n > 260 {
+			t.Errorf("%d tries in an hour", n)
+		}
+		if n := strings.Count(log.String(), "worker cannot take the socket of another slot"); n != 2 {
+			t.Errorf("%d warnings, want one for each worker:\n%s", n, log.String())
+		}
+		refuses.Store(false)
+		time.Sleep(31 * time.Second)
+		all := append(r.messages(1), r.messages(3)...)
+		if n := len(slices.DeleteFunc(all, func(m wire.Message) bool { return m != wire.Adopt{Slot: 1} })); n == 0 {
+			t.Error("no worker has the socket")
+		}
+		tries.Store(0)
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := tries.Load(); n > 1 { // one, to share evenly, if both were tried
+			t.Errorf("%d tries after that", n)
+		}
+		r.Deliver(term)
 		<-done
 	})
 }
@@ -158,7 +268,7 @@ func (p *fullProcess) set(room int) (tries int) {
 func TestKeeperWithoutRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var full *fullProcess
-		r := newRigWith(t, prefork.Config{MaxWorkers: 10}, options{wrap: func(p *proctest.Process) proc.Process {
+		r := newRigWith(t, prefork.Config{MaxWorkers: 10}, options{onStart: acceptAtStart, wrap: func(p *proctest.Process) proc.Process {
 			full = &fullProcess{Process: p, room: 4}
 			return full
 		}})

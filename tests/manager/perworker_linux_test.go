@@ -180,6 +180,32 @@ func TestKeeperReportsFailure(t *testing.T) {
 	})
 }
 
+// A worker that cannot accept gets no connections for a second, and another serves
+// its queue.
+func TestWorkerThatCannotAccept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		r := newRig(t, prefork.Config{MaxWorkers: 2, Logger: slog.New(slog.NewTextHandler(&log, nil))}, acceptAtStart, nil)
+		address := r.listenPerWorker()
+		done := r.startLoop()
+		time.Sleep(time.Minute)
+		first := r.messages(1)
+		for range 3 {
+			send(r.process(2), wire.AcceptFailed{Socket: 0})
+		}
+		r.wantConnections("it cannot", address, 0)
+		r.wantMessages("it cannot", 1, append(first, wire.Adopt{Slot: 1})...)
+		time.Sleep(time.Second)
+		r.wantMessages("it is tried again", 1, append(first, wire.Adopt{Slot: 1}, wire.Drop{Slot: 1})...)
+		r.wantConnections("it is tried again", address, 0, 1)
+		r.Deliver(term)
+		<-done
+		if n := strings.Count(log.String(), "worker cannot accept connections"); n != 1 {
+			t.Errorf("%d warnings:\n%s", n, log.String())
+		}
+	})
+}
+
 // refusing is a process to which the kernel passes no descriptor.
 type refusing struct {
 	*proctest.Process

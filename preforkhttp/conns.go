@@ -49,6 +49,7 @@ type connInfo struct {
 	readClosed atomic.Bool     // as in connection
 	http1      atomic.Bool     // a request was HTTP/1, on a connection that may be HTTP/2
 	program    context.Context // of BaseContext and ConnContext; a disconnect does not end it
+	tracking   *tracking       // nil for a connection of another type
 }
 
 // connInfoKey is the key of the connInfo in the context of a request.
@@ -75,7 +76,7 @@ func (c *conns) connContext(ctx context.Context, nc net.Conn) context.Context {
 		_, isTLS := nc.(*tls.Conn)
 		t.plain = !isTLS
 	}
-	info := &connInfo{program: ctx}
+	info := &connInfo{program: ctx, tracking: trackingOf(nc)}
 	c.pending.Store(nc, info)
 	return context.WithValue(ctx, connInfoKey{}, info)
 }

@@ -69,7 +69,8 @@
 //     does not wait for requests on it. A server of HTTP/2 without TLS should
 //     instead call SetUnencryptedHTTP2 of http.Server.Protocols.
 //   - Requests that a client has pipelined behind the one whose response closes
-//     the connection are not begun.
+//     the connection are not begun. The client has a second to read the response
+//     and to close the connection, so that they do not reset it.
 //   - HTTP/2 requests that arrive after GOAWAY are not begun. Clients send them
 //     again, except those with a body that they cannot repeat. net/http sends the
 //     number of the last request with GOAWAY. It does not announce GOAWAY first,

@@ -107,6 +107,7 @@ func (d *drainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if d.options && r.Method == http.MethodOptions && r.RequestURI == "*" {
 		if d.draining.Load() {
 			w.Header().Set("Connection", "close")
+			defer isLast(r)
 		}
 		serveOptions(w, r)
 		return
@@ -138,10 +139,20 @@ func (d *drainer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Header.Get("Upgrade") == "" || r.ProtoMajor != 1:
 		w.Header().Set("Connection", "close")
 		d.handler.ServeHTTP(w, r)
+		isLast(r)
 	default:
 		cw := &closingWriter{ResponseWriter: w}
 		d.handler.ServeHTTP(cw, r)
 		cw.begin(http.StatusOK) // if it wrote nothing
+		isLast(r)
+	}
+}
+
+// isLast notes that the response to r closes its connection.
+func isLast(r *http.Request) {
+	info := infoOf(r)
+	if info != nil && info.tracking != nil && r.ProtoMajor == 1 && !info.hijacked.Load() {
+		info.tracking.last.Store(true)
 	}
 }
 

@@ -3,6 +3,7 @@
 package preforkhttp
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -370,4 +372,87 @@ func TestClientWithoutHandshake(t *testing.T) {
 	s.cancel()
 	s.drained()
 	c.ended()
+}
+
+// A client has pipelined more requests than net/http reads at once, and reads
+// slowly. It receives the last response as a whole, although unread requests are
+// in the socket when net/http closes it.
+func TestLastResponseBeforePipelined(t *testing.T) {
+	for _, network := range []string{"tcp", "unix", "TLS"} {
+		for _, request := range []string{"GET /", "GET /upgrade", "OPTIONS *"} {
+			t.Run(network+" "+request, func(t *testing.T) { lastResponse(t, network, request) })
+		}
+	}
+}
+
+func lastResponse(t *testing.T, network, request string) {
+	const size = 300_000
+	begun, finish := make(chan bool), make(chan bool)
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/first" {
+			begun <- true
+			<-finish
+		}
+		w.Write(make([]byte, size))
+	})}
+	serve, bound := serveFunc(serveNoPause), network
+	if network == "TLS" {
+		serve, bound, srv.TLSConfig = serveTLS, "tcp", tlsConfig(t)
+	}
+	s := startBy(t, serve, bind(t, bound).listener(t), 0, srv)
+	c := s.dial()
+	if tc, ok := c.nc.(*net.TCPConn); ok {
+		tc.SetReadBuffer(32 << 10) // so that most of a response waits in the server's kernel
+	}
+	if network == "TLS" {
+		c.nc = tls.Client(c.nc, &tls.Config{InsecureSkipVerify: true})
+		c.br = bufio.NewReader(c.nc)
+	}
+	c.send("GET /first")
+	if request == "GET /upgrade" {
+		c.send(request, "Connection: Upgrade", "Upgrade: h2c")
+	} else {
+		c.send(request)
+	}
+	io.WriteString(c.nc, strings.Repeat("GET /unread HTTP/1.1\r\nHost: x\r\n\r\n", 500))
+	<-begun
+	s.cancel()
+	<-s.closed
+	finish <- true
+	for _, last := range []bool{false, true} {
+		want := size
+		if last && request == "OPTIONS *" {
+			want = 0
+		}
+		if resp, body := c.receive(); len(body) != want || resp.Close != last {
+			t.Fatalf("%d bytes, close %v; want %d, %v", len(body), resp.Close, want, last)
+		}
+	}
+	if rest, err := io.ReadAll(c.br); err != nil || len(rest) > 0 {
+		t.Errorf("after the last response: %d bytes, %v", len(rest), err)
+	}
+	c.nc.Close()
+	s.drained()
+}
+
+// A client that sends requests behind the last response, and never closes its
+// connection, does not hold up the drain.
+func TestClientThatLingers(t *testing.T) {
+	begun, finish := make(chan bool), make(chan bool)
+	s := start(t, nil, 0, &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		begun <- true
+		<-finish
+	})})
+	c := s.dial()
+	c.send("GET /")
+	<-begun
+	s.cancel()
+	<-s.closed
+	finish <- true
+	c.receive()
+	c.send("GET /")
+	io.WriteString(c.nc, strings.Repeat("GET /unread HTTP/1.1\r\nHost: x\r\n\r\n", 500))
+	<-begun
+	finish <- true
+	s.drained()
 }

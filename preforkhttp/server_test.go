@@ -59,6 +59,12 @@ func serveNoPause(ctx context.Context, limit time.Duration, ln net.Listener,
 // that is never reached.
 func start(t *testing.T, ln net.Listener, limit time.Duration, srv *http.Server) *server {
 	t.Helper()
+	return startBy(t, serveNoPause, ln, limit, srv)
+}
+
+// startBy is start with a serveFunc.
+func startBy(t *testing.T, serve serveFunc, ln net.Listener, limit time.Duration, srv *http.Server) *server {
+	t.Helper()
 	if ln == nil {
 		ln = bind(t, "tcp").listener(t)
 	}
@@ -75,7 +81,7 @@ func start(t *testing.T, ln net.Listener, limit time.Duration, srv *http.Server)
 	if d, ok := reporter.Listener.(deadlineListener); ok {
 		ln = deadlineReporter{reporter, d}
 	}
-	go func() { s.done <- serveNoPause(ctx, limit, ln, srv) }()
+	go func() { s.done <- serve(ctx, limit, ln, srv) }()
 	t.Cleanup(func() { cancel(); srv.Close() })
 	return s
 }

@@ -513,7 +513,7 @@ func (l *loop) exited(w *worker, e pool.Effect) {
 		Status: ExitStatus(w.status), Reason: Reason(e.Reason), Uptime: l.now() - w.spawnedAt, Usage: w.usage,
 	}
 	l.emit(ExitEvent{Exit: exit, From: State(e.From)})
-	failed := e.From < pool.StateStopping && (e.From == pool.StateStarting || !w.status.Clean())
+	failed := e.From < pool.StateStopping && (e.From == pool.StateStarting || !w.status.Clean()) && !l.isStray(w)
 	if failed || exit.Reason == ReasonReadyTimeout {
 		l.reportFailed(exit.String())
 	}

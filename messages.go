@@ -160,7 +160,7 @@ func (l *loop) reap(w *worker) bool {
 	}
 	l.handle(pool.Event{
 		Kind: pool.Exited, ID: w.Ordinal, Clean: status.Clean(), Killed: status.Signal == syscall.SIGKILL,
-		OOMKilled: l.claimKill(w), NoGrace: l.hadNoGrace(w), Leftover: leftover,
+		OOMKilled: l.claimKill(w), NoGrace: l.hadNoGrace(w), Leftover: leftover, Stray: l.isStray(w),
 	})
 	return true
 }
@@ -170,6 +170,12 @@ func (l *loop) reap(w *worker) bool {
 // control socket had ended before may have executed another program.
 func (l *loop) hadNoGrace(w *worker) bool {
 	return w.status.Signal == l.stop && sig.Untrappable(l.stop) == "" && !w.unreachable && w.cell() != nil && !w.cell().Read().Context
+}
+
+// isStray reports whether a signal ended a worker that workers of this program
+// ignore from their package initialization on.
+func (l *loop) isStray(w *worker) bool {
+	return w.cell() != nil && slices.Contains(l.ignored(), w.status.Signal)
 }
 
 // claimKill reports whether the OOM killer has ended a worker. A kill is claimed

@@ -109,6 +109,7 @@ type Event struct {
 	Killed    bool // Exited: by SIGKILL
 	OOMKilled bool // Exited: by the OOM killer
 	NoGrace   bool // Exited: by the stop signal, and it had not called Context
+	Stray     bool // Exited: by a signal that workers ignore once they can
 	Leftover  bool // Exited: its process group is not empty; needs Config.Group
 	Alive     bool // Disconnected: the worker is known to keep running
 

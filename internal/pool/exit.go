@@ -6,6 +6,13 @@ import "time"
 // control socket without having been ready.
 const disconnectGrace = 100 * time.Millisecond
 
+// maxStrays is how many workers of a slot in a row may end by a stray signal
+// before they are ready. `killall` and `systemctl kill` signal all processes, also
+// a worker that has just been started and cannot ignore the signal yet. Its end
+// predicts nothing about the next worker. Without a limit, a worker that sends
+// itself such a signal would be replaced without a pause.
+const maxStrays = 10
+
 // disconnect limits the life of a worker that closed its control socket. Nearly
 // always it is about to exit, and Exited follows a moment later. A worker that
 // keeps running without having been ready has replaced itself by another
@@ -42,6 +49,10 @@ func (p *Pool) remove(now Time, w *worker, ev *Event) {
 	holder := s.worker == w
 	reason, own := classify(w, ev)
 	own = own && p.running
+	if own && ev.Stray && !w.ready {
+		s.strays++
+		own = s.strays > maxStrays
+	}
 	// Only an end of the worker's own accord predicts anything about the next
 	// worker of the slot, and a worker that was replaced has no next one.
 	judged := own && (holder || s.replacement == w) && p.endCounts(w.gen)

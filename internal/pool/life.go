@@ -128,6 +128,7 @@ func (p *Pool) becomeReady(now Time, w *worker) {
 		return
 	}
 	w.ready, w.readyAt = true, now
+	w.slot.strays = 0
 	p.clearDeadline(w)
 	p.transition(w, StateReady, 0)
 	if w.state == StateReady {

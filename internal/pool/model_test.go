@@ -15,6 +15,7 @@ type simSlot struct {
 	spawnedAt Time
 	crashes   int  // young abnormal ends since the delay was last reset
 	exits     int  // young clean ends in a row
+	strays    int  // workers in a row that a stray signal ended before they were ready
 	first     Time // its next spawn comes no earlier
 	last      Time // its own delay holds it back no longer
 	crashed   bool // SpawnInterval does not hold it back
@@ -36,11 +37,16 @@ func (s *sim) delay(n int) time.Duration {
 }
 
 // end computes the pacing of a slot whose worker is about to be reaped.
-func (s *sim) end(w *simWorker, clean bool) {
+func (s *sim) end(w *simWorker, clean, stray bool) {
 	sl, e, life := s.slots[w.slot], s.cfg.ErrRespawn, s.now-w.spawnedAt
 	sl.worker, sl.crashed, sl.first, sl.last = 0, false, s.now, s.now
 	own := w.state < StateStopping || w.why == ReasonReadyTimeout
 	early := !w.ready && w.state != StateStandby
+	if own && s.running && stray && !w.ready {
+		if sl.strays++; sl.strays <= maxStrays {
+			return
+		}
+	}
 	if own && s.running && (!clean || !w.ready) {
 		s.failures, s.lastFailed = append(s.failures, s.now), true
 	}
@@ -181,6 +187,10 @@ func (s *sim) noteSignal(ev Event) {
 
 func (s *sim) noteWorker(w *simWorker, ev Event) {
 	switch ev.Kind {
+	case Ready:
+		if !w.ready && w.disconnectedAt == Never && w.slot != noSlot {
+			s.slots[w.slot].strays = 0
+		}
 	case Stuck:
 		if w.state < StateStopping && w.slot != noSlot && !w.exiting && w.stuckAt == Never {
 			w.stuckAt = s.now
@@ -192,7 +202,7 @@ func (s *sim) noteWorker(w *simWorker, ev Event) {
 	case Exited:
 		before := *w
 		s.lastEnded = &before
-		s.end(w, ev.Clean)
+		s.end(w, ev.Clean, ev.Stray)
 	}
 }
 

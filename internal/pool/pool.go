@@ -109,6 +109,7 @@ type slot struct {
 	spawnedAt   Time
 	badEnds     int // young abnormal ends that count towards the next delay
 	cleanEnds   int // young clean ends in a row
+	strays      int // workers in a row that a stray signal ended before they were ready
 	delay       time.Duration
 	busyTries   int          // spawns in a row that have met a busy program file
 	busySince   Time         // the first of them

@@ -125,7 +125,7 @@ func (s *sim) fuzz(kind, arg byte) {
 	case fuzzExitZero:
 		s.exitZero(s.fuzzID(arg))
 	case fuzzCrash:
-		s.crash(s.fuzzID(arg))
+		s.exit(s.fuzzID(arg), Event{Stray: arg%3 == 0})
 	case fuzzShot:
 		s.exit(s.fuzzID(arg), Event{Killed: true, OOMKilled: arg%3 == 0})
 	case fuzzDisconnected:

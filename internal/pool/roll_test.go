@@ -152,6 +152,43 @@ func TestRollFails(t *testing.T) {
 	}
 }
 
+// A signal that workers ignore once they can ends workers that have just been
+// started: it fails neither a generation nor the program, and delays no slot,
+// unless it ends too many in a row.
+func TestStraySignalBeforeReady(t *testing.T) {
+	s := rolling(t, 1, 1)
+	for next := 2; next < 2+maxStrays; next++ {
+		wantAll(t, "starting", s.starting(), next)
+		s.exit(next, Event{Stray: true})
+	}
+	s.ready(2 + maxStrays)
+	want(t, "rolls completed", s.rolled, 1)
+	s.do(Event{Kind: Roll, Sig: rollSig}) // it may happen again
+	s.do(Event{Kind: Begin})
+	for next := 3 + maxStrays; next < 4+2*maxStrays; next++ {
+		wantAll(t, "starting", s.starting(), next)
+		want(t, "rolls failed", s.rollsFailed, 0)
+		s.exit(next, Event{Stray: true})
+	}
+	want(t, "rolls failed", s.rollsFailed, 1)
+
+	// A worker that was ready can ignore the signal.
+	s = rolling(t, 3, 1)
+	s.ready(4)
+	s.exit(4, Event{Stray: true})
+	want(t, "rolls failed", s.rollsFailed, 1)
+
+	s = newSim(t, never(2))
+	s.do(Event{Kind: Begin})
+	for range maxStrays {
+		for _, id := range s.starting() {
+			s.exit(id, Event{Stray: true})
+		}
+		want(t, "starting", len(s.starting()), 2)
+	}
+	want(t, "crash loops", s.crashLoops, 0)
+}
+
 func TestRollFailsWhenASpawnFails(t *testing.T) {
 	s := begun(t, Config{Max: 2, Surge: 1, ErrRespawn: sec, StopTimeout: sec})
 	s.pass(5 * sec)

@@ -6,6 +6,8 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,6 +21,7 @@ import (
 func init() {
 	preforktest.Register("direct", direct)
 	preforktest.Register("noHangup", noHangup)
+	preforktest.Register("strays", strays)
 }
 
 // direct is a program whose worker sends itself each signal that a Manager of
@@ -75,6 +78,61 @@ func TestDirectSignals(t *testing.T) {
 	p.Expect(`^handles hangup$`)
 	p.Expect(`^reaped: exit code 0$`)
 	p.Wait()
+}
+
+// strays is a program whose second, third and fourth worker get a HUP before they
+// can ignore it.
+func strays() {
+	if prefork.IsWorker() {
+		if n := testprog.Counter(os.Args[1]).Add(); n > 1 && n < 5 {
+			signal.Reset(hup)
+			syscall.Kill(os.Getpid(), hup)
+			select {}
+		}
+	}
+	pm := testprog.NewManager(prefork.Config{
+		MaxWorkers:  1,
+		TrapSignals: prefork.Signals{term: {Signal: term}, hup: {Rolling: true}, syscall.SIGUSR2: {Upgrade: true}},
+		Observe: func(ev prefork.Event) {
+			switch ev := ev.(type) {
+			case prefork.RolledEvent, prefork.UpgradedEvent:
+				testprog.Print("replaced")
+			case prefork.RollFailedEvent:
+				testprog.Print("failed: %v", ev.Err)
+			case prefork.UpgradeFailedEvent:
+				testprog.Print("failed: %v", ev.Err)
+			}
+		},
+	})
+	pm.Run(context.Background(), func(w *prefork.Worker) error {
+		ctx := w.Context()
+		testprog.Print("works below %d", w.ManagerPID())
+		<-ctx.Done()
+		return nil
+	})
+}
+
+// `systemctl kill -s HUP` and `killall -HUP` also find the workers that the
+// manager starts for that reload, before they ignore HUP. The reload goes on with
+// others, and so does an upgrade.
+func TestDirectSignalAtStart(t *testing.T) {
+	for _, sig := range []syscall.Signal{hup, syscall.SIGUSR2} {
+		p := preforktest.Start(t, "strays", filepath.Join(t.TempDir(), "counter"))
+		p.Expect(`^works below`)
+		p.Signal(sig)
+		manager, replaced := "", ""
+		for manager == "" || replaced == "" { // in any order
+			got := p.Expect(`^(?:(replaced|failed.*)|works below (\d+))$`)
+			replaced, manager = replaced+got[1], manager+got[2]
+			if replaced != "" && replaced != "replaced" {
+				t.Fatal(replaced)
+			}
+		}
+		pid, _ := strconv.Atoi(manager)
+		syscall.Kill(pid, term)
+		testprog.ExpectSuccess(t, p)
+		p.WaitGone()
+	}
 }
 
 // noHangup is a program whose table does not name SIGHUP. Its argument selects

@@ -287,10 +287,13 @@ func (l *loop) handOver(n *successor) {
 // notifyMainPID reports the main process of the service to systemd. Below a
 // reaper, the reaper remains the main process.
 func (l *loop) notifyMainPID(pid int) {
-	if process.Reaper != nil {
+	socket := startEnv(activation.NotifyEnv)
+	if process.Reaper != nil || socket == "" {
 		return
 	}
-	if err := activation.NotifyMainPID(pid, startEnv(activation.NotifyEnv)); err != nil {
+	l.log.Warn("successor is not a child of systemd, which may kill it without a pause when it stops the service: "+
+		"run systemctl daemon-reload; to avoid this, set Config.Reaper, and NotifyAccess=all in the unit", "mainpid", pid)
+	if err := activation.NotifyMainPID(pid, socket); err != nil {
 		l.log.Error("cannot notify systemd of the main process", "mainpid", pid, "err", err)
 	}
 }

@@ -228,9 +228,7 @@ func (l *loop) generate() os.Signal {
 // begin begins a generation.
 func (l *loop) begin() {
 	l.shutdown, l.failure = shutdown{}, nil
-	if !l.shutdownWaits() {
-		l.warnOfSuccessor()
-	}
+	l.warnOfSuccessor()
 	l.interrupted.Store(false)
 	l.resize()
 	l.mu.Lock()

@@ -384,9 +384,10 @@ func (l *loop) checkSuccessor() pool.Time {
 }
 
 // warnOfSuccessor logs once that a generation begins although a successor has
-// taken over: the program goes on where it should end.
+// taken over: the program goes on where it should end. The shutdown signal of the
+// takeover ends the generation at once if it was not handled yet.
 func (l *loop) warnOfSuccessor() {
-	if n := l.successor; n != nil && n.tookOver && !l.againLogged {
+	if n := l.successor; n != nil && n.tookOver && !l.againLogged && !l.shutdownWaits() {
 		l.againLogged = true
 		l.log.Warn("started again after its successor took over, so workers run beside the successor's: end the program if HandedOver", "successor", n.proc.Pid())
 	}

@@ -1,4 +1,4 @@
-// Package port opens a port during its initialization, as some packages do. By
+// Package port opens a socket during its initialization, as some packages do. By
 // its path, Go would initialize it before the packages of this module that import
 // net too, except for those that sort before it.
 package port
@@ -8,8 +8,9 @@ import (
 	"os"
 )
 
-// Listener is open if the environment has the variable PORT_OF_TEST with an
-// address that is free. Err is the error if it is not.
+// Listener is open if the environment has the variable PORT_OF_TEST with the
+// address of a unix socket that is free. Err is the error if it is not. A TCP port
+// could be taken by another process after the test has chosen it.
 var Listener, Err = listen()
 
 func listen() (net.Listener, error) {
@@ -17,5 +18,5 @@ func listen() (net.Listener, error) {
 	if address == "" {
 		return nil, nil
 	}
-	return net.Listen("tcp", address)
+	return net.Listen("unix", address)
 }

@@ -224,7 +224,7 @@ func (p *Process) Context() context.Context {
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, p.Marker.Stop)
 		p.cell.UseContext()
-		p.contextUsed.Store(true) // later: followManager may send that signal
+		p.contextUsed.Store(true) // after Notify: followManager may send that signal
 		go func() {
 			<-c
 			p.stop(p.errStopped())

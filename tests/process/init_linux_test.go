@@ -2,7 +2,6 @@ package process_test
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -51,13 +50,8 @@ func portAtInit() {
 // A package that opens a port during its initialization does not open it in the
 // reaper, below which the program would then find it in use.
 func TestReaperInitializesNoNetwork(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln.Close()
 	p := preforktest.New(t, "portAtInit")
-	p.Cmd.Env = append(os.Environ(), "PORT_OF_TEST="+ln.Addr().String())
+	p.Cmd.Env = append(os.Environ(), fmt.Sprintf("PORT_OF_TEST=@%s %d", t.Name(), os.Getpid()))
 	p.Start()
 	p.Expect(`^port true, <nil>$`)
 	testprog.ExpectSuccess(t, p)

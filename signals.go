@@ -177,7 +177,13 @@ func (l *loop) ignored() []syscall.Signal {
 	if l.cfg.Stuck.Timeout > 0 {
 		sent = append(sent, dumpSignal(l.stop))
 	}
-	return slices.DeleteFunc(process.Trapped(), func(sig syscall.Signal) bool { return slices.Contains(sent, os.Signal(sig)) })
+	all := process.Trapped()
+	if l.cfg.StopGroup {
+		// At the manager's death the kernel sends it to a group that has a suspended
+		// member. The worker must live on, to end that group.
+		all = append(all, syscall.SIGHUP)
+	}
+	return slices.DeleteFunc(all, func(sig syscall.Signal) bool { return slices.Contains(sent, os.Signal(sig)) })
 }
 
 // ignoredBySuccessor returns the signals that must not end a successor before it

@@ -64,8 +64,13 @@ func TestOrphanEndsItsGroup(t *testing.T) {
 	for _, kind := range []string{"polite", "stubborn", "suspended"} {
 		t.Run(kind, func(t *testing.T) {
 			p := preforktest.Start(t, "relatives", "2m", kind)
-			p.Expect(`^worker \d+$`)
-			p.Expect(`^grandchild \d+$`)
+			worker, _ := strconv.Atoi(p.Expect(`^worker (\d+)$`)[1])
+			pid, _ := strconv.Atoi(p.Expect(`^grandchild (\d+)$`)[1])
+			if kind == "suspended" {
+				awaitSuspended(t, p, pid)
+				// The kernel sends it to the group too, after the manager's death.
+				syscall.Kill(worker, syscall.SIGHUP)
+			}
 			p.Kill()
 			if kind != "stubborn" {
 				p.Expect(`^grandchild got the stop signal$`)
@@ -173,9 +178,8 @@ func TestGroupEndsInOrder(t *testing.T) {
 	}
 }
 
-// A suspended leftover process gets the stop signal and SIGCONT.
-func TestSuspendedGroup(t *testing.T) {
-	p, _, pid := startRelatives(t, "1m", "suspended")
+func awaitSuspended(t *testing.T, p *preforktest.Program, pid int) {
+	t.Helper()
 	preforktest.WaitFor(t, "the grandchild is suspended", func() bool {
 		all, err := p.Descendants()
 		if err != nil {
@@ -183,6 +187,12 @@ func TestSuspendedGroup(t *testing.T) {
 		}
 		return slices.ContainsFunc(all, func(d preforktest.Proc) bool { return d.PID == pid && d.State == 'T' })
 	})
+}
+
+// A suspended leftover process gets the stop signal and SIGCONT.
+func TestSuspendedGroup(t *testing.T) {
+	p, _, pid := startRelatives(t, "1m", "suspended")
+	awaitSuspended(t, p, pid)
 	p.Signal(term)
 	p.Expect(`^grandchild ends in order$`)
 	p.Expect(`^manager ends with 0 workers$`)

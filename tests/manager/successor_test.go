@@ -245,7 +245,7 @@ func TestShutdownAfterTakeover(t *testing.T) {
 		passed []syscall.Signal
 	}{
 		"a signal":      {func(r *rig, _ context.CancelFunc) { r.receive(term) }, []syscall.Signal{term}},
-		"two signals":   {func(r *rig, _ context.CancelFunc) { r.receive(term); time.Sleep(1); r.receive(term) }, []syscall.Signal{term, term}},
+		"two signals":   {func(r *rig, _ context.CancelFunc) { r.receive(term); time.Sleep(time.Nanosecond); r.receive(term) }, []syscall.Signal{term, term}},
 		"with Shutdown": {func(r *rig, _ context.CancelFunc) { r.Shutdown(); r.receive(term); r.Shutdown() }, []syscall.Signal{term}},
 		"with Run's context": {func(r *rig, cancel context.CancelFunc) {
 			cancel()

@@ -1,7 +1,6 @@
 package prefork
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -13,11 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/reaper"
-	"github.com/prefork-go/prefork/internal/resources"
-	"github.com/prefork-go/prefork/internal/sig"
-	"github.com/prefork-go/prefork/internal/wire"
 )
 
 // Config configures a Manager. The zero value is a pool of 10 workers that
@@ -226,68 +221,6 @@ type Config struct {
 
 	// Logger gets one line for every event. nil means slog.Default().
 	Logger *slog.Logger
-}
-
-// Recycle replaces workers after some time or work. A worker is replaced as in a
-// rolling reload: it keeps working until its replacement is ready. At most
-// Config.MaxSurge are replaced at a time. Each worker's limits are reduced by a
-// random amount of up to 20 %, so that workers that started together are not
-// replaced together. A worker that reaches its limit within 1 s of its start, or
-// within ErrRespawnInterval if that is shorter, is replaced after that time. A
-// zero field means never.
-type Recycle struct {
-	MaxRequests int           // requests, as counted by Worker.Served
-	MaxLifetime time.Duration // age, from when the worker was ready
-	MaxMemory   int64         // bytes of unshared memory; measured every 2 s, on Linux
-}
-
-// Stuck ends workers that are busy without a heartbeat (Worker.Heartbeat, Served
-// or SetStatus) for Timeout. Such a worker is sent SIGQUIT, on which a Go program
-// prints its goroutines (SIGABRT if SIGQUIT is the stop signal), and SIGKILL half
-// a second later. Time in which the manager was held up, or the worker was
-// paused, does not count. A zero Timeout means never.
-type Stuck struct{ Timeout time.Duration }
-
-// CrashLoop shuts the Manager down if workers fail this often within Window and
-// none is ready. A failure is a crash, an exit before the worker was ready, a
-// readiness timeout or a failed spawn. A Command that exits with code 0 at once
-// has failed from the third time in a row on: it may put itself into the
-// background. The Manager delivers ShutdownSignal to itself, and Run and
-// WaitAllChildren return ErrCrashLoop. A zero Window means 1 minute. With the
-// default ErrRespawnInterval a slot fails at most six or seven times a minute, so
-// Failures should be less than that times MaxWorkers.
-//
-// Zero Failures means three for each slot, in Window or in three times
-// Readiness.Timeout if that is longer, and only as long as no worker of the
-// Manager has ever been ready for longer than a second, or has exited with code 0
-// after it was ready: a program that cannot work ends, and one that has worked
-// keeps trying. A failed spawn then counts for
-// each slot, and not at all if memory, processes or descriptors are short. The
-// failures must last 2.5 s. The check does not apply to a successor: its
-// predecessor has worked. A negative value turns it off.
-type CrashLoop struct {
-	Failures int
-	Window   time.Duration
-}
-
-// unproven returns how many failures of each slot end a Manager whose workers
-// have never worked.
-func (c CrashLoop) unproven() int {
-	if c.Failures != 0 || process.Role == marker.Successor {
-		return 0
-	}
-	return defaultUnprovenFailures
-}
-
-// Readiness decides when a worker is ready: when it reaches Start or, if
-// Explicit is set, when it calls Worker.Ready. A worker that is not ready within
-// Timeout is killed, which counts as a crash. A Command is ready at once.
-//
-// A worker that warms up after Start should set Explicit: a rolling replacement
-// stops the worker before it when it is ready.
-type Readiness struct {
-	Explicit bool
-	Timeout  time.Duration // 0 means 60 s; a negative value means never
 }
 
 // Resources limits a worker and gives it its share of the machine. A zero field
@@ -503,19 +436,6 @@ func (c Config) checkLoad() error {
 	return nil
 }
 
-func (c Config) checkSignals() error {
-	if err := checkTrap("ShutdownSignal", c.ShutdownSignal); err != nil {
-		return err
-	}
-	if err := c.TrapSignals.check(); err != nil {
-		return err
-	}
-	if f := c.TrapSignals[c.ShutdownSignal]; f.Rolling || f.Upgrade {
-		return configError("TrapSignals", "%s is ShutdownSignal, so it cannot be Rolling or Upgrade: a shutdown starts no workers", sig.Name(c.ShutdownSignal))
-	}
-	return nil
-}
-
 // maxArgument is the length of an argument that Linux refuses, with its final 0.
 const maxArgument = 128<<10 - 1
 
@@ -540,34 +460,6 @@ func (c Config) checkProcess() error {
 		return configError("ReloadBinary", "it is for workers of this program; a Command is looked up at each spawn anyway")
 	}
 	return nil
-}
-
-// check checks the resources in the manager.
-func (r Resources) check(command, standbys bool) (*resources.Settings, error) {
-	c := resources.Config{
-		GOMAXPROCS: r.GOMAXPROCS, GOMEMLIMIT: r.GOMEMLIMIT, CPUs: r.CPUs, CPUsPerWorker: r.CPUsPerWorker, Nice: r.Nice,
-		Cgroup: r.Cgroup, User: r.User, Group: r.Group, Groups: r.Groups, Chroot: r.Chroot, NoNewPrivs: r.NoNewPrivs,
-	}
-	for _, l := range r.Rlimits {
-		c.Rlimits = append(c.Rlimits, resources.Rlimit(l))
-	}
-	s, err := resources.Check(c, command)
-	if err == nil && standbys {
-		err = s.CheckStandby(wire.MaxPlan)
-	}
-	var bad *resources.FieldError
-	if errors.As(err, &bad) {
-		return nil, &ConfigError{Field: "Resources." + bad.Field, Err: bad.Err}
-	}
-	return s, err
-}
-
-// stopSignal is the signal that stops a worker.
-func (c Config) stopSignal() syscall.Signal {
-	if sig, ok := c.TrapSignals[c.ShutdownSignal].Signal.(syscall.Signal); ok {
-		return sig
-	}
-	return syscall.SIGTERM
 }
 
 // ConfigError reports a Config that New does not accept.

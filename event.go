@@ -2,7 +2,6 @@ package prefork
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -33,9 +32,8 @@ import (
 //	UpgradedEvent       it has taken over
 //	UpgradeFailedEvent  it has failed, or could not be started
 //
-// and no other type. String returns it as one line. Its JSON is an object with
-// the name of the event by the key "event", such as "exit" or "spawn-failed", and
-// its fields by lower-case keys.
+// and no other type. String returns it as one line. Its JSON is an object with its
+// name by the key "event", such as "spawn-failed", and its fields by lower-case keys.
 type Event interface {
 	fmt.Stringer
 	// line returns the event as a line of the log.
@@ -341,37 +339,6 @@ func (e UpgradeFailedEvent) String() string {
 
 func (e UpgradeFailedEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelError, "upgrade failed, keeping this manager", []slog.Attr{slog.Any("err", e.Err), slog.String("next", "correct the program on disk, then upgrade again")}
-}
-
-// emit logs an event and passes it to Config.Observe.
-func (l *loop) emit(ev Event) {
-	ctx := context.Background()
-	level, msg, attrs := ev.line()
-	if l.deferred.Enabled(ctx, level) {
-		l.deferred.LogAttrs(ctx, level, msg, attrs...)
-	}
-	if l.cfg.Observe != nil {
-		l.callHook("Observe", func() { l.cfg.Observe(ev) })
-	}
-}
-
-// attrs identifies a worker in the log.
-func (w WorkerInfo) attrs(more ...slog.Attr) []slog.Attr {
-	return workerAttrs(w.Slot, w.Generation, w.PID, more...)
-}
-
-func workerAttrs(slot, gen, pid int, more ...slog.Attr) []slog.Attr {
-	attrs := append(make([]slog.Attr, 0, 6), slog.Int("slot", slot), slog.Int("gen", gen), slog.Int("pid", pid))
-	return append(attrs, more...)
-}
-
-// duration is a duration as text, since slog writes it to JSON as a number of
-// nanoseconds.
-func duration(key string, d time.Duration) slog.Attr {
-	if d > time.Second {
-		d = d.Round(time.Millisecond)
-	}
-	return slog.String(key, d.String())
 }
 
 // Each event is encoded as an object: its name by the key "event", then its

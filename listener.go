@@ -7,7 +7,10 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/sockets"
+	"github.com/prefork-go/prefork/internal/wire"
 )
 
 // Listen returns a listening socket that the manager binds once and that every
@@ -242,4 +245,106 @@ func (lc ListenConfig) ListenPerWorker(m *Manager, network, address string) (net
 func (lc ListenConfig) ListenPacketPerWorker(m *Manager, network, address string) (net.PacketConn, error) {
 	pc, err := call(lc, m.side.listenPacketPerWorker, network, address, "udp", "udp4", "udp6")
 	return pc, listenError("ListenPacketPerWorker", network, address, err)
+}
+
+// sendOwnSockets sends a standby the sockets of its slot.
+func (l *loop) sendOwnSockets(w *worker) error {
+	if err := l.sockets.Grow(w.Slot); err != nil {
+		return err
+	}
+	for group, fd := range l.sockets.OfSlot(w.Slot) {
+		if err := w.proc.WriteFile(wire.Append(nil, wire.Adopt{Socket: group, Slot: w.Slot}), fd); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// steer directs new connections to the slots with a ready worker, and lets other
+// workers serve the accept queues of the rest.
+func (l *loop) steer() {
+	if !l.steerDue || l.sockets.Passive() {
+		return
+	}
+	l.steerDue, l.steerAgain = false, pool.Never
+	if l.sockets.Groups() == 0 {
+		return
+	}
+	ready := make([]sockets.Worker, 0, len(l.workers))
+	for _, w := range l.workers {
+		// A worker that has closed its control socket is about to exit, or is
+		// another program by now.
+		if w.State == StateReady && w.messages.Open() && !w.exiting {
+			ready = append(ready, sockets.Worker{ID: w.Ordinal, Slot: w.Slot, Accepting: w.accepting})
+		}
+	}
+	moves, again := l.sockets.Steer(l.now(), ready)
+	l.steerAgain = again
+	for _, m := range moves {
+		if l.move(m) {
+			l.sockets.Moved(m)
+			continue
+		}
+		l.steerDue, l.steerAgain = true, pool.Sooner(l.steerAgain, l.now()+steerPause)
+	}
+}
+
+// move tells the two workers between which a socket moves. It returns false if
+// the message to one of them must be sent again, or another worker chosen.
+func (l *loop) move(m sockets.Move) bool {
+	if w := l.workers[m.To]; w != nil {
+		if err := w.proc.WriteFile(wire.Append(nil, wire.Adopt{Socket: m.Group, Slot: m.Slot}), m.FD); err != nil {
+			if err != proc.ErrWouldBlock && !isDisconnected(err) {
+				l.noteAdoptFailed(w, m.Group, m.Slot, err)
+			}
+			return false
+		}
+	}
+	if w := l.workers[m.From]; w != nil && w.messages.Open() {
+		// After any other error the worker is about to exit.
+		return w.send(wire.Drop{Socket: m.Group, Slot: m.Slot}) != proc.ErrWouldBlock
+	}
+	return true
+}
+
+// noteAccepting notes that a worker accepts on its listener of a group. The number
+// of groups bounds the list, whatever the worker sends.
+func (l *loop) noteAccepting(w *worker, group int) {
+	if group < l.sockets.Groups() && !slices.Contains(w.accepting, group) {
+		w.accepting = append(w.accepting, group)
+		l.steerDue = true
+	}
+}
+
+// noteAcceptFailed lets other workers accept for one that cannot.
+func (l *loop) noteAcceptFailed(w *worker, group int) {
+	l.steerDue = true
+	if l.sockets.AcceptFailed(l.now(), group, w.Ordinal) {
+		l.log.Warn("worker cannot accept connections, trying others: raise its limit of open files", w.logAttrs()...)
+	}
+}
+
+// noteAdoptFailed chooses another worker for the queue of a slot.
+func (l *loop) noteAdoptFailed(w *worker, group, slot int, err error) {
+	l.steerDue = true
+	if l.sockets.AdoptFailed(l.now(), group, slot, w.Ordinal) {
+		l.log.Warn("worker cannot take the socket of another slot, trying others: raise its limit of open files, and allow passing descriptors",
+			w.logAttrs("of", slot, "err", err)...)
+	}
+	w.send(wire.Drop{Socket: group, Slot: slot}) // it may have it by a later message
+}
+
+// noteSocketUnused warns of a socket that a worker did not ask for by its Start,
+// once in each generation.
+func (l *loop) noteSocketUnused(w *worker, socket int) {
+	all := l.sockets.Info()
+	if socket >= len(all) || l.socketsUnused[socket] == w.Generation {
+		return
+	}
+	if l.socketsUnused == nil {
+		l.socketsUnused = make(map[int]int)
+	}
+	l.socketsUnused[socket] = w.Generation
+	l.log.Warn("socket not used by a worker: make the same calls of Listen in the manager and in workers, before Start",
+		w.logAttrs("network", all[socket].Network, "address", all[socket].Requested)...)
 }

@@ -6,19 +6,15 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"sync"
 	"syscall"
 	"time"
 
-	"github.com/prefork-go/prefork/internal/binary"
 	"github.com/prefork-go/prefork/internal/board"
-	"github.com/prefork-go/prefork/internal/control"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/resources"
 	"github.com/prefork-go/prefork/internal/scoreboard"
 	"github.com/prefork-go/prefork/internal/sig"
-	"github.com/prefork-go/prefork/internal/sigqueue"
 	"github.com/prefork-go/prefork/internal/wire"
 )
 
@@ -57,29 +53,6 @@ type loop struct {
 	awaitTakeover bool               // and its predecessor has not handed over
 	socketsUnused map[int]int        // by socket: the last generation with a warning
 }
-
-// worker is the manager's record of a worker process.
-type worker struct {
-	WorkerInfo
-	proc           proc.Process
-	messages       control.Reader
-	record         board.Worker
-	exe            *binary.Binary
-	spawnedAt      pool.Time
-	exiting        bool  // its process has begun to exit
-	throttleLogged bool  // that it was throttled
-	asksShutdown   bool  // it has asked for a shutdown
-	pauseErrLogged bool  // that a pause could not be sent to it
-	awaitsTakeOver bool  // it has asked whether it is the only one of its slot
-	unreachable    bool  // it was stopped after the end of its control socket
-	accepting      []int // the groups on whose listener it accepts
-	status         proc.Status
-	usage          *syscall.Rusage
-}
-
-// cell returns the memory in which the worker publishes its status; nil for a
-// Command.
-func (w *worker) cell() *scoreboard.Cell { return w.record.Cell }
 
 func newLoop(s *managerSide, exe string, depth int, settings *resources.Settings) *loop {
 	l := &loop{
@@ -125,68 +98,11 @@ func dumpSignal(stop syscall.Signal) syscall.Signal {
 	return syscall.SIGQUIT
 }
 
-// inbox holds everything that happens until the loop takes it. Putting something
-// into it never blocks.
-type inbox struct {
-	mu       sync.Mutex
-	notes    []proc.Note
-	commands []pool.Event
-	signals  sigqueue.Queue
-	failure  error         // that came with a shutdown signal
-	wake     chan struct{} // has room for one
-}
-
-func (in *inbox) put(add func(*inbox)) {
-	in.mu.Lock()
-	add(in)
-	in.mu.Unlock()
-	select {
-	case in.wake <- struct{}{}:
-	default: // the loop has not yet taken the last one, and will see this too
-	}
-}
-
-// take empties the inbox, except for signals.
-func (in *inbox) take() (notes []proc.Note, commands []pool.Event) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	notes, commands = in.notes, in.commands
-	in.notes, in.commands = nil, nil
-	return notes, commands
-}
-
-func (in *inbox) takeCommands() (commands []pool.Event) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	commands, in.commands = in.commands, nil
-	return commands
-}
-
-func (in *inbox) takeSignals() sigqueue.Queue {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	all := in.signals
-	in.signals = nil
-	return all
-}
-
-func (in *inbox) takeSignal(shutdown os.Signal) (sigqueue.Arrival, bool) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.signals.Take(shutdown)
-}
-
 func (in *inbox) takeFailure() (err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	err, in.failure = in.failure, nil
 	return err
-}
-
-func (in *inbox) hasSignal(sig os.Signal) bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.signals.Has(sig)
 }
 
 // now is the time on the policy's scale. time.Since reads the monotonic clock, so
@@ -553,26 +469,18 @@ func (l *loop) leftover(e pool.Effect) {
 	}
 }
 
-// send sends a message to a worker.
-func (w *worker) send(msg wire.Message) error {
-	_, err := w.proc.Write(wire.Append(nil, msg))
-	return err
-}
-
-// logAttrs identifies a worker in the log.
-func (w *worker) logAttrs(more ...any) []any {
-	return append([]any{"slot", w.Slot, "gen", w.Generation, "pid", w.PID}, more...)
-}
-
-// closeCells unmaps the cells of workers that are gone, after the start of their
-// replacements, which must not wait for it.
-func (l *loop) closeCells() {
-	for _, cell := range l.closing {
-		cell.Close()
-	}
-	l.closing = nil
-}
-
 // shutdownWaits reports whether the shutdown signal has arrived and was not
 // handled yet.
 func (l *loop) shutdownWaits() bool { return l.inbox.hasSignal(l.cfg.ShutdownSignal) }
+
+// emit logs an event and passes it to Config.Observe.
+func (l *loop) emit(ev Event) {
+	ctx := context.Background()
+	level, msg, attrs := ev.line()
+	if l.deferred.Enabled(ctx, level) {
+		l.deferred.LogAttrs(ctx, level, msg, attrs...)
+	}
+	if l.cfg.Observe != nil {
+		l.callHook("Observe", func() { l.cfg.Observe(ev) })
+	}
+}

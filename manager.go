@@ -3,12 +3,10 @@ package prefork
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -23,8 +21,6 @@ import (
 	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
-	"github.com/prefork-go/prefork/internal/reaper"
-	"github.com/prefork-go/prefork/internal/self"
 	"github.com/prefork-go/prefork/internal/sigqueue"
 	"github.com/prefork-go/prefork/internal/sockets"
 )
@@ -208,49 +204,6 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	return s, nil
 }
 
-// checkDepth returns how many managers are above this process.
-func checkDepth() (int, error) {
-	depth, err := marker.Depth(func(pid int) bool { return binary.Runs(pid, nil) })
-	if errors.Is(err, errors.ErrUnsupported) {
-		return 0, fmt.Errorf("prefork: %s has no signals and no inheritable sockets: %w", runtime.GOOS, err)
-	} else if err != nil {
-		return 0, fmt.Errorf("prefork: %w", err)
-	}
-	if depth >= marker.MaxDepth {
-		return 0, fmt.Errorf("prefork: this would be manager number %d above one another: the program starts itself, most likely by mistake (is it its own Command? did a wrapper drop %s from its environment?)", depth+1, marker.Env)
-	}
-	return depth, nil
-}
-
-// needReaper executes the program again, below a reaper, if it must have one.
-func (s *managerSide) needReaper(exe string) error {
-	if !s.cfg.Reaper && (os.Getpid() != 1 || !reaper.Supported) {
-		return nil
-	}
-	err := process.BecomeReaper(exe)
-	if errors.Is(err, self.ErrNoReaper) {
-		s.log.Warn("no reaper for a successor; to have one, stop the program and start it again")
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("prefork: start below a reaper (Config.Reaper, or process 1): %w", err)
-	}
-	return nil
-}
-
-// followReaper shuts the Manager down when its reaper is gone, since no process
-// would forward signals to it or report its exit.
-func (s *managerSide) followReaper() {
-	if process.Reaper == nil {
-		return
-	}
-	go func() {
-		<-process.ReaperGone
-		s.log.Error("reaper is gone, shutting down", "reaper", process.Reaper.PID())
-		s.shutDown("the reaper is gone", nil)
-	}()
-}
-
 // Start keeps MaxWorkers workers alive until a trapped signal arrives, forwards
 // it to the workers by the table, and returns true. SignalReceived returns that
 // signal. A signal that arrived since the last Start ends it at once. Each Start
@@ -318,47 +271,6 @@ func (m *Manager) Worker() *Worker { return m.side.worker() }
 // until the next Start. It returns nil before the first signal, and in a worker.
 // An interrupt that counts as ShutdownSignal is reported as ShutdownSignal.
 func (m *Manager) SignalReceived() os.Signal { return m.side.signalReceived() }
-
-// Deliver acts as if sig had been received. It is for hooks, tests and control
-// commands. Start returns with sig even if the table does not have it; nothing is
-// forwarded then. In a worker it is a no-op.
-func (m *Manager) Deliver(sig os.Signal) {
-	if sig == nil {
-		misuse("Deliver(nil): deliver a signal")
-	}
-	m.side.deliver(sig, byDeliver)
-}
-
-// Shutdown delivers ShutdownSignal, as Deliver does, so that Run returns.
-func (m *Manager) Shutdown() { m.side.deliver(m.cfg.ShutdownSignal, "Manager.Shutdown was called") }
-
-// ShutdownWith is Shutdown with an error, which Run and WaitAllChildren return once
-// all workers are reaped: as it is, so that errors.Is and errors.As find it. It is
-// for hooks that find a reason to end, such as an exit code of a worker. The first
-// error counts, also that of a call while the workers are stopping, which sends no
-// second stop signal. With a nil error it is Shutdown. In a worker it is a no-op;
-// see Worker.ShutdownPool.
-func (m *Manager) ShutdownWith(err error) {
-	if err == nil {
-		m.Shutdown()
-		return
-	}
-	m.side.shutDown(err.Error(), err)
-}
-
-// SignalAllChildren sends sig to every worker. Workers that are starting get it
-// when they are ready, unless it is the stop signal. A worker that is sent the
-// stop signal counts as stopping; sending it again sends it again and does no
-// more. A worker ignores a signal that the table receives and never sends, unless
-// it handles it. Outside a blocking call, the signal is sent when the next one
-// begins. In a worker it is a no-op. It panics if sig is not a signal of the
-// system.
-func (m *Manager) SignalAllChildren(sig os.Signal) {
-	if err := checkSignal("", sig); err != nil {
-		misuse("SignalAllChildren(%v): not a signal of the system", sig)
-	}
-	m.side.command(sendEvent(sig.(syscall.Signal)))
-}
 
 // NumWorkers returns the number of workers of all generations, without standbys.
 // Workers that are stopping count until they are reaped. In a worker it returns

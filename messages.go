@@ -3,6 +3,7 @@ package prefork
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"slices"
 	"syscall"
 	"time"
@@ -13,8 +14,8 @@ import (
 	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/scoreboard"
 	"github.com/prefork-go/prefork/internal/sig"
-	"github.com/prefork-go/prefork/internal/sockets"
 	"github.com/prefork-go/prefork/internal/wire"
 )
 
@@ -364,19 +365,6 @@ func (l *loop) promote(w *worker) {
 	w.proc.Signal(syscall.SIGKILL)
 }
 
-// sendOwnSockets sends a standby the sockets of its slot.
-func (l *loop) sendOwnSockets(w *worker) error {
-	if err := l.sockets.Grow(w.Slot); err != nil {
-		return err
-	}
-	for group, fd := range l.sockets.OfSlot(w.Slot) {
-		if err := w.proc.WriteFile(wire.Append(nil, wire.Adopt{Socket: group, Slot: w.Slot}), fd); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // isDisconnected reports whether a message could not be sent because the worker
 // has exited; its exit is handled when it is reaped.
 func isDisconnected(err error) bool {
@@ -388,82 +376,8 @@ func isDisconnected(err error) bool {
 // worker may get the sockets of more slots at one moment.
 const steerPause = 10 * time.Millisecond
 
-// steer directs new connections to the slots with a ready worker, and lets other
-// workers serve the accept queues of the rest.
-func (l *loop) steer() {
-	if !l.steerDue || l.sockets.Passive() {
-		return
-	}
-	l.steerDue, l.steerAgain = false, pool.Never
-	if l.sockets.Groups() == 0 {
-		return
-	}
-	ready := make([]sockets.Worker, 0, len(l.workers))
-	for _, w := range l.workers {
-		// A worker that has closed its control socket is about to exit, or is
-		// another program by now.
-		if w.State == StateReady && w.messages.Open() && !w.exiting {
-			ready = append(ready, sockets.Worker{ID: w.Ordinal, Slot: w.Slot, Accepting: w.accepting})
-		}
-	}
-	moves, again := l.sockets.Steer(l.now(), ready)
-	l.steerAgain = again
-	for _, m := range moves {
-		if l.move(m) {
-			l.sockets.Moved(m)
-			continue
-		}
-		l.steerDue, l.steerAgain = true, pool.Sooner(l.steerAgain, l.now()+steerPause)
-	}
-}
-
-// move tells the two workers between which a socket moves. It returns false if
-// the message to one of them must be sent again, or another worker chosen.
-func (l *loop) move(m sockets.Move) bool {
-	if w := l.workers[m.To]; w != nil {
-		if err := w.proc.WriteFile(wire.Append(nil, wire.Adopt{Socket: m.Group, Slot: m.Slot}), m.FD); err != nil {
-			if err != proc.ErrWouldBlock && !isDisconnected(err) {
-				l.noteAdoptFailed(w, m.Group, m.Slot, err)
-			}
-			return false
-		}
-	}
-	if w := l.workers[m.From]; w != nil && w.messages.Open() {
-		// After any other error the worker is about to exit.
-		return w.send(wire.Drop{Socket: m.Group, Slot: m.Slot}) != proc.ErrWouldBlock
-	}
-	return true
-}
-
-// noteAccepting notes that a worker accepts on its listener of a group. The number
-// of groups bounds the list, whatever the worker sends.
-func (l *loop) noteAccepting(w *worker, group int) {
-	if group < l.sockets.Groups() && !slices.Contains(w.accepting, group) {
-		w.accepting = append(w.accepting, group)
-		l.steerDue = true
-	}
-}
-
-// noteAcceptFailed lets other workers accept for one that cannot.
-func (l *loop) noteAcceptFailed(w *worker, group int) {
-	l.steerDue = true
-	if l.sockets.AcceptFailed(l.now(), group, w.Ordinal) {
-		l.log.Warn("worker cannot accept connections, trying others: raise its limit of open files", w.logAttrs()...)
-	}
-}
-
 // errAdopt is the error of a worker that could not adopt a socket.
 var errAdopt = errors.New("it has no descriptor left, or may not receive one")
-
-// noteAdoptFailed chooses another worker for the queue of a slot.
-func (l *loop) noteAdoptFailed(w *worker, group, slot int, err error) {
-	l.steerDue = true
-	if l.sockets.AdoptFailed(l.now(), group, slot, w.Ordinal) {
-		l.log.Warn("worker cannot take the socket of another slot, trying others: raise its limit of open files, and allow passing descriptors",
-			w.logAttrs("of", slot, "err", err)...)
-	}
-	w.send(wire.Drop{Socket: group, Slot: slot}) // it may have it by a later message
-}
 
 // noteAwaitTakeOver notes that a worker waits until it is the only one of its
 // slot.
@@ -513,17 +427,64 @@ func (l *loop) sharesSlot(w *worker) bool {
 	return false
 }
 
-// noteSocketUnused warns of a socket that a worker did not ask for by its Start,
-// once in each generation.
-func (l *loop) noteSocketUnused(w *worker, socket int) {
-	all := l.sockets.Info()
-	if socket >= len(all) || l.socketsUnused[socket] == w.Generation {
-		return
+// worker is the manager's record of a worker process.
+type worker struct {
+	WorkerInfo
+	proc           proc.Process
+	messages       control.Reader
+	record         board.Worker
+	exe            *binary.Binary
+	spawnedAt      pool.Time
+	exiting        bool  // its process has begun to exit
+	throttleLogged bool  // that it was throttled
+	asksShutdown   bool  // it has asked for a shutdown
+	pauseErrLogged bool  // that a pause could not be sent to it
+	awaitsTakeOver bool  // it has asked whether it is the only one of its slot
+	unreachable    bool  // it was stopped after the end of its control socket
+	accepting      []int // the groups on whose listener it accepts
+	status         proc.Status
+	usage          *syscall.Rusage
+}
+
+// cell returns the memory in which the worker publishes its status; nil for a
+// Command.
+func (w *worker) cell() *scoreboard.Cell { return w.record.Cell }
+
+// send sends a message to a worker.
+func (w *worker) send(msg wire.Message) error {
+	_, err := w.proc.Write(wire.Append(nil, msg))
+	return err
+}
+
+// logAttrs identifies a worker in the log.
+func (w *worker) logAttrs(more ...any) []any {
+	return append([]any{"slot", w.Slot, "gen", w.Generation, "pid", w.PID}, more...)
+}
+
+// closeCells unmaps the cells of workers that are gone, after the start of their
+// replacements, which must not wait for it.
+func (l *loop) closeCells() {
+	for _, cell := range l.closing {
+		cell.Close()
 	}
-	if l.socketsUnused == nil {
-		l.socketsUnused = make(map[int]int)
+	l.closing = nil
+}
+
+// attrs identifies a worker in the log.
+func (w WorkerInfo) attrs(more ...slog.Attr) []slog.Attr {
+	return workerAttrs(w.Slot, w.Generation, w.PID, more...)
+}
+
+func workerAttrs(slot, gen, pid int, more ...slog.Attr) []slog.Attr {
+	attrs := append(make([]slog.Attr, 0, 6), slog.Int("slot", slot), slog.Int("gen", gen), slog.Int("pid", pid))
+	return append(attrs, more...)
+}
+
+// duration is a duration as text, since slog writes it to JSON as a number of
+// nanoseconds.
+func duration(key string, d time.Duration) slog.Attr {
+	if d > time.Second {
+		d = d.Round(time.Millisecond)
 	}
-	l.socketsUnused[socket] = w.Generation
-	l.log.Warn("socket not used by a worker: make the same calls of Listen in the manager and in workers, before Start",
-		w.logAttrs("network", all[socket].Network, "address", all[socket].Requested)...)
+	return slog.String(key, d.String())
 }

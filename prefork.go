@@ -53,13 +53,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/binary"
 	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/reaper"
 	_ "github.com/prefork-go/prefork/internal/reaper/early" // becomes the reaper
 	"github.com/prefork-go/prefork/internal/scoreboard"
 	"github.com/prefork-go/prefork/internal/self"
@@ -244,31 +247,6 @@ func slotName(slot int) string {
 	return fmt.Sprintf("slot %d", slot)
 }
 
-// WorkerInfo describes a worker. Slot is -1 for a standby that has none yet.
-type WorkerInfo struct {
-	Slot       int `json:"slot"`
-	Generation int `json:"gen"`
-	Ordinal    int `json:"ordinal"`
-	PID        int `json:"pid"`
-
-	State   State     `json:"state"`
-	Started time.Time `json:"started,omitzero"`
-	Paused  bool      `json:"paused,omitempty"` // it waits at its checkpoint (Manager.Pause)
-
-	// Status and Requests are set in a Snapshot.
-	// Status is StatusNone before the first SetStatus, and for a Command.
-	Status   byte   `json:"status"`             // as set by Worker.SetStatus
-	Requests uint64 `json:"requests,omitempty"` // as counted by Worker.Served
-}
-
-func (w WorkerInfo) String() string {
-	text := fmt.Sprintf("worker %d (%s, generation %d) %v", w.PID, slotName(w.Slot), w.Generation, w.State)
-	if w.Paused {
-		text += ", paused"
-	}
-	return text
-}
-
 // Snapshot is a consistent copy of a Manager's state.
 type Snapshot struct {
 	Name       string       `json:"name"`
@@ -398,28 +376,6 @@ func (s *ExitStatus) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// MarshalJSON returns an object with lower-case keys. The status is a string of
-// one character, and left out if it is not set.
-func (w WorkerInfo) MarshalJSON() ([]byte, error) {
-	type Plain WorkerInfo
-	return json.Marshal(struct {
-		Plain
-		Status jsonStatus `json:"status,omitzero"`
-	}{Plain(w), jsonStatus(w.Status)})
-}
-
-// UnmarshalJSON is the inverse of MarshalJSON.
-func (w *WorkerInfo) UnmarshalJSON(data []byte) error {
-	type Plain WorkerInfo
-	v := struct {
-		*Plain
-		Status jsonStatus `json:"status"`
-	}{Plain: (*Plain)(w)}
-	err := json.Unmarshal(data, &v)
-	w.Status = byte(v.Status)
-	return err
-}
-
 // MarshalJSON returns an object with lower-case keys. The uptime is a string such
 // as "1.5s". Usage, whose fields differ between systems, is left out.
 func (e Exit) MarshalJSON() ([]byte, error) {
@@ -437,27 +393,6 @@ func (e *Exit) UnmarshalJSON(data []byte) error {
 		*Plain
 		Uptime *jsonDuration `json:"uptime"`
 	}{(*Plain)(e), (*jsonDuration)(&e.Uptime)})
-}
-
-// MarshalJSON returns an object with the slot, the generation and the error's
-// text.
-func (e *SpawnError) MarshalJSON() ([]byte, error) {
-	return json.Marshal(spawnErrorJSON{e.Slot, e.Generation, jsonError{&e.Err}})
-}
-
-// UnmarshalJSON is the inverse of MarshalJSON. The error has the same text, and
-// wraps nothing.
-func (e *SpawnError) UnmarshalJSON(data []byte) error {
-	v := spawnErrorJSON{Err: jsonError{&e.Err}}
-	err := json.Unmarshal(data, &v)
-	e.Slot, e.Generation = v.Slot, v.Generation
-	return err
-}
-
-type spawnErrorJSON struct {
-	Slot       int       `json:"slot"`
-	Generation int       `json:"gen"`
-	Err        jsonError `json:"err"`
 }
 
 // jsonStatus is encoded as the character of that number.
@@ -483,30 +418,6 @@ func (d *jsonDuration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
 	*d = jsonDuration(v)
 	return err
-}
-
-// jsonSignal is encoded as the name of the signal.
-type jsonSignal struct{ sig *os.Signal }
-
-func (s jsonSignal) MarshalJSON() ([]byte, error) {
-	if *s.sig == nil {
-		return []byte("null"), nil
-	}
-	return json.Marshal(sig.Name(*s.sig))
-}
-
-func (s jsonSignal) UnmarshalJSON(data []byte) error {
-	var name *string
-	if err := json.Unmarshal(data, &name); err != nil || name == nil {
-		*s.sig = nil
-		return err
-	}
-	n, err := sig.Parse(*name)
-	if err != nil {
-		return fmt.Errorf("prefork: %w", err)
-	}
-	*s.sig = n
-	return nil
 }
 
 // jsonError is encoded as its text, or as an object if it is a *SpawnError.
@@ -537,4 +448,47 @@ func (e jsonError) UnmarshalJSON(data []byte) error {
 	}
 	*e.err = spawn
 	return nil
+}
+
+// checkDepth returns how many managers are above this process.
+func checkDepth() (int, error) {
+	depth, err := marker.Depth(func(pid int) bool { return binary.Runs(pid, nil) })
+	if errors.Is(err, errors.ErrUnsupported) {
+		return 0, fmt.Errorf("prefork: %s has no signals and no inheritable sockets: %w", runtime.GOOS, err)
+	} else if err != nil {
+		return 0, fmt.Errorf("prefork: %w", err)
+	}
+	if depth >= marker.MaxDepth {
+		return 0, fmt.Errorf("prefork: this would be manager number %d above one another: the program starts itself, most likely by mistake (is it its own Command? did a wrapper drop %s from its environment?)", depth+1, marker.Env)
+	}
+	return depth, nil
+}
+
+// needReaper executes the program again, below a reaper, if it must have one.
+func (s *managerSide) needReaper(exe string) error {
+	if !s.cfg.Reaper && (os.Getpid() != 1 || !reaper.Supported) {
+		return nil
+	}
+	err := process.BecomeReaper(exe)
+	if errors.Is(err, self.ErrNoReaper) {
+		s.log.Warn("no reaper for a successor; to have one, stop the program and start it again")
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("prefork: start below a reaper (Config.Reaper, or process 1): %w", err)
+	}
+	return nil
+}
+
+// followReaper shuts the Manager down when its reaper is gone, since no process
+// would forward signals to it or report its exit.
+func (s *managerSide) followReaper() {
+	if process.Reaper == nil {
+		return
+	}
+	go func() {
+		<-process.ReaperGone
+		s.log.Error("reaper is gone, shutting down", "reaper", process.Reaper.PID())
+		s.shutDown("the reaper is gone", nil)
+	}()
 }

@@ -1,18 +1,20 @@
 package prefork
 
 import (
-	"context"
-	"log/slog"
+	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/internal/sigqueue"
 )
@@ -254,22 +256,6 @@ func (s *managerSide) noteFailure() {
 	}
 }
 
-// shutDownFor handles the request of a worker for a shutdown.
-func (s *managerSide) shutDownFor(w WorkerInfo, code int, message string) {
-	e := &WorkerError{Slot: w.Slot, Generation: w.Generation, PID: w.PID, Code: code, Message: oneLine(message)}
-	level, err := slog.LevelInfo, error(nil)
-	if code != 0 {
-		level, err = slog.LevelError, e
-	}
-	attrs := w.attrs(slog.Int("code", code), slog.String("message", e.Message))
-	if !s.cfg.WorkerShutdown {
-		s.log.LogAttrs(context.Background(), slog.LevelError, "shutdown requested by worker, ignoring it: set Config.WorkerShutdown to allow it", attrs...)
-		return
-	}
-	s.log.LogAttrs(context.Background(), level, "shutdown requested by worker", attrs...)
-	s.shutDown(e.text(), err)
-}
-
 // oneLine replaces what cannot be printed, such as line breaks.
 func oneLine(text string) string {
 	return strings.Map(func(r rune) rune {
@@ -367,4 +353,147 @@ func sendEvent(s syscall.Signal) pool.Event {
 func (l *loop) replaces(sig os.Signal) bool {
 	f := l.cfg.TrapSignals[sig]
 	return f.Rolling || f.Signal == os.Signal(l.stop)
+}
+
+// jsonSignal is encoded as the name of the signal.
+type jsonSignal struct{ sig *os.Signal }
+
+func (s jsonSignal) MarshalJSON() ([]byte, error) {
+	if *s.sig == nil {
+		return []byte("null"), nil
+	}
+	return json.Marshal(sig.Name(*s.sig))
+}
+
+func (s jsonSignal) UnmarshalJSON(data []byte) error {
+	var name *string
+	if err := json.Unmarshal(data, &name); err != nil || name == nil {
+		*s.sig = nil
+		return err
+	}
+	n, err := sig.Parse(*name)
+	if err != nil {
+		return fmt.Errorf("prefork: %w", err)
+	}
+	*s.sig = n
+	return nil
+}
+
+// inbox holds everything that happens until the loop takes it. Putting something
+// into it never blocks.
+type inbox struct {
+	mu       sync.Mutex
+	notes    []proc.Note
+	commands []pool.Event
+	signals  sigqueue.Queue
+	failure  error         // that came with a shutdown signal
+	wake     chan struct{} // has room for one
+}
+
+func (in *inbox) put(add func(*inbox)) {
+	in.mu.Lock()
+	add(in)
+	in.mu.Unlock()
+	select {
+	case in.wake <- struct{}{}:
+	default: // the loop has not yet taken the last one, and will see this too
+	}
+}
+
+// take empties the inbox, except for signals.
+func (in *inbox) take() (notes []proc.Note, commands []pool.Event) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	notes, commands = in.notes, in.commands
+	in.notes, in.commands = nil, nil
+	return notes, commands
+}
+
+func (in *inbox) takeCommands() (commands []pool.Event) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	commands, in.commands = in.commands, nil
+	return commands
+}
+
+func (in *inbox) takeSignals() sigqueue.Queue {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	all := in.signals
+	in.signals = nil
+	return all
+}
+
+func (in *inbox) takeSignal(shutdown os.Signal) (sigqueue.Arrival, bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.signals.Take(shutdown)
+}
+
+func (in *inbox) hasSignal(sig os.Signal) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.signals.Has(sig)
+}
+
+// Deliver acts as if sig had been received. It is for hooks, tests and control
+// commands. Start returns with sig even if the table does not have it; nothing is
+// forwarded then. In a worker it is a no-op.
+func (m *Manager) Deliver(sig os.Signal) {
+	if sig == nil {
+		misuse("Deliver(nil): deliver a signal")
+	}
+	m.side.deliver(sig, byDeliver)
+}
+
+// Shutdown delivers ShutdownSignal, as Deliver does, so that Run returns.
+func (m *Manager) Shutdown() { m.side.deliver(m.cfg.ShutdownSignal, "Manager.Shutdown was called") }
+
+// ShutdownWith is Shutdown with an error, which Run and WaitAllChildren return once
+// all workers are reaped: as it is, so that errors.Is and errors.As find it. It is
+// for hooks that find a reason to end, such as an exit code of a worker. The first
+// error counts, also that of a call while the workers are stopping, which sends no
+// second stop signal. With a nil error it is Shutdown. In a worker it is a no-op;
+// see Worker.ShutdownPool.
+func (m *Manager) ShutdownWith(err error) {
+	if err == nil {
+		m.Shutdown()
+		return
+	}
+	m.side.shutDown(err.Error(), err)
+}
+
+// SignalAllChildren sends sig to every worker. Workers that are starting get it
+// when they are ready, unless it is the stop signal. A worker that is sent the
+// stop signal counts as stopping; sending it again sends it again and does no
+// more. A worker ignores a signal that the table receives and never sends, unless
+// it handles it. Outside a blocking call, the signal is sent when the next one
+// begins. In a worker it is a no-op. It panics if sig is not a signal of the
+// system.
+func (m *Manager) SignalAllChildren(sig os.Signal) {
+	if err := checkSignal("", sig); err != nil {
+		misuse("SignalAllChildren(%v): not a signal of the system", sig)
+	}
+	m.side.command(sendEvent(sig.(syscall.Signal)))
+}
+
+func (c Config) checkSignals() error {
+	if err := checkTrap("ShutdownSignal", c.ShutdownSignal); err != nil {
+		return err
+	}
+	if err := c.TrapSignals.check(); err != nil {
+		return err
+	}
+	if f := c.TrapSignals[c.ShutdownSignal]; f.Rolling || f.Upgrade {
+		return configError("TrapSignals", "%s is ShutdownSignal, so it cannot be Rolling or Upgrade: a shutdown starts no workers", sig.Name(c.ShutdownSignal))
+	}
+	return nil
+}
+
+// stopSignal is the signal that stops a worker.
+func (c Config) stopSignal() syscall.Signal {
+	if sig, ok := c.TrapSignals[c.ShutdownSignal].Signal.(syscall.Signal); ok {
+		return sig
+	}
+	return syscall.SIGTERM
 }

@@ -3,6 +3,7 @@ package prefork
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -24,6 +25,7 @@ import (
 	"github.com/prefork-go/prefork/internal/scoreboard"
 	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/internal/sigqueue"
+	"github.com/prefork-go/prefork/internal/wire"
 )
 
 // Spawn describes a worker that is about to be spawned. BeforeSpawn may change
@@ -428,4 +430,45 @@ func (s *managerSide) interruptHook() {
 			os.Exit(128 + int(syscall.SIGINT))
 		}
 	})
+}
+
+// MarshalJSON returns an object with the slot, the generation and the error's
+// text.
+func (e *SpawnError) MarshalJSON() ([]byte, error) {
+	return json.Marshal(spawnErrorJSON{e.Slot, e.Generation, jsonError{&e.Err}})
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON. The error has the same text, and
+// wraps nothing.
+func (e *SpawnError) UnmarshalJSON(data []byte) error {
+	v := spawnErrorJSON{Err: jsonError{&e.Err}}
+	err := json.Unmarshal(data, &v)
+	e.Slot, e.Generation = v.Slot, v.Generation
+	return err
+}
+
+type spawnErrorJSON struct {
+	Slot       int       `json:"slot"`
+	Generation int       `json:"gen"`
+	Err        jsonError `json:"err"`
+}
+
+// check checks the resources in the manager.
+func (r Resources) check(command, standbys bool) (*resources.Settings, error) {
+	c := resources.Config{
+		GOMAXPROCS: r.GOMAXPROCS, GOMEMLIMIT: r.GOMEMLIMIT, CPUs: r.CPUs, CPUsPerWorker: r.CPUsPerWorker, Nice: r.Nice,
+		Cgroup: r.Cgroup, User: r.User, Group: r.Group, Groups: r.Groups, Chroot: r.Chroot, NoNewPrivs: r.NoNewPrivs,
+	}
+	for _, l := range r.Rlimits {
+		c.Rlimits = append(c.Rlimits, resources.Rlimit(l))
+	}
+	s, err := resources.Check(c, command)
+	if err == nil && standbys {
+		err = s.CheckStandby(wire.MaxPlan)
+	}
+	var bad *resources.FieldError
+	if errors.As(err, &bad) {
+		return nil, &ConfigError{Field: "Resources." + bad.Field, Err: bad.Err}
+	}
+	return s, err
 }

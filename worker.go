@@ -2,7 +2,9 @@ package prefork
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"log/slog"
 	"math"
 	"os"
 	"sync"
@@ -352,4 +354,129 @@ func (s *workerSide) snapshot() Snapshot {
 		Name: s.cfg.Name, PID: process.Marker.Manager, Generation: process.Marker.Generation,
 		MaxWorkers: s.cfg.MaxWorkers, Workers: []WorkerInfo{},
 	}
+}
+
+// WorkerInfo describes a worker. Slot is -1 for a standby that has none yet.
+type WorkerInfo struct {
+	Slot       int `json:"slot"`
+	Generation int `json:"gen"`
+	Ordinal    int `json:"ordinal"`
+	PID        int `json:"pid"`
+
+	State   State     `json:"state"`
+	Started time.Time `json:"started,omitzero"`
+	Paused  bool      `json:"paused,omitempty"` // it waits at its checkpoint (Manager.Pause)
+
+	// Status and Requests are set in a Snapshot.
+	// Status is StatusNone before the first SetStatus, and for a Command.
+	Status   byte   `json:"status"`             // as set by Worker.SetStatus
+	Requests uint64 `json:"requests,omitempty"` // as counted by Worker.Served
+}
+
+func (w WorkerInfo) String() string {
+	text := fmt.Sprintf("worker %d (%s, generation %d) %v", w.PID, slotName(w.Slot), w.Generation, w.State)
+	if w.Paused {
+		text += ", paused"
+	}
+	return text
+}
+
+// MarshalJSON returns an object with lower-case keys. The status is a string of
+// one character, and left out if it is not set.
+func (w WorkerInfo) MarshalJSON() ([]byte, error) {
+	type Plain WorkerInfo
+	return json.Marshal(struct {
+		Plain
+		Status jsonStatus `json:"status,omitzero"`
+	}{Plain(w), jsonStatus(w.Status)})
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (w *WorkerInfo) UnmarshalJSON(data []byte) error {
+	type Plain WorkerInfo
+	v := struct {
+		*Plain
+		Status jsonStatus `json:"status"`
+	}{Plain: (*Plain)(w)}
+	err := json.Unmarshal(data, &v)
+	w.Status = byte(v.Status)
+	return err
+}
+
+// Recycle replaces workers after some time or work. A worker is replaced as in a
+// rolling reload: it keeps working until its replacement is ready. At most
+// Config.MaxSurge are replaced at a time. Each worker's limits are reduced by a
+// random amount of up to 20 %, so that workers that started together are not
+// replaced together. A worker that reaches its limit within 1 s of its start, or
+// within ErrRespawnInterval if that is shorter, is replaced after that time. A
+// zero field means never.
+type Recycle struct {
+	MaxRequests int           // requests, as counted by Worker.Served
+	MaxLifetime time.Duration // age, from when the worker was ready
+	MaxMemory   int64         // bytes of unshared memory; measured every 2 s, on Linux
+}
+
+// Stuck ends workers that are busy without a heartbeat (Worker.Heartbeat, Served
+// or SetStatus) for Timeout. Such a worker is sent SIGQUIT, on which a Go program
+// prints its goroutines (SIGABRT if SIGQUIT is the stop signal), and SIGKILL half
+// a second later. Time in which the manager was held up, or the worker was
+// paused, does not count. A zero Timeout means never.
+type Stuck struct{ Timeout time.Duration }
+
+// Readiness decides when a worker is ready: when it reaches Start or, if
+// Explicit is set, when it calls Worker.Ready. A worker that is not ready within
+// Timeout is killed, which counts as a crash. A Command is ready at once.
+//
+// A worker that warms up after Start should set Explicit: a rolling replacement
+// stops the worker before it when it is ready.
+type Readiness struct {
+	Explicit bool
+	Timeout  time.Duration // 0 means 60 s; a negative value means never
+}
+
+// CrashLoop shuts the Manager down if workers fail this often within Window and
+// none is ready. A failure is a crash, an exit before the worker was ready, a
+// readiness timeout or a failed spawn. A Command that exits with code 0 at once
+// has failed from the third time in a row on: it may put itself into the
+// background. The Manager delivers ShutdownSignal to itself, and Run and
+// WaitAllChildren return ErrCrashLoop. A zero Window means 1 minute. With the
+// default ErrRespawnInterval a slot fails at most six or seven times a minute, so
+// Failures should be less than that times MaxWorkers.
+//
+// Zero Failures means three for each slot, in Window or in three times
+// Readiness.Timeout if that is longer, and only as long as no worker of the
+// Manager has ever been ready for longer than a second, or has exited with code 0
+// after it was ready: a program that cannot work ends, and one that has worked
+// keeps trying. A failed spawn then counts for
+// each slot, and not at all if memory, processes or descriptors are short. The
+// failures must last 2.5 s. The check does not apply to a successor: its
+// predecessor has worked. A negative value turns it off.
+type CrashLoop struct {
+	Failures int
+	Window   time.Duration
+}
+
+// unproven returns how many failures of each slot end a Manager whose workers
+// have never worked.
+func (c CrashLoop) unproven() int {
+	if c.Failures != 0 || process.Role == marker.Successor {
+		return 0
+	}
+	return defaultUnprovenFailures
+}
+
+// shutDownFor handles the request of a worker for a shutdown.
+func (s *managerSide) shutDownFor(w WorkerInfo, code int, message string) {
+	e := &WorkerError{Slot: w.Slot, Generation: w.Generation, PID: w.PID, Code: code, Message: oneLine(message)}
+	level, err := slog.LevelInfo, error(nil)
+	if code != 0 {
+		level, err = slog.LevelError, e
+	}
+	attrs := w.attrs(slog.Int("code", code), slog.String("message", e.Message))
+	if !s.cfg.WorkerShutdown {
+		s.log.LogAttrs(context.Background(), slog.LevelError, "shutdown requested by worker, ignoring it: set Config.WorkerShutdown to allow it", attrs...)
+		return
+	}
+	s.log.LogAttrs(context.Background(), level, "shutdown requested by worker", attrs...)
+	s.shutDown(e.text(), err)
 }

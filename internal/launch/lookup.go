@@ -54,6 +54,10 @@ func inRoot(root, file string) string {
 	for len(left) > 0 {
 		next := path.Join(done, left[0]) // ".." does not leave "/"
 		left = left[1:]
+		if next == "/" { // chroot follows links to the root, so they lead here
+			done = next
+			continue
+		}
 		target, err := os.Readlink(filepath.Join(root, next))
 		if err != nil || links == maxLinks {
 			done = next

@@ -31,6 +31,10 @@ func TestLookPathInRoot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	current := filepath.Join(t.TempDir(), "current")
+	if err := os.Symlink(root, current); err != nil {
+		t.Fatal(err)
+	}
 	t.Setenv("PATH", "/lib:/bin:usr")
 	for _, test := range []struct {
 		name, want string
@@ -48,8 +52,10 @@ func TestLookPathInRoot(t *testing.T) {
 		{"sh", "", exec.ErrNotFound},
 		{"/bin/sh", "", exec.ErrNotFound},
 	} {
-		if got, err := LookPath(root, test.name); got != test.want || !errors.Is(err, test.err) {
-			t.Errorf("%s: %q, %v; want %q, %v", test.name, got, err, test.want, test.err)
+		for _, root := range []string{root, current} {
+			if got, err := LookPath(root, test.name); got != test.want || !errors.Is(err, test.err) {
+				t.Errorf("%s in %s: %q, %v; want %q, %v", test.name, root, got, err, test.want, test.err)
+			}
 		}
 	}
 	if _, err := LookPath(root, "sh"); err == nil || !strings.Contains(err.Error(), "not found in "+root) {

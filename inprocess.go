@@ -33,12 +33,12 @@ type inProcessSide struct {
 	paused  *pause.State
 	waits   atomic.Bool // the worker waits at its checkpoint
 
-	wmu          sync.Mutex // guards the following
-	data         []byte     // as set by Pass
-	reopen       []func() error
-	last         *inProcessWorker // that runs; nil for none
-	ordinal      int
-	shuttingDown bool // the shutdown signal was forwarded
+	wmu         sync.Mutex // guards the following
+	data        []byte     // as set by Pass
+	reopen      []func() error
+	last        *inProcessWorker // that runs; nil for none
+	ordinal     int
+	interrupted bool // an interrupt has stopped the worker, since Start
 }
 
 // inProcessWorker is the worker in this process.
@@ -57,6 +57,7 @@ type inProcessWorker struct {
 
 	stopTime    time.Duration
 	interrupted chan struct{}
+	interrupt   sync.Once // closes interrupted
 }
 
 func newInProcessSide(m *Manager) (*inProcessSide, error) {
@@ -152,7 +153,7 @@ func (s *inProcessSide) beginGeneration() {
 	s.managerSide.mu.Unlock()
 	s.failure = nil
 	s.wmu.Lock()
-	s.shuttingDown = false
+	s.interrupted = false
 	s.wmu.Unlock()
 }
 
@@ -216,18 +217,14 @@ var errNoUpgrade = errors.New("there is no upgrade in in-process mode")
 // forward sends to the worker what the table has for a signal.
 func (s *inProcessSide) forward(a sigqueue.Arrival) {
 	f := s.cfg.TrapSignals[a.Sig]
-	again := a.Sig == s.cfg.ShutdownSignal && s.beginShutdown()
 	if a.Sig == s.cfg.ShutdownSignal {
 		s.noteFailure()
 	}
 	switch {
-	case again && a.Interrupt:
+	case a.Sig == s.cfg.ShutdownSignal && a.Interrupt && s.interruptWorker():
 		s.log.Error("second interrupt, exiting without waiting for the worker")
 		os.Exit(1)
 	case a.Sig == s.cfg.ShutdownSignal, f.Rolling:
-		if a.Interrupt {
-			s.interruptWorker()
-		}
 		s.sendSignal(s.stop)
 	case f.Signal != nil && f.Signal != a.Sig:
 		s.sendSignal(f.Signal.(syscall.Signal))
@@ -235,23 +232,17 @@ func (s *inProcessSide) forward(a sigqueue.Arrival) {
 	// A signal that is forwarded as it is has reached this process already.
 }
 
-// interruptWorker closes the worker's Interrupted, once: a second interrupt ends
-// the process.
-func (s *inProcessSide) interruptWorker() {
+// interruptWorker closes the worker's Interrupted, and reports whether this is the
+// second interrupt since Start, which ends the process. The worker may be one that
+// an earlier interrupt, before Start, has stopped.
+func (s *inProcessSide) interruptWorker() (second bool) {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
+	second, s.interrupted = s.interrupted, true
 	if s.last != nil {
-		close(s.last.interrupted)
+		s.last.interrupt.Do(func() { close(s.last.interrupted) })
 	}
-}
-
-// beginShutdown notes that the shutdown signal was forwarded, and reports whether
-// it was before.
-func (s *inProcessSide) beginShutdown() (before bool) {
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
-	before, s.shuttingDown = s.shuttingDown, true
-	return before
+	return second
 }
 
 // sendSignal stops the worker, or sends the signal to this process.
@@ -340,7 +331,9 @@ func (s *inProcessSide) ended(err error) (wait <-chan time.Time) {
 func (s *inProcessSide) drain(ctx context.Context) (left int, err error) {
 	for {
 		if a, ok := s.inbox.takeSignal(s.cfg.ShutdownSignal); ok {
-			s.received.Store(a)
+			if s.signalReceived() != s.cfg.ShutdownSignal { // no later signal may hide it
+				s.received.Store(a)
+			}
 			s.forward(a)
 			continue
 		}

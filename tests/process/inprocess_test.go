@@ -244,6 +244,31 @@ func ways() {
 			return wait(w)
 		})
 		testprog.Print("%v %v", errors.As(err, new(*prefork.WorkerError)), err)
+	case "asks, then Ctrl-C":
+		err := pm.Run(context.Background(), func(w *prefork.Worker) error {
+			w.ShutdownPool(3, "no model")
+			<-w.Context().Done()
+			testprog.Print("stopping")
+			<-w.Interrupted()
+			return nil
+		})
+		testprog.Print("%v", err)
+	case "Ctrl-C in two Starts": // of which the second still has the worker of the first
+		var w *prefork.Worker
+		for range 2 {
+			pm.StartFunc(func(now *prefork.Worker) error {
+				w = now
+				testprog.Print("working")
+				select {}
+			})
+			ctx, cancel := context.WithCancel(context.Background())
+			go func() {
+				<-w.Interrupted()
+				cancel()
+			}()
+			left, err := pm.WaitAllChildren(ctx)
+			testprog.Print("left %d %v", left, err)
+		}
 	case "asks late": // and returns at once, which must not hide it
 		pm.StartFunc(func(w *prefork.Worker) error {
 			pm.Shutdown()
@@ -319,6 +344,18 @@ func TestInProcessWays(t *testing.T) {
 		if log := strings.Join(p.Lines(), "\n"); strings.Contains(log, "again") {
 			t.Errorf("the second request counts:\n%s", log)
 		}
+	}, 0)
+	run("asks, then Ctrl-C", func(p *preforktest.Program) {
+		p.Expect("^stopping$")
+		p.Signal(os.Interrupt)
+		p.Expect("requested a shutdown with code 3: no model$")
+	}, 0)
+	run("Ctrl-C in two Starts", func(p *preforktest.Program) {
+		p.Expect("^working$")
+		p.Signal(os.Interrupt)
+		p.Expect("^left 1 context canceled$")
+		p.Signal(os.Interrupt)
+		p.Expect("^left 1 context canceled$")
 	}, 0)
 	run("asks late", func(p *preforktest.Program) { p.Expect("requested a shutdown with code 5: cannot write the rest$") }, 0)
 	run("fails with", func(p *preforktest.Program) {

@@ -54,6 +54,7 @@ func (p *Pool) park(w *worker) {
 	if !w.isStandby() || w.state != StateStarting || w.disconnected {
 		return
 	}
+	w.slot.strays = 0 // of its place
 	p.clearDeadline(w)
 	p.transition(w, StateStandby, 0)
 	p.standby.parked = append(p.standby.parked, w)

@@ -316,3 +316,28 @@ func TestStandbyKilledBeforeItWasReady(t *testing.T) {
 		want(t, tt.name+": the slot is filled", s.in(0) != nil, tt.filled)
 	}
 }
+
+// A standby that has parked ends the count of strays in its place: they count in a
+// row.
+func TestStraysOfAStandby(t *testing.T) {
+	s := standing(t, 1, 1)
+	s.do(Event{Kind: Halt})
+	s.exitStopped()
+	s.do(Event{Kind: Begin})
+	standby := func() int {
+		for id, w := range s.workers {
+			if w.slot == noSlot {
+				return id
+			}
+		}
+		t.Fatal("no standby")
+		return 0
+	}
+	s.pass(sec)
+	s.exit(standby(), Event{Stray: true})
+	s.pass(sec)
+	place := s.p.standby.places[0]
+	want(t, "strays", place.strays, 1)
+	s.do(Event{Kind: Parked, ID: standby()})
+	want(t, "strays after a standby has parked", place.strays, 0)
+}

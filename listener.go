@@ -100,9 +100,12 @@ func (m *Manager) ListenPerWorker(network, address string) (net.Listener, error)
 // The network is "udp", "udp4" or "udp6".
 //
 // The kernel chooses the slot of a flow by a hash of its source address and port.
-// If a slot has no ready worker, its flows go to other slots until it has one;
-// the other flows stay. A larger MaxWorkers than ever before moves most flows, and
-// so does a client that gets another address or port. Datagrams that wait in the
+// The flows of a slot with a ready worker stay there. Those of other slots go to
+// any slot, another one whenever a slot gains or loses its worker: a pool that is
+// sized by load, or whose MaxWorkers was larger before, should not use it for
+// QUIC. A larger MaxWorkers than ever before moves most flows. A client that gets
+// another address or port has another flow. Multicast and broadcast datagrams
+// reach the sockets of all slots: use ListenPacket for them. Datagrams that wait in the
 // socket of a slot are read by its next worker, and those of a slot that MaxWorkers
 // has removed are lost.
 //
@@ -310,14 +313,27 @@ func (l *loop) move(m sockets.Move) bool {
 // noteAccepting notes that a worker accepts on its listener of a group. The number
 // of groups bounds the list, whatever the worker sends.
 func (l *loop) noteAccepting(w *worker, group int) {
-	if group < l.sockets.Groups() && !slices.Contains(w.accepting, group) {
+	if group < l.sockets.Groups() && !slices.Contains(w.accepting, group) && !slices.Contains(w.closed, group) {
 		w.accepting = append(w.accepting, group)
+		l.steerDue = true
+	}
+}
+
+// noteClosed notes that a worker has closed its listener of a group, for good:
+// a worker that did both again and again would keep its neighbours busy.
+func (l *loop) noteClosed(w *worker, group int) {
+	if group < l.sockets.Groups() && !slices.Contains(w.closed, group) {
+		w.accepting = slices.DeleteFunc(w.accepting, func(g int) bool { return g == group })
+		w.closed = append(w.closed, group)
 		l.steerDue = true
 	}
 }
 
 // noteAcceptFailed lets other workers accept for one that cannot.
 func (l *loop) noteAcceptFailed(w *worker, group int) {
+	if w.State != StateReady {
+		return // it gets no connections anyway
+	}
 	l.steerDue = true
 	if l.sockets.AcceptFailed(l.now(), group, w.Ordinal) {
 		l.log.Warn("worker cannot accept connections, trying others: raise its limit of open files", w.logAttrs()...)
@@ -327,7 +343,7 @@ func (l *loop) noteAcceptFailed(w *worker, group int) {
 // noteAdoptFailed chooses another worker for the queue of a slot.
 func (l *loop) noteAdoptFailed(w *worker, group, slot int, err error) {
 	l.steerDue = true
-	if l.sockets.AdoptFailed(l.now(), group, slot, w.Ordinal) {
+	if l.sockets.AdoptFailed(l.now(), group, slot, w.Ordinal) && w.State == StateReady {
 		l.log.Warn("worker cannot take the socket of another slot, trying others: raise its limit of open files, and allow passing descriptors",
 			w.logAttrs("of", slot, "err", err)...)
 	}

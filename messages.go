@@ -88,8 +88,7 @@ func (l *loop) message(w *worker, msg wire.Message) {
 	case wire.AdoptFailed:
 		l.noteAdoptFailed(w, msg.Socket, msg.Slot, errAdopt)
 	case wire.ListenerClosed:
-		w.accepting = slices.DeleteFunc(w.accepting, func(group int) bool { return group == msg.Socket })
-		l.steerDue = true
+		l.noteClosed(w, msg.Socket)
 	case wire.AwaitTakeOver:
 		l.noteAwaitTakeOver(w)
 	case wire.SocketUnused:
@@ -442,6 +441,7 @@ type worker struct {
 	awaitsTakeOver bool  // it has asked whether it is the only one of its slot
 	unreachable    bool  // it was stopped after the end of its control socket
 	accepting      []int // the groups on whose listener it accepts
+	closed         []int // the groups whose listener it has closed
 	status         proc.Status
 	usage          *syscall.Rusage
 }

@@ -190,15 +190,17 @@ func (set *Set) Groups() int { return len(set.groups()) }
 func (set *Set) Grow(slot int) error {
 	for _, s := range set.all() {
 		for g := s.group; g != nil && len(g.fds) <= slot; {
-			fd, err := reuseport.Grow(s.network, g.address, g.options.control)
+			descriptor, err := reuseport.Grow(s.network, g.address, g.options.control)
 			if err == nil {
-				err = g.options.applyBacklog(fd)
+				if err = g.options.applyBacklog(descriptor); err != nil {
+					fd.Close(descriptor) // or it would be the kernel's next slot
+				}
 			}
 			if err != nil {
 				return fmt.Errorf("a socket for slot %d: %w", slot, err)
 			}
 			set.mu.Lock()
-			g.fds = append(g.fds, fd)
+			g.fds = append(g.fds, descriptor)
 			set.mu.Unlock()
 			g.steered = false
 		}

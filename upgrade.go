@@ -59,6 +59,7 @@ type successor struct {
 	messages control.Reader
 	deadline pool.Time // it is stopped, then killed; Never for neither
 	tookOver bool
+	exited   bool  // after its takeover
 	failed   error // the reason why it must exit, or has exited
 }
 
@@ -219,6 +220,7 @@ func (l *loop) noteSuccessor(n *successor, note proc.Note) {
 // successorExited handles the exit of a successor that has taken over, while this
 // manager drains.
 func (l *loop) successorExited(n *successor, status proc.Status) {
+	n.exited = true
 	if process.Reaper != nil {
 		process.Reaper.ReportExit(n.proc.Pid(), status.Code, status.Signal)
 	}
@@ -327,7 +329,12 @@ func (l *loop) passOn(a sigqueue.Arrival, before bool) {
 	if a.Sig == l.cfg.ShutdownSignal {
 		named = before && !a.Context || a.Origin == "" && !a.Interrupt
 	}
-	if named && (before || !f.Upgrade) {
+	switch {
+	case !named || !before && f.Upgrade:
+	case n.exited:
+		l.log.Warn("signal not passed on, since the successor has exited: send it to the process that runs now",
+			"signal", sig.Name(a.Sig), "successor", n.proc.Pid())
+	default:
 		l.log.Info("signal passed on", "signal", sig.Name(a.Sig), "successor", n.proc.Pid())
 		n.proc.Signal(a.Sig.(syscall.Signal))
 	}

@@ -74,6 +74,9 @@ type Config struct {
 	// If the system cannot signal a group without its leader (Linux before 6.9, and
 	// all other systems), leftover processes are killed as soon as the worker has
 	// exited. On those systems a worker should wait for its own children.
+	//
+	// Workers then ignore SIGHUP, unless the table sends it: the kernel sends it to
+	// a group with a suspended member when the manager dies.
 	StopGroup bool
 
 	// SameGroup keeps workers in the process group of the manager; by default each

@@ -7,8 +7,6 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -46,8 +44,8 @@ type Forward struct {
 	// cannot be combined with Interval.
 	//
 	// The new generation fails if one of its workers cannot be spawned, is not ready
-	// in time, or crashes before it is ready or within a second after the last
-	// worker was replaced. RollFailedEvent then reports the reason. The manager
+	// in time, or crashes before it is ready or within 5 s after it was. It can
+	// fail until 5 s after the last worker was replaced. RollFailedEvent then reports the reason. The manager
 	// replaces the workers of the failed generation in the same way, and the
 	// previous generation continues, with the bytes that were passed to it. The next
 	// signal tries again. A signal during a roll continues with the newest
@@ -256,16 +254,6 @@ func (s *managerSide) noteFailure() {
 	}
 }
 
-// oneLine replaces what cannot be printed, such as line breaks.
-func oneLine(text string) string {
-	return strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, text)
-}
-
 // forward sends the signal that the table has for an arrival.
 func (l *loop) forward(a sigqueue.Arrival) {
 	f := l.cfg.TrapSignals[a.Sig]
@@ -446,7 +434,8 @@ func (m *Manager) Deliver(sig os.Signal) {
 	m.side.deliver(sig, byDeliver)
 }
 
-// Shutdown delivers ShutdownSignal, as Deliver does, so that Run returns.
+// Shutdown acts as if ShutdownSignal had been received, so that Run returns. While
+// the workers are stopping already, it sends no second stop signal; Deliver does.
 func (m *Manager) Shutdown() { m.side.deliver(m.cfg.ShutdownSignal, "Manager.Shutdown was called") }
 
 // ShutdownWith is Shutdown with an error, which Run and WaitAllChildren return once
@@ -460,7 +449,11 @@ func (m *Manager) ShutdownWith(err error) {
 		m.Shutdown()
 		return
 	}
-	m.side.shutDown(err.Error(), err)
+	origin := err.Error()
+	if origin == "" || origin == byDeliver { // these mean a signal
+		origin = "Manager.ShutdownWith was called"
+	}
+	m.side.shutDown(origin, err)
 }
 
 // SignalAllChildren sends sig to every worker. Workers that are starting get it

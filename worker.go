@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -479,4 +481,14 @@ func (s *managerSide) shutDownFor(w WorkerInfo, code int, message string) {
 	}
 	s.log.LogAttrs(context.Background(), level, "shutdown requested by worker", attrs...)
 	s.shutDown(e.text(), err)
+}
+
+// oneLine replaces what cannot be printed, such as line breaks.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }

@@ -84,15 +84,14 @@ func TestOrphanEndsItsGroup(t *testing.T) {
 	worker, _ := strconv.Atoi(p.Expect(`^worker (\d+)$`)[1])
 	other, _ := strconv.Atoi(p.Expect(`^grandchild (\d+)$`)[1])
 	p.Kill()
-	for { // no event reports the end of a process that is no child
+	preforktest.WaitFor(t, "the worker has ended", func() bool {
 		if pgid, err := syscall.Getpgid(other); err != nil || pgid != worker {
 			t.Fatalf("the other program is gone, or in another group: %d, %v", pgid, err)
 		}
-		if err := syscall.Kill(worker, 0); err != nil {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+		// A process 1 that reaps no orphans leaves a zombie.
+		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", worker))
+		return syscall.Kill(worker, 0) != nil || strings.Contains(string(stat), ") Z ")
+	})
 	if err := syscall.Kill(other, syscall.SIGKILL); err != nil {
 		t.Errorf("the other program is gone: %v", err)
 	}

@@ -258,10 +258,16 @@ func (m *userManager) fed(unit string) {
 // watchdogSec is far more than a loaded machine holds up the program.
 const watchdogSec = 5
 
-// freeAddress returns a loopback address whose port 8080 is free: units have no
-// port 0.
-func freeAddress() string {
-	return fmt.Sprintf("127.%d.%d.%d:8080", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254))
+// freeAddress returns a loopback address with a free port: units have no port 0.
+// No other process is likely to take that port of a random address.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 1+rand.IntN(254), rand.IntN(256), 1+rand.IntN(254)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
 }
 
 // A service of a real systemd lives through two upgrades, with its watchdog, and
@@ -281,7 +287,7 @@ func TestServiceOfSystemd(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m.t = t
-			unit, address := c.name+".service", freeAddress()
+			unit, address := c.name+".service", freeAddress(t)
 			args := []string{":9"}
 			if c.reaper {
 				args = []string{address, "reaper"}

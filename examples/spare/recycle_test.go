@@ -26,11 +26,11 @@ var long = flag.Bool("long", false, "run the recycling test for minutes")
 func init() { preforktest.Register("recycle", recycle) }
 
 // recycle is a server of 8 workers. Each is replaced after 100 requests, or up
-// to 20 % less.
+// to 20 % less, without the pace of recycling.
 func recycle() {
 	c := checker{workers: make(map[int]prefork.WorkerInfo)}
 	pm, err := prefork.New(prefork.Config{
-		MaxWorkers: 8, Recycle: prefork.Recycle{MaxRequests: 100}, Observe: c.observe,
+		MaxWorkers: 8, Recycle: prefork.Recycle{MaxRequests: 100}, ErrRespawnInterval: -1, Observe: c.observe,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {

@@ -70,7 +70,8 @@
 //     instead call SetUnencryptedHTTP2 of http.Server.Protocols.
 //   - Requests that a client has pipelined behind the one whose response closes
 //     the connection are not begun. The client has a second to read the response
-//     and to close the connection, so that they do not reset it.
+//     and to close the connection, so that they do not reset it. Server.Close in
+//     a drain may wait that second for each such connection.
 //   - HTTP/2 requests that arrive after GOAWAY are not begun. Clients send them
 //     again, except those with a body that they cannot repeat. net/http sends the
 //     number of the last request with GOAWAY. It does not announce GOAWAY first,

@@ -45,11 +45,12 @@ type Forward struct {
 	//
 	// The new generation fails if one of its workers cannot be spawned, is not ready
 	// in time, or crashes before it is ready or within 5 s after it was. It can
-	// fail until 5 s after the last worker was replaced. RollFailedEvent then reports the reason. The manager
-	// replaces the workers of the failed generation in the same way, and the
-	// previous generation continues, with the bytes that were passed to it. The next
-	// signal tries again. A signal during a roll continues with the newest
-	// generation. A Command cannot return to a previous version of its file.
+	// fail until 5 s after the last worker was replaced. RollFailedEvent then
+	// reports the reason. The manager replaces the workers of the failed generation
+	// in the same way, and the previous generation continues, with the bytes that
+	// were passed to it. The next signal tries again. A signal during a roll
+	// continues with the newest generation. A Command cannot return to a previous
+	// version of its file.
 	Rolling bool
 	// Upgrade makes the Manager upgrade itself, as Manager.Upgrade does; nothing is
 	// sent to the workers. Start returns when the upgrade has succeeded or failed.

@@ -48,8 +48,13 @@ func Repeat(t *testing.T, test func(*testing.T)) {
 // several processes do not mix in a pipe if they are shorter than 4 KiB.
 func Print(format string, args ...any) { fmt.Fprintf(os.Stdout, format+"\n", args...) }
 
-// NewManager returns a Manager, or ends the program if New fails.
+// NewManager returns a Manager, or ends the program if New fails. By default it is
+// never in a crash loop: tests kill workers before they have shown that they can
+// work, and on a busy machine often enough.
 func NewManager(cfg prefork.Config) *prefork.Manager {
+	if cfg.CrashLoop.Failures == 0 {
+		cfg.CrashLoop.Failures = -1
+	}
 	pm, err := prefork.New(cfg)
 	if err != nil {
 		log.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -68,12 +69,14 @@ func site() {
 		w.SetStatus(prefork.StatusIdle)
 		w.Ready()
 		<-w.TookOver()
-		go func() {
+		var users sync.WaitGroup // of udp, which the next worker gets
+		defer users.Wait()
+		users.Go(func() {
+			<-w.Context().Done()
+			udp.SetReadDeadline(time.Now())
+		})
+		users.Go(func() {
 			defer udp.Close()
-			if udp.SetReadDeadline(time.Now().Add(time.Minute)) != nil {
-				return
-			}
-			context.AfterFunc(w.Context(), func() { udp.SetReadDeadline(time.Now()) })
 			buf := make([]byte, 100)
 			for {
 				n, from, err := udp.ReadFrom(buf)
@@ -82,7 +85,7 @@ func site() {
 				}
 				udp.WriteTo(fmt.Appendf(nil, "%s %d", buf[:n], w.Generation()), from)
 			}
-		}()
+		})
 		go func() {
 			select {
 			case <-resized:

@@ -21,6 +21,7 @@ func poolConfig(n, surge int) prefork.Config {
 	return prefork.Config{
 		MaxWorkers: n,
 		MaxSurge:   surge,
+		CrashLoop:  prefork.CrashLoop{Failures: -1}, // rows kill workers that have only started
 		TrapSignals: prefork.Signals{
 			syscall.SIGTERM: {Signal: syscall.SIGTERM},
 			syscall.SIGUSR1: {Signal: syscall.SIGUSR1},

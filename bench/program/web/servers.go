@@ -24,6 +24,7 @@ func onPrefork() error {
 	cfg := prefork.Config{
 		MaxWorkers: *workers,
 		Standby:    *standby,
+		CrashLoop:  prefork.CrashLoop{Failures: -1}, // rows kill workers that have only started
 		Resources:  prefork.Resources{GOMAXPROCS: *gomaxprocs},
 		TrapSignals: prefork.Signals{
 			syscall.SIGTERM: {Signal: syscall.SIGTERM},

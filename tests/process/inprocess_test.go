@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -257,16 +258,16 @@ func ways() {
 		})
 		testprog.Print("%v", err)
 	case "Ctrl-C in two Starts": // of which the second still has the worker of the first
-		var w *prefork.Worker
+		var w atomic.Pointer[prefork.Worker]
 		for range 2 {
 			pm.StartFunc(func(now *prefork.Worker) error {
-				w = now
+				w.Store(now)
 				testprog.Print("working")
 				select {}
 			})
 			ctx, cancel := context.WithCancel(context.Background())
 			go func() {
-				<-w.Interrupted()
+				<-w.Load().Interrupted()
 				cancel()
 			}()
 			left, err := pm.WaitAllChildren(ctx)

@@ -139,7 +139,10 @@ func TestSocketsWakeOnlyWorkers(t *testing.T) {
 		{"shared", "tcp"}, {"shared", "unix"}, {"shared", "udp"}, {"perWorker", "tcp"}, {"perWorker", "udp"}, {"command", "tcp"},
 	} {
 		t.Run(row.kind+" "+row.network, func(t *testing.T) {
-			n := testprog.Times(30000)
+			n := testprog.Times(30000) / 3
+			if testprog.Long() {
+				n = 30000
+			}
 			address := "127.0.0.1:0"
 			if row.network == "unix" {
 				address = filepath.Join(testprog.SocketDir(t), "s")

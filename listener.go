@@ -72,7 +72,7 @@ func (m *Manager) ListenPacket(network, address string) (net.PacketConn, error) 
 // slots, and the manager holds them. The kernel spreads new connections randomly
 // over the slots that have a ready worker that has called Accept, or SyscallConn
 // of the listener. Connections in the queue of another slot wait for its next
-// worker, and meanwhile another worker serves the queue. So a worker may warm up
+// worker, and until then another worker serves the queue. So a worker may warm up
 // before its first Accept, but a rolling replacement does not wait for that: it
 // needs Readiness.Explicit. Sockets of slots beyond a smaller MaxWorkers are
 // served, and kept for later growth.

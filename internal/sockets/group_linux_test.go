@@ -268,16 +268,7 @@ func TestAdopt(t *testing.T) {
 		if err := set.steerTo(slot); err != nil {
 			t.Skip(err)
 		}
-		conn, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		got.Close()
-		conn.Close()
+		connect(t, ln)
 	}
 	if err := ln.Close(); err != nil {
 		t.Error(err)
@@ -398,15 +389,21 @@ func TestStandbyOwnSocket(t *testing.T) {
 		if err := set.steerTo(1); err != nil {
 			t.Skip(err)
 		}
-		conn, err := net.Dial("tcp", ln.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		got.Close()
-		conn.Close()
+		connect(t, ln)
 	}
+}
+
+// connect makes a connection, which ln must accept.
+func connect(t *testing.T, ln net.Listener) {
+	t.Helper()
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	got, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Close()
 }

@@ -162,13 +162,16 @@ func TestSocketsWakeOnlyWorkers(t *testing.T) {
 				}
 			}
 			exchange(t, 10, row.network, address)
+			// A process that is woken has one for nearly each exchange. Some of the
+			// runtime's own come at any time, however few the exchanges are.
+			most := int64(n / 10)
 			before := switches(t, idle)
 			exchange(t, n, row.network, address)
 			after := switches(t, idle)
 			for i, pid := range idle {
 				t.Logf("process %d of %v: %d context switches in %d exchanges", i, idle, after[i]-before[i], n)
-				if after[i]-before[i] > int64(n/100) {
-					t.Errorf("process %d (manager %d): %d context switches in %d exchanges, want at most %d", pid, p.PID(), after[i]-before[i], n, n/100)
+				if after[i]-before[i] > most {
+					t.Errorf("process %d (manager %d): %d context switches in %d exchanges, want at most %d", pid, p.PID(), after[i]-before[i], n, most)
 				}
 			}
 			if row.kind != "command" {

@@ -62,7 +62,7 @@ var floors = [][]string{
 	{ // ground
 		"internal/activation", "internal/binary", "internal/fd", "internal/loadgen", "internal/logrelay",
 		"internal/marker", "internal/pause", "internal/picture", "internal/pool", "internal/port", "internal/proc", "internal/prose", "internal/reaper",
-		"internal/resources", "internal/reuseport", "internal/scoreboard", "internal/sig", "internal/sigqueue",
+		"internal/resources", "internal/reuseport", "internal/safedir", "internal/scoreboard", "internal/sig", "internal/sigqueue",
 		"internal/wire", "preforktest",
 	},
 	{ // middle, and extensions of one ground floor package

@@ -1,0 +1,9 @@
+//go:build unix && !linux && !solaris && !aix
+
+package safedir
+
+const searchOnly = 0 // there is no portable way to use a directory that cannot be read
+
+func renameExclusive(dir int, from, to string) error { return linkAndUnlink(dir, from, to) }
+
+func unmapped(uint32) bool { return false }

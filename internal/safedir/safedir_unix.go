@@ -1,0 +1,314 @@
+//go:build unix && !solaris && !aix
+
+package safedir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Dir is a directory that is held open. The names that its methods take are
+// names of files in it, without a slash. Its methods are safe for concurrent
+// use, except Close.
+type Dir struct {
+	path string // absolute
+	f    *os.File
+}
+
+// Open opens a directory. It follows links in the path, unless another user than
+// root and the caller could have placed them: such a user could lead the caller
+// to any directory. It then opens only a directory that belongs to another user
+// anyway.
+func Open(path string) (*Dir, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	redirected := checkPath(path)
+	fd, err := openDir(path)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	d := &Dir{path: path, f: os.NewFile(uintptr(fd), path)}
+	if redirected != nil {
+		st, err := d.stat()
+		if err == nil && trusted(st) {
+			err = redirected
+		}
+		if err != nil {
+			d.Close()
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// openDir opens a directory for reading, or only for the use of its files if it
+// cannot be read.
+func openDir(path string) (fd int, err error) {
+	const flags = unix.O_DIRECTORY | unix.O_CLOEXEC
+	open := func(how int) (int, error) {
+		return retryEINTR(func() (int, error) { return unix.Open(path, how|flags, 0) })
+	}
+	if fd, err = open(unix.O_RDONLY); err == unix.EACCES && searchOnly != 0 {
+		fd, err = open(searchOnly)
+	}
+	return fd, err
+}
+
+// Path returns the absolute path of the directory, as it was opened.
+func (d *Dir) Path() string { return d.path }
+
+// Close closes the directory.
+func (d *Dir) Close() error { return d.f.Close() }
+
+// InPlace reports whether the path still leads to the directory. An error means
+// that the path leads nowhere, or cannot be examined.
+func (d *Dir) InPlace() (bool, error) {
+	var named unix.Stat_t
+	if err := unix.Stat(d.path, &named); err != nil {
+		return false, &fs.PathError{Op: "stat", Path: d.path, Err: err}
+	}
+	st, err := d.stat()
+	if err != nil {
+		return false, err
+	}
+	return SameFile(st, &named), nil
+}
+
+// Shared returns nil if only root and this process's user can create, rename and
+// remove files in the directory. The error names those who can as well.
+func (d *Dir) Shared() error {
+	st, err := d.stat()
+	if err != nil {
+		return err
+	}
+	switch {
+	case !trusted(st):
+		return fmt.Errorf("directory %s belongs to user %d: use a directory of root's or of your own", d.path, st.Uid)
+	case st.Mode&0o002 != 0:
+		return fmt.Errorf("every user can create files in directory %s: use another directory, or chmod o-w", d.path)
+	case st.Mode&0o020 != 0:
+		return fmt.Errorf("group %d can create files in directory %s: use another directory, or chmod g-w", st.Gid, d.path)
+	}
+	return nil
+}
+
+// Sticky reports whether users other than root can remove or rename only their
+// own files in the directory, unless the directory is theirs.
+func (d *Dir) Sticky() bool {
+	st, err := d.stat()
+	return err == nil && st.Mode&unix.S_ISVTX != 0
+}
+
+// OpenFile opens a file for the given access mode. It does not follow a symbolic
+// link, does not block on a FIFO, and accepts only a regular file with one name.
+// It creates a missing file if perm is not zero.
+func (d *Dir) OpenFile(name string, access int, perm uint32) (*os.File, error) {
+	path := d.join(name)
+	flags := access | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	fd, err := d.openat(name, flags, 0)
+	if err == unix.ENOENT && perm != 0 {
+		// A second call, because some kernels refuse O_CREAT on another
+		// user's file in a sticky directory (fs.protected_regular). O_EXCL
+		// also refuses a dangling symbolic link.
+		fd, err = d.openat(name, flags|unix.O_CREAT|unix.O_EXCL, perm)
+		if err == unix.EEXIST {
+			err = ErrReplaced
+		}
+	}
+	if err == unix.ELOOP || err == unix.EMLINK {
+		err = errors.New("symbolic link, which is not followed: remove it")
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), path)
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil {
+		err = checkKind(&st)
+	}
+	if err != nil {
+		f.Close()
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return f, nil
+}
+
+func checkKind(st *unix.Stat_t) error {
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return errors.New("not a regular file: remove it")
+	case st.Nlink == 0:
+		return ErrReplaced
+	case st.Nlink > 1:
+		return errors.New("file has other names (hard links): remove it")
+	}
+	return nil
+}
+
+// Create creates an empty file. The error matches fs.ErrExist if the name is
+// taken, also by a link.
+func (d *Dir) Create(name string, perm uint32) (*os.File, error) {
+	const flags = unix.O_RDWR | unix.O_APPEND | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := d.openat(name, flags, perm)
+	if err != nil {
+		return nil, &fs.PathError{Op: "create", Path: d.join(name), Err: err}
+	}
+	return os.NewFile(uintptr(fd), d.join(name)), nil
+}
+
+// Lstat examines a file without following a link.
+func (d *Dir) Lstat(name string) (*unix.Stat_t, error) {
+	var st unix.Stat_t
+	_, err := retryEINTR(func() (int, error) {
+		return 0, unix.Fstatat(d.fd(), name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	})
+	if err != nil {
+		return nil, &fs.PathError{Op: "lstat", Path: d.join(name), Err: err}
+	}
+	return &st, nil
+}
+
+// Remove removes a file, or an empty directory.
+func (d *Dir) Remove(name string) error {
+	err := unix.Unlinkat(d.fd(), name, 0)
+	if err == unix.EISDIR || err == unix.EPERM || err == unix.EACCES {
+		if dirErr := unix.Unlinkat(d.fd(), name, unix.AT_REMOVEDIR); dirErr == nil || err == unix.EISDIR {
+			err = dirErr
+		}
+	}
+	if err != nil {
+		return &fs.PathError{Op: "remove", Path: d.join(name), Err: err}
+	}
+	return nil
+}
+
+// Rename gives a file another name. The error matches fs.ErrExist if the new
+// name is taken.
+func (d *Dir) Rename(from, to string) error {
+	if err := renameExclusive(d.fd(), from, to); err != nil {
+		return &os.LinkError{Op: "rename", Old: d.join(from), New: d.join(to), Err: err}
+	}
+	return nil
+}
+
+// Names returns the names of the files in the directory, in no order.
+func (d *Dir) Names() ([]string, error) {
+	fd, err := d.openat(".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) // with an offset of its own
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: d.path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), d.path)
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+// Holds reports whether the name is that of the open file.
+func (d *Dir) Holds(name string, f *os.File) bool {
+	var opened unix.Stat_t
+	if unix.Fstat(int(f.Fd()), &opened) != nil {
+		return false
+	}
+	named, err := d.Lstat(name)
+	return err == nil && SameFile(&opened, named)
+}
+
+func (d *Dir) fd() int { return int(d.f.Fd()) }
+
+func (d *Dir) join(name string) string { return filepath.Join(d.path, name) }
+
+func (d *Dir) openat(name string, flags int, perm uint32) (int, error) {
+	return retryEINTR(func() (int, error) { return unix.Openat(d.fd(), name, flags, perm) })
+}
+
+func (d *Dir) stat() (*unix.Stat_t, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(d.fd(), &st); err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: d.path, Err: err}
+	}
+	return &st, nil
+}
+
+// SameFile reports whether both describe one file.
+func SameFile(a, b *unix.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino }
+
+// trusted reports whether a file belongs to root or to this process's user, or to
+// a user that no process of this user namespace can have. In a container without
+// privileges, files of the machine's root belong to such a user.
+func trusted(st *unix.Stat_t) bool {
+	return st.Uid == 0 || st.Uid == uint32(os.Geteuid()) || unmapped(st.Uid)
+}
+
+func retryEINTR(call func() (int, error)) (n int, err error) {
+	for {
+		if n, err = call(); err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+// checkPath returns an error if a user other than root and the caller can lead
+// the path to another directory: by the owner of a directory on the way, or
+// because every user can rename files there. Groups are not considered, since
+// /var/log is writable for a group on Ubuntu.
+func checkPath(path string) error {
+	rest := strings.Split(path, "/")
+	at := "/"
+	for links := 0; len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			at = filepath.Dir(at)
+			continue
+		}
+		var dir, entry unix.Stat_t
+		next := filepath.Join(at, name)
+		if unix.Lstat(at, &dir) != nil || unix.Lstat(next, &entry) != nil {
+			return nil // opening it reports the error
+		}
+		sticky := dir.Mode&unix.S_ISVTX != 0 && trusted(&entry)
+		switch {
+		case !trusted(&dir):
+			return redirectError(path, fmt.Sprintf("user %d can replace %s", dir.Uid, next))
+		case dir.Mode&0o002 != 0 && !sticky:
+			return redirectError(path, fmt.Sprintf("every user can replace %s", next))
+		}
+		if entry.Mode&unix.S_IFMT != unix.S_IFLNK {
+			at = next
+			continue
+		}
+		target, err := os.Readlink(next)
+		if links++; err != nil || links > 40 {
+			return nil
+		}
+		if filepath.IsAbs(target) {
+			at = "/"
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+	}
+	return nil
+}
+
+func redirectError(path, why string) error {
+	return &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("%s, and so lead to any directory: "+
+		"use a directory below directories of root's or of your own", why)}
+}
+
+// linkAndUnlink renames a file in two steps. A crash between them leaves both
+// names.
+func linkAndUnlink(dir int, from, to string) error {
+	if err := unix.Linkat(dir, from, dir, to, 0); err != nil {
+		return err
+	}
+	return unix.Unlinkat(dir, from, 0)
+}

@@ -100,11 +100,18 @@ func (d *Dir) Shared() error {
 	return nil
 }
 
-// Sticky reports whether users other than root can remove or rename only their
-// own files in the directory, unless the directory is theirs.
-func (d *Dir) Sticky() bool {
+// Unprotected returns nil unless every user can rename and remove the files of
+// others in the directory. The error says how to change that.
+func (d *Dir) Unprotected() error {
 	st, err := d.stat()
-	return err == nil && st.Mode&unix.S_ISVTX != 0
+	if err != nil {
+		return err
+	}
+	if st.Mode&0o002 != 0 && st.Mode&unix.S_ISVTX == 0 {
+		return fmt.Errorf("directory %s lets every user remove the files of others: "+
+			"use another directory, or chmod o-w or +t", d.path)
+	}
+	return nil
 }
 
 // OpenFile opens a file for the given access mode. It does not follow a symbolic

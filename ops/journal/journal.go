@@ -241,7 +241,7 @@ func (j *Journal) writeTookOver() error {
 
 func (j *Journal) acquireLock() (err error) {
 	if f := prefork.PassedFile(j.passedFile()); f != nil {
-		if j.lock, err = pidfile.Adopt(j.path+".lock", f); err == nil {
+		if j.lock, err = pidfile.Adopt(j.path+".lock", f, nil); err == nil {
 			return nil
 		}
 		f.Close() // for example, the lock file was removed; acquire a new one

@@ -82,7 +82,7 @@ func (s *Service) inheritOrAcquire() (*heldLock, *fileWatcher, error) {
 		}
 		return lock, w, err
 	}
-	file, err := pidfile.Adopt(s.PIDFile, f)
+	file, err := pidfile.Adopt(s.PIDFile, f, nil)
 	if err != nil {
 		f.Close()
 		return nil, nil, s.wrap(err)

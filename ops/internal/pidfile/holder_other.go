@@ -10,7 +10,7 @@ import (
 
 // hasOpen reports whether the process exists. These systems have no portable
 // way to list the files that a process has open.
-func hasOpen(pid int, _ *unix.Stat_t, _ *os.File) bool { return exists(pid) }
+func hasOpen(pid int, _ *unix.Stat_t, _ *os.File) (has, known bool) { return exists(pid), true }
 
 // hasUser returns false: the users of a process are unknown here.
 func hasUser(int, uint32) bool { return false }

@@ -7,58 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/internal/safedir"
 )
-
-// open opens a file in a directory that other users may be able to write to.
-// It does not follow symbolic links and does not block on a FIFO. It accepts
-// only regular files with one link. It creates a missing file if mode is not
-// zero.
-func open(path string, flags int, mode uint32) (*os.File, *unix.Stat_t, error) {
-	flags |= unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
-	fd, err := retryEINTR(func() (int, error) { return unix.Open(path, flags, 0) })
-	if err == unix.ENOENT && mode != 0 {
-		// A second call, because some kernels refuse O_CREAT on another
-		// user's file in a sticky directory (fs.protected_regular). O_EXCL
-		// also refuses a dangling symbolic link.
-		fd, err = retryEINTR(func() (int, error) {
-			return unix.Open(path, flags|unix.O_CREAT|unix.O_EXCL, mode)
-		})
-		if err == unix.EEXIST {
-			err = errReplaced
-		}
-	}
-	if err == unix.ELOOP || err == unix.EMLINK {
-		err = errors.New("symbolic link, which is not followed: remove it")
-	}
-	if err != nil {
-		return nil, nil, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	f := os.NewFile(uintptr(fd), path)
-	var st unix.Stat_t
-	if err = unix.Fstat(fd, &st); err == nil {
-		err = checkKind(&st)
-	}
-	if err != nil {
-		f.Close()
-		return nil, nil, &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	return f, &st, nil
-}
-
-func checkKind(st *unix.Stat_t) error {
-	switch {
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return errors.New("not a regular file: remove it")
-	case st.Nlink == 0:
-		return errReplaced
-	case st.Nlink > 1:
-		return errors.New("file has other names (hard links): remove it")
-	}
-	return nil
-}
 
 func retryEINTR(call func() (int, error)) (n int, err error) {
 	for {
@@ -67,6 +22,9 @@ func retryEINTR(call func() (int, error)) (n int, err error) {
 		}
 	}
 }
+
+// rawFD returns the descriptor of a file, which is not in the runtime's poller.
+func rawFD(f *os.File) int { return int(f.Fd()) }
 
 func flock(f *os.File, how int) error {
 	_, err := retryEINTR(func() (int, error) {
@@ -79,10 +37,8 @@ func flock(f *os.File, how int) error {
 func InPlace(f *os.File, path string) bool {
 	var opened, named unix.Stat_t
 	return unix.Fstat(int(f.Fd()), &opened) == nil &&
-		unix.Lstat(path, &named) == nil && sameFile(&opened, &named)
+		unix.Lstat(path, &named) == nil && safedir.SameFile(&opened, &named)
 }
-
-func sameFile(a, b *unix.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino }
 
 // Signal sends a signal to the process that holds the lock on the file, and
 // returns its pid. The pid is 0 if no process holds the lock, or if the holder
@@ -175,17 +131,25 @@ func Trusted(info fs.FileInfo) bool {
 // Acquire takes. It creates the file with this mode if necessary. The file must
 // belong to this user or to root, and must not be writable by others.
 func OpenAppend(path string, mode uint32) (*os.File, error) {
-	f, st, err := open(path, unix.O_RDWR|unix.O_APPEND, mode)
-	if errors.Is(err, errReplaced) { // another process created it first
-		f, st, err = open(path, unix.O_RDWR|unix.O_APPEND, 0)
+	dir, err := safedir.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	f, err := dir.OpenFile(filepath.Base(path), unix.O_RDWR|unix.O_APPEND, mode)
+	if errors.Is(err, safedir.ErrReplaced) { // another process created it first
+		f, err = dir.OpenFile(filepath.Base(path), unix.O_RDWR|unix.O_APPEND, 0)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if st.Uid != uint32(os.Geteuid()) && st.Uid != 0 || st.Mode&0o002 != 0 {
-		f.Close()
+	var st unix.Stat_t
+	if err = unix.Fstat(rawFD(f), &st); err == nil && (st.Uid != uint32(os.Geteuid()) && st.Uid != 0 || st.Mode&0o002 != 0) {
 		err = fmt.Errorf("file belongs to user %d with mode %#o, so others could write to it: "+
 			"correct its owner and mode", st.Uid, st.Mode&0o777)
+	}
+	if err != nil {
+		f.Close()
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	return f, nil

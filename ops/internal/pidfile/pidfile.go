@@ -4,7 +4,6 @@
 package pidfile
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -24,13 +23,13 @@ func (e *HeldError) Error() string {
 	return fmt.Sprintf("%s is locked by process %d", e.Path, e.PID)
 }
 
-// errReplaced is returned when the path names another file than the one that
-// was opened.
-var errReplaced = errors.New("file was replaced by another process: try again")
-
 // holderTimeout bounds how long Holder waits for a pid in a locked file. The
 // lock holder may have to wait for the CPU between lock and write.
 const holderTimeout = 500 * time.Millisecond
+
+// acquireTimeout bounds how long Acquire waits for locks that no process should
+// hold for long. A holder that has lost its file notices it within half of that.
+const acquireTimeout = time.Second
 
 // maxSize is the number of bytes that are read of a pid file. It is more than
 // any pid has digits.
@@ -54,3 +53,12 @@ func parse(content []byte) int {
 	}
 	return int(pid)
 }
+
+// Restored is what Restore had to do.
+type Restored uint8
+
+const (
+	Intact    Restored = iota // nothing
+	Rewritten                 // the file was overwritten in place
+	Recreated                 // the path named another file, or none
+)

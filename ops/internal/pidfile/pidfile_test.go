@@ -7,7 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/internal/safedir"
 )
 
 // Acquire withdraws the write permission of other users.
@@ -34,12 +39,12 @@ func TestAdoptReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Release()
-	if _, err := Adopt(path, f.File()); err != nil {
+	if _, err := Adopt(path, f.File(), nil); err != nil {
 		t.Errorf("in place: %v", err)
 	}
 	os.Rename(path, path+".moved")
 	os.WriteFile(path, nil, 0o600)
-	if _, err := Adopt(path, f.File()); !errors.Is(err, errReplaced) {
+	if _, err := Adopt(path, f.File(), nil); !errors.Is(err, safedir.ErrReplaced) {
 		t.Errorf("replaced: %v", err)
 	}
 }
@@ -72,5 +77,143 @@ func TestWriteShorter(t *testing.T) {
 	defer f.Release()
 	if content, _ := os.ReadFile(path); string(content) != strconv.Itoa(os.Getpid())+"\n" {
 		t.Errorf("%q", content)
+	}
+}
+
+// Restore repairs a file that was changed, and takes the one to which the path
+// leads now.
+func TestRestore(t *testing.T) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, row := range []struct {
+		name   string
+		change func(top, path string)
+		want   Restored
+	}{
+		{"nothing", func(string, string) {}, Intact},
+		{"overwritten", func(_, path string) { must(os.WriteFile(path, []byte("1\n"), 0)) }, Rewritten},
+		{"longer", func(_, path string) { must(os.WriteFile(path, append(pidLine(), "rest\n"...), 0)) }, Rewritten},
+		{"truncated", func(_, path string) { must(os.Truncate(path, 0)) }, Rewritten},
+		{"removed", func(_, path string) { must(os.Remove(path)) }, Recreated},
+		{"replaced", func(_, path string) {
+			must(os.WriteFile(path+".new", pidLine(), 0o644))
+			must(os.Rename(path+".new", path))
+		}, Recreated},
+		{"link switched", func(top, path string) {
+			must(os.Symlink("b", filepath.Join(top, "l")))
+			must(os.Rename(filepath.Join(top, "l"), filepath.Join(top, "current")))
+		}, Recreated},
+		{"renamed", func(top, path string) {
+			must(os.Rename(filepath.Join(top, "a"), filepath.Join(top, "c")))
+			must(os.Mkdir(filepath.Join(top, "a"), 0o755))
+		}, Recreated},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			top := t.TempDir()
+			must(os.Mkdir(filepath.Join(top, "a"), 0o755))
+			must(os.Mkdir(filepath.Join(top, "b"), 0o755))
+			must(os.Symlink("a", filepath.Join(top, "current")))
+			path := filepath.Join(top, "current", "pid")
+			p, err := Acquire(path)
+			must(err)
+			defer p.Release()
+			row.change(top, path)
+			if got, err := p.Restore(); got != row.want || err != nil {
+				t.Errorf("%v, %v, want %v", got, err, row.want)
+			}
+			if pid, held, err := Holder(path); pid != os.Getpid() || !held || err != nil {
+				t.Errorf("holder %d, %v, %v", pid, held, err)
+			}
+			if got, err := p.Restore(); got != Intact || err != nil {
+				t.Errorf("a second time: %v, %v", got, err)
+			}
+			for _, dir := range []string{"a", "b", "c"} { // no pid is left in a directory of before
+				other := filepath.Join(top, dir, "pid")
+				if pid := Read(other); pid != 0 && !p.dirIs(filepath.Dir(other)) {
+					t.Errorf("%s has pid %d", other, pid)
+				}
+			}
+		})
+	}
+}
+
+// dirIs reports whether the file is in the directory.
+func (p *File) dirIs(path string) bool {
+	held, err := p.dir.Lstat(".")
+	var st unix.Stat_t
+	return err == nil && unix.Stat(path, &st) == nil && safedir.SameFile(held, &st)
+}
+
+// Restore changes nothing if the path leads nowhere, or to a file that is locked.
+func TestRestoreImpossible(t *testing.T) {
+	top := t.TempDir()
+	path := filepath.Join(top, "a", "pid")
+	os.Mkdir(filepath.Dir(path), 0o755)
+	p, err := Acquire(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Release()
+	os.Rename(filepath.Join(top, "a"), filepath.Join(top, "b"))
+	var held *HeldError
+	if got, err := p.Restore(); got != Intact || err == nil || errors.As(err, &held) {
+		t.Errorf("no directory: %v, %v", got, err)
+	}
+	os.Mkdir(filepath.Join(top, "a"), 0o755)
+	other, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := flock(other, unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := p.Restore(); got != Intact || !errors.As(err, &held) {
+		t.Errorf("locked: %v, %v", got, err)
+	}
+	os.Remove(path)
+	os.Remove(filepath.Join(top, "a"))
+	os.Rename(filepath.Join(top, "b"), filepath.Join(top, "a"))
+	if got, err := p.Restore(); got != Intact || err != nil {
+		t.Errorf("back again: %v, %v", got, err)
+	}
+}
+
+// Release removes the file from the directory in which it is, also if that has
+// another name now.
+func TestReleaseAfterRename(t *testing.T) {
+	top := t.TempDir()
+	path := filepath.Join(top, "a", "pid")
+	os.Mkdir(filepath.Dir(path), 0o755)
+	p, err := Acquire(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Rename(filepath.Join(top, "a"), filepath.Join(top, "b"))
+	if err := p.Release(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(filepath.Join(top, "b", "pid")); !os.IsNotExist(err) {
+		t.Error(err)
+	}
+}
+
+// The errors of a pid file that cannot be opened say why.
+func TestUnreadableFile(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may open any file")
+	}
+	path := filepath.Join(t.TempDir(), "pid")
+	os.WriteFile(path, []byte("1\n"), 0)
+	_, err := Acquire(path)
+	if want := "file has mode 0: chmod u+rw, or remove it"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+	if _, _, err := Holder(path); err == nil || !strings.Contains(err.Error(), "file has mode 0") {
+		t.Error(err)
 	}
 }

@@ -7,59 +7,64 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/internal/safedir"
 )
 
-// File is a pid file whose lock this process holds.
+// File is a pid file whose lock this process holds. Its methods are not safe for
+// concurrent use.
 type File struct {
-	path string
+	path string       // absolute; its links may lead elsewhere later
+	dir  *safedir.Dir // of f
 	f    *os.File
+	name *nameLock // nil if the system has none
 }
 
-// Acquire locks the file at the path and writes this process's pid into it. It
-// creates the file if necessary. It returns a *HeldError if another process
-// holds the lock.
+// Acquire locks the file at the path, and the path as a name, and writes this
+// process's pid into the file. It creates the file if necessary. It returns a
+// *HeldError if another process holds one of the locks.
 //
 // Acquire reuses a file that a dead process has left behind. It removes a file
 // of another user if it is permitted to, because the owner could write to it.
 func Acquire(path string) (*File, error) {
-	end := time.Now().Add(2 * holderTimeout)
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	end := time.Now().Add(acquireTimeout)
 	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
-		f, err := tryAcquire(path)
+		p, err := tryAcquire(path)
+		var inUse *nameInUseError
 		switch {
 		case err == nil:
-			return f, nil
-		case !errors.Is(err, errReplaced) && !errors.Is(err, unix.EWOULDBLOCK):
+			return p, nil
+		case !errors.Is(err, safedir.ErrReplaced) && !errors.Is(err, unix.EWOULDBLOCK) && !errors.As(err, &inUse):
 			return nil, err
-		case time.Now().After(end):
+		case time.Now().Before(end):
+			// A reader holds the shared lock of Holder, the holder has just
+			// released the file, or has lost it without noticing yet.
+			time.Sleep(pause)
+		case inUse != nil:
+			return nil, &HeldError{path, inUse.pid}
+		default:
 			return nil, err
 		}
-		// A reader holds the shared lock of Holder, or the holder has just
-		// released the file.
-		time.Sleep(pause)
 	}
 }
 
 func tryAcquire(path string) (*File, error) {
-	f, st, err := open(path, unix.O_RDWR, 0o644)
-	if errors.Is(err, fs.ErrPermission) {
-		err = fmt.Errorf("%w: file belongs to another user: "+
-			"remove it if it is left over from an earlier run", err)
+	name, err := lockName(path)
+	if err != nil {
 		return nil, heldOr(path, err)
 	}
-	if err != nil {
-		return nil, err
-	}
-	if err := flock(f, unix.LOCK_EX); err != nil {
-		f.Close()
-		return nil, heldOr(path, &fs.PathError{Op: "flock", Path: path, Err: err})
-	}
-	p := &File{path: path, f: f}
-	if err := p.secure(st); err != nil {
-		f.Close()
+	p := &File{path: path, name: name}
+	if p.dir, p.f, err = lockFile(path); err != nil {
+		name.close()
 		return nil, err
 	}
 	if err := p.Write(); err != nil {
@@ -69,48 +74,160 @@ func tryAcquire(path string) (*File, error) {
 	return p, nil
 }
 
-// secure ensures that the locked file is the one at the path, and that no
-// other user can write to it.
-func (p *File) secure(st *unix.Stat_t) error {
-	if !p.InPlace() {
-		return &fs.PathError{Op: "lock", Path: p.path, Err: errReplaced}
+// lockFile opens, creates if necessary, and locks the file at the path.
+func lockFile(path string) (dir *safedir.Dir, f *os.File, err error) {
+	dir, err = safedir.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, nil, err
 	}
-	if uid := uint32(os.Geteuid()); st.Uid != uid {
+	if f, err = lockFileIn(dir, filepath.Base(path)); err != nil {
+		dir.Close()
+		return nil, nil, heldOr(path, err)
+	}
+	return dir, f, nil
+}
+
+func lockFileIn(dir *safedir.Dir, base string) (*os.File, error) {
+	if err := dir.Unprotected(); err != nil {
+		return nil, err
+	}
+	f, err := dir.OpenFile(base, unix.O_RDWR, 0o644)
+	if err != nil {
+		return nil, explain(dir, base, err)
+	}
+	if err = flock(f, unix.LOCK_EX); err != nil {
+		err = &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
+	} else {
+		err = secure(dir, base, f)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// secure ensures that the locked file is the one with this name, and that no
+// other user can write to it.
+func secure(dir *safedir.Dir, base string, f *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(rawFD(f), &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	if !dir.Holds(base, f) {
+		return &fs.PathError{Op: "lock", Path: f.Name(), Err: safedir.ErrReplaced}
+	}
+	if st.Uid != uint32(os.Geteuid()) {
 		// A process that waits for the lock of the removed file finds that
-		// the file is no longer at the path, and tries again.
-		if err := os.Remove(p.path); err != nil {
+		// the file has no name any more, and tries again.
+		if err := dir.Remove(base); err != nil {
 			return fmt.Errorf("%w: file belongs to user %d: remove it", err, st.Uid)
 		}
-		return &fs.PathError{Op: "lock", Path: p.path, Err: errReplaced}
+		return &fs.PathError{Op: "lock", Path: f.Name(), Err: safedir.ErrReplaced}
 	}
 	if st.Mode&0o022 != 0 {
-		return p.f.Chmod(0o644)
+		return f.Chmod(0o644)
 	}
 	return nil
 }
 
-// heldOr returns a *HeldError if a process holds the lock, else err.
+// explain adds to an error of opening a file how to mend it.
+func explain(dir *safedir.Dir, base string, err error) error {
+	st, statErr := dir.Lstat(base)
+	if statErr != nil {
+		return err
+	}
+	switch {
+	case errors.Is(err, unix.EACCES) && st.Uid == uint32(os.Geteuid()):
+		return fmt.Errorf("%w: file has mode %#o: chmod u+rw, or remove it", err, st.Mode&0o777)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w: file belongs to user %d, mode %#o: "+
+			"remove it if it is left over from an earlier run", err, st.Uid, st.Mode&0o777)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w: file is immutable or append-only: chattr -i -a, and remove it", err)
+	}
+	return err
+}
+
+// heldOr returns a *HeldError if a process holds the lock on the file, else err.
 func heldOr(path string, err error) error {
+	if errors.Is(err, safedir.ErrReplaced) {
+		return err
+	}
 	pid, held, holderErr := Holder(path)
 	if held {
 		return &HeldError{path, pid}
 	}
-	if holderErr != nil && !errors.Is(holderErr, errReplaced) {
+	if holderErr != nil && !errors.Is(holderErr, safedir.ErrReplaced) && holderErr.Error() != err.Error() {
 		return fmt.Errorf("%w (lock holder unknown: %w)", err, holderErr)
 	}
 	return err
 }
 
 // Adopt returns the File for an open file that another process has locked and
-// passed to this one. It does not write to the file.
-func Adopt(path string, f *os.File) (*File, error) {
+// passed to this one, with the lock on its name, or nil. It does not write to
+// the file.
+func Adopt(path string, f, name *os.File) (*File, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
 	if err := flock(f, unix.LOCK_EX); err != nil {
 		return nil, &fs.PathError{Op: "flock", Path: path, Err: err}
 	}
-	if !InPlace(f, path) {
-		return nil, &fs.PathError{Op: "lock", Path: path, Err: errReplaced}
+	dir, err := safedir.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
 	}
-	return &File{path: path, f: f}, nil
+	p := &File{path: path, dir: dir, f: f}
+	if !dir.Holds(filepath.Base(path), f) {
+		err = &fs.PathError{Op: "lock", Path: path, Err: safedir.ErrReplaced}
+	} else if name != nil {
+		p.name, err = adoptName(name)
+	}
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Name returns the socket that carries the lock on the name, or nil. A successor
+// passes it to Adopt.
+func (p *File) Name() *os.File { return p.name.handle() }
+
+// Restore ensures that the path names a file with this process's pid that this
+// process has locked. Otherwise a process that starts would not find the lock,
+// and no process would find this one. After Recreated, File returns another
+// file.
+//
+// It returns a *HeldError if another process has locked the file at the path. In
+// that case, and after other errors, the File remains as it was.
+func (p *File) Restore() (Restored, error) {
+	if InPlace(p.f, p.path) {
+		if content(p.f) == string(pidLine()) {
+			return Intact, nil
+		}
+		return Rewritten, p.Write()
+	}
+	dir, f, err := lockFile(p.path)
+	if err != nil {
+		return Intact, err
+	}
+	old := *p
+	p.dir, p.f = dir, f
+	if err := p.Write(); err != nil {
+		p.removeFile()
+		errs := errors.Join(err, f.Close(), dir.Close())
+		*p = old
+		return Intact, errs
+	}
+	// For a process that finds the old file by another path.
+	old.f.Truncate(0)
+	old.removeFile()
+	old.f.Close()
+	old.dir.Close()
+	return Recreated, nil
 }
 
 // File returns the open file, which carries the lock.
@@ -119,12 +236,15 @@ func (p *File) File() *os.File { return p.f }
 // Write writes this process's pid. It overwrites the old content and then
 // truncates the file, so that the first line is complete at any time.
 func (p *File) Write() error {
-	line := append(strconv.AppendInt(nil, int64(os.Getpid()), 10), '\n')
+	p.name.claim()
+	line := pidLine()
 	if _, err := p.f.WriteAt(line, 0); err != nil {
 		return err
 	}
 	return p.f.Truncate(int64(len(line)))
 }
+
+func pidLine() []byte { return append(strconv.AppendInt(nil, int64(os.Getpid()), 10), '\n') }
 
 // Touch sets the modification time of the file to now.
 func (p *File) Touch() error {
@@ -136,24 +256,45 @@ func (p *File) Touch() error {
 // InPlace reports whether the path still names the file.
 func (p *File) InPlace() bool { return InPlace(p.f, p.path) }
 
-// Release empties and removes the file, and releases the lock. Processes that
+// Release empties and removes the file, and releases the locks. Processes that
 // have the file open read no pid from then on.
 func (p *File) Release() error {
-	err := p.f.Truncate(0)
-	if p.InPlace() {
-		err = errors.Join(err, os.Remove(p.path))
-	}
-	return errors.Join(err, p.f.Close())
+	return errors.Join(p.f.Truncate(0), p.removeFile(), p.Close())
 }
 
-// Close closes the file without removing it. The lock remains with the
-// process to which the open file was passed.
-func (p *File) Close() error { return p.f.Close() }
+// removeFile removes the file, unless its name is that of another one.
+func (p *File) removeFile() error {
+	if base := filepath.Base(p.path); p.dir.Holds(base, p.f) {
+		return p.dir.Remove(base)
+	}
+	return nil
+}
+
+// Close closes the file without removing it. The locks remain with the process
+// to which they were passed.
+func (p *File) Close() error {
+	return errors.Join(p.f.Close(), p.dir.Close(), p.name.close())
+}
+
+// openForReading opens a pid file to examine it.
+func openForReading(path string) (*os.File, error) {
+	dir, err := safedir.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	base := filepath.Base(path)
+	f, err := dir.OpenFile(base, unix.O_RDONLY, 0)
+	if err != nil {
+		return nil, explain(dir, base, err)
+	}
+	return f, nil
+}
 
 // Read returns the pid in the file. It returns 0 if there is no file, or no
 // pid in its first line.
 func Read(path string) int {
-	f, _, err := open(path, unix.O_RDONLY, 0)
+	f, err := openForReading(path)
 	if err != nil {
 		return 0
 	}
@@ -161,24 +302,30 @@ func Read(path string) int {
 	return readPID(f)
 }
 
-func readPID(f *os.File) int {
+func readPID(f *os.File) int { return parse([]byte(content(f))) }
+
+func content(f *os.File) string {
 	buf := make([]byte, maxSize)
 	n, _ := f.ReadAt(buf, 0)
-	return parse(buf[:n])
+	return string(buf[:n])
 }
 
-// Holder reports whether a process holds the lock, and its pid. The pid is 0 if
-// it is unknown: the process is in another PID namespace, or has not written
-// its pid in time.
+// Holder reports whether a process holds the lock on the file, and its pid. The
+// pid is 0 if it is unknown: the process is in another PID namespace, has not
+// written its pid in time, or cannot be examined.
 func Holder(path string) (pid int, held bool, err error) {
-	f, st, err := open(path, unix.O_RDONLY, 0)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errReplaced) {
+	f, err := openForReading(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, safedir.ErrReplaced) {
 		return 0, false, nil
 	}
 	if err != nil {
 		return 0, false, err
 	}
 	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(rawFD(f), &st); err != nil {
+		return 0, false, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
 	end := time.Now().Add(holderTimeout)
 	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 20*time.Millisecond) {
 		// The kernel grants a shared lock only if no process holds the
@@ -190,8 +337,13 @@ func Holder(path string) (pid int, held bool, err error) {
 			return 0, false, &fs.PathError{Op: "flock", Path: path, Err: err}
 		}
 		// The file may still contain the pid of the previous holder.
-		if pid := readPID(f); pid > 0 && hasOpen(pid, st, f) {
-			return pid, true, nil
+		if pid := readPID(f); pid > 0 {
+			switch has, known := hasOpen(pid, &st, f); {
+			case has:
+				return pid, true, nil
+			case !known && exists(pid): // waiting would not help
+				return 0, true, nil
+			}
 		}
 		if !InPlace(f, path) {
 			return 0, false, nil // the holder is about to release the lock

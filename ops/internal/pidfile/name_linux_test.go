@@ -1,0 +1,157 @@
+package pidfile
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A second process is refused while the file is missing, with the holder's pid.
+func TestNameLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pid")
+	p, err := Acquire(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Remove(path)
+	var inUse *nameInUseError
+	if _, err := tryAcquire(path); !errors.As(err, &inUse) || inUse.pid != os.Getpid() {
+		t.Errorf("%v, want the name to be in use by process %d", err, os.Getpid())
+	}
+	if _, err := os.Lstat(path); err == nil {
+		t.Error("the refused process has made a file")
+	}
+	var held *HeldError
+	if _, err := Acquire(path); !errors.As(err, &held) || held.PID != os.Getpid() {
+		t.Errorf("%v, want a HeldError of process %d", err, os.Getpid())
+	}
+	if err := p.Release(); err != nil {
+		t.Error(err)
+	}
+	if p, err = Acquire(path); err != nil {
+		t.Fatal(err)
+	}
+	p.Release()
+}
+
+// The lock on a name lasts until all processes that have it close it.
+func TestAdoptName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pid")
+	p, err := Acquire(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dup := func(f *os.File) *os.File {
+		t.Helper()
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return os.NewFile(uintptr(fd), f.Name())
+	}
+	q, err := Adopt(path, dup(p.File()), dup(p.Name()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	os.Remove(path)
+	var inUse *nameInUseError
+	if _, err := tryAcquire(path); !errors.As(err, &inUse) {
+		t.Errorf("after the first has closed it: %v", err)
+	}
+	if err := q.Release(); err != nil {
+		t.Error(err)
+	}
+	if p, err = tryAcquire(path); err != nil {
+		t.Fatalf("after both have closed it: %v", err)
+	}
+	p.Release()
+}
+
+// Another user who has taken the address of a name keeps no process from
+// starting.
+func TestNameOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become another user")
+	}
+	path := filepath.Join(t.TempDir(), "pid")
+	done := make(chan error)
+	var squatter net.Listener
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), 65534, ^uintptr(0)); errno != 0 {
+			done <- errno
+			return
+		}
+		var err error
+		squatter, err = net.ListenUnix("unix", nameAddress(path))
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	defer squatter.Close()
+	p, err := tryAcquire(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Name() != nil {
+		t.Error("the name is locked twice")
+	}
+	p.Release()
+}
+
+// A path is another name in another directory, and the same by any spelling.
+func TestNameAddress(t *testing.T) {
+	a, b := nameAddress("/run/a.pid"), nameAddress("/run/b.pid")
+	if a.Name == b.Name || a.Name != nameAddress("/run/a.pid").Name {
+		t.Errorf("%s, %s", a, b)
+	}
+	if len(a.Name) > 100 {
+		t.Errorf("%s is longer than a socket's address", a)
+	}
+	dir := t.TempDir()
+	t.Chdir(dir)
+	p, err := Acquire("pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Release()
+	t.Chdir("/")
+	if got, err := p.Restore(); got != Intact || err != nil {
+		t.Errorf("after chdir: %v, %v", got, err)
+	}
+	if pid, held, err := Holder(filepath.Join(dir, "pid")); pid != os.Getpid() || !held || err != nil {
+		t.Errorf("holder %d, %v, %v", pid, held, err)
+	}
+}
+
+// The kernel shows the locks of processes that cannot be examined.
+func TestHasLocked(t *testing.T) {
+	p, err := Acquire(filepath.Join(t.TempDir(), "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Release()
+	var st unix.Stat_t
+	if err := unix.Fstat(rawFD(p.File()), &st); err != nil {
+		t.Fatal(err)
+	}
+	if !hasLocked(os.Getpid(), &st) {
+		t.Error("not found in /proc/locks")
+	}
+	if hasLocked(1, &st) {
+		t.Error("process 1 has locked it")
+	}
+	st.Ino++
+	if hasLocked(os.Getpid(), &st) {
+		t.Error("another file is locked")
+	}
+}

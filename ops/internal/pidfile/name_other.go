@@ -1,0 +1,19 @@
+//go:build unix && !linux && !solaris && !aix
+
+package pidfile
+
+import "os"
+
+// Only Linux has sockets with a name that is no file. Elsewhere the lock on the
+// pid file is the only one.
+type nameLock struct{}
+
+type nameInUseError struct{ pid int }
+
+func (*nameInUseError) Error() string { return "the name is in use" }
+
+func lockName(string) (*nameLock, error)    { return nil, nil }
+func adoptName(*os.File) (*nameLock, error) { return nil, nil }
+func (*nameLock) claim()                    {}
+func (*nameLock) handle() *os.File          { return nil }
+func (*nameLock) close() error              { return nil }

@@ -11,6 +11,11 @@ import (
 // searchOnly opens a directory that cannot be read.
 const searchOnly = unix.O_PATH
 
+// openWithoutLinks opens a file unless a link is on the way. It needs Linux 5.6.
+func openWithoutLinks(path string, flags int) (int, error) {
+	return unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_NO_SYMLINKS})
+}
+
 func renameExclusive(dir int, from, to string) error {
 	err := unix.Renameat2(dir, from, dir, to, unix.RENAME_NOREPLACE)
 	if err == unix.EINVAL || err == unix.ENOSYS { // a file system or a kernel without it
@@ -28,15 +33,18 @@ func unmapped(uid uint32) bool {
 	if uid != overflowUID {
 		return false
 	}
-	content, err := os.ReadFile("/proc/self/uid_map")
-	if err != nil {
-		return false
-	}
-	for line := range strings.Lines(string(content)) {
+	table, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && !maps(string(table), overflowUID)
+}
+
+// maps reports whether a user namespace has a user of this number. It returns
+// true if the table cannot be read.
+func maps(table string, uid uint64) bool {
+	for line := range strings.Lines(table) {
 		var first, outside, count uint64
-		if _, err := fmt.Sscan(line, &first, &outside, &count); err != nil || first <= overflowUID && overflowUID < first+count {
-			return false
+		if _, err := fmt.Sscan(line, &first, &outside, &count); err != nil || first <= uid && uid < first+count {
+			return true
 		}
 	}
-	return true
+	return false
 }

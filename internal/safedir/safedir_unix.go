@@ -17,50 +17,80 @@ import (
 // names of files in it, without a slash. Its methods are safe for concurrent
 // use, except Close.
 type Dir struct {
-	path string // absolute
-	f    *os.File
+	path       string // absolute
+	f          *os.File
+	redirected error
 }
 
 // Open opens a directory. It follows links in the path, unless another user than
 // root and the caller could have placed them: such a user could lead the caller
 // to any directory. It then opens only a directory that belongs to another user
-// anyway.
+// anyway. Open does not need permission to read the directory on Linux.
 func Open(path string) (*Dir, error) {
+	d, err := Hold(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.Redirected(); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// Hold opens the directory to which the path leads now, also if Open does not.
+// The caller must expect any directory.
+func Hold(path string) (*Dir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	redirected := checkPath(path)
-	fd, err := openDir(path)
+	fd := -1
+	direct, redirected := followPath(path)
+	if redirected != nil && direct != "" {
+		// Without a link, other users can lead the path only to directories
+		// that they are able to move, which are below their own.
+		if fd, err = openDir(direct, openWithoutLinks); err == nil {
+			redirected = nil
+		}
+	}
+	if fd < 0 {
+		fd, err = openDir(path, func(path string, flags int) (int, error) { return unix.Open(path, flags, 0) })
+	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	d := &Dir{path: path, f: os.NewFile(uintptr(fd), path)}
-	if redirected != nil {
-		st, err := d.stat()
-		if err == nil && trusted(st) {
-			err = redirected
-		}
-		if err != nil {
-			d.Close()
-			return nil, err
-		}
+	d := &Dir{path: path, f: os.NewFile(uintptr(fd), path), redirected: redirected}
+	st, err := d.stat()
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	if !trusted(st) {
+		d.redirected = nil
 	}
 	return d, nil
 }
 
 // openDir opens a directory for reading, or only for the use of its files if it
 // cannot be read.
-func openDir(path string) (fd int, err error) {
+func openDir(path string, open func(path string, flags int) (int, error)) (fd int, err error) {
 	const flags = unix.O_DIRECTORY | unix.O_CLOEXEC
-	open := func(how int) (int, error) {
-		return retryEINTR(func() (int, error) { return unix.Open(path, how|flags, 0) })
-	}
-	if fd, err = open(unix.O_RDONLY); err == unix.EACCES && searchOnly != 0 {
-		fd, err = open(searchOnly)
+	fd, err = retryEINTR(func() (int, error) { return open(path, unix.O_RDONLY|flags) })
+	if err == unix.EACCES && searchOnly != 0 {
+		fd, err = retryEINTR(func() (int, error) { return open(path, searchOnly|flags) })
 	}
 	return fd, err
 }
+
+// Redirected returns an error if another user may have led the path to this
+// directory, by a link, although it is root's or the caller's. The error names
+// that user.
+func (d *Dir) Redirected() error { return d.redirected }
+
+// Fd returns the descriptor of the directory. On Linux it has been opened with
+// O_PATH if the directory cannot be read.
+func (d *Dir) Fd() uintptr { return d.f.Fd() }
 
 // Path returns the absolute path of the directory, as it was opened.
 func (d *Dir) Path() string { return d.path }
@@ -116,10 +146,14 @@ func (d *Dir) Unprotected() error {
 
 // OpenFile opens a file for the given access mode. It does not follow a symbolic
 // link, does not block on a FIFO, and accepts only a regular file with one name.
-// It creates a missing file if perm is not zero.
+// It creates a missing file if perm is not zero. The access mode must not have
+// O_TRUNC, which would truncate the file before it is examined.
 func (d *Dir) OpenFile(name string, access int, perm uint32) (*os.File, error) {
 	path := d.join(name)
-	flags := access | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	if access&unix.O_TRUNC != 0 {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: unix.EINVAL}
+	}
+	flags := access | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	fd, err := d.openat(name, flags, 0)
 	if err == unix.ENOENT && perm != 0 {
 		// A second call, because some kernels refuse O_CREAT on another
@@ -130,8 +164,11 @@ func (d *Dir) OpenFile(name string, access int, perm uint32) (*os.File, error) {
 			err = ErrReplaced
 		}
 	}
-	if err == unix.ELOOP || err == unix.EMLINK {
+	switch err {
+	case unix.ELOOP, unix.EMLINK:
 		err = errors.New("symbolic link, which is not followed: remove it")
+	case unix.ENXIO, unix.EISDIR, unix.EOPNOTSUPP: // a FIFO without a reader, a directory, a socket
+		err = errNotRegular
 	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
@@ -148,10 +185,12 @@ func (d *Dir) OpenFile(name string, access int, perm uint32) (*os.File, error) {
 	return f, nil
 }
 
+var errNotRegular = errors.New("not a regular file: remove it")
+
 func checkKind(st *unix.Stat_t) error {
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
-		return errors.New("not a regular file: remove it")
+		return errNotRegular
 	case st.Nlink == 0:
 		return ErrReplaced
 	case st.Nlink > 1:
@@ -261,13 +300,15 @@ func retryEINTR(call func() (int, error)) (n int, err error) {
 	}
 }
 
-// checkPath returns an error if a user other than root and the caller can lead
-// the path to another directory: by the owner of a directory on the way, or
-// because every user can rename files there. Groups are not considered, since
-// /var/log is writable for a group on Ubuntu.
-func checkPath(path string) error {
+// followPath returns the path without links. The error means that a user other
+// than root and the caller can lead the path to another directory: by the owner
+// of a directory on the way, or because every user can rename files there. Groups
+// are not considered, since /var/log is writable for a group on Ubuntu. Links
+// behind such a place are not followed; direct is then "", as it is for a path
+// that leads nowhere.
+func followPath(path string) (direct string, redirected error) {
 	rest := strings.Split(path, "/")
-	at := "/"
+	direct = "/"
 	for links := 0; len(rest) > 0; {
 		name := rest[0]
 		rest = rest[1:]
@@ -275,36 +316,46 @@ func checkPath(path string) error {
 		case "", ".":
 			continue
 		case "..":
-			at = filepath.Dir(at)
+			direct = filepath.Dir(direct)
 			continue
 		}
 		var dir, entry unix.Stat_t
-		next := filepath.Join(at, name)
-		if unix.Lstat(at, &dir) != nil || unix.Lstat(next, &entry) != nil {
-			return nil // opening it reports the error
+		next := filepath.Join(direct, name)
+		if unix.Lstat(direct, &dir) != nil {
+			return "", redirected // opening it reports the error
 		}
-		sticky := dir.Mode&unix.S_ISVTX != 0 && trusted(&entry)
+		// A missing entry counts as replaceable: another user may be about to
+		// create it.
+		err := unix.Lstat(next, &entry)
+		sticky := dir.Mode&unix.S_ISVTX != 0 && err == nil && trusted(&entry)
 		switch {
+		case redirected != nil:
 		case !trusted(&dir):
-			return redirectError(path, fmt.Sprintf("user %d can replace %s", dir.Uid, next))
+			redirected = redirectError(path, fmt.Sprintf("user %d can replace %s", dir.Uid, next))
 		case dir.Mode&0o002 != 0 && !sticky:
-			return redirectError(path, fmt.Sprintf("every user can replace %s", next))
+			redirected = redirectError(path, fmt.Sprintf("every user can replace %s", next))
+		}
+		if err != nil {
+			return "", redirected
 		}
 		if entry.Mode&unix.S_IFMT != unix.S_IFLNK {
-			at = next
+			direct = next
 			continue
 		}
 		target, err := os.Readlink(next)
-		if links++; err != nil || links > 40 {
-			return nil
+		if links++; redirected != nil || err != nil || links > maxLinks {
+			return "", redirected
 		}
 		if filepath.IsAbs(target) {
-			at = "/"
+			direct = "/"
 		}
 		rest = append(strings.Split(target, "/"), rest...)
 	}
-	return nil
+	return direct, redirected
 }
+
+// maxLinks is how many links in a path Linux follows; other systems follow 32.
+const maxLinks = 40
 
 func redirectError(path, why string) error {
 	return &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("%s, and so lead to any directory: "+
@@ -317,5 +368,9 @@ func linkAndUnlink(dir int, from, to string) error {
 	if err := unix.Linkat(dir, from, dir, to, 0); err != nil {
 		return err
 	}
-	return unix.Unlinkat(dir, from, 0)
+	err := unix.Unlinkat(dir, from, 0)
+	if err != nil {
+		unix.Unlinkat(dir, to, 0)
+	}
+	return err
 }

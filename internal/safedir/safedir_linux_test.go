@@ -1,0 +1,133 @@
+package safedir
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// asNobody calls f in a thread that has the user nobody, if this process is
+// root's. The other threads stay root's.
+func asNobody(t *testing.T, f func()) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		f()
+		return
+	}
+	done := make(chan syscall.Errno)
+	go func() {
+		runtime.LockOSThread() // until the thread ends
+		_, _, err := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody)
+		if err == 0 {
+			f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != 0 {
+		t.Skip(err)
+	}
+}
+
+// A directory that its user may not read can be used all the same, but not
+// listed.
+func TestUnreadableDirectory(t *testing.T) {
+	dir := base(t)
+	must(t, os.Chmod(dir, 0o755))
+	for up := dir; up != "/"; up = up[:max(1, strings.LastIndexByte(up, '/'))] {
+		if info, err := os.Stat(up); err != nil || info.Mode()&0o011 != 0o011 {
+			if err := os.Chmod(up, info.Mode()|0o011); err != nil {
+				t.Skip(err)
+			}
+		}
+	}
+	uid := -1
+	if os.Geteuid() == 0 {
+		uid = nobody
+	}
+	mkdir(t, dir+"/dir", uid, 0o311)
+	t.Cleanup(func() { os.Chmod(dir+"/dir", 0o700) })
+	asNobody(t, func() {
+		d, err := Open(dir + "/dir")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer d.Close()
+		f, err := d.OpenFile("file", unix.O_RDWR, 0o600)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		f.Close()
+		if _, err := d.Names(); !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("Names: %v", err)
+		}
+		here, herr := d.InPlace()
+		if err := errors.Join(d.Rename("file", "file2"), d.Remove("file2"), herr); err != nil || !here {
+			t.Errorf("in place %t, %v", here, err)
+		}
+	})
+}
+
+// A table of a user namespace, and whether it has user 65534.
+func TestMaps(t *testing.T) {
+	for table, want := range map[string]bool{
+		"         0          0 4294967295\n":                      true,
+		"         0       1000          1\n":                      false,
+		"         0       1000          1\n   1  100000  65536\n": true,
+		"         0       1000          1\n   1  100000  65533\n": false,
+		"         0       1000          1\n65534  65534      1\n": true,
+		"         0       1000      65534\n65535 100000  65536\n": false,
+		"":             false,
+		"unreadable\n": true,
+	} {
+		if got := maps(table, overflowUID); got != want {
+			t.Errorf("%q: %t, want %t", table, got, want)
+		}
+	}
+}
+
+// In a container without privileges, files of the machine's root belong to a user
+// whom no process there can have. They are trusted as root's are.
+func TestUnmappedUsers(t *testing.T) {
+	if foreign := os.Getenv("SAFEDIR_FOREIGN"); foreign != "" {
+		var st unix.Stat_t
+		must(t, unix.Stat(foreign, &st))
+		if st.Uid != overflowUID || !unmapped(st.Uid) || unmapped(0) || unmapped(1000) {
+			t.Errorf("user %d is unmapped: %t", st.Uid, unmapped(st.Uid))
+		}
+		for _, path := range []string{foreign, os.Getenv("SAFEDIR_BEHIND")} {
+			if err := open(t, path).Shared(); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
+		}
+		return
+	}
+	foreign, behind := "/", base(t)
+	if os.Geteuid() == 0 {
+		foreign = mkdir(t, behind+"/foreign", nobody-1, 0o755)
+		mkdir(t, foreign+"/dir", -1, 0o755)
+		behind = foreign + "/link"
+		must(t, os.Symlink("dir", behind))
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^TestUnmappedUsers$", "-test.v")
+	cmd.Env = append(os.Environ(), "SAFEDIR_FOREIGN="+foreign, "SAFEDIR_BEHIND="+behind)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EINVAL) {
+		t.Skipf("no user namespace: %v", err)
+	}
+	if err != nil {
+		t.Errorf("%v:\n%s", err, out)
+	}
+}

@@ -5,7 +5,6 @@ package fd
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -62,27 +61,22 @@ const (
 	lockPause = 5 * time.Millisecond
 )
 
-// LockDir locks the directory of path, by flock, until unlock is called. It
-// leaves no file behind. If another program holds the lock, LockDir waits for
-// one second and then returns an error.
-func LockDir(path string) (unlock func(), err error) {
-	// Without O_DIRECTORY, opening a FIFO would block.
-	dir, err := os.OpenFile(filepath.Dir(path), os.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return nil, err
-	}
+// LockDir locks an open directory, by flock, until unlock is called. It leaves no
+// file behind. If another program holds the lock, LockDir waits for one second
+// and then returns an error with the path.
+func LockDir(dir uintptr, path string) (unlock func(), err error) {
 	for began := time.Now(); ; {
-		switch err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); {
+		switch err := unix.Flock(int(dir), unix.LOCK_EX|unix.LOCK_NB); {
 		case err == nil:
-			return func() { dir.Close() }, nil
+			return func() { unix.Flock(int(dir), unix.LOCK_UN) }, nil
 		case err == unix.EINTR:
 		case err == unix.EWOULDBLOCK && time.Since(began) < lockWait:
 			time.Sleep(lockPause)
 		case err == unix.EWOULDBLOCK:
-			dir.Close()
-			return nil, fmt.Errorf("another program holds a lock, by flock, on the directory %s", dir.Name())
+			return nil, fmt.Errorf("another program holds a lock, by flock, on the directory %s", path)
+		case err == unix.EBADF: // opened with O_PATH
+			return nil, fmt.Errorf("the directory %s cannot be read, and so not be locked", path)
 		default:
-			dir.Close()
 			return nil, os.NewSyscallError("flock", err)
 		}
 	}

@@ -5,7 +5,6 @@ package fd
 import (
 	"bytes"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -63,19 +62,29 @@ func TestSetBlocking(t *testing.T) {
 	}
 }
 
-// LockDir excludes a second holder until unlock is called.
+// LockDir excludes a second holder until unlock is called. The first one keeps
+// the directory open.
 func TestLockDir(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, "socket")
-	unlock, err := LockDir(path)
+	open := func(flags int) uintptr {
+		t.Helper()
+		fd, err := unix.Open(dir, flags|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return uintptr(fd)
+	}
+	first, second := open(unix.O_RDONLY), open(unix.O_RDONLY)
+	unlock, err := LockDir(first, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := LockDir(path); err == nil || !strings.Contains(err.Error(), "another program holds a lock") {
+	if _, err := LockDir(second, dir); err == nil || !strings.Contains(err.Error(), "another program holds a lock") {
 		t.Errorf("locked twice: %v", err)
 	}
 	time.AfterFunc(20*time.Millisecond, unlock)
-	unlock, err = LockDir(path)
+	unlock, err = LockDir(second, dir)
 	if err != nil {
 		t.Fatalf("unlocked during the wait: %v", err)
 	}

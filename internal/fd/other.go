@@ -13,7 +13,6 @@ func IsStream(uintptr) bool          { return false }
 func SetBlocking(int, bool) error    { return errors.ErrUnsupported }
 func SetBacklog(int, int) error      { return errors.ErrUnsupported }
 func Chmod(uintptr, uint32) error    { return errors.ErrUnsupported }
-func LockDir(string) (func(), error) { return nil, errors.ErrUnsupported }
 func NewBlob([]byte) (int, error)    { return -1, errors.ErrUnsupported }
 func ReadBlob(int) ([]byte, error)   { return nil, errors.ErrUnsupported }
 func AnonymousFile() (int, error)    { return -1, errors.ErrUnsupported }

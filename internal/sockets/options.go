@@ -96,16 +96,9 @@ func adoptFile[T closer](f *os.File, network string, wrap func(*os.File) (T, err
 
 // apply sets the options of a socket that is bound.
 func (o *Options) apply(sock *socket) error {
-	if file := sock.file; file != nil {
-		if o.UID != 0 || o.GID != 0 {
-			if err := os.Chown(file.path, idOr(o.UID), idOr(o.GID)); err != nil {
-				return err
-			}
-		}
-		if o.Mode != 0 { // after chown, and without the umask
-			if err := os.Chmod(file.path, o.Mode); err != nil {
-				return err
-			}
+	if sock.file != nil {
+		if err := sock.file.change(idOr(o.UID), idOr(o.GID), uint32(o.Mode)); err != nil {
+			return err
 		}
 	}
 	return o.applyBacklog(sock.fd)

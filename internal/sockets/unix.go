@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,18 +13,14 @@ import (
 	"github.com/prefork-go/prefork/internal/fd"
 )
 
-// socketFile is the file of a unix socket. The FileInfo distinguishes it from
-// another file of the same name.
-type socketFile struct {
-	path string
-	info os.FileInfo
-}
-
 // bind makes a socket in the manager. It makes the file of a unix socket under
 // a lock on the file's directory: between finding that no process answers on an
 // old file and answering on the new one, no other process may reach the same
 // conclusion. Any process may hold that lock; without it, an existing file is
 // left alone.
+//
+// The directory is held open, and the file is changed and removed there. The
+// kernel reports the path as the address, so bind needs the path itself.
 func bind[T closer](set *Set, sock *socket, bind func(network, address string) (T, error)) (s T, err error) {
 	path := sock.address
 	if !strings.HasPrefix(sock.network, "unix") || path == "" {
@@ -37,10 +32,20 @@ func bind[T closer](set *Set, sock *socket, bind func(network, address string) (
 	if path[0] == '@' {
 		return bind(sock.network, path)
 	}
-	unlock, lockErr := fd.LockDir(path)
+	at, err := hold(path)
+	if err != nil {
+		return s, err
+	}
+	defer func() {
+		if sock.file == nil {
+			at.close()
+		}
+	}()
+	unlock, lockErr := at.lock()
 	if lockErr == nil {
 		defer unlock()
 	}
+	at.look()
 	s, err = bind(sock.network, path)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		if set.hasFile(path) {
@@ -49,7 +54,8 @@ func bind[T closer](set *Set, sock *socket, bind func(network, address string) (
 		if lockErr != nil {
 			return s, fmt.Errorf("the file exists and cannot be checked safely (%v): remove the file if no program serves on it: %w", lockErr, syscall.EADDRINUSE)
 		}
-		if err = removeStale(sock.network, path, net.DialTimeout); err == nil {
+		if err = at.removeStale(sock.network, path, net.DialTimeout); err == nil {
+			at.look()
 			s, err = bind(sock.network, path)
 		}
 	}
@@ -59,10 +65,35 @@ func bind[T closer](set *Set, sock *socket, bind func(network, address string) (
 	if u, ok := any(s).(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false) // it would remove any file of this name, also another program's
 	}
-	if sock.file, err = statSocket(path); err != nil {
+	if sock.file, err = at.madeBy(s); err != nil {
 		s.Close()
 	}
 	return s, err
+}
+
+// madeBy returns the file that bind has made for a socket.
+func (p *place) madeBy(s any) (f *socketFile, err error) {
+	conn, err := s.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	if cerr := conn.Control(func(raw uintptr) { f, err = p.fileOf(int(raw), false) }); cerr != nil {
+		return nil, cerr
+	}
+	return f, err
+}
+
+// inheritedFile returns the file of a socket that the predecessor has bound.
+func inheritedFile(path string, socket int) (*socketFile, error) {
+	at, err := hold(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := at.fileOf(socket, true)
+	if err != nil {
+		at.close()
+	}
+	return f, err
 }
 
 // checkPath returns an error for a path that is too long for the kernel, which
@@ -81,15 +112,16 @@ func checkPath(path string) error {
 
 // removeStale removes the file of a unix socket on which no process answers. dial
 // is net.DialTimeout, except in tests.
-func removeStale(network, path string, dial func(network, address string, timeout time.Duration) (net.Conn, error)) error {
-	before, err := os.Lstat(path)
+func (p *place) removeStale(network, path string, dial func(network, address string, timeout time.Duration) (net.Conn, error)) error {
+	f, err := p.find()
 	if err != nil {
 		return err
 	}
-	if before.Mode()&os.ModeSocket == 0 {
+	defer f.release()
+	if !f.isSocket() {
 		return fmt.Errorf("%s exists and is not a socket: %w", path, syscall.EADDRINUSE)
 	}
-	conn, err := dial(network, path, time.Second)
+	conn, err := dial(network, f.address(path), time.Second)
 	if err == nil {
 		conn.Close()
 		return fmt.Errorf("another program serves on %s: stop it first: %w", path, syscall.EADDRINUSE)
@@ -97,22 +129,10 @@ func removeStale(network, path string, dial func(network, address string, timeou
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		return fmt.Errorf("another program may serve on %s (%v): %w", path, err, syscall.EADDRINUSE)
 	}
-	if now, err := os.Lstat(path); err != nil || !os.SameFile(now, before) {
+	if !f.inPlace() {
 		return fmt.Errorf("%s was replaced while it was being checked: %w", path, syscall.EADDRINUSE)
 	}
-	return os.Remove(path)
-}
-
-func statSocket(path string) (*socketFile, error) {
-	path, err := filepath.Abs(path) // the program may change its directory
-	if err != nil {
-		return nil, err
-	}
-	info, err := os.Lstat(path)
-	if err != nil {
-		return nil, err
-	}
-	return &socketFile{path: path, info: info}, nil
+	return f.remove()
 }
 
 // hasFile reports whether this Set has made the socket at path.
@@ -143,12 +163,12 @@ func (set *Set) removeFile(s *socket) {
 	if file == nil {
 		return
 	}
-	if now, err := os.Lstat(file.path); err != nil || !os.SameFile(now, file.info) {
-		return
+	if file.inPlace() {
+		if err := file.remove(); err != nil {
+			set.cfg.Log.Error("cannot remove socket file", "path", file.path, "err", err)
+		}
 	}
-	if err := os.Remove(file.path); err != nil {
-		set.cfg.Log.Error("cannot remove socket file", "path", file.path, "err", err)
-	}
+	file.close()
 }
 
 // ReleaseFiles leaves the socket files to the successor that has taken over,
@@ -157,7 +177,10 @@ func (set *Set) ReleaseFiles() {
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	for _, s := range slices.Concat(set.list, set.closed) {
-		s.file = nil
+		if s.file != nil {
+			s.file.close()
+			s.file = nil
+		}
 	}
 	set.passive = true
 }
@@ -171,7 +194,7 @@ func (set *Set) TakeOver() {
 		if s.predecessors == "" {
 			continue
 		}
-		file, err := statSocket(s.predecessors)
+		file, err := inheritedFile(s.predecessors, s.fd)
 		if err != nil {
 			set.cfg.Log.Error("socket file is gone, clients cannot connect", "path", s.predecessors, "err", err)
 			continue
@@ -184,10 +207,12 @@ func (set *Set) TakeOver() {
 	set.passive = false
 	set.mu.Unlock()
 	for _, s := range set.cfg.Inherited.takeUnclaimed() {
-		fd.Close(s.FD)
-		path := set.pathOf(s)
-		if info, err := os.Lstat(path); s.Own && err == nil && info.Mode()&os.ModeSocket != 0 {
-			os.Remove(path)
+		if s.Own {
+			if file, err := inheritedFile(set.pathOf(s), s.FD); err == nil {
+				file.remove()
+				file.close()
+			}
 		}
+		fd.Close(s.FD)
 	}
 }

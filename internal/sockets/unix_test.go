@@ -88,6 +88,17 @@ func TestListenTwice(t *testing.T) {
 	}
 }
 
+// stale returns the place of a file that a dead process has left.
+func stale(t *testing.T, path string) *place {
+	t.Helper()
+	at, err := hold(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(at.close)
+	return at
+}
+
 // A file that is replaced while it is checked is left alone: a program may serve
 // on the new one.
 func TestSwappedFile(t *testing.T) {
@@ -113,7 +124,7 @@ func TestSwappedFile(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			path := absent(t)
 			leaveStale(t, path)
-			err := removeStale("unix", path, func(network, address string, timeout time.Duration) (net.Conn, error) {
+			err := stale(t, path).removeStale("unix", path, func(network, address string, timeout time.Duration) (net.Conn, error) {
 				conn, err := net.DialTimeout(network, address, timeout)
 				test.swap(t, path)
 				return conn, err
@@ -132,7 +143,7 @@ func TestSwappedFile(t *testing.T) {
 func TestUncertainFile(t *testing.T) {
 	path := absent(t)
 	leaveStale(t, path)
-	err := removeStale("unix", path, func(string, string, time.Duration) (net.Conn, error) { return nil, syscall.EAGAIN })
+	err := stale(t, path).removeStale("unix", path, func(string, string, time.Duration) (net.Conn, error) { return nil, syscall.EAGAIN })
 	if !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "may serve") || !exists(path) {
 		t.Errorf("error %v, the file exists: %t", err, exists(path))
 	}

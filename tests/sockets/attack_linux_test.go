@@ -1,6 +1,7 @@
 package sockets_test
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -142,11 +143,7 @@ var attacks = map[string]struct {
 	},
 	"a directory above": {
 		func(dir, _ string) error {
-			above := filepath.Dir(dir)
-			if err := os.Chown(above, attacker, attacker); err != nil {
-				return err
-			}
-			return os.Rename(dir, dir+".real")
+			return errors.Join(os.Chown(filepath.Dir(dir), attacker, attacker), os.Chown(dir, attacker, attacker), os.Rename(dir, dir+".real"))
 		},
 		func(dir, vault string) {
 			targets := []string{dir + ".real", dir + ".real", vault + "/file", vault + "/dead", vault + "/live", vault + "/empty"}

@@ -7,8 +7,10 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -74,6 +76,49 @@ func TestUnreadableDirectory(t *testing.T) {
 			t.Errorf("in place %t, %v", here, err)
 		}
 	})
+}
+
+// However another user moves a directory and a link on the way, Open never opens
+// the directory of root's to which the link leads.
+func TestOpenWhileMoved(t *testing.T) {
+	needRoot(t)
+	dir := base(t)
+	vault := mkdir(t, dir+"/vault", -1, 0o700)
+	mkdir(t, dir+"/foreign", nobody, 0o755)
+	run := mkdir(t, dir+"/foreign/run", -1, 0o755)
+	must(t, os.Symlink(vault, run+"2"))
+	var stop atomic.Bool
+	moved := make(chan error)
+	go func() {
+		var err error
+		for err == nil && !stop.Load() {
+			err = unix.Renameat2(unix.AT_FDCWD, run, unix.AT_FDCWD, run+"2", unix.RENAME_EXCHANGE)
+		}
+		moved <- err
+	}()
+	opened := 0
+	for began := time.Now(); time.Since(began) < 100*time.Millisecond || opened == 0 && time.Since(began) < 20*time.Second; {
+		d, err := Open(run)
+		if err != nil {
+			continue
+		}
+		if opened++; d.leadsTo(vault) {
+			t.Error("Open followed the link")
+		}
+		d.Close()
+	}
+	stop.Store(true)
+	if err := <-moved; err == unix.EINVAL {
+		t.Skip("the file system cannot exchange two files")
+	} else if err != nil || opened == 0 {
+		t.Errorf("%d times opened: %v", opened, err)
+	}
+}
+
+func (d *Dir) leadsTo(path string) bool {
+	var want unix.Stat_t
+	st, err := d.stat()
+	return err == nil && unix.Stat(path, &want) == nil && SameFile(st, &want)
 }
 
 // A table of a user namespace, and whether it has user 65534.

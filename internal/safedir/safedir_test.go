@@ -490,7 +490,7 @@ var paths = []struct {
 			mkdir(t, base+"/open", -1, 0o777|os.ModeSticky)
 			must(t, os.Symlink(base+"/dir", base+"/open/link"))
 		}},
-	{name: "foreign link in a sticky directory", path: "open/link", root: true, err: "every user can replace",
+	{name: "foreign link in a sticky directory", path: "open/link", root: true, err: "user 65534 can replace",
 		make: func(t *testing.T, base string) {
 			mkdir(t, base+"/open", -1, 0o777|os.ModeSticky)
 			must(t, os.Symlink(base+"/dir", base+"/open/link"))

@@ -327,13 +327,15 @@ func followPath(path string) (direct string, redirected error) {
 		// A missing entry counts as replaceable: another user may be about to
 		// create it.
 		err := unix.Lstat(next, &entry)
-		sticky := dir.Mode&unix.S_ISVTX != 0 && err == nil && trusted(&entry)
+		sticky := dir.Mode&unix.S_ISVTX != 0 && err == nil
 		switch {
 		case redirected != nil:
 		case !trusted(&dir):
 			redirected = redirectError(path, fmt.Sprintf("user %d can replace %s", dir.Uid, next))
 		case dir.Mode&0o002 != 0 && !sticky:
 			redirected = redirectError(path, fmt.Sprintf("every user can replace %s", next))
+		case dir.Mode&0o002 != 0 && !trusted(&entry):
+			redirected = redirectError(path, fmt.Sprintf("user %d can replace %s", entry.Uid, next))
 		}
 		if err != nil {
 			return "", redirected

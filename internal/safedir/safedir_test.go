@@ -173,6 +173,33 @@ func TestCreate(t *testing.T) {
 	}
 }
 
+// Of two that create one file at once, both get it, or one an error that asks for
+// another attempt.
+func TestCreateRace(t *testing.T) {
+	dir := base(t)
+	d := open(t, dir)
+	for range 500 {
+		begin, errs := make(chan bool), make(chan error)
+		for range 2 {
+			go func() {
+				<-begin
+				f, err := d.OpenFile("new", unix.O_RDWR, 0o600)
+				if err == nil {
+					f.Close()
+				}
+				errs <- err
+			}()
+		}
+		close(begin)
+		for range 2 {
+			if err := <-errs; err != nil && !errors.Is(err, ErrReplaced) {
+				t.Error(err)
+			}
+		}
+		must(t, d.Remove("new"))
+	}
+}
+
 // A link to the open file is not that file.
 func TestHoldsNoLink(t *testing.T) {
 	dir := base(t)
@@ -509,7 +536,7 @@ var paths = []struct {
 	{name: "link behind a foreign directory", path: "foreign/own/link", root: true, err: "user 65534 can replace",
 		make: func(t *testing.T, base string) {
 			mkdir(t, base+"/foreign", nobody, 0o755)
-			mkdir(t, base+"/foreign/own", -1, 0o755) // may be replaced by a link to one with such a link
+			mkdir(t, base+"/foreign/own", -1, 0o755) // or a link to another one
 			must(t, os.Symlink(base+"/dir", base+"/foreign/own/link"))
 		}},
 	{name: "link to a foreign directory's link", path: "link", root: true, err: "user 65534 can replace",
@@ -566,6 +593,23 @@ func TestPath(t *testing.T) {
 			}
 			held.Close()
 		})
+	}
+}
+
+// The path without links.
+func TestFollowPath(t *testing.T) {
+	dir := base(t)
+	mkdir(t, dir+"/dir", -1, 0o700)
+	mkdir(t, dir+"/dir/sub", -1, 0o700)
+	for target, want := range map[string]string{
+		"dir": dir + "/dir", "./dir/sub/../sub/..": dir + "/dir", dir + "/dir/sub": dir + "/dir/sub", "..": filepath.Dir(dir),
+		"/../../..": "/", "none": "",
+	} {
+		must(t, os.Symlink(target, dir+"/link"))
+		if got, err := followPath(dir + "/link"); got != want || err != nil {
+			t.Errorf("%s: %q, %v, want %q", target, got, err, want)
+		}
+		must(t, os.Remove(dir+"/link"))
 	}
 }
 

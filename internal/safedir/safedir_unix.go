@@ -247,7 +247,8 @@ func (d *Dir) Rename(from, to string) error {
 
 // Names returns the names of the files in the directory, in no order.
 func (d *Dir) Names() ([]string, error) {
-	fd, err := d.openat(".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) // with an offset of its own
+	// A descriptor with an offset of its own.
+	fd, err := d.openat(".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: d.path, Err: err}
 	}

@@ -216,7 +216,7 @@ func TestFileDescriptors(t *testing.T) {
 		before := count()
 		for range 3 {
 			set := newSet(t, Config{})
-			ln, err := set.Listen("unix", path) // a stale file from the second time on, after ReleaseFiles
+			ln, err := set.Listen("unix", path) // ReleaseFiles leaves a stale file
 			must(t, err)
 			ln.Close()
 			if _, err := set.Listen("unix", path); err == nil {

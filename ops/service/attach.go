@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -35,6 +36,10 @@ import (
 // The successor of an upgrade inherits the lock. The lock is held at all times,
 // and the pid file contains the pid of the successor once it has taken over.
 //
+// If the manager is killed, its workers end within prefork.Config.OrphanTimeout.
+// The service can be started again before that, unless they have the lock too;
+// see ShareLock.
+//
 // Detach returns ErrLockLost if another process has acquired the lock, or an
 // error of the files. Further calls return the same error.
 //
@@ -51,14 +56,52 @@ func (s *Service) Attach(pm *prefork.Manager) (detach func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
+	s.setHeld(lock)
 	a := &attachment{s: s, pm: pm, lock: lock, closing: make(chan struct{})}
 	a.update()
 	a.wg.Go(func() { a.monitor(w) })
 	return sync.OnceValue(a.detach), nil
 }
 
+// ShareLock passes the lock to a worker that is about to be spawned. If the
+// manager is killed, the service cannot be started again until the worker has
+// exited. Call it in prefork.Config.BeforeSpawn:
+//
+//	BeforeSpawn: func(_ *prefork.Manager, sp *prefork.Spawn) { svc.ShareLock(sp) },
+//
+// It appends a descriptor to Spawn.Files, also for a Command. A Command with
+// Config.ListenFDs would take it for a socket. Processes that the worker starts
+// hold the lock too if they inherit the descriptor. After an orderly end of the
+// service, its name is free whatever still runs. ShareLock is a no-op before
+// Attach and after detach.
+func (s *Service) ShareLock(sp *prefork.Spawn) {
+	s.mu.Lock()
+	lock := s.held
+	s.mu.Unlock()
+	if lock != nil {
+		// Not the lock on the name: Spawn.Files makes a socket blocking.
+		file, _ := lock.openFiles()
+		sp.Files = append(slices.Clip(sp.Files), file)
+	}
+}
+
+func (s *Service) setHeld(lock *heldLock) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held = lock
+}
+
+// passLock makes the next successor inherit the lock.
+func (p paths) passLock(file, name *os.File) {
+	prefork.PassFile(p.passedFile(), file)
+	prefork.PassFile(p.passedName(), name)
+}
+
 // passedFile is the name under which a successor inherits the pid file.
-func (s *Service) passedFile() string { return "service " + s.PIDFile }
+func (p paths) passedFile() string { return "service " + p.pid }
+
+// passedName is the name under which it inherits the lock on the file's name.
+func (p paths) passedName() string { return "service name " + p.pid }
 
 // acquireUntilSignal acquires the lock, or returns an error on SIGTERM or
 // SIGINT. The Manager traps these signals too, but handles them only in Run.
@@ -74,25 +117,31 @@ func (s *Service) acquireUntilSignal() (*heldLock, *fileWatcher, error) {
 
 // inheritOrAcquire returns the lock, which a successor has inherited.
 func (s *Service) inheritOrAcquire() (*heldLock, *fileWatcher, error) {
-	f := prefork.PassedFile(s.passedFile())
+	p, err := s.resolved()
+	if err != nil {
+		return nil, nil, s.wrap(err)
+	}
+	f, name := prefork.PassedFile(p.passedFile()), prefork.PassedFile(p.passedName())
 	if f == nil {
+		name.Close() // a no-op for nil
 		lock, w, err := s.acquireUntilSignal()
 		if err == nil {
-			prefork.PassFile(s.passedFile(), lock.file.File())
+			p.passLock(lock.openFiles())
 		}
 		return lock, w, err
 	}
-	file, err := pidfile.Adopt(s.PIDFile, f, nil)
+	file, err := pidfile.Adopt(p.pid, f, name)
 	if err != nil {
 		f.Close()
+		name.Close()
 		return nil, nil, s.wrap(err)
 	}
-	if s.Stopped() {
-		return nil, nil, errors.Join(s.stoppedError(), file.Close())
+	if err := s.mayStart(p); err != nil {
+		return nil, nil, errors.Join(err, file.Close())
 	}
-	prefork.PassFile(s.passedFile(), f)
-	lock := &heldLock{s: s, file: file, predecessor: pidfile.Read(s.PIDFile)}
-	return lock, s.watchFiles(), nil
+	lock := &heldLock{s: s, path: p.pid, file: file, predecessor: pidfile.Read(p.pid)}
+	p.passLock(lock.openFiles())
+	return lock, s.watchFiles(p), nil
 }
 
 // attachment connects a Manager with a service.
@@ -103,6 +152,7 @@ type attachment struct {
 	wg           sync.WaitGroup
 	closing      chan struct{}
 	retry        <-chan time.Time // when to acquire the predecessor's lock
+	paused       bool             // the Manager
 	lockLost     bool
 	shutdownSent bool
 }
@@ -145,33 +195,40 @@ func (a *attachment) monitor(w *fileWatcher) {
 // After a successor has taken over, the files apply to the successor.
 func (a *attachment) update() {
 	if prefork.HandedOver() {
+		// The successor may end before this process, and then must not leave
+		// the name locked.
+		a.lock.leave()
 		return
 	}
-	if a.s.Paused() {
-		a.pm.Pause()
-	} else {
-		a.pm.Resume()
+	// Each call wakes the Manager.
+	if paused, _ := a.s.mustObey(&a.s.pauseFlag); paused != a.paused {
+		if a.paused = paused; paused {
+			a.pm.Pause()
+		} else {
+			a.pm.Resume()
+		}
 	}
 	if isActiveManager() && !a.lockLost {
 		a.checkLock()
 	}
-	if (a.lockLost || a.s.Stopped()) && !a.shutdownSent {
+	if stopped, _ := a.s.mustObey(&a.s.stopFlag); (a.lockLost || stopped) && !a.shutdownSent {
 		a.shutdownSent = true
 		a.pm.Shutdown()
 	}
 }
 
-// checkLock restores a pid file that was removed, and passes the locked file on
-// to the next successor.
+// checkLock restores the pid file, and passes the locked file on to the next
+// successor.
 func (a *attachment) checkLock() {
-	switch err := a.lock.ensureInPlace(); {
+	switch err := a.lock.restore(); {
 	case errors.Is(err, errPredecessor):
 		a.retry = time.After(pollInterval)
 	case err != nil:
 		a.s.log().Error("lock lost, stopping", "err", err)
 		a.lockLost = true
 	default:
-		prefork.PassFile(a.s.passedFile(), a.lock.openFile())
+		p, _ := a.s.resolved()
+		p.passLock(a.lock.openFiles())
 	}
 }
 
@@ -190,7 +247,9 @@ func isActiveManager() bool {
 func (a *attachment) detach() error {
 	close(a.closing)
 	a.wg.Wait()
-	prefork.PassFile(a.s.passedFile(), nil)
+	a.s.setHeld(nil)
+	p, _ := a.s.resolved()
+	p.passLock(nil, nil)
 	var err error
 	if isActiveManager() {
 		err = a.lock.release()

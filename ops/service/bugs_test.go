@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -113,17 +114,21 @@ func TestB3StaleLock(t *testing.T) {
 }
 
 // B4: the original holds no lock while the service runs. Here the lock is held,
-// and a removed pid file is created again.
+// and a pid file that was overwritten or removed is created again.
 func TestB4HeldForLife(t *testing.T) {
 	s := newService(t)
 	p := start(t, s, "starter")
 	p.Expect(`^running `)
 	// The lock decides, not the content. The pid is of the same user: other
 	// users' processes cannot be examined.
+	thaw := preforktest.Freeze(t, p.PID()) // or it writes its pid again at once
 	os.WriteFile(s.PIDFile, []byte(strconv.Itoa(os.Getppid())+"\n"), 0o644)
 	if pid, running, err := s.Running(); pid != 0 || !running || err != nil {
 		t.Errorf("Running = %d, %t, %v; want 0, true, <nil>", pid, running, err)
 	}
+	thaw()
+	p.Expect(`pid file overwritten, written again`)
+	checkRunning(t, s, p.PID())
 	os.Remove(s.PIDFile)
 	p.Expect(`pid file removed, created again`)
 	checkRunning(t, s, p.PID())
@@ -153,12 +158,21 @@ func TestB4LockLost(t *testing.T) {
 }
 
 // stealLock starts the service in the test while p runs it. It removes the pid
-// file while p is frozen, so that p cannot create it again in time.
+// file while p is frozen, so that p cannot create it again in time. It uses
+// another path of the directory, because on Linux the path is locked too.
 func stealLock(t *testing.T, s *service.Service, p *preforktest.Program) *service.Loop {
 	t.Helper()
 	thaw := preforktest.Freeze(t, p.PID())
 	defer thaw()
 	os.Remove(s.PIDFile)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(s.Dir(), link); err != nil {
+		t.Fatal(err)
+	}
+	s, err := service.New(s.Name(), link)
+	if err != nil {
+		t.Fatal(err)
+	}
 	l, err := s.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -4,22 +4,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/safedir"
 	"github.com/prefork-go/prefork/ops/internal/pidfile"
 )
 
 // heldLock is the locked pid file of a service that this process runs.
 type heldLock struct {
 	s           *Service
+	path        string
 	predecessor int // pid of the manager that passed the lock on, or 0
 
 	mu      sync.Mutex
 	file    *pidfile.File
+	left    bool // it is closed
 	touched time.Time
-	lastErr string // of the last attempt to create the file again
+	lastErr string // of the last attempt to restore the file
 }
 
 // errPredecessor is returned while the previous manager holds the lock. It has
@@ -28,26 +34,43 @@ var errPredecessor = errors.New("previous manager still holds the lock")
 
 // acquire acquires the lock and starts to watch the files.
 func (s *Service) acquire(ctx context.Context) (*heldLock, *fileWatcher, error) {
-	if s.Stopped() {
-		return nil, nil, s.stoppedError()
+	p, err := s.resolved()
+	if err != nil {
+		return nil, nil, s.wrap(err)
 	}
-	lock, err := s.acquireLock(ctx)
+	if err := s.mayStart(p); err != nil {
+		return nil, nil, err
+	}
+	lock, err := s.acquireLock(ctx, p)
 	if err != nil {
 		return nil, nil, err
 	}
-	if s.Stopped() { // the flag may have been set in the meantime
-		return nil, nil, errors.Join(s.stoppedError(), s.wrap(lock.release()))
+	if err := s.mayStart(p); err != nil { // a flag may have been set in the meantime
+		return nil, nil, errors.Join(err, s.wrap(lock.release()))
 	}
-	return lock, s.watchFiles(), nil
+	return lock, s.watchFiles(p), nil
+}
+
+// mayStart returns an error if the stopped flag is set. It also returns an error
+// if a flag cannot be examined, since no state of it is known yet.
+func (s *Service) mayStart(p paths) error {
+	stopped, err := s.mustObey(&s.stopFlag)
+	if stopped {
+		return s.stoppedError(p.stop)
+	}
+	if err == nil {
+		_, err = s.mustObey(&s.pauseFlag)
+	}
+	return s.wrap(err)
 }
 
 // acquireLock locks the pid file. If another process holds the lock, it waits
 // for at most LockTimeout.
-func (s *Service) acquireLock(ctx context.Context) (*heldLock, error) {
-	file, err := pidfile.Acquire(s.PIDFile)
+func (s *Service) acquireLock(ctx context.Context, p paths) (*heldLock, error) {
+	file, err := pidfile.Acquire(p.pid)
 	var held *pidfile.HeldError
 	if !errors.As(err, &held) || s.LockTimeout == 0 {
-		return s.newHeldLock(file, err)
+		return s.newHeldLock(p, file, err)
 	}
 	limited := ctx
 	if s.LockTimeout > 0 {
@@ -57,9 +80,13 @@ func (s *Service) acquireLock(ctx context.Context) (*heldLock, error) {
 	}
 	s.log().Info("waiting for lock holder to exit", "pid", held.PID)
 	for errors.As(err, &held) {
-		waitErr := s.waitUnlocked(limited, s.Stopped)
-		if s.Stopped() {
-			return nil, s.stoppedError()
+		stopped := false
+		waitErr := s.waitUnlocked(limited, p, func() bool {
+			stopped, _ = s.mustObey(&s.stopFlag)
+			return stopped
+		})
+		if stopped {
+			return nil, s.stoppedError(p.stop)
 		}
 		if ctx.Err() != nil {
 			return nil, s.wrap(context.Cause(ctx))
@@ -67,21 +94,33 @@ func (s *Service) acquireLock(ctx context.Context) (*heldLock, error) {
 		if waitErr != nil {
 			break // LockTimeout has passed; err names the lock holder
 		}
-		file, err = pidfile.Acquire(s.PIDFile)
+		file, err = pidfile.Acquire(p.pid)
 	}
-	return s.newHeldLock(file, err)
+	return s.newHeldLock(p, file, err)
 }
 
 // newHeldLock converts the result of pidfile.Acquire.
-func (s *Service) newHeldLock(file *pidfile.File, err error) (*heldLock, error) {
+func (s *Service) newHeldLock(p paths, file *pidfile.File, err error) (*heldLock, error) {
 	var held *pidfile.HeldError
 	switch {
 	case errors.As(err, &held):
 		return nil, &RunningError{s.name, held.PID}
 	case err != nil:
-		return nil, s.wrap(err)
+		return nil, s.wrap(explainAcquire(p, err))
 	}
-	return &heldLock{s: s, file: file}, nil
+	return &heldLock{s: s, path: p.pid, file: file}, nil
+}
+
+// explainAcquire adds to an error of pidfile.Acquire that the directory is the
+// reason.
+func explainAcquire(p paths, err error) error {
+	if !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
+		return err
+	}
+	if dirErr := checkWritable(filepath.Dir(p.pid)); dirErr != nil {
+		return fmt.Errorf("%w (%w)", err, dirErr)
+	}
+	return err
 }
 
 // touch touches the file, unless that was done within minInterval.
@@ -94,33 +133,48 @@ func (h *heldLock) touch(minInterval time.Duration) {
 	}
 }
 
-// ensureInPlace creates and locks the pid file again if it was removed. Without
-// the file, a process that starts would not find the lock.
-func (h *heldLock) ensureInPlace() error {
+// restoreTimeout bounds how long restore waits for a reader that holds a shared
+// lock for a moment. The next check tries again.
+const restoreTimeout = 20 * time.Millisecond
+
+// restore restores the pid file at its path if it was removed or overwritten, or
+// if the path leads to another directory now. Without the file, a process that
+// starts might not find the lock, and no process would find this one.
+func (h *heldLock) restore() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.file.InPlace() {
-		return nil
+	restored, err := h.file.Restore()
+	for end := time.Now().Add(restoreTimeout); isTemporary(err) && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+		restored, err = h.file.Restore()
 	}
-	file, err := pidfile.Acquire(h.s.PIDFile)
 	var held *pidfile.HeldError
 	switch {
 	case errors.As(err, &held) && held.PID == h.predecessor && h.predecessor != 0:
 		return errPredecessor
 	case errors.As(err, &held):
-		return fmt.Errorf("%w: process %d", ErrLockLost, held.PID)
+		return fmt.Errorf("%w: %w", ErrLockLost, held)
 	case err != nil:
 		if err.Error() != h.lastErr { // log repeated failures once
 			h.lastErr = err.Error()
-			h.s.log().Error("pid file removed, cannot create it again: a second process could start", "err", err)
+			h.s.log().Error("pid file removed, cannot create it again: other processes cannot find this one", "err", err)
 		}
 		return nil
 	}
 	h.lastErr = ""
-	h.s.log().Warn("pid file removed, created again", "path", h.s.PIDFile)
-	h.file.Close()
-	h.file = file
+	switch restored {
+	case pidfile.Recreated:
+		h.s.log().Warn("pid file removed, created again", "path", h.path)
+	case pidfile.Rewritten:
+		h.s.log().Warn("pid file overwritten, written again", "path", h.path)
+	}
 	return nil
+}
+
+// isTemporary reports whether an attempt to lock the pid file may succeed in a
+// moment: another process reads or replaces it.
+func isTemporary(err error) bool {
+	return errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, safedir.ErrReplaced)
 }
 
 // release removes the pid file and releases the lock.
@@ -130,10 +184,15 @@ func (h *heldLock) release() error {
 	return h.file.Release()
 }
 
-// leave closes the pid file, which another manager has inherited.
+// leave closes the pid file, which another manager has inherited. Further calls
+// are no-ops.
 func (h *heldLock) leave() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.left {
+		return nil
+	}
+	h.left = true
 	return h.file.Close()
 }
 
@@ -144,9 +203,10 @@ func (h *heldLock) writePID() error {
 	return h.file.Write()
 }
 
-// openFile returns the open file, which carries the lock.
-func (h *heldLock) openFile() *os.File {
+// openFiles returns the open files that carry the locks on the pid file and on
+// its name. The second is nil if the system has no lock on names.
+func (h *heldLock) openFiles() (file, name *os.File) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.file.File()
+	return h.file.File(), h.file.Name()
 }

@@ -14,15 +14,15 @@ import (
 // A Loop is a service that this process runs, from Begin to Close. Next and
 // Close must be called by one goroutine at a time.
 type Loop struct {
-	s            *Service
-	lock         *heldLock
-	ctx          context.Context
-	cancel       context.CancelCauseFunc
-	flagsChanged chan struct{} // buffered: a flag may have changed
-	traps        *traps
-	wg           sync.WaitGroup
-	closing      chan struct{}
-	pauseLogged  bool
+	s           *Service
+	lock        *heldLock
+	ctx         context.Context
+	cancel      context.CancelCauseFunc
+	resumed     chan struct{} // buffered: the paused flag may be unset
+	traps       *traps
+	wg          sync.WaitGroup
+	closing     chan struct{}
+	pauseLogged bool
 }
 
 // These are the causes of a Loop's context, in addition to the cause of the
@@ -88,11 +88,11 @@ func (s *Service) Begin(ctx context.Context) (*Loop, error) {
 		return nil, err
 	}
 	l := &Loop{
-		s:            s,
-		lock:         lock,
-		flagsChanged: make(chan struct{}, 1),
-		traps:        trap(s.TrapSignals),
-		closing:      make(chan struct{}),
+		s:       s,
+		lock:    lock,
+		resumed: make(chan struct{}, 1),
+		traps:   trap(s.TrapSignals),
+		closing: make(chan struct{}),
 	}
 	l.ctx, l.cancel = context.WithCancelCause(ctx)
 	l.wg.Go(func() { l.monitor(w) })
@@ -104,11 +104,11 @@ func (s *Service) Begin(ctx context.Context) (*Loop, error) {
 // signal of TrapSignals has arrived, or the context has ended.
 func (l *Loop) Next() bool {
 	for l.ctx.Err() == nil {
-		switch {
-		case l.s.Stopped():
+		if stopped, _ := l.s.mustObey(&l.s.stopFlag); stopped {
 			l.cancel(errStopFlag)
 			return false
-		case !l.s.Paused():
+		}
+		if paused, _ := l.s.mustObey(&l.s.pauseFlag); !paused {
 			if l.pauseLogged {
 				l.pauseLogged = false
 				l.s.log().Info("resumed")
@@ -121,12 +121,13 @@ func (l *Loop) Next() bool {
 	return false
 }
 
-// waitPaused waits until a flag may have changed, the next heartbeat is due, or
-// the context ends.
+// waitPaused waits until the paused flag may be unset, the next heartbeat is due,
+// or the context ends.
 func (l *Loop) waitPaused() {
 	if !l.pauseLogged {
 		l.pauseLogged = true
-		l.s.log().Info("paused", "flag", l.s.PauseFile)
+		path, _ := l.s.path(&l.s.pauseFlag)
+		l.s.log().Info("paused", "flag", path)
 	}
 	var heartbeat <-chan time.Time
 	if l.s.Heartbeat > 0 {
@@ -135,7 +136,7 @@ func (l *Loop) waitPaused() {
 		heartbeat = timer.C
 	}
 	select {
-	case <-l.flagsChanged:
+	case <-l.resumed:
 	case <-heartbeat:
 		l.lock.touch(0)
 	case <-l.ctx.Done():
@@ -178,7 +179,7 @@ func (l *Loop) monitor(w *fileWatcher) {
 			l.s.log().Warn("signal caught", "signal", name, "pid", os.Getpid())
 			l.cancel(fmt.Errorf("service: caught %s", name))
 		case <-w.changed:
-			if l.s.Stopped() {
+			if stopped, _ := l.s.mustObey(&l.s.stopFlag); stopped {
 				l.cancel(errStopFlag)
 			}
 			// A lost lock belongs to another process and must not be
@@ -186,9 +187,11 @@ func (l *Loop) monitor(w *fileWatcher) {
 			if !lockLost {
 				lockLost = l.checkLock()
 			}
-			select {
-			case l.flagsChanged <- struct{}{}:
-			default:
+			if paused, _ := l.s.mustObey(&l.s.pauseFlag); !paused {
+				select {
+				case l.resumed <- struct{}{}:
+				default:
+				}
 			}
 		case <-l.closing:
 			return
@@ -196,10 +199,10 @@ func (l *Loop) monitor(w *fileWatcher) {
 	}
 }
 
-// checkLock restores a pid file that was removed. It ends the loop's context
-// and returns true if the lock is lost.
+// checkLock restores the pid file. It ends the loop's context and returns true
+// if the lock is lost.
 func (l *Loop) checkLock() (lost bool) {
-	err := l.lock.ensureInPlace()
+	err := l.lock.restore()
 	if err == nil {
 		return false
 	}

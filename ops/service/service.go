@@ -11,7 +11,9 @@
 //	web.paused   while it exists, the service is paused
 //
 // The first is the pid file. The others are called the stopped flag and the
-// paused flag.
+// paused flag. A running service finds them by their paths: if a path leads to
+// another directory, because a link was switched, a directory was renamed, or a
+// file system was mounted, the service uses that one within a second.
 //
 // [Service.Run] runs a loop as a service, [Service.Begin] does the same around
 // a loop of the caller:
@@ -36,11 +38,11 @@ package service
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prefork-go/prefork"
@@ -53,11 +55,12 @@ import (
 // The fields may be changed until the first call of a method. All methods are
 // safe for concurrent use. Run and Zap block, and so do Begin and Attach while
 // they wait for the lock. Running and IsRunning wait at most 500 ms for a
-// process that has just acquired the lock to write its pid. Other methods do
-// not block.
+// process that has just acquired the lock to write its pid, and so do methods
+// that find a flag of another user. Other methods do not block.
 type Service struct {
 	// PIDFile, StopFile and PauseFile are the paths that New has set. They
-	// may be changed, also to files in different directories.
+	// may be changed, also to files in different directories. A relative
+	// path is relative to the working directory at the time of New.
 	PIDFile, StopFile, PauseFile string
 
 	// TrapSignals are the signals that end a Run or a Loop after the current
@@ -71,23 +74,31 @@ type Service struct {
 	// Waiting also ends with the context, and when the stopped flag is set.
 	LockTimeout time.Duration
 
-	// Poll is the interval at which the flags are checked in addition to the
-	// notifications of the kernel. Zero means never. If the kernel sends no
-	// notifications, zero means every 200 ms: this applies to network file
-	// systems, and when no inotify watch is available. On systems other than
-	// Linux a service on a network file system should set it.
+	// Poll is the interval at which the files and their directories are
+	// checked in addition to the notifications of the kernel. Zero, and more
+	// than 500 ms, mean every 500 ms. If the kernel sends no notifications,
+	// zero means every 200 ms: this applies to network file systems, and when
+	// no inotify watch is available. On systems other than Linux a service on
+	// a network file system should set it.
 	Poll time.Duration
 
 	// Heartbeat is the interval at which the pid file is touched while no
 	// loop iteration touches it: while the service is paused, and with
-	// Attach. Zero means never, so that an idle service does not wake up. Set
-	// it if a monitoring program should check the age of the pid file.
+	// Attach. Zero means never. Set it if a monitoring program should check
+	// the age of the pid file.
 	Heartbeat time.Duration
 
 	// Logger receives the log messages. Nil means slog.Default().
 	Logger *slog.Logger
 
 	name, dir string
+	cwd       string // at the time of New
+	resolved  func() (paths, error)
+	stopFlag  flag
+	pauseFlag flag
+
+	mu   sync.Mutex
+	held *heldLock // while Attach runs the service
 }
 
 // ErrStopped is returned by Run, Begin and Attach if the stopped flag is set.
@@ -105,12 +116,16 @@ var ErrLockLost = errors.New("pid file was removed and another process has acqui
 // ErrRunning.
 type RunningError struct {
 	Name string // of the service
-	PID  int    // zero if unknown, for example in another PID namespace
+	// PID is zero if it is unknown: the process is in another PID namespace,
+	// or only workers of a process that has exited hold the lock (see
+	// ShareLock).
+	PID int
 }
 
 func (e *RunningError) Error() string {
 	if e.PID == 0 {
-		return fmt.Sprintf("service %s: %v with an unknown pid, perhaps in another container", e.Name, ErrRunning)
+		return fmt.Sprintf("service %s: %v with an unknown pid, "+
+			"perhaps in another container, or as workers of an earlier process", e.Name, ErrRunning)
 	}
 	return fmt.Sprintf("service %s: %v as process %d", e.Name, ErrRunning, e.PID)
 }
@@ -118,38 +133,108 @@ func (e *RunningError) Error() string {
 // Is reports whether target is ErrRunning.
 func (e *RunningError) Is(target error) bool { return target == ErrRunning }
 
-// New returns a Service with its files in dir. It creates no files.
+// New returns a Service with its files in dir. It creates no files, and the
+// directory need not be writable: a program that only reports on a service can
+// run as any user. A relative dir is relative to the working directory at the
+// time of New, also after a later change of that.
 //
-// New returns an error if name is empty, blank, or contains a slash, and if dir
-// is not a directory, cannot be written, or lets every user remove the files of
-// others (it is writable for all without the sticky bit). In a worker New does
-// not examine dir, because the worker may have no access to it.
+// New returns an error if name is empty, blank, contains a slash, or is too long
+// for the file system. It returns an error if dir is not a directory, or lets
+// every user remove the files of others (it is writable for all without the
+// sticky bit). In a worker New does not examine dir, because the worker may have
+// no access to it.
 func New(name, dir string) (*Service, error) {
 	if strings.TrimSpace(name) == "" || strings.ContainsAny(name, "/\x00"+string(filepath.Separator)) {
 		return nil, fmt.Errorf("service: invalid name %q: it must not be blank or contain a slash", name)
 	}
-	if !prefork.IsWorker() {
-		if _, err := pidfile.CheckDir(dir); err != nil {
-			return nil, fmt.Errorf("service %s: %w", name, err)
+	cwd, _ := os.Getwd() // required by relative paths only
+	s := &Service{name: name, cwd: cwd}
+	var err error
+	s.dir, err = s.absolute(dir)
+	s.PIDFile, s.StopFile, s.PauseFile = s.file(".pid"), s.file(".stopped"), s.file(".paused")
+	s.resolved = sync.OnceValues(s.resolve)
+	if prefork.IsWorker() {
+		return s, nil
+	}
+	if err == nil {
+		err = checkDir(s.dir)
+	}
+	for _, path := range []string{s.PIDFile, s.StopFile, s.PauseFile} {
+		if err == nil {
+			err = checkLength(path)
 		}
 	}
-	file := func(suffix string) string { return filepath.Join(dir, name+suffix) }
-	return &Service{
-		PIDFile: file(".pid"), StopFile: file(".stopped"), PauseFile: file(".paused"),
-		name: name, dir: dir,
-	}, nil
+	if err != nil {
+		return nil, s.wrap(err)
+	}
+	return s, nil
+}
+
+func (s *Service) file(suffix string) string { return filepath.Join(s.dir, s.name+suffix) }
+
+// paths are the absolute paths of the files.
+type paths struct{ pid, stop, pause string }
+
+// resolve returns the paths that are in use from the first call of a method on.
+func (s *Service) resolve() (paths, error) {
+	p := paths{s.PIDFile, s.StopFile, s.PauseFile}
+	for _, path := range []*string{&p.pid, &p.stop, &p.pause} {
+		if *path == "" {
+			return p, errors.New("PIDFile, StopFile and PauseFile must not be empty")
+		}
+		var err error
+		if *path, err = s.absolute(*path); err == nil {
+			err = checkLength(*path)
+		}
+		if err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// absolute returns a path that is relative to the working directory at the time
+// of New as an absolute one.
+func (s *Service) absolute(path string) (string, error) {
+	switch {
+	case filepath.IsAbs(path):
+		return filepath.Clean(path), nil
+	case s.cwd == "":
+		return path, fmt.Errorf("path %q is relative, and the working directory is unknown: use an absolute path", path)
+	}
+	return filepath.Join(s.cwd, path), nil
+}
+
+// checkLength returns an error if no file can have this path.
+func checkLength(path string) error {
+	dir, name := filepath.Split(path)
+	if limit := maxName(dir); len(name) > limit {
+		return fmt.Errorf("file name %q has %d bytes, and the file system allows %d: choose a shorter name",
+			name, len(name), limit)
+	}
+	if len(path) >= maxPath {
+		return fmt.Errorf("path %q has %d bytes, and the system allows %d: choose a shorter one",
+			path, len(path), maxPath-1)
+	}
+	return nil
 }
 
 // Name returns the name of the service.
 func (s *Service) Name() string { return s.name }
 
-// Dir returns the directory that was passed to New.
+// Dir returns the directory that was passed to New, as an absolute path.
 func (s *Service) Dir() string { return s.dir }
 
 // PID returns the pid in the pid file, whether or not that process is running.
 // It returns 0 if there is no pid file, or no pid in its first line. Use
 // Running to find out whether the service is running.
-func (s *Service) PID() int { return pidfile.Read(s.PIDFile) }
+func (s *Service) PID() int {
+	p, err := s.resolved()
+	if err != nil {
+		return 0
+	}
+	return pidfile.Read(p.pid)
+}
 
 // Running reports whether a process runs the service, and its pid. The pid is 0
 // if it is unknown, for example if the process is in another PID namespace.
@@ -158,83 +243,22 @@ func (s *Service) PID() int { return pidfile.Read(s.PIDFile) }
 // therefore correct after a crash, when the pid has been recycled, and for
 // processes of other users. A non-nil error means that the answer is unknown.
 func (s *Service) Running() (pid int, running bool, err error) {
-	pid, running, err = pidfile.Holder(s.PIDFile)
+	p, err := s.resolved()
+	if err == nil {
+		pid, running, err = pidfile.Holder(p.pid)
+	}
 	return pid, running, s.wrap(err)
 }
 
 // IsRunning reports whether this process runs the service.
 func (s *Service) IsRunning() bool {
-	pid, running, _ := pidfile.Holder(s.PIDFile)
+	pid, running, _ := s.Running()
 	return running && pid == os.Getpid()
 }
 
-// Stop sets the stopped flag: the running service ends, and cannot be started
-// until Start is called. Stop does not wait for the end; Zap does. Stop is a
-// no-op if the flag is set.
-func (s *Service) Stop() error { return s.set(s.StopFile) }
-
-// Start clears the stopped flag and reports whether it was set. It does not
-// launch a process; it allows Run, Begin and Attach to succeed again.
-func (s *Service) Start() (wasStopped bool, err error) { return s.clear(s.StopFile) }
-
-// Stopped reports whether the stopped flag is set. The flag persists until
-// Start is called, also after a crash or a reboot.
-//
-// If every user can create files in the directory of a flag, the flag must
-// belong to this process's user or to root. Otherwise it is ignored.
-func (s *Service) Stopped() bool { return s.isSet(s.StopFile) }
-
-// Pause sets the paused flag: the service waits after the current iteration
-// until Resume is called. A paused service keeps its lock. A service that is
-// started while the flag is set acquires the lock and then waits. The stopped
-// flag takes precedence. Pause is a no-op if the flag is set.
-func (s *Service) Pause() error { return s.set(s.PauseFile) }
-
-// Resume clears the paused flag and reports whether it was set.
-func (s *Service) Resume() (wasPaused bool, err error) { return s.clear(s.PauseFile) }
-
-// Paused reports whether the paused flag is set. It ignores the same flags as
-// Stopped.
-func (s *Service) Paused() bool { return s.isSet(s.PauseFile) }
-
-// ClearFlags clears the stopped and the paused flag.
-func (s *Service) ClearFlags() error {
-	_, startErr := s.Start()
-	_, resumeErr := s.Resume()
-	return errors.Join(startErr, resumeErr)
-}
-
-func (s *Service) set(flag string) error {
-	// O_EXCL does not follow symbolic links.
-	f, err := os.OpenFile(flag, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
-	if errors.Is(err, fs.ErrExist) {
-		if s.isSet(flag) {
-			return nil
-		}
-		return s.wrap(fmt.Errorf("flag %s belongs to another user and is ignored: remove it", flag))
-	}
-	if err != nil {
-		return s.wrap(err)
-	}
-	return s.wrap(f.Close())
-}
-
-func (s *Service) clear(flag string) (wasSet bool, err error) {
-	err = os.Remove(flag)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, s.wrap(err)
-}
-
-func (s *Service) isSet(flag string) bool {
-	info, err := os.Lstat(flag)
-	return err == nil && (pidfile.Trusted(info) || !pidfile.WorldWritable(filepath.Dir(flag)))
-}
-
 // stoppedError returns an ErrStopped that names the file to remove.
-func (s *Service) stoppedError() error {
-	return s.wrap(fmt.Errorf("%w: remove %s", ErrStopped, s.StopFile))
+func (s *Service) stoppedError(path string) error {
+	return s.wrap(fmt.Errorf("%w: remove %s", ErrStopped, path))
 }
 
 func (s *Service) wrap(err error) error {

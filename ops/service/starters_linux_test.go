@@ -232,7 +232,7 @@ func TestHolderInNamespace(t *testing.T) {
 	if pid, running, err := s.Running(); pid != 0 || !running || err != nil {
 		t.Errorf("Running = %d, %t, %v", pid, running, err)
 	}
-	if _, err := s.Begin(t.Context()); err == nil || err.Error() != "service test: already running with an unknown pid, perhaps in another container" {
+	if _, err := s.Begin(t.Context()); err == nil || err.Error() != "service test: already running with an unknown pid, perhaps in another container, or as workers of an earlier process" {
 		t.Errorf("Begin: %v", err)
 	}
 	if got, err := s.Zap(t.Context(), service.Escalation{}); got != service.Exited || err != nil {

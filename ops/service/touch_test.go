@@ -16,7 +16,8 @@ func TestTouchInterval(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lock, err := s.acquireLock(t.Context())
+	p, _ := s.resolved()
+	lock, err := s.acquireLock(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,104 +10,75 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// pollInterval is the polling interval while the kernel sends no notifications.
+// checkInterval is the interval at which the files are examined, and their
+// directories compared with those that are watched, although the kernel sends
+// notifications: it sends none if the path of a directory leads elsewhere, and
+// if a flag that could not be examined becomes readable.
+const checkInterval = 500 * time.Millisecond
+
+// pollInterval is the interval while the kernel sends no notifications.
 // Proc::tored polls at the same interval.
 const pollInterval = 200 * time.Millisecond
 
-// fileWatcher reports changes of the files of a service.
+// fileWatcher reports when the files of a service should be examined: after a
+// change, and at an interval.
 type fileWatcher struct {
-	changed chan struct{} // buffered: a file may have changed
+	changed chan struct{} // buffered
 
 	s       *Service
+	files   paths
 	closing chan struct{}
 	wg      sync.WaitGroup
 
-	notify *fsnotify.Watcher // nil if the kernel sends no notifications
-	events chan fsnotify.Event
-	errs   chan error
-	names  map[string]bool        // the clean paths of the files
-	dirs   map[string]fs.FileInfo // the directories of the files
-
-	poll   time.Duration // zero means no polling
-	ticker *time.Ticker
-
-	// recheck fires when the directories must be compared with dirs. The open
-	// pid file keeps a removed directory alive, and Linux reports the end of
-	// a directory only when it is freed. So each change of a file leads to a
-	// recheck.
-	recheck <-chan time.Time
+	dirs    map[string]fs.FileInfo // the directories of the files; nil if missing
+	notify  *fsnotify.Watcher      // nil if the kernel sends no notifications
+	watches int                    // of notify, at the beginning
+	events  chan fsnotify.Event
+	errs    chan error
+	ticker  *time.Ticker
 }
 
-// watchFiles starts to watch the files of the service. It polls them if the
-// kernel sends no notifications.
-func (s *Service) watchFiles() *fileWatcher {
+// watchFiles starts to watch the files of the service.
+func (s *Service) watchFiles(p paths) *fileWatcher {
 	w := &fileWatcher{
 		changed: make(chan struct{}, 1),
 		s:       s,
+		files:   p,
 		closing: make(chan struct{}),
-		names:   make(map[string]bool),
 		dirs:    make(map[string]fs.FileInfo),
-		poll:    s.Poll,
+		ticker:  time.NewTicker(checkInterval),
 	}
-	for _, file := range []string{s.PIDFile, s.StopFile, s.PauseFile} {
-		w.names[filepath.Clean(file)] = true
+	for _, file := range []string{p.pid, p.stop, p.pause} {
 		w.dirs[filepath.Dir(file)] = nil
 	}
-	notify, err := fsnotify.NewWatcher()
-	for dir := range w.dirs {
-		if err == nil {
-			w.dirs[dir], err = os.Stat(dir)
-		}
-		if err == nil {
-			err = notify.Add(dir)
-		}
-		if onNetwork(dir) && w.poll == 0 {
-			w.poll = pollInterval // other machines change files without a notification
-		}
-	}
-	if err != nil {
-		if notify != nil {
-			notify.Close()
-			notify = nil
-		}
-		s.log().Warn("no file notifications, polling flags", "every", pollInterval, "err", err)
-		if w.poll == 0 {
-			w.poll = pollInterval
-		}
-	}
-	if notify != nil {
-		w.notify, w.events, w.errs = notify, notify.Events, notify.Errors
-	}
+	w.examineDirs()
+	w.watch()
 	w.wg.Go(w.run)
 	return w
 }
 
 func (w *fileWatcher) run() {
-	if w.notify != nil {
-		defer w.notify.Close()
-	}
-	w.ticker = time.NewTicker(max(w.poll, 1))
+	defer w.stopNotify()
 	defer w.ticker.Stop()
-	if w.poll == 0 {
-		w.ticker.Stop()
-	}
 	for {
 		changed := true
 		select {
 		case ev, ok := <-w.events:
 			changed = w.handleEvent(ev, ok)
-		case <-w.recheck:
-			changed = w.recheckDirs()
 		case _, ok := <-w.errs: // for example, the kernel's queue has overflowed
 			if !ok {
 				w.errs = nil
 			}
 		case <-w.ticker.C:
+			w.follow()
 		case <-w.closing:
 			return
 		}
 		if changed {
-			w.reportChange()
+			select {
+			case w.changed <- struct{}{}:
+			default:
+			}
 		}
 	}
 }
@@ -117,52 +88,87 @@ func (w *fileWatcher) run() {
 func (w *fileWatcher) handleEvent(ev fsnotify.Event, ok bool) bool {
 	if !ok {
 		w.events = nil
-	} else if ev.Op == fsnotify.Chmod || !w.names[filepath.Clean(ev.Name)] {
-		// A heartbeat, or a file that does not belong to the service.
-		if len(w.notify.WatchList()) < len(w.dirs) {
-			w.startPolling()
-		}
-		return false
+		return true
 	}
-	w.recheck = time.After(pollInterval)
-	return true
-}
-
-// recheckDirs reports whether a directory was replaced, and polls the files
-// from then on.
-func (w *fileWatcher) recheckDirs() bool {
-	w.recheck = nil
-	if !anyReplaced(w.dirs) {
-		return false
-	}
-	w.startPolling()
-	return true
-}
-
-func (w *fileWatcher) startPolling() {
-	if w.poll != 0 {
-		return
-	}
-	w.s.log().Warn("service directory moved or removed, polling flags", "every", pollInterval)
-	w.poll = pollInterval
-	w.ticker.Reset(w.poll)
-}
-
-// anyReplaced reports whether one of the directories is missing, or is another
-// directory than before.
-func anyReplaced(dirs map[string]fs.FileInfo) bool {
-	for dir, before := range dirs {
-		if now, err := os.Stat(dir); err != nil || !os.SameFile(now, before) {
-			return true
-		}
+	switch filepath.Clean(ev.Name) {
+	case w.files.pid:
+		return ev.Op != fsnotify.Chmod // otherwise a heartbeat
+	case w.files.stop, w.files.pause:
+		return true // also a new owner
 	}
 	return false
 }
 
-func (w *fileWatcher) reportChange() {
-	select {
-	case w.changed <- struct{}{}:
-	default:
+// follow watches the directories again if a path leads to another one.
+func (w *fileWatcher) follow() {
+	// If a watch has ended and the path leads to the same directory as before,
+	// the directory was removed, and a new one has its number.
+	if !w.examineDirs() && (w.notify == nil || len(w.notify.WatchList()) == w.watches) {
+		return
+	}
+	w.stopNotify()
+	if w.watch() {
+		w.s.log().Info("service directory replaced, watching the new one")
+	}
+}
+
+// examineDirs finds the directories to which the paths lead, and reports whether
+// one is another than before.
+func (w *fileWatcher) examineDirs() (replaced bool) {
+	for dir, before := range w.dirs {
+		now, err := os.Stat(dir)
+		if err != nil {
+			now = nil
+		}
+		if (now == nil) != (before == nil) || now != nil && !os.SameFile(now, before) {
+			w.dirs[dir] = now
+			replaced = true
+		}
+	}
+	return replaced
+}
+
+// watch requests notifications for the directories that examineDirs has found.
+// If a path leads elsewhere by now, the next call of examineDirs reports that. It
+// reports whether there are notifications.
+func (w *fileWatcher) watch() (notified bool) {
+	notify, err := fsnotify.NewWatcher()
+	network := false
+	for dir := range w.dirs {
+		if err == nil {
+			err = notify.Add(dir)
+		}
+		network = network || onNetwork(dir)
+	}
+	if err == nil {
+		w.notify, w.events, w.errs = notify, notify.Events, notify.Errors
+		w.watches = len(notify.WatchList()) // fewer if paths lead to one directory
+	} else {
+		if notify != nil {
+			notify.Close()
+		}
+		w.s.log().Warn("no file notifications, polling flags", "every", pollInterval, "err", err)
+	}
+	w.ticker.Reset(interval(w.s.Poll, err == nil && !network))
+	return err == nil
+}
+
+// interval returns the interval at which the files are examined. notified is
+// false if they can change without a notification of the kernel.
+func interval(poll time.Duration, notified bool) time.Duration {
+	switch {
+	case poll > 0:
+		return min(poll, checkInterval)
+	case notified:
+		return checkInterval
+	}
+	return pollInterval
+}
+
+func (w *fileWatcher) stopNotify() {
+	if w.notify != nil {
+		w.notify.Close()
+		w.notify, w.events, w.errs = nil, nil, nil
 	}
 }
 

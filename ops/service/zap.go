@@ -49,31 +49,36 @@ type Escalation struct {
 // nor to root, Zap signals only a process of the file's owner. On systems other
 // than Linux it then sends no signal.
 //
-// Zap returns an error of the files, with an Outcome of zero. If a signal could
-// not be sent, Zap continues to wait, and returns the error with the Outcome.
-// The end of ctx is not an error, but StillRunning.
+// If the flag cannot be set, for example on a read-only file system, Zap sends
+// the signals nevertheless, and returns the error with the Outcome. It does the
+// same if a signal could not be sent, for example because the pid of the process
+// is unknown. Without signals, a service whose flag cannot be set is StillRunning
+// at once. Any other error has an Outcome of zero. The end of ctx is not an
+// error, but StillRunning.
 func (s *Service) Zap(ctx context.Context, e Escalation) (Outcome, error) {
 	// Check before the flag can cause the service to exit.
 	pid, running, err := s.Running()
-	if err := s.Stop(); err != nil {
-		return 0, err
-	}
+	flagErr := s.Stop()
 	if err == nil && !running {
 		pid, running, err = s.Running() // it may have started in the meantime
 	}
 	switch {
 	case err != nil:
-		return 0, err
+		return 0, errors.Join(err, flagErr)
 	case !running:
-		return NotRunning, nil
+		return NotRunning, flagErr
 	case pid == os.Getpid():
-		return Self, nil
+		return Self, flagErr
+	case flagErr != nil && e.Term <= 0 && e.Kill <= 0:
+		return StillRunning, flagErr
 	}
+	p, _ := s.resolved()
 	err = errors.Join(
-		s.signalAfter(ctx, e.Term, termSignal),
-		s.signalAfter(ctx, remaining(e.Kill, e.Term), killSignal),
+		flagErr,
+		s.signalAfter(ctx, p, e.Term, termSignal),
+		s.signalAfter(ctx, p, remaining(e.Kill, e.Term), killSignal),
 	)
-	switch waitErr := s.waitUnlocked(ctx, nil); {
+	switch waitErr := s.waitUnlocked(ctx, p, nil); {
 	case waitErr == nil:
 		return Exited, err
 	case ctx.Err() != nil:
@@ -94,32 +99,38 @@ func remaining(delay, elapsed time.Duration) time.Duration {
 
 // signalAfter waits for a delay, and sends a signal if the service is still
 // running.
-func (s *Service) signalAfter(ctx context.Context, delay time.Duration, signal os.Signal) error {
+func (s *Service) signalAfter(ctx context.Context, p paths, delay time.Duration, signal os.Signal) error {
 	if delay <= 0 {
 		return nil
 	}
 	limited, cancel := context.WithTimeout(ctx, delay)
 	defer cancel()
-	if s.waitUnlocked(limited, nil) == nil || ctx.Err() != nil {
+	if s.waitUnlocked(limited, p, nil) == nil || ctx.Err() != nil {
 		return nil
 	}
-	pid, err := pidfile.Signal(s.PIDFile, signal)
+	pid, err := pidfile.Signal(p.pid, signal)
+	if err == nil && pid == 0 {
+		_, running, holderErr := pidfile.Holder(p.pid)
+		if holderErr != nil || !running {
+			return s.wrap(holderErr)
+		}
+		return s.wrap(fmt.Errorf("cannot send %s: the service runs with an unknown pid, "+
+			"perhaps in another container, or as workers of an earlier process", sig.Name(signal)))
+	}
 	if err != nil {
 		return s.wrap(fmt.Errorf("cannot send %s to process %d: %w", sig.Name(signal), pid, err))
 	}
-	if pid != 0 {
-		s.log().Warn("stopped flag ignored, signal sent", "signal", sig.Name(signal), "pid", pid)
-	}
+	s.log().Warn("stopped flag ignored, signal sent", "signal", sig.Name(signal), "pid", pid)
 	return nil
 }
 
 // waitUnlocked waits until no process holds the lock, cancelled returns true,
 // or ctx ends. Only the last is an error.
-func (s *Service) waitUnlocked(ctx context.Context, cancelled func() bool) error {
-	w := s.watchFiles()
+func (s *Service) waitUnlocked(ctx context.Context, p paths, cancelled func() bool) error {
+	w := s.watchFiles(p)
 	defer w.close()
 	for {
-		pid, running, err := pidfile.Holder(s.PIDFile)
+		pid, running, err := pidfile.Holder(p.pid)
 		if err != nil || !running || cancelled != nil && cancelled() {
 			return err
 		}
@@ -135,7 +146,7 @@ func (s *Service) waitUnlocked(ctx context.Context, cancelled func() bool) error
 // waitChange waits until the lock holder exits, a file changes, or ctx ends.
 func (s *Service) waitChange(ctx context.Context, pid int, w *fileWatcher) error {
 	var poll <-chan time.Time
-	exited, release := pidfile.WatchExit(s.PIDFile, pid)
+	exited, release := pidfile.WatchExit(w.files.pid, pid)
 	defer release()
 	if exited == nil {
 		timer := time.NewTimer(pollInterval)

@@ -117,11 +117,15 @@ func status(s *service.Service) error {
 	default:
 		fmt.Println(s.Name(), "is not running")
 	}
-	if s.Stopped() {
+	stopped, paused, err := s.Flags()
+	if stopped {
 		fmt.Println("stopped flag is set")
 	}
-	if s.Paused() {
+	if paused {
 		fmt.Println("paused flag is set")
+	}
+	if err != nil {
+		fmt.Println(err)
 	}
 	if last, err := journal.PreviousState(journalPath()); err == nil {
 		fmt.Println(last)

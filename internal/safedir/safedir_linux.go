@@ -16,6 +16,24 @@ func openWithoutLinks(path string, flags int) (int, error) {
 	return unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_NO_SYMLINKS})
 }
 
+// readEntry examines a file, and reads it if it is a link. It reads the link that
+// it has examined, although that may be replaced meanwhile.
+func readEntry(path string) (st unix.Stat_t, target string, err error) {
+	fd, err := retryEINTR(func() (int, error) {
+		return unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	})
+	if err != nil {
+		return st, "", err
+	}
+	defer unix.Close(fd)
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return st, "", err
+	}
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(fd, "", buf)
+	return st, string(buf[:max(n, 0)]), err
+}
+
 func renameExclusive(dir int, from, to string) error {
 	err := unix.Renameat2(dir, from, dir, to, unix.RENAME_NOREPLACE)
 	if err == unix.EINVAL || err == unix.ENOSYS { // a file system or a kernel without it

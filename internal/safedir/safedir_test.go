@@ -67,7 +67,7 @@ func base(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	must(t, err)
-	if _, err := followPath(dir); err != nil {
+	if _, err, _ := followPath(dir); err != nil {
 		t.Skipf("the directory of temporary files can be replaced: %v", err)
 	}
 	return dir
@@ -523,6 +523,30 @@ var paths = []struct {
 			must(t, os.Symlink(base+"/dir", base+"/open/link"))
 			give(t, base+"/open/link", nobody)
 		}},
+	{name: "group on the way", path: "open/sub",
+		make: func(t *testing.T, base string) {
+			mkdir(t, base+"/open", -1, 0o775)
+			mkdir(t, base+"/open/sub", -1, 0o700)
+		}},
+	{name: "own link in a group's directory", path: "open/link",
+		make: func(t *testing.T, base string) {
+			mkdir(t, base+"/open", -1, 0o775)
+			must(t, os.Symlink(base+"/dir", base+"/open/link"))
+		}},
+	{name: "foreign link in a group's directory", path: "open/link", root: true, err: "group 0 can replace",
+		make: func(t *testing.T, base string) {
+			mkdir(t, base+"/open", -1, 0o775)
+			must(t, os.Symlink(base+"/dir", base+"/open/link"))
+			give(t, base+"/open/link", nobody)
+		}},
+	{name: "foreign link in a group's sticky directory", path: "open/link", root: true, err: "user 65534 can replace",
+		make: func(t *testing.T, base string) {
+			mkdir(t, base+"/open", -1, 0o775|os.ModeSticky)
+			must(t, os.Symlink(base+"/dir", base+"/open/link"))
+			give(t, base+"/open/link", nobody)
+		}},
+	{name: "not there, in a group's directory", path: "open/none", err: "no such file",
+		make: func(t *testing.T, base string) { mkdir(t, base+"/open", -1, 0o775) }},
 	{name: "foreign directory on the way", path: "foreign/sub", root: true,
 		make: func(t *testing.T, base string) {
 			mkdir(t, base+"/foreign", nobody, 0o755)
@@ -618,15 +642,19 @@ func TestFollowPath(t *testing.T) {
 func TestMissingEntryIsReplaceable(t *testing.T) {
 	dir := base(t)
 	mkdir(t, dir+"/sticky", -1, 0o777|os.ModeSticky)
-	if direct, err := followPath(dir + "/sticky/none"); direct != "" || err == nil {
+	if direct, err, _ := followPath(dir + "/sticky/none"); direct != "" || err == nil {
 		t.Errorf("%q, %v", direct, err)
 	}
-	if direct, err := followPath(dir + "/none"); direct != "" || err != nil {
+	if direct, err, _ := followPath(dir + "/none"); direct != "" || err != nil {
 		t.Errorf("in an own directory: %q, %v", direct, err)
+	}
+	mkdir(t, dir+"/group", -1, 0o775)
+	if direct, err, _ := followPath(dir + "/group/none"); direct != "" || err == nil {
+		t.Errorf("in a group's directory: %q, %v", direct, err)
 	}
 	needRoot(t)
 	mkdir(t, dir+"/foreign", nobody, 0o755)
-	if direct, err := followPath(dir + "/foreign/none/sub"); direct != "" || err == nil {
+	if direct, err, _ := followPath(dir + "/foreign/none/sub"); direct != "" || err == nil {
 		t.Errorf("%q, %v", direct, err)
 	}
 }

@@ -46,12 +46,19 @@ func Hold(path string) (*Dir, error) {
 		return nil, err
 	}
 	fd := -1
-	direct, redirected := followPath(path)
-	if redirected != nil && direct != "" {
+	direct, redirected, byGroup := followPath(path)
+	if redirected != nil || byGroup != nil {
 		// Without a link, other users can lead the path only to directories
 		// that they are able to move, which are below their own.
-		if fd, err = openDir(direct, openWithoutLinks); err == nil {
+		err := error(unix.ENOENT)
+		if direct != "" {
+			fd, err = openDir(direct, openWithoutLinks)
+		}
+		switch {
+		case err == nil:
 			redirected = nil
+		case redirected == nil && err != unix.ENOSYS && err != unix.EPERM: // a change since followPath
+			redirected = byGroup
 		}
 	}
 	if fd < 0 {
@@ -303,11 +310,13 @@ func retryEINTR(call func() (int, error)) (n int, err error) {
 
 // followPath returns the path without links. The error means that a user other
 // than root and the caller can lead the path to another directory: by the owner
-// of a directory on the way, or because every user can rename files there. Groups
-// are not considered, since /var/log is writable for a group on Ubuntu. Links
-// behind such a place are not followed; direct is then "", as it is for a path
-// that leads nowhere.
-func followPath(path string) (direct string, redirected error) {
+// of a directory on the way, because every user can rename files there, or
+// because a group can, and has placed a link. Links behind such a place are not
+// followed; direct is then "", as it is for a path that leads nowhere.
+//
+// The second error means that a group can do that, and has not: /var/log is
+// writable for a group on Ubuntu. The path must then be opened without links.
+func followPath(path string) (direct string, redirected, byGroup error) {
 	rest := strings.Split(path, "/")
 	direct = "/"
 	for links := 0; len(rest) > 0; {
@@ -320,41 +329,46 @@ func followPath(path string) (direct string, redirected error) {
 			direct = filepath.Dir(direct)
 			continue
 		}
-		var dir, entry unix.Stat_t
+		var dir unix.Stat_t
 		next := filepath.Join(direct, name)
 		if unix.Lstat(direct, &dir) != nil {
-			return "", redirected // opening it reports the error
+			return "", redirected, byGroup // opening it reports the error
 		}
 		// A missing entry counts as replaceable: another user may be about to
 		// create it.
-		err := unix.Lstat(next, &entry)
+		entry, target, err := readEntry(next)
 		sticky := dir.Mode&unix.S_ISVTX != 0 && err == nil
+		link := err == nil && entry.Mode&unix.S_IFMT == unix.S_IFLNK
 		switch {
 		case redirected != nil:
 		case !trusted(&dir):
 			redirected = redirectError(path, fmt.Sprintf("user %d can replace %s", dir.Uid, next))
 		case dir.Mode&0o002 != 0 && !sticky:
 			redirected = redirectError(path, fmt.Sprintf("every user can replace %s", next))
-		case dir.Mode&0o002 != 0 && !trusted(&entry):
+		case dir.Mode&0o022 != 0 && sticky && !trusted(&entry):
 			redirected = redirectError(path, fmt.Sprintf("user %d can replace %s", entry.Uid, next))
+		case dir.Mode&0o020 != 0 && !sticky:
+			byGroup = redirectError(path, fmt.Sprintf("group %d can replace %s", dir.Gid, next))
+			if err != nil || link && (!trusted(&entry) || entry.Nlink > 1) {
+				redirected = byGroup
+			}
 		}
 		if err != nil {
-			return "", redirected
+			return "", redirected, byGroup
 		}
-		if entry.Mode&unix.S_IFMT != unix.S_IFLNK {
+		if !link {
 			direct = next
 			continue
 		}
-		target, err := os.Readlink(next)
-		if links++; redirected != nil || err != nil || links > maxLinks {
-			return "", redirected
+		if links++; redirected != nil || links > maxLinks {
+			return "", redirected, byGroup
 		}
 		if filepath.IsAbs(target) {
 			direct = "/"
 		}
 		rest = append(strings.Split(target, "/"), rest...)
 	}
-	return direct, redirected
+	return direct, redirected, byGroup
 }
 
 // maxLinks is how many links in a path Linux follows; other systems follow 32.

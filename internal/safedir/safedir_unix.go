@@ -39,7 +39,7 @@ func Open(path string) (*Dir, error) {
 }
 
 // Hold opens the directory to which the path leads now, also if Open does not.
-// The caller must expect any directory.
+// The caller must expect any directory, as one that only reads files may.
 func Hold(path string) (*Dir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -156,6 +156,16 @@ func (d *Dir) Unprotected() error {
 // It creates a missing file if perm is not zero. The access mode must not have
 // O_TRUNC, which would truncate the file before it is examined.
 func (d *Dir) OpenFile(name string, access int, perm uint32) (*os.File, error) {
+	return d.open(name, access, perm, checkKind)
+}
+
+// OpenRead opens a file for reading like OpenFile, but accepts one with several
+// names: reading harms no file.
+func (d *Dir) OpenRead(name string) (*os.File, error) {
+	return d.open(name, unix.O_RDONLY, 0, checkRegular)
+}
+
+func (d *Dir) open(name string, access int, perm uint32, check func(*unix.Stat_t) error) (*os.File, error) {
 	path := d.join(name)
 	if access&unix.O_TRUNC != 0 {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: unix.EINVAL}
@@ -183,7 +193,7 @@ func (d *Dir) OpenFile(name string, access int, perm uint32) (*os.File, error) {
 	f := os.NewFile(uintptr(fd), path)
 	var st unix.Stat_t
 	if err = unix.Fstat(fd, &st); err == nil {
-		err = checkKind(&st)
+		err = check(&st)
 	}
 	if err != nil {
 		f.Close()
@@ -194,10 +204,18 @@ func (d *Dir) OpenFile(name string, access int, perm uint32) (*os.File, error) {
 
 var errNotRegular = errors.New("not a regular file: remove it")
 
-func checkKind(st *unix.Stat_t) error {
-	switch {
-	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+func checkRegular(st *unix.Stat_t) error {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return errNotRegular
+	}
+	return nil
+}
+
+func checkKind(st *unix.Stat_t) error {
+	if err := checkRegular(st); err != nil {
+		return err
+	}
+	switch {
 	case st.Nlink == 0:
 		return ErrReplaced
 	case st.Nlink > 1:
@@ -382,7 +400,11 @@ func redirectError(path, why string) error {
 // linkAndUnlink renames a file in two steps. A crash between them leaves both
 // names.
 func linkAndUnlink(dir int, from, to string) error {
-	if err := unix.Linkat(dir, from, dir, to, 0); err != nil {
+	switch err := unix.Linkat(dir, from, dir, to, 0); err {
+	case nil:
+	case unix.EPERM, unix.ENOTSUP, unix.ENOSYS: // perhaps a file system without hard links
+		return lookAndRename(dir, from, to)
+	default:
 		return err
 	}
 	err := unix.Unlinkat(dir, from, 0)
@@ -390,4 +412,17 @@ func linkAndUnlink(dir int, from, to string) error {
 		unix.Unlinkat(dir, to, 0)
 	}
 	return err
+}
+
+// lookAndRename renames a file unless the new name is taken. A file that gets
+// that name in between is replaced; the files of a file system without hard links
+// can have no other name, by which it would have been safe.
+func lookAndRename(dir int, from, to string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, to, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil {
+		return unix.EEXIST
+	} else if err != unix.ENOENT {
+		return err
+	}
+	return unix.Renameat(dir, from, dir, to)
 }

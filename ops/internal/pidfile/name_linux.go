@@ -141,3 +141,12 @@ func peer(address *net.UnixAddr) (pid, uid int, err error) {
 	}
 	return int(cred.Pid), int(cred.Uid), nil
 }
+
+// memoryFile returns a file without a name, which needs no disk.
+func memoryFile(name string) (*os.File, error) {
+	fd, err := unix.MemfdCreate("pid file", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/internal/fd"
 )
 
 // A second process is refused while the file is missing, with the holder's pid.
@@ -20,7 +22,7 @@ func TestNameLock(t *testing.T) {
 	}
 	os.Remove(path)
 	var inUse *nameInUseError
-	if _, err := tryAcquire(path); !errors.As(err, &inUse) || inUse.pid != os.Getpid() {
+	if _, err := tryAcquire(path, false); !errors.As(err, &inUse) || inUse.pid != os.Getpid() {
 		t.Errorf("%v, want the name to be in use by process %d", err, os.Getpid())
 	}
 	if _, err := os.Lstat(path); err == nil {
@@ -48,11 +50,15 @@ func TestAdoptName(t *testing.T) {
 	}
 	dup := func(f *os.File) *os.File {
 		t.Helper()
-		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		raw, err := fd.Raw(f) // Fd would make the socket block
 		if err != nil {
 			t.Fatal(err)
 		}
-		return os.NewFile(uintptr(fd), f.Name())
+		n, err := unix.FcntlInt(raw, unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return os.NewFile(uintptr(n), f.Name())
 	}
 	q, err := Adopt(path, dup(p.File()), dup(p.Name()))
 	if err != nil {
@@ -63,13 +69,13 @@ func TestAdoptName(t *testing.T) {
 	}
 	os.Remove(path)
 	var inUse *nameInUseError
-	if _, err := tryAcquire(path); !errors.As(err, &inUse) {
+	if _, err := tryAcquire(path, false); !errors.As(err, &inUse) {
 		t.Errorf("after the first has closed it: %v", err)
 	}
 	if err := q.Release(); err != nil {
 		t.Error(err)
 	}
-	if p, err = tryAcquire(path); err != nil {
+	if p, err = tryAcquire(path, false); err != nil {
 		t.Fatalf("after both have closed it: %v", err)
 	}
 	p.Release()
@@ -98,7 +104,7 @@ func TestNameOfAnotherUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer squatter.Close()
-	p, err := tryAcquire(path)
+	p, err := tryAcquire(path, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,10 @@
 
 package pidfile
 
-import "os"
+import (
+	"errors"
+	"os"
+)
 
 // Only Linux has sockets with a name that is no file. Elsewhere the lock on the
 // pid file is the only one.
@@ -17,3 +20,5 @@ func adoptName(*os.File) (*nameLock, error) { return nil, nil }
 func (*nameLock) claim()                    {}
 func (*nameLock) handle() *os.File          { return nil }
 func (*nameLock) close() error              { return nil }
+
+func memoryFile(string) (*os.File, error) { return nil, errors.ErrUnsupported }

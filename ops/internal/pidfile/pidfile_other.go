@@ -12,6 +12,7 @@ import (
 type File struct{}
 
 func Acquire(string) (*File, error)                { return nil, errors.ErrUnsupported }
+func AcquireOnFullDisk(string) (*File, error)      { return nil, errors.ErrUnsupported }
 func Adopt(_ string, _, _ *os.File) (*File, error) { return nil, errors.ErrUnsupported }
 func Read(string) int                              { return 0 }
 func Holder(string) (int, bool, error)             { return 0, false, errors.ErrUnsupported }
@@ -27,6 +28,7 @@ func (p *File) Close() error                       { return nil }
 func Signal(string, os.Signal) (int, error) { return 0, errors.ErrUnsupported }
 func CheckDir(string) (bool, error)         { return false, errors.ErrUnsupported }
 func WorldWritable(string) bool             { return false }
+func DiskFull(error) bool                   { return false }
 func Trusted(os.FileInfo) bool              { return true }
 
 func OpenAppend(string, uint32) (*os.File, error) { return nil, errors.ErrUnsupported }

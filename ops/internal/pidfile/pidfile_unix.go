@@ -31,14 +31,21 @@ type File struct {
 //
 // Acquire reuses a file that a dead process has left behind. It removes a file
 // of another user if it is permitted to, because the owner could write to it.
-func Acquire(path string) (*File, error) {
+func Acquire(path string) (*File, error) { return acquire(path, false) }
+
+// AcquireOnFullDisk is Acquire, except that the lock on the name suffices if the
+// disk is full. Restore creates the file when there is room. On systems without
+// that lock it is Acquire.
+func AcquireOnFullDisk(path string) (*File, error) { return acquire(path, true) }
+
+func acquire(path string, nameSuffices bool) (*File, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
 	end := time.Now().Add(acquireTimeout)
 	for pause := 100 * time.Microsecond; ; pause = min(2*pause, 10*time.Millisecond) {
-		p, err := tryAcquire(path)
+		p, err := tryAcquire(path, nameSuffices)
 		var inUse *nameInUseError
 		switch {
 		case err == nil:
@@ -57,21 +64,49 @@ func Acquire(path string) (*File, error) {
 	}
 }
 
-func tryAcquire(path string) (*File, error) {
+func tryAcquire(path string, nameSuffices bool) (*File, error) {
 	name, err := lockName(path)
 	if err != nil {
 		return nil, heldOr(path, err)
 	}
+	nameSuffices = nameSuffices && name != nil
 	p := &File{path: path, name: name}
-	if p.dir, p.f, err = lockFile(path); err != nil {
+	p.dir, p.f, err = lockFile(path)
+	if nameSuffices && DiskFull(err) {
+		p.dir, p.f, err = standIn(path)
+	}
+	if err != nil {
 		name.close()
 		return nil, err
 	}
-	if err := p.Write(); err != nil {
+	if err := p.Write(); err != nil && !(nameSuffices && DiskFull(err)) {
 		p.Release()
 		return nil, err
 	}
 	return p, nil
+}
+
+// DiskFull reports whether an error means that there is no room on the disk, or
+// no more for this user or process.
+func DiskFull(err error) bool {
+	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EFBIG)
+}
+
+// standIn returns a locked file without a name for one that cannot be created.
+func standIn(path string) (*safedir.Dir, *os.File, error) {
+	dir, err := safedir.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, nil, err
+	}
+	f, err := memoryFile(path)
+	if err == nil {
+		err = flock(f, unix.LOCK_EX)
+	}
+	if err != nil {
+		dir.Close()
+		return nil, nil, err
+	}
+	return dir, f, nil
 }
 
 // lockFile opens, creates if necessary, and locks the file at the path.
@@ -166,7 +201,8 @@ func heldOr(path string, err error) error {
 
 // Adopt returns the File for an open file that another process has locked and
 // passed to this one, with the lock on its name, or nil. It does not write to
-// the file.
+// the file. With the lock on the name, the file may have been removed; Restore
+// creates it again.
 func Adopt(path string, f, name *os.File) (*File, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -180,10 +216,11 @@ func Adopt(path string, f, name *os.File) (*File, error) {
 		return nil, err
 	}
 	p := &File{path: path, dir: dir, f: f}
-	if !dir.Holds(filepath.Base(path), f) {
-		err = &fs.PathError{Op: "lock", Path: path, Err: safedir.ErrReplaced}
-	} else if name != nil {
+	if name != nil {
 		p.name, err = adoptName(name)
+	}
+	if err == nil && p.name == nil && !dir.Holds(filepath.Base(path), f) {
+		err = &fs.PathError{Op: "lock", Path: path, Err: safedir.ErrReplaced}
 	}
 	if err != nil {
 		dir.Close()

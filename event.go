@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/plain"
 	"github.com/prefork-go/prefork/internal/sig"
 )
 
@@ -219,9 +220,9 @@ func (e DelayEvent) line() (slog.Level, string, []slog.Attr) {
 
 func (e SpawnFailedEvent) String() string {
 	if e.Retry == 0 {
-		return e.Err.Error()
+		return plain.Line(e.Err.Error())
 	}
-	return fmt.Sprintf("%v; next try in %v", e.Err, e.Retry.Round(time.Millisecond))
+	return fmt.Sprintf("%s; next try in %v", plain.Line(e.Err.Error()), e.Retry.Round(time.Millisecond))
 }
 
 func (e SpawnFailedEvent) line() (slog.Level, string, []slog.Attr) {
@@ -236,7 +237,7 @@ func (e SignalEvent) String() string {
 	case byDeliver:
 		what = sig.Name(e.Received) + " delivered"
 	default:
-		what = fmt.Sprintf("shutdown (%s)", e.Origin)
+		what = fmt.Sprintf("shutdown (%s)", plain.Line(e.Origin))
 	}
 	if e.Rolling {
 		return fmt.Sprintf("%s, each worker is sent %s when its replacement is ready", what, sent)
@@ -271,23 +272,21 @@ func (e ResizeEvent) line() (slog.Level, string, []slog.Attr) {
 }
 
 func (e ReloadFailedEvent) String() string {
-	return fmt.Sprintf("reload failed, keeping workers: %v", e.Err)
+	return plain.Line(fmt.Sprintf("reload failed, keeping workers: %v", e.Err))
 }
 
 func (e ReloadFailedEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelError, "reload failed, keeping workers", []slog.Attr{slog.Any("err", e.Err), slog.String("next", "correct it, then reload again")}
 }
 
-func (e RolledEvent) String() string {
-	return fmt.Sprintf("all workers are of generation %d", e.Generation)
-}
+func (e RolledEvent) String() string { return fmt.Sprintf("all workers are of generation %d", e.Generation) }
 
 func (e RolledEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelInfo, "workers replaced", []slog.Attr{slog.Int("gen", e.Generation)}
 }
 
 func (e RollFailedEvent) String() string {
-	return fmt.Sprintf("generation %d failed, keeping generation %d: %v", e.Generation, e.Kept, e.Err)
+	return plain.Line(fmt.Sprintf("generation %d failed, keeping generation %d: %v", e.Generation, e.Kept, e.Err))
 }
 
 func (e RollFailedEvent) line() (slog.Level, string, []slog.Attr) {
@@ -334,7 +333,7 @@ func (e UpgradedEvent) line() (slog.Level, string, []slog.Attr) {
 }
 
 func (e UpgradeFailedEvent) String() string {
-	return fmt.Sprintf("upgrade failed, keeping this manager: %v", e.Err)
+	return plain.Line(fmt.Sprintf("upgrade failed, keeping this manager: %v", e.Err))
 }
 
 func (e UpgradeFailedEvent) line() (slog.Level, string, []slog.Attr) {

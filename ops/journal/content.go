@@ -193,6 +193,7 @@ type signalData struct {
 	Sent     signal   `json:"sent,omitzero"`
 	Interval duration `json:"interval,omitempty"`
 	Rolling  bool     `json:"rolling,omitempty"`
+	Origin   string   `json:"origin,omitempty"`
 }
 
 type resizeData struct {

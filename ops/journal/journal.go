@@ -11,7 +11,7 @@
 // One process at a time writes a journal. Config.Observe connects it with a
 // Manager:
 //
-//	j, err := journal.Open("/var/log/web.journal", journal.Config{})
+//	j, err := journal.Open("/var/log/web/web.journal", journal.Config{})
 //	if err != nil { ... }
 //	defer j.Close()
 //	pm, err := prefork.New(prefork.Config{Observe: journal.Observer(j, nil)})
@@ -27,6 +27,7 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -53,7 +54,8 @@ type Config struct {
 	KeepFiles int
 
 	// KeepDays is the number of days for which rotated files are kept. Zero
-	// means no limit.
+	// means no limit. Files are deleted from the oldest on, in the order of
+	// their rotation, and only as far as the times in their names are old.
 	KeepDays int
 
 	// Sync is the delay after which written records are synced to the disk,
@@ -101,7 +103,7 @@ func (e *LockedError) Error() string {
 // In a worker all methods are no-ops, so Open may be called in code that
 // workers run too.
 type Journal struct {
-	path     string
+	path     string // absolute
 	cfg      Config
 	previous State
 	fsync    func(*os.File) error // replaced by tests
@@ -113,17 +115,23 @@ type Journal struct {
 
 	mu      sync.Mutex
 	lock    *pidfile.File
-	file    *os.File
+	folder  *folder  // contains file
+	file    *os.File // nil if it could not be created on a full disk
 	closed  bool
 	size    int64
 	oldest  time.Time // of the first record in the file
 	partial bool      // the last write did not end its line
 	state   tracker
 
-	// A record could not be written, so the file lacks the current state.
-	stateMissing bool
+	// The reason of the Rotated to be written before the next record: the file
+	// lacks the current state. It is empty if the file has it.
+	missing string
 	// The TookOver of this manager could not be written.
 	takeoverMissing bool
+
+	locking, following, rotating attempt
+
+	removeErr string // of the last attempt to delete rotated files
 
 	syncTimer *time.Timer   // not nil while a sync is pending
 	oldFiles  []*os.File    // earlier files, to be synced and closed
@@ -131,13 +139,25 @@ type Journal struct {
 	closing   chan struct{} // of a successor; closed by Close
 }
 
+// clock is the clock for records and rotation, replaced by tests.
+var clock = time.Now
+
+// lockSuffix is the suffix of the lock file.
+const lockSuffix = ".lock"
+
 // Open opens a journal for writing and writes a Started record. It creates the
-// file if necessary, but not its directory. The directory must not be one in
-// which every user can create files.
+// file if necessary, but not its directory. The directory must belong to this
+// user or to root, and no other user or group must be able to write to it: they
+// could replace the journal. A relative path is relative to the working
+// directory at the time of the call.
 //
 // Open returns a *LockedError if another process has the journal open. The lock
 // is a separate file with the pid of the process, named like the journal with
-// the suffix ".lock".
+// the suffix ".lock". On Linux the path is locked as well, so that the journal
+// remains locked if that file is removed.
+//
+// On Linux, Open succeeds if the disk is full. The first Write that succeeds
+// then writes the current state and Started.
 //
 // The successor of an upgrade (prefork.Manager.Upgrade) inherits the lock. Both
 // managers write to the journal until the old one has ended.
@@ -154,54 +174,64 @@ func Open(path string, cfg Config) (*Journal, error) {
 	if prefork.IsWorker() {
 		return j, nil
 	}
-	if worldWritable, err := pidfile.CheckDir(filepath.Dir(path)); err != nil {
+	abs, err := filepath.Abs(path)
+	if err != nil {
 		return nil, j.wrap(err)
-	} else if worldWritable {
-		return nil, j.wrap(errors.New("every user can create files in the directory, " +
-			"and so replace the journal when it is rotated: use another directory"))
+	}
+	j.path = abs
+	if j.folder, err = openFolder(abs); err != nil {
+		return nil, j.wrap(err)
 	}
 	if err := j.acquireLock(); err != nil {
+		j.folder.close()
 		return nil, err
 	}
-	prefork.PassFile(j.passedFile(), j.lock.File())
+	j.passLock()
 	j.mu.Lock() // a sync in the background may start
 	defer j.mu.Unlock()
-	err := j.openFile()
-	if err == nil {
-		err = j.writeStarted()
+	if err := j.openFile(j.folder); err != nil && !pidfile.DiskFull(err) {
+		return nil, errors.Join(j.wrap(err), j.release())
 	}
-	if err != nil {
-		if j.file != nil {
-			j.file.Close()
-		}
-		return nil, errors.Join(j.wrap(err), j.releaseLock())
+	if err := j.writeStarted(); err != nil {
+		return nil, errors.Join(j.wrap(err), j.release())
 	}
 	return j, nil
 }
 
 // writeStarted reads the previous state and writes the first record.
 func (j *Journal) writeStarted() error {
-	previous, err := PreviousState(j.path)
-	if err != nil && !errors.Is(err, ErrNoStart) {
+	damaged, err := j.state.replay(j.folder.readBackward())
+	if err != nil && !errors.Is(err, ErrNoStart) && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	j.previous = previous
-	j.state.reset(previous)
-	now, successor := time.Now(), j.isShared()
+	j.previous = j.state.state()
+	now, successor := clock(), j.isShared()
 	if successor {
 		j.state.reset(State{Started: now, PID: os.Getpid()})
+	} else if damaged > 0 {
+		j.missing = reasonDamaged
 	}
-	rec := Record{Time: now, Event: Started{PID: os.Getpid(), Successor: successor}}
-	if err := j.write(rec); err != nil || !successor {
+	err = j.write(Record{Time: now, Event: Started{PID: os.Getpid(), Successor: successor}})
+	if err != nil && !pidfile.DiskFull(err) {
 		return err
 	}
-	j.closing = make(chan struct{})
-	go j.awaitTakeover()
+	if successor {
+		j.closing = make(chan struct{})
+		go j.awaitTakeover()
+	}
 	return nil
 }
 
-// passedFile is the name under which a successor inherits the lock.
+// passLock passes the lock to a successor.
+func (j *Journal) passLock() {
+	prefork.PassFile(j.passedFile(), j.lock.File())
+	prefork.PassFile(j.passedName(), j.lock.Name())
+}
+
+// passedFile and passedName are the names under which a successor inherits the
+// two parts of the lock.
 func (j *Journal) passedFile() string { return "journal " + j.path }
+func (j *Journal) passedName() string { return "journal name " + j.path }
 
 // bothManagersWrite reports whether another manager writes to the journal too:
 // the predecessor until this manager has taken over, or the successor after it
@@ -233,23 +263,25 @@ func (j *Journal) awaitTakeover() {
 
 // writeTookOver writes that this manager is the active one.
 func (j *Journal) writeTookOver() error {
-	j.stateMissing = false // the record contains the state
+	j.missing = "" // the record contains the state
 	err := j.write(Record{Event: TookOver{j.state.state()}})
-	j.takeoverMissing = j.stateMissing
+	j.takeoverMissing = j.missing != ""
 	return err
 }
 
 func (j *Journal) acquireLock() (err error) {
-	if f := prefork.PassedFile(j.passedFile()); f != nil {
-		if j.lock, err = pidfile.Adopt(j.path+".lock", f, nil); err == nil {
+	file, name := prefork.PassedFile(j.passedFile()), prefork.PassedFile(j.passedName())
+	if file != nil {
+		if j.lock, err = pidfile.Adopt(j.path+lockSuffix, file, name); err == nil {
 			return nil
 		}
-		f.Close() // for example, the lock file was removed; acquire a new one
+		file.Close() // for example, the lock file was removed; acquire a new one
+		name.Close()
 	}
 	end := time.Now().Add(j.cfg.LockTimeout)
 	for {
 		var held *pidfile.HeldError
-		j.lock, err = pidfile.Acquire(j.path + ".lock")
+		j.lock, err = pidfile.AcquireOnFullDisk(j.path + lockSuffix)
 		switch {
 		case !errors.As(err, &held):
 			return j.wrap(err)
@@ -267,20 +299,33 @@ func (j *Journal) acquireLock() (err error) {
 	}
 }
 
-// releaseLock releases the lock, or leaves it to the other manager.
-func (j *Journal) releaseLock() error {
-	if j.isShared() {
-		return j.lock.Close()
+// release closes the files and releases the lock, or leaves it to the other
+// manager.
+func (j *Journal) release() error {
+	var err error
+	if j.closing != nil {
+		close(j.closing)
 	}
-	return j.lock.Release()
+	if j.file != nil {
+		err = j.file.Close()
+	}
+	prefork.PassFile(j.passedFile(), nil)
+	prefork.PassFile(j.passedName(), nil)
+	if j.isShared() {
+		err = errors.Join(err, j.lock.Close())
+	} else {
+		err = errors.Join(err, j.lock.Release())
+	}
+	return errors.Join(err, j.folder.close())
 }
 
-// ID returns the path with the prefix "file:".
+// ID returns the absolute path with the prefix "file:".
 func (j *Journal) ID() string { return "file:" + j.path }
 
 // Previous returns the state that the journal contained before Open: when the
 // previous manager started, and which workers it had if it was killed. It is
-// zero if there was no previous manager.
+// zero if there was no previous manager. As in PreviousState, a manager without
+// an event does not count if there was one before it.
 func (j *Journal) Previous() State { return j.previous }
 
 // Close writes an Ended record, closes the file and releases the lock. It
@@ -294,17 +339,14 @@ func (j *Journal) Close() error {
 		return nil
 	}
 	j.closed = true
-	err := j.write(Record{Time: time.Now(), Event: Ended{PID: os.Getpid()}})
+	err := j.write(Record{Event: Ended{PID: os.Getpid()}})
 	if j.syncTimer != nil {
 		j.syncTimer.Stop()
 	}
-	if j.cfg.Sync != 0 {
+	if j.cfg.Sync != 0 && j.file != nil {
 		err = errors.Join(err, j.syncAndClose(j.oldFiles), j.fsync(j.file))
 	}
-	if j.closing != nil {
-		close(j.closing)
-	}
-	return j.wrap(errors.Join(err, j.file.Close(), j.releaseLock()))
+	return j.wrap(errors.Join(err, j.release()))
 }
 
 func (j *Journal) wrap(err error) error {
@@ -327,7 +369,7 @@ func Observer(sink Sink, log *slog.Logger) func(prefork.Event) {
 	}
 	logged := ""
 	return func(ev prefork.Event) {
-		err := sink.Write(Record{Time: time.Now(), Event: ev})
+		err := sink.Write(Record{Time: clock(), Event: ev})
 		switch {
 		case err == nil:
 			logged = ""

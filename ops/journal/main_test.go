@@ -27,7 +27,10 @@ var long = flag.Bool("long", false, "run the number of repetitions that the docu
 
 var programs = map[string]func(){"writer": writerProgram}
 
-func TestMain(m *testing.M) { preforktest.Main(m, programs) }
+func TestMain(m *testing.M) {
+	syscall.Umask(0o022) // a journal refuses a directory that a group can write to
+	preforktest.Main(m, programs)
+}
 
 // report prints a line for the test to expect.
 func report(format string, args ...any) { fmt.Printf(format+"\n", args...) }
@@ -49,7 +52,7 @@ func examples() []fmt.Stringer {
 		Ended{PID: 1}, Warning{"watcher", "a \"quoted\"\nerror"},
 		Rotated{"size", State{}},
 		Rotated{"age", State{Started: moment, PID: 1, Ended: moment.Add(1), Workers: []prefork.WorkerInfo{worker}}},
-		Rotated{"gap", State{Started: moment, PID: 1}},
+		Rotated{"gap", State{Started: moment, PID: 1}}, Rotated{"truncated", State{}}, Rotated{"damaged", State{}},
 		MoreWorkers{[]prefork.WorkerInfo{worker}},
 		Unknown{"of a later version", []byte(`{"a":[1,2]}`)},
 		prefork.GenerationEvent{Generation: 1, MaxWorkers: 4}, prefork.GenerationEvent{Generation: 2, Program: "/srv/app/2/server"},
@@ -67,7 +70,7 @@ func examples() []fmt.Stringer {
 		prefork.DelayEvent{Slot: 2, For: 1500 * time.Millisecond},
 		prefork.SpawnFailedEvent{Err: spawnErr, Retry: time.Second}, prefork.SpawnFailedEvent{Err: spawnErr},
 		prefork.SignalEvent{Received: syscall.SIGHUP, Sent: syscall.SIGTERM, Interval: time.Second},
-		prefork.SignalEvent{Received: syscall.Signal(40), Rolling: true},
+		prefork.SignalEvent{Received: syscall.Signal(40), Rolling: true, Origin: "the context of Run has ended"},
 		prefork.ResizeEvent{From: 1, To: 20},
 		prefork.ReloadFailedEvent{Err: errors.New("no such file")},
 		prefork.RolledEvent{Generation: 2},
@@ -155,6 +158,20 @@ func writeEvents(t *testing.T, sink Sink, events ...fmt.Stringer) {
 			t.Fatalf("%v: %v", e, err)
 		}
 	}
+}
+
+// rotatedFiles returns the names of the rotated files of a journal, oldest first.
+func rotatedFiles(path string) (names []string, err error) {
+	d, err := openFolderToRead(path)
+	if err != nil {
+		return nil, err
+	}
+	defer d.close()
+	files, err := d.rotatedFiles()
+	for _, f := range files {
+		names = append(names, filepath.Join(filepath.Dir(path), f.name))
+	}
+	return names, err
 }
 
 // journalFiles returns the names of all files of a journal, oldest first.

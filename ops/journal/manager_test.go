@@ -142,14 +142,13 @@ func TestKills(t *testing.T) {
 		if got[1] != strconv.Itoa(last) || got[2] != "false" {
 			t.Fatalf("start %d after %d: %s", i, last, got[0])
 		}
-		last = p.PID()
 		time.Sleep(time.Duration(i*137%5000) * time.Microsecond) // kill at varying moments
 		p.Kill()
 		p.Wait()
 		if i%3 == 0 { // as after a crash of the machine
 			truncateLastLine(t, path, i)
 		}
-		bad = checkState(t, path, last)
+		last, bad = checkState(t, path, last, p.PID())
 	}
 	names, _ := journalFiles(path)
 	t.Logf("%d kills: %d partial lines in the last %d files", n, bad, len(names))
@@ -168,16 +167,17 @@ func truncateLastLine(t *testing.T, path string, part int) {
 	}
 }
 
-// checkState compares PreviousState with all records of the last writer. It
-// returns the number of damaged lines.
-func checkState(t *testing.T, path string, pid int) (bad int) {
+// checkState compares PreviousState with all records of the last writer, or of
+// the one before if the last had no event. It returns that writer and the number
+// of damaged lines.
+func checkState(t *testing.T, path string, before, pid int) (last, bad int) {
 	t.Helper()
 	s, err := PreviousState(path)
-	if err != nil || s.PID != pid || !s.Ended.IsZero() {
+	if err != nil || s.PID != pid && s.PID != before || !s.Ended.IsZero() {
 		t.Fatalf("PreviousState after %d: %v, %v", pid, s, err)
 	}
 	writer, workers, bad := countWorkers(t, path)
-	if writer != pid || len(workers) != len(s.Workers) {
+	if writer != s.PID || len(workers) != len(s.Workers) {
 		t.Fatalf("after %d: started %d, %d workers; PreviousState has %d workers",
 			pid, writer, len(workers), len(s.Workers))
 	}
@@ -186,7 +186,7 @@ func checkState(t *testing.T, path string, pid int) (bad int) {
 			t.Fatalf("after %d: PreviousState has worker %d, the records have not", pid, w.PID)
 		}
 	}
-	return bad
+	return writer, bad
 }
 
 // countWorkers returns the last manager and its workers, independently of
@@ -195,6 +195,14 @@ func countWorkers(t *testing.T, path string) (pid int, workers map[int]bool, bad
 	t.Helper()
 	workers = make(map[int]bool)
 	first := true
+	starting, ran := 0, false
+	began := func() {
+		if starting != 0 {
+			pid, starting = starting, 0
+			clear(workers)
+		}
+		ran = true
+	}
 	for rec, err := range Read(path) {
 		var line *LineError
 		if errors.As(err, &line) {
@@ -205,16 +213,19 @@ func countWorkers(t *testing.T, path string) (pid int, workers map[int]bool, bad
 		}
 		switch e := rec.Event.(type) {
 		case Started:
-			pid = e.PID
-			clear(workers)
+			if starting = e.PID; !ran {
+				pid = e.PID
+			}
 		case Rotated:
 			if first {
-				pid = e.State.PID
+				pid, ran = e.State.PID, true
 				addWorkers(workers, e.State.Workers)
 			}
 		case prefork.StateEvent:
+			began()
 			workers[e.Worker.PID] = true
 		case prefork.ExitEvent:
+			began()
 			delete(workers, e.Exit.PID)
 		}
 		first = false
@@ -484,4 +495,41 @@ func TestSuccessorStartsFile(t *testing.T) {
 	syscall.Kill(successor, syscall.SIGTERM)
 	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, successor))
 	p.WaitGone()
+}
+
+// The lock goes to the successor, although its file was removed before the
+// upgrade and is removed after it (36).
+func TestSuccessorWithoutLockFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.journal")
+	p := preforktest.Start(t, "upgrading", path)
+	p.ExpectAll(`^manager \d+$`, `^worker$`, `^worker$`)
+	os.Remove(path + ".lock")
+	p.Signal(syscall.SIGUSR2)
+	successor, _ := strconv.Atoi(p.ExpectAll(`^manager (\d+)$`, `^worker$`, `^worker$`, fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))[0][1])
+	holder := func() int {
+		var locked *LockedError
+		if _, err := Open(path, Config{}); !errors.As(err, &locked) {
+			t.Errorf("Open while the successor runs: %v", err)
+			return 0
+		}
+		return locked.PID
+	}
+	preforktest.WaitFor(t, "the successor as the holder", func() bool { return holder() == successor })
+	os.Remove(path + ".lock")
+	syscall.Kill(successor, syscall.SIGHUP)
+	p.Expect(`^worker$`)
+	p.Expect(`^worker$`)
+	if pid := holder(); pid != successor {
+		t.Errorf("the lock is held by process %d, want %d", pid, successor)
+	}
+	if content, err := os.ReadFile(path + ".lock"); err != nil || string(content) != fmt.Sprintf("%d\n", successor) {
+		t.Errorf("%q, %v", content, err)
+	}
+	syscall.Kill(successor, syscall.SIGTERM)
+	p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, successor))
+	p.WaitGone()
+	if _, err := os.Lstat(path + ".lock"); err == nil {
+		t.Error("the lock file still exists")
+	}
+	openJournal(t, path, Config{})
 }

@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"time"
 )
 
 // A LineError is returned for a line that is not a record. The line is damaged,
@@ -40,23 +38,18 @@ func (e *LineError) Unwrap() error { return e.Err }
 // After any other error it ends. The caller should count or report a *LineError
 // rather than stop. If there is no journal, the error matches
 // fs.ErrNotExist.
+//
+// A symbolic link at the path is followed. Links, directories and FIFOs with the
+// name of a rotated file are ignored.
 func Read(path string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		last, older, err := openFiles(path)
+		f, err := openFiles(path)
 		if err != nil {
 			yield(Record{}, err)
 			return
 		}
-		defer last.Close()
-		decode := func(f *os.File) iter.Seq2[Record, error] { return Decode(f) }
-		for _, name := range older {
-			if !readRotated(name, yield, decode) {
-				return
-			}
-		}
-		if last != nil {
-			readFile(path, last, yield, decode)
-		}
+		defer f.close()
+		f.forward(yield)
 	}
 }
 
@@ -64,19 +57,105 @@ func Read(path string) iter.Seq2[Record, error] {
 // records that are written during the iteration.
 func ReadBackward(path string) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
-		last, older, err := openFiles(path)
+		f, err := openFiles(path)
 		if err != nil {
 			yield(Record{}, err)
 			return
 		}
-		defer last.Close()
-		if last != nil && !readFile(path, last, yield, decodeFileBackward) {
+		defer f.close()
+		f.backward(yield)
+	}
+}
+
+// files are the files of a journal that a reader reads.
+type files struct {
+	folder  *folder
+	current *os.File      // nil if missing
+	older   []rotatedFile // rotated before current, oldest first
+}
+
+// openFiles opens the files of the journal at the path.
+func openFiles(path string) (*files, error) {
+	dir, err := openFolderToRead(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := newFiles(dir, func() (*os.File, error) { return openCurrent(path) })
+	if err != nil {
+		dir.close()
+	}
+	return f, err
+}
+
+// readBackward returns an iterator over the records of the journal in a folder,
+// without following a link.
+func (d *folder) readBackward() iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		f, err := newFiles(d, func() (*os.File, error) { return d.openToRead(d.names.current) })
+		if err != nil {
+			yield(Record{}, err)
 			return
 		}
-		for _, name := range slices.Backward(older) {
-			if !readRotated(name, yield, decodeFileBackward) {
-				return
-			}
+		defer f.current.Close()
+		f.backward(yield)
+	}
+}
+
+// newFiles opens the current file before it lists the rotated ones, so that a
+// rotation between the two steps loses nothing.
+func newFiles(dir *folder, open func() (*os.File, error)) (*files, error) {
+	current, openErr := open()
+	if openErr != nil && !errors.Is(openErr, fs.ErrNotExist) {
+		return nil, openErr
+	}
+	f := &files{folder: dir, current: current}
+	all, err := dir.rotatedFiles()
+	f.older = f.before(all)
+	if err == nil && current == nil && len(f.older) == 0 {
+		err = openErr
+	}
+	if err != nil {
+		current.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// before leaves out the current file and the later ones, if it has been rotated
+// since it was opened.
+func (f *files) before(all []rotatedFile) []rotatedFile {
+	for i := len(all) - 1; i >= 0 && f.current != nil; i-- {
+		if f.folder.holds(all[i].name, f.current) {
+			return all[:i]
+		}
+	}
+	return all
+}
+
+func (f *files) close() {
+	f.current.Close()
+	f.folder.close()
+}
+
+func (f *files) forward(yield func(Record, error) bool) {
+	decode := func(f *os.File) iter.Seq2[Record, error] { return Decode(f) }
+	for _, r := range f.older {
+		if !f.readRotated(r.name, yield, decode) {
+			return
+		}
+	}
+	if f.current != nil {
+		readFile(f.folder.path, f.current, yield, decode)
+	}
+}
+
+func (f *files) backward(yield func(Record, error) bool) {
+	if f.current != nil && !readFile(f.folder.path, f.current, yield, decodeFileBackward) {
+		return
+	}
+	for _, r := range slices.Backward(f.older) {
+		if !f.readRotated(r.name, yield, decodeFileBackward) {
+			return
 		}
 	}
 }
@@ -96,17 +175,17 @@ func decodeFileBackward(f *os.File) iter.Seq2[Record, error] {
 type decoder func(*os.File) iter.Seq2[Record, error]
 
 // readRotated reads a rotated file, and reports whether to continue.
-func readRotated(name string, yield func(Record, error) bool, decode decoder) bool {
-	f, err := os.Open(name)
+func (f *files) readRotated(name string, yield func(Record, error) bool, decode decoder) bool {
+	file, err := f.folder.openToRead(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return true // deleted because of KeepFiles or KeepDays
+		return true // not ours, or deleted because of KeepFiles or KeepDays
 	}
 	if err != nil {
 		yield(Record{}, err)
 		return false
 	}
-	defer f.Close()
-	return readFile(name, f, yield, decode)
+	defer file.Close()
+	return readFile(filepath.Join(filepath.Dir(f.folder.path), name), file, yield, decode)
 }
 
 // readFile reads one file, and reports whether to continue.
@@ -124,67 +203,15 @@ func readFile(name string, f *os.File, yield func(Record, error) bool, decode de
 	return true
 }
 
-// rotatedLayout is the layout of the time in the names of rotated files, for
-// example web-2026-11-25T07-00-00.000000000-size.journal.
-const rotatedLayout = "2006-01-02T15-04-05.000000000"
-
-// openFiles opens the current file, which is nil if it is missing, and returns
-// the names of the files that were rotated before it, oldest first. The current
-// file is opened first, so that a rotation between the two steps loses nothing.
-func openFiles(path string) (last *os.File, older []string, err error) {
-	last, openErr := os.Open(path)
-	if openErr != nil && !errors.Is(openErr, fs.ErrNotExist) {
-		return nil, nil, openErr
-	}
-	older, err = rotatedBefore(last, path)
-	if err == nil && last == nil && len(older) == 0 {
-		err = openErr
+// regular returns the file, or closes it if it is not a regular one.
+func regular(f *os.File) (*os.File, error) {
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &fs.PathError{Op: "read", Path: f.Name(), Err: errors.New("not a regular file")}
 	}
 	if err != nil {
-		last.Close()
-		return nil, nil, err
-	}
-	return last, older, nil
-}
-
-// rotatedBefore returns the names of the rotated files of a journal, oldest
-// first. If last has been rotated since it was opened, rotatedBefore leaves out
-// that file and the later ones.
-func rotatedBefore(last *os.File, path string) ([]string, error) {
-	names, err := rotatedFiles(path)
-	if err != nil || last == nil {
-		return names, err
-	}
-	info, err := last.Stat()
-	if err != nil {
+		f.Close()
 		return nil, err
 	}
-	for i, name := range names {
-		if other, err := os.Stat(name); err == nil && os.SameFile(info, other) {
-			return names[:i], nil
-		}
-	}
-	return names, nil
-}
-
-// rotatedFiles returns the names of the rotated files of a journal, oldest
-// first.
-func rotatedFiles(path string) (names []string, err error) {
-	ext := filepath.Ext(path)
-	prefix := strings.TrimSuffix(filepath.Base(path), ext) + "-"
-	entries, err := os.ReadDir(filepath.Dir(path))
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries { // sorted by name, and so by time
-		middle, hasPrefix := strings.CutPrefix(e.Name(), prefix)
-		middle, hasExt := strings.CutSuffix(middle, ext)
-		if !hasPrefix || !hasExt || len(middle) < len(rotatedLayout) {
-			continue
-		}
-		if _, err := time.Parse(rotatedLayout, middle[:len(rotatedLayout)]); err == nil {
-			names = append(names, filepath.Join(filepath.Dir(path), e.Name()))
-		}
-	}
-	return names, nil
+	return f, nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/internal/plain"
 )
 
 // A Record is an event with its time and the process that has written it.
@@ -25,13 +26,14 @@ type Record struct {
 	PID int
 }
 
-// String returns the time and the event.
+// String returns the time and the event on one line.
 func (r Record) String() string {
-	return fmt.Sprintf("%s %v", r.Time.Format(time.RFC3339Nano), r.Event)
+	return fmt.Sprintf("%s %s", r.Time.Format(time.RFC3339Nano), plain.Line(fmt.Sprint(r.Event)))
 }
 
 type (
-	// Started is written when a manager opens the journal.
+	// Started is written when a manager opens the journal. It is repeated after a
+	// Rotated if the manager has had no event yet.
 	Started struct {
 		PID int
 
@@ -49,11 +51,13 @@ type (
 
 	// Rotated contains the state of the manager. It is the first record of
 	// each file except the oldest. Within a file it follows records that
-	// could not be written, for example because the disk was full.
+	// were lost, for example because the disk was full.
 	Rotated struct {
 		// Reason is "size", "age", "request" (Journal.Rotate), "moved"
-		// (another process has moved or removed the file) or "gap" (earlier
-		// records could not be written).
+		// (another process has moved or removed the file, or its directory),
+		// "truncated" (another process has truncated the file), "damaged" (Open
+		// has found lines that are not records) or "gap" (earlier records could
+		// not be written).
 		Reason string
 		State  State
 	}
@@ -84,21 +88,33 @@ func (e TookOver) String() string { return fmt.Sprintf("manager %d took over", e
 func (e Ended) String() string { return fmt.Sprintf("manager %d ended", e.PID) }
 
 func (e Rotated) String() string {
-	if e.Reason == reasonGap {
+	switch e.Reason {
+	case reasonGap:
 		return fmt.Sprintf("journal continued after records that could not be written; %v", e.State)
+	case reasonTruncated:
+		return fmt.Sprintf("journal continued after another process has truncated it; %v", e.State)
+	case reasonDamaged:
+		return fmt.Sprintf("journal continued after damaged lines; %v", e.State)
 	}
-	return fmt.Sprintf("journal continued in a new file (%s); %v", e.Reason, e.State)
+	return fmt.Sprintf("journal continued in a new file (%s); %v", plain.Line(e.Reason), e.State)
 }
 
 func (e MoreWorkers) String() string { return fmt.Sprintf("%d more workers", len(e.Workers)) }
 
-func (e Warning) String() string { return fmt.Sprintf("%s: %s", e.Component, e.Error) }
+func (e Warning) String() string { return plain.Line(e.Component + ": " + e.Error) }
 
-func (e Unknown) String() string { return fmt.Sprintf("%s: %s", e.Type, e.Data) }
+func (e Unknown) String() string { return plain.Line(e.Type + ": " + string(e.Data)) }
 
-// reasonGap is the reason of a Rotated that replaces records that could not be
-// written.
-const reasonGap = "gap"
+// Reasons of a Rotated.
+const (
+	reasonSize      = "size"
+	reasonAge       = "age"
+	reasonRequest   = "request"
+	reasonMoved     = "moved"
+	reasonTruncated = "truncated"
+	reasonDamaged   = "damaged"
+	reasonGap       = "gap"
+)
 
 const (
 	// maxLine bounds the memory that a line of a damaged file uses. Records

@@ -334,17 +334,30 @@ func TestRotationWhileOpening(t *testing.T) {
 	if err != nil || len(before) != 1 {
 		t.Fatalf("%q, %v", before, err)
 	}
-	last, err := os.Open(path)
+	dir, err := openFolderToRead(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer last.Close()
+	defer dir.close()
 	for range 3 {
-		if err := j.Rotate(); err != nil {
+		f, err := newFiles(dir, func() (*os.File, error) {
+			last, err := os.Open(path)
+			if err := j.Rotate(); err != nil {
+				t.Error(err)
+			}
+			return last, err
+		})
+		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := rotatedBefore(last, path); err != nil || !slices.Equal(got, before) {
-			t.Errorf("%q, %v, want %q", got, err, before)
+		defer f.current.Close()
+		var got []string
+		for _, r := range f.older {
+			got = append(got, filepath.Join(filepath.Dir(path), r.name))
 		}
+		if !slices.Equal(got, before) {
+			t.Errorf("%q, want %q", got, before)
+		}
+		before, _ = rotatedFiles(path)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/prefork-go/prefork/internal/plain"
 )
 
 // A Sink receives records. Journal is a Sink; NewJSONSink, NewTextSink and
@@ -28,7 +30,8 @@ func NewJSONSink(id string, w io.Writer) Sink {
 }
 
 // NewTextSink returns a Sink that writes each record to w as a line for people:
-// the local time and the String of the event. It calls w.Write once for each
+// the local time and the String of the event, with control characters escaped. It
+// calls w.Write once for each
 // record, by one goroutine at a time.
 func NewTextSink(id string, w io.Writer) Sink {
 	return &lineSink{id: id, w: w, format: textLine}
@@ -64,8 +67,7 @@ func textLine(rec Record) ([]byte, error) {
 	if rec.Event == nil {
 		return nil, errors.New("record has no event: set Record.Event")
 	}
-	text := strings.ReplaceAll(rec.Event.String(), "\n", " ")
-	return fmt.Appendf(nil, "%s %s\n", rec.Time.Local().Format("2006-01-02 15:04:05.000"), text), nil
+	return fmt.Appendf(nil, "%s %s\n", rec.Time.Local().Format("2006-01-02 15:04:05.000"), plain.Line(rec.Event.String())), nil
 }
 
 // MultiSink returns a Sink that writes each record to all sinks, also if one of

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
 	"slices"
@@ -41,16 +42,18 @@ func (s State) String() string {
 // contains no start of a manager.
 var ErrNoStart = errors.New("no manager has started")
 
-// PreviousState returns the state of the last active manager. It reads the
-// journal backward, no further than to the start of that manager, its takeover,
-// or the last rotation. It skips lines that are not records. It returns an
-// error that matches ErrNoStart if no manager has started.
+// PreviousState returns the state of the last active manager. A manager without
+// an event, for example because its program could not listen, does not count if
+// there was one before it. PreviousState reads the journal backward, no further
+// than to the start of that manager, its takeover, or the last rotation. It skips
+// lines that are not records. It returns an error that matches ErrNoStart if no
+// manager has started.
 //
 // The journal may be open in another process. A program that opens it for
 // writing should use Journal.Previous instead.
 func PreviousState(path string) (State, error) {
 	var t tracker
-	err := t.replay(ReadBackward(path))
+	_, err := t.replay(ReadBackward(path))
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("%w: %w", ErrNoStart, err)
 	}
@@ -64,44 +67,75 @@ func PreviousState(path string) (State, error) {
 type tracker struct {
 	now     State // without workers
 	workers map[int]prefork.WorkerInfo
+
+	// The manager of now has had an event, or none is known to have had one.
+	ran bool
+
+	// A manager that has started after that of now, and has had no event yet.
+	starting State
 }
 
 // replay applies records that arrive from the newest to the oldest. It reads no
-// further back than necessary.
-func (t *tracker) replay(backward iter.Seq2[Record, error]) error {
+// further back than necessary. It returns the number of damaged lines, except a
+// last line that its writer has not ended.
+func (t *tracker) replay(backward iter.Seq2[Record, error]) (damaged int, err error) {
 	var recent []Record // newest first
+	var idle []Record   // those since the newest start that no event followed
+	hasEvent := make(map[int]bool)
 	complete := false
 	for rec, err := range backward {
 		var line *LineError
 		switch {
-		case err == nil:
-			recent = append(recent, rec)
-		case !errors.As(err, &line):
-			return err
+		case errors.As(err, &line):
+			if !errors.Is(err, io.ErrUnexpectedEOF) {
+				damaged++
+			}
+			continue
+		case err != nil:
+			return damaged, err
 		}
-		if err == nil && resetsState(rec) {
+		recent = append(recent, rec)
+		switch e := rec.Event.(type) {
+		case prefork.Event:
+			hasEvent[rec.PID] = true
+		case TookOver, Rotated:
 			complete = true
+		case Started:
+			if e.Successor {
+				break
+			}
+			complete = hasEvent[e.PID] || hasEvent[0]
+			if complete {
+				break
+			}
+			if idle == nil {
+				idle = recent
+			}
+			recent = nil
+			clear(hasEvent)
+		}
+		if complete {
 			break
 		}
 	}
-	for _, rec := range slices.Backward(recent) {
-		t.apply(rec)
+	if complete {
+		t.applyBackward(recent)
 	}
-	if !complete || t.now.Started.IsZero() { // a new file may follow one without a start
-		return ErrNoStart
+	if t.now.Started.IsZero() { // a new file may follow one without a start
+		*t = tracker{}
+		t.applyBackward(idle)
 	}
-	return nil
+	if t.now.Started.IsZero() {
+		return damaged, ErrNoStart
+	}
+	return damaged, nil
 }
 
-// resetsState reports whether the state does not depend on earlier records.
-func resetsState(rec Record) bool {
-	switch e := rec.Event.(type) {
-	case Started:
-		return !e.Successor
-	case TookOver, Rotated:
-		return true
+// applyBackward applies records, of which the newest is the first.
+func (t *tracker) applyBackward(records []Record) {
+	for _, rec := range slices.Backward(records) {
+		t.apply(rec)
 	}
-	return false
 }
 
 func (t *tracker) reset(s State) {
@@ -110,7 +144,8 @@ func (t *tracker) reset(s State) {
 		t.workers[w.PID] = w
 	}
 	s.Workers = nil
-	t.now = s
+	t.now, t.starting = s, State{}
+	t.ran = !s.Started.IsZero()
 }
 
 func (t *tracker) state() State {
@@ -119,7 +154,8 @@ func (t *tracker) state() State {
 		s.Workers = append(s.Workers, w)
 	}
 	slices.SortFunc(s.Workers, func(a, b prefork.WorkerInfo) int {
-		return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.Ordinal, b.Ordinal), cmp.Compare(a.PID, b.PID))
+		// Not by time alone: the clock may go back.
+		return cmp.Or(cmp.Compare(a.Ordinal, b.Ordinal), a.Started.Compare(b.Started), cmp.Compare(a.PID, b.PID))
 	})
 	return s
 }
@@ -131,22 +167,48 @@ func (t *tracker) apply(rec Record) {
 	}
 	switch e := rec.Event.(type) {
 	case Started:
-		if !e.Successor {
-			t.reset(State{Started: rec.Time, PID: e.PID})
+		if e.Successor {
+			return
+		}
+		started := State{Started: rec.Time, PID: e.PID}
+		if t.ran {
+			t.starting = started
+		} else {
+			t.reset(started)
+			t.ran = false
 		}
 	case TookOver:
 		t.reset(e.State)
 	case Rotated:
 		t.reset(e.State)
 	default:
-		if rec.PID == 0 || rec.PID == t.now.PID {
+		switch {
+		case !t.starting.Started.IsZero() && (rec.PID == 0 || rec.PID == t.starting.PID):
+			t.applyStarting(rec)
+		case rec.PID == 0 || rec.PID == t.now.PID:
 			t.applyActive(rec)
+		}
+	}
+}
+
+// applyStarting applies a record of the manager that has started last.
+func (t *tracker) applyStarting(rec Record) {
+	switch e := rec.Event.(type) {
+	case prefork.Event:
+		t.reset(t.starting)
+		t.applyActive(rec)
+	case Ended:
+		if e.PID == t.starting.PID {
+			t.starting = State{}
 		}
 	}
 }
 
 // applyActive applies a record of the active manager.
 func (t *tracker) applyActive(rec Record) {
+	if _, isEvent := rec.Event.(prefork.Event); isEvent {
+		t.ran = true
+	}
 	switch e := rec.Event.(type) {
 	case Ended:
 		if e.PID == t.now.PID {

@@ -51,12 +51,12 @@ var recordTypes = []recordType{
 	newType("spawn-failed", spawnFailedToData, spawnFailedData.event),
 	newType("signal",
 		func(e prefork.SignalEvent) signalData {
-			return signalData{signal{e.Received}, signal{e.Sent}, duration(e.Interval), e.Rolling}
+			return signalData{signal{e.Received}, signal{e.Sent}, duration(e.Interval), e.Rolling, truncate(e.Origin)}
 		},
 		func(d signalData) prefork.SignalEvent {
 			return prefork.SignalEvent{
 				Received: d.Received.Signal, Sent: d.Sent.Signal,
-				Interval: time.Duration(d.Interval), Rolling: d.Rolling,
+				Interval: time.Duration(d.Interval), Rolling: d.Rolling, Origin: d.Origin,
 			}
 		}),
 	newType("resize",

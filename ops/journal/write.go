@@ -34,7 +34,7 @@ func (j *Journal) Write(rec Record) error {
 func (j *Journal) write(rec Record) error {
 	// Rotation depends on the clock, not on the record's time, which the
 	// caller may set.
-	now := time.Now()
+	now := clock()
 	if rec.Time.IsZero() {
 		rec.Time = now
 	}
@@ -44,38 +44,78 @@ func (j *Journal) write(rec Record) error {
 		return err
 	}
 	// If the file cannot be replaced, the record goes to the open one.
-	if err = j.reopenIfMoved(now); err == nil {
-		if reason := j.rotationReason(int64(len(line)), now); reason != "" {
-			err = j.rotate(reason, now)
-		}
-	}
-	if err != nil {
-		err = fmt.Errorf("records go to the previous file: %w", err)
+	err = j.prepare(int64(len(line)), now)
+	if j.file == nil { // the error says why
+		j.missing = reasonGap
+		j.state.apply(rec)
+		return err
 	}
 	state, stateErr := j.missingState(now)
 	j.state.apply(rec)
-	if state != nil {
-		line = append(state, line...)
-	}
-	lineErr := j.append(line, now)
-	if state != nil && lineErr == nil {
-		j.stateMissing, j.takeoverMissing = false, false
+	lineErr := j.append(append(state, line...), now)
+	if len(state) > 0 && lineErr == nil {
+		j.missing, j.takeoverMissing = "", false
 	}
 	return errors.Join(err, stateErr, lineErr)
 }
 
-// missingState returns a record of the current state if the file lacks records
-// that could not be written. Only the active manager writes it: a reader takes
-// it for the state of the pool.
+// prepare ensures that the lock is in place, that the open file is the one at
+// the path, and that it has room for n bytes.
+func (j *Journal) prepare(n int64, now time.Time) error {
+	lockErr := j.keepLock()
+	err := j.follow()
+	if err == nil {
+		if reason := j.rotationReason(n, now); reason == "" {
+			j.rotating = attempt{}
+		} else {
+			err = j.rotating.try(func() error { return j.rotate(reason, now) })
+		}
+	}
+	if err != nil && j.file != nil {
+		err = fmt.Errorf("records go to the previous file: %w", err)
+	}
+	return errors.Join(lockErr, err)
+}
+
+// keepLock restores the lock file if it was removed, or if its directory was
+// moved.
+func (j *Journal) keepLock() error {
+	if j.isShared() {
+		return nil // the active manager restores it
+	}
+	if j.locking.err != nil && j.lock.InPlace() {
+		j.locking = attempt{}
+	}
+	err := j.locking.try(func() error {
+		restored, err := j.lock.Restore()
+		if restored == pidfile.Recreated {
+			j.passLock()
+		}
+		return err
+	})
+	if err == nil || pidfile.DiskFull(err) { // the lock on the name remains
+		return nil
+	}
+	return fmt.Errorf("lock: %w", err)
+}
+
+// missingState returns a record of the current state if the file lacks it, or
+// lacks records that could not be written. Only the active manager writes it: a
+// reader takes it for the state of the pool.
 func (j *Journal) missingState(now time.Time) ([]byte, error) {
-	if !j.stateMissing && !j.takeoverMissing || j.isShared() {
+	if j.missing == "" && !j.takeoverMissing || j.isShared() {
 		return nil, nil
 	}
-	rec := Record{Time: now, Event: Rotated{reasonGap, j.state.state()}, PID: os.Getpid()}
 	if j.takeoverMissing {
-		rec.Event = TookOver{j.state.state()}
+		return Record{now, TookOver{j.state.state()}, os.Getpid()}.lines()
 	}
-	return rec.lines()
+	lines, err := Record{now, Rotated{j.missing, j.state.state()}, os.Getpid()}.lines()
+	if s := j.state.starting; err == nil && !s.Started.IsZero() {
+		var line []byte
+		line, err = Record{s.Started, Started{PID: s.PID}, os.Getpid()}.line()
+		lines = append(lines, line...)
+	}
+	return lines, err
 }
 
 // append writes lines with one call, so that two writers do not mix them.
@@ -92,7 +132,7 @@ func (j *Journal) append(lines []byte, now time.Time) error {
 		j.partial = n < len(lines)
 	}
 	if err != nil {
-		j.stateMissing = true
+		j.missing = reasonGap
 		return err
 	}
 	err, j.asyncErr = j.asyncErr, nil
@@ -105,10 +145,9 @@ func (j *Journal) append(lines []byte, now time.Time) error {
 	return err
 }
 
-// openFile opens the file for appending. If a previous writer died within a
-// line, the next write ends that line first.
-func (j *Journal) openFile() error {
-	f, err := pidfile.OpenAppend(j.path, fileMode)
+// openFile opens the file at the path for appending, in place of the open one.
+func (j *Journal) openFile(folder *folder) error {
+	f, created, err := folder.openToWrite()
 	if err != nil {
 		return err
 	}
@@ -117,15 +156,18 @@ func (j *Journal) openFile() error {
 		f.Close()
 		return err
 	}
-	size, last := info.Size(), []byte{'\n'}
-	if size > 0 {
-		if _, err := f.ReadAt(last, size-1); err != nil {
-			f.Close()
-			return err
+	if created && j.file != nil {
+		// The new file gets the mode of the old one, whatever the umask. A
+		// failure must not cost records, so the next Write reports it.
+		old, err := j.file.Stat()
+		if err == nil {
+			err = f.Chmod(old.Mode().Perm())
 		}
+		j.asyncErr = errors.Join(j.asyncErr, err)
 	}
-	j.file, j.size, j.oldest, j.partial = f, size, time.Time{}, last[0] != '\n'
-	if size == 0 {
+	j.folder, j.file, j.oldest = folder, f, time.Time{}
+	j.setSize(info.Size())
+	if j.size == 0 {
 		return nil
 	}
 	j.oldest = info.ModTime() // unless a record is found
@@ -136,6 +178,17 @@ func (j *Journal) openFile() error {
 		}
 	}
 	return nil
+}
+
+// setSize sets the size of the file. If another writer has not ended its last
+// line, the next write ends it first.
+func (j *Journal) setSize(size int64) {
+	j.size, j.partial = size, false
+	if size > 0 {
+		last := make([]byte, 1)
+		j.file.ReadAt(last, size-1) // after an error the additional newline harms nothing
+		j.partial = last[0] != '\n'
+	}
 }
 
 // sync syncs the file in the background, without blocking Write.

@@ -6,6 +6,7 @@ require (
 	github.com/alecthomas/kong v1.17.0
 	github.com/cloudflare/tableflip v1.2.3
 	github.com/prefork-go/prefork v0.0.0
+	github.com/prefork-go/prefork/ops v0.0.0
 	github.com/valyala/fasthttp v1.74.0
 	golang.org/x/sys v0.49.0
 	gonum.org/v1/plot v0.17.0
@@ -27,3 +28,5 @@ require (
 )
 
 replace github.com/prefork-go/prefork => ../
+
+replace github.com/prefork-go/prefork/ops => ../ops

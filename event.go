@@ -279,7 +279,9 @@ func (e ReloadFailedEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelError, "reload failed, keeping workers", []slog.Attr{slog.Any("err", e.Err), slog.String("next", "correct it, then reload again")}
 }
 
-func (e RolledEvent) String() string { return fmt.Sprintf("all workers are of generation %d", e.Generation) }
+func (e RolledEvent) String() string {
+	return fmt.Sprintf("all workers are of generation %d", e.Generation)
+}
 
 func (e RolledEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelInfo, "workers replaced", []slog.Attr{slog.Int("gen", e.Generation)}

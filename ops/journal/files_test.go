@@ -229,7 +229,8 @@ func TestForeignFiles(t *testing.T) {
 			if content, _ := os.ReadFile(target); string(content) != "precious\n" {
 				t.Errorf("the target of a link has changed: %q", content)
 			}
-			if entries, _ := os.ReadDir(dir); len(entries) != 1+1+3+2 { // target, path, foreign, kept
+			const targets, current, foreign, kept = 1, 1, 3, 2
+			if entries, _ := os.ReadDir(dir); len(entries) != targets+current+foreign+kept {
 				t.Errorf("%v", entries)
 			}
 			if _, err := os.Lstat(target + ".missing"); err == nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-// A full disk neither prevents Open nor hides what ran before, and costs only the
+// A full disk neither prevents Open nor hides the manager before it, and costs only the
 // records that do not fit (39).
 func TestFullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -37,8 +37,8 @@ func TestFullDisk(t *testing.T) {
 
 func init() { preforktest.Register("full", full) }
 
-// full runs a scenario on a small file system of its own, and reports what is
-// wrong.
+// full runs a scenario on a small file system of its own, and reports each
+// thing that is wrong.
 func full() {
 	dir, scenario := os.Args[1], os.Args[2]
 	if err := unix.Mount("prefork-test", dir, "tmpfs", 0, "size=64k,nr_inodes=10,mode=755"); err != nil {

@@ -33,7 +33,7 @@ func namesOf(path string) fileNames {
 	return fileNames{base, strings.TrimSuffix(base, ext), ext}
 }
 
-// A rotatedFile is what the name of a rotated file says.
+// A rotatedFile is the content of the name of a rotated file.
 type rotatedFile struct {
 	name   string
 	time   time.Time // by the clock of that moment
@@ -61,8 +61,8 @@ func (n fileNames) longest() string {
 	return n.rotatedName(time.Time{}, math.MaxInt64, reasonRequest)
 }
 
-// parse returns what a name says if it is the name of a rotated file of this
-// journal, and not of another one whose name begins or ends like this one's.
+// parse parses the name of a rotated file of this journal. It refuses those of
+// another one whose name begins or ends like this one's.
 func (n fileNames) parse(name string) (f rotatedFile, ok bool) {
 	middle, hasStem := strings.CutPrefix(name, n.stem+"-")
 	middle, hasExt := strings.CutSuffix(middle, n.ext)

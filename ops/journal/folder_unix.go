@@ -49,7 +49,7 @@ func (d *folder) checkLength() error {
 // openFolderToRead opens the directory of a journal for a reader, which may read
 // journals of other users.
 func openFolderToRead(path string) (*folder, error) {
-	dir, err := safedir.OpenAny(filepath.Dir(path))
+	dir, err := safedir.Hold(filepath.Dir(path))
 	if err != nil {
 		return nil, err
 	}

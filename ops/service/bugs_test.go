@@ -72,7 +72,7 @@ func TestB1FilesOfOthers(t *testing.T) {
 	p.Kill()
 	p.Wait()
 	p = start(t, s, "starter", otherUID)
-	p.Expect(`^error: .*permission denied: file belongs to another user: remove it if it is left over from an earlier run$`)
+	p.Expect(`^error: .*permission denied: file belongs to user 0, mode 0644: remove it if it is left over from an earlier run$`)
 	p.Wait()
 }
 

@@ -42,10 +42,6 @@ func renameExclusive(dir int, from, to string) error {
 	return err
 }
 
-// overflowUID is the user of files whose owner has no number in the user
-// namespace, unless /proc/sys/kernel/overflowuid was changed.
-const overflowUID = 65534
-
 // unmapped reports whether uid stands for users outside the user namespace.
 func unmapped(uid uint32) bool {
 	if uid != overflowUID {

@@ -670,3 +670,24 @@ func TestNoLinksOnTheWay(t *testing.T) {
 		t.Error("a link was followed")
 	}
 }
+
+// A directory may be writable for the private group of an ordinary user.
+func TestPrivateGroup(t *testing.T) {
+	for _, row := range []struct {
+		owner, group, uid, gid uint32
+		want                   bool
+	}{
+		{1000, 1000, 1000, 1000, true},
+		{1000, 100, 1000, 1000, false},      // a group of many, such as users
+		{1000, 100, 1000, 100, false},       // as the user's own
+		{1000, 1000, 1000, 100, false},      // the user has another group now
+		{1001, 1000, 1000, 1000, false},     // another user's directory
+		{0, 0, 0, 0, false},                 // root is not an ordinary user
+		{65534, 65534, 65534, 65534, false}, // nobody, whose group daemons share
+	} {
+		st := &unix.Stat_t{Uid: row.owner, Gid: row.group}
+		if got := privateGroup(st, row.uid, row.gid); got != row.want {
+			t.Errorf("directory of %d:%d, process %d:%d: %v", row.owner, row.group, row.uid, row.gid, got)
+		}
+	}
+}

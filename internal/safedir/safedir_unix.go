@@ -131,10 +131,18 @@ func (d *Dir) Shared() error {
 		return fmt.Errorf("directory %s belongs to user %d: use a directory of root's or of your own", d.path, st.Uid)
 	case st.Mode&0o002 != 0:
 		return fmt.Errorf("every user can create files in directory %s: use another directory, or chmod o-w", d.path)
-	case st.Mode&0o020 != 0:
+	case st.Mode&0o020 != 0 && !privateGroup(st, uint32(os.Geteuid()), uint32(os.Getegid())):
 		return fmt.Errorf("group %d can create files in directory %s: use another directory, or chmod g-w", st.Gid, d.path)
 	}
 	return nil
+}
+
+// privateGroup reports whether the group of a file is that of this process's
+// ordinary user alone. Systems that give each user such a group, with the number
+// of the user, make directories writable for it: the umask is 002 on Ubuntu and
+// Fedora. The group of the user nobody belongs to many.
+func privateGroup(st *unix.Stat_t, uid, gid uint32) bool {
+	return uid != 0 && uid != overflowUID && st.Uid == uid && st.Gid == uid && gid == uid
 }
 
 // Unprotected returns nil unless every user can rename and remove the files of
@@ -307,6 +315,10 @@ func (d *Dir) stat() (*unix.Stat_t, error) {
 	}
 	return &st, nil
 }
+
+// overflowUID is the user nobody. On Linux it also stands for a user without a
+// number in the user namespace, unless /proc/sys/kernel/overflowuid was changed.
+const overflowUID = 65534
 
 // SameFile reports whether both describe one file.
 func SameFile(a, b *unix.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino }

@@ -57,7 +57,8 @@ func Hold(path string) (*Dir, error) {
 		switch {
 		case err == nil:
 			redirected = nil
-		case redirected == nil && err != unix.ENOSYS && err != unix.EPERM: // a change since followPath
+		case redirected == nil && err != unix.ENOSYS && err != unix.EPERM:
+			// The path has changed since followPath.
 			redirected = byGroup
 		}
 	}

@@ -99,8 +99,8 @@ func TestNameLength(t *testing.T) {
 	}
 }
 
-// longDir returns a directory in which the longest path of a file has just so
-// many bytes more than its own.
+// longDir returns a directory with a path in which the name of a file can have at most
+// more bytes, with its slash.
 func longDir(t *testing.T, more int) string {
 	t.Helper()
 	limit := 1024

@@ -186,7 +186,7 @@ func startContenders(n int, dir, witness string) (lines <-chan string, stop func
 // of the service is parent/link.
 type places struct {
 	top    string
-	hidden string // where the link leads while it is hidden
+	hidden string // the target of the link while it is hidden
 	mounts int
 }
 

@@ -18,7 +18,10 @@ func maxName(dir string) int {
 // without a notification from this kernel.
 func onNetwork(dir string) bool {
 	var st unix.Statfs_t
-	return unix.Statfs(dir, &st) == nil && isNetwork(uint32(st.Type)) // the width of Type depends on the architecture
+	if unix.Statfs(dir, &st) != nil {
+		return false
+	}
+	return isNetwork(uint32(st.Type)) // the width of Type depends on the architecture
 }
 
 // These numbers of file systems are not in package unix.

@@ -623,7 +623,9 @@ func TestFailedStart(t *testing.T) {
 		"two":         slices.Concat(at(2, Started{PID: 2}), at(3, Started{PID: 3}), at(3, Ended{PID: 3})),
 		"unknown pid": slices.Concat(at(0, Started{PID: 2}), at(0, Ended{PID: 2})),
 		"successor":   slices.Concat(at(2, Started{PID: 2}), at(4, Started{PID: 4, Successor: true}), at(4, ready)),
-		"none":        nil,
+		"used pid": slices.Concat(at(4, Started{PID: 4}), at(2, Started{PID: 2}),
+			at(4, Started{PID: 4, Successor: true}), at(4, ready)),
+		"none": nil,
 	} {
 		os.WriteFile(path, slices.Concat(at(9, Started{PID: 9}), at(9, ready), ran, failed), 0o600)
 		check(name, 1)

@@ -14,7 +14,7 @@ import (
 // A file that could not be created is locked by its name, and Restore creates it.
 func TestStandIn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pid")
-	p, err := tryAcquire(path, true)
+	p, err := tryAcquire(path, lockName, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +25,7 @@ func TestStandIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	var inUse *nameInUseError
-	if _, err := tryAcquire(path, true); !errors.As(err, &inUse) {
+	if _, err := tryAcquire(path, lockName, true); !errors.As(err, &inUse) {
 		t.Errorf("second Acquire: %v", err)
 	}
 	if err := p.Write(); err != nil {
@@ -44,7 +44,7 @@ func TestStandIn(t *testing.T) {
 		t.Error("the file still exists")
 	}
 	// Released without a file.
-	if p, err = tryAcquire(path, true); err != nil {
+	if p, err = tryAcquire(path, lockName, true); err != nil {
 		t.Fatal(err)
 	}
 	os.Remove(path)

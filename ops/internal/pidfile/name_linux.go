@@ -1,7 +1,6 @@
 package pidfile
 
 import (
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"net"
@@ -21,13 +20,13 @@ import (
 // same path names another file in another container. Abstract addresses belong
 // to the network namespace: processes in different ones do not see each other's
 // name locks.
-type nameLock struct {
-	ln   *net.UnixListener
-	file *os.File // for a successor
-}
+type nameLock struct{ file *os.File }
 
 // nameInUseError is returned while another process holds the lock on a name.
-type nameInUseError struct{ pid int }
+type nameInUseError struct {
+	pid    int  // zero in another PID namespace
+	silent bool // the process does not say who it is
+}
 
 func (e *nameInUseError) Error() string {
 	return fmt.Sprintf("the name is in use by process %d", e.pid)
@@ -47,53 +46,43 @@ func nameAddress(path string) *net.UnixAddr {
 // must not be able to keep a service from starting.
 func lockName(path string) (*nameLock, error) {
 	address := nameAddress(path)
-	ln, err := net.ListenUnix("unix", address)
-	if errors.Is(err, unix.EADDRINUSE) {
-		pid, uid, err := peer(address)
-		if err != nil || uid == 0 || uid == os.Geteuid() {
-			return nil, &nameInUseError{pid}
+	file, err := listenOn(address)
+	if err != unix.EADDRINUSE {
+		if err != nil {
+			return nil, nil
 		}
-		return nil, nil
+		return &nameLock{file}, nil
 	}
+	pid, uid, err := peer(address)
 	if err != nil {
-		return nil, nil
+		return nil, &nameInUseError{silent: true}
 	}
-	file, err := ln.File()
-	if err != nil {
-		ln.Close()
-		return nil, nil
+	if uid == 0 || uid == os.Geteuid() {
+		return nil, &nameInUseError{pid: pid}
 	}
-	return newNameLock(ln, file), nil
+	return nil, nil
 }
 
-// adoptName returns the lock that another process has passed on.
-func adoptName(f *os.File) (*nameLock, error) {
-	ln, err := net.FileListener(f)
+// listenOn does not use package net, whose FileListener puts the socket into
+// blocking mode for a moment, for all processes that share it.
+func listenOn(address *net.UnixAddr) (*os.File, error) {
+	const kind = unix.SOCK_STREAM | unix.SOCK_NONBLOCK | unix.SOCK_CLOEXEC
+	sock, err := unix.Socket(unix.AF_UNIX, kind, 0)
 	if err != nil {
 		return nil, err
 	}
-	unixLn, ok := ln.(*net.UnixListener)
-	if !ok {
-		ln.Close()
-		return nil, errors.New("not a unix socket")
+	if err = unix.Bind(sock, &unix.SockaddrUnix{Name: address.Name}); err == nil {
+		err = unix.Listen(sock, unix.SOMAXCONN)
 	}
-	return newNameLock(unixLn, f), nil
+	if err != nil {
+		unix.Close(sock)
+		return nil, err
+	}
+	return os.NewFile(uintptr(sock), address.Name), nil
 }
 
-func newNameLock(ln *net.UnixListener, file *os.File) *nameLock {
-	go func() { // connections of processes that ask who holds the name
-		for {
-			conn, err := ln.Accept()
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if err == nil {
-				conn.Close()
-			}
-		}
-	}()
-	return &nameLock{ln, file}
-}
+// adoptName returns the lock that another process has passed on.
+func adoptName(f *os.File) (*nameLock, error) { return &nameLock{f}, nil }
 
 // claim makes this process the one that others see as the holder.
 func (l *nameLock) claim() {
@@ -102,6 +91,21 @@ func (l *nameLock) claim() {
 	}
 	if raw, err := fd.Raw(l.file); err == nil {
 		unix.Listen(int(raw), unix.SOMAXCONN) // sets the credentials that peers get
+	}
+}
+
+// answer takes the connections of processes that have asked for the holder. The
+// kernel has answered them; they would fill the queue.
+func (l *nameLock) answer() {
+	if l == nil {
+		return
+	}
+	raw, err := fd.Raw(l.file)
+	for err == nil {
+		var conn int
+		if conn, _, err = unix.Accept4(int(raw), unix.SOCK_CLOEXEC); err == nil {
+			unix.Close(conn)
+		}
 	}
 }
 
@@ -116,7 +120,7 @@ func (l *nameLock) close() error {
 	if l == nil {
 		return nil
 	}
-	return errors.Join(l.ln.Close(), l.file.Close())
+	return l.file.Close()
 }
 
 // peer returns the process that listens on an address, and its user.

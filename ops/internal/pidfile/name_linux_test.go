@@ -22,7 +22,7 @@ func TestNameLock(t *testing.T) {
 	}
 	os.Remove(path)
 	var inUse *nameInUseError
-	if _, err := tryAcquire(path, false); !errors.As(err, &inUse) || inUse.pid != os.Getpid() {
+	if _, err := tryAcquire(path, lockName, false); !errors.As(err, &inUse) || inUse.pid != os.Getpid() {
 		t.Errorf("%v, want the name to be in use by process %d", err, os.Getpid())
 	}
 	if _, err := os.Lstat(path); err == nil {
@@ -69,13 +69,13 @@ func TestAdoptName(t *testing.T) {
 	}
 	os.Remove(path)
 	var inUse *nameInUseError
-	if _, err := tryAcquire(path, false); !errors.As(err, &inUse) {
+	if _, err := tryAcquire(path, lockName, false); !errors.As(err, &inUse) {
 		t.Errorf("after the first has closed it: %v", err)
 	}
 	if err := q.Release(); err != nil {
 		t.Error(err)
 	}
-	if p, err = tryAcquire(path, false); err != nil {
+	if p, err = tryAcquire(path, lockName, false); err != nil {
 		t.Fatalf("after both have closed it: %v", err)
 	}
 	p.Release()
@@ -104,7 +104,7 @@ func TestNameOfAnotherUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer squatter.Close()
-	p, err := tryAcquire(path, false)
+	p, err := tryAcquire(path, lockName, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +112,53 @@ func TestNameOfAnotherUser(t *testing.T) {
 		t.Error("the name is locked twice")
 	}
 	p.Release()
+}
+
+// Neither does a process that has the address and does not listen.
+func TestSilentName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pid")
+	sock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(sock)
+	if err := unix.Bind(sock, &unix.SockaddrUnix{Name: nameAddress(path).Name}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Acquire(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Release()
+	if p.Name() != nil {
+		t.Error("the name is locked twice")
+	}
+}
+
+// Restore empties the queue of processes that have asked who holds the name.
+func TestNameIsAsked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pid")
+	p, err := Acquire(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Release()
+	for range 3 {
+		full := false
+		for range 10000 {
+			_, _, err := peer(nameAddress(path))
+			if full = err != nil; full {
+				break
+			}
+		}
+		if !full {
+			t.Skip("the queue takes 10,000 connections")
+		}
+		p.Restore()
+		if pid, _, err := peer(nameAddress(path)); pid != os.Getpid() || err != nil {
+			t.Fatalf("after Restore: process %d, %v", pid, err)
+		}
+	}
 }
 
 // A path is another name in another directory, and the same by any spelling.

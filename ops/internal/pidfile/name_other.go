@@ -11,12 +11,16 @@ import (
 // pid file is the only one.
 type nameLock struct{}
 
-type nameInUseError struct{ pid int }
+type nameInUseError struct {
+	pid    int
+	silent bool
+}
 
 func (*nameInUseError) Error() string { return "the name is in use" }
 
 func lockName(string) (*nameLock, error)    { return nil, nil }
 func adoptName(*os.File) (*nameLock, error) { return nil, nil }
+func (*nameLock) answer()                   {}
 func (*nameLock) claim()                    {}
 func (*nameLock) handle() *os.File          { return nil }
 func (*nameLock) close() error              { return nil }

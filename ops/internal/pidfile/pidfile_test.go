@@ -217,3 +217,38 @@ func TestUnreadableFile(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A path that leads to the file again in the middle of Restore is no loss of the
+// lock.
+func TestRestoreWhileMoved(t *testing.T) {
+	top := t.TempDir()
+	path := filepath.Join(top, "a", "pid")
+	os.Mkdir(filepath.Dir(path), 0o755)
+	p, err := Acquire(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Release()
+	stop, stopped := make(chan bool), make(chan bool)
+	go func() {
+		defer close(stopped)
+		for {
+			os.Rename(filepath.Join(top, "a"), filepath.Join(top, "b"))
+			os.Rename(filepath.Join(top, "b"), filepath.Join(top, "a"))
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}()
+	for range 2000 {
+		var held *HeldError
+		if got, err := p.Restore(); got != Intact || errors.As(err, &held) {
+			t.Errorf("%v, %v", got, err)
+			break
+		}
+	}
+	close(stop)
+	<-stopped
+}

@@ -78,7 +78,7 @@ func tryAcquire(path string, lock func(string) (*nameLock, error), nameSuffices 
 	}
 	nameSuffices = nameSuffices && name != nil
 	p := &File{path: path, name: name}
-	p.dir, p.f, err = lockFile(path)
+	p.dir, p.f, err = lockFile(path, nil)
 	if nameSuffices && DiskFull(err) {
 		p.dir, p.f, err = standIn(path)
 	}
@@ -116,20 +116,27 @@ func standIn(path string) (*safedir.Dir, *os.File, error) {
 	return dir, f, nil
 }
 
-// lockFile opens, creates if necessary, and locks the file at the path.
-func lockFile(path string) (dir *safedir.Dir, f *os.File, err error) {
+// errOwnLock is returned by lockFile for the file that it is to replace.
+var errOwnLock = errors.New("the file is the locked one")
+
+// lockFile opens, creates if necessary, and locks the file at the path. own is the
+// locked file that it shall replace, or nil.
+func lockFile(path string, own *os.File) (dir *safedir.Dir, f *os.File, err error) {
 	dir, err = safedir.Open(filepath.Dir(path))
 	if err != nil {
 		return nil, nil, err
 	}
-	if f, err = lockFileIn(dir, filepath.Base(path)); err != nil {
+	if f, err = lockFileIn(dir, filepath.Base(path), own); err != nil {
 		dir.Close()
-		return nil, nil, heldOr(path, err)
+		if err != errOwnLock {
+			err = heldOr(path, err)
+		}
+		return nil, nil, err
 	}
 	return dir, f, nil
 }
 
-func lockFileIn(dir *safedir.Dir, base string) (*os.File, error) {
+func lockFileIn(dir *safedir.Dir, base string, own *os.File) (*os.File, error) {
 	if err := dir.Unprotected(); err != nil {
 		return nil, err
 	}
@@ -137,7 +144,9 @@ func lockFileIn(dir *safedir.Dir, base string) (*os.File, error) {
 	if err != nil {
 		return nil, explain(dir, base, err)
 	}
-	if err = flock(f, unix.LOCK_EX); err != nil {
+	if own != nil && isSame(own, f) {
+		err = errOwnLock
+	} else if err = flock(f, unix.LOCK_EX); err != nil {
 		err = &fs.PathError{Op: "flock", Path: f.Name(), Err: err}
 	} else {
 		err = secure(dir, base, f)
@@ -147,6 +156,11 @@ func lockFileIn(dir *safedir.Dir, base string) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+func isSame(a, b *os.File) bool {
+	var x, y unix.Stat_t
+	return unix.Fstat(rawFD(a), &x) == nil && unix.Fstat(rawFD(b), &y) == nil && safedir.SameFile(&x, &y)
 }
 
 // secure ensures that the locked file is the one with this name, and that no
@@ -250,12 +264,12 @@ func (p *File) Name() *os.File { return p.name.handle() }
 func (p *File) Restore() (Restored, error) {
 	p.name.answer()
 	if InPlace(p.f, p.path) {
-		if content(p.f) == string(pidLine()) {
-			return Intact, nil
-		}
-		return Rewritten, p.Write()
+		return p.rewrite()
 	}
-	dir, f, err := lockFile(p.path)
+	dir, f, err := lockFile(p.path, p.f)
+	if err == errOwnLock {
+		return p.rewrite() // the path leads to it again
+	}
 	if err != nil {
 		return Intact, err
 	}
@@ -300,6 +314,14 @@ func (p *File) Touch() error {
 
 // InPlace reports whether the path still names the file.
 func (p *File) InPlace() bool { return InPlace(p.f, p.path) }
+
+// rewrite writes the pid again if the file has another content.
+func (p *File) rewrite() (Restored, error) {
+	if content(p.f) == string(pidLine()) {
+		return Intact, nil
+	}
+	return Rewritten, p.Write()
+}
 
 // Release empties and removes the file, and releases the locks. Processes that
 // have the file open read no pid from then on.

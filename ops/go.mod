@@ -8,8 +8,6 @@ require (
 	golang.org/x/sys v0.49.0
 )
 
-require (
-	github.com/lestrrat-go/server-starter v0.0.0-20210101230921-50cd1900b5bc // indirect
-)
+require github.com/lestrrat-go/server-starter v0.0.0-20210101230921-50cd1900b5bc // indirect
 
 replace github.com/prefork-go/prefork => ../

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -296,6 +295,6 @@ func TestStorm(t *testing.T) {
 	if slowest > limit {
 		t.Errorf("a flag was obeyed after %v", slowest)
 	}
-	t.Log(fmt.Sprintf("%d processes, %d rounds: a flag was obeyed within %v", n, rounds, slowest))
+	t.Logf("%d processes, %d rounds: a flag was obeyed within %v", n, rounds, slowest)
 	p.WaitGone()
 }

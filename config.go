@@ -179,8 +179,8 @@ type Config struct {
 	// signal that stops or replaces it is the last.
 	//
 	// IsWorker returns false. A panic ends the program, as does a second interrupt.
-	// There are no hooks, no events, no timeouts, no Resources, no sizing, no
-	// recycling and no upgrade. A signal that the worker should get is sent to this
+	// There are no hooks, no timeouts, no Resources, no sizing, no recycling and no
+	// upgrade. Manager.Follow gets the events, Observe does not. A signal that the worker should get is sent to this
 	// process, unless the table has it too. It must not be used in production.
 	InProcess bool
 

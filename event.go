@@ -1,8 +1,6 @@
 package prefork
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -12,8 +10,10 @@ import (
 	"github.com/prefork-go/prefork/internal/sig"
 )
 
-// Event is a change of state, which Config.Observe receives. It is one of
+// Event is a change of state, which Config.Observe and Manager.Follow receive. It
+// is one of
 //
+//	StartedEvent        the Manager starts its work
 //	GenerationEvent     a generation of workers begins
 //	StateEvent          a worker was spawned, became ready, was stopped or killed
 //	ExitEvent           a worker was reaped
@@ -22,6 +22,7 @@ import (
 //	SpawnFailedEvent    a worker could not be spawned
 //	SignalEvent         a signal was received and forwarded by the table
 //	ResizeEvent         MaxWorkers was changed
+//	ReloadEvent         the workers are about to be replaced
 //	ReloadFailedEvent   Config.Reload failed, and the workers keep running
 //	RolledEvent         a rolling replacement is complete
 //	RollFailedEvent     a rolling replacement failed
@@ -32,6 +33,8 @@ import (
 //	UpgradeEvent        a successor was started
 //	UpgradedEvent       it has taken over
 //	UpgradeFailedEvent  it has failed, or could not be started
+//	NoteEvent           a note of the program, by Manager.Note
+//	EndedEvent          the last worker was reaped after a shutdown
 //
 // and no other type. String returns it as one line. Its JSON is an object with its
 // name by the key "event", such as "spawn-failed", and its fields by lower-case keys.
@@ -41,7 +44,19 @@ type Event interface {
 	line() (slog.Level, string, []slog.Attr)
 }
 
+// A Record is an event with its number in this process, from 1 without a gap,
+// and its time; see Manager.Follow.
+type Record struct {
+	Seq   uint64
+	Time  time.Time
+	Event Event
+}
+
 type (
+	// StartedEvent reports that the first Start or Run begins, or the first one
+	// after an EndedEvent.
+	StartedEvent struct{}
+
 	// GenerationEvent reports that Start began a generation. Program is the file
 	// that its workers run, without symbolic links; with Config.Command it is the
 	// manager's.
@@ -95,6 +110,7 @@ type (
 		Received, Sent os.Signal
 		Interval       time.Duration
 		Rolling        bool
+		Replaces       bool   // a new generation replaces the workers
 		Origin         string // the cause if no process has sent the signal; "" if one has
 	}
 
@@ -102,6 +118,13 @@ type (
 	ResizeEvent struct {
 		From int `json:"from"`
 		To   int `json:"to"`
+	}
+
+	// ReloadEvent reports a signal that replaces the workers, before Config.Reload
+	// is called and before any worker is signalled.
+	ReloadEvent struct {
+		Received os.Signal
+		Origin   string // as in SignalEvent
 	}
 
 	// ReloadFailedEvent reports that Config.Reload failed, or that the program
@@ -160,7 +183,24 @@ type (
 		PID int
 		Err error
 	}
+
+	// NoteEvent is a note that Manager.Note has added: a text, and who caused it.
+	NoteEvent struct {
+		By   string `json:"by"`
+		Text string `json:"text"`
+	}
+
+	// EndedEvent reports that no worker remains after a shutdown, or that the
+	// first call of Config.Reload failed. Err is the error that Run or
+	// WaitAllChildren returns.
+	EndedEvent struct{ Err error }
 )
+
+func (e StartedEvent) String() string { return "manager started" }
+
+func (e StartedEvent) line() (slog.Level, string, []slog.Attr) {
+	return slog.LevelDebug, "manager started", nil
+}
 
 func (e GenerationEvent) String() string {
 	return fmt.Sprintf("generation %d of %d workers begins", e.Generation, e.MaxWorkers)
@@ -271,6 +311,18 @@ func (e ResizeEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelInfo, "max workers changed", []slog.Attr{slog.Int("from", e.From), slog.Int("to", e.To)}
 }
 
+func (e ReloadEvent) String() string {
+	return fmt.Sprintf("reload begins for %s", sig.Name(e.Received))
+}
+
+func (e ReloadEvent) line() (slog.Level, string, []slog.Attr) {
+	attrs := []slog.Attr{slog.String("signal", sig.Name(e.Received))}
+	if e.Origin != "" {
+		attrs = append(attrs, slog.String("because", e.Origin))
+	}
+	return slog.LevelInfo, "reload begins", attrs
+}
+
 func (e ReloadFailedEvent) String() string {
 	return plain.Line(fmt.Sprintf("reload failed, keeping workers: %v", e.Err))
 }
@@ -342,160 +394,27 @@ func (e UpgradeFailedEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelError, "upgrade failed, keeping this manager", []slog.Attr{slog.Any("err", e.Err), slog.String("next", "correct the program on disk, then upgrade again")}
 }
 
-// Each event is encoded as an object: its name by the key "event", then its
-// fields. Durations are strings such as "1.5s", signals their names, and errors
-// their texts.
-
-func (e GenerationEvent) MarshalJSON() ([]byte, error) {
-	type plain GenerationEvent
-	return eventJSON("generation", plain(e))
-}
-
-func (e StateEvent) MarshalJSON() ([]byte, error) {
-	type plain StateEvent
-	return eventJSON("worker", plain(e))
-}
-
-func (e ExitEvent) MarshalJSON() ([]byte, error) {
-	type plain ExitEvent
-	return eventJSON("exit", plain(e))
-}
-
-func (e LeftoverEvent) MarshalJSON() ([]byte, error) {
-	type plain LeftoverEvent
-	return eventJSON("leftover", plain(e))
-}
-
-func (e DelayEvent) MarshalJSON() ([]byte, error) { return eventJSON("delay", e.fields()) }
-
-func (e *DelayEvent) UnmarshalJSON(data []byte) error { return json.Unmarshal(data, e.fields()) }
-
-func (e *DelayEvent) fields() any {
-	return &struct {
-		Slot *int          `json:"slot"`
-		For  *jsonDuration `json:"for"`
-	}{&e.Slot, (*jsonDuration)(&e.For)}
-}
-
-func (e SpawnFailedEvent) MarshalJSON() ([]byte, error) {
-	return eventJSON("spawn-failed", e.fields())
-}
-
-func (e *SpawnFailedEvent) UnmarshalJSON(data []byte) error {
-	return json.Unmarshal(data, e.fields())
-}
-
-func (e *SpawnFailedEvent) fields() any {
-	return &struct {
-		Err   **SpawnError  `json:"err"`
-		Retry *jsonDuration `json:"retry"`
-	}{&e.Err, (*jsonDuration)(&e.Retry)}
-}
-
-func (e SignalEvent) MarshalJSON() ([]byte, error) { return eventJSON("signal", e.fields()) }
-
-func (e *SignalEvent) UnmarshalJSON(data []byte) error { return json.Unmarshal(data, e.fields()) }
-
-func (e *SignalEvent) fields() any {
-	return &struct {
-		Received jsonSignal    `json:"received"`
-		Sent     jsonSignal    `json:"sent"`
-		Interval *jsonDuration `json:"interval"`
-		Rolling  *bool         `json:"rolling"`
-		Origin   *string       `json:"origin"`
-	}{jsonSignal{&e.Received}, jsonSignal{&e.Sent}, (*jsonDuration)(&e.Interval), &e.Rolling, &e.Origin}
-}
-
-func (e ResizeEvent) MarshalJSON() ([]byte, error) {
-	type plain ResizeEvent
-	return eventJSON("resize", plain(e))
-}
-
-func (e ReloadFailedEvent) MarshalJSON() ([]byte, error) {
-	return eventJSON("reload-failed", e.fields())
-}
-
-func (e *ReloadFailedEvent) UnmarshalJSON(data []byte) error {
-	return json.Unmarshal(data, e.fields())
-}
-
-func (e *ReloadFailedEvent) fields() any {
-	return &struct {
-		Err jsonError `json:"err"`
-	}{jsonError{&e.Err}}
-}
-
-func (e RolledEvent) MarshalJSON() ([]byte, error) {
-	type plain RolledEvent
-	return eventJSON("rolled", plain(e))
-}
-
-func (e RollFailedEvent) MarshalJSON() ([]byte, error) { return eventJSON("roll-failed", e.fields()) }
-
-func (e *RollFailedEvent) UnmarshalJSON(data []byte) error { return json.Unmarshal(data, e.fields()) }
-
-func (e *RollFailedEvent) fields() any {
-	return &struct {
-		Generation *int      `json:"gen"`
-		Kept       *int      `json:"kept"`
-		Err        jsonError `json:"err"`
-	}{&e.Generation, &e.Kept, jsonError{&e.Err}}
-}
-
-func (e CrashLoopEvent) MarshalJSON() ([]byte, error) { return eventJSON("crash-loop", e.fields()) }
-
-func (e *CrashLoopEvent) UnmarshalJSON(data []byte) error { return json.Unmarshal(data, e.fields()) }
-
-func (e *CrashLoopEvent) fields() any {
-	return &struct {
-		Failures *int          `json:"failures"`
-		Window   *jsonDuration `json:"window"`
-	}{&e.Failures, (*jsonDuration)(&e.Window)}
-}
-
-func (PauseEvent) MarshalJSON() ([]byte, error) { return eventJSON("pause", struct{}{}) }
-
-func (e PausedEvent) MarshalJSON() ([]byte, error) {
-	type plain PausedEvent
-	return eventJSON("paused", plain(e))
-}
-
-func (ResumeEvent) MarshalJSON() ([]byte, error) { return eventJSON("resume", struct{}{}) }
-
-func (e UpgradeEvent) MarshalJSON() ([]byte, error) {
-	type plain UpgradeEvent
-	return eventJSON("upgrade", plain(e))
-}
-
-func (e UpgradedEvent) MarshalJSON() ([]byte, error) {
-	type plain UpgradedEvent
-	return eventJSON("upgraded", plain(e))
-}
-
-func (e UpgradeFailedEvent) MarshalJSON() ([]byte, error) {
-	return eventJSON("upgrade-failed", e.fields())
-}
-
-func (e *UpgradeFailedEvent) UnmarshalJSON(data []byte) error {
-	return json.Unmarshal(data, e.fields())
-}
-
-func (e *UpgradeFailedEvent) fields() any {
-	return &struct {
-		PID *int      `json:"successor"`
-		Err jsonError `json:"err"`
-	}{&e.PID, jsonError{&e.Err}}
-}
-
-// eventJSON encodes an event with its name.
-func eventJSON(name string, fields any) ([]byte, error) {
-	data, err := json.Marshal(fields)
-	if err != nil {
-		return nil, err
+func (e NoteEvent) String() string {
+	if e.By == "" {
+		return e.Text
 	}
-	head := `{"event":"` + name + `"`
-	if !bytes.Equal(data, []byte("{}")) {
-		head += ","
+	return fmt.Sprintf("%s, asked for by %s", e.Text, e.By)
+}
+
+func (e NoteEvent) line() (slog.Level, string, []slog.Attr) {
+	return slog.LevelInfo, "note", []slog.Attr{slog.String("text", e.Text), slog.String("by", e.By)}
+}
+
+func (e EndedEvent) String() string {
+	if e.Err != nil {
+		return fmt.Sprintf("manager ended: %v", e.Err)
 	}
-	return append([]byte(head), data[1:]...), nil
+	return "manager ended"
+}
+
+func (e EndedEvent) line() (slog.Level, string, []slog.Attr) {
+	if e.Err != nil {
+		return slog.LevelError, "manager ended", []slog.Attr{slog.Any("err", e.Err)}
+	}
+	return slog.LevelDebug, "manager ended", nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"slices"
 	"sync"
@@ -28,6 +27,7 @@ type inProcessSide struct {
 	*managerSide
 	w       atomic.Pointer[Worker] // the last one
 	started bool                   // Start was called
+	begun   bool                   // a StartedEvent without its EndedEvent
 	current *inProcessWorker       // belongs to the blocking call; nil for none
 	failed  int                    // workers in a row that ended soon
 	paused  *pause.State
@@ -92,19 +92,63 @@ func (s *inProcessSide) start(call string, work func(*Worker) error) (manager bo
 			misuse("Start called twice in in-process mode; after its work a worker ends by Finish")
 		}
 		s.started = true
+		s.begins()
 		s.beginGeneration()
 		s.newWorker()
 		go s.followSignals()
 		return false
 	}
+	s.begins()
 	s.generate(work)
 	return true
+}
+
+// begins reports that the Manager starts its work, and ends that it has ended.
+func (s *inProcessSide) begins() {
+	if !s.begun {
+		s.begun = true
+		s.emit(StartedEvent{})
+	}
+}
+
+func (s *inProcessSide) ends(err error) {
+	if s.begun {
+		s.begun = false
+		s.emit(EndedEvent{Err: err})
+	}
+}
+
+// emit logs an event and passes it to those who follow.
+func (s *inProcessSide) emit(ev Event) {
+	s.managerSide.mu.Lock()
+	report := s.stamp(ev)
+	s.managerSide.mu.Unlock()
+	level, msg, attrs := ev.line()
+	s.log.LogAttrs(context.Background(), level, msg, attrs...)
+	report.to.Send(report.Record)
+}
+
+func (s *inProcessSide) follow(f func(Record)) (now Snapshot, stop func()) {
+	now, stop = s.managerSide.follow(f)
+	return s.withWorker(now), stop
+}
+
+// turn runs what other goroutines have asked for.
+func (s *inProcessSide) turn() {
+	_, commands, turned := s.inbox.take()
+	for _, command := range commands {
+		command()
+	}
+	if turned != nil {
+		close(turned)
+	}
 }
 
 // followSignals ends the worker's Context on a signal that stops or replaces it.
 // There is no next generation: the program's main is the worker.
 func (s *inProcessSide) followSignals() {
 	for range s.inbox.wake {
+		s.turn()
 		for {
 			a, ok := s.inbox.takeSignal(s.cfg.ShutdownSignal)
 			if !ok {
@@ -118,9 +162,12 @@ func (s *inProcessSide) followSignals() {
 func (s *inProcessSide) run(ctx context.Context, work func(*Worker) error) error {
 	defer s.enter("Run")()
 	defer s.trapShutdown()()
+	s.begins()
 	if err := s.reload(); err != nil {
 		s.sockets.RemoveFiles()
-		return fmt.Errorf("prefork: Reload: %w", err)
+		err = fmt.Errorf("prefork: Reload: %w", err)
+		s.ends(err)
+		return err
 	}
 	defer s.stopWith(ctx)()
 	for {
@@ -155,6 +202,8 @@ func (s *inProcessSide) beginGeneration() {
 	s.wmu.Lock()
 	s.interrupted = false
 	s.wmu.Unlock()
+	program, _ := os.Executable()
+	s.emit(GenerationEvent{Generation: s.generationNumber(), MaxWorkers: 1, Program: program})
 }
 
 // generate calls the worker's function, again after it has returned, until a
@@ -163,6 +212,7 @@ func (s *inProcessSide) generate(work func(*Worker) error) sigqueue.Arrival {
 	s.beginGeneration()
 	var wait <-chan time.Time
 	for {
+		s.turn()
 		if a, ok := s.inbox.takeSignal(s.cfg.ShutdownSignal); ok {
 			if ends := s.accept(a); ends {
 				s.received.Store(a)
@@ -195,7 +245,7 @@ func (s *inProcessSide) accept(a sigqueue.Arrival) (ends bool) {
 	case a.Sig == s.cfg.ShutdownSignal:
 		return true
 	case f.Upgrade:
-		s.log.Error("upgrade failed, keeping this manager", "err", errNoUpgrade)
+		s.emit(UpgradeFailedEvent{Err: errNoUpgrade})
 		return !s.inRun()
 	case !f.Rolling && f.Signal != os.Signal(s.stop):
 		if s.inRun() {
@@ -203,9 +253,10 @@ func (s *inProcessSide) accept(a sigqueue.Arrival) (ends bool) {
 		}
 		return !s.inRun()
 	}
+	s.emit(ReloadEvent{Received: a.Sig, Origin: a.Origin})
 	if s.inRun() {
 		if err := s.reload(); err != nil {
-			s.log.Error("reload failed, keeping workers", "err", err)
+			s.emit(ReloadFailedEvent{Err: err})
 			return false
 		}
 	}
@@ -220,6 +271,12 @@ func (s *inProcessSide) forward(a sigqueue.Arrival) {
 	if a.Sig == s.cfg.ShutdownSignal {
 		s.noteFailure()
 	}
+	received := a.Sig
+	if a.Interrupt {
+		received = os.Interrupt
+	}
+	replaces := a.Sig != s.cfg.ShutdownSignal && (f.Rolling || f.Signal == os.Signal(s.stop))
+	s.emit(SignalEvent{Received: received, Sent: f.Signal, Interval: f.Interval, Rolling: f.Rolling, Replaces: replaces, Origin: a.Origin})
 	switch {
 	case a.Sig == s.cfg.ShutdownSignal && a.Interrupt && s.interruptWorker():
 		s.log.Error("second interrupt, exiting without waiting for the worker")
@@ -267,8 +324,18 @@ func (s *inProcessSide) sendSignal(n syscall.Signal) {
 
 func (s *inProcessSide) command(ev pool.Event) { s.sendSignal(ev.Sig) }
 
-// newWorker makes the next worker, with sockets that are open.
+// newWorker makes the next worker, and reports it.
 func (s *inProcessSide) newWorker() *Worker {
+	w, info := s.makeWorker()
+	info.State = StateStarting
+	s.emit(StateEvent{Worker: info})
+	info.State = StateReady
+	s.emit(StateEvent{Worker: info, From: StateStarting})
+	return w
+}
+
+// makeWorker makes a worker, with sockets that are open.
+func (s *inProcessSide) makeWorker() (*Worker, WorkerInfo) {
 	gen := s.generationNumber()
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
@@ -290,7 +357,7 @@ func (s *inProcessSide) newWorker() *Worker {
 	s.current, s.last = c, c
 	w := &Worker{inProcess: c, passed: func() []byte { return c.passed }}
 	s.w.Store(w)
-	return w
+	return w, by
 }
 
 // begin calls the worker's function in a goroutine of its own. A panic ends the
@@ -298,7 +365,6 @@ func (s *inProcessSide) newWorker() *Worker {
 func (s *inProcessSide) begin(work func(*Worker) error) {
 	w := s.newWorker()
 	c := s.current
-	s.log.Info("worker starting", "slot", 0, "gen", c.info.Generation, "pid", os.Getpid())
 	go func() { c.done <- work(w) }()
 }
 
@@ -309,11 +375,18 @@ func (s *inProcessSide) ended(err error) (wait <-chan time.Time) {
 	s.current = nil
 	c.cancel(context.Canceled)
 	s.wmu.Lock()
-	stopped := c.info.State == StateStopping
+	from := c.info.State
 	s.last = nil
 	s.wmu.Unlock()
-	life := time.Since(c.info.Started)
-	s.log.Info("worker gone", "slot", 0, "gen", c.info.Generation, "pid", os.Getpid(), "uptime", life.String())
+	life, stopped := time.Since(c.info.Started), from == StateStopping
+	exit := Exit{Generation: c.info.Generation, Ordinal: c.info.Ordinal, PID: os.Getpid(), Reason: ReasonFinished, Uptime: life}
+	if err != nil {
+		exit.Status.Code, exit.Reason = 1, ReasonCrashed
+	}
+	if stopped {
+		exit.Reason = ReasonStopped
+	}
+	s.emit(ExitEvent{Exit: exit, From: from})
 	if err != nil {
 		s.log.Error("worker failed", "slot", 0, "gen", c.info.Generation, "pid", os.Getpid(), "err", err)
 	}
@@ -330,6 +403,7 @@ func (s *inProcessSide) ended(err error) (wait <-chan time.Time) {
 // drain waits until the worker's function has returned.
 func (s *inProcessSide) drain(ctx context.Context) (left int, err error) {
 	for {
+		s.turn()
 		if a, ok := s.inbox.takeSignal(s.cfg.ShutdownSignal); ok {
 			if s.signalReceived() != s.cfg.ShutdownSignal { // no later signal may hide it
 				s.received.Store(a)
@@ -350,6 +424,7 @@ func (s *inProcessSide) drain(ctx context.Context) (left int, err error) {
 	}
 	if s.signalReceived() == s.cfg.ShutdownSignal {
 		s.sockets.RemoveFiles()
+		s.ends(s.failure)
 	}
 	return 0, s.failure
 }
@@ -406,8 +481,10 @@ func (s *inProcessSide) numActiveWorkers() (n int) {
 	return n
 }
 
-func (s *inProcessSide) snapshot() Snapshot {
-	all := s.managerSide.snapshot()
+func (s *inProcessSide) snapshot() Snapshot { return s.withWorker(s.managerSide.snapshot()) }
+
+// withWorker adds the worker to a snapshot.
+func (s *inProcessSide) withWorker(all Snapshot) Snapshot {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
 	if c := s.last; c != nil {
@@ -416,32 +493,4 @@ func (s *inProcessSide) snapshot() Snapshot {
 		all.Workers = append(all.Workers, info)
 	}
 	return all
-}
-
-func (s *inProcessSide) listen(c ListenConfig, network, address string) (net.Listener, error) {
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
-	ln, reopen, err := s.sockets.ListenLocal(sockets.Options(c), network, address)
-	if err == nil {
-		s.reopen = append(s.reopen, reopen)
-	}
-	return ln, err
-}
-
-func (s *inProcessSide) listenPerWorker(c ListenConfig, network, address string) (net.Listener, error) {
-	return s.listen(c, network, address)
-}
-
-func (s *inProcessSide) listenPacket(c ListenConfig, network, address string) (net.PacketConn, error) {
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
-	conn, reopen, err := s.sockets.ListenPacketLocal(sockets.Options(c), network, address)
-	if err == nil {
-		s.reopen = append(s.reopen, reopen)
-	}
-	return conn, err
-}
-
-func (s *inProcessSide) listenPacketPerWorker(c ListenConfig, network, address string) (net.PacketConn, error) {
-	return s.listenPacket(c, network, address)
 }

@@ -364,3 +364,31 @@ func (l *loop) noteSocketUnused(w *worker, socket int) {
 	l.log.Warn("socket not used by a worker: make the same calls of Listen in the manager and in workers, before Start",
 		w.logAttrs("network", all[socket].Network, "address", all[socket].Requested)...)
 }
+
+func (s *inProcessSide) listen(c ListenConfig, network, address string) (net.Listener, error) {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	ln, reopen, err := s.sockets.ListenLocal(sockets.Options(c), network, address)
+	if err == nil {
+		s.reopen = append(s.reopen, reopen)
+	}
+	return ln, err
+}
+
+func (s *inProcessSide) listenPerWorker(c ListenConfig, network, address string) (net.Listener, error) {
+	return s.listen(c, network, address)
+}
+
+func (s *inProcessSide) listenPacket(c ListenConfig, network, address string) (net.PacketConn, error) {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	conn, reopen, err := s.sockets.ListenPacketLocal(sockets.Options(c), network, address)
+	if err == nil {
+		s.reopen = append(s.reopen, reopen)
+	}
+	return conn, err
+}
+
+func (s *inProcessSide) listenPacketPerWorker(c ListenConfig, network, address string) (net.PacketConn, error) {
+	return s.listenPacket(c, network, address)
+}

@@ -33,6 +33,7 @@ type loop struct {
 	board    *board.Board
 	kills    *resources.Kills // of the OOM killer
 	inRun    bool
+	started  bool // a StartedEvent without its EndedEvent
 	shutdown shutdown
 
 	endLogged     bool               // that a Command exits at once
@@ -98,13 +99,6 @@ func dumpSignal(stop syscall.Signal) syscall.Signal {
 	return syscall.SIGQUIT
 }
 
-func (in *inbox) takeFailure() (err error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	err, in.failure = in.failure, nil
-	return err
-}
-
 // now is the time on the policy's scale. time.Since reads the monotonic clock, so
 // setting the wall clock has no effect.
 func (l *loop) now() pool.Time { return time.Since(l.origin) }
@@ -126,7 +120,7 @@ func (l *loop) generate() os.Signal {
 			l.handle(pool.Event{Kind: pool.Halt})
 			l.received.Store(a)
 			if sends {
-				l.forward(a)
+				l.forward(a, l.replaces(a.Sig))
 			}
 			return a.Sig
 		}
@@ -151,12 +145,13 @@ func (l *loop) begin() {
 	first := l.generation == 0
 	l.generation++
 	l.addGeneration(l.generation, l.passed)
+	begins := l.stamp(GenerationEvent{Generation: l.generation, MaxWorkers: l.pool.Max(), Program: l.program(l.generation)})
 	l.mu.Unlock()
 	if first {
 		l.sockets.Begin()
 		l.checkName()
 	}
-	l.emit(GenerationEvent{Generation: l.generation, MaxWorkers: l.pool.Max(), Program: l.program(l.generation)})
+	l.publish(begins)
 	l.handle(pool.Event{Kind: pool.Begin})
 	l.forget()
 }
@@ -172,7 +167,7 @@ func (l *loop) drain(ctx context.Context) (left int, err error) {
 			if l.signalReceived() != l.cfg.ShutdownSignal {
 				l.received.Store(a)
 			}
-			l.forward(a)
+			l.forward(a, false)
 			continue
 		}
 		if l.shutdown.begun && l.pool.Serving() == 0 {
@@ -192,8 +187,24 @@ func (l *loop) drain(ctx context.Context) (left int, err error) {
 func (l *loop) finishDrain() error {
 	if l.shutdown.begun {
 		l.sockets.RemoveFiles()
+		l.end(l.failure)
 	}
 	return l.failure
+}
+
+// start reports that the Manager starts its work, and end that it has ended.
+func (l *loop) start() {
+	if !l.started {
+		l.started = true
+		l.emit(StartedEvent{})
+	}
+}
+
+func (l *loop) end(err error) {
+	if l.started {
+		l.started = false
+		l.emit(EndedEvent{Err: err})
+	}
 }
 
 // turn handles everything that has happened since the last turn, and returns the
@@ -204,7 +215,7 @@ func (l *loop) turn() pool.Step {
 	}
 	l.resize()
 	l.sendPause()
-	notes, commands := l.inbox.take()
+	notes, commands, turned := l.inbox.take()
 	for _, n := range notes {
 		if l.successor != nil && n.ID == l.successor.id {
 			l.noteSuccessor(l.successor, n)
@@ -212,8 +223,8 @@ func (l *loop) turn() pool.Step {
 		}
 		l.note(n)
 	}
-	for _, ev := range commands {
-		l.handle(ev)
+	for _, command := range commands {
+		command()
 	}
 	l.completeTakeover()
 	readTo := l.pollOverdue()
@@ -232,6 +243,9 @@ func (l *loop) turn() pool.Step {
 		l.board.Changed()
 	}
 	step.Wake = earliest(step.Wake, due, l.steerAgain, l.board.NextReading(len(l.workers)))
+	if turned != nil {
+		close(turned)
+	}
 	return step
 }
 
@@ -246,8 +260,8 @@ func earliest(times ...pool.Time) pool.Time {
 // applyRequests applies SetMaxWorkers and SignalAllChildren, which a hook may have
 // called.
 func (l *loop) applyRequests() {
-	for _, ev := range l.inbox.takeCommands() {
-		l.handle(ev)
+	for _, command := range l.inbox.takeCommands() {
+		command()
 	}
 	l.resize()
 }
@@ -401,7 +415,12 @@ func (l *loop) transition(w *worker, e pool.Effect) {
 		l.standbys--
 	}
 	w.Slot = e.Slot
-	info := w.WorkerInfo
+	var report stamped
+	if e.To == pool.StateGone {
+		report = l.stamp(ExitEvent{Exit: l.exitOf(w, e), From: State(e.From)})
+	} else {
+		report = l.stamp(StateEvent{Worker: w.WorkerInfo, From: State(e.From), Reason: Reason(e.Reason)})
+	}
 	l.mu.Unlock()
 	l.board.Changed()
 	if e.From == pool.StateReady || e.To == pool.StateReady {
@@ -413,20 +432,14 @@ func (l *loop) transition(w *worker, e pool.Effect) {
 	if promoted {
 		l.promote(w)
 	}
-	if e.To != pool.StateGone {
-		l.emit(StateEvent{Worker: info, From: State(e.From), Reason: Reason(e.Reason)})
-		return
+	l.publish(report)
+	if exited, ok := report.Event.(ExitEvent); ok {
+		l.exited(w, e, exited.Exit)
 	}
-	l.exited(w, e)
 }
 
-// exited reports the exit of a worker that was reaped.
-func (l *loop) exited(w *worker, e pool.Effect) {
-	exit := Exit{
-		Slot: w.Slot, Generation: w.Generation, Ordinal: w.Ordinal, PID: w.PID,
-		Status: ExitStatus(w.status), Reason: Reason(e.Reason), Uptime: l.now() - w.spawnedAt, Usage: w.usage,
-	}
-	l.emit(ExitEvent{Exit: exit, From: State(e.From)})
+// exited acts on the exit of a worker, after it was reported.
+func (l *loop) exited(w *worker, e pool.Effect, exit Exit) {
 	failed := e.From < pool.StateStopping && (e.From == pool.StateStarting || !w.status.Clean()) && !l.isStray(w)
 	if failed || exit.Reason == ReasonReadyTimeout {
 		l.reportFailed(exit.String())
@@ -472,15 +485,3 @@ func (l *loop) leftover(e pool.Effect) {
 // shutdownWaits reports whether the shutdown signal has arrived and was not
 // handled yet.
 func (l *loop) shutdownWaits() bool { return l.inbox.hasSignal(l.cfg.ShutdownSignal) }
-
-// emit logs an event and passes it to Config.Observe.
-func (l *loop) emit(ev Event) {
-	ctx := context.Background()
-	level, msg, attrs := ev.line()
-	if l.deferred.Enabled(ctx, level) {
-		l.deferred.LogAttrs(ctx, level, msg, attrs...)
-	}
-	if l.cfg.Observe != nil {
-		l.callHook("Observe", func() { l.cfg.Observe(ev) })
-	}
-}

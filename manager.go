@@ -1,13 +1,11 @@
 package prefork
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -47,6 +45,10 @@ type side interface {
 	finish(code int)
 	worker() *Worker
 	signalReceived() os.Signal
+	do(f func()) bool // at the loop's next turn; false in a worker
+	emit(ev Event)    // in do
+	ping(ctx context.Context) error
+	follow(f func(Record)) (now Snapshot, stop func())
 	deliver(sig os.Signal, origin string)
 	shutDown(origin string, err error)
 	command(ev pool.Event)
@@ -86,17 +88,6 @@ type managerSide struct {
 
 	mu sync.Mutex // guards the view
 	view
-}
-
-// view is the state that other goroutines read. The loop alone changes the
-// workers and the generation.
-type view struct {
-	workers    map[int]*worker // by ordinal
-	standbys   int             // of these
-	generation int
-	max        int
-	paused     bool           // as set by Pause and Resume
-	passed     *launch.Passed // as set by Pass
 }
 
 // New checks the configuration and returns a Manager, which traps the signals of
@@ -334,6 +325,7 @@ func (m *Manager) mustWork(call string, work func(*Worker) error) {
 
 func (s *managerSide) start(call string, _ func(*Worker) error) (manager bool) {
 	defer s.enter(call)()
+	s.loop.start()
 	s.loop.generate()
 	return true
 }
@@ -343,9 +335,12 @@ func (s *managerSide) run(ctx context.Context, _ func(*Worker) error) error {
 	defer s.trapShutdown()()
 	s.loop.inRun = true
 	defer func() { s.loop.inRun = false }()
+	s.loop.start()
 	if err := s.loop.reload(); err != nil {
 		s.sockets.RemoveFiles()
-		return fmt.Errorf("prefork: Reload: %w", err)
+		err = fmt.Errorf("prefork: Reload: %w", err)
+		s.loop.end(err)
+		return err
 	}
 	defer s.stopWith(ctx)()
 	for s.loop.generate() != s.cfg.ShutdownSignal {
@@ -397,7 +392,7 @@ func (s *managerSide) signalReceived() os.Signal {
 
 // command applies ev at the loop's next turn.
 func (s *managerSide) command(ev pool.Event) {
-	s.inbox.put(func(in *inbox) { in.commands = append(in.commands, ev) })
+	s.do(func() { s.loop.handle(ev) })
 }
 
 func (s *managerSide) setMaxWorkers(n int) {
@@ -450,26 +445,6 @@ func (s *managerSide) generationNumber() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.generation
-}
-
-func (s *managerSide) snapshot() Snapshot {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := Snapshot{Name: s.cfg.Name, PID: os.Getpid(), Generation: s.generation, MaxWorkers: s.max, Standbys: s.standbys, Pausing: s.paused}
-	all.Workers = make([]WorkerInfo, 0, len(s.workers))
-	for _, w := range s.workers {
-		info := w.WorkerInfo
-		if info.Status = StatusNone; w.cell() != nil {
-			status := w.cell().Read()
-			info.Status, info.Requests = status.C, status.Served
-		}
-		all.Workers = append(all.Workers, info)
-	}
-	for _, info := range s.sockets.Info() {
-		all.Sockets = append(all.Sockets, SocketInfo{info.Network, info.Address, info.PerWorker})
-	}
-	slices.SortFunc(all.Workers, func(a, b WorkerInfo) int { return cmp.Compare(a.Ordinal, b.Ordinal) })
-	return all
 }
 
 // enter marks a blocking call as under way, and panics if one is already.

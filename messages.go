@@ -306,12 +306,13 @@ func (l *loop) sendPause() {
 	for _, w := range l.workers {
 		w.Paused = false
 	}
-	l.mu.Unlock()
+	ev := Event(ResumeEvent{})
 	if paused {
-		l.emit(PauseEvent{})
-	} else {
-		l.emit(ResumeEvent{})
+		ev = PauseEvent{}
 	}
+	report := l.stamp(ev)
+	l.mu.Unlock()
+	l.publish(report)
 	for _, w := range l.workers {
 		if w.messages.Open() {
 			l.sendPauseTo(w)
@@ -343,9 +344,9 @@ func (l *loop) notePaused(w *worker, n int) {
 	}
 	l.mu.Lock()
 	w.Paused = true
-	info := w.WorkerInfo
+	report := l.stamp(PausedEvent{Worker: w.WorkerInfo})
 	l.mu.Unlock()
-	l.emit(PausedEvent{Worker: info})
+	l.publish(report)
 }
 
 // promote sends a standby its slot. One that cannot receive it is killed, and the

@@ -1,8 +1,6 @@
 package prefork
 
 import (
-	"encoding/json"
-	"fmt"
 	"maps"
 	"os"
 	"os/signal"
@@ -255,8 +253,16 @@ func (s *managerSide) noteFailure() {
 	}
 }
 
-// forward sends the signal that the table has for an arrival.
-func (l *loop) forward(a sigqueue.Arrival) {
+func (in *inbox) takeFailure() (err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	err, in.failure = in.failure, nil
+	return err
+}
+
+// forward sends the signal that the table has for an arrival, which replaces the
+// workers or not.
+func (l *loop) forward(a sigqueue.Arrival, replaces bool) {
 	f := l.cfg.TrapSignals[a.Sig]
 	l.passOn(a, false)
 	received, again := a.Sig, false
@@ -288,7 +294,8 @@ func (l *loop) forward(a sigqueue.Arrival) {
 		}
 		again = before.begun
 	}
-	l.send(f, received, a, again)
+	ev := SignalEvent{Received: received, Sent: f.Signal, Replaces: replaces && a.Sig != l.cfg.ShutdownSignal, Origin: a.Origin}
+	l.send(f, ev, a, again)
 }
 
 // advanceShutdown notes an arrival of the shutdown signal, and returns how far
@@ -311,17 +318,19 @@ func (l *loop) killAll() {
 	l.handle(pool.Event{Kind: pool.KillAll})
 }
 
-// send sends the signal of f to the workers, for a signal that was received.
-func (l *loop) send(f Forward, received os.Signal, a sigqueue.Arrival, again bool) {
+// send sends the signal of f to the workers, and reports it by report.
+func (l *loop) send(f Forward, report SignalEvent, a sigqueue.Arrival, again bool) {
 	if f.Rolling {
 		if f.Signal == nil {
 			f.Signal = l.stop
 		}
-		l.emit(SignalEvent{Received: received, Sent: f.Signal, Rolling: true, Origin: a.Origin})
+		report.Sent, report.Rolling = f.Signal, true
+		l.emit(report)
 		l.handle(pool.Event{Kind: pool.Roll, Sig: f.Signal.(syscall.Signal)})
 		return
 	}
-	l.emit(SignalEvent{Received: received, Sent: f.Signal, Interval: f.Interval, Origin: a.Origin})
+	report.Interval = f.Interval
+	l.emit(report)
 	if f.Signal == nil {
 		return
 	}
@@ -344,36 +353,13 @@ func (l *loop) replaces(sig os.Signal) bool {
 	return f.Rolling || f.Signal == os.Signal(l.stop)
 }
 
-// jsonSignal is encoded as the name of the signal.
-type jsonSignal struct{ sig *os.Signal }
-
-func (s jsonSignal) MarshalJSON() ([]byte, error) {
-	if *s.sig == nil {
-		return []byte("null"), nil
-	}
-	return json.Marshal(sig.Name(*s.sig))
-}
-
-func (s jsonSignal) UnmarshalJSON(data []byte) error {
-	var name *string
-	if err := json.Unmarshal(data, &name); err != nil || name == nil {
-		*s.sig = nil
-		return err
-	}
-	n, err := sig.Parse(*name)
-	if err != nil {
-		return fmt.Errorf("prefork: %w", err)
-	}
-	*s.sig = n
-	return nil
-}
-
 // inbox holds everything that happens until the loop takes it. Putting something
 // into it never blocks.
 type inbox struct {
 	mu       sync.Mutex
 	notes    []proc.Note
-	commands []pool.Event
+	commands []func()      // for the loop
+	turned   chan struct{} // closed after the loop's next turn; nil if no Ping waits
 	signals  sigqueue.Queue
 	failure  error         // that came with a shutdown signal
 	wake     chan struct{} // has room for one
@@ -390,15 +376,15 @@ func (in *inbox) put(add func(*inbox)) {
 }
 
 // take empties the inbox, except for signals.
-func (in *inbox) take() (notes []proc.Note, commands []pool.Event) {
+func (in *inbox) take() (notes []proc.Note, commands []func(), turned chan struct{}) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	notes, commands = in.notes, in.commands
-	in.notes, in.commands = nil, nil
-	return notes, commands
+	notes, commands, turned = in.notes, in.commands, in.turned
+	in.notes, in.commands, in.turned = nil, nil, nil
+	return notes, commands, turned
 }
 
-func (in *inbox) takeCommands() (commands []pool.Event) {
+func (in *inbox) takeCommands() (commands []func()) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	commands, in.commands = in.commands, nil

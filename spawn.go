@@ -3,7 +3,6 @@ package prefork
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -23,7 +22,6 @@ import (
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/resources"
 	"github.com/prefork-go/prefork/internal/scoreboard"
-	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/internal/sigqueue"
 	"github.com/prefork-go/prefork/internal/wire"
 )
@@ -312,17 +310,11 @@ func (l *loop) accept(a sigqueue.Arrival) (ends, sends bool) {
 		return !l.inRun, false
 	case !l.replaces(a.Sig):
 		if l.inRun {
-			l.forward(a)
+			l.forward(a, false)
 		}
 		return !l.inRun, true
 	}
-	if l.inRun || l.cfg.ReloadBinary {
-		attrs := []any{"signal", sig.Name(a.Sig)}
-		if a.Origin != "" {
-			attrs = append(attrs, "because", a.Origin)
-		}
-		l.log.Info("reload begins", attrs...)
-	}
+	l.emit(ReloadEvent{Received: a.Sig, Origin: a.Origin})
 	if err := l.prepareGeneration(); err != nil {
 		l.emit(ReloadFailedEvent{Err: err})
 		return !l.inRun, false
@@ -401,6 +393,11 @@ const hookPatience = 5 * time.Second
 // hook that blocks looks like a manager that does.
 func (l *loop) callHook(name string, hook func()) {
 	l.relay.Flush()
+	l.runHook(name, hook)
+}
+
+// runHook is callHook without a flush of the log, for functions that are quick.
+func (l *loop) runHook(name string, hook func()) {
 	call := &hookCall{name}
 	l.hook.Store(call)
 	timer := time.AfterFunc(hookPatience, func() {
@@ -430,27 +427,6 @@ func (s *managerSide) interruptHook() {
 			os.Exit(128 + int(syscall.SIGINT))
 		}
 	})
-}
-
-// MarshalJSON returns an object with the slot, the generation and the error's
-// text.
-func (e *SpawnError) MarshalJSON() ([]byte, error) {
-	return json.Marshal(spawnErrorJSON{e.Slot, e.Generation, jsonError{&e.Err}})
-}
-
-// UnmarshalJSON is the inverse of MarshalJSON. The error has the same text, and
-// wraps nothing.
-func (e *SpawnError) UnmarshalJSON(data []byte) error {
-	v := spawnErrorJSON{Err: jsonError{&e.Err}}
-	err := json.Unmarshal(data, &v)
-	e.Slot, e.Generation = v.Slot, v.Generation
-	return err
-}
-
-type spawnErrorJSON struct {
-	Slot       int       `json:"slot"`
-	Generation int       `json:"gen"`
-	Err        jsonError `json:"err"`
 }
 
 // check checks the resources in the manager.

@@ -2,7 +2,6 @@ package prefork
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math"
@@ -339,6 +338,9 @@ func (s *workerSide) finish(code int) {
 func (s *workerSide) worker() *Worker               { return s.w.Load() }
 func (s *workerSide) upgrade(context.Context) error { return nil }
 func (s *workerSide) signalReceived() os.Signal     { return nil }
+func (s *workerSide) do(func()) bool                { return false }
+func (s *workerSide) emit(Event)                    {}
+func (s *workerSide) ping(context.Context) error    { return nil }
 func (s *workerSide) deliver(os.Signal, string)     {}
 func (s *workerSide) shutDown(string, error)        {}
 func (s *workerSide) command(pool.Event)            {}
@@ -351,58 +353,13 @@ func (s *workerSide) maxWorkers() int               { return s.cfg.MaxWorkers }
 func (s *workerSide) managerPID() int               { return process.Marker.Manager }
 func (s *workerSide) generationNumber() int         { return process.Marker.Generation }
 
+func (s *workerSide) follow(func(Record)) (Snapshot, func()) { return s.snapshot(), func() {} }
+
 func (s *workerSide) snapshot() Snapshot {
 	return Snapshot{
 		Name: s.cfg.Name, PID: process.Marker.Manager, Generation: process.Marker.Generation,
 		MaxWorkers: s.cfg.MaxWorkers, Workers: []WorkerInfo{},
 	}
-}
-
-// WorkerInfo describes a worker. Slot is -1 for a standby that has none yet.
-type WorkerInfo struct {
-	Slot       int `json:"slot"`
-	Generation int `json:"gen"`
-	Ordinal    int `json:"ordinal"`
-	PID        int `json:"pid"`
-
-	State   State     `json:"state"`
-	Started time.Time `json:"started,omitzero"`
-	Paused  bool      `json:"paused,omitempty"` // it waits at its checkpoint (Manager.Pause)
-
-	// Status and Requests are set in a Snapshot.
-	// Status is StatusNone before the first SetStatus, and for a Command.
-	Status   byte   `json:"status"`             // as set by Worker.SetStatus
-	Requests uint64 `json:"requests,omitempty"` // as counted by Worker.Served
-}
-
-func (w WorkerInfo) String() string {
-	text := fmt.Sprintf("worker %d (%s, generation %d) %v", w.PID, slotName(w.Slot), w.Generation, w.State)
-	if w.Paused {
-		text += ", paused"
-	}
-	return text
-}
-
-// MarshalJSON returns an object with lower-case keys. The status is a string of
-// one character, and left out if it is not set.
-func (w WorkerInfo) MarshalJSON() ([]byte, error) {
-	type Plain WorkerInfo
-	return json.Marshal(struct {
-		Plain
-		Status jsonStatus `json:"status,omitzero"`
-	}{Plain(w), jsonStatus(w.Status)})
-}
-
-// UnmarshalJSON is the inverse of MarshalJSON.
-func (w *WorkerInfo) UnmarshalJSON(data []byte) error {
-	type Plain WorkerInfo
-	v := struct {
-		*Plain
-		Status jsonStatus `json:"status"`
-	}{Plain: (*Plain)(w)}
-	err := json.Unmarshal(data, &v)
-	w.Status = byte(v.Status)
-	return err
 }
 
 // Recycle replaces workers after some time or work. A worker is replaced as in a

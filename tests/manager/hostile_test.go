@@ -134,7 +134,7 @@ func TestLastMessagesOfThrottledWorker(t *testing.T) {
 		p.Exit(proc.Status{})
 		synctest.Wait()
 		log := r.eventLog()
-		if i := slices.IndexFunc(log, func(ev string) bool { return strings.Contains(ev, "(slot 0, generation 1) ready") }); i != 2 {
+		if i := slices.IndexFunc(log, func(ev string) bool { return strings.Contains(ev, "(slot 0, generation 1) ready") }); i != 3 {
 			t.Errorf("the first worker was not ready before its exit: %q", log)
 		}
 		r.Deliver(term)

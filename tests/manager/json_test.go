@@ -36,8 +36,8 @@ var jsonValues = []struct {
 	{anExit, `{"slot":-1,"gen":2,"ordinal":3,"pid":4,"status":"SIGSEGV (core dumped)","reason":"crashed","uptime":"1.5s"}`},
 	{prefork.SocketInfo{Network: "tcp", Address: "[::]:80", PerWorker: true}, `{"network":"tcp","address":"[::]:80","per_worker":true}`},
 	{
-		prefork.Snapshot{Name: "web", PID: 1, Generation: 2, MaxWorkers: 3, Pausing: true, Standbys: 1, Workers: []prefork.WorkerInfo{{State: prefork.StateGone}}, Sockets: []prefork.SocketInfo{{}}},
-		`{"name":"web","pid":1,"gen":2,"max_workers":3,"pausing":true,"standbys":1,"workers":[{"slot":0,"gen":0,"ordinal":0,"pid":0,"state":"gone"}],"sockets":[{"network":"","address":"","per_worker":false}]}`,
+		prefork.Snapshot{Name: "web", PID: 1, Seq: 9, Generation: 2, MaxWorkers: 3, Pausing: true, Standbys: 1, Workers: []prefork.WorkerInfo{{State: prefork.StateGone}}, Sockets: []prefork.SocketInfo{{}}},
+		`{"name":"web","pid":1,"seq":9,"gen":2,"max_workers":3,"pausing":true,"standbys":1,"workers":[{"slot":0,"gen":0,"ordinal":0,"pid":0,"state":"gone"}],"sockets":[{"network":"","address":"","per_worker":false}]}`,
 	},
 	{prefork.ExitStatus{}, `"exit code 0"`},
 	{prefork.ExitStatus{Code: 3}, `"exit code 3"`},
@@ -47,15 +47,17 @@ var jsonValues = []struct {
 	{map[prefork.Reason]int{prefork.ReasonOutOfMemory: 1}, `{"out of memory":1}`},
 	{&prefork.SpawnError{Slot: 1, Generation: 2, Err: errors.New("no")}, `{"slot":1,"gen":2,"err":"no"}`},
 
+	{prefork.StartedEvent{}, `{"event":"started"}`},
 	{prefork.GenerationEvent{Generation: 1, MaxWorkers: 2, Program: "/srv/web"}, `{"event":"generation","gen":1,"max_workers":2,"program":"/srv/web"}`},
 	{prefork.StateEvent{Worker: prefork.WorkerInfo{State: prefork.StateKilled}, From: prefork.StateReady, Reason: prefork.ReasonStuck}, `{"event":"worker","worker":{"slot":0,"gen":0,"ordinal":0,"pid":0,"state":"killed"},"from":"ready","reason":"stuck"}`},
 	{prefork.ExitEvent{Exit: prefork.Exit{}, From: prefork.StateStopping}, `{"event":"exit","exit":{"slot":0,"gen":0,"ordinal":0,"pid":0,"status":"exit code 0","reason":"none","uptime":"0s"},"from":"stopping"}`},
 	{prefork.LeftoverEvent{Worker: prefork.WorkerInfo{}, State: prefork.StateGone}, `{"event":"leftover","worker":{"slot":0,"gen":0,"ordinal":0,"pid":0,"state":"none"},"state":"gone"}`},
 	{prefork.DelayEvent{Slot: 1, For: 2 * time.Second}, `{"event":"delay","slot":1,"for":"2s"}`},
 	{prefork.SpawnFailedEvent{Err: &prefork.SpawnError{Slot: 1, Generation: 2, Err: errors.New("no")}, Retry: time.Second}, `{"event":"spawn-failed","err":{"slot":1,"gen":2,"err":"no"},"retry":"1s"}`},
-	{prefork.SignalEvent{Received: syscall.SIGHUP, Sent: syscall.SIGTERM, Interval: time.Second, Rolling: true, Origin: "ctx"}, `{"event":"signal","received":"SIGHUP","sent":"SIGTERM","interval":"1s","rolling":true,"origin":"ctx"}`},
-	{prefork.SignalEvent{Received: syscall.SIGUSR2}, `{"event":"signal","received":"SIGUSR2","sent":null,"interval":"0s","rolling":false,"origin":""}`},
+	{prefork.SignalEvent{Received: syscall.SIGHUP, Sent: syscall.SIGTERM, Interval: time.Second, Rolling: true, Replaces: true, Origin: "ctx"}, `{"event":"signal","received":"SIGHUP","sent":"SIGTERM","interval":"1s","rolling":true,"replaces":true,"origin":"ctx"}`},
+	{prefork.SignalEvent{Received: syscall.SIGUSR2}, `{"event":"signal","received":"SIGUSR2","sent":null,"interval":"0s","rolling":false,"replaces":false,"origin":""}`},
 	{prefork.ResizeEvent{From: 1, To: 2}, `{"event":"resize","from":1,"to":2}`},
+	{prefork.ReloadEvent{Received: syscall.SIGHUP, Origin: "ctx"}, `{"event":"reload","received":"SIGHUP","origin":"ctx"}`},
 	{prefork.ReloadFailedEvent{Err: errors.New("no")}, `{"event":"reload-failed","err":"no"}`},
 	{prefork.ReloadFailedEvent{}, `{"event":"reload-failed","err":null}`},
 	{prefork.RolledEvent{Generation: 1}, `{"event":"rolled","gen":1}`},
@@ -67,6 +69,9 @@ var jsonValues = []struct {
 	{prefork.UpgradeEvent{PID: 9, Program: "/srv/web"}, `{"event":"upgrade","successor":9,"program":"/srv/web"}`},
 	{prefork.UpgradedEvent{PID: 9}, `{"event":"upgraded","successor":9}`},
 	{prefork.UpgradeFailedEvent{PID: 9, Err: errors.New("no")}, `{"event":"upgrade-failed","successor":9,"err":"no"}`},
+	{prefork.NoteEvent{By: "user 1000 (pid 4711)", Text: "reload"}, `{"event":"note","by":"user 1000 (pid 4711)","text":"reload"}`},
+	{prefork.EndedEvent{}, `{"event":"ended","err":null}`},
+	{prefork.EndedEvent{Err: errors.New("no")}, `{"event":"ended","err":"no"}`},
 }
 
 // TestJSON checks the JSON of everything that programs may want to send or store,
@@ -107,7 +112,7 @@ func allEvents() []prefork.Event {
 	return []prefork.Event{
 		prefork.GenerationEvent{}, prefork.StateEvent{}, prefork.ExitEvent{}, prefork.LeftoverEvent{}, prefork.DelayEvent{}, prefork.SpawnFailedEvent{}, prefork.SignalEvent{}, prefork.ResizeEvent{},
 		prefork.ReloadFailedEvent{}, prefork.RolledEvent{}, prefork.RollFailedEvent{}, prefork.CrashLoopEvent{}, prefork.PauseEvent{}, prefork.PausedEvent{}, prefork.ResumeEvent{}, prefork.UpgradeEvent{},
-		prefork.UpgradedEvent{}, prefork.UpgradeFailedEvent{},
+		prefork.UpgradedEvent{}, prefork.UpgradeFailedEvent{}, prefork.StartedEvent{}, prefork.ReloadEvent{}, prefork.NoteEvent{}, prefork.EndedEvent{},
 	}
 }
 

@@ -185,9 +185,11 @@ func TestEvents(t *testing.T) {
 		time.Sleep(time.Second)
 		r.Deliver(term)
 		<-done
-		want := `generation 1 of 1 workers begins
+		want := `manager started
+generation 1 of 1 workers begins
 worker 1073741825 (slot 0, generation 1) starting
 worker 1073741825 (slot 0, generation 1) ready
+reload begins for SIGHUP
 SIGHUP received, SIGTERM sent to the workers
 worker 1073741825 (slot 0, generation 1) stopping
 generation 2 of 1 workers begins
@@ -197,7 +199,8 @@ worker 1073741826 (slot 0, generation 2) ready
 SIGTERM delivered, SIGTERM sent to the workers
 worker 1073741826 (slot 0, generation 2) stopping
 worker 1073741826 (slot 0, generation 2) killed: stop timeout
-worker 1073741826 (slot 0, generation 2) stop timeout: SIGKILL after 2s`
+worker 1073741826 (slot 0, generation 2) stop timeout: SIGKILL after 2s
+manager ended`
 		if got := strings.Join(r.eventLog(), "\n"); got != want {
 			t.Errorf("events:\n%s\nwant:\n%s", got, want)
 		}

@@ -374,3 +374,32 @@ func TestInProcessRefused(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// In in-process mode the events reach those who follow, and the loop answers.
+func TestFollowInProcess(t *testing.T) {
+	p := preforktest.New(t, "operated")
+	p.Cmd.Env = append(os.Environ(), "PREFORK_IN_PROCESS=1")
+	stdin, err := p.Cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Start()
+	p.Expect(`^follows from 0, 0 workers, reaper 0$`)
+	p.Expect(`^event 1 StartedEvent: `)
+	p.Expect(`^event 2 GenerationEvent: generation 1 of 1 workers begins$`)
+	p.Expect(`^event 3 StateEvent: worker \d+ .* starting$`)
+	p.Expect(`^event 4 StateEvent: worker \d+ .* ready$`)
+	io.WriteString(stdin, "ping\nnote remark\n")
+	p.Expect(`^ping: <nil>$`)
+	p.Expect(`^event 5 NoteEvent: remark, asked for by the test$`)
+	p.Signal(hup)
+	p.Expect(`^event 6 ReloadEvent: `)
+	p.Expect(`^event 7 SignalEvent: `)
+	p.Expect(`^event 8 GenerationEvent: generation 2 `)
+	p.Expect(`^event 9 ExitEvent: `)
+	p.Expect(`^event 11 StateEvent: worker \d+ .* ready$`)
+	p.Signal(term)
+	p.Expect(`^event 14 EndedEvent: manager ended$`)
+	p.Expect(`^Run returned <nil>$`)
+	testprog.ExpectSuccess(t, p)
+}

@@ -193,7 +193,18 @@ type signalData struct {
 	Sent     signal   `json:"sent,omitzero"`
 	Interval duration `json:"interval,omitempty"`
 	Rolling  bool     `json:"rolling,omitempty"`
+	Replaces bool     `json:"replaces,omitempty"`
 	Origin   string   `json:"origin,omitempty"`
+}
+
+type reloadData struct {
+	Received signal `json:"received"`
+	Origin   string `json:"origin,omitempty"`
+}
+
+type noteData struct {
+	By   string `json:"by,omitempty"`
+	Text string `json:"text"`
 }
 
 type resizeData struct {

@@ -51,13 +51,29 @@ var recordTypes = []recordType{
 	newType("spawn-failed", spawnFailedToData, spawnFailedData.event),
 	newType("signal",
 		func(e prefork.SignalEvent) signalData {
-			return signalData{signal{e.Received}, signal{e.Sent}, duration(e.Interval), e.Rolling, truncate(e.Origin)}
+			return signalData{
+				signal{e.Received}, signal{e.Sent}, duration(e.Interval), e.Rolling, e.Replaces, truncate(e.Origin),
+			}
 		},
 		func(d signalData) prefork.SignalEvent {
 			return prefork.SignalEvent{
 				Received: d.Received.Signal, Sent: d.Sent.Signal,
-				Interval: time.Duration(d.Interval), Rolling: d.Rolling, Origin: d.Origin,
+				Interval: time.Duration(d.Interval), Rolling: d.Rolling, Replaces: d.Replaces, Origin: d.Origin,
 			}
+		}),
+	newType("manager-started",
+		func(prefork.StartedEvent) struct{} { return struct{}{} },
+		func(struct{}) prefork.StartedEvent { return prefork.StartedEvent{} }),
+	newType("manager-ended",
+		func(e prefork.EndedEvent) errorData { return errorData{errorValue{e.Err}} },
+		func(d errorData) prefork.EndedEvent { return prefork.EndedEvent{Err: d.Error.error} }),
+	newType("note",
+		func(e prefork.NoteEvent) noteData { return noteData{truncate(e.By), truncate(e.Text)} },
+		func(d noteData) prefork.NoteEvent { return prefork.NoteEvent(d) }),
+	newType("reload",
+		func(e prefork.ReloadEvent) reloadData { return reloadData{signal{e.Received}, e.Origin} },
+		func(d reloadData) prefork.ReloadEvent {
+			return prefork.ReloadEvent{Received: d.Received.Signal, Origin: d.Origin}
 		}),
 	newType("resize",
 		func(e prefork.ResizeEvent) resizeData { return resizeData(e) },

@@ -180,7 +180,8 @@ type Config struct {
 	//
 	// IsWorker returns false. A panic ends the program, as does a second interrupt.
 	// There are no hooks, no timeouts, no Resources, no sizing, no recycling and no
-	// upgrade. Manager.Follow gets the events, Observe does not. A signal that the worker should get is sent to this
+	// upgrade. Manager.Follow gets the events, Observe does not. A signal that the
+	// worker should get is sent to this
 	// process, unless the table has it too. It must not be used in production.
 	InProcess bool
 

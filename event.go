@@ -26,6 +26,7 @@ import (
 //	ReloadFailedEvent   Config.Reload failed, and the workers keep running
 //	RolledEvent         a rolling replacement is complete
 //	RollFailedEvent     a rolling replacement failed
+//	SettledEvent        all workers are ready, and nothing is under way
 //	CrashLoopEvent      the workers keep failing, and the Manager shuts down
 //	PauseEvent          the workers are asked to pause
 //	PausedEvent         a worker has paused
@@ -143,6 +144,12 @@ type (
 	RollFailedEvent struct {
 		Generation, Kept int
 		Err              error
+	}
+
+	// SettledEvent reports that the pool has become settled; see Snapshot.Settled.
+	// Generation is the one that serves.
+	SettledEvent struct {
+		Generation int `json:"gen"`
 	}
 
 	// CrashLoopEvent reports that this many workers failed within Window while none
@@ -346,6 +353,12 @@ func (e RollFailedEvent) String() string {
 func (e RollFailedEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelError, "new generation failed, keeping previous workers", []slog.Attr{slog.Int("gen", e.Generation),
 		slog.Int("kept", e.Kept), slog.Any("err", e.Err), slog.String("next", "correct it, then reload again; crashed workers are replaced by the kept generation")}
+}
+
+func (e SettledEvent) String() string { return fmt.Sprintf("generation %d has settled", e.Generation) }
+
+func (e SettledEvent) line() (slog.Level, string, []slog.Attr) {
+	return slog.LevelInfo, "settled", []slog.Attr{slog.Int("gen", e.Generation)}
 }
 
 func (e CrashLoopEvent) String() string {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/prefork-go/prefork/internal/pause"
 	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/internal/sigqueue"
 	"github.com/prefork-go/prefork/internal/sockets"
@@ -68,7 +69,8 @@ func newInProcessSide(m *Manager) (*inProcessSide, error) {
 		return nil, err
 	}
 	inherited.ReadActivation()
-	s := &inProcessSide{managerSide: &managerSide{Manager: m, stop: m.cfg.stopSignal(), view: view{max: m.cfg.MaxWorkers}}}
+	s := &inProcessSide{managerSide: &managerSide{Manager: m, stop: m.cfg.stopSignal(), view: view{max: m.cfg.MaxWorkers, startedAt: time.Now()}}}
+	s.publish = s.publishEvent
 	s.inbox.wake = make(chan struct{}, 1)
 	s.paused = pause.New(0, func(int) { s.waits.Store(true) })
 	dir, _ := os.Getwd()
@@ -79,7 +81,7 @@ func newInProcessSide(m *Manager) (*inProcessSide, error) {
 
 // enter marks a blocking call as under way, and panics if one is already.
 func (s *inProcessSide) enter(call string) (leave func()) {
-	if !s.busy.CompareAndSwap(nil, &call) {
+	if !s.busy.CompareAndSwap(nil, &hookCall{call, time.Now()}) {
 		misuse("%s called while another blocking call runs: one at a time, and none in the worker's function", call)
 	}
 	return func() { s.busy.Store(nil) }
@@ -101,47 +103,6 @@ func (s *inProcessSide) start(call string, work func(*Worker) error) (manager bo
 	s.begins()
 	s.generate(work)
 	return true
-}
-
-// begins reports that the Manager starts its work, and ends that it has ended.
-func (s *inProcessSide) begins() {
-	if !s.begun {
-		s.begun = true
-		s.emit(StartedEvent{})
-	}
-}
-
-func (s *inProcessSide) ends(err error) {
-	if s.begun {
-		s.begun = false
-		s.emit(EndedEvent{Err: err})
-	}
-}
-
-// emit logs an event and passes it to those who follow.
-func (s *inProcessSide) emit(ev Event) {
-	s.managerSide.mu.Lock()
-	report := s.stamp(ev)
-	s.managerSide.mu.Unlock()
-	level, msg, attrs := ev.line()
-	s.log.LogAttrs(context.Background(), level, msg, attrs...)
-	report.to.Send(report.Record)
-}
-
-func (s *inProcessSide) follow(f func(Record)) (now Snapshot, stop func()) {
-	now, stop = s.managerSide.follow(f)
-	return s.withWorker(now), stop
-}
-
-// turn runs what other goroutines have asked for.
-func (s *inProcessSide) turn() {
-	_, commands, turned := s.inbox.take()
-	for _, command := range commands {
-		command()
-	}
-	if turned != nil {
-		close(turned)
-	}
 }
 
 // followSignals ends the worker's Context on a signal that stops or replaces it.
@@ -192,11 +153,13 @@ func (s *inProcessSide) reload() error {
 	return err
 }
 
-func (s *inProcessSide) inRun() bool { return *s.busy.Load() == "Run" }
+func (s *inProcessSide) inRun() bool { return s.busy.Load().name == "Run" }
 
 func (s *inProcessSide) beginGeneration() {
 	s.managerSide.mu.Lock()
 	s.generation++
+	s.stopping = time.Time{}
+	s.changes.Close(nil)
 	s.managerSide.mu.Unlock()
 	s.failure = nil
 	s.wmu.Lock()
@@ -245,7 +208,8 @@ func (s *inProcessSide) accept(a sigqueue.Arrival) (ends bool) {
 	case a.Sig == s.cfg.ShutdownSignal:
 		return true
 	case f.Upgrade:
-		s.emit(UpgradeFailedEvent{Err: errNoUpgrade})
+		s.beginUpgrade()
+		s.endUpgrade(UpgradeFailedEvent{Err: errNoUpgrade}, 0, errNoUpgrade)
 		return !s.inRun()
 	case !f.Rolling && f.Signal != os.Signal(s.stop):
 		if s.inRun() {
@@ -253,10 +217,13 @@ func (s *inProcessSide) accept(a sigqueue.Arrival) (ends bool) {
 		}
 		return !s.inRun()
 	}
-	s.emit(ReloadEvent{Received: a.Sig, Origin: a.Origin})
+	s.beginReload(a)
 	if s.inRun() {
 		if err := s.reload(); err != nil {
-			s.emit(ReloadFailedEvent{Err: err})
+			s.reloadFailed(err)
+			if s.current != nil {
+				s.settle(s.generationNumber())
+			}
 			return false
 		}
 	}
@@ -270,6 +237,7 @@ func (s *inProcessSide) forward(a sigqueue.Arrival) {
 	f := s.cfg.TrapSignals[a.Sig]
 	if a.Sig == s.cfg.ShutdownSignal {
 		s.noteFailure()
+		s.noteStopping(errStopping)
 	}
 	received := a.Sig
 	if a.Interrupt {
@@ -308,7 +276,7 @@ func (s *inProcessSide) sendSignal(n syscall.Signal) {
 		s.wmu.Lock()
 		defer s.wmu.Unlock()
 		if s.last != nil {
-			s.last.info.State = StateStopping
+			s.last.info.State, s.last.info.Since = StateStopping, time.Now()
 			s.last.cancel(fmt.Errorf("prefork: stopped by %s", sig.Name(n)))
 		}
 		return
@@ -331,6 +299,7 @@ func (s *inProcessSide) newWorker() *Worker {
 	s.emit(StateEvent{Worker: info})
 	info.State = StateReady
 	s.emit(StateEvent{Worker: info, From: StateStarting})
+	s.settle(s.generationNumber())
 	return w
 }
 
@@ -345,8 +314,9 @@ func (s *inProcessSide) makeWorker() (*Worker, WorkerInfo) {
 		}
 	}
 	s.ordinal++
+	now := time.Now()
 	c := &inProcessWorker{
-		info:   WorkerInfo{Generation: gen, Ordinal: s.ordinal, PID: os.Getpid(), State: StateReady, Started: time.Now()},
+		info:   WorkerInfo{Generation: gen, Ordinal: s.ordinal, PID: os.Getpid(), State: StateReady, Started: now, Since: now},
 		passed: s.data, pause: s.paused, done: make(chan error, 1),
 		stopTime: s.cfg.StopTimeout, interrupted: make(chan struct{}),
 	}
@@ -386,6 +356,10 @@ func (s *inProcessSide) ended(err error) (wait <-chan time.Time) {
 	if stopped {
 		exit.Reason = ReasonStopped
 	}
+	exit.Requests = c.served.Load()
+	s.managerSide.mu.Lock()
+	s.settled, s.requests = false, s.requests+exit.Requests
+	s.managerSide.mu.Unlock()
 	s.emit(ExitEvent{Exit: exit, From: from})
 	if err != nil {
 		s.log.Error("worker failed", "slot", 0, "gen", c.info.Generation, "pid", os.Getpid(), "err", err)
@@ -431,6 +405,9 @@ func (s *inProcessSide) drain(ctx context.Context) (left int, err error) {
 
 func (s *inProcessSide) waitAllChildren(ctx context.Context) (left int, err error) {
 	defer s.enter("WaitAllChildren")()
+	if s.signalReceived() != s.cfg.ShutdownSignal {
+		s.refuse(errWaiting)
+	}
 	return s.drain(ctx)
 }
 
@@ -487,10 +464,14 @@ func (s *inProcessSide) snapshot() Snapshot { return s.withWorker(s.managerSide.
 func (s *inProcessSide) withWorker(all Snapshot) Snapshot {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
+	all.Workers, all.CPU = []WorkerInfo{}, proc.CPUTime(os.Getpid())
 	if c := s.last; c != nil {
 		info := c.info
 		info.Status, info.Requests, info.Paused = byte(c.status.Load()), c.served.Load(), s.waits.Load()
-		all.Workers = append(all.Workers, info)
+		all.Workers, all.Requests = append(all.Workers, info), all.Requests+info.Requests
+	}
+	if s.ordinal > 0 {
+		all.Slots = []SlotInfo{{Spawns: s.ordinal}}
 	}
 	return all
 }

@@ -84,8 +84,9 @@ func (e Exit) MarshalJSON() ([]byte, error) {
 	type Plain Exit
 	return json.Marshal(struct {
 		Plain
-		Uptime jsonDuration `json:"uptime"`
-	}{Plain(e), jsonDuration(e.Uptime)})
+		Uptime     jsonDuration `json:"uptime"`
+		ReadyAfter jsonDuration `json:"ready_after,omitzero"`
+	}{Plain(e), jsonDuration(e.Uptime), jsonDuration(e.ReadyAfter)})
 }
 
 // UnmarshalJSON is the inverse of MarshalJSON.
@@ -93,8 +94,44 @@ func (e *Exit) UnmarshalJSON(data []byte) error {
 	type Plain Exit
 	return json.Unmarshal(data, &struct {
 		*Plain
-		Uptime *jsonDuration `json:"uptime"`
-	}{(*Plain)(e), (*jsonDuration)(&e.Uptime)})
+		Uptime     *jsonDuration `json:"uptime"`
+		ReadyAfter *jsonDuration `json:"ready_after"`
+	}{(*Plain)(e), (*jsonDuration)(&e.Uptime), (*jsonDuration)(&e.ReadyAfter)})
+}
+
+// MarshalJSON returns an object with lower-case keys. The CPU time is a string
+// such as "1.5s".
+func (s Snapshot) MarshalJSON() ([]byte, error) {
+	type Plain Snapshot
+	return json.Marshal(struct {
+		Plain
+		CPU jsonDuration `json:"cpu"`
+	}{Plain(s), jsonDuration(s.CPU)})
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (s *Snapshot) UnmarshalJSON(data []byte) error {
+	type Plain Snapshot
+	return json.Unmarshal(data, &struct {
+		*Plain
+		CPU *jsonDuration `json:"cpu"`
+	}{(*Plain)(s), (*jsonDuration)(&s.CPU)})
+}
+
+// MarshalJSON returns an object with lower-case keys. The error is its text.
+func (o Outcome) MarshalJSON() ([]byte, error) { return json.Marshal(o.fields()) }
+
+// UnmarshalJSON is the inverse of MarshalJSON. The error has the same text, and
+// wraps nothing.
+func (o *Outcome) UnmarshalJSON(data []byte) error { return json.Unmarshal(data, o.fields()) }
+
+func (o *Outcome) fields() any {
+	return &struct {
+		Began      *time.Time `json:"began"`
+		Ended      *time.Time `json:"ended"`
+		Generation *int       `json:"gen"`
+		Err        jsonError  `json:"err"`
+	}{&o.Began, &o.Ended, &o.Generation, jsonError{&o.Err}}
 }
 
 // jsonStatus is encoded as the character of that number.
@@ -179,8 +216,9 @@ func (w WorkerInfo) MarshalJSON() ([]byte, error) {
 	type Plain WorkerInfo
 	return json.Marshal(struct {
 		Plain
-		Status jsonStatus `json:"status,omitzero"`
-	}{Plain(w), jsonStatus(w.Status)})
+		ReadyAfter jsonDuration `json:"ready_after,omitzero"`
+		Status     jsonStatus   `json:"status,omitzero"`
+	}{Plain(w), jsonDuration(w.ReadyAfter), jsonStatus(w.Status)})
 }
 
 // UnmarshalJSON is the inverse of MarshalJSON.
@@ -188,8 +226,9 @@ func (w *WorkerInfo) UnmarshalJSON(data []byte) error {
 	type Plain WorkerInfo
 	v := struct {
 		*Plain
-		Status jsonStatus `json:"status"`
-	}{Plain: (*Plain)(w)}
+		ReadyAfter *jsonDuration `json:"ready_after"`
+		Status     jsonStatus    `json:"status"`
+	}{Plain: (*Plain)(w), ReadyAfter: (*jsonDuration)(&w.ReadyAfter)}
 	err := json.Unmarshal(data, &v)
 	w.Status = byte(v.Status)
 	return err
@@ -332,6 +371,11 @@ func (e *RollFailedEvent) fields() any {
 		Kept       *int      `json:"kept"`
 		Err        jsonError `json:"err"`
 	}{&e.Generation, &e.Kept, jsonError{&e.Err}}
+}
+
+func (e SettledEvent) MarshalJSON() ([]byte, error) {
+	type plain SettledEvent
+	return eventJSON("settled", plain(e))
 }
 
 func (e CrashLoopEvent) MarshalJSON() ([]byte, error) { return eventJSON("crash-loop", e.fields()) }

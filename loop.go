@@ -67,6 +67,7 @@ func newLoop(s *managerSide, exe string, depth int, settings *resources.Settings
 	l.procs = proc.NewTable(func(n proc.Note) {
 		s.inbox.put(func(in *inbox) { in.notes = append(in.notes, n) })
 	})
+	s.publish = l.publishEvent
 	l.pool = pool.New(pool.Config{
 		Max:           s.cfg.MaxWorkers,
 		Surge:         s.cfg.MaxSurge,
@@ -144,6 +145,8 @@ func (l *loop) begin() {
 	l.mu.Lock()
 	first := l.generation == 0
 	l.generation++
+	l.stopping = time.Time{}
+	l.changes.Close(nil)
 	l.addGeneration(l.generation, l.passed)
 	begins := l.stamp(GenerationEvent{Generation: l.generation, MaxWorkers: l.pool.Max(), Program: l.program(l.generation)})
 	l.mu.Unlock()
@@ -158,6 +161,9 @@ func (l *loop) begin() {
 
 // drain is the loop of WaitAllChildren.
 func (l *loop) drain(ctx context.Context) (left int, err error) {
+	if !l.shutdown.begun {
+		l.refuse(errWaiting)
+	}
 	l.handle(pool.Event{Kind: pool.Halt})
 	for {
 		step := l.turn()
@@ -339,12 +345,17 @@ func (l *loop) handle(ev pool.Event) {
 	l.noticeFreeze()
 	ev.Frozen, l.frozen = l.frozen, 0
 	fallback := l.pool.Fallback()
-	for _, e := range l.pool.Apply(l.now(), ev) {
+	l.mu.Lock() // Snapshot reads the pool
+	effects := l.pool.Apply(l.now(), ev)
+	l.settled = l.settled && l.pool.Settled() // it becomes settled after the effects
+	l.mu.Unlock()
+	for _, e := range effects {
 		l.carryOut(e)
 	}
 	if l.pool.Fallback() != fallback && ev.Kind != pool.Begin {
 		l.forget()
 	}
+	l.checkSettled()
 	l.steer()
 	l.reportReady()
 }
@@ -387,7 +398,7 @@ func (l *loop) carryOut(e pool.Effect) {
 		l.shutDown("crash loop", fmt.Errorf("%w: %d failures in %v", ErrCrashLoop, e.Failures, e.For))
 	case pool.RollFailed:
 		l.fallBack(e.Kept)
-		l.emit(RollFailedEvent{Generation: e.Gen, Kept: e.Kept, Err: l.rollError(e)})
+		l.rollFailed(RollFailedEvent{Generation: e.Gen, Kept: e.Kept, Err: l.rollError(e)})
 	}
 }
 
@@ -403,7 +414,7 @@ func (l *loop) rollError(e pool.Effect) error {
 // transition is the only place that changes the state of a worker.
 func (l *loop) transition(w *worker, e pool.Effect) {
 	l.mu.Lock()
-	w.State = State(e.To)
+	w.enter(State(e.To))
 	if e.To == pool.StateGone {
 		delete(l.workers, w.Ordinal)
 		if w.cell() != nil {
@@ -417,9 +428,9 @@ func (l *loop) transition(w *worker, e pool.Effect) {
 	w.Slot = e.Slot
 	var report stamped
 	if e.To == pool.StateGone {
-		report = l.stamp(ExitEvent{Exit: l.exitOf(w, e), From: State(e.From)})
+		report = l.stamp(ExitEvent{Exit: l.noteExit(w, e), From: State(e.From)})
 	} else {
-		report = l.stamp(StateEvent{Worker: w.WorkerInfo, From: State(e.From), Reason: Reason(e.Reason)})
+		report = l.stamp(StateEvent{Worker: l.info(w, time.Now()), From: State(e.From), Reason: Reason(e.Reason)})
 	}
 	l.mu.Unlock()
 	l.board.Changed()

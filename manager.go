@@ -76,12 +76,13 @@ type managerSide struct {
 	deferred *slog.Logger // of the loop: lines wait for the next flush
 	sockets  *sockets.Set
 	inbox    inbox
-	loop     *loop
+	loop     *loop         // nil in in-process mode
+	publish  func(stamped) // logs an event and passes it on
 
-	busy       atomic.Pointer[string] // the blocking call that is under way
-	received   atomic.Value           // of sigqueue.Arrival: the signal that ended the last Start
-	failure    error                  // of the shutdown; belongs to the blocking call
-	interrupts atomic.Int32           // > 0: an interrupt counts as the shutdown signal
+	busy       atomic.Pointer[hookCall] // the blocking call that is under way
+	received   atomic.Value             // of sigqueue.Arrival: the signal that ended the last Start
+	failure    error                    // of the shutdown; belongs to the blocking call
+	interrupts atomic.Int32             // > 0: an interrupt counts as the shutdown signal
 
 	hook        atomic.Pointer[hookCall] // the hook that runs; nil for none
 	interrupted atomic.Bool              // by an interrupt since the generation began
@@ -162,7 +163,7 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	if loader, program, ok := binary.Loader(process.Args); ok {
 		return nil, fmt.Errorf("prefork: %s was started through a loader, %s, and workers would run the loader alone: start the program itself", program, loader)
 	}
-	s := &managerSide{Manager: m, stop: m.cfg.stopSignal(), view: view{workers: make(map[int]*worker), max: m.cfg.MaxWorkers}}
+	s := &managerSide{Manager: m, stop: m.cfg.stopSignal(), view: view{workers: make(map[int]*worker), max: m.cfg.MaxWorkers, startedAt: time.Now()}}
 	m.log, s.deferred, s.relay = logrelay.New(m.log)
 	if err := s.needReaper(exe); err != nil {
 		return nil, err
@@ -398,6 +399,7 @@ func (s *managerSide) command(ev pool.Event) {
 func (s *managerSide) setMaxWorkers(n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.settled = s.settled && (n == s.max || s.loop == nil) // the loop finds out again
 	s.max = n
 	s.inbox.put(func(*inbox) {})
 }
@@ -449,9 +451,10 @@ func (s *managerSide) generationNumber() int {
 
 // enter marks a blocking call as under way, and panics if one is already.
 func (s *managerSide) enter(call string) (leave func()) {
-	for !s.busy.CompareAndSwap(nil, &call) {
+	now := &hookCall{call, time.Now()}
+	for !s.busy.CompareAndSwap(nil, now) {
 		if other := s.busy.Load(); other != nil {
-			misuse("%s called while %s runs: one blocking call at a time, and none in a hook; from there use Deliver, SignalAllChildren or SetMaxWorkers", call, *other)
+			misuse("%s called while %s runs: one blocking call at a time, and none in a hook; from there use Deliver, SignalAllChildren or SetMaxWorkers", call, other.name)
 		}
 	}
 	s.loop.seen = s.loop.now() // nothing runs between two calls

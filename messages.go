@@ -149,8 +149,10 @@ func (l *loop) pollOverdue() pool.Time {
 
 // reap takes the status of a worker that has exited, and reports whether it has.
 func (l *loop) reap(w *worker) bool {
+	l.setReaped(w, true) // first: its pid may be used again from then on
 	status, usage, ok := w.proc.Reap()
 	if !ok {
+		l.setReaped(w, false)
 		return false
 	}
 	w.status, w.usage = status, usage
@@ -344,7 +346,7 @@ func (l *loop) notePaused(w *worker, n int) {
 	}
 	l.mu.Lock()
 	w.Paused = true
-	report := l.stamp(PausedEvent{Worker: w.WorkerInfo})
+	report := l.stamp(PausedEvent{Worker: l.info(w, time.Now())})
 	l.mu.Unlock()
 	l.publish(report)
 }
@@ -445,6 +447,9 @@ type worker struct {
 	closed         []int // the groups whose listener it has closed
 	status         proc.Status
 	usage          *syscall.Rusage
+
+	reaped bool          // or about to be; guarded by mu, as are the following
+	cpu    time.Duration // as last read
 }
 
 // cell returns the memory in which the worker publishes its status; nil for a

@@ -232,6 +232,9 @@ type Exit struct {
 	Reason Reason          `json:"reason"`
 	Uptime time.Duration   `json:"uptime"`
 	Usage  *syscall.Rusage `json:"-"` // nil if the status is unknown
+
+	ReadyAfter time.Duration `json:"ready_after,omitzero"` // as in WorkerInfo
+	Requests   uint64        `json:"requests,omitempty"`   // as counted by Worker.Served
 }
 
 func (e Exit) String() string {

@@ -302,6 +302,9 @@ func (l *loop) forward(a sigqueue.Arrival, replaces bool) {
 // the shutdown had come before it.
 func (l *loop) advanceShutdown(a sigqueue.Arrival) (before shutdown) {
 	before = l.shutdown
+	if !before.begun {
+		l.noteStopping(l.stoppingError())
+	}
 	l.shutdown = shutdown{
 		begun:       true,
 		interrupted: before.interrupted || a.Interrupt,

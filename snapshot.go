@@ -3,27 +3,110 @@ package prefork
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"math"
 	"os"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/change"
 	"github.com/prefork-go/prefork/internal/follow"
 	"github.com/prefork-go/prefork/internal/launch"
 	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/proc"
 )
 
-// Snapshot is a consistent copy of a Manager's state.
+// Snapshot is a consistent copy of a Manager's state: it has every change up to
+// the event with number Seq, and none after it.
 type Snapshot struct {
 	Name       string       `json:"name"`
-	PID        int          `json:"pid"` // of the manager
-	Seq        uint64       `json:"seq"` // of the last event; see Record
-	Generation int          `json:"gen"`
+	PID        int          `json:"pid"`              // of the manager
+	Seq        uint64       `json:"seq"`              // of the last event; see Record
+	Started    time.Time    `json:"started,omitzero"` // when New was called
+	Generation int          `json:"gen"`              // that began last
 	MaxWorkers int          `json:"max_workers"`
 	Pausing    bool         `json:"pausing"`  // the workers are asked to pause (Manager.Pause)
 	Standbys   int          `json:"standbys"` // among Workers, also those that are stopping
 	Workers    []WorkerInfo `json:"workers"`  // not yet reaped, in the order of their spawns
 	Sockets    []SocketInfo `json:"sockets"`  // in the order of the calls of Listen
+	Slots      []SlotInfo   `json:"slots"`    // that have had a worker, from 0
+
+	// Settled is true while all workers that are wanted are ready, all workers at
+	// work are of the generation that serves, and no reload, roll or spawn is under
+	// way. Workers that are stopping do not count. Workers of an older generation
+	// count as of this one if nothing replaces them before they exit. A generation
+	// that has settled can still fail, within 5 s; see Forward.Rolling.
+	Settled bool `json:"settled"`
+	// Serving is the generation that serves, and that empty slots get. It differs
+	// from Generation while that replaces the workers, and after it has failed.
+	Serving int `json:"serving"`
+	// Change is the reload or upgrade that is under way; nil for none. During an
+	// upgrade it is that.
+	Change *Change `json:"change,omitempty"`
+	// LastReload and LastUpgrade tell how the last ones ended; nil for none.
+	LastReload  *Outcome `json:"last_reload,omitempty"`
+	LastUpgrade *Outcome `json:"last_upgrade,omitempty"`
+	// Stopping is when the shutdown began; zero for none.
+	Stopping time.Time `json:"stopping,omitzero"`
+	// SpawnsHeldUntil is when the next spawn may be tried after failed ones; zero if
+	// none has failed.
+	SpawnsHeldUntil time.Time `json:"spawns_held_until,omitzero"`
+
+	// Requests and CPU are those of all workers that this Manager has had. They never
+	// decrease. CPU is the time used in the system and in the program. Outside Linux it
+	// lacks the workers that still run. Of more than 200 workers, each Snapshot reads
+	// the CPU time of 200, in turn.
+	Requests uint64        `json:"requests"`
+	CPU      time.Duration `json:"cpu"`
+
+	Loop Loop `json:"loop"`
+}
+
+// Change describes a reload or an upgrade that is under way.
+type Change struct {
+	// Kind is "reload" if workers are replaced one after the other, "restart" if all
+	// are stopped at once, and "upgrade".
+	Kind string `json:"kind"`
+	// Generation is the generation that begins, or runs during an upgrade.
+	Generation int       `json:"gen"`
+	Began      time.Time `json:"began"`
+
+	// Replaced is how many workers of the new generation are ready, Of how many are
+	// wanted. Both are 0 in an upgrade.
+	Replaced int `json:"replaced"`
+	Of       int `json:"of"`
+
+	// Successor is the pid of an upgrade's new manager; 0 before it was started.
+	// Deadline is when it must be ready (Config.UpgradeTimeout); zero for never.
+	Successor int       `json:"successor,omitempty"`
+	Deadline  time.Time `json:"deadline,omitzero"`
+}
+
+// Outcome describes a reload or an upgrade that has ended. Generation is as in
+// Change. Err is nil if it has succeeded.
+type Outcome struct {
+	Began, Ended time.Time
+	Generation   int
+	Err          error
+}
+
+// Loop describes what the goroutine does that runs the pool. While Hook is not
+// empty, nothing else happens in the pool.
+type Loop struct {
+	Call  string    `json:"call"`           // the blocking call, such as "Run"; "" for none
+	Hook  string    `json:"hook"`           // the hook that runs, such as "BeforeSpawn"; "" for none
+	Since time.Time `json:"since,omitzero"` // of Hook, or else of Call
+}
+
+// SlotInfo describes a slot, also one that waits for its next worker.
+type SlotInfo struct {
+	Slot       int       `json:"slot"`
+	Spawns     int       `json:"spawns"`               // workers that it has had
+	WaitsUntil time.Time `json:"waits_until,omitzero"` // no worker before; zero if it does not wait
+	Crashes    int       `json:"crashes"`              // workers in a row that crashed, of the newest generation
+	LastExit   *Exit     `json:"last_exit,omitempty"`  // nil for none
+	LastExitAt time.Time `json:"last_exit_at,omitzero"`
 }
 
 // AllPaused reports whether all workers that are starting or ready have paused.
@@ -88,8 +171,16 @@ type WorkerInfo struct {
 	PID        int `json:"pid"`
 
 	State   State     `json:"state"`
+	Since   time.Time `json:"since,omitzero"` // in State
 	Started time.Time `json:"started,omitzero"`
 	Paused  bool      `json:"paused,omitempty"` // it waits at its checkpoint (Manager.Pause)
+
+	// Deadline is when the worker will be killed: it must be ready until then, or
+	// gone after a stop. Zero means never.
+	Deadline time.Time `json:"deadline,omitzero"`
+	// ReadyAfter is the time from its spawn until it was ready; for a standby, from
+	// when it got its slot. 0 means not yet.
+	ReadyAfter time.Duration `json:"ready_after,omitzero"`
 
 	// Status and Requests are set in a Snapshot.
 	// Status is StatusNone before the first SetStatus, and for a Command.
@@ -105,24 +196,99 @@ func (w WorkerInfo) String() string {
 	return text
 }
 
-// exitOf describes the exit of a worker that was reaped.
-func (l *loop) exitOf(w *worker, e pool.Effect) Exit {
-	return Exit{
-		Slot: w.Slot, Generation: w.Generation, Ordinal: w.Ordinal, PID: w.PID,
-		Status: ExitStatus(w.status), Reason: Reason(e.Reason), Uptime: l.now() - w.spawnedAt, Usage: w.usage,
-	}
-}
-
-// view is the state that other goroutines read. The loop alone changes the
-// workers and the generation.
+// view is the state that other goroutines read. The loop alone changes it, except
+// as noted.
 type view struct {
+	startedAt  time.Time       // of the Manager
 	workers    map[int]*worker // by ordinal
 	standbys   int             // of these
 	generation int
-	max        int
+	max        int            // as set by SetMaxWorkers
 	paused     bool           // as set by Pause and Resume
 	passed     *launch.Passed // as set by Pass
+	settled    bool
+	stopping   time.Time // when the shutdown began
 	feed       follow.Feed[Record]
+	changes    change.Tracker
+	exits      []slotExit // the last ones, by slot
+	requests   uint64     // of workers that are gone
+	cpu        time.Duration
+	cpuRead    int // the ordinal of the last worker whose CPU time was read
+}
+
+type slotExit struct {
+	exit *Exit
+	at   time.Time
+}
+
+// enter notes a change of a worker's state.
+func (w *worker) enter(s State) {
+	now := time.Now()
+	if s == StateReady {
+		w.ReadyAfter = now.Sub(w.Since)
+	}
+	w.State, w.Since = s, now
+}
+
+// setReaped notes that the pid of a worker may be used again.
+func (l *loop) setReaped(w *worker, reaped bool) {
+	l.mu.Lock()
+	w.reaped = reaped
+	l.mu.Unlock()
+}
+
+// cpuReads is for how many workers one Snapshot reads the CPU time: it must not
+// take milliseconds.
+const cpuReads = 200
+
+// readCPU reads the CPU time of workers, in turn if they are many. The caller holds
+// mu.
+func (l *loop) readCPU(workers []*worker) {
+	first, _ := slices.BinarySearchFunc(workers, l.cpuRead+1, func(w *worker, ordinal int) int { return cmp.Compare(w.Ordinal, ordinal) })
+	for i := range min(len(workers), cpuReads) {
+		w := workers[(first+i)%len(workers)]
+		if l.cpuRead = w.Ordinal; !w.reaped {
+			w.cpu = max(w.cpu, proc.CPUTime(w.PID))
+		}
+	}
+}
+
+// noteExit describes the exit of a worker that was reaped, and adds its totals.
+// The caller holds mu.
+func (l *loop) noteExit(w *worker, e pool.Effect) Exit {
+	exit := Exit{
+		Slot: w.Slot, Generation: w.Generation, Ordinal: w.Ordinal, PID: w.PID,
+		Status: ExitStatus(w.status), Reason: Reason(e.Reason), Uptime: l.now() - w.spawnedAt, Usage: w.usage, ReadyAfter: w.ReadyAfter,
+	}
+	if w.cell() != nil {
+		exit.Requests = w.cell().Read().Served
+	}
+	l.requests += exit.Requests
+	l.cpu += max(w.cpu, proc.UsedCPU(w.usage))
+	if exit.Slot != noSlot {
+		for len(l.exits) <= exit.Slot {
+			l.exits = append(l.exits, slotExit{})
+		}
+		kept := exit
+		l.exits[exit.Slot] = slotExit{&kept, time.Now()}
+	}
+	return exit
+}
+
+// wall returns a time of the policy as a time of the clock that is now at now;
+// zero for never.
+func (l *loop) wall(t pool.Time, now time.Time) time.Time {
+	if t == pool.Never || t == math.MaxInt64 {
+		return time.Time{}
+	}
+	return now.Add(t - now.Sub(l.origin))
+}
+
+// info describes a worker at now.
+func (l *loop) info(w *worker, now time.Time) WorkerInfo {
+	info := w.WorkerInfo
+	info.Deadline = l.wall(l.pool.Deadline(w.Ordinal), now)
+	return info
 }
 
 func (s *managerSide) snapshot() Snapshot {
@@ -134,21 +300,65 @@ func (s *managerSide) snapshot() Snapshot {
 // lockedSnapshot is snapshot for a caller that holds mu.
 func (s *managerSide) lockedSnapshot() Snapshot {
 	all := Snapshot{
-		Name: s.cfg.Name, PID: os.Getpid(), Seq: s.feed.Seq(), Generation: s.generation, MaxWorkers: s.max,
-		Standbys: s.standbys, Pausing: s.paused,
+		Name: s.cfg.Name, PID: os.Getpid(), Seq: s.feed.Seq(), Started: s.startedAt, Generation: s.generation, MaxWorkers: s.max,
+		Standbys: s.standbys, Pausing: s.paused, Settled: s.settled, Serving: s.generation, Stopping: s.stopping,
+		Requests: s.requests, CPU: s.cpu,
 	}
-	all.Workers = make([]WorkerInfo, 0, len(s.workers))
-	for _, w := range s.workers {
-		info := w.WorkerInfo
-		if info.Status = StatusNone; w.cell() != nil {
-			status := w.cell().Read()
-			info.Status, info.Requests = status.C, status.Served
+	if call := s.busy.Load(); call != nil {
+		all.Loop = Loop{Call: call.name, Since: call.since}
+		if hook := s.hook.Load(); hook != nil {
+			all.Loop.Hook, all.Loop.Since = hook.name, hook.since
 		}
-		all.Workers = append(all.Workers, info)
+	}
+	if c, ok := s.changes.Now(); ok {
+		all.Change = &Change{Kind: string(c.Kind), Generation: c.Generation, Began: c.Began, Successor: c.Successor, Deadline: c.Deadline}
+	}
+	reload, upgrade := s.changes.Last()
+	all.LastReload, all.LastUpgrade = (*Outcome)(reload), (*Outcome)(upgrade)
+	if s.loop != nil {
+		s.loop.addPool(&all, time.Now())
 	}
 	for _, info := range s.sockets.Info() {
 		all.Sockets = append(all.Sockets, SocketInfo{info.Network, info.Address, info.PerWorker})
 	}
-	slices.SortFunc(all.Workers, func(a, b WorkerInfo) int { return cmp.Compare(a.Ordinal, b.Ordinal) })
 	return all
+}
+
+// addPool adds the workers and slots to a snapshot. The caller holds mu.
+func (l *loop) addPool(all *Snapshot, now time.Time) {
+	all.Serving = l.pool.ServingGeneration()
+	if held := l.wall(l.pool.HeldUntil(), now); held.After(now) {
+		all.SpawnsHeldUntil = held
+	}
+	workers := slices.SortedFunc(maps.Values(l.workers), func(a, b *worker) int { return cmp.Compare(a.Ordinal, b.Ordinal) })
+	l.readCPU(workers)
+	all.Workers = make([]WorkerInfo, 0, len(workers))
+	for _, w := range workers {
+		info := l.info(w, now)
+		if info.Status = StatusNone; w.cell() != nil {
+			status := w.cell().Read()
+			info.Status, info.Requests = status.C, status.Served
+		}
+		all.Requests += info.Requests
+		all.CPU += w.cpu
+		all.Workers = append(all.Workers, info)
+		if c := all.Change; c != nil && c.Kind != string(change.Upgrade) && w.State == StateReady && w.Generation >= c.Generation {
+			c.Replaced++
+		}
+	}
+	if c := all.Change; c != nil && c.Kind != string(change.Upgrade) {
+		c.Of = max(l.pool.Wanted(), c.Replaced)
+	}
+	all.Slots = make([]SlotInfo, l.pool.Slots())
+	for i := range all.Slots {
+		s := l.pool.Slot(i)
+		info := SlotInfo{Slot: i, Spawns: s.Spawns, Crashes: s.Crashes}
+		if due := l.wall(s.Due, now); due.After(now) {
+			info.WaitsUntil = due
+		}
+		if i < len(l.exits) {
+			info.LastExit, info.LastExitAt = l.exits[i].exit, l.exits[i].at
+		}
+		all.Slots[i] = info
+	}
 }

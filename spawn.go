@@ -176,8 +176,9 @@ func (l *loop) spawn(step pool.Step) {
 		l.handle(pool.Event{Kind: pool.SpawnFailed, Shortage: isShortage(err), Busy: busy})
 		return
 	}
+	now := time.Now()
 	w := &worker{
-		WorkerInfo: WorkerInfo{Slot: sp.Slot, Generation: sp.Generation, Ordinal: sp.Ordinal, PID: p.Pid(), Started: time.Now()},
+		WorkerInfo: WorkerInfo{Slot: sp.Slot, Generation: sp.Generation, Ordinal: sp.Ordinal, PID: p.Pid(), Started: now, Since: now},
 		proc:       p, spawnedAt: l.now(), exe: l.generations[sp.Generation].exe,
 		record: board.Worker{ID: sp.Ordinal, PID: p.Pid(), Cell: cell, MaxMemory: jittered(l.cfg.Recycle.MaxMemory)},
 	}
@@ -314,9 +315,10 @@ func (l *loop) accept(a sigqueue.Arrival) (ends, sends bool) {
 		}
 		return !l.inRun, true
 	}
-	l.emit(ReloadEvent{Received: a.Sig, Origin: a.Origin})
+	l.beginReload(a)
 	if err := l.prepareGeneration(); err != nil {
-		l.emit(ReloadFailedEvent{Err: err})
+		l.reloadFailed(err)
+		l.checkSettled()
 		return !l.inRun, false
 	}
 	if !l.cfg.ReloadBinary && l.cfg.Command == nil && l.replacedOnDisk() {
@@ -384,7 +386,10 @@ func (l *loop) reload() (err error) {
 }
 
 // hookCall is a call of a hook that is under way.
-type hookCall struct{ name string }
+type hookCall struct {
+	name  string
+	since time.Time
+}
 
 // hookPatience is how long a hook may take before the log names it.
 const hookPatience = 5 * time.Second
@@ -398,7 +403,7 @@ func (l *loop) callHook(name string, hook func()) {
 
 // runHook is callHook without a flush of the log, for functions that are quick.
 func (l *loop) runHook(name string, hook func()) {
-	call := &hookCall{name}
+	call := &hookCall{name, time.Now()}
 	l.hook.Store(call)
 	timer := time.AfterFunc(hookPatience, func() {
 		l.log.Warn("hook blocks the manager: no worker is spawned, reaped or stopped until it returns", "hook", name, "for", hookPatience.String())

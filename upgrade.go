@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/prefork-go/prefork/internal/activation"
 	"github.com/prefork-go/prefork/internal/control"
@@ -71,13 +72,14 @@ var errShutdown = errors.New("a shutdown was requested, which ends both managers
 
 // upgradeNow is Upgrade while a generation runs.
 func (l *loop) upgradeNow(ctx context.Context) error {
+	l.beginUpgrade()
 	l.awaitOwnTakeover(ctx)
 	err := ctx.Err()
 	if err == nil {
 		err = l.startSuccessor()
 	}
 	if err != nil {
-		l.emit(UpgradeFailedEvent{Err: err})
+		l.endUpgrade(UpgradeFailedEvent{Err: err}, 0, err)
 		return fmt.Errorf("prefork: Upgrade: %w", err)
 	}
 	n := l.successor
@@ -111,7 +113,7 @@ func (l *loop) upgradeNow(ctx context.Context) error {
 }
 
 func (l *loop) upgradeFailed(n *successor) error {
-	l.emit(UpgradeFailedEvent{PID: n.proc.Pid(), Err: n.failed})
+	l.endUpgrade(UpgradeFailedEvent{PID: n.proc.Pid(), Err: n.failed}, 0, n.failed)
 	return fmt.Errorf("prefork: Upgrade: %w", n.failed)
 }
 
@@ -190,7 +192,11 @@ func (l *loop) startSuccessor() error {
 		n.deadline = l.after(l.cfg.UpgradeTimeout)
 	}
 	l.successor = n
-	l.emit(UpgradeEvent{PID: n.proc.Pid(), Program: exe.File()})
+	l.mu.Lock()
+	l.changes.SetSuccessor(n.proc.Pid(), l.wall(n.deadline, time.Now()))
+	report := l.stamp(UpgradeEvent{PID: n.proc.Pid(), Program: exe.File()})
+	l.mu.Unlock()
+	l.publish(report)
 	return nil
 }
 
@@ -282,7 +288,7 @@ func (l *loop) handOver(n *successor) {
 	for _, a := range l.inbox.takeSignals() {
 		l.passOn(a, true)
 	}
-	l.emit(UpgradedEvent{PID: n.proc.Pid()})
+	l.endUpgrade(UpgradedEvent{PID: n.proc.Pid()}, n.proc.Pid(), nil)
 	l.shutDown("takeover", nil)
 }
 

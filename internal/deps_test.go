@@ -60,9 +60,9 @@ func needGo(t *testing.T) {
 // of lower floors; ground floor packages import nothing of the repository.
 var floors = [][]string{
 	{ // ground
-		"internal/activation", "internal/binary", "internal/fd", "internal/follow", "internal/loadgen",
-		"internal/logrelay", "internal/marker", "internal/pause", "internal/picture", "internal/plain",
-		"internal/pool", "internal/port", "internal/proc", "internal/prose", "internal/reaper",
+		"internal/activation", "internal/binary", "internal/change", "internal/fd", "internal/follow",
+		"internal/loadgen", "internal/logrelay", "internal/marker", "internal/pause", "internal/picture",
+		"internal/plain", "internal/pool", "internal/port", "internal/proc", "internal/prose", "internal/reaper",
 		"internal/resources", "internal/reuseport", "internal/safedir", "internal/scoreboard", "internal/sig", "internal/sigqueue",
 		"internal/wire", "preforktest",
 	},

@@ -59,6 +59,9 @@ func (p *Pool) remove(now Time, w *worker, ev *Event) {
 	if holder || s.replacement == w {
 		s.due = now
 	}
+	if !ev.Stray || w.ready {
+		p.countEnd(s, w, now, reason)
+	}
 	rollFails := judged && p.judgeEnd(now, w, ev)
 	p.leaveSlot(w, StateGone)
 	if holder {

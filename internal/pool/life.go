@@ -61,6 +61,7 @@ func (p *Pool) begin(now Time) {
 	}
 	for _, s := range p.slots {
 		p.resetDelay(s)
+		s.crashes = 0
 	}
 	for _, place := range p.standby.places {
 		p.resetDelay(place)
@@ -92,6 +93,7 @@ func (p *Pool) spawned(now Time, ready bool) {
 	s.dequeue()
 	p.use(s)
 	s.spawnedAt, s.busyTries = now, 0
+	s.spawns++
 	p.spawnFailures, p.failedUntil = 0, 0
 	p.transition(w, StateStarting, 0)
 	p.startReadyTimeout(now, w)

@@ -107,6 +107,8 @@ type slot struct {
 	replacement *worker // until it is ready
 	due         Time    // no spawn before
 	spawnedAt   Time
+	spawns      int // workers that it has had
+	crashes     int // workers in a row that ended abnormally, since the last Begin
 	badEnds     int // young abnormal ends that count towards the next delay
 	cleanEnds   int // young clean ends in a row
 	strays      int // workers in a row that a stray signal ended before they were ready

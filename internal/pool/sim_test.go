@@ -191,6 +191,7 @@ func (s *sim) step(ev Event) outcome {
 		}
 	}
 	s.check(ev, o.effects)
+	s.checkSettled()
 	s.checkCrashLoop(ev, o.effects)
 	return o
 }

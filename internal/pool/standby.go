@@ -89,6 +89,7 @@ func (p *Pool) fill(now Time, s *slot) bool {
 	p.enqueueEmpty(place, false)
 	p.standby.alive--
 	w.slot, s.worker = s, w
+	s.spawns++
 	p.use(s)
 	// The time as a standby is not part of its life.
 	w.standbyTime, w.spawnedAt, s.spawnedAt = now-w.spawnedAt, now, now

@@ -16,12 +16,14 @@ import (
 )
 
 var (
+	aTime   = time.Unix(7, 0).UTC()
 	aWorker = prefork.WorkerInfo{
+		Since: time.Unix(8, 0).UTC(), Deadline: time.Unix(9, 0).UTC(), ReadyAfter: 105 * time.Millisecond,
 		Slot: 1, Generation: 2, Ordinal: 3, PID: 4, State: prefork.StateReady, Started: time.Unix(5, 6).UTC(), Paused: true, Status: prefork.StatusIdle, Requests: 7,
 	}
 	anExit = prefork.Exit{
 		Slot: -1, Generation: 2, Ordinal: 3, PID: 4, Status: prefork.ExitStatus{Signal: syscall.SIGSEGV, CoreDump: true},
-		Reason: prefork.ReasonCrashed, Uptime: 1500 * time.Millisecond,
+		Reason: prefork.ReasonCrashed, Uptime: 1500 * time.Millisecond, ReadyAfter: 20 * time.Millisecond, Requests: 9,
 	}
 )
 
@@ -30,14 +32,28 @@ var jsonValues = []struct {
 	value any
 	json  string
 }{
-	{aWorker, `{"slot":1,"gen":2,"ordinal":3,"pid":4,"state":"ready","started":"1970-01-01T00:00:05.000000006Z","paused":true,"requests":7,"status":"_"}`},
+	{aWorker, `{"slot":1,"gen":2,"ordinal":3,"pid":4,"state":"ready","since":"1970-01-01T00:00:08Z","started":"1970-01-01T00:00:05.000000006Z","paused":true,"deadline":"1970-01-01T00:00:09Z","requests":7,"ready_after":"105ms","status":"_"}`},
 	{prefork.WorkerInfo{State: prefork.StateStarting, Status: 200}, `{"slot":0,"gen":0,"ordinal":0,"pid":0,"state":"starting","status":"È"}`},
 	{prefork.WorkerInfo{}, `{"slot":0,"gen":0,"ordinal":0,"pid":0,"state":"none"}`},
-	{anExit, `{"slot":-1,"gen":2,"ordinal":3,"pid":4,"status":"SIGSEGV (core dumped)","reason":"crashed","uptime":"1.5s"}`},
+	{anExit, `{"slot":-1,"gen":2,"ordinal":3,"pid":4,"status":"SIGSEGV (core dumped)","reason":"crashed","requests":9,"uptime":"1.5s","ready_after":"20ms"}`},
 	{prefork.SocketInfo{Network: "tcp", Address: "[::]:80", PerWorker: true}, `{"network":"tcp","address":"[::]:80","per_worker":true}`},
 	{
 		prefork.Snapshot{Name: "web", PID: 1, Seq: 9, Generation: 2, MaxWorkers: 3, Pausing: true, Standbys: 1, Workers: []prefork.WorkerInfo{{State: prefork.StateGone}}, Sockets: []prefork.SocketInfo{{}}},
-		`{"name":"web","pid":1,"seq":9,"gen":2,"max_workers":3,"pausing":true,"standbys":1,"workers":[{"slot":0,"gen":0,"ordinal":0,"pid":0,"state":"gone"}],"sockets":[{"network":"","address":"","per_worker":false}]}`,
+		`{"name":"web","pid":1,"seq":9,"gen":2,"max_workers":3,"pausing":true,"standbys":1,"workers":[{"slot":0,"gen":0,"ordinal":0,"pid":0,"state":"gone"}],"sockets":[{"network":"","address":"","per_worker":false}],"slots":null,"settled":false,"serving":0,"requests":0,"loop":{"call":"","hook":""},"cpu":"0s"}`,
+	},
+	{
+		prefork.Snapshot{
+			PID: 1, Started: aTime, Settled: true, Serving: 2, Stopping: aTime, Requests: 7, CPU: 1500 * time.Millisecond, SpawnsHeldUntil: aTime,
+			Change:     &prefork.Change{Kind: "upgrade", Generation: 3, Began: aTime, Replaced: 1, Of: 2, Successor: 9, Deadline: aTime},
+			LastReload: &prefork.Outcome{Began: aTime, Ended: aTime, Generation: 2, Err: errors.New("no")}, LastUpgrade: &prefork.Outcome{},
+			Loop:  prefork.Loop{Call: "Run", Hook: "BeforeSpawn", Since: aTime},
+			Slots: []prefork.SlotInfo{{Slot: 2, Spawns: 4, WaitsUntil: aTime, Crashes: 3, LastExit: &anExit, LastExitAt: aTime}, {}},
+		},
+		`{"name":"","pid":1,"seq":0,"started":"1970-01-01T00:00:07Z","gen":0,"max_workers":0,"pausing":false,"standbys":0,"workers":null,"sockets":null,` +
+			`"slots":[{"slot":2,"spawns":4,"waits_until":"1970-01-01T00:00:07Z","crashes":3,"last_exit":{"slot":-1,"gen":2,"ordinal":3,"pid":4,"status":"SIGSEGV (core dumped)","reason":"crashed","requests":9,"uptime":"1.5s","ready_after":"20ms"},"last_exit_at":"1970-01-01T00:00:07Z"},{"slot":0,"spawns":0,"crashes":0}],` +
+			`"settled":true,"serving":2,"change":{"kind":"upgrade","gen":3,"began":"1970-01-01T00:00:07Z","replaced":1,"of":2,"successor":9,"deadline":"1970-01-01T00:00:07Z"},` +
+			`"last_reload":{"began":"1970-01-01T00:00:07Z","ended":"1970-01-01T00:00:07Z","gen":2,"err":"no"},"last_upgrade":{"began":"0001-01-01T00:00:00Z","ended":"0001-01-01T00:00:00Z","gen":0,"err":null},` +
+			`"stopping":"1970-01-01T00:00:07Z","spawns_held_until":"1970-01-01T00:00:07Z","requests":7,"loop":{"call":"Run","hook":"BeforeSpawn","since":"1970-01-01T00:00:07Z"},"cpu":"1.5s"}`,
 	},
 	{prefork.ExitStatus{}, `"exit code 0"`},
 	{prefork.ExitStatus{Code: 3}, `"exit code 3"`},
@@ -62,6 +78,7 @@ var jsonValues = []struct {
 	{prefork.ReloadFailedEvent{}, `{"event":"reload-failed","err":null}`},
 	{prefork.RolledEvent{Generation: 1}, `{"event":"rolled","gen":1}`},
 	{prefork.RollFailedEvent{Generation: 1, Kept: 2, Err: &prefork.SpawnError{Slot: 1, Generation: 2, Err: errors.New("no")}}, `{"event":"roll-failed","gen":1,"kept":2,"err":{"slot":1,"gen":2,"err":"no"}}`},
+	{prefork.SettledEvent{Generation: 1}, `{"event":"settled","gen":1}`},
 	{prefork.CrashLoopEvent{Failures: 3, Window: time.Minute}, `{"event":"crash-loop","failures":3,"window":"1m0s"}`},
 	{prefork.PauseEvent{}, `{"event":"pause"}`},
 	{prefork.PausedEvent{Worker: prefork.WorkerInfo{}}, `{"event":"paused","worker":{"slot":0,"gen":0,"ordinal":0,"pid":0,"state":"none"}}`},
@@ -112,7 +129,7 @@ func allEvents() []prefork.Event {
 	return []prefork.Event{
 		prefork.GenerationEvent{}, prefork.StateEvent{}, prefork.ExitEvent{}, prefork.LeftoverEvent{}, prefork.DelayEvent{}, prefork.SpawnFailedEvent{}, prefork.SignalEvent{}, prefork.ResizeEvent{},
 		prefork.ReloadFailedEvent{}, prefork.RolledEvent{}, prefork.RollFailedEvent{}, prefork.CrashLoopEvent{}, prefork.PauseEvent{}, prefork.PausedEvent{}, prefork.ResumeEvent{}, prefork.UpgradeEvent{},
-		prefork.UpgradedEvent{}, prefork.UpgradeFailedEvent{}, prefork.StartedEvent{}, prefork.ReloadEvent{}, prefork.NoteEvent{}, prefork.EndedEvent{},
+		prefork.UpgradedEvent{}, prefork.UpgradeFailedEvent{}, prefork.StartedEvent{}, prefork.ReloadEvent{}, prefork.SettledEvent{}, prefork.NoteEvent{}, prefork.EndedEvent{},
 	}
 }
 

@@ -189,6 +189,7 @@ func TestEvents(t *testing.T) {
 generation 1 of 1 workers begins
 worker 1073741825 (slot 0, generation 1) starting
 worker 1073741825 (slot 0, generation 1) ready
+generation 1 has settled
 reload begins for SIGHUP
 SIGHUP received, SIGTERM sent to the workers
 worker 1073741825 (slot 0, generation 1) stopping
@@ -196,6 +197,7 @@ generation 2 of 1 workers begins
 worker 1073741825 (slot 0, generation 1) stopped: exit code 0 after 1s
 worker 1073741826 (slot 0, generation 2) starting
 worker 1073741826 (slot 0, generation 2) ready
+generation 2 has settled
 SIGTERM delivered, SIGTERM sent to the workers
 worker 1073741826 (slot 0, generation 2) stopping
 worker 1073741826 (slot 0, generation 2) killed: stop timeout

@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,6 +37,8 @@ func operated() {
 		go operate(pm)
 	}
 	err := pm.Run(context.Background(), func(w *prefork.Worker) error {
+		w.Served(5)
+		testprog.Print("worker %d serves", w.Ordinal())
 		<-w.Context().Done()
 		return nil
 	})
@@ -48,12 +53,35 @@ func operate(pm *prefork.Manager) {
 		switch command {
 		case "ping":
 			testprog.Print("ping: %v", pm.Ping(ctx))
+		case "state":
+			printState(pm.Snapshot())
 		case "note":
 			pm.Note("the test", rest)
 		}
 		cancel()
 	}
 }
+
+// printState prints the parts of a state that depend on processes.
+func printState(now prefork.Snapshot) {
+	var exits []string
+	for _, s := range now.Slots {
+		if s.LastExit != nil {
+			exits = append(exits, s.LastExit.String())
+		}
+	}
+	testprog.Print("state: settled %t on %d of %d, %d workers, %d requests, cpu %t, in %s, last exits %s", now.Settled, now.Serving, now.Generation,
+		len(now.Workers), now.Requests, now.CPU > 0 || runtime.GOOS != "linux", now.Loop.Call, strings.Join(exits, "; "))
+	if now.CPU < lastCPU || now.Requests < lastRequests {
+		testprog.Print("a counter has decreased: %v after %v, %d after %d", now.CPU, lastCPU, now.Requests, lastRequests)
+	}
+	lastCPU, lastRequests = now.CPU, now.Requests
+}
+
+var (
+	lastCPU      time.Duration
+	lastRequests uint64
+)
 
 // startOperated starts the program, and returns a function that gives it a
 // command.
@@ -105,5 +133,34 @@ func TestFollowProcess(t *testing.T) {
 			t.Errorf("event %d follows %d", n, last)
 		}
 		last = n
+	}
+}
+
+// The state of a Manager has the requests and the CPU time of workers that are gone,
+// the last exit of each slot, and whether it is settled.
+func TestSnapshotProcess(t *testing.T) {
+	p, do := startOperated(t)
+	all := p.ExpectAll(`StateEvent: worker (\d+) \(slot 0, generation 1\) ready$`, `^worker 1 serves$`, `^worker 2 serves$`, `^event \d+ SettledEvent: generation 1 has settled$`)
+	pid, _ := strconv.Atoi(all[0][1])
+	do("state")
+	p.Expect(`^state: settled true on 1 of 1, 2 workers, 10 requests, cpu true, in Run, last exits $`)
+	syscall.Kill(pid, syscall.SIGKILL)
+	p.Expect(`ExitEvent: `)
+	do("state")
+	p.Expect(`^state: settled false on 1 of 1, 1 workers, 10 requests, cpu true, in Run, last exits worker \d+ \(slot 0, generation 1\) crashed: SIGKILL after `)
+	p.ExpectAll(`^worker 3 serves$`, `^event \d+ SettledEvent: generation 1 has settled$`)
+	do("state")
+	p.Expect(`^state: settled true on 1 of 1, 2 workers, 15 requests, `)
+	p.Signal(hup)
+	p.ExpectAll(`^worker 4 serves$`, `^worker 5 serves$`, `^event \d+ SettledEvent: generation 2 has settled$`)
+	do("state")
+	p.Expect(`^state: settled true on 2 of 2, \d workers, 25 requests, `)
+	p.Signal(term)
+	p.Expect(`^event \d+ EndedEvent: manager ended$`)
+	testprog.ExpectSuccess(t, p)
+	for _, line := range p.Lines() {
+		if strings.Contains(line, "has decreased") {
+			t.Error(line)
+		}
 	}
 }

@@ -1,0 +1,231 @@
+// Package change follows what a manager changes as a whole: which reload or
+// upgrade is under way, how the last ones ended, and the answers to the callers
+// that wait for an outcome.
+package change
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Kind is the kind of a change, or of another command that a caller waits for.
+type Kind string
+
+const (
+	Reload  = Kind("reload")  // new workers, one after the other
+	Restart = Kind("restart") // new workers, all at once
+	Upgrade = Kind("upgrade") // a new manager
+	Replace = Kind("replace") // one new worker; Tracker follows only its ticket
+)
+
+// Change is a change that is under way.
+type Change struct {
+	Kind       Kind
+	Generation int // that it brings, or that runs during an upgrade
+	Began      time.Time
+	Successor  int       // of an upgrade: its pid, once it was started
+	Deadline   time.Time // of an upgrade: when it fails; zero for never
+}
+
+// Outcome is how a change has ended.
+type Outcome struct {
+	Began, Ended time.Time
+	Generation   int
+	Err          error // nil if it has succeeded
+}
+
+// Ticket is a command that callers wait for. Its methods are safe for concurrent
+// use.
+type Ticket struct {
+	ID   int // from 1
+	Kind Kind
+	How  any // comparable; commands of one kind and How are one
+
+	done chan struct{}
+	n    int
+	err  error
+}
+
+// Wait returns the answer: a number that depends on the kind, and the error if
+// the command has failed. It returns ctx's error if that ends first; the command
+// goes on then.
+func (t *Ticket) Wait(ctx context.Context) (n int, err error) {
+	select {
+	case <-t.done:
+		return t.n, t.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// Tracker has the changes and the open tickets of a manager. The zero value is
+// ready to use. Its methods are not safe for concurrent use; the owner guards it
+// with the lock of the state that the changes are a part of.
+type Tracker struct {
+	reload, upgrade         *underway
+	lastReload, lastUpgrade *Outcome
+	open                    []*Ticket
+	ids                     int
+	closed                  error
+}
+
+type underway struct {
+	Change
+	tickets []*Ticket // answered at its end
+}
+
+// Ask returns a ticket for a command. If the same command waits, or is under way,
+// it is the ticket of that, and added is false.
+func (t *Tracker) Ask(kind Kind, how any) (ticket *Ticket, added bool) {
+	i := slices.IndexFunc(t.open, func(o *Ticket) bool { return o.Kind == kind && o.How == how })
+	if i >= 0 {
+		return t.open[i], false
+	}
+	t.ids++
+	ticket = &Ticket{ID: t.ids, Kind: kind, How: how, done: make(chan struct{})}
+	t.open = append(t.open, ticket)
+	if t.closed != nil {
+		t.Answer(ticket, 0, t.closed)
+		return ticket, false
+	}
+	return ticket, true
+}
+
+// Waiting returns the open ticket with an ID that does not belong to a change
+// under way, or nil.
+func (t *Tracker) Waiting(id int) *Ticket {
+	for _, u := range []*underway{t.reload, t.upgrade} {
+		if u != nil && slices.ContainsFunc(u.tickets, func(x *Ticket) bool { return x.ID == id }) {
+			return nil
+		}
+	}
+	i := slices.IndexFunc(t.open, func(o *Ticket) bool { return o.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return t.open[i]
+}
+
+// Answer answers a ticket. It is a no-op if that is not open.
+func (t *Tracker) Answer(ticket *Ticket, n int, err error) {
+	i := slices.Index(t.open, ticket)
+	if i < 0 {
+		return
+	}
+	t.open = slices.Delete(t.open, i, i+1)
+	ticket.n, ticket.err = n, err
+	close(ticket.done)
+}
+
+// BeginReload begins a change of kind Reload or Restart, for a ticket of kind
+// Reload. A reload that is under way is superseded: its tickets get the outcome of
+// this one.
+func (t *Tracker) BeginReload(c Change, ticket *Ticket) {
+	next := &underway{Change: c}
+	if t.reload != nil {
+		next.tickets = t.reload.tickets
+	}
+	next.tickets = append(next.tickets, ticket)
+	t.reload = next
+}
+
+// BeginUpgrade begins a change of kind Upgrade, for a ticket of that kind.
+func (t *Tracker) BeginUpgrade(c Change, ticket *Ticket) {
+	t.upgrade = &underway{Change: c, tickets: []*Ticket{ticket}}
+}
+
+// SetSuccessor notes the successor of the upgrade under way.
+func (t *Tracker) SetSuccessor(pid int, deadline time.Time) {
+	if t.upgrade != nil {
+		t.upgrade.Successor, t.upgrade.Deadline = pid, deadline
+	}
+}
+
+// EndUpgrade ends the upgrade under way, if there is one, with the pid of the
+// successor or an error.
+func (t *Tracker) EndUpgrade(now time.Time, pid int, err error) {
+	if u := t.upgrade; u != nil {
+		t.upgrade = nil
+		t.lastUpgrade = t.end(u, now, pid, err)
+	}
+}
+
+// Settled ends the reload under way if its generation is in place, or a later
+// one.
+func (t *Tracker) Settled(now time.Time, generation int) {
+	if u := t.reload; u != nil && generation >= u.Generation {
+		u.Generation = generation
+		t.endReload(now, generation, nil)
+	}
+}
+
+// Failed notes that a generation has failed. It ends the reload under way if that
+// brings the generation. A reload that has just ended has failed, too, if it
+// brought the generation.
+func (t *Tracker) Failed(now time.Time, generation int, err error) {
+	last := t.lastReload
+	switch {
+	case t.reload != nil && t.reload.Generation == generation:
+		t.endReload(now, generation, err)
+	case last != nil && last.Generation == generation && last.Err == nil:
+		t.lastReload = &Outcome{Began: last.Began, Ended: now, Generation: generation, Err: err}
+	}
+}
+
+// EndReload ends the reload under way, if there is one, with an error.
+func (t *Tracker) EndReload(now time.Time, err error) {
+	if t.reload != nil {
+		t.endReload(now, t.reload.Generation, err)
+	}
+}
+
+func (t *Tracker) endReload(now time.Time, n int, err error) {
+	u := t.reload
+	t.reload = nil
+	t.lastReload = t.end(u, now, n, err)
+}
+
+// end answers the tickets of a change.
+func (t *Tracker) end(u *underway, now time.Time, n int, err error) *Outcome {
+	for _, ticket := range u.tickets {
+		t.Answer(ticket, n, err)
+	}
+	return &Outcome{Began: u.Began, Ended: now, Generation: u.Generation, Err: err}
+}
+
+// Refuse ends the reload under way with an error and answers all tickets with it,
+// except for that of an upgrade under way.
+func (t *Tracker) Refuse(now time.Time, err error) {
+	t.EndReload(now, err)
+	for _, ticket := range slices.Clone(t.open) {
+		if t.upgrade == nil || !slices.Contains(t.upgrade.tickets, ticket) {
+			t.Answer(ticket, 0, err)
+		}
+	}
+}
+
+// Close has Ask answer every ticket with an error from now on; nil ends that.
+func (t *Tracker) Close(err error) { t.closed = err }
+
+// Pending returns the generation that a reload under way brings, zero for none.
+func (t *Tracker) Pending() int {
+	if t.reload == nil {
+		return 0
+	}
+	return t.reload.Generation
+}
+
+// Now returns the change under way; an upgrade comes first. ok is false for none.
+func (t *Tracker) Now() (c Change, ok bool) {
+	switch {
+	case t.upgrade != nil:
+		return t.upgrade.Change, true
+	case t.reload != nil:
+		return t.reload.Change, true
+	}
+	return Change{}, false
+}
+
+// Last returns how the last reload and the last upgrade ended; nil for none.
+func (t *Tracker) Last() (reload, upgrade *Outcome) { return t.lastReload, t.lastUpgrade }

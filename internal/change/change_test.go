@@ -1,0 +1,173 @@
+package change
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+)
+
+var (
+	noon = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	bad  = errors.New("worker crashed")
+)
+
+// answer returns the answer of a ticket; open means that it has none.
+func answer(t *Ticket) (n int, open bool, err error) {
+	select {
+	case <-t.done:
+		n, err = t.Wait(context.Background())
+		return n, false, err
+	default:
+		return 0, true, nil
+	}
+}
+
+func wantOpen(t *testing.T, when string, ticket *Ticket) {
+	t.Helper()
+	if n, open, err := answer(ticket); !open {
+		t.Errorf("%s: answered with %d, %v", when, n, err)
+	}
+}
+
+func wantAnswer(t *testing.T, when string, ticket *Ticket, want int, wantErr error) {
+	t.Helper()
+	if n, open, err := answer(ticket); open || n != want || err != wantErr {
+		t.Errorf("%s: %d, %v, open %t; want %d, %v", when, n, err, open, want, wantErr)
+	}
+}
+
+func reload(t *Tracker, gen int, how any) *Ticket {
+	ticket, _ := t.Ask(Reload, how)
+	t.BeginReload(Change{Kind: Reload, Generation: gen, Began: noon}, ticket)
+	return ticket
+}
+
+// Equal commands are one while they wait and while they are under way.
+func TestAsk(t *testing.T) {
+	var tr Tracker
+	a, added := tr.Ask(Reload, "rolling")
+	b, again := tr.Ask(Reload, "rolling")
+	c, other := tr.Ask(Reload, "plain")
+	d, kind := tr.Ask(Upgrade, "rolling")
+	if !added || again || !other || !kind || a != b || a == c || c == d {
+		t.Errorf("%v %t, %v %t, %v %t, %v %t", a, added, b, again, c, other, d, kind)
+	}
+	if tr.Waiting(a.ID) != a || tr.Waiting(c.ID) != c || tr.Waiting(99) != nil || tr.Waiting(0) != nil {
+		t.Error("waiting tickets are not found")
+	}
+	tr.BeginReload(Change{Generation: 2}, a)
+	if tr.Waiting(a.ID) != nil {
+		t.Error("a ticket of the reload under way waits")
+	}
+	if b, added := tr.Ask(Reload, "rolling"); b != a || added {
+		t.Error("a second reload is not the one under way")
+	}
+	tr.Settled(noon, 2)
+	wantAnswer(t, "settled", a, 2, nil)
+	if b, added := tr.Ask(Reload, "rolling"); b == a || !added {
+		t.Error("a later reload is the one that has ended")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Wait(ctx); err != context.Canceled {
+		t.Error(err)
+	}
+	wantOpen(t, "after a caller has left", c)
+}
+
+// A reload ends when its generation or a later one has settled, or has failed.
+func TestReload(t *testing.T) {
+	var tr Tracker
+	a := reload(&tr, 2, 1)
+	if c, ok := tr.Now(); !ok || c.Kind != Reload || c.Generation != 2 || tr.Pending() != 2 {
+		t.Errorf("%+v, %t", c, ok)
+	}
+	tr.Settled(noon, 1)
+	tr.Failed(noon, 1, bad)
+	wantOpen(t, "after another generation", a)
+	b := reload(&tr, 3, 2)
+	wantOpen(t, "superseded", a)
+	tr.Settled(noon.Add(1), 3)
+	wantAnswer(t, "superseded and settled", a, 3, nil)
+	wantAnswer(t, "settled", b, 3, nil)
+	if last, _ := tr.Last(); *last != (Outcome{noon, noon.Add(1), 3, nil}) {
+		t.Errorf("%+v", last)
+	}
+	if _, ok := tr.Now(); ok || tr.Pending() != 0 {
+		t.Error("a change is under way after its end")
+	}
+
+	tr.Failed(noon.Add(2), 2, bad) // an older one
+	if last, _ := tr.Last(); last.Err != nil {
+		t.Errorf("%+v", last)
+	}
+	tr.Failed(noon.Add(3), 3, bad) // within its first seconds
+	if last, _ := tr.Last(); *last != (Outcome{noon, noon.Add(3), 3, bad}) {
+		t.Errorf("%+v", last)
+	}
+	c := reload(&tr, 4, 1)
+	tr.Failed(noon, 4, bad)
+	wantAnswer(t, "failed", c, 4, bad)
+	d := reload(&tr, 5, 1)
+	tr.EndReload(noon, bad)
+	wantAnswer(t, "Reload failed", d, 5, bad)
+	tr.EndReload(noon, nil) // none is under way
+}
+
+// During an upgrade that is the change under way; a reload goes on.
+func TestUpgrade(t *testing.T) {
+	var tr Tracker
+	tr.SetSuccessor(1, noon)
+	tr.EndUpgrade(noon, 0, bad)
+	r := reload(&tr, 2, 1)
+	for _, err := range []error{bad, nil} {
+		u, _ := tr.Ask(Upgrade, nil)
+		tr.BeginUpgrade(Change{Kind: Upgrade, Generation: 2, Began: noon}, u)
+		tr.SetSuccessor(4711, noon.Add(time.Minute))
+		if c, _ := tr.Now(); c.Kind != Upgrade || c.Successor != 4711 || c.Deadline != noon.Add(time.Minute) {
+			t.Errorf("%+v", c)
+		}
+		if tr.Waiting(u.ID) != nil {
+			t.Error("a ticket of the upgrade under way waits")
+		}
+		tr.EndUpgrade(noon.Add(1), 4711, err)
+		wantAnswer(t, "upgrade", u, 4711, err)
+		if _, last := tr.Last(); *last != (Outcome{noon, noon.Add(1), 2, err}) {
+			t.Errorf("%+v", last)
+		}
+	}
+	wantOpen(t, "the reload", r)
+	if c, ok := tr.Now(); !ok || c.Kind != Reload {
+		t.Errorf("%+v", c)
+	}
+}
+
+// A shutdown answers all tickets but that of an upgrade, which has an end of its
+// own, and those that come later.
+func TestRefuse(t *testing.T) {
+	var tr Tracker
+	under := reload(&tr, 2, 1)
+	waiting, _ := tr.Ask(Reload, 2)
+	replace, _ := tr.Ask(Replace, 7)
+	upgrade, _ := tr.Ask(Upgrade, nil)
+	tr.BeginUpgrade(Change{Kind: Upgrade}, upgrade)
+	tr.Refuse(noon, bad)
+	tr.Close(bad)
+	wantAnswer(t, "under way", under, 2, bad)
+	wantAnswer(t, "waiting", waiting, 0, bad)
+	wantAnswer(t, "replace", replace, 0, bad)
+	wantOpen(t, "upgrade", upgrade)
+	late, added := tr.Ask(Reload, 3)
+	wantAnswer(t, "late", late, 0, bad)
+	if added || len(tr.open) != 1 {
+		t.Errorf("added %t, %d open", added, len(tr.open))
+	}
+	tr.EndUpgrade(noon, 0, bad)
+	wantAnswer(t, "upgrade", upgrade, 0, bad)
+	tr.Close(nil)
+	if _, added := tr.Ask(Reload, 3); !added {
+		t.Error("refused after it was opened again")
+	}
+	tr.Answer(late, 9, nil) // answered already
+}

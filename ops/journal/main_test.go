@@ -73,7 +73,7 @@ func examples() []fmt.Stringer {
 		prefork.SignalEvent{Received: syscall.Signal(40), Rolling: true, Origin: "the context of Run has ended"},
 		prefork.SignalEvent{Received: syscall.Signal(40), Rolling: true, Replaces: true},
 		prefork.StartedEvent{}, prefork.EndedEvent{}, prefork.EndedEvent{Err: errors.New("crash loop")},
-		prefork.NoteEvent{By: "user 1000 (pid 4711)", Text: "reload"},
+		prefork.SettledEvent{Generation: 2}, prefork.NoteEvent{By: "user 1000 (pid 4711)", Text: "reload"},
 		prefork.ReloadEvent{Received: syscall.SIGHUP, Origin: "Deliver"},
 		prefork.ResizeEvent{From: 1, To: 20},
 		prefork.ReloadFailedEvent{Err: errors.New("no such file")},

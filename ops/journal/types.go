@@ -91,6 +91,9 @@ var recordTypes = []recordType{
 		func(d rollFailedData) prefork.RollFailedEvent {
 			return prefork.RollFailedEvent{Generation: d.Generation, Kept: d.Kept, Err: d.Error.error}
 		}),
+	newType("settled",
+		func(e prefork.SettledEvent) rolledData { return rolledData(e) },
+		func(d rolledData) prefork.SettledEvent { return prefork.SettledEvent(d) }),
 	newType("crash-loop",
 		func(e prefork.CrashLoopEvent) crashLoopData { return crashLoopData{e.Failures, duration(e.Window)} },
 		func(d crashLoopData) prefork.CrashLoopEvent {

@@ -343,6 +343,20 @@ const (
 	defaultOrphanTimeout    = time.Second
 )
 
+// Config returns a copy of the Config that New was given, with defaults in place
+// of zero values. Changing it has no effect. MaxWorkers is the number at the
+// start; see Manager.MaxWorkers for the present one.
+func (m *Manager) Config() Config {
+	c := m.cfg
+	if c.MaxSpareWorkers == math.MaxInt {
+		c.MaxSpareWorkers = 0 // no maximum
+	}
+	c.TrapSignals, c.Command = maps.Clone(c.TrapSignals), slices.Clone(c.Command)
+	r := &c.Resources
+	r.CPUs, r.Rlimits, r.Groups = slices.Clone(r.CPUs), slices.Clone(r.Rlimits), slices.Clone(r.Groups)
+	return c
+}
+
 // withDefaults checks a Config and replaces zero values by defaults.
 func (c Config) withDefaults() (Config, error) {
 	if err := c.checkNumbers(); err != nil {

@@ -279,9 +279,12 @@ func (e SpawnFailedEvent) line() (slog.Level, string, []slog.Attr) {
 
 func (e SignalEvent) String() string {
 	sent, what := sig.Name(e.Sent), sig.Name(e.Received)+" received"
-	switch e.Origin {
-	case "":
-	case byDeliver:
+	_, request := e.Received.(Request)
+	switch {
+	case request:
+		what = sig.Name(e.Received) + " requested"
+	case e.Origin == "":
+	case e.Origin == byDeliver:
 		what = sig.Name(e.Received) + " delivered"
 	default:
 		what = fmt.Sprintf("shutdown (%s)", plain.Line(e.Origin))
@@ -303,10 +306,14 @@ func (e SignalEvent) line() (slog.Level, string, []slog.Attr) {
 	if e.Interval > 0 {
 		attrs = append(attrs, duration("interval", e.Interval))
 	}
-	switch e.Origin {
-	case "":
+	_, request := e.Received.(Request)
+	switch {
+	case request:
+		attrs[0].Key = "request"
+		return slog.LevelInfo, "request received", attrs
+	case e.Origin == "":
 		return slog.LevelInfo, "signal received", attrs
-	case byDeliver:
+	case e.Origin == byDeliver:
 		return slog.LevelInfo, "signal delivered", attrs
 	}
 	return slog.LevelInfo, "shutdown begins", append(attrs[1:], slog.String("because", e.Origin))

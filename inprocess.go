@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/change"
 	"github.com/prefork-go/prefork/internal/pause"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
@@ -26,13 +27,14 @@ const inProcessEnv = "PREFORK_IN_PROCESS"
 // Of the managerSide it uses the signals and the view; there is no loop.
 type inProcessSide struct {
 	*managerSide
-	w       atomic.Pointer[Worker] // the last one
-	started bool                   // Start was called
-	begun   bool                   // a StartedEvent without its EndedEvent
-	current *inProcessWorker       // belongs to the blocking call; nil for none
-	failed  int                    // workers in a row that ended soon
-	paused  *pause.State
-	waits   atomic.Bool // the worker waits at its checkpoint
+	w        atomic.Pointer[Worker] // the last one
+	started  bool                   // Start was called
+	begun    bool                   // a StartedEvent without its EndedEvent
+	replaced []*change.Ticket       // for the next worker
+	current  *inProcessWorker       // belongs to the blocking call; nil for none
+	failed   int                    // workers in a row that ended soon
+	paused   *pause.State
+	waits    atomic.Bool // the worker waits at its checkpoint
 
 	wmu         sync.Mutex // guards the following
 	data        []byte     // as set by Pass
@@ -97,6 +99,7 @@ func (s *inProcessSide) start(call string, work func(*Worker) error) (manager bo
 		s.begins()
 		s.beginGeneration()
 		s.newWorker()
+		s.refuse(errMainIsWorker)
 		go s.followSignals()
 		return false
 	}
@@ -115,7 +118,9 @@ func (s *inProcessSide) followSignals() {
 			if !ok {
 				break
 			}
-			s.forward(a)
+			if a.Request == 0 {
+				s.forward(a, s.cfg.TrapSignals[a.Sig])
+			}
 		}
 	}
 }
@@ -177,9 +182,10 @@ func (s *inProcessSide) generate(work func(*Worker) error) sigqueue.Arrival {
 	for {
 		s.turn()
 		if a, ok := s.inbox.takeSignal(s.cfg.ShutdownSignal); ok {
-			if ends := s.accept(a); ends {
+			f, ok := s.forwardOf(a)
+			if ok && s.accept(a, f) {
 				s.received.Store(a)
-				s.forward(a)
+				s.forward(a, f)
 				return a
 			}
 			continue
@@ -202,22 +208,21 @@ func (s *inProcessSide) generate(work func(*Worker) error) sigqueue.Arrival {
 }
 
 // accept decides whether a signal ends the generation, and handles it if not.
-func (s *inProcessSide) accept(a sigqueue.Arrival) (ends bool) {
-	f := s.cfg.TrapSignals[a.Sig]
+func (s *inProcessSide) accept(a sigqueue.Arrival, f Forward) (ends bool) {
 	switch {
 	case a.Sig == s.cfg.ShutdownSignal:
 		return true
 	case f.Upgrade:
 		s.beginUpgrade()
 		s.endUpgrade(UpgradeFailedEvent{Err: errNoUpgrade}, 0, errNoUpgrade)
-		return !s.inRun()
-	case !f.Rolling && f.Signal != os.Signal(s.stop):
+		return !s.inRun() && a.Request == 0
+	case !s.replaces(f):
 		if s.inRun() {
-			s.forward(a)
+			s.forward(a, f)
 		}
 		return !s.inRun()
 	}
-	s.beginReload(a)
+	s.beginReload(a, f)
 	if s.inRun() {
 		if err := s.reload(); err != nil {
 			s.reloadFailed(err)
@@ -230,11 +235,12 @@ func (s *inProcessSide) accept(a sigqueue.Arrival) (ends bool) {
 	return true
 }
 
+var errMainIsWorker = errors.New("with Start in in-process mode, main is the worker and cannot run again")
+
 var errNoUpgrade = errors.New("there is no upgrade in in-process mode")
 
-// forward sends to the worker what the table has for a signal.
-func (s *inProcessSide) forward(a sigqueue.Arrival) {
-	f := s.cfg.TrapSignals[a.Sig]
+// forward sends to the worker what f has for a signal.
+func (s *inProcessSide) forward(a sigqueue.Arrival, f Forward) {
 	if a.Sig == s.cfg.ShutdownSignal {
 		s.noteFailure()
 		s.noteStopping(errStopping)
@@ -243,7 +249,7 @@ func (s *inProcessSide) forward(a sigqueue.Arrival) {
 	if a.Interrupt {
 		received = os.Interrupt
 	}
-	replaces := a.Sig != s.cfg.ShutdownSignal && (f.Rolling || f.Signal == os.Signal(s.stop))
+	replaces := a.Sig != s.cfg.ShutdownSignal && s.replaces(f)
 	s.emit(SignalEvent{Received: received, Sent: f.Signal, Interval: f.Interval, Rolling: f.Rolling, Replaces: replaces, Origin: a.Origin})
 	switch {
 	case a.Sig == s.cfg.ShutdownSignal && a.Interrupt && s.interruptWorker():
@@ -299,6 +305,12 @@ func (s *inProcessSide) newWorker() *Worker {
 	s.emit(StateEvent{Worker: info})
 	info.State = StateReady
 	s.emit(StateEvent{Worker: info, From: StateStarting})
+	s.managerSide.mu.Lock()
+	for _, ticket := range s.replaced {
+		s.changes.Answer(ticket, info.Ordinal, nil)
+	}
+	s.replaced = nil
+	s.managerSide.mu.Unlock()
 	s.settle(s.generationNumber())
 	return w
 }
@@ -382,7 +394,9 @@ func (s *inProcessSide) drain(ctx context.Context) (left int, err error) {
 			if s.signalReceived() != s.cfg.ShutdownSignal { // no later signal may hide it
 				s.received.Store(a)
 			}
-			s.forward(a)
+			if a.Request == 0 {
+				s.forward(a, s.cfg.TrapSignals[a.Sig])
+			}
 			continue
 		}
 		if s.current == nil {

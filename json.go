@@ -250,6 +250,10 @@ func (s jsonSignal) UnmarshalJSON(data []byte) error {
 		*s.sig = nil
 		return err
 	}
+	if r := Request(*name); r == requestReload || r == requestUpgrade {
+		*s.sig = r
+		return nil
+	}
 	n, err := sig.Parse(*name)
 	if err != nil {
 		return fmt.Errorf("prefork: %w", err)

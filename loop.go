@@ -2,6 +2,7 @@ package prefork
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -53,6 +54,7 @@ type loop struct {
 	reportsReady  bool               // a successor that has not reported its readiness
 	awaitTakeover bool               // and its predecessor has not handed over
 	socketsUnused map[int]int        // by socket: the last generation with a warning
+	replacing     []replacement      // that callers of ReplaceWorker wait for
 }
 
 func newLoop(s *managerSide, exe string, depth int, settings *resources.Settings) *loop {
@@ -114,14 +116,18 @@ func (l *loop) generate() os.Signal {
 	for {
 		step := l.turn()
 		if a, ok := l.inbox.takeSignal(l.cfg.ShutdownSignal); ok {
-			ends, sends := l.accept(a)
+			f, ok := l.forwardOf(a)
+			if !ok {
+				continue
+			}
+			ends, sends := l.accept(a, f)
 			if !ends {
 				continue
 			}
 			l.handle(pool.Event{Kind: pool.Halt})
 			l.received.Store(a)
 			if sends {
-				l.forward(a, l.replaces(a.Sig))
+				l.forward(a, f, l.replaces(f))
 			}
 			return a.Sig
 		}
@@ -168,12 +174,15 @@ func (l *loop) drain(ctx context.Context) (left int, err error) {
 	for {
 		step := l.turn()
 		if a, ok := l.inbox.takeSignal(l.cfg.ShutdownSignal); ok {
+			if a.Request != 0 {
+				continue // it was refused
+			}
 			// The program's loop must see a shutdown that arrives while it waits, and
 			// no later signal may hide it.
 			if l.signalReceived() != l.cfg.ShutdownSignal {
 				l.received.Store(a)
 			}
-			l.forward(a, false)
+			l.forward(a, l.cfg.TrapSignals[a.Sig], false)
 			continue
 		}
 		if l.shutdown.begun && l.pool.Serving() == 0 {
@@ -196,21 +205,6 @@ func (l *loop) finishDrain() error {
 		l.end(l.failure)
 	}
 	return l.failure
-}
-
-// start reports that the Manager starts its work, and end that it has ended.
-func (l *loop) start() {
-	if !l.started {
-		l.started = true
-		l.emit(StartedEvent{})
-	}
-}
-
-func (l *loop) end(err error) {
-	if l.started {
-		l.started = false
-		l.emit(EndedEvent{Err: err})
-	}
 }
 
 // turn handles everything that has happened since the last turn, and returns the
@@ -355,6 +349,7 @@ func (l *loop) handle(ev pool.Event) {
 	if l.pool.Fallback() != fallback && ev.Kind != pool.Begin {
 		l.forget()
 	}
+	l.checkReplaced()
 	l.checkSettled()
 	l.steer()
 	l.reportReady()
@@ -369,6 +364,9 @@ func (l *loop) carryOut(e pool.Effect) {
 	case pool.Delay:
 		l.emit(DelayEvent{Slot: e.Slot, For: e.For})
 	case pool.RetryDelay:
+		if !errors.Is(l.notSpawned, syscall.ETXTBSY) { // that is tried again
+			l.replacementFailed(l.notSpawned.Slot, 0, l.notSpawned)
+		}
 		if !e.Repeated {
 			l.emit(SpawnFailedEvent{Err: l.notSpawned, Retry: e.For})
 		}
@@ -451,6 +449,9 @@ func (l *loop) transition(w *worker, e pool.Effect) {
 
 // exited acts on the exit of a worker, after it was reported.
 func (l *loop) exited(w *worker, e pool.Effect, exit Exit) {
+	if e.From == pool.StateStarting || e.From == pool.StateKilled && exit.Reason == ReasonReadyTimeout {
+		l.replacementFailed(exit.Slot, exit.Ordinal, errors.New(exit.String()))
+	}
 	failed := e.From < pool.StateStopping && (e.From == pool.StateStarting || !w.status.Clean()) && !l.isStray(w)
 	if failed || exit.Reason == ReasonReadyTimeout {
 		l.reportFailed(exit.String())

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork/internal/binary"
+	"github.com/prefork-go/prefork/internal/change"
 	"github.com/prefork-go/prefork/internal/fd"
 	"github.com/prefork-go/prefork/internal/launch"
 	"github.com/prefork-go/prefork/internal/logrelay"
@@ -49,6 +50,9 @@ type side interface {
 	emit(ev Event)    // in do
 	ping(ctx context.Context) error
 	follow(f func(Record)) (now Snapshot, stop func())
+	ask(r Request, how any) *change.Ticket // nil in a worker
+	replaceWorker(ordinal int) (*change.Ticket, error)
+	signalWorker(ordinal int, sig syscall.Signal) error
 	deliver(sig os.Signal, origin string)
 	shutDown(origin string, err error)
 	command(ev pool.Event)
@@ -261,7 +265,8 @@ func (m *Manager) Worker() *Worker { return m.side.worker() }
 // SignalReceived returns the trapped signal that ended the last Start or Run, or
 // the last one that arrived during a WaitAllChildren since. ShutdownSignal stays
 // until the next Start. It returns nil before the first signal, and in a worker.
-// An interrupt that counts as ShutdownSignal is reported as ShutdownSignal.
+// An interrupt that counts as ShutdownSignal is reported as ShutdownSignal, and a
+// command (Reload, RequestUpgrade) as a Request.
 func (m *Manager) SignalReceived() os.Signal { return m.side.signalReceived() }
 
 // NumWorkers returns the number of workers of all generations, without standbys.
@@ -348,6 +353,21 @@ func (s *managerSide) run(ctx context.Context, _ func(*Worker) error) error {
 	}
 	_, err := s.loop.drain(context.Background())
 	return err
+}
+
+// start reports that the Manager starts its work, and end that it has ended.
+func (l *loop) start() {
+	if !l.started {
+		l.started = true
+		l.emit(StartedEvent{})
+	}
+}
+
+func (l *loop) end(err error) {
+	if l.started {
+		l.started = false
+		l.emit(EndedEvent{Err: err})
+	}
 }
 
 // stopWith makes the end of ctx count as the shutdown signal.

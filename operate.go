@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"math"
-	"slices"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/prefork-go/prefork/internal/change"
 	"github.com/prefork-go/prefork/internal/follow"
+	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/internal/sigqueue"
 )
 
@@ -30,20 +31,6 @@ func (m *Manager) Follow(f func(Record)) (now Snapshot, stop func()) {
 	return m.side.follow(f)
 }
 
-// Config returns a copy of the Config that New was given, with defaults in place
-// of zero values. Changing it has no effect. MaxWorkers is the number at the
-// start; see Manager.MaxWorkers for the present one.
-func (m *Manager) Config() Config {
-	c := m.cfg
-	if c.MaxSpareWorkers == math.MaxInt {
-		c.MaxSpareWorkers = 0 // no maximum
-	}
-	c.TrapSignals, c.Command = maps.Clone(c.TrapSignals), slices.Clone(c.Command)
-	r := &c.Resources
-	r.CPUs, r.Rlimits, r.Groups = slices.Clone(r.CPUs), slices.Clone(r.Rlimits), slices.Clone(r.Groups)
-	return c
-}
-
 // Ping returns nil when the loop has completed a turn. It is for a watchdog: the
 // loop turns unless a hook blocks, and only while a blocking call is under way.
 // Otherwise Ping returns ctx's error when ctx ends. In a worker it returns nil at
@@ -57,6 +44,133 @@ func (m *Manager) Ping(ctx context.Context) error { return m.side.ping(ctx) }
 func (m *Manager) Note(by, text string) {
 	ev := NoteEvent{By: oneLine(by), Text: oneLine(text)}
 	m.side.do(func() { m.side.emit(ev) })
+}
+
+// Request is the os.Signal of a command: "reload" of Manager.Reload, "upgrade" of
+// Manager.RequestUpgrade. Start returns for it as for a signal, and SignalReceived
+// then returns it. It is no signal of the system, and cannot be sent or trapped.
+type Request string
+
+const (
+	requestReload  = Request("reload")
+	requestUpgrade = Request("upgrade")
+)
+
+// Signal makes Request an os.Signal.
+func (Request) Signal() {}
+
+func (r Request) String() string { return string(r) }
+
+// Reload replaces the workers as a signal with f does, and waits until the pool has
+// settled on the new generation, whose number it returns. If f is zero, it is the
+// entry of the table for SIGHUP, if that replaces the workers, and Rolling
+// otherwise. A nil Signal means the stop signal.
+//
+// It fails if Config.Reload fails, if the new generation fails (with its number),
+// and if a shutdown or WaitAllChildren comes first. If ctx ends it returns ctx's
+// error, and the reload goes on. A reload that does not fail but never settles, such
+// as one of all workers at once whose new workers crash, goes on until ctx ends.
+//
+// A call while the same reload waits or is under way joins it. A caller that has
+// changed the configuration meanwhile should reload again; a signal always begins a
+// new generation. A reload that is superseded by another has the outcome of that.
+//
+// In a Start loop, Start returns with the Request "reload", and the program begins
+// the generation by its next Start. Reload blocks, and must not be called in a hook,
+// nor by the goroutine of the blocking calls. In a worker it is a no-op.
+func (m *Manager) Reload(ctx context.Context, f Forward) (generation int, err error) {
+	f, err = m.cfg.reloadForward(f)
+	if err == nil {
+		generation, err = wait(ctx, m.side.ask(requestReload, f))
+	}
+	if err != nil {
+		err = fmt.Errorf("prefork: Reload: %w", err)
+	}
+	return generation, err
+}
+
+// reloadForward completes the Forward of a Reload.
+func (c Config) reloadForward(f Forward) (Forward, error) {
+	stop := c.stopSignal()
+	if f == (Forward{}) {
+		f = c.TrapSignals[syscall.SIGHUP]
+		if !f.Rolling && f.Signal != os.Signal(stop) {
+			f = Forward{Rolling: true}
+		}
+	}
+	if f.Signal == nil {
+		f.Signal = stop
+	}
+	switch {
+	case f.Upgrade:
+		return f, errors.New("an upgrade is not a reload: call RequestUpgrade")
+	case f.Rolling && f.Interval != 0:
+		return f, errors.New("Rolling cannot have an Interval: each worker is stopped when its replacement is ready")
+	case f.Interval < 0:
+		return f, fmt.Errorf("Interval %v is negative; 0 means all workers at once", f.Interval)
+	case !f.Rolling && f.Signal != os.Signal(stop):
+		return f, fmt.Errorf("%s does not replace the workers: use the stop signal %s, or SignalAllChildren", sig.Name(f.Signal), sig.Name(stop))
+	}
+	return f, checkSignal("Signal", f.Signal)
+}
+
+// RequestUpgrade is Upgrade for another goroutine than that of the blocking calls:
+// it waits until a successor has taken over, and returns its pid, or has failed. A
+// call while an upgrade is under way joins it. If ctx ends it returns ctx's error,
+// and the upgrade goes on.
+//
+// In a Start loop, Start returns with the Request "upgrade" after the takeover or a
+// failure. An upgrade that is refused (see Upgrade) ends nothing. RequestUpgrade
+// blocks, and must not be called in a hook. In a worker it is a no-op.
+func (m *Manager) RequestUpgrade(ctx context.Context) (pid int, err error) {
+	pid, err = wait(ctx, m.side.ask(requestUpgrade, nil))
+	if err != nil {
+		err = fmt.Errorf("prefork: RequestUpgrade: %w", err)
+	}
+	return pid, err
+}
+
+// ReplaceWorker replaces one worker as Config.Recycle does, and waits until another
+// worker is ready in its slot. It returns a *NoWorkerError if no worker at work has
+// that ordinal, and an error if the first replacement fails; the Manager then keeps
+// trying. If ctx ends it returns ctx's error. A worker that has just been started is
+// replaced a second after its start. A shutdown ends the wait with an error.
+// ReplaceWorker blocks, and must not be called in a hook. In a worker it is a no-op.
+func (m *Manager) ReplaceWorker(ctx context.Context, ordinal int) error {
+	ticket, err := m.side.replaceWorker(ordinal)
+	if err == nil {
+		_, err = wait(ctx, ticket)
+	}
+	if err != nil {
+		err = fmt.Errorf("prefork: ReplaceWorker: %w", err)
+	}
+	return err
+}
+
+// SignalWorker sends sig to one worker, as SignalAllChildren does to all. Workers are
+// named by their ordinals, since pids are used again. It returns a *NoWorkerError if
+// no worker has that ordinal. In a worker it is a no-op. It panics if sig is not a
+// signal of the system.
+func (m *Manager) SignalWorker(ordinal int, sig os.Signal) error {
+	if err := checkSignal("", sig); err != nil {
+		misuse("SignalWorker(%d, %v): not a signal of the system", ordinal, sig)
+	}
+	return m.side.signalWorker(ordinal, sig.(syscall.Signal))
+}
+
+// NoWorkerError reports an ordinal that no worker has.
+type NoWorkerError struct{ Ordinal int }
+
+func (e *NoWorkerError) Error() string {
+	return fmt.Sprintf("prefork: there is no worker with ordinal %d; it may have exited", e.Ordinal)
+}
+
+// wait waits for the answer to a command. The ticket is nil in a worker.
+func wait(ctx context.Context, ticket *change.Ticket) (n int, err error) {
+	if ticket == nil {
+		return 0, nil
+	}
+	return ticket.Wait(ctx)
 }
 
 // ReaperPID returns the pid of the reaper above this process, which Config.Reaper
@@ -139,14 +253,84 @@ func (s *managerSide) emit(ev Event) {
 	s.publish(report)
 }
 
-// beginReload notes that a signal begins to replace the workers, and reports it.
-func (s *managerSide) beginReload(a sigqueue.Arrival) {
-	kind := change.Restart
-	if f := s.cfg.TrapSignals[a.Sig]; f.Rolling || f.Interval > 0 {
-		kind = change.Reload
+// ask adds a command to the signals that wait for the loop.
+func (s *managerSide) ask(r Request, how any) *change.Ticket {
+	s.mu.Lock()
+	ticket, added := s.changes.Ask(change.Kind(r), how)
+	s.mu.Unlock()
+	if added {
+		origin := map[Request]string{requestReload: "Manager.Reload was called", requestUpgrade: "Manager.RequestUpgrade was called"}[r]
+		s.inbox.put(func(in *inbox) { in.signals.Add(sigqueue.Arrival{Sig: r, Origin: origin, Request: ticket.ID}) })
+	}
+	return ticket
+}
+
+// forwardOf returns what an arrival does; ok is false for a command that was
+// answered already.
+func (s *managerSide) forwardOf(a sigqueue.Arrival) (f Forward, ok bool) {
+	if a.Request == 0 {
+		return s.cfg.TrapSignals[a.Sig], true
 	}
 	s.mu.Lock()
-	ticket, _ := s.changes.Ask(change.Reload, a.Sig)
+	ticket := s.changes.Waiting(a.Request)
+	s.mu.Unlock()
+	switch {
+	case ticket == nil:
+		return Forward{}, false
+	case ticket.Kind == change.Upgrade:
+		return Forward{Upgrade: true}, true
+	}
+	return ticket.How.(Forward), true
+}
+
+// replacement is a worker that a caller of ReplaceWorker waits for.
+type replacement struct {
+	ticket        *change.Ticket
+	slot, ordinal int // of the worker that is replaced
+}
+
+func (s *managerSide) replaceWorker(ordinal int) (*change.Ticket, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.workers[ordinal]
+	if w == nil || w.Slot == noSlot || w.State != StateStarting && w.State != StateReady {
+		return nil, &NoWorkerError{ordinal}
+	}
+	ticket, added := s.changes.Ask(change.Replace, ordinal)
+	if added {
+		r := replacement{ticket, w.Slot, ordinal}
+		s.do(func() {
+			s.loop.replacing = append(s.loop.replacing, r)
+			s.loop.handle(pool.Event{Kind: pool.Recycle, ID: ordinal})
+		})
+	}
+	return ticket, nil
+}
+
+func (s *managerSide) signalWorker(ordinal int, n syscall.Signal) error {
+	s.mu.Lock()
+	known := s.workers[ordinal] != nil
+	s.mu.Unlock()
+	if !known {
+		return &NoWorkerError{ordinal}
+	}
+	ev := sendEvent(n)
+	ev.Kind, ev.ID = pool.SignalOne, ordinal
+	s.command(ev)
+	return nil
+}
+
+// beginReload notes that a signal begins to replace the workers, and reports it.
+func (s *managerSide) beginReload(a sigqueue.Arrival, f Forward) {
+	kind := change.Restart
+	if f.Rolling || f.Interval > 0 {
+		kind = change.Reload
+	}
+	if f.Signal == nil {
+		f.Signal = s.stop
+	}
+	s.mu.Lock()
+	ticket, _ := s.changes.Ask(change.Reload, f)
 	s.changes.BeginReload(change.Change{Kind: kind, Generation: s.generation + 1, Began: time.Now()}, ticket)
 	s.settled = false
 	report := s.stamp(ReloadEvent{Received: a.Sig, Origin: a.Origin})
@@ -279,4 +463,34 @@ func (s *inProcessSide) turn() {
 	if turned != nil {
 		close(turned)
 	}
+}
+
+func (s *inProcessSide) replaceWorker(ordinal int) (*change.Ticket, error) {
+	if !s.hasWorker(ordinal) {
+		return nil, &NoWorkerError{ordinal}
+	}
+	s.managerSide.mu.Lock()
+	defer s.managerSide.mu.Unlock()
+	ticket, added := s.changes.Ask(change.Replace, ordinal)
+	if added {
+		s.do(func() {
+			s.replaced = append(s.replaced, ticket)
+			s.sendSignal(s.stop)
+		})
+	}
+	return ticket, nil
+}
+
+func (s *inProcessSide) hasWorker(ordinal int) bool {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	return s.last != nil && s.last.info.Ordinal == ordinal
+}
+
+func (s *inProcessSide) signalWorker(ordinal int, n syscall.Signal) error {
+	if !s.hasWorker(ordinal) {
+		return &NoWorkerError{ordinal}
+	}
+	s.do(func() { s.sendSignal(n) })
+	return nil
 }

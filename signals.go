@@ -260,10 +260,8 @@ func (in *inbox) takeFailure() (err error) {
 	return err
 }
 
-// forward sends the signal that the table has for an arrival, which replaces the
-// workers or not.
-func (l *loop) forward(a sigqueue.Arrival, replaces bool) {
-	f := l.cfg.TrapSignals[a.Sig]
+// forward sends the signal of f for an arrival, which replaces the workers or not.
+func (l *loop) forward(a sigqueue.Arrival, f Forward, replaces bool) {
 	l.passOn(a, false)
 	received, again := a.Sig, false
 	if a.Interrupt {
@@ -339,7 +337,8 @@ func (l *loop) send(f Forward, report SignalEvent, a sigqueue.Arrival, again boo
 	}
 	ev := sendEvent(f.Signal.(syscall.Signal))
 	if f.Interval > 0 {
-		ev.Kind, ev.Interval, ev.Received, ev.Again = pool.Forward, f.Interval, a.Sig.(syscall.Signal), again
+		received, _ := a.Sig.(syscall.Signal) // 0 for a Request
+		ev.Kind, ev.Interval, ev.Received, ev.Again = pool.Forward, f.Interval, received, again
 	}
 	l.handle(ev)
 }
@@ -350,10 +349,9 @@ func sendEvent(s syscall.Signal) pool.Event {
 	return pool.Event{Kind: pool.Signal, Sig: s, Immediate: sig.Untrappable(s) != "" || s == sig.Continue}
 }
 
-// replaces reports whether a signal replaces the workers by a new generation.
-func (l *loop) replaces(sig os.Signal) bool {
-	f := l.cfg.TrapSignals[sig]
-	return f.Rolling || f.Signal == os.Signal(l.stop)
+// replaces reports whether f replaces the workers by a new generation.
+func (s *managerSide) replaces(f Forward) bool {
+	return f.Rolling || f.Signal == os.Signal(s.stop)
 }
 
 // inbox holds everything that happens until the loop takes it. Putting something

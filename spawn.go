@@ -301,21 +301,21 @@ func jittered(n int64) int64 { return n - int64(rand.Float64()*float64(n/5)) }
 
 // accept decides whether a signal ends the running generation, and whether it is
 // forwarded.
-func (l *loop) accept(a sigqueue.Arrival) (ends, sends bool) {
+func (l *loop) accept(a sigqueue.Arrival, f Forward) (ends, sends bool) {
 	switch {
 	case a.Sig == l.cfg.ShutdownSignal:
 		return true, true
-	case l.cfg.TrapSignals[a.Sig].Upgrade:
+	case f.Upgrade:
 		l.emit(SignalEvent{Received: a.Sig, Origin: a.Origin})
-		l.upgradeNow(context.Background()) // its events report the outcome
-		return !l.inRun, false
-	case !l.replaces(a.Sig):
+		started, _ := l.upgradeNow(context.Background()) // its events report the outcome
+		return !l.inRun && (started || a.Request == 0), false
+	case !l.replaces(f):
 		if l.inRun {
-			l.forward(a, false)
+			l.forward(a, f, false)
 		}
 		return !l.inRun, true
 	}
-	l.beginReload(a)
+	l.beginReload(a, f)
 	if err := l.prepareGeneration(); err != nil {
 		l.reloadFailed(err)
 		l.checkSettled()
@@ -452,4 +452,43 @@ func (r Resources) check(command, standbys bool) (*resources.Settings, error) {
 		return nil, &ConfigError{Field: "Resources." + bad.Field, Err: bad.Err}
 	}
 	return s, err
+}
+
+// checkReplaced answers those who wait for a replacement that is ready now.
+func (l *loop) checkReplaced() {
+	if len(l.replacing) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.replacing = slices.DeleteFunc(l.replacing, func(r replacement) bool {
+		if old := l.workers[r.ordinal]; old != nil && old.State < StateStopping {
+			return false
+		}
+		for _, w := range l.workers {
+			if w.Slot == r.slot && w.Ordinal > r.ordinal && w.State == StateReady {
+				l.changes.Answer(r.ticket, w.Ordinal, nil)
+				return true
+			}
+		}
+		if l.pool.Needs(r.slot) {
+			return false
+		}
+		l.changes.Answer(r.ticket, 0, fmt.Errorf("slot %d needs no worker any more", r.slot))
+		return true
+	})
+}
+
+// replacementFailed answers those who wait for a worker of a slot in which a worker
+// could not be spawned or has ended before it was ready. ordinal is 0 for a spawn.
+func (l *loop) replacementFailed(slot, ordinal int, err error) {
+	l.replacing = slices.DeleteFunc(l.replacing, func(r replacement) bool {
+		failed := r.slot == slot && (ordinal == 0 || ordinal > r.ordinal)
+		if failed {
+			l.mu.Lock()
+			l.changes.Answer(r.ticket, 0, err)
+			l.mu.Unlock()
+		}
+		return failed
+	})
 }

@@ -50,7 +50,8 @@ func (s *managerSide) upgrade(ctx context.Context) error {
 	defer s.enter("Upgrade")()
 	s.loop.handle(pool.Event{Kind: pool.Resume})
 	defer s.loop.handle(pool.Event{Kind: pool.Halt})
-	return s.loop.upgradeNow(ctx)
+	_, err := s.loop.upgradeNow(ctx)
+	return err
 }
 
 // successor is a manager that this one has started to take over.
@@ -70,17 +71,18 @@ const firstSuccessor = 1 << 61
 
 var errShutdown = errors.New("a shutdown was requested, which ends both managers")
 
-// upgradeNow is Upgrade while a generation runs.
-func (l *loop) upgradeNow(ctx context.Context) error {
+// upgradeNow is Upgrade while a generation runs. It reports whether a successor was
+// started.
+func (l *loop) upgradeNow(ctx context.Context) (started bool, err error) {
 	l.beginUpgrade()
 	l.awaitOwnTakeover(ctx)
-	err := ctx.Err()
+	err = ctx.Err()
 	if err == nil {
 		err = l.startSuccessor()
 	}
 	if err != nil {
 		l.endUpgrade(UpgradeFailedEvent{Err: err}, 0, err)
-		return fmt.Errorf("prefork: Upgrade: %w", err)
+		return false, fmt.Errorf("prefork: Upgrade: %w", err)
 	}
 	n := l.successor
 	defer func() {
@@ -95,7 +97,7 @@ func (l *loop) upgradeNow(ctx context.Context) error {
 		case l.shutdownWaits():
 			// The workers must not wait for the successor's exit; it is reaped later.
 			l.stopSuccessor(errShutdown)
-			return l.upgradeFailed(n)
+			return true, l.upgradeFailed(n)
 		case ctx.Err() != nil && n.failed == nil:
 			l.stopSuccessor(ctx.Err())
 		case step.SpawnDue:
@@ -107,9 +109,9 @@ func (l *loop) upgradeNow(ctx context.Context) error {
 		}
 	}
 	if n.tookOver {
-		return nil
+		return true, nil
 	}
-	return l.upgradeFailed(n)
+	return true, l.upgradeFailed(n)
 }
 
 func (l *loop) upgradeFailed(n *successor) error {

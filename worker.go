@@ -10,8 +10,10 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/change"
 	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pause"
 	"github.com/prefork-go/prefork/internal/pool"
@@ -335,23 +337,26 @@ func (s *workerSide) finish(code int) {
 	os.Exit(code)
 }
 
-func (s *workerSide) worker() *Worker               { return s.w.Load() }
-func (s *workerSide) upgrade(context.Context) error { return nil }
-func (s *workerSide) signalReceived() os.Signal     { return nil }
-func (s *workerSide) do(func()) bool                { return false }
-func (s *workerSide) emit(Event)                    {}
-func (s *workerSide) ping(context.Context) error    { return nil }
-func (s *workerSide) deliver(os.Signal, string)     {}
-func (s *workerSide) shutDown(string, error)        {}
-func (s *workerSide) command(pool.Event)            {}
-func (s *workerSide) setMaxWorkers(int)             {}
-func (s *workerSide) setPaused(bool)                {}
-func (s *workerSide) pass([]byte)                   {}
-func (s *workerSide) numWorkers() int               { return 0 }
-func (s *workerSide) numActiveWorkers() int         { return 0 }
-func (s *workerSide) maxWorkers() int               { return s.cfg.MaxWorkers }
-func (s *workerSide) managerPID() int               { return process.Marker.Manager }
-func (s *workerSide) generationNumber() int         { return process.Marker.Generation }
+func (s *workerSide) worker() *Worker                           { return s.w.Load() }
+func (s *workerSide) upgrade(context.Context) error             { return nil }
+func (s *workerSide) signalReceived() os.Signal                 { return nil }
+func (s *workerSide) do(func()) bool                            { return false }
+func (s *workerSide) emit(Event)                                {}
+func (s *workerSide) ping(context.Context) error                { return nil }
+func (s *workerSide) ask(Request, any) *change.Ticket           { return nil }
+func (s *workerSide) replaceWorker(int) (*change.Ticket, error) { return nil, nil }
+func (s *workerSide) signalWorker(int, syscall.Signal) error    { return nil }
+func (s *workerSide) deliver(os.Signal, string)                 {}
+func (s *workerSide) shutDown(string, error)                    {}
+func (s *workerSide) command(pool.Event)                        {}
+func (s *workerSide) setMaxWorkers(int)                         {}
+func (s *workerSide) setPaused(bool)                            {}
+func (s *workerSide) pass([]byte)                               {}
+func (s *workerSide) numWorkers() int                           { return 0 }
+func (s *workerSide) numActiveWorkers() int                     { return 0 }
+func (s *workerSide) maxWorkers() int                           { return s.cfg.MaxWorkers }
+func (s *workerSide) managerPID() int                           { return process.Marker.Manager }
+func (s *workerSide) generationNumber() int                     { return process.Marker.Generation }
 
 func (s *workerSide) follow(func(Record)) (Snapshot, func()) { return s.snapshot(), func() {} }
 

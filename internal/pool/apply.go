@@ -69,6 +69,8 @@ func (p *Pool) handleWorker(now Time, w *worker, ev *Event) {
 		p.dump(now, w)
 	case Exiting:
 		p.exiting(now, w)
+	case SignalOne:
+		p.signal(now, w, ev.Sig, ev.Immediate)
 	}
 }
 

@@ -67,6 +67,8 @@ const (
 	Exited
 	// Signal: Sig goes to every worker at once.
 	Signal
+	// SignalOne: Sig goes to worker ID.
+	SignalOne
 	// Forward: Sig goes to one worker now and to one more each Interval.
 	Forward
 	// Roll: the next generation replaces the workers, each when its replacement
@@ -117,8 +119,8 @@ type Event struct {
 	// kind. It does not count for deadlines.
 	Frozen time.Duration
 
-	Sig       syscall.Signal // Signal, Forward, Roll
-	Immediate bool           // Signal, Forward: also to workers that are not ready
+	Sig       syscall.Signal // Signal, SignalOne, Forward, Roll
+	Immediate bool           // Signal, SignalOne, Forward: also to workers that are not ready
 	Interval  time.Duration  // Forward
 	Again     bool           // Forward: also to workers that are stopping already
 	// Received is the signal that the manager received, for Forward. A later

@@ -50,6 +50,14 @@ func (p *Pool) Wanted() int {
 	return p.max
 }
 
+// Needs reports whether the pool wants a worker in a slot.
+func (p *Pool) Needs(slot int) bool {
+	if slot >= p.max {
+		return false
+	}
+	return slot < len(p.slots) && p.slots[slot].worker != nil || p.wantsWorkers()
+}
+
 // Deadline returns when a worker will be killed, or Never.
 func (p *Pool) Deadline(id int) Time {
 	w := p.workers[id]

@@ -13,6 +13,7 @@ type Arrival struct {
 	Interrupt bool   // an interrupt, which counts as Sig
 	Context   bool   // the end of Run's context, which counts as Sig
 	Origin    string // the cause if no process has sent Sig; "" if one has
+	Request   int    // the number of the command that Sig stands for; 0 for a signal
 }
 
 // Queue keeps one of each signal. The shutdown signal comes first, then the

@@ -72,6 +72,8 @@ var jsonValues = []struct {
 	{prefork.SpawnFailedEvent{Err: &prefork.SpawnError{Slot: 1, Generation: 2, Err: errors.New("no")}, Retry: time.Second}, `{"event":"spawn-failed","err":{"slot":1,"gen":2,"err":"no"},"retry":"1s"}`},
 	{prefork.SignalEvent{Received: syscall.SIGHUP, Sent: syscall.SIGTERM, Interval: time.Second, Rolling: true, Replaces: true, Origin: "ctx"}, `{"event":"signal","received":"SIGHUP","sent":"SIGTERM","interval":"1s","rolling":true,"replaces":true,"origin":"ctx"}`},
 	{prefork.SignalEvent{Received: syscall.SIGUSR2}, `{"event":"signal","received":"SIGUSR2","sent":null,"interval":"0s","rolling":false,"replaces":false,"origin":""}`},
+	{prefork.SignalEvent{Received: prefork.Request("reload"), Sent: syscall.SIGTERM, Replaces: true}, `{"event":"signal","received":"reload","sent":"SIGTERM","interval":"0s","rolling":false,"replaces":true,"origin":""}`},
+	{prefork.ReloadEvent{Received: prefork.Request("upgrade")}, `{"event":"reload","received":"upgrade","origin":""}`},
 	{prefork.ResizeEvent{From: 1, To: 2}, `{"event":"resize","from":1,"to":2}`},
 	{prefork.ReloadEvent{Received: syscall.SIGHUP, Origin: "ctx"}, `{"event":"reload","received":"SIGHUP","origin":"ctx"}`},
 	{prefork.ReloadFailedEvent{Err: errors.New("no")}, `{"event":"reload-failed","err":"no"}`},

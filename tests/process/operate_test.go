@@ -5,12 +5,14 @@ package process_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -27,9 +29,24 @@ func init() { preforktest.Register("operated", operated) }
 func operated() {
 	pm := testprog.NewManager(prefork.Config{
 		MaxWorkers: 2, TrapSignals: prefork.Signals{term: {Signal: term}, hup: {Rolling: true}},
-		Reload: func() ([]byte, error) { testprog.Print("Reload is called"); return nil, nil },
+		Readiness: prefork.Readiness{Explicit: true}, SpawnInterval: time.Millisecond,
+		Reload: func() ([]byte, error) {
+			testprog.Print("Reload is called")
+			passed, _ := nextPassed.Load().(string)
+			if passed == "typo" {
+				return nil, errors.New("a typo")
+			}
+			return []byte(passed), nil
+		},
 	})
-	if !prefork.IsWorker() {
+	isSuccessor := false
+	select {
+	case <-prefork.TookOver():
+	default:
+		isSuccessor = true
+		testprog.Print("successor %d", os.Getpid())
+	}
+	if !prefork.IsWorker() && !isSuccessor { // a successor has the same standard input
 		now, _ := pm.Follow(func(rec prefork.Record) {
 			testprog.Print("event %d %s: %v", rec.Seq, strings.TrimPrefix(fmt.Sprintf("%T", rec.Event), "prefork."), rec.Event)
 		})
@@ -37,13 +54,34 @@ func operated() {
 		go operate(pm)
 	}
 	err := pm.Run(context.Background(), func(w *prefork.Worker) error {
+		if string(w.Passed()) == "crash" {
+			os.Exit(3)
+		}
 		w.Served(5)
+		w.Ready()
+		if w.Ordinal() == 1 && os.Getpid() != w.ManagerPID() {
+			printNoOps(pm)
+		}
 		testprog.Print("worker %d serves", w.Ordinal())
 		<-w.Context().Done()
 		return nil
 	})
 	testprog.Print("Run returned %v", err)
 }
+
+// printNoOps prints the results of commands in a worker.
+func printNoOps(pm *prefork.Manager) {
+	ctx := context.Background()
+	gen, err1 := pm.Reload(ctx, prefork.Forward{})
+	pid, err2 := pm.RequestUpgrade(ctx)
+	now, stop := pm.Follow(func(prefork.Record) {})
+	stop()
+	pm.Note("x", "y")
+	testprog.Print("in a worker: %d %d %d %v", gen, pid, now.Seq, errors.Join(err1, err2, pm.Ping(ctx), pm.ReplaceWorker(ctx, 1), pm.SignalWorker(1, usr1)))
+}
+
+// nextPassed is what the next Reload returns.
+var nextPassed atomic.Value
 
 // operate carries out the commands in standard input, one a line.
 func operate(pm *prefork.Manager) {
@@ -53,6 +91,22 @@ func operate(pm *prefork.Manager) {
 		switch command {
 		case "ping":
 			testprog.Print("ping: %v", pm.Ping(ctx))
+		case "next":
+			nextPassed.Store(rest)
+			testprog.Print("next: %s", rest)
+		case "reload":
+			f := map[string]prefork.Forward{"plain": {Signal: term}, "staggered": {Interval: time.Millisecond}}[rest]
+			gen, err := pm.Reload(ctx, f)
+			testprog.Print("reload: %d, %v", gen, err)
+		case "replace":
+			n, _ := strconv.Atoi(rest)
+			testprog.Print("replace: %v", pm.ReplaceWorker(ctx, n))
+		case "kill":
+			n, _ := strconv.Atoi(rest)
+			testprog.Print("kill: %v", pm.SignalWorker(n, syscall.SIGKILL))
+		case "upgrade":
+			pid, err := pm.RequestUpgrade(ctx)
+			testprog.Print("upgrade: %d, %v", pid, err)
 		case "state":
 			printState(pm.Snapshot())
 		case "note":
@@ -140,7 +194,7 @@ func TestFollowProcess(t *testing.T) {
 // the last exit of each slot, and whether it is settled.
 func TestSnapshotProcess(t *testing.T) {
 	p, do := startOperated(t)
-	all := p.ExpectAll(`StateEvent: worker (\d+) \(slot 0, generation 1\) ready$`, `^worker 1 serves$`, `^worker 2 serves$`, `^event \d+ SettledEvent: generation 1 has settled$`)
+	all := p.ExpectAll(`StateEvent: worker (\d+) \(slot 0, generation 1\) ready$`, `^worker 1 serves$`, `^worker 2 serves$`, `^event \d+ SettledEvent: generation 1 has settled$`, `^in a worker: 0 0 0 <nil>$`)
 	pid, _ := strconv.Atoi(all[0][1])
 	do("state")
 	p.Expect(`^state: settled true on 1 of 1, 2 workers, 10 requests, cpu true, in Run, last exits $`)
@@ -163,4 +217,61 @@ func TestSnapshotProcess(t *testing.T) {
 			t.Error(line)
 		}
 	}
+}
+
+// Commands are answered with their outcomes: the generation that is in place, or the
+// worker, its exit code and the generation that has failed.
+func TestCommandsProcess(t *testing.T) {
+	p, do := startOperated(t)
+	p.Expect(`SettledEvent: generation 1 `)
+	do("reload")
+	p.Expect(`^reload: 2, <nil>$`)
+	do("reload plain")
+	p.Expect(`^reload: 3, <nil>$`)
+	do("reload staggered")
+	p.Expect(`^reload: 4, <nil>$`)
+	do("next typo")
+	do("reload")
+	p.Expect(`^reload: 5, prefork: Reload: reload failed, keeping workers: a typo$`)
+	do("next crash")
+	do("reload")
+	p.Expect(`^reload: 5, prefork: Reload: generation 5 failed, keeping generation 4: worker \d+ \(slot \d\) crashed: exit code 3 after `)
+	do("next good")
+	do("reload")
+	p.Expect(`^reload: 6, <nil>$`)
+	do("state")
+	p.Expect(`^state: settled true on 6 of 6, `)
+	do("replace 1")
+	p.Expect(`^replace: prefork: ReplaceWorker: prefork: there is no worker with ordinal 1; it may have exited$`)
+	do("kill 1")
+	p.Expect(`^kill: prefork: there is no worker with ordinal 1; it may have exited$`)
+	p.Signal(term)
+	testprog.ExpectSuccess(t, p)
+}
+
+// One worker is replaced, and another killed, by their ordinals.
+func TestWorkerCommandsProcess(t *testing.T) {
+	p, do := startOperated(t)
+	p.Expect(`SettledEvent: generation 1 `)
+	do("kill 2")
+	p.ExpectAll(`^kill: <nil>$`, `ExitEvent: worker \d+ \(slot 1, generation 1\) stopped: SIGKILL`, `^worker 3 serves$`, `SettledEvent: generation 1 `)
+	do("replace 1")
+	p.ExpectAll(`^worker 4 serves$`, `^replace: <nil>$`)
+	p.Expect(`ExitEvent: worker \d+ \(slot 0, generation 1\) recycled`)
+	p.Signal(term)
+	testprog.ExpectSuccess(t, p)
+}
+
+// An upgrade is answered when the successor has taken over.
+func TestRequestUpgradeProcess(t *testing.T) {
+	p, do := startOperated(t)
+	p.Expect(`SettledEvent: generation 1 `)
+	do("upgrade")
+	pid := p.Expect(`^successor (\d+)$`)[1]
+	p.Expect(`^upgrade: ` + pid + `, <nil>$`)
+	p.Expect(`^Run returned <nil>$`)
+	n, _ := strconv.Atoi(pid)
+	syscall.Kill(n, term)
+	p.Expect(`^Run returned <nil>$`)
+	p.WaitGone()
 }

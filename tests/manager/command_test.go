@@ -1,0 +1,435 @@
+//go:build unix
+
+package manager_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/proc/proctest"
+	"github.com/prefork-go/prefork/internal/wire"
+)
+
+// outcome is the answer to a command, once it is there.
+type outcome struct {
+	n   int
+	err error
+	at  time.Time
+}
+
+// command calls f in a goroutine.
+func command(f func() (int, error)) <-chan outcome {
+	done := make(chan outcome, 1)
+	go func() {
+		n, err := f()
+		done <- outcome{n, err, time.Now()}
+	}()
+	return done
+}
+
+func (r *rig) reload(f prefork.Forward) <-chan outcome {
+	return command(func() (int, error) { return r.Reload(context.Background(), f) })
+}
+
+// pending fails if a command was answered.
+func pending(t *testing.T, when string, done <-chan outcome) {
+	t.Helper()
+	synctest.Wait()
+	select {
+	case o := <-done:
+		t.Errorf("%s: answered with %d, %v", when, o.n, o.err)
+	default:
+	}
+}
+
+// answered compares the answer of a command, which must be there. part is a part of
+// the error, "" for none.
+func answered(t *testing.T, when string, done <-chan outcome, n int, part string) {
+	t.Helper()
+	synctest.Wait()
+	select {
+	case o := <-done:
+		if o.n != n || (o.err == nil) != (part == "") || o.err != nil && !strings.Contains(o.err.Error(), part) {
+			t.Errorf("%s: %d, %v; want %d, %q", when, o.n, o.err, n, part)
+		}
+	default:
+		t.Errorf("%s: no answer", when)
+	}
+}
+
+// A reload is answered when its generation is in place, when that has failed, and
+// when Config.Reload has.
+func TestReloadCommand(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var reloadErr error
+		var dies atomic.Bool
+		r := newRig(t, prefork.Config{MaxWorkers: 2, TrapSignals: rollingHup, Reload: func() ([]byte, error) { return nil, reloadErr }}, func(p *proctest.Process) {
+			if dies.Load() {
+				time.AfterFunc(boot, func() { p.Exit(proc.Status{Code: 3}) })
+				return
+			}
+			reachStart(p)
+		}, nil)
+		early := r.reload(prefork.Forward{})
+		pending(t, "before Run", early)
+		done := r.startRun(t.Context())
+		time.Sleep(10 * boot)
+		answered(t, "early", early, 2, "")
+		time.Sleep(10 * time.Second)
+
+		rolling := r.reload(prefork.Forward{})
+		pending(t, "while the first starts", rolling)
+		time.Sleep(boot)
+		pending(t, "while the second starts", rolling)
+		time.Sleep(boot)
+		answered(t, "rolling", rolling, 3, "")
+		time.Sleep(10 * time.Second)
+
+		plain := r.reload(prefork.Forward{Signal: term})
+		synctest.Wait()
+		if c := r.Snapshot().Change; c == nil || c.Kind != "restart" {
+			t.Errorf("%+v", c)
+		}
+		time.Sleep(boot)
+		answered(t, "plain", plain, 4, "")
+
+		staggered := r.reload(prefork.Forward{Interval: time.Second})
+		synctest.Wait()
+		if c := r.Snapshot().Change; c == nil || c.Kind != "reload" {
+			t.Errorf("%+v", c)
+		}
+		time.Sleep(time.Second)
+		pending(t, "staggered", staggered)
+		time.Sleep(boot)
+		answered(t, "staggered", staggered, 5, "")
+
+		reloadErr = errors.New("a typo")
+		answered(t, "Reload fails", r.reload(prefork.Forward{}), 6, "a typo")
+		reloadErr = nil
+		dies.Store(true)
+		failing := r.reload(prefork.Forward{})
+		time.Sleep(boot)
+		answered(t, "the generation fails", failing, 6, "generation 6 failed, keeping generation 5: worker 1073741833 (slot 0) crashed: exit code 3 after 1ms")
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		crashing := command(func() (int, error) { return r.Reload(ctx, prefork.Forward{Signal: term}) })
+		time.Sleep(time.Second)
+		answered(t, "ctx ends", crashing, 0, "deadline exceeded")
+		if r.Snapshot().Change == nil {
+			t.Error("the reload has ended with its caller")
+		}
+		dies.Store(false)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if now := r.Snapshot(); !now.Settled || now.LastReload.Generation != 7 || now.LastReload.Err != nil {
+			t.Errorf("%+v", now)
+		}
+		waits := r.reload(prefork.Forward{Interval: time.Hour})
+		pending(t, "for an hour", waits)
+		r.Deliver(term)
+		answered(t, "a shutdown", waits, 8, "the Manager shuts down")
+		<-done
+		answered(t, "after the end", r.reload(prefork.Forward{}), 0, "the Manager shuts down")
+	})
+}
+
+// Two reloads at once are one. One that differs, and a signal, supersede it, and all
+// have the outcome of the last one.
+func TestReloadsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reloads := 0
+		r := newRig(t, prefork.Config{MaxWorkers: 1, TrapSignals: rollingHup, Reload: func() ([]byte, error) { reloads++; return nil, nil }}, nil, nil)
+		done := r.startRun(t.Context())
+		time.Sleep(time.Second)
+		a, b := r.reload(prefork.Forward{}), r.reload(prefork.Forward{Rolling: true})
+		synctest.Wait()
+		c := r.reload(prefork.Forward{Rolling: true, Signal: term})
+		time.Sleep(boot)
+		for _, done := range []<-chan outcome{a, b, c} {
+			answered(t, "at once", done, 2, "")
+		}
+		if reloads != 2 {
+			t.Errorf("Reload was called %d times, want 2", reloads)
+		}
+		r.Deliver(hup)
+		synctest.Wait()
+		a = r.reload(prefork.Forward{})
+		time.Sleep(boot)
+		answered(t, "joined that of a signal", a, 3, "")
+
+		a = r.reload(prefork.Forward{})
+		synctest.Wait()
+		b = r.reload(prefork.Forward{Signal: term})
+		synctest.Wait()
+		r.Deliver(hup)
+		time.Sleep(10 * boot)
+		answered(t, "superseded", a, 6, "")
+		answered(t, "superseded", b, 6, "")
+		r.Deliver(term)
+		<-done
+	})
+}
+
+// What replaces nothing is no reload. The zero Forward is the table's, if that
+// replaces the workers.
+func TestReloadForward(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, tt := range []struct {
+			table prefork.Signals
+			want  prefork.SignalEvent
+		}{
+			{prefork.Signals{term: {Signal: term}}, prefork.SignalEvent{Sent: term, Rolling: true}},
+			{prefork.Signals{term: {Signal: syscall.SIGQUIT}, hup: {Signal: usr1}}, prefork.SignalEvent{Sent: syscall.SIGQUIT, Rolling: true}},
+			{prefork.Signals{term: {Signal: term}, hup: {Signal: term}}, prefork.SignalEvent{Sent: term}},
+			{prefork.Signals{term: {Signal: term}, hup: {Signal: term, Interval: time.Second}}, prefork.SignalEvent{Sent: term, Interval: time.Second}},
+		} {
+			var got prefork.SignalEvent
+			r := newRig(t, prefork.Config{MaxWorkers: 1, TrapSignals: tt.table, Observe: func(ev prefork.Event) {
+				if ev, ok := ev.(prefork.SignalEvent); ok && got.Received == nil {
+					got = ev
+				}
+			}}, nil, func(p *proctest.Process, sig syscall.Signal) { p.Exit(proc.Status{}) })
+			done := r.startRun(t.Context())
+			time.Sleep(time.Second)
+			answer := r.reload(prefork.Forward{})
+			time.Sleep(time.Minute)
+			answered(t, fmt.Sprint(tt.table), answer, 2, "")
+			want := tt.want
+			want.Received, want.Replaces, want.Origin = prefork.Request("reload"), true, "Manager.Reload was called"
+			if got != want || !strings.HasPrefix(got.String(), "reload requested, ") {
+				t.Errorf("%v: %+v %v, want %+v", tt.table, got, got, want)
+			}
+			for _, bad := range []prefork.Forward{{Upgrade: true}, {Signal: usr1}, {Rolling: true, Interval: 1}, {Interval: -1}, {Rolling: true, Signal: prefork.Request("x")}} {
+				if gen, err := r.Reload(t.Context(), bad); gen != 0 || err == nil || !strings.HasPrefix(err.Error(), "prefork: Reload: ") {
+					t.Errorf("%+v: %d, %v", bad, gen, err)
+				}
+			}
+			r.Shutdown()
+			<-done
+		}
+	})
+}
+
+// In a Start loop, Start returns with the Request, and the next one begins the
+// generation.
+func TestCommandsInStartLoop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, prefork.Config{MaxWorkers: 1, TrapSignals: rollingHup}, nil, nil)
+		done := make(chan struct{})
+		var received []string
+		go func() {
+			defer close(done)
+			for r.SignalReceived() != term {
+				r.Start()
+				received = append(received, fmt.Sprint(r.SignalReceived()))
+				time.Sleep(time.Second)
+			}
+			r.WaitAllChildren(t.Context())
+		}()
+		time.Sleep(time.Second)
+		reload := r.reload(prefork.Forward{})
+		pending(t, "between two calls", reload)
+		if c := r.Snapshot().Change; c == nil || c.Generation != 2 {
+			t.Errorf("%+v", c)
+		}
+		time.Sleep(time.Second + boot)
+		answered(t, "reload", reload, 2, "")
+		// Not the first Manager of this program, so an upgrade is refused.
+		refused := command(func() (int, error) { return r.RequestUpgrade(t.Context()) })
+		answered(t, "refused", refused, 0, "several Managers")
+		r.Deliver(term)
+		<-done
+		if want := []string{"reload", "terminated"}; !slices.Equal(received, want) {
+			t.Errorf("Start returned with %q, want %q", received, want)
+		}
+	})
+}
+
+// A command that WaitAllChildren finds is refused, and later ones until the next
+// Start.
+func TestCommandsInWaitAllChildren(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, prefork.Config{MaxWorkers: 1, TrapSignals: rollingHup}, nil, nil)
+		r.Deliver(usr1)
+		r.Start()
+		waiting := r.reload(prefork.Forward{})
+		pending(t, "between two calls", waiting)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		r.WaitAllChildren(ctx)
+		answered(t, "waiting", waiting, 0, "WaitAllChildren")
+		answered(t, "later", r.reload(prefork.Forward{}), 0, "WaitAllChildren")
+		go func() { time.Sleep(time.Second); r.Deliver(term) }()
+		again := command(func() (int, error) {
+			time.Sleep(10 * boot)
+			return r.Reload(context.Background(), prefork.Forward{})
+		})
+		r.Start()
+		r.WaitAllChildren(t.Context())
+		answered(t, "in the next Start, before WaitAllChildren", again, 3, "WaitAllChildren")
+	})
+}
+
+// RequestUpgrade is answered with the successor's pid when that has taken over, or
+// with the reason of its failure. Two at once are one.
+func TestRequestUpgrade(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		var works atomic.Bool
+		r := successorRig(t, prefork.Config{UpgradeTimeout: time.Minute}, func(p *proctest.Process) {
+			time.AfterFunc(time.Second, func() {
+				if works.Load() {
+					send(p, wire.Ready{})
+				} else {
+					send(p, wire.Failed{Reason: "so it is"})
+				}
+			})
+		})
+		upgrade := func() <-chan outcome {
+			return command(func() (int, error) { return r.RequestUpgrade(context.Background()) })
+		}
+		done := r.startRun(t.Context())
+		time.Sleep(time.Second)
+		a := upgrade()
+		synctest.Wait()
+		now := r.Snapshot()
+		if c := now.Change; c == nil || c.Kind != "upgrade" || c.Successor != r.successors()[0].Pid() || time.Until(c.Deadline) != time.Minute || !now.Settled {
+			t.Errorf("%+v", now.Change)
+		}
+		b := upgrade()
+		time.Sleep(time.Second)
+		answered(t, "failed", a, 0, "so it is")
+		answered(t, "failed, too", b, 0, "so it is")
+		if last := r.Snapshot().LastUpgrade; last == nil || last.Err == nil || last.Ended.Sub(last.Began) != time.Second {
+			t.Errorf("%+v", last)
+		}
+		time.Sleep(time.Second)
+		works.Store(true)
+		a = upgrade()
+		pending(t, "before the takeover", a)
+		time.Sleep(time.Second)
+		answered(t, "took over", a, r.successors()[1].Pid(), "")
+		if last := r.Snapshot().LastUpgrade; last == nil || last.Err != nil {
+			t.Errorf("%+v", last)
+		}
+		answered(t, "again", upgrade(), 0, "has taken over")
+		<-done
+	})
+}
+
+// ReplaceWorker has a replacement ready first. It fails with the first replacement
+// that does, and if there is no such worker.
+func TestReplaceWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var dies atomic.Bool
+		r := newRig(t, prefork.Config{MaxWorkers: 2, TrapSignals: rollingHup}, func(p *proctest.Process) {
+			if dies.Load() {
+				time.AfterFunc(boot, func() { p.Exit(proc.Status{Code: 3}) })
+				return
+			}
+			reachStart(p)
+		}, nil)
+		replace := func(ordinal int) <-chan outcome {
+			return command(func() (int, error) { return ordinal, r.ReplaceWorker(context.Background(), ordinal) })
+		}
+		answered(t, "before Run", replace(1), 1, "no worker with ordinal 1")
+		done := r.startRun(t.Context())
+		time.Sleep(time.Minute)
+		a, b := replace(2), replace(2)
+		pending(t, "while it starts", a)
+		r.wantSignals(2)
+		time.Sleep(boot)
+		answered(t, "replaced", a, 2, "")
+		answered(t, "the same", b, 2, "")
+		r.wantSignals(2, term)
+		r.wantSignals(1)
+		var none *prefork.NoWorkerError
+		if err := r.ReplaceWorker(t.Context(), 2); !errors.As(err, &none) || none.Ordinal != 2 {
+			t.Error(err)
+		}
+
+		young := replace(3)
+		time.Sleep(500 * time.Millisecond)
+		pending(t, "a young one", young)
+		time.Sleep(time.Second)
+		answered(t, "a second after its start", young, 3, "")
+
+		dies.Store(true)
+		failed := replace(1)
+		time.Sleep(boot)
+		answered(t, "failed", failed, 1, "crashed: exit code 3")
+		r.wantSignals(1)
+		dies.Store(false)
+		time.Sleep(time.Minute)
+		r.wantSignals(1, term) // the Manager has tried again
+		r.fake.FailNext(1, syscall.EAGAIN)
+		answered(t, "spawn fails", replace(4), 4, "cannot spawn")
+		time.Sleep(time.Minute)
+		synctest.Wait()
+
+		last := r.Snapshot().Workers[1].Ordinal
+		gone := replace(last)
+		pending(t, "while it starts", gone)
+		r.SetMaxWorkers(1)
+		synctest.Wait()
+		answered(t, "its slot is closed", gone, last, "needs no worker")
+		first := r.Snapshot().Workers[0].Ordinal
+		waits := replace(first)
+		pending(t, "while it starts", waits)
+		r.Deliver(term)
+		answered(t, "a shutdown", waits, first, "shuts down")
+		<-done
+	})
+}
+
+// SignalWorker signals one worker, by its ordinal. The stop signal stops it, and it
+// is replaced.
+func TestSignalWorker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, prefork.Config{MaxWorkers: 2}, func(p *proctest.Process) {
+			if p.ID != 3 {
+				reachStart(p)
+			}
+		}, nil)
+		done := r.startRun(t.Context())
+		time.Sleep(time.Minute)
+		signal := func(ordinal int, sig syscall.Signal) {
+			t.Helper()
+			if err := r.SignalWorker(ordinal, sig); err != nil {
+				t.Error(err)
+			}
+		}
+		signal(2, usr1)
+		r.wantSignals(2, usr1)
+		r.wantSignals(1)
+		signal(2, term)
+		r.wantSignals(2, usr1, term)
+		r.wantWorkers("after a stop", 2)
+		signal(3, usr1)
+		r.wantSignals(3) // it is starting
+		signal(3, kill)
+		r.wantSignals(3, kill)
+		var none *prefork.NoWorkerError
+		if err := r.SignalWorker(2, usr1); !errors.As(err, &none) || none.Ordinal != 2 {
+			t.Error(err)
+		}
+		if got := panics(func() { r.SignalWorker(1, prefork.Request("reload")) }); !strings.Contains(got, "not a signal of the system") {
+			t.Error(got)
+		}
+		r.Deliver(term)
+		<-done
+		if r.exits[0].Reason != prefork.ReasonStopped || r.exits[1].Reason != prefork.ReasonStopped {
+			t.Errorf("%+v", r.exits)
+		}
+	})
+}

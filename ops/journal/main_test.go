@@ -74,6 +74,8 @@ func examples() []fmt.Stringer {
 		prefork.SignalEvent{Received: syscall.Signal(40), Rolling: true, Replaces: true},
 		prefork.StartedEvent{}, prefork.EndedEvent{}, prefork.EndedEvent{Err: errors.New("crash loop")},
 		prefork.SettledEvent{Generation: 2}, prefork.NoteEvent{By: "user 1000 (pid 4711)", Text: "reload"},
+		prefork.SignalEvent{Received: prefork.Request("reload"), Sent: syscall.SIGTERM}, prefork.ReloadEvent{Received: prefork.Request("reload")},
+		prefork.SignalEvent{Received: prefork.Request("upgrade")},
 		prefork.ReloadEvent{Received: syscall.SIGHUP, Origin: "Deliver"},
 		prefork.ResizeEvent{From: 1, To: 20},
 		prefork.ReloadFailedEvent{Err: errors.New("no such file")},

@@ -2,6 +2,7 @@ package upgrade_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -48,26 +49,51 @@ func notifying() {
 	testprog.Print("ended %v", err)
 }
 
+// notified receives datagrams as systemd does: with the pid of each sender, which
+// the kernel adds.
+func notified(t *testing.T, path string) (receive func() (text, sender string)) {
+	t.Helper()
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		err = errors.Join(raw.Control(func(fd uintptr) {
+			err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_PASSCRED, 1)
+		}), err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() (text, sender string) {
+		t.Helper()
+		conn.SetDeadline(time.Now().Add(time.Minute))
+		data, oob := make([]byte, 100), make([]byte, 100)
+		n, oobn, _, _, err := conn.ReadMsgUnix(data, oob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		messages, err := syscall.ParseSocketControlMessage(oob[:oobn])
+		if err != nil || len(messages) != 1 {
+			t.Fatal(messages, err)
+		}
+		cred, err := syscall.ParseUnixCredentials(&messages[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(data[:n])), strconv.Itoa(int(cred.Pid))
+	}
+}
+
 // The variables by which systemd names a process name the successor of an
 // upgrade, and the manager below a reaper. systemd is sent the new main process
 // before the successor sends anything.
 func TestNotifyVariables(t *testing.T) {
 	for _, reaper := range []string{"", "reaper"} {
 		path := filepath.Join(t.TempDir(), "notify")
-		conn, err := net.ListenPacket("unixgram", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(time.Minute))
-		receive := func() string {
-			b := make([]byte, 100)
-			n, _, err := conn.ReadFrom(b)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return strings.TrimSpace(string(b[:n]))
-		}
+		receive := notified(t, path)
 		p := preforktest.New(t, "notifying")
 		p.Cmd = &exec.Cmd{Path: "/bin/sh", Env: append(p.Cmd.Env, "NOTIFY_SOCKET="+path), Args: []string{"sh", "-c",
 			`WATCHDOG_USEC=30000000 WATCHDOG_PID=$$ SYSTEMD_EXEC_PID=$$ exec "$0" "$1"`, p.Cmd.Path, reaper}}
@@ -75,21 +101,27 @@ func TestNotifyVariables(t *testing.T) {
 		if reaper != "" {
 			p.Expect(`^manager \d+: named true$`) // the process that becomes the reaper
 		}
-		for i := range 3 {
+		upgrades := 2
+		if testprog.Long() {
+			upgrades = 100
+		}
+		previous := ""
+		for i := range upgrades + 1 {
 			pid := p.Expect(`^manager (\d+): named true$`)[1]
 			p.Expect(`^worker$`)
 			if i > 0 && reaper == "" {
-				if got := receive(); got != "MAINPID="+pid {
-					t.Errorf("%q, want the main process %s", got, pid)
+				if got, by := receive(); got != "MAINPID="+pid || by != previous {
+					t.Errorf("%q of process %s, want the main process %s of the predecessor %s", got, by, pid, previous)
 				}
 			}
-			for got := receive(); got != "READY of "+pid; got = receive() {
+			for got, by := receive(); got != "READY of "+pid; got, by = receive() {
 				if reaper == "" {
-					t.Errorf("%q, want the message of %s", got, pid)
+					t.Errorf("%q of process %s, want the message of %s", got, by, pid)
 				}
 			}
+			previous = pid
 			n, _ := strconv.Atoi(pid)
-			if i == 2 {
+			if i == upgrades {
 				syscall.Kill(n, term)
 			} else {
 				syscall.Kill(n, syscall.SIGUSR2)

@@ -94,8 +94,8 @@ type Outcome struct {
 // Loop describes what the goroutine does that runs the pool. While Hook is not
 // empty, nothing else happens in the pool.
 type Loop struct {
-	Call  string    `json:"call"`           // the blocking call, such as "Run"; "" for none
-	Hook  string    `json:"hook"`           // the hook that runs, such as "BeforeSpawn"; "" for none
+	Call  string    `json:"call"`           // the blocking call, or ""
+	Hook  string    `json:"hook"`           // the hook that runs, or ""
 	Since time.Time `json:"since,omitzero"` // of Hook, or else of Call
 }
 
@@ -104,7 +104,7 @@ type SlotInfo struct {
 	Slot       int       `json:"slot"`
 	Spawns     int       `json:"spawns"`               // workers that it has had
 	WaitsUntil time.Time `json:"waits_until,omitzero"` // no worker before; zero if it does not wait
-	Crashes    int       `json:"crashes"`              // workers in a row that crashed, of the newest generation
+	Crashes    int       `json:"crashes"`              // in a row, of the newest generation
 	LastExit   *Exit     `json:"last_exit,omitempty"`  // nil for none
 	LastExitAt time.Time `json:"last_exit_at,omitzero"`
 }

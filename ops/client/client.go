@@ -1,0 +1,588 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"net"
+	"net/textproto"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Errors that the functions and methods of this package return, wrapped.
+var (
+	// ErrNotRunning means that there is no socket, or no process behind it.
+	ErrNotRunning = errors.New("no manager is running")
+
+	// ErrForbidden means that this user may not do it.
+	ErrForbidden = errors.New("not permitted")
+
+	// ErrForeign means that a process of a user other than root and the caller
+	// serves the socket, which has an abstract name: any user can take one.
+	ErrForeign = errors.New("the socket belongs to a process of another user")
+
+	// ErrNoAnswer means that a process has the socket and did not answer in time.
+	ErrNoAnswer = errors.New("no answer")
+
+	// ErrLost means that the connection ended before the answer was complete: the
+	// manager has exited. A command may have been carried out.
+	ErrLost = errors.New("the connection ended before the answer")
+)
+
+// A RefusedError is the answer of a manager that has not carried out a request.
+// It matches ErrForbidden if its Code is 403.
+type RefusedError struct {
+	Code int // the status code of HTTP
+	Problem
+}
+
+func (e *RefusedError) Error() string { return e.Problem.Error }
+
+// Is reports whether target is ErrForbidden and the request was not permitted.
+func (e *RefusedError) Is(target error) bool { return target == ErrForbidden && e.Code == 403 }
+
+const (
+	// queryTimeout bounds a query whose context has no deadline.
+	queryTimeout = 5 * time.Second
+
+	// defaultTimeout is the timeout of a command that has none.
+	defaultTimeout = time.Minute
+
+	// maxAnswer bounds the memory that an answer uses, and maxHead its head.
+	maxAnswer = 64 << 20
+	maxHead   = 64 << 10
+
+	// silence is how long a stream of events may send nothing. The manager sends
+	// a beat every 15 seconds.
+	silence = 40 * time.Second
+
+	// retries is how often a request is sent again, to the successor, if the
+	// manager that has accepted it was superseded.
+	retries = 50
+)
+
+// A Client sends requests to one control socket. Each request has a connection of
+// its own, so a Client needs no Close, and after an upgrade it asks the
+// successor. Its methods are safe for concurrent use and block.
+type Client struct {
+	socket string
+
+	mu    sync.Mutex
+	peer  Peer
+	spare net.Conn // of Dial, for the first request
+	until time.Time
+}
+
+// A Peer is the process that listens on a control socket, as the kernel reports
+// it. The manager need not answer for that. PID is 0, and UID -1, if the system
+// does not report them.
+type Peer struct{ PID, UID int }
+
+// Dial finds a control socket and connects to it. The socket is a path, an
+// abstract name that begins with "@", or the name of a manager that Find finds.
+// The empty string stands for the variable PREFORK_CONTROL or, if that is not
+// set, for the only manager that Find finds; a *SeveralError lists them if there
+// are several. Dial does not wait for an answer of the manager.
+func Dial(socket string) (*Client, error) {
+	address, err := resolve(socket)
+	if err != nil {
+		return nil, err
+	}
+	conn, peer, err := connect(address)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{socket: address, peer: peer, spare: conn, until: time.Now().Add(time.Second)}
+	return c, nil
+}
+
+// Socket returns the path or the abstract name of the socket.
+func (c *Client) Socket() string { return c.socket }
+
+// Peer returns the process that listened on the socket when the Client connected
+// last.
+func (c *Client) Peer() Peer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peer
+}
+
+// Close closes the connection that Dial has made if no request has used it.
+// Calling it is optional: the manager closes such a connection after 5 seconds.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.spare == nil {
+		return nil
+	}
+	conn := c.spare
+	c.spare = nil
+	return conn.Close()
+}
+
+// StatusOptions choose what a Status contains. The zero value asks for all pools
+// without the usage of their workers.
+type StatusOptions struct {
+	Pool  string // "" means all
+	Usage bool   // also Worker.RSS, Memory and CPU, which take about 20 µs a worker
+}
+
+// Status returns the status of the manager. It waits for the answer for 5 seconds
+// if ctx has no deadline.
+func (c *Client) Status(ctx context.Context, opt StatusOptions) (*Status, error) {
+	q := url.Values{}
+	setNonempty(q, "pool", opt.Pool)
+	if opt.Usage {
+		q.Set("usage", "1")
+	}
+	body, err := c.query(ctx, "/v1/status", q, "application/json")
+	if err != nil {
+		return nil, err
+	}
+	s := new(Status)
+	if err := json.Unmarshal(body, s); err != nil {
+		return nil, fmt.Errorf("%s: answer is not a status: %w", c.socket, err)
+	}
+	return s, nil
+}
+
+// Get returns the answer to any query, such as "/metrics". It waits for it for 5
+// seconds if ctx has no deadline.
+func (c *Client) Get(ctx context.Context, path string, query url.Values) ([]byte, error) {
+	return c.query(ctx, path, query, "")
+}
+
+func (c *Client) query(ctx context.Context, path string, q url.Values, accept string) ([]byte, error) {
+	ctx, cancel := withTimeout(ctx, queryTimeout)
+	defer cancel()
+	r, err := c.request(ctx, "GET", path, q, accept)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	body, err := r.readAll()
+	if err != nil {
+		return nil, err
+	}
+	if r.code != 200 {
+		return nil, r.refused(body)
+	}
+	return body, nil
+}
+
+// A Command is a request that changes something. Name is the path below /v1/, such
+// as "reload" or "workers/12/kill".
+type Command struct {
+	Name    string
+	Pool    string     // "" means all, or the only one
+	Query   url.Values // more parameters, such as "how"
+	Timeout time.Duration
+	NoWait  bool // return when the manager has accepted it
+
+	// Events, if set, is called with each event until the outcome.
+	Events func(Event)
+}
+
+// Do sends a command and waits for its outcome. Timeout, 0 meaning a minute, is
+// how long the manager waits for it; the answer's Outcome is Pending after that,
+// and the thing goes on. The error is nil if the manager has answered, also if
+// the outcome is Failed or Pending.
+func (c *Client) Do(ctx context.Context, cmd Command) (*Answer, error) {
+	if cmd.Timeout == 0 {
+		cmd.Timeout = defaultTimeout
+	}
+	q := url.Values{}
+	for name, values := range cmd.Query {
+		q[name] = values
+	}
+	setNonempty(q, "pool", cmd.Pool)
+	method := "POST"
+	if cmd.Name == "loglevel" {
+		method = "PUT"
+	} else {
+		q.Set("timeout", cmd.Timeout.String())
+	}
+	if cmd.NoWait {
+		q.Set("wait", "0")
+	}
+	accept := "application/json"
+	if cmd.Events != nil {
+		accept = ndjson
+	}
+	ctx, cancel := withTimeout(ctx, cmd.Timeout+queryTimeout)
+	defer cancel()
+	r, err := c.request(ctx, method, "/v1/"+cmd.Name, q, accept)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if r.contentType() == ndjson {
+		return r.outcome(cmd.Events)
+	}
+	body, err := r.readAll()
+	if err != nil {
+		return nil, err
+	}
+	a := new(Answer)
+	if json.Unmarshal(body, a) == nil && a.Outcome != "" {
+		return a, nil
+	}
+	return nil, r.refused(body)
+}
+
+// Wait waits until a condition holds: "ready", "settled", "paused", "running", or
+// "reloaded>N" for a generation after N. It reports false if it did not hold
+// within the timeout. It does not poll.
+func (c *Client) Wait(ctx context.Context, condition, pool string, timeout time.Duration) (bool, error) {
+	q := url.Values{"for": {condition}, "timeout": {timeout.String()}}
+	setNonempty(q, "pool", pool)
+	ctx, cancel := withTimeout(ctx, timeout+queryTimeout)
+	defer cancel()
+	r, err := c.request(ctx, "GET", "/v1/wait", q, "")
+	if err != nil {
+		return false, err
+	}
+	defer r.Close()
+	body, err := r.readAll()
+	switch {
+	case err != nil:
+		return false, err
+	case r.code == 504:
+		return false, nil
+	case r.code != 200:
+		return false, r.refused(body)
+	}
+	return true, nil
+}
+
+// EventsOptions choose the events of Events. The zero value asks for the state of
+// all pools, then for each event from that moment on.
+type EventsOptions struct {
+	Pool string // "" means all
+
+	// Replay asks for the events after Since that the manager still has, at most
+	// 1,024, instead of the state.
+	Replay bool
+	Since  uint64
+
+	NoFollow bool // end after the state, or after the replay
+}
+
+// Events returns the events of the manager as they happen. It ends with an error,
+// or after the manager has stopped, or without an error after an event of
+// TypeLost, which means that events are missing. After an End whose reason is
+// Upgraded the caller can call Events again, to follow the successor as well.
+func (c *Client) Events(ctx context.Context, opt EventsOptions) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		q := url.Values{}
+		setNonempty(q, "pool", opt.Pool)
+		if opt.Replay {
+			q.Set("since", strconv.FormatUint(opt.Since, 10))
+		}
+		if opt.NoFollow {
+			q.Set("follow", "0")
+		}
+		r, err := c.request(ctx, "GET", "/v1/events", q, ndjson)
+		if err != nil {
+			yield(Event{}, err)
+			return
+		}
+		defer r.Close()
+		if r.code != 200 {
+			body, err := r.readAll()
+			if err == nil {
+				err = r.refused(body)
+			}
+			yield(Event{}, err)
+			return
+		}
+		for {
+			e, err := r.event()
+			if err == io.EOF {
+				return
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+const ndjson = "application/x-ndjson"
+
+func setNonempty(q url.Values, name, value string) {
+	if value != "" {
+		q.Set(name, value)
+	}
+}
+
+func withTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, d)
+}
+
+// connection returns the connection of Dial, or a new one.
+func (c *Client) connection() (net.Conn, error) {
+	c.mu.Lock()
+	conn := c.spare
+	c.spare = nil
+	fresh := time.Now().Before(c.until)
+	c.mu.Unlock()
+	if conn != nil {
+		if fresh {
+			return conn, nil
+		}
+		conn.Close()
+	}
+	conn, peer, err := connect(c.socket)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	c.peer = peer
+	c.mu.Unlock()
+	return conn, nil
+}
+
+// connect connects to a socket and refuses it if it may be an impostor's.
+func connect(address string) (net.Conn, Peer, error) {
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Net: "unix", Name: address})
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, Peer{}, fmt.Errorf("%s: %w: %w", address, ErrNotRunning, cause(err))
+	case errors.Is(err, fs.ErrPermission):
+		return nil, Peer{}, fmt.Errorf("%s: %w: %w", address, ErrForbidden, cause(err))
+	case errors.Is(err, syscall.EAGAIN):
+		return nil, Peer{}, fmt.Errorf("%s: %w: its queue of connections is full", address, ErrNoAnswer)
+	case err != nil:
+		return nil, Peer{}, err
+	}
+	peer := peerOf(conn)
+	if strings.HasPrefix(address, "@") && peer.UID != 0 && peer.UID != os.Geteuid() {
+		conn.Close()
+		return nil, peer, fmt.Errorf("%s: %w: process %d of user %d", address, ErrForeign, peer.PID, peer.UID)
+	}
+	return conn, peer, nil
+}
+
+// cause returns the system's error alone: the address is in the message already.
+func cause(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
+
+// A response is an answer whose head was read.
+type response struct {
+	client  *Client
+	conn    net.Conn
+	ctx     context.Context
+	release func() bool
+	code    int
+	head    textproto.MIMEHeader
+	body    *bufio.Reader
+}
+
+// request sends a request and reads the head of the answer. A manager that was
+// superseded in that moment has carried out nothing.
+func (c *Client) request(ctx context.Context, method, path string, q url.Values, accept string) (*response, error) {
+	for n := 0; ; n++ {
+		r, err := c.requestOnce(ctx, method, path, q, accept)
+		if err != nil || r.code != 503 || n == retries {
+			return r, err
+		}
+		body, err := r.readAll()
+		r.Close()
+		if err != nil {
+			return nil, err
+		}
+		if refused := r.refused(body); refused.Problem.Error != Superseded {
+			return nil, refused
+		}
+		select { // the successor accepts in a moment
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (c *Client) requestOnce(ctx context.Context, method, path string, q url.Values, accept string) (*response, error) {
+	conn, err := c.connection()
+	if err != nil {
+		return nil, err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		conn.SetDeadline(deadline)
+	}
+	r := &response{client: c, conn: conn, ctx: ctx}
+	r.release = context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	r.body = bufio.NewReader(conn)
+	target := url.URL{Path: path, RawQuery: q.Encode()}
+	head := method + " " + target.RequestURI() + " HTTP/1.1\r\nHost: prefork\r\n"
+	if accept != "" {
+		head += "Accept: " + accept + "\r\n"
+	}
+	_, writeErr := io.WriteString(conn, head+"Content-Length: 0\r\n\r\n")
+	if err := r.readHead(); err != nil { // an answer can come although writing has failed
+		r.Close()
+		if writeErr != nil && !isTimeout(err) {
+			err = writeErr
+		}
+		return nil, r.wrap(err)
+	}
+	return r, nil
+}
+
+func (r *response) readHead() error {
+	limited := io.LimitedReader{R: r.conn, N: maxHead}
+	r.body.Reset(&limited)
+	tp := textproto.NewReader(r.body)
+	line, err := tp.ReadLine()
+	if err != nil {
+		return err
+	}
+	proto, rest, _ := strings.Cut(line, " ")
+	code, _, _ := strings.Cut(rest, " ")
+	if r.code, err = strconv.Atoi(code); err != nil || !strings.HasPrefix(proto, "HTTP/1.") {
+		return fmt.Errorf("not an answer of HTTP: %.60q", line)
+	}
+	if r.head, err = tp.ReadMIMEHeader(); err != nil {
+		return err
+	}
+	limited.N = 1<<63 - 1
+	return nil
+}
+
+// Close ends the request. A command goes on.
+func (r *response) Close() {
+	r.release()
+	r.conn.Close()
+}
+
+func (r *response) contentType() string {
+	t, _, _ := strings.Cut(r.head.Get("Content-Type"), ";")
+	return strings.TrimSpace(t)
+}
+
+func (r *response) readAll() ([]byte, error) {
+	want := int64(-1)
+	if text := r.head.Get("Content-Length"); text != "" {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || n < 0 || n > maxAnswer {
+			return nil, r.wrap(fmt.Errorf("Content-Length %q of an answer", text))
+		}
+		want = n
+	}
+	body, err := io.ReadAll(io.LimitReader(r.body, maxAnswer+1))
+	switch {
+	case want >= 0 && int64(len(body)) >= want:
+		return body[:want], nil
+	case err != nil:
+		return nil, r.wrap(err)
+	case len(body) > maxAnswer:
+		return nil, r.wrap(errors.New("answer is too long"))
+	case want >= 0:
+		return nil, r.wrap(io.ErrUnexpectedEOF)
+	}
+	return body, nil
+}
+
+// outcome reads the events of a command and the answer that follows.
+func (r *response) outcome(events func(Event)) (*Answer, error) {
+	for {
+		data, err := r.line()
+		if err == io.EOF {
+			err = r.wrap(io.ErrUnexpectedEOF)
+		}
+		if err != nil {
+			return nil, err
+		}
+		var e Event
+		if err := json.Unmarshal(data, &e); err != nil {
+			return nil, r.wrap(err)
+		}
+		if e.Type == TypeOutcome {
+			a := new(Answer)
+			return a, json.Unmarshal(data, a)
+		}
+		events(e)
+	}
+}
+
+// event reads one event. It returns io.EOF at the end of the stream.
+func (r *response) event() (e Event, err error) {
+	if _, ok := r.ctx.Deadline(); !ok {
+		r.conn.SetReadDeadline(time.Now().Add(silence))
+		if r.ctx.Err() != nil { // its end may have come before that
+			return e, r.ctx.Err()
+		}
+	}
+	data, err := r.line()
+	if err == nil {
+		if err = json.Unmarshal(data, &e); err != nil {
+			err = r.wrap(err)
+		}
+	}
+	return e, err
+}
+
+func (r *response) line() ([]byte, error) {
+	var line []byte
+	for {
+		part, err := r.body.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			return line, nil
+		case err == io.EOF && len(line) == 0:
+			return nil, io.EOF
+		case err != bufio.ErrBufferFull:
+			return nil, r.wrap(err)
+		case len(line) > maxAnswer:
+			return nil, r.wrap(errors.New("line is too long"))
+		}
+	}
+}
+
+// refused returns the error of an answer that is not the wanted one.
+func (r *response) refused(body []byte) *RefusedError {
+	e := &RefusedError{Code: r.code}
+	if json.Unmarshal(body, &e.Problem) != nil || e.Problem.Error == "" {
+		e.Problem.Error = fmt.Sprintf("%s: status %d: %.200q", r.client.socket, r.code, body)
+	}
+	return e
+}
+
+// wrap returns an error of the connection in terms of this package.
+func (r *response) wrap(err error) error {
+	kind := error(nil)
+	switch {
+	case r.ctx.Err() != nil && errors.Is(r.ctx.Err(), context.Canceled):
+		return r.ctx.Err()
+	case isTimeout(err):
+		kind = ErrNoAnswer
+	case err == io.EOF, err == io.ErrUnexpectedEOF, errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		kind = ErrLost
+	default:
+		return fmt.Errorf("%s: %w", r.client.socket, err)
+	}
+	return fmt.Errorf("%s: %w", r.client.socket, kind)
+}
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

@@ -1,0 +1,239 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/ops/client"
+	"github.com/prefork-go/prefork/ops/record"
+)
+
+// batch is how many events are read and written at once.
+const batch = 64
+
+// line returns the event as JSON without a newline. It is encoded once for all
+// readers.
+func (e *entry) line() []byte {
+	if made := e.json.Load(); made != nil {
+		return *made
+	}
+	name, data, err := record.Encode(e.Event)
+	if err != nil { // an event that this version does not know
+		name, data = "unknown", []byte("null")
+	}
+	line := eventLine(client.Event{
+		Seq: e.Seq, Time: e.Time.UTC(), PID: os.Getpid(), Pool: e.pool.name, Type: name, Text: e.Event.String(), Data: data,
+	})
+	e.json.Store(&line)
+	return line
+}
+
+func eventLine(e client.Event) []byte {
+	line, err := json.Marshal(e)
+	if err != nil {
+		line = []byte(`{"type":"unknown"}`)
+	}
+	return line
+}
+
+// A stream writes events to a client.
+type stream struct {
+	x      *exchange
+	pools  map[*pool]uint64 // those that are wanted, and the last event that the client has
+	at     uint64           // number of the next entry of the ring
+	sse    bool
+	out    []byte // not written yet
+	buf    [batch]*entry
+	ending bool // an End was written
+}
+
+func (x *exchange) newStream(pools []*pool) *stream {
+	s := &stream{x: x, pools: make(map[*pool]uint64)}
+	for _, p := range pools {
+		s.pools[p] = 0
+	}
+	return s
+}
+
+// put adds a line. A zero seq gives it no number.
+func (s *stream) put(seq uint64, line []byte) {
+	switch {
+	case !s.sse:
+	case seq > 0:
+		s.out = fmt.Appendf(s.out, "id: %d\ndata: ", seq)
+	default:
+		s.out = append(s.out, "data: "...)
+	}
+	s.out = append(s.out, line...)
+	s.out = append(s.out, '\n')
+	if s.sse {
+		s.out = append(s.out, '\n')
+	}
+}
+
+// special adds an event that is in no journal.
+func (s *stream) special(typ, text string, data any) {
+	e := client.Event{Time: time.Now().UTC(), PID: os.Getpid(), Type: typ, Text: text, Data: json.RawMessage("null")}
+	if data != nil {
+		if raw, err := json.Marshal(data); err == nil {
+			e.Data = raw
+		}
+	}
+	s.put(0, eventLine(e))
+}
+
+// flush writes the added lines.
+func (s *stream) flush() error {
+	if len(s.out) == 0 {
+		return nil
+	}
+	_, err := s.x.w.Write(s.out)
+	s.out = s.out[:0]
+	return err
+}
+
+// copy writes the events that are in the ring. If there are no more, changed is
+// closed when there are.
+func (s *stream) copy() (changed <-chan struct{}, err error) {
+	for {
+		entries, changed, lost := s.x.ring.read(s.at, s.buf[:0])
+		if lost {
+			s.special(client.TypeLost, "this reader was too slow, so events are missing: connect again", nil)
+			return nil, errors.Join(s.flush(), errLost)
+		}
+		if len(entries) == 0 {
+			return changed, s.flush()
+		}
+		s.at += uint64(len(entries))
+		for _, e := range entries {
+			s.add(e)
+		}
+		if err := s.flush(); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// errLost ends a stream whose reader has missed events.
+var errLost = errors.New("events are missing")
+
+func (s *stream) add(e *entry) {
+	last, wanted := s.pools[e.pool]
+	if !wanted || e.Seq <= last {
+		return
+	}
+	s.put(e.Seq, e.line())
+	if up, ok := e.Event.(prefork.UpgradedEvent); ok {
+		s.end(client.End{Reason: client.Upgraded, Successor: up.PID})
+	}
+}
+
+// end tells the client that another process is the manager, or none.
+func (s *stream) end(why client.End) {
+	if s.ending {
+		return
+	}
+	s.ending = true
+	text := "manager stopped"
+	if why.Successor != 0 {
+		text = fmt.Sprintf("successor %d is the manager", why.Successor)
+	}
+	s.special(client.TypeEnd, text, why)
+}
+
+func (x *exchange) events() error {
+	pools, err := x.chosen()
+	if err != nil {
+		return err
+	}
+	s := x.newStream(pools)
+	s.sse = x.accepts(typeSSE)
+	since, replay, err := x.since()
+	if err != nil {
+		return err
+	}
+	contentType := typeNDJSON
+	if s.sse {
+		contentType = typeSSE
+	}
+	s.at = x.ring.begin()
+	s.out = head(200, contentType, -1)
+	if replay {
+		for p := range s.pools {
+			s.pools[p] = since
+		}
+	} else {
+		s.state(pools)
+	}
+	return s.follow(x.query.Get("follow") != "0")
+}
+
+// since returns the number of the last event that the client has.
+func (x *exchange) since() (since uint64, replay bool, err error) {
+	text := x.query.Get("since")
+	if text == "" {
+		text = x.header.Get("Last-Event-Id") // of a browser that connects again
+	}
+	if text == "" {
+		return 0, false, nil
+	}
+	if since, err = strconv.ParseUint(text, 10, 64); err != nil {
+		return 0, false, problemf(400, "since=%.40q is not the number of an event", text)
+	}
+	return since, true, nil
+}
+
+// state adds the state of the pools. The events that follow it are in the ring.
+func (s *stream) state(pools []*pool) {
+	status, _ := s.x.statusOf(pools, false, false)
+	seq := uint64(0)
+	for i, p := range pools {
+		s.pools[p] = status.Pools[i].Seq
+		seq = max(seq, status.Pools[i].Seq)
+	}
+	data, err := json.Marshal(status)
+	if err != nil {
+		data = []byte("null")
+	}
+	s.put(seq, eventLine(client.Event{
+		Seq: seq, Time: status.Now.UTC(), PID: status.PID, Type: client.TypeState, Text: "state of " + status.Name, Data: data,
+	}))
+}
+
+// follow writes events until the client is gone or the server closes.
+func (s *stream) follow(on bool) error {
+	changed, err := s.copy()
+	if err != nil || !on {
+		return err
+	}
+	ctx, cancel := s.x.untilGone(0)
+	defer cancel()
+	beat := time.NewTicker(s.x.beat)
+	defer beat.Stop()
+	for {
+		select {
+		case <-changed:
+			if changed, err = s.copy(); err != nil {
+				return err
+			}
+		case <-beat.C:
+			s.special(client.TypeBeat, "", nil)
+			if err := s.flush(); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.x.closing:
+			if _, err := s.copy(); err != nil {
+				return err
+			}
+			s.end(client.End{Reason: client.Stopped})
+			return s.flush()
+		}
+	}
+}

@@ -1,0 +1,309 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/ops/client"
+)
+
+// statusPeriod is how long a status is shared by those who ask.
+const statusPeriod = 20 * time.Millisecond
+
+// pingTimeout is how long a loop may take for a turn before it counts as
+// unhealthy. Tests have a shorter one.
+var pingTimeout = 2 * time.Second
+
+// A statusCache keeps the last answers.
+type statusCache struct {
+	mu   sync.Mutex // also held while a status is made: others wait for that one
+	last map[statusKey]*madeStatus
+}
+
+type statusKey struct {
+	pool  string
+	all   bool
+	usage bool
+	text  bool
+}
+
+type madeStatus struct {
+	at     time.Time
+	status *client.Status
+	body   []byte
+}
+
+// forget makes the next status a new one, since a command has changed something.
+func (c *statusCache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.last)
+}
+
+// statusOf returns the status of some pools. It is shared and must not be changed.
+func (s *server) statusOf(pools []*pool, usage, text bool) (*client.Status, []byte) {
+	key := statusKey{pool: pools[0].name, all: len(pools) > 1, usage: usage, text: text}
+	s.cache.mu.Lock()
+	defer s.cache.mu.Unlock()
+	now := time.Now()
+	if made := s.cache.last[key]; made != nil && now.Sub(made.at) < statusPeriod {
+		return made.status, made.body
+	}
+	made := &madeStatus{at: now, status: s.makeStatus(pools, usage)}
+	if text {
+		var b strings.Builder
+		made.status.WriteTable(&b)
+		made.body = []byte(b.String())
+	} else {
+		made.body = encode(made.status)
+	}
+	if s.cache.last == nil {
+		s.cache.last = make(map[statusKey]*madeStatus)
+	}
+	s.cache.last[key] = made
+	return made.status, made.body
+}
+
+func (x *exchange) status() error {
+	pools, err := x.chosen()
+	if err != nil {
+		return err
+	}
+	text, contentType := x.accepts("text/plain"), typeJSON
+	if text {
+		contentType = typeText
+	}
+	_, body := x.statusOf(pools, text || x.query.Get("usage") == "1", text)
+	if p := x.handedOver(); p != nil {
+		return p // the successor may have answered another client already
+	}
+	return answer(x.w, 200, contentType, body)
+}
+
+func (s *server) makeStatus(pools []*pool, usage bool) *client.Status {
+	st := &client.Status{
+		API: client.API, Name: s.name, Program: s.about.program, Version: s.about.version, Revision: s.about.revision,
+		Library: s.about.library, PID: os.Getpid(), Now: time.Now(), Args: os.Args, Pools: make([]client.Pool, 0, len(pools)),
+	}
+	for _, p := range pools {
+		snap := p.pm.Snapshot()
+		if st.Started.IsZero() || snap.Started.Before(st.Started) {
+			st.Started = snap.Started
+		}
+		st.Pools = append(st.Pools, p.status(snap, st.Now, usage))
+	}
+	return st
+}
+
+func (p *pool) status(snap prefork.Snapshot, now time.Time, usage bool) client.Pool {
+	out := client.Pool{
+		Name: p.name, Seq: snap.Seq, Generation: snap.Generation, Serving: snap.Serving, Settled: snap.Settled,
+		Ready: isReady(snap), Pausing: snap.Pausing, Stopping: timeOrNil(snap.Stopping), Call: snap.Loop.Call,
+		Limits: p.limits(snap), Requests: snap.Requests, Change: changeOf(snap.Change),
+		LastReload: outcomeOf(snap.LastReload, snap.Serving), LastUpgrade: outcomeOf(snap.LastUpgrade, snap.Serving),
+		Workers: make([]client.Worker, 0, len(snap.Workers)), Slots: []client.Slot{}, Sockets: socketsOf(snap),
+	}
+	if snap.Loop.Hook != "" {
+		out.Hook = &client.Hook{Name: snap.Loop.Hook, Since: snap.Loop.Since}
+	}
+	for _, w := range snap.Workers {
+		count(&out.Counts, w)
+		cw := workerOf(w)
+		if usage {
+			cw.RSS, cw.Memory, cw.CPU = usageOf(w.PID)
+		}
+		out.Workers = append(out.Workers, cw)
+	}
+	for _, s := range snap.Slots {
+		if s.WaitsUntil.After(now) {
+			out.Counts.Waiting++
+		}
+		if s.WaitsUntil.After(now) || s.Crashes > 0 || s.Spawns > 1 || s.LastExit != nil {
+			out.Slots = append(out.Slots, slotOf(s, now))
+		}
+	}
+	return out
+}
+
+func count(c *client.Counts, w prefork.WorkerInfo) {
+	switch w.State {
+	case prefork.StateStarting:
+		c.Starting++
+	case prefork.StateStandby:
+		c.Standby++
+	case prefork.StateReady:
+		c.Ready++
+		if w.Status != prefork.StatusNone && w.Status != prefork.StatusIdle {
+			c.Busy++
+		}
+	case prefork.StateStopping:
+		c.Stopping++
+	case prefork.StateKilled:
+		c.Killed++
+	}
+}
+
+func isReady(snap prefork.Snapshot) bool {
+	if !snap.Stopping.IsZero() {
+		return false
+	}
+	for _, w := range snap.Workers {
+		if w.State == prefork.StateReady {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *pool) limits(snap prefork.Snapshot) client.Limits {
+	l := client.Limits{
+		MaxWorkers: snap.MaxWorkers, MinSpare: p.cfg.MinSpareWorkers, MaxSpare: p.cfg.MaxSpareWorkers, Standby: p.cfg.Standby,
+		Surge: p.cfg.MaxSurge, StopTimeout: client.Duration(p.cfg.StopTimeout), ReadyTimeout: client.Duration(p.cfg.Readiness.Timeout),
+	}
+	if l.MaxSpare == math.MaxInt {
+		l.MaxSpare = 0
+	}
+	return l
+}
+
+func workerOf(w prefork.WorkerInfo) client.Worker {
+	cw := client.Worker{
+		ID: w.Ordinal, Slot: w.Slot, PID: w.PID, Generation: w.Generation, State: w.State.String(), Since: w.Since,
+		Started: w.Started, Deadline: timeOrNil(w.Deadline), Status: string(rune(w.Status)), Paused: w.Paused, Requests: w.Requests,
+	}
+	if w.ReadyAfter != 0 {
+		after := client.Duration(w.ReadyAfter)
+		cw.ReadyAfter = &after
+	}
+	return cw
+}
+
+func slotOf(s prefork.SlotInfo, now time.Time) client.Slot {
+	out := client.Slot{Slot: s.Slot, Spawns: s.Spawns, Crashes: s.Crashes}
+	if s.WaitsUntil.After(now) {
+		out.WaitsUntil = timeOrNil(s.WaitsUntil)
+	}
+	if x := s.LastExit; x != nil {
+		out.LastExit = &client.Exit{
+			ID: x.Ordinal, PID: x.PID, Reason: x.Reason.String(), Code: x.Status.Code, CoreDump: x.Status.CoreDump,
+			Uptime: client.Duration(x.Uptime), At: s.LastExitAt,
+		}
+		if x.Status.Signal != 0 {
+			out.LastExit.Signal = signalName(x.Status.Signal)
+		}
+	}
+	return out
+}
+
+func changeOf(c *prefork.Change) *client.Change {
+	if c == nil {
+		return nil
+	}
+	return &client.Change{
+		Kind: c.Kind, Generation: c.Generation, Began: c.Began, Replaced: c.Replaced, Of: c.Of, Successor: c.Successor,
+		Deadline: timeOrNil(c.Deadline),
+	}
+}
+
+func outcomeOf(o *prefork.Outcome, serving int) *client.Outcome {
+	if o == nil {
+		return nil
+	}
+	out := &client.Outcome{Outcome: client.Done, Generation: o.Generation, Serving: serving, At: o.Ended, Seconds: seconds(o.Ended.Sub(o.Began))}
+	if o.Err != nil {
+		out.Outcome, out.Error = client.Failed, o.Err.Error()
+	}
+	return out
+}
+
+// socketsOf returns the sockets of the pool. The lengths of their queues are not
+// known yet.
+func socketsOf(snap prefork.Snapshot) []client.Socket {
+	all := make([]client.Socket, 0, len(snap.Sockets))
+	for _, l := range snap.Sockets {
+		all = append(all, client.Socket{Network: l.Network, Address: l.Address, PerWorker: l.PerWorker, Waiting: -1, Backlog: -1})
+	}
+	return all
+}
+
+func timeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*1000) / 1000 }
+
+func (x *exchange) healthz() error {
+	ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
+	defer cancel()
+	problems := make([]string, len(x.pools))
+	var wg sync.WaitGroup
+	for i, p := range x.pools {
+		wg.Go(func() {
+			if p.pm.Ping(ctx) != nil {
+				problems[i] = p.label() + p.standsStill(time.Now())
+			}
+		})
+	}
+	wg.Wait()
+	return x.probe(problems)
+}
+
+// standsStill describes a loop that has not turned.
+func (p *pool) standsStill(now time.Time) string {
+	loop := p.pm.Snapshot().Loop
+	switch {
+	case loop.Hook != "":
+		return fmt.Sprintf("the loop is in the hook %s since %s", loop.Hook, client.Age(now.Sub(loop.Since)))
+	case loop.Call == "":
+		return "no blocking call is under way, so nothing is spawned or reaped"
+	}
+	return fmt.Sprintf("the loop in %s has not turned for %v", loop.Call, pingTimeout)
+}
+
+func (x *exchange) readyz() error {
+	problems := make([]string, len(x.pools))
+	for i, p := range x.pools {
+		switch snap := p.pm.Snapshot(); {
+		case isReady(snap):
+		case !snap.Stopping.IsZero():
+			problems[i] = p.label() + "stopping"
+		default:
+			problems[i] = p.label() + "no worker is ready"
+		}
+	}
+	return x.probe(problems)
+}
+
+// probe answers 200 if there are no problems.
+func (x *exchange) probe(problems []string) error {
+	if p := x.handedOver(); p != nil {
+		return p
+	}
+	var text []string
+	for _, t := range problems {
+		if t != "" {
+			text = append(text, t)
+		}
+	}
+	if len(text) > 0 {
+		return problemf(503, "%s", strings.Join(text, "; "))
+	}
+	return answer(x.w, 200, typeText, []byte("ok\n"))
+}
+
+// label begins a message about the pool, if it has a name.
+func (p *pool) label() string {
+	if p.name == "" {
+		return ""
+	}
+	return fmt.Sprintf("pool %s: ", p.name)
+}

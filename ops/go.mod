@@ -3,6 +3,7 @@ module github.com/prefork-go/prefork/ops
 go 1.26.0
 
 require (
+	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/fsnotify/fsnotify v1.10.1
 	github.com/prefork-go/prefork v0.0.0
 	golang.org/x/sys v0.49.0

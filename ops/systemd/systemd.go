@@ -1,0 +1,439 @@
+// Package systemd notifies systemd of the state of a prefork program: that it is
+// ready, reloading or stopping, how many workers it has, and that its loop turns.
+// It has an effect only if systemd started the program with NOTIFY_SOCKET set, in
+// a unit with Type=notify or Type=notify-reload.
+//
+//	detach, err := systemd.Attach(systemd.Config{}, pm) // behind New
+//	if err != nil { log.Print(err) }
+//	defer detach()
+//
+// The manager alone sends messages, and during an upgrade one of the two. The
+// Manager itself reports a new main process (MAINPID), with or without this
+// package. Below a reaper (prefork.Config.Reaper) the unit needs NotifyAccess=all.
+//
+// With WatchdogSec= in the unit, systemd ends a program whose loop stands still,
+// in a hook for example, for that long.
+package systemd
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prefork-go/prefork"
+)
+
+// Ready is when systemd is notified that the program has started, so that units
+// which are ordered after it start.
+type Ready int
+
+const (
+	First Ready = iota // each pool has a worker that is ready
+	All                // each pool is settled: all its workers are ready
+)
+
+// Config holds the options. The zero value is valid.
+type Config struct {
+	Ready Ready
+}
+
+const (
+	queueSize    = 64
+	statusPeriod = time.Second // between two messages that only change the status
+	closeGrace   = time.Second
+)
+
+// Attach notifies systemd of the state of Managers until detach is called. It
+// should be called after prefork.New and before Run. The caller should call detach
+// after Run or WaitAllChildren has returned.
+//
+// Attach is a no-op without NOTIFY_SOCKET in the environment, and in a worker. It
+// returns an error if a variable of systemd is malformed, and notifies all the
+// same as far as possible.
+func Attach(cfg Config, pms ...*prefork.Manager) (detach func() error, err error) {
+	if prefork.IsWorker() || len(pms) == 0 || os.Getenv("NOTIFY_SOCKET") == "" {
+		return func() error { return nil }, nil
+	}
+	n := &notifier{
+		cfg: cfg, log: pms[0].Config().Logger, queue: make(chan string, queueSize), wake: make(chan struct{}, 1),
+		closing: make(chan struct{}), sent: make(chan struct{}),
+	}
+	for _, pm := range pms {
+		c := pm.Config()
+		p := &pool{pm: pm, name: c.Name, shutdownSignal: c.ShutdownSignal}
+		n.pools = append(n.pools, p)
+		_, p.unfollow = pm.Follow(func(r prefork.Record) { n.note(p, r.Event) })
+	}
+	go n.sendAll()
+	n.wg.Go(n.run)
+	period, err := watchdogPeriod(os.Getenv("WATCHDOG_USEC"), os.Getenv("WATCHDOG_PID"), isSuccessor())
+	if period > 0 {
+		n.wg.Go(func() { n.feedWatchdog(period) })
+	}
+	if err != nil {
+		err = fmt.Errorf("systemd: %w", err)
+	}
+	return sync.OnceValue(n.close), err
+}
+
+// isSuccessor reports whether this process is a successor that has not taken over
+// yet.
+func isSuccessor() bool {
+	select {
+	case <-prefork.TookOver():
+		return false
+	default:
+		return true
+	}
+}
+
+// watchdogPeriod returns the time in which systemd expects a message; 0 for none.
+// The pid names the process that systemd started: this one, its reaper, or a
+// predecessor of a successor. For other processes the variables mean nothing.
+func watchdogPeriod(usec, pid string, successor bool) (time.Duration, error) {
+	if usec == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(usec, 10, 64)
+	if err != nil || n <= 0 || n > int64(1<<63-1)/int64(time.Microsecond) {
+		return 0, fmt.Errorf("WATCHDOG_USEC is %q, and not a number of microseconds: the watchdog is not fed", usec)
+	}
+	if pid != "" {
+		p, err := strconv.Atoi(pid)
+		switch {
+		case err != nil || p <= 0:
+			return 0, fmt.Errorf("WATCHDOG_PID is %q, and not a pid: the watchdog is not fed", pid)
+		case p != os.Getpid() && p != prefork.ReaperPID() && !successor:
+			return 0, nil
+		}
+	}
+	return time.Duration(n) * time.Microsecond, nil
+}
+
+// A pool is a Manager and the state of its reload.
+type pool struct {
+	pm             *prefork.Manager
+	name           string
+	shutdownSignal os.Signal
+	unfollow       func()
+	reloading      bool   // guarded by notifier.mu
+	failure        string // of the last reload
+}
+
+// A notifier turns events into messages.
+type notifier struct {
+	cfg   Config
+	log   *slog.Logger
+	pools []*pool
+
+	mu       sync.Mutex
+	pending  []string // messages that the next turn of run sends
+	stopping bool
+	noted    bool // counts may have changed
+	ready    bool // READY=1 was sent
+
+	wake    chan struct{}
+	queue   chan string
+	closing chan struct{}
+	sent    chan struct{} // closed when sendAll ends
+	wg      sync.WaitGroup
+}
+
+// note takes an event. It runs in the loop of the Manager.
+func (n *notifier) note(p *pool, ev prefork.Event) {
+	n.mu.Lock()
+	n.noted = true
+	switch e := ev.(type) {
+	case prefork.ReloadEvent:
+		n.beginReload(p)
+	case prefork.ReloadFailedEvent:
+		n.endReload(p, fmt.Sprintf("reload failed: %v", e.Err))
+	case prefork.RollFailedEvent:
+		n.endReload(p, fmt.Sprintf("generation %d given up: %v", e.Generation, e.Err))
+	case prefork.SettledEvent:
+		if p.reloading {
+			n.endReload(p, "")
+		}
+	case prefork.SignalEvent:
+		if e.Received == p.shutdownSignal {
+			n.stop()
+		}
+	case prefork.EndedEvent:
+		n.stop()
+	}
+	n.mu.Unlock()
+	select {
+	case n.wake <- struct{}{}:
+	default:
+	}
+}
+
+// put adds a message. The oldest is dropped if systemd does not take them.
+func (n *notifier) put(message string) {
+	if len(n.pending) == queueSize {
+		n.pending = n.pending[1:]
+	}
+	n.pending = append(n.pending, message)
+}
+
+func (n *notifier) beginReload(p *pool) {
+	p.failure = ""
+	if p.reloading || n.stopping || !n.ready {
+		return
+	}
+	first := !n.reloading()
+	p.reloading = true
+	if first { // the time must be in the same datagram
+		n.put("RELOADING=1\n" + monotonicUsec() + "STATUS=reloading")
+	}
+}
+
+func (n *notifier) endReload(p *pool, failure string) {
+	p.failure = failure
+	was := p.reloading
+	p.reloading = false
+	if n.stopping || !n.ready || n.reloading() {
+		return
+	}
+	switch {
+	case was && failure == "":
+		n.put(needsStatus)
+	case was:
+		n.put("READY=1\nSTATUS=" + oneLine(p.label()+failure))
+	case failure != "": // up to 5 s after the roll was complete
+		n.put("STATUS=" + oneLine(p.label()+failure))
+	}
+}
+
+// needsStatus is a message whose text run adds.
+const needsStatus = "READY=1"
+
+func (n *notifier) reloading() bool {
+	for _, p := range n.pools {
+		if p.reloading {
+			return true
+		}
+	}
+	return false
+}
+
+func (n *notifier) stop() {
+	if n.stopping || prefork.HandedOver() {
+		return
+	}
+	n.stopping = true
+	n.put("STOPPING=1")
+}
+
+// run sends the messages of events at once, and the status at most once a second.
+func (n *notifier) run() {
+	select { // a successor is silent before
+	case <-prefork.TookOver():
+	case <-n.closing:
+		return
+	}
+	var due <-chan time.Time
+	last, status := time.Now(), "" // a start that takes longer shows how far it is
+	for closing := false; ; {
+		n.mu.Lock()
+		pending, noted := n.pending, n.noted
+		n.pending, n.noted = nil, false
+		n.mu.Unlock()
+		text := status
+		if noted || len(pending) > 0 || !n.isReady() {
+			text = n.status()
+		}
+		for _, message := range pending {
+			if message == needsStatus || message == "STOPPING=1" {
+				message += "\nSTATUS=" + text
+				status, last = text, time.Now()
+			}
+			n.send(message)
+		}
+		switch {
+		case n.becomesReady():
+			n.send("READY=1\nSTATUS=" + text)
+			status, last = text, time.Now()
+		case text == status:
+		case time.Since(last) >= statusPeriod:
+			n.send("STATUS=" + text)
+			status, last = text, time.Now()
+		case due == nil:
+			due = time.After(statusPeriod - time.Since(last))
+		}
+		if closing {
+			return
+		}
+		select {
+		case <-n.wake:
+		case <-due:
+			due = nil
+			n.mu.Lock()
+			n.noted = true
+			n.mu.Unlock()
+		case <-n.closing:
+			closing = true
+		}
+	}
+}
+
+func (n *notifier) isReady() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.ready
+}
+
+// becomesReady reports, once, whether the program has started.
+func (n *notifier) becomesReady() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ready || n.stopping {
+		return false
+	}
+	for _, p := range n.pools {
+		snap := p.pm.Snapshot()
+		if n.cfg.Ready == All && !snap.Settled || readyWorkers(snap) == 0 && snap.MaxWorkers > 0 {
+			return false
+		}
+	}
+	n.ready = true
+	return true
+}
+
+func readyWorkers(snap prefork.Snapshot) (ready int) {
+	for _, w := range snap.Workers {
+		if w.State == prefork.StateReady {
+			ready++
+		}
+	}
+	return ready
+}
+
+// status describes the pools in one line.
+func (n *notifier) status() string {
+	n.mu.Lock()
+	stopping := n.stopping
+	failures := make([]string, len(n.pools))
+	for i, p := range n.pools {
+		failures[i] = p.failure
+	}
+	n.mu.Unlock()
+	if stopping {
+		left := 0
+		for _, p := range n.pools {
+			left += p.pm.NumWorkers()
+		}
+		return fmt.Sprintf("stopping, %d workers left", left)
+	}
+	var texts []string
+	for i, p := range n.pools {
+		snap := p.pm.Snapshot()
+		text := fmt.Sprintf("%s%d of %d workers ready, generation %d", p.label(), readyWorkers(snap), snap.MaxWorkers, snap.Serving)
+		if failures[i] != "" {
+			text += ", " + failures[i]
+		}
+		texts = append(texts, text)
+	}
+	return oneLine(strings.Join(texts, "; "))
+}
+
+// label begins a text about the pool, if it has a name.
+func (p *pool) label() string {
+	if p.name == "" {
+		return ""
+	}
+	return p.name + ": "
+}
+
+// oneLine keeps the text of an error from being read as another assignment.
+func oneLine(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' {
+			return ' '
+		}
+		return r
+	}, text)
+	if len(text) > maxText {
+		text = strings.ToValidUTF8(text[:maxText], "") + " …"
+	}
+	return text
+}
+
+// maxText bounds a status: systemd takes datagrams of 4 KiB.
+const maxText = 2 << 10
+
+// send queues a message, unless systemd has taken none for so long that the queue
+// is full.
+func (n *notifier) send(message string) {
+	select {
+	case n.queue <- message:
+	default:
+	}
+}
+
+// sendAll sends the queued messages. After a takeover the successor alone sends.
+func (n *notifier) sendAll() {
+	defer close(n.sent)
+	logged := false
+	for message := range n.queue {
+		if prefork.HandedOver() {
+			continue
+		}
+		if err := sdNotify(message); err != nil && !logged {
+			logged = true
+			n.log.Warn("cannot notify systemd", "err", err)
+		}
+	}
+}
+
+// feedWatchdog notifies systemd while the loops of all Managers turn.
+func (n *notifier) feedWatchdog(period time.Duration) {
+	select {
+	case <-prefork.TookOver():
+	case <-n.closing:
+		return
+	}
+	each := max(period/3, time.Millisecond)
+	ticker := time.NewTicker(each)
+	defer ticker.Stop()
+	for {
+		if n.pingAll(each) {
+			n.send("WATCHDOG=1")
+		}
+		select {
+		case <-ticker.C:
+		case <-n.closing:
+			return
+		}
+	}
+}
+
+func (n *notifier) pingAll(timeout time.Duration) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	for _, p := range n.pools {
+		if p.pm.Ping(ctx) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (n *notifier) close() error {
+	for _, p := range n.pools {
+		p.unfollow()
+	}
+	close(n.closing)
+	n.wg.Wait()
+	close(n.queue)
+	select {
+	case <-n.sent:
+	case <-time.After(closeGrace): // systemd takes no messages
+	}
+	return nil
+}

@@ -1,0 +1,352 @@
+//go:build linux
+
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/internal/testprog"
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"unit": unit}) }
+
+// unit is a service. Files in the directory of its first argument make it
+// misbehave, by their names.
+func unit() {
+	exists := func(name string) bool {
+		_, err := os.Stat(filepath.Join(os.Args[1], name))
+		return err == nil
+	}
+	pm := testprog.NewManager(prefork.Config{
+		MaxWorkers: 2,
+		TrapSignals: prefork.Signals{
+			syscall.SIGTERM: {Signal: syscall.SIGTERM}, syscall.SIGHUP: {Signal: syscall.SIGTERM, Rolling: true}, syscall.SIGUSR2: {Upgrade: true},
+		},
+		Readiness: prefork.Readiness{Explicit: true},
+		Reload: func() ([]byte, error) {
+			if exists("bad") {
+				return nil, errors.New("the configuration\nis bad")
+			}
+			return nil, nil
+		},
+		BeforeSpawn: func(*prefork.Manager, *prefork.Spawn) {
+			for exists("hook") {
+				time.Sleep(time.Millisecond)
+			}
+		},
+	})
+	detach, err := Attach(Config{Ready: All}, pm)
+	if err != nil {
+		testprog.Print("attach: %v", err)
+	}
+	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
+		if exists("crash") {
+			return errors.New("crash")
+		}
+		w.Ready()
+		<-w.Context().Done()
+		return nil
+	}); err != nil {
+		testprog.Print("run: %v", err)
+	}
+	detach()
+}
+
+// A receiver is the socket of systemd. It notes who has sent each message.
+type receiver struct {
+	t    *testing.T
+	conn *net.UnixConn
+	path string
+}
+
+type message struct {
+	pid  int
+	text string
+}
+
+func newReceiver(t *testing.T) *receiver {
+	t.Helper()
+	path := filepath.Join(testprog.SocketDir(t), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(); os.Remove(path) })
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		ctlErr := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSCRED, 1) })
+		err = errors.Join(err, ctlErr)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &receiver{t: t, conn: conn, path: path}
+}
+
+// start starts a service with this receiver.
+func (r *receiver) start(env ...string) *preforktest.Program {
+	r.t.Helper()
+	p := preforktest.New(r.t, "unit", filepath.Dir(r.path))
+	p.Cmd.Env = append(p.Cmd.Env, append(env, "NOTIFY_SOCKET="+r.path)...)
+	return p.Start()
+}
+
+func (r *receiver) file(name string) string { return filepath.Join(filepath.Dir(r.path), name) }
+
+func (r *receiver) touch(name string) {
+	r.t.Helper()
+	if err := os.WriteFile(r.file(name), nil, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// next returns the next message.
+func (r *receiver) next() message {
+	r.t.Helper()
+	m, err := r.nextWithin(time.Minute)
+	if err != nil {
+		r.t.Fatalf("no message: %v", err)
+	}
+	return m
+}
+
+func (r *receiver) nextWithin(d time.Duration) (m message, err error) {
+	r.conn.SetReadDeadline(time.Now().Add(d))
+	text, control := make([]byte, 8192), make([]byte, 256)
+	n, cn, _, _, err := r.conn.ReadMsgUnix(text, control)
+	if err != nil {
+		return m, err
+	}
+	messages, err := unix.ParseSocketControlMessage(control[:cn])
+	if err != nil || len(messages) == 0 {
+		return m, fmt.Errorf("no credentials: %v", err)
+	}
+	cred, err := unix.ParseUnixCredentials(&messages[0])
+	if err != nil {
+		return m, err
+	}
+	return message{int(cred.Pid), string(text[:n])}, nil
+}
+
+// expect reads the next message, except those that only change the status.
+func (r *receiver) expect(pid int, want string) string {
+	r.t.Helper()
+	for {
+		m := r.next()
+		if m.text == "WATCHDOG=1" || strings.HasPrefix(m.text, "STATUS=") && !strings.HasPrefix(want, "STATUS=") {
+			continue
+		}
+		if m.pid != pid || !strings.HasPrefix(m.text, want) {
+			r.t.Fatalf("%q from %d, want %q from %d", m.text, m.pid, want, pid)
+		}
+		return m.text
+	}
+}
+
+func monotonic() int64 {
+	var now unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	return now.Nano() / 1000
+}
+
+func TestSequence(t *testing.T) {
+	r := newReceiver(t)
+	p := r.start()
+	pid := p.PID()
+	if text := r.expect(pid, "READY=1"); text != "READY=1\nSTATUS=2 of 2 workers ready, generation 1" {
+		t.Errorf("%q", text)
+	}
+	reload := func() {
+		t.Helper()
+		before := monotonic()
+		p.Signal(syscall.SIGHUP)
+		text := r.expect(pid, "RELOADING=1\nMONOTONIC_USEC=")
+		usec, rest, _ := strings.Cut(strings.TrimPrefix(text, "RELOADING=1\nMONOTONIC_USEC="), "\n")
+		n, err := strconv.ParseInt(usec, 10, 64)
+		if err != nil || n < before || n > monotonic() || rest != "STATUS=reloading" {
+			t.Errorf("%q, at %d", text, before)
+		}
+	}
+	reload()
+	if text := r.expect(pid, "READY=1"); text != "READY=1\nSTATUS=2 of 2 workers ready, generation 2" {
+		t.Errorf("%q", text)
+	}
+	r.touch("bad")
+	reload()
+	if text := r.expect(pid, "READY=1"); text != "READY=1\nSTATUS=reload failed: the configuration is bad" {
+		t.Errorf("%q", text)
+	}
+	os.Remove(r.file("bad"))
+	r.touch("crash")
+	reload()
+	text := r.expect(pid, "READY=1")
+	os.Remove(r.file("crash"))
+	if !strings.HasPrefix(text, "READY=1\nSTATUS=generation 3 given up: worker ") || strings.Count(text, "\n") != 1 {
+		t.Errorf("%q", text)
+	}
+	if text := r.expect(pid, "STATUS="); !strings.Contains(text, "generation 2, generation 3 given up: worker ") {
+		t.Errorf("afterwards %q", text)
+	}
+	reload()
+	r.expect(pid, "READY=1\nSTATUS=2 of 2 workers ready, generation ")
+	p.Signal(syscall.SIGTERM)
+	if text := r.expect(pid, "STOPPING=1"); !strings.HasPrefix(text, "STOPPING=1\nSTATUS=stopping, ") || !strings.HasSuffix(text, " workers left") {
+		t.Errorf("%q", text)
+	}
+	testprog.ExpectSuccess(t, p)
+	for {
+		m, err := r.nextWithin(time.Millisecond)
+		if err != nil {
+			break
+		}
+		if !strings.HasPrefix(m.text, "STATUS=stopping, ") {
+			t.Errorf("behind STOPPING: %q", m.text)
+		}
+	}
+}
+
+// The successor is silent until the old manager has reported it, and the old one is
+// silent from then on.
+func TestUpgrades(t *testing.T) {
+	r := newReceiver(t)
+	p := r.start()
+	pid, previous := p.PID(), 0
+	r.expect(pid, "READY=1")
+	for range testprog.Times(100) {
+		if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		text := r.expect(pid, "MAINPID=")
+		successor, err := strconv.Atoi(strings.TrimSpace(strings.TrimPrefix(text, "MAINPID=")))
+		if err != nil || successor == pid {
+			t.Fatalf("%q", text)
+		}
+		if text := r.expect(successor, "READY=1"); text != "READY=1\nSTATUS=2 of 2 workers ready, generation 1" {
+			t.Errorf("%q", text)
+		}
+		pid, previous = successor, pid
+	}
+	syscall.Kill(pid, syscall.SIGTERM)
+	r.expect(pid, "STOPPING=1")
+	p.Wait()
+	for _, other := range []int{pid, previous} { // not children of the test
+		for syscall.Kill(other, 0) == nil {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// The watchdog is fed while the loop turns, and not while a hook blocks it.
+func TestWatchdog(t *testing.T) {
+	r := newReceiver(t)
+	p := r.start("WATCHDOG_USEC=150000")
+	fed := func(d time.Duration) bool {
+		for end := time.Now().Add(d); ; {
+			m, err := r.nextWithin(time.Until(end))
+			if err != nil {
+				return false
+			}
+			if m.text == "WATCHDOG=1" {
+				return true
+			}
+		}
+	}
+	for range 3 {
+		if !fed(time.Minute) {
+			t.Fatal("not fed")
+		}
+	}
+	r.touch("hook")
+	p.Signal(syscall.SIGHUP)
+	for fed(300 * time.Millisecond) {
+	}
+	os.Remove(r.file("hook"))
+	if !fed(time.Minute) {
+		t.Error("not fed after the hook")
+	}
+	p.Signal(syscall.SIGTERM)
+	p.Wait()
+}
+
+// A systemd that takes no messages holds nothing up.
+func TestDeafReceiver(t *testing.T) {
+	r := newReceiver(t)
+	p := r.start("WATCHDOG_USEC=3000") // each millisecond, so that the queues fill
+	r.expect(p.PID(), "READY=1")
+	for range 20 {
+		p.Signal(syscall.SIGHUP)
+		time.Sleep(5 * time.Millisecond)
+	}
+	p.Signal(syscall.SIGTERM)
+	testprog.ExpectSuccess(t, p)
+}
+
+// Without systemd, and in a worker, Attach does nothing.
+func TestWithoutSystemd(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "")
+	detach, err := Attach(Config{}, new(prefork.Manager))
+	if err != nil || detach() != nil {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestWatchdogPeriod(t *testing.T) {
+	self := strconv.Itoa(os.Getpid())
+	for _, test := range []struct {
+		usec, pid string
+		successor bool
+		want      time.Duration
+		err       bool
+	}{
+		{"", "", false, 0, false},
+		{"10000000", "", false, 10 * time.Second, false},
+		{"10000000", self, false, 10 * time.Second, false},
+		{"10000000", "1234567", false, 0, false},
+		{"10000000", "1234567", true, 10 * time.Second, false},
+		{"x", "", false, 0, true},
+		{"0", "", false, 0, true},
+		{"-1", "", false, 0, true},
+		{"9223372036854775807", "", false, 0, true},
+		{"10", "x", false, 0, true},
+		{"10", "0", false, 0, true},
+	} {
+		got, err := watchdogPeriod(test.usec, test.pid, test.successor)
+		if got != test.want || (err != nil) != test.err {
+			t.Errorf("%+v: %v, %v", test, got, err)
+		}
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	for text, want := range map[string]string{"a\nREADY=1\t\x00b": "a READY=1  b", strings.Repeat("é", maxText): strings.Repeat("é", maxText/2) + " …"} {
+		if got := oneLine(text); got != want {
+			t.Errorf("%.20q: %.20q", text, got)
+		}
+	}
+}
+
+// The queue of messages for systemd is bounded, and keeps the last ones.
+func TestPendingIsBounded(t *testing.T) {
+	n := new(notifier)
+	for i := range 3 * queueSize {
+		n.put(strconv.Itoa(i))
+	}
+	if len(n.pending) != queueSize || !slices.Contains(n.pending, strconv.Itoa(3*queueSize-1)) {
+		t.Errorf("%d messages, the last is %s", len(n.pending), n.pending[len(n.pending)-1])
+	}
+}

@@ -4,6 +4,7 @@ package safedir
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -689,5 +690,34 @@ func TestPrivateGroup(t *testing.T) {
 		if got := privateGroup(st, row.uid, row.gid); got != row.want {
 			t.Errorf("directory of %d:%d, process %d:%d: %v", row.owner, row.group, row.uid, row.gid, got)
 		}
+	}
+}
+
+// Only the owner of a sticky directory can rename the files of others in it.
+func TestSticky(t *testing.T) {
+	dir := base(t)
+	for _, row := range []struct {
+		mode  os.FileMode
+		owner int
+		want  bool
+	}{
+		{0o755, -1, false},
+		{0o777, -1, false},
+		{0o777 | os.ModeSticky, -1, true},
+		{0o777 | os.ModeSticky, nobody, false},
+	} {
+		if row.owner != -1 && os.Geteuid() != 0 {
+			continue // only root can give a directory away
+		}
+		path := fmt.Sprintf("%s/%o-%d", dir, row.mode, row.owner)
+		mkdir(t, path, row.owner, row.mode)
+		d, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := d.Sticky(); got != row.want {
+			t.Errorf("%v of %d: %v", row.mode, row.owner, got)
+		}
+		d.Close()
 	}
 }

@@ -160,6 +160,13 @@ func (d *Dir) Unprotected() error {
 	return nil
 }
 
+// Sticky reports whether other users can rename and remove only their own files
+// in the directory, although they can create some.
+func (d *Dir) Sticky() bool {
+	st, err := d.stat()
+	return err == nil && trusted(st) && st.Mode&unix.S_ISVTX != 0
+}
+
 // OpenFile opens a file for the given access mode. It does not follow a symbolic
 // link, does not block on a FIFO, and accepts only a regular file with one name.
 // It creates a missing file if perm is not zero. The access mode must not have

@@ -1,0 +1,181 @@
+// Command prefork shows and steers prefork managers that run on this machine. It
+// asks them by their control sockets, which package ops of the library serves:
+//
+//	prefork ls
+//	prefork status
+//	prefork -s web reload
+//	prefork top
+//
+// README.md lists the verbs. The exit status is 0 if it is done, 1 if it failed, 2
+// for wrong usage, 3 if no manager runs, 4 if it is not permitted, 5 if there was
+// no answer, and 6 if it is not done in time and goes on.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"runtime/debug"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/prefork-go/prefork/ops/client"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// queryTimeout is how long a manager may take to answer a query. Tests have a
+// shorter one.
+var queryTimeout = 5 * time.Second
+
+// An app is one run of the command.
+type app struct {
+	out, err io.Writer
+
+	socket, pool string
+	timeout      time.Duration
+	json, quiet  bool
+
+	name string // of the manager, for messages
+	peer client.Peer
+}
+
+func run(args []string, out, errs io.Writer) (status int) {
+	a := &app{out: out, err: errs}
+	root := a.command()
+	root.SetArgs(negativeScale(args))
+	root.SetOut(out)
+	root.SetErr(errs)
+	return a.report(root.Execute())
+}
+
+// report prints an error and returns the exit status.
+func (a *app) report(err error) int {
+	if err == nil {
+		return exitDone
+	}
+	var e *exitError
+	if !errors.As(err, &e) { // of cobra
+		e = &exitError{code: exitUsage, text: err.Error() + "; see prefork --help"}
+	}
+	if e.text != "" {
+		if a.json && !e.shown {
+			a.printJSON(problem{Error: e.text, Manager: a.name, Exit: e.code})
+		}
+		fmt.Fprintln(a.err, e.text)
+	}
+	return e.code
+}
+
+// A problem is the object that --json prints for an error.
+type problem struct {
+	Manager string `json:"manager,omitempty"`
+	Error   string `json:"error"`
+	Exit    int    `json:"exit"`
+}
+
+func (a *app) printJSON(v any) {
+	data, err := json.Marshal(v)
+	if err != nil { // the values are structs of this program
+		panic(err)
+	}
+	fmt.Fprintf(a.out, "%s\n", data)
+}
+
+// say prints a line about what was done, unless the user wants none.
+func (a *app) say(format string, args ...any) {
+	if !a.quiet && !a.json {
+		fmt.Fprintf(a.out, "%s: %s\n", a.name, fmt.Sprintf(format, args...))
+	}
+}
+
+// note prints a line about what is going on.
+func (a *app) note(format string, args ...any) {
+	if !a.quiet && !a.json {
+		fmt.Fprintf(a.err, "%s: %s\n", a.name, fmt.Sprintf(format, args...))
+	}
+}
+
+const byFlag = "by"
+
+// negativeScale makes the argument "-1" of the verb scale, which looks like a
+// flag, the value of one.
+func negativeScale(args []string) []string {
+	scale := false
+	var out []string
+	for i, arg := range args {
+		switch {
+		case arg == "--":
+			return append(out, args[i:]...)
+		case arg == "scale":
+			scale = true
+		case scale && negativeNumber.MatchString(arg):
+			arg = "--" + byFlag + "=" + arg
+		}
+		out = append(out, arg)
+	}
+	return out
+}
+
+var negativeNumber = regexp.MustCompile(`^-[0-9]+$`)
+
+// command returns the command with all verbs.
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "prefork",
+		Short:         "Shows and steers prefork managers",
+		Long:          "Prefork shows and steers prefork managers that run on this machine.\nWithout -s it is for the only one that runs, or for the one that PREFORK_CONTROL names.",
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.SetOut(a.err)
+			cmd.Usage()
+			return &exitError{code: exitUsage}
+		},
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if a.timeout <= 0 {
+				return usagef("--timeout %v: it must be more than 0, such as 30s", a.timeout)
+			}
+			return nil
+		},
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	f := root.PersistentFlags()
+	f.StringVarP(&a.socket, "socket", "s", "", "the manager: its name, the path of its socket, or @NAME of one")
+	f.StringVarP(&a.pool, "pool", "p", "", "the pool, of a program that has several")
+	f.DurationVar(&a.timeout, "timeout", time.Minute, "how long a command may take")
+	f.BoolVar(&a.json, "json", false, "print one JSON object, also for an error")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "print errors and results only")
+	root.RegisterFlagCompletionFunc("socket", a.completeSockets)
+	root.RegisterFlagCompletionFunc("pool", a.completePools)
+	root.RegisterFlagCompletionFunc("timeout", cobra.NoFileCompletions)
+
+	root.AddGroup(&cobra.Group{ID: groupShow, Title: "Show:"}, &cobra.Group{ID: groupSteer, Title: "Steer:"}, &cobra.Group{ID: groupOther, Title: "Other:"})
+	root.SetHelpCommandGroupID(groupOther)
+	a.addQueries(root)
+	a.addCommands(root)
+	root.AddCommand(a.waitCommand(), a.startCommand(), a.zapCommand(), completionCommand())
+	root.SetVersionTemplate("prefork {{.Version}}\n")
+	return root
+}
+
+const (
+	groupShow  = "show"
+	groupSteer = "steer"
+	groupOther = "other"
+)
+
+// version returns the version of this program.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(unknown version)"
+	}
+	return info.Main.Version
+}

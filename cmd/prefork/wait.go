@@ -1,0 +1,400 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"github.com/spf13/cobra"
+
+	"github.com/prefork-go/prefork/ops/client"
+)
+
+// The states of the verb wait. The manager knows the first ones.
+var waitStates = []string{"ready", "settled", "paused", "running", "stopped", "gone"}
+
+var reloadedState = regexp.MustCompile(`^reloaded>[0-9]+$`)
+
+func (a *app) waitCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "wait STATE", Aliases: []string{"check"}, GroupID: groupShow, ValidArgs: waitStates,
+		Short: "Wait until it is ready, settled, paused, running, stopped or gone",
+		Long: `Waits until the state holds, at most --timeout:
+
+  ready       each pool has a worker that is ready
+  settled     all workers are, of the generation that goes on, and nothing is under way
+  paused      all workers have paused
+  running     a generation has begun, and no shutdown
+  reloaded>N  settled, with a generation after N
+  stopped     the last worker is gone
+  gone        the manager is gone
+
+It also waits for a manager that does not run yet, unless it should be stopped or gone.
+"check" alone is for the state ready.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if cmd.CalledAs() == "check" && len(args) == 0 {
+				return nil
+			}
+			return cobra.ExactArgs(1)(cmd, args)
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			state := "ready"
+			if len(args) > 0 {
+				state = args[0]
+			}
+			return a.wait(state)
+		},
+	}
+}
+
+func (a *app) wait(state string) error {
+	if !slices.Contains(waitStates, state) && !reloadedState.MatchString(state) {
+		return usagef("wait %s: the states are %s and reloaded>N", state, strings.Join(waitStates, ", "))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), a.timeout)
+	defer cancel()
+	began := time.Now()
+	var err error
+	switch state {
+	case "stopped":
+		err = a.waitStopped(ctx)
+	case "gone":
+		err = a.waitGone(ctx)
+	default:
+		err = a.waitState(ctx, state)
+	}
+	if err != nil {
+		return err
+	}
+	took := time.Since(began)
+	if a.json {
+		a.printJSON(struct {
+			Manager string  `json:"manager"`
+			State   string  `json:"state"`
+			Seconds float64 `json:"seconds"`
+		}{a.name, state, took.Seconds()})
+	}
+	if a.name == "" {
+		a.name = "prefork"
+	}
+	a.say("%s", state)
+	return nil
+}
+
+// late returns the error of a state that does not hold in time.
+func (a *app) late(state string) error {
+	return &exitError{code: exitPending, text: fmt.Sprintf("%snot %s within %v; %s runs", a.prefix(), state, a.timeout, a.manager())}
+}
+
+// isGone reports whether an error means that the manager has ended, or is ending.
+func isGone(err error) bool {
+	var refused *client.RefusedError
+	return errors.Is(err, client.ErrNotRunning) || errors.Is(err, client.ErrLost) || errors.As(err, &refused) && refused.Code == 503
+}
+
+// waitState waits for a state that a manager knows, and before that for a manager.
+func (a *app) waitState(ctx context.Context, state string) error {
+	if a.chosen() != "" {
+		a.name = nameOf(a.chosen())
+	}
+	sockets := a.newSocketWatch()
+	defer sockets.close()
+	for {
+		holds, err := a.askFor(ctx, state)
+		switch {
+		case holds:
+			return nil
+		case err == nil:
+			return a.late(state)
+		case !isGone(err):
+			return a.failure(err)
+		}
+		if sockets.wait(ctx) != nil {
+			return &exitError{code: exitNotRunning, text: fmt.Sprintf("%s%s within %v", a.prefix(), a.whyNotRunning(), a.timeout)}
+		}
+	}
+}
+
+// askFor has the manager wait for a state, until ctx's deadline.
+func (a *app) askFor(ctx context.Context, state string) (holds bool, err error) {
+	c, err := client.Dial(a.socket)
+	if err != nil {
+		return false, err
+	}
+	defer c.Close()
+	a.name, a.peer = nameOf(c.Socket()), c.Peer()
+	deadline, _ := ctx.Deadline()
+	holds, err = c.Wait(context.Background(), state, a.pool, max(time.Until(deadline), time.Millisecond))
+	a.peer = c.Peer()
+	return holds, err
+}
+
+// waitStopped waits until the last worker is gone. Without a manager that holds.
+func (a *app) waitStopped(ctx context.Context) error {
+	for {
+		c, err := a.dialOrGone()
+		if c == nil || err != nil {
+			return err
+		}
+		st, err := a.status(c, false)
+		if err != nil {
+			if e, ok := err.(*exitError); ok && e.code == exitNotRunning {
+				return nil
+			}
+			return err
+		}
+		left := make(map[string]bool) // pools that run
+		for _, p := range st.Pools {
+			if p.Stopping == nil || len(p.Workers) > 0 {
+				left[p.Name] = true
+			}
+		}
+		if len(left) == 0 {
+			return nil
+		}
+		stopped, err := a.untilStopped(ctx, c, left)
+		switch {
+		case stopped:
+			return nil
+		case isOver(ctx):
+			return a.late("stopped")
+		case err != nil && !isGone(err):
+			return a.failure(err)
+		}
+	}
+}
+
+// isOver reports whether the time of a context is over. The connection may see it
+// a moment before the context does.
+func isOver(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && time.Until(deadline) < 10*time.Millisecond
+}
+
+// untilStopped follows the events until the last pool in left has ended. It also
+// returns if the connection ends, or if a successor has taken over.
+func (a *app) untilStopped(ctx context.Context, c *client.Client, left map[string]bool) (stopped bool, err error) {
+	for e, err := range c.Events(ctx, client.EventsOptions{Pool: a.pool}) {
+		if err != nil {
+			return false, err
+		}
+		switch e.Type {
+		case "manager-ended":
+			delete(left, e.Pool)
+		case "manager-started":
+			left[e.Pool] = true
+		case client.TypeLost, client.TypeEnd:
+			return false, nil
+		}
+		if len(left) == 0 {
+			return true, nil
+		}
+	}
+	return false, waitExit(ctx, c.Peer().PID) // killed
+}
+
+// dialOrGone connects to the manager; nil if there is none.
+func (a *app) dialOrGone() (*client.Client, error) {
+	c, err := a.dial()
+	if e, ok := err.(*exitError); ok && e.code == exitNotRunning {
+		return nil, nil
+	}
+	return c, err
+}
+
+// waitGone waits until no process serves the socket any more.
+func (a *app) waitGone(ctx context.Context) error {
+	for {
+		c, err := a.dialOrGone()
+		if c == nil || err != nil {
+			return err
+		}
+		c.Close()
+		switch err := waitExit(ctx, a.peer.PID); {
+		case ctx.Err() != nil:
+			return a.late("gone")
+		case err != nil:
+			return &exitError{code: exitFailed, text: fmt.Sprintf("%scannot wait for process %d: %v", a.prefix(), a.peer.PID, err)}
+		}
+	}
+}
+
+// A socketWatch waits for control sockets that are made. It never polls, except
+// for abstract names: the kernel does not report those.
+type socketWatch struct {
+	app     *app
+	watcher *fsnotify.Watcher
+	dirs    []string
+}
+
+func (a *app) newSocketWatch() *socketWatch {
+	w := &socketWatch{app: a}
+	w.watcher, _ = fsnotify.NewWatcher()
+	switch chosen := a.chosen(); {
+	case strings.HasPrefix(chosen, "@"):
+	case isAddress(chosen):
+		w.dirs = []string{filepath.Dir(chosen)}
+	default:
+		w.dirs = socketDirs(chosen)
+	}
+	w.add()
+	return w
+}
+
+// socketDirs returns the directories in which the socket of a manager may be.
+func socketDirs(name string) (dirs []string) {
+	runtime, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
+	dirs = append(dirs, runtime)
+	if name != "" {
+		dirs = append(dirs, "/run/"+name) // RuntimeDirectory= of a unit
+	}
+	dirs = append(dirs, "/run/prefork")
+	if xdg := os.Getenv("XDG_RUNTIME_DIR"); xdg != "" {
+		dirs = append(dirs, filepath.Join(xdg, "prefork"))
+	}
+	return slices.DeleteFunc(dirs, func(dir string) bool { return !filepath.IsAbs(dir) })
+}
+
+// add watches each directory, or the nearest one above it that exists.
+func (w *socketWatch) add() {
+	if w.watcher == nil {
+		return
+	}
+	for _, dir := range w.dirs {
+		for w.watcher.Add(dir) != nil && dir != filepath.Dir(dir) {
+			dir = filepath.Dir(dir)
+		}
+	}
+}
+
+func (w *socketWatch) close() {
+	if w.watcher != nil {
+		w.watcher.Close()
+	}
+}
+
+const (
+	abstractInterval = 250 * time.Millisecond
+
+	// A socket is bound before it listens, which nothing reports.
+	listenDelay = 2 * time.Millisecond
+	listenTries = 8
+)
+
+// wait waits until there may be a socket. It returns ctx's error when ctx ends.
+func (w *socketWatch) wait(ctx context.Context) error {
+	var again <-chan time.Time
+	if chosen := w.app.chosen(); w.watcher == nil || strings.HasPrefix(chosen, "@") || !isAddress(chosen) && os.Geteuid() != 0 {
+		again = time.After(abstractInterval)
+	}
+	var changes chan fsnotify.Event
+	if w.watcher != nil {
+		changes = w.watcher.Events
+	}
+	if w.listens(ctx) {
+		return nil
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-again:
+			return nil
+		case e := <-changes:
+			w.add() // a directory may have been made
+			if w.concerns(e.Name) && w.listens(ctx) {
+				return nil
+			}
+		}
+	}
+}
+
+// concerns reports whether a file may be a socket, or have one below it.
+func (w *socketWatch) concerns(path string) bool {
+	if slices.Contains(w.files(), path) {
+		return true
+	}
+	st, err := os.Lstat(path)
+	return err == nil && st.IsDir()
+}
+
+// files returns the files that may be the socket.
+func (w *socketWatch) files() (files []string) {
+	chosen := w.app.chosen()
+	if isAddress(chosen) {
+		files = []string{chosen}
+	} else {
+		for _, dir := range w.dirs {
+			found, _ := filepath.Glob(filepath.Join(dir, "*"+client.Suffix))
+			files = append(files, found...)
+		}
+	}
+	return slices.DeleteFunc(files, func(path string) bool {
+		st, err := os.Lstat(path)
+		return err != nil || st.Mode().Type() != os.ModeSocket || !isAddress(chosen) && chosen != "" && nameOf(path) != chosen
+	})
+}
+
+// listens reports whether a process listens on one of the files, or will in a
+// moment.
+func (w *socketWatch) listens(ctx context.Context) bool {
+	delay := listenDelay
+	for range listenTries {
+		files := w.files()
+		for _, path := range files {
+			c, err := client.Dial(path)
+			if err == nil {
+				c.Close()
+			}
+			if !errors.Is(err, client.ErrNotRunning) {
+				return true
+			}
+		}
+		if len(files) == 0 {
+			return false
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(delay):
+			delay *= 2
+		}
+	}
+	return false
+}
+
+// lastSeen describes when the manager of the socket last gave a sign of life, by
+// its journal or the pid file of its service.
+func (a *app) lastSeen() string {
+	name := nameOf(a.chosen())
+	for _, dir := range a.serviceDirs() {
+		if at, ended := lastRecord(filepath.Join(dir, name+".journal")); !at.IsZero() {
+			what := "the last record of its journal is from "
+			if ended {
+				what = "by its journal it ended at "
+			}
+			return fmt.Sprintf("%s%s (%s ago)", what, at.Local().Format(time.DateTime), client.Age(time.Since(at)))
+		}
+	}
+	return ""
+}
+
+// serviceDirs returns the directories in which the files of a service may be.
+func (a *app) serviceDirs() []string {
+	chosen := a.chosen()
+	var dirs []string
+	if isAddress(chosen) && !strings.HasPrefix(chosen, "@") {
+		dirs = append(dirs, filepath.Dir(chosen))
+	}
+	name := nameOf(chosen)
+	dirs = append(dirs, socketDirs(name)...)
+	dirs = append(dirs, "/var/log/"+name, "/var/lib/"+name, "/run", os.Getenv("XDG_RUNTIME_DIR"))
+	return slices.DeleteFunc(dirs, func(dir string) bool { return !filepath.IsAbs(dir) })
+}

@@ -156,7 +156,8 @@ func (a *app) command1(cmd client.Command) error {
 	if err != nil {
 		return err
 	}
-	st, err := a.status(c, false) // a manager that cannot answer shows here, and not after the timeout
+	// A manager that cannot answer shows here, and not after the command's timeout.
+	st, err := a.status(c, false)
 	if err != nil {
 		return err
 	}
@@ -274,15 +275,24 @@ func (a *app) outcome(c *client.Client, r result) error {
 		case client.Done:
 			a.say("%s%s", label, oneLine(p.Text))
 		case client.Pending:
-			text = appendLine(text, fmt.Sprintf("%s%s%s is not done after %v, and goes on%s", a.prefix(), label, r.Command, a.timeout, a.whyPending(c, p)))
+			text = appendLine(text, fmt.Sprintf("%s%s%s is not done after %v, and goes on%s", a.prefix(), label, commandName(r.Command), a.timeout, a.whyPending(c, p)))
 		default:
-			text = appendLine(text, fmt.Sprintf("%s%s%s failed: %s", a.prefix(), label, r.Command, oneLine(p.Error)))
+			text = appendLine(text, fmt.Sprintf("%s%s%s failed: %s", a.prefix(), label, commandName(r.Command), oneLine(p.Error)))
 		}
 	}
 	if r.Exit == exitDone {
 		return nil
 	}
 	return &exitError{code: r.Exit, text: text, shown: true}
+}
+
+// commandName returns the name of a command for people: "kill of worker 12" for
+// "workers/12/kill".
+func commandName(command string) string {
+	if f := strings.Split(command, "/"); len(f) == 3 && f[0] == "workers" {
+		return f[2] + " of worker " + f[1]
+	}
+	return command
 }
 
 // whyPending explains why a command takes long: by its answer, or by the hook

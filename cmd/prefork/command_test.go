@@ -66,7 +66,7 @@ func TestRequests(t *testing.T) {
 		f.mu.Lock()
 		f.requests = nil
 		f.mu.Unlock()
-		status, _, stderr := prefork(append([]string{"-s", f.socket}, strings.Fields(args)...)...)
+		status, _, stderr := command(append([]string{"-s", f.socket}, strings.Fields(args)...)...)
 		f.mu.Lock()
 		asked := slices.ContainsFunc(f.requests, func(r string) bool {
 			return r == want || strings.HasSuffix(want, "=") && strings.HasPrefix(r, want)
@@ -87,11 +87,11 @@ func TestReloadProgress(t *testing.T) {
 	old := line("worker", map[string]any{"slot": 7, "gen": 3, "state": "ready"})
 	f.on("POST /v1/reload", outcome(client.Answer{Command: "reload", Outcome: client.Done, Generation: 4, Seconds: 2.41, Text: "generation 4 is in place, 3 workers"},
 		old, line("generation", map[string]int{"gen": 4, "max_workers": 3}), ready(0), old, ready(1), ready(1), ready(2)))
-	status, stdout, stderr := prefork("-s", f.socket, "reload")
+	status, stdout, stderr := command("-s", f.socket, "reload")
 	if status != 0 || stdout != "web: generation 4 is in place: 3 workers replaced in 2.4 s\n" || stderr != "web: generation 4: 1 of 3 replaced …\n" {
 		t.Errorf("status %d, stdout %q, stderr %q", status, stdout, stderr)
 	}
-	if _, stdout, stderr = prefork("-s", f.socket, "--json", "reload"); !json.Valid([]byte(stdout)) || stderr != "" {
+	if _, stdout, stderr = command("-s", f.socket, "--json", "reload"); !json.Valid([]byte(stdout)) || stderr != "" {
 		t.Errorf("as JSON: stdout %q, stderr %q", stdout, stderr)
 	}
 }
@@ -105,7 +105,7 @@ func TestSeveralPools(t *testing.T) {
 	f.on("POST /v1/reload", outcome(client.Answer{Command: "reload", Outcome: client.Failed, Pools: []client.Answer{
 		{Pool: "web", Outcome: client.Done, Text: "generation 4 is in place, 8 workers"}, {Pool: "queue", Outcome: client.Failed, Error: "generation 2 given up"},
 	}}))
-	status, stdout, stderr := prefork("-s", f.socket, "reload")
+	status, stdout, stderr := command("-s", f.socket, "reload")
 	if status != 1 || stdout != "web: pool \"web\": generation 4 is in place, 8 workers\n" || stderr != "web: pool \"queue\": reload failed: generation 2 given up\n" {
 		t.Errorf("status %d, stdout %q, stderr %q", status, stdout, stderr)
 	}
@@ -117,13 +117,13 @@ func TestSeveralWorkers(t *testing.T) {
 	for _, verb := range []string{"replace", "kill"} {
 		f.on("POST /v1/workers/13/"+verb, refusal(404, "there is no worker 13"))
 	}
-	if status, _, stderr := prefork("-s", f.socket, "restart", "12", "13", "14"); status != 1 || !strings.Contains(stderr, "worker 13") {
+	if status, _, stderr := command("-s", f.socket, "restart", "12", "13", "14"); status != 1 || !strings.Contains(stderr, "worker 13") {
 		t.Errorf("restart: status %d, %q", status, stderr)
 	}
 	if f.asked("POST /v1/workers/14/replace?timeout=1m0s") {
 		t.Error("restart went on after a failure")
 	}
-	status, stdout, _ := prefork("-s", f.socket, "--json", "kill", "12", "13", "14")
+	status, stdout, _ := command("-s", f.socket, "--json", "kill", "12", "13", "14")
 	if status != 1 || !f.asked("POST /v1/workers/14/kill?timeout=1m0s") {
 		t.Errorf("kill: status %d", status)
 	}
@@ -154,7 +154,7 @@ func TestCompletion(t *testing.T) {
 		"completion ":  `(?m)^fish$`,
 	} {
 		fields := strings.Split(args, " ")
-		status, stdout, _ := prefork(append([]string{"__complete", "-s", f.socket}, fields...)...)
+		status, stdout, _ := command(append([]string{"__complete", "-s", f.socket}, fields...)...)
 		if status != 0 || !regexp.MustCompile(want).MatchString(stdout) {
 			t.Errorf("%q: status %d, %s", args, status, stdout)
 		}
@@ -162,11 +162,11 @@ func TestCompletion(t *testing.T) {
 			t.Errorf("an ID is offered twice: %s", stdout)
 		}
 	}
-	if status, stdout, _ := prefork("__complete", "-s", ""); status != 0 || !strings.Contains(stdout, "web\tpid ") {
+	if status, stdout, _ := command("__complete", "-s", ""); status != 0 || !strings.Contains(stdout, "web\tpid ") {
 		t.Errorf("names: status %d, %s", status, stdout)
 	}
 	for _, shell := range []string{"bash", "zsh", "fish"} {
-		if status, stdout, _ := prefork("completion", shell); status != 0 || !strings.Contains(stdout, "__complete") {
+		if status, stdout, _ := command("completion", shell); status != 0 || !strings.Contains(stdout, "__complete") {
 			t.Errorf("%s: status %d", shell, status)
 		}
 	}
@@ -179,10 +179,10 @@ func TestJSONStatus(t *testing.T) {
 	f.on("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) {
 		w.Write([]byte(`{"api":1,"name":"web","future":[1],"pools":[{"settled":false}]}` + "\n"))
 	})
-	if status, stdout, _ := prefork("-s", f.socket, "--json", "status"); status != 0 || !strings.Contains(stdout, `"future":[1]`) {
+	if status, stdout, _ := command("-s", f.socket, "--json", "status"); status != 0 || !strings.Contains(stdout, `"future":[1]`) {
 		t.Errorf("status %d, %s", status, stdout)
 	}
-	status, stdout, stderr := prefork("-s", f.socket, "--json", "status", "--check")
+	status, stdout, stderr := command("-s", f.socket, "--json", "status", "--check")
 	if status != 1 || strings.Count(stdout, "\n") != 1 || !strings.Contains(stderr, "not settled") {
 		t.Errorf("status %d, %s, %s", status, stdout, stderr)
 	}

@@ -68,7 +68,7 @@ func TestExitStatus(t *testing.T) {
 			for request, h := range test.on {
 				f.on(request, h)
 			}
-			status, stdout, stderr := prefork(append([]string{"-s", f.socket}, strings.Fields(test.args)...)...)
+			status, stdout, stderr := command(append([]string{"-s", f.socket}, strings.Fields(test.args)...)...)
 			if status != test.status || !regexp.MustCompile(test.stdout).MatchString(stdout) || !regexp.MustCompile(test.stderr).MatchString(stderr) {
 				t.Errorf("status %d, stdout %q, stderr %q; want %d, %s, %s", status, stdout, stderr, test.status, test.stdout, test.stderr)
 			}
@@ -105,13 +105,13 @@ func TestNotRunning(t *testing.T) {
 		{"off", client.EnvSocket + " is off"},
 	} {
 		for _, verb := range []string{"status", "reload", "zap"} {
-			status, stdout, stderr := prefork("-s", test.socket, verb)
+			status, stdout, stderr := command("-s", test.socket, verb)
 			if status != 3 || stdout != "" || verb != "zap" && !strings.Contains(stderr, test.stderr) && test.socket != "off" {
 				t.Errorf("%s of %s: status %d, stdout %q, stderr %q", verb, test.socket, status, stdout, stderr)
 			}
 		}
 	}
-	if status, stdout, _ := prefork("-s", missing, "--json", "status"); status != 3 || !json.Valid([]byte(stdout)) || !strings.Contains(stdout, `"exit":3`) {
+	if status, stdout, _ := command("-s", missing, "--json", "status"); status != 3 || !json.Valid([]byte(stdout)) || !strings.Contains(stdout, `"exit":3`) {
 		t.Errorf("as JSON: status %d, %q", status, stdout)
 	}
 }
@@ -136,13 +136,13 @@ func TestStoppedManager(t *testing.T) {
 	p.Expect("open")
 	thaw := preforktest.Freeze(t, p.PID())
 	for _, verb := range []string{"status", "reload", "ping"} {
-		status, _, stderr := prefork("-s", socket, verb)
+		status, _, stderr := command("-s", socket, verb)
 		want := regexp.MustCompile(`^web: manager \d+ does not answer within 100ms; it is stopped \(SIGSTOP\)\n$`)
 		if status != 5 || !want.MatchString(stderr) {
 			t.Errorf("%s: status %d, stderr %q", verb, status, stderr)
 		}
 	}
-	if _, stdout, _ := prefork("ls"); !regexp.MustCompile(`web +` + `\d+ +no answer: it is stopped \(SIGSTOP\)`).MatchString(stdout) {
+	if _, stdout, _ := command("ls"); !regexp.MustCompile(`web +` + `\d+ +no answer: it is stopped \(SIGSTOP\)`).MatchString(stdout) {
 		t.Errorf("ls: %s", stdout)
 	}
 	thaw()
@@ -163,7 +163,7 @@ func TestNotPermitted(t *testing.T) {
 	if err := os.Chmod(f.socket, 0); err != nil {
 		t.Fatal(err)
 	}
-	status, _, stderr := prefork("-s", f.socket, "status")
+	status, _, stderr := command("-s", f.socket, "status")
 	if want := "is for root and user "; status != 4 || !strings.Contains(stderr, want) {
 		t.Errorf("status %d, stderr %q", status, stderr)
 	}
@@ -171,7 +171,7 @@ func TestNotPermitted(t *testing.T) {
 	if err := os.Chmod(dir, 0); err != nil {
 		t.Fatal(err)
 	}
-	status, _, stderr = prefork("-s", f.socket, "status")
+	status, _, stderr = command("-s", f.socket, "status")
 	os.Chmod(dir, 0o700)
 	if want := "the directory " + dir + " is closed"; status != 4 || !strings.Contains(stderr, want) {
 		t.Errorf("status %d, stderr %q", status, stderr)
@@ -194,7 +194,7 @@ func TestPendingNamesHook(t *testing.T) {
 	f.mu.Lock()
 	f.status.Pools[0].Hook = &client.Hook{Name: "BeforeSpawn", Since: time.Now().Add(-12 * time.Second)}
 	f.mu.Unlock()
-	status, _, stderr := prefork("-s", f.socket, "--timeout", "1s", "reload")
+	status, _, stderr := command("-s", f.socket, "--timeout", "1s", "reload")
 	want := regexp.MustCompile(`^web: reload is not done after 1s, and goes on; manager \d+ runs, but its loop is in the hook BeforeSpawn since 12s\n$`)
 	if status != 6 || !want.MatchString(stderr) {
 		t.Errorf("status %d, stderr %q", status, stderr)

@@ -188,8 +188,8 @@ func outcome(a client.Answer, lines ...string) http.HandlerFunc {
 	}
 }
 
-// prefork runs the command in this process.
-func prefork(args ...string) (status int, stdout, stderr string) {
+// command runs the command in this process.
+func command(args ...string) (status int, stdout, stderr string) {
 	var out, errs bytes.Buffer
 	status = run(args, &out, &errs)
 	return status, out.String(), errs.String()

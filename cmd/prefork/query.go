@@ -46,8 +46,16 @@ func (a *app) status(c *client.Client, usage bool) (*client.Status, error) {
 	if err != nil {
 		return nil, a.failure(err)
 	}
-	a.name = s.Name
+	a.rename(s)
 	return s, nil
+}
+
+// rename names the manager as it names itself, unless the name is in the address
+// of its socket, by which -s finds it.
+func (a *app) rename(s *client.Status) {
+	if chosen := a.chosen(); isAddress(chosen) && !strings.HasSuffix(chosen, client.Suffix) && !strings.HasPrefix(chosen, client.Prefix) {
+		a.name = s.Name
+	}
 }
 
 func (a *app) addQueries(root *cobra.Command) {
@@ -239,7 +247,7 @@ func (a *app) showStatus(check bool) error {
 		if err != nil {
 			return a.failure(err)
 		}
-		a.name = s.Name
+		a.rename(s)
 		a.out.Write(body) // with fields that this version does not know
 	} else {
 		if s, err = a.status(c, true); err != nil {

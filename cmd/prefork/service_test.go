@@ -22,18 +22,18 @@ func TestStart(t *testing.T) {
 		if err := os.WriteFile(flag, nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		status, stdout, stderr := prefork("-s", filepath.Join(dir, "web.prefork.sock"), "start")
+		status, stdout, stderr := command("-s", filepath.Join(dir, "web.prefork.sock"), "start")
 		if _, err := os.Stat(flag); status != 0 || err == nil || !strings.Contains(stdout, "cleared") {
 			t.Errorf("status %d, %q, %q, %v", status, stdout, stderr, err)
 		}
 	}
-	if status, stdout, stderr := prefork("-s", "web", "--json", "up", "--dir", dir); status != 0 || !strings.Contains(stdout, `"was_stopped":false`) {
+	if status, stdout, stderr := command("-s", "web", "--json", "up", "--dir", dir); status != 0 || !strings.Contains(stdout, `"was_stopped":false`) {
 		t.Errorf("not stopped: status %d, %q, %q", status, stdout, stderr)
 	}
-	if status, _, stderr := prefork("-s", filepath.Join(dir, "api.prefork.sock"), "start"); status != 3 || !strings.Contains(stderr, "--dir") {
+	if status, _, stderr := command("-s", filepath.Join(dir, "api.prefork.sock"), "start"); status != 3 || !strings.Contains(stderr, "--dir") {
 		t.Errorf("without files: status %d, %q", status, stderr)
 	}
-	if status, _, stderr := prefork("start"); status != 2 || !strings.Contains(stderr, "-s") {
+	if status, _, stderr := command("start"); status != 2 || !strings.Contains(stderr, "-s") {
 		t.Errorf("without a name: status %d, %q", status, stderr)
 	}
 }
@@ -60,7 +60,7 @@ func startFakeProcess(t *testing.T) (p *preforktest.Program, socket string) {
 func TestZap(t *testing.T) {
 	shorten(t)
 	p, socket := startFakeProcess(t)
-	status, stdout, stderr := prefork("-s", socket, "zap", "--term", "20ms")
+	status, stdout, stderr := command("-s", socket, "zap", "--term", "20ms")
 	if status != 0 || !strings.Contains(stdout, "has exited after SIGTERM") || !strings.Contains(stderr, "sending it SIGTERM") {
 		t.Errorf("status %d, %q, %q", status, stdout, stderr)
 	}
@@ -70,7 +70,7 @@ func TestZap(t *testing.T) {
 
 	p, socket = startFakeProcess(t)
 	preforktest.Freeze(t, p.PID())
-	status, stdout, stderr = prefork("-s", socket, "-q", "force-stop", "--term", "10ms", "--kill", "50ms")
+	status, stdout, stderr = command("-s", socket, "-q", "force-stop", "--term", "10ms", "--kill", "50ms")
 	if status != 0 || stdout != "" {
 		t.Errorf("suspended: status %d, %q, %q", status, stdout, stderr)
 	}
@@ -83,7 +83,7 @@ func TestZap(t *testing.T) {
 func TestZapNotPermitted(t *testing.T) {
 	f := startFake(t)
 	f.on("POST /v1/stop", refusal(403, "stop is for root"))
-	if status, _, stderr := prefork("-s", f.socket, "zap", "--term", "1h"); status != 4 || !strings.Contains(stderr, "stop is for root") {
+	if status, _, stderr := command("-s", f.socket, "zap", "--term", "1h"); status != 4 || !strings.Contains(stderr, "stop is for root") {
 		t.Errorf("status %d, %q", status, stderr)
 	}
 }
@@ -95,11 +95,11 @@ func TestZapService(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	status, _, stderr := prefork("-s", "web", "zap", "--dir", dir)
+	status, _, stderr := command("-s", "web", "zap", "--dir", dir)
 	if status != 3 || !s.Stopped() {
 		t.Errorf("status %d, %q, stopped %t", status, stderr, s.Stopped())
 	}
-	if status, _, stderr = prefork("-s", filepath.Join(dir, "web.prefork.sock"), "zap"); status != 3 || !strings.Contains(stderr, "stopped flag") {
+	if status, _, stderr = command("-s", filepath.Join(dir, "web.prefork.sock"), "zap"); status != 3 || !strings.Contains(stderr, "stopped flag") {
 		t.Errorf("by the directory of the socket: status %d, %q", status, stderr)
 	}
 	s.Start()

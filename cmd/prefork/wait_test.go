@@ -24,7 +24,7 @@ func inBackground(args ...string) (join func() (status int, stdout, stderr strin
 	done := make(chan end, 1)
 	go func() {
 		var e end
-		e.status, e.stdout, e.stderr = prefork(args...)
+		e.status, e.stdout, e.stderr = command(args...)
 		done <- e
 	}()
 	return func() (int, string, string) {
@@ -93,12 +93,12 @@ func TestWaitAcrossRestart(t *testing.T) {
 // Without a manager it ends with status 3 in time.
 func TestWaitForNobody(t *testing.T) {
 	socket := filepath.Join(testprog.SocketDir(t), "web.prefork.sock")
-	status, _, stderr := prefork("-s", socket, "--timeout", "50ms", "wait", "ready")
+	status, _, stderr := command("-s", socket, "--timeout", "50ms", "wait", "ready")
 	if status != 3 || !strings.Contains(stderr, "there is no socket "+socket+" within 50ms") {
 		t.Errorf("status %d, %q", status, stderr)
 	}
 	for _, state := range []string{"stopped", "gone"} {
-		if status, stdout, stderr := prefork("-s", socket, "wait", state); status != 0 || stdout != "web: "+state+"\n" {
+		if status, stdout, stderr := command("-s", socket, "wait", state); status != 0 || stdout != "web: "+state+"\n" {
 			t.Errorf("%s: status %d, %q, %q", state, status, stdout, stderr)
 		}
 	}
@@ -112,7 +112,7 @@ func TestWaitStopped(t *testing.T) {
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 	})
-	if status, stdout, stderr := prefork("-s", f.socket, "wait", "stopped"); status != 0 || stdout != "web: stopped\n" {
+	if status, stdout, stderr := command("-s", f.socket, "wait", "stopped"); status != 0 || stdout != "web: stopped\n" {
 		t.Errorf("status %d, %q, %q", status, stdout, stderr)
 	}
 	f.on("GET /v1/events", func(w http.ResponseWriter, r *http.Request) {
@@ -120,10 +120,10 @@ func TestWaitStopped(t *testing.T) {
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 	})
-	if status, _, stderr := prefork("-s", f.socket, "--timeout", "50ms", "wait", "stopped"); status != 6 || !strings.Contains(stderr, "not stopped within 50ms") {
+	if status, _, stderr := command("-s", f.socket, "--timeout", "50ms", "wait", "stopped"); status != 6 || !strings.Contains(stderr, "not stopped within 50ms") {
 		t.Errorf("status %d, %q", status, stderr)
 	}
-	if status, _, stderr := prefork("-s", f.socket, "--timeout", "50ms", "wait", "gone"); status != 6 || !strings.Contains(stderr, "not gone within 50ms") {
+	if status, _, stderr := command("-s", f.socket, "--timeout", "50ms", "wait", "gone"); status != 6 || !strings.Contains(stderr, "not gone within 50ms") {
 		t.Errorf("status %d, %q", status, stderr)
 	}
 }
@@ -164,19 +164,19 @@ func TestEvents(t *testing.T) {
 		events(numbered(3, "worker"), numbered(4, "exit"), line("beat", nil), line("end", client.End{Reason: client.Stopped}))(w, r)
 	})
 	count := func(stdout, what string) int { return strings.Count(stdout, what) }
-	status, stdout, stderr := prefork("-s", f.socket, "events")
+	status, stdout, stderr := command("-s", f.socket, "events")
 	if status != 0 || count(stdout, "\n") != 3 || count(stdout, "\x1b") != 0 {
 		t.Errorf("status %d, %s, %s", status, stdout, stderr)
 	}
-	status, stdout, stderr = prefork("-s", f.socket, "events", "-f", "-n", "1")
+	status, stdout, stderr = command("-s", f.socket, "events", "-f", "-n", "1")
 	if status != 0 || count(stdout, "\n") != 3 || count(stdout, "text  of worker") != 1 || count(stdout, "text  of exit") != 1 || count(stdout, "end") == 0 {
 		t.Errorf("follow: status %d, %s, %s", status, stdout, stderr)
 	}
-	if _, stdout, _ = prefork("-s", f.socket, "--json", "events", "--type", "exit"); count(stdout, `"seq":2`) != 1 || count(stdout, "\n") != 1 {
+	if _, stdout, _ = command("-s", f.socket, "--json", "events", "--type", "exit"); count(stdout, `"seq":2`) != 1 || count(stdout, "\n") != 1 {
 		t.Errorf("by type: %s", stdout)
 	}
 	f.on("GET /v1/events", events(numbered(1, "worker")))
-	if status, _, stderr = prefork("-s", f.socket, "events", "-f"); status != 5 || !strings.Contains(stderr, "was killed") {
+	if status, _, stderr = command("-s", f.socket, "events", "-f"); status != 5 || !strings.Contains(stderr, "was killed") {
 		t.Errorf("without an end: status %d, %s", status, stderr)
 	}
 }
@@ -211,7 +211,7 @@ func TestEventsOfSuccessor(t *testing.T) {
 		events(numbered(99, 1, "manager-started"), line("end", client.End{Reason: client.Stopped}))(w, r)
 		close(successor)
 	})
-	status, stdout, stderr := prefork("-s", f.socket, "events", "-f")
+	status, stdout, stderr := command("-s", f.socket, "events", "-f")
 	for _, want := range []string{"  worker ", "  end ", "  manager-started ", "  exit "} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("status %d, without %q: %s%s", status, want, stdout, stderr)

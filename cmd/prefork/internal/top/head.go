@@ -25,8 +25,9 @@ type headLine struct {
 	bad  bool
 }
 
-// head returns the lines about a pool. Fewer lines have less in them.
-func head(p *client.Pool, now time.Time, r *rates, label string, lines int) []headLine {
+// head returns at most a number of lines about a pool, for a screen of a width; 0
+// means any. Fewer lines have less in them.
+func head(p *client.Pool, now time.Time, r *rates, label string, lines, width int) []headLine {
 	state := fmt.Sprintf("generation %d, %s", p.Generation, p.Condition(now))
 	counts := fmt.Sprintf("%d/%d ready, %d busy", p.Counts.Ready, p.Limits.MaxWorkers, p.Counts.Busy)
 	if p.Counts.Waiting > 0 {
@@ -44,10 +45,14 @@ func head(p *client.Pool, now time.Time, r *rates, label string, lines int) []he
 		return append(all, headLine{text: load(p, r, 8)})[:max(1, lines)]
 	}
 	all := []headLine{{join(label+state, counts), !p.Settled}}
-	if c := p.Change; c != nil {
-		all[0].text = join(label+fmt.Sprintf("generation %d", p.Generation), counts, change(c, now))
+	spark := historyLength
+	if width > 0 {
+		spark = min(max(width-60, 8), historyLength)
 	}
-	all = append(all, headLine{text: load(p, r, historyLength)})
+	all = append(all, headLine{text: load(p, r, spark)})
+	if c := p.Change; c != nil {
+		all = append(all, headLine{change(c, now), true})
+	}
 	if text := failure(p, now); text != "" {
 		all = append(all, headLine{text, true})
 	}

@@ -39,7 +39,7 @@ func Run(cfg Config) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	m := newModel(cfg)
-	p := tea.NewProgram(m, tea.WithOutput(f), tea.WithFPS(15))
+	p := tea.NewProgram(m, tea.WithOutput(f), tea.WithFPS(10))
 	m.feed = newFeed(cfg, func(msg any) { p.Send(msg) })
 	m.send = func(msg any) { p.Send(msg) }
 
@@ -105,7 +105,7 @@ func writeBlock(out io.Writer, s *client.Status, r *rates) error {
 	fmt.Fprintln(w, join(s.Now.Local().Format(time.DateTime), title(s)))
 	for i := range s.Pools {
 		p := &s.Pools[i]
-		for _, line := range head(p, s.Now, r, label(s, p), 3) {
+		for _, line := range head(p, s.Now, r, label(s, p), 4, 0) {
 			fmt.Fprintln(w, line.text)
 		}
 		for _, line := range table(rowsOf(p, s.Now, r), 0) {

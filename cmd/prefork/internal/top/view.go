@@ -68,7 +68,7 @@ func (m *model) screen() string {
 
 // heads adds the lines about the pools.
 func (m *model) heads(add func(lipgloss.Style, string)) {
-	room := 3
+	room := 4
 	if m.height < 16 {
 		room = 2
 	}
@@ -86,7 +86,7 @@ func (m *model) heads(add func(lipgloss.Style, string)) {
 		default:
 			name, lines = "  "+name, 1
 		}
-		for _, line := range head(p, m.now(), &m.rates, name, lines) {
+		for _, line := range head(p, m.now(), &m.rates, name, lines, m.width) {
 			style := lipgloss.NewStyle()
 			if line.bad {
 				style = warnStyle

@@ -185,9 +185,9 @@ func (p *eventPrinter) print(e client.Event) {
 	}
 	pool := ""
 	if e.Pool != "" {
-		pool = "  " + e.Pool
+		pool = e.Pool + ": "
 	}
-	fmt.Fprintf(p.out, "%s%s  %-12s  %s\n", e.Time.Local().Format("2006-01-02 15:04:05.000"), pool, e.Type, oneLine(e.Text))
+	fmt.Fprintf(p.out, "%s  %-15s  %s\n", e.Time.Local().Format("2006-01-02 15:04:05.000"), e.Type, oneLine(pool+e.Text))
 }
 
 // oneLine replaces what could disturb a terminal.

@@ -53,7 +53,7 @@ func (a *app) failure(err error) error {
 		return &exitError{code: refusedStatus(refused), text: a.prefix() + refused.Error()}
 	case errors.Is(err, client.ErrForeign):
 		return &exitError{code: exitForbidden, text: a.prefix() + err.Error() +
-			"; any user can take an abstract name, so it is not asked. Run prefork as that user, or as root"}
+			"; any user can take an abstract name, so only that user's prefork asks it"}
 	case errors.Is(err, client.ErrForbidden):
 		return &exitError{code: exitForbidden, text: a.prefix() + whoMay(a.address(), os.Geteuid())}
 	case errors.Is(err, client.ErrNotRunning):
@@ -152,7 +152,7 @@ func (a *app) whyNotRunning() string {
 	case chosen == "off":
 		text += ": " + client.EnvSocket + " is off"
 	case chosen == "":
-		return text + ": no control socket was found. A program has one if it calls ops.Attach"
+		return text + ": no control socket was found. A program has one if it calls ops.Attach" + othersRunning()
 	case strings.HasPrefix(chosen, "@"):
 		text += ": no process listens on " + chosen
 	case isAddress(chosen):
@@ -181,11 +181,22 @@ func othersRunning() string {
 	if err != nil || len(found) == 0 {
 		return ""
 	}
-	var names []string
+	var running, foreign []string
 	for _, f := range found {
-		names = append(names, f.Name)
+		if errors.Is(f.Err, client.ErrForeign) {
+			foreign = append(foreign, fmt.Sprintf("%s of user %s", f.Socket, userName(f.UID)))
+			continue
+		}
+		running = append(running, f.Name)
 	}
-	return ". Running: " + strings.Join(names, ", ")
+	text := ""
+	if len(running) > 0 {
+		text = ". Running: " + strings.Join(running, ", ")
+	}
+	if len(foreign) > 0 {
+		text += ". Not asked, because any user can take an abstract name: " + strings.Join(foreign, ", ")
+	}
+	return text
 }
 
 // whoMay explains who may use a socket.

@@ -87,6 +87,9 @@ func (s *screen) top(f *fake) {
 // restored checks that the shell has its terminal as before.
 func (s *screen) restored() {
 	s.t.Helper()
+	preforktest.WaitFor(s.t, "the shell in the foreground", func() bool {
+		return strings.TrimSpace(s.tmux("display-message", "-p", "#{pane_current_command}")) == "sh"
+	})
 	s.keys(`[ "$(stty -g)" = "$before" ] && echo same-"as"-before`, "Enter")
 	s.expect(`same-as-before`)
 	if on := s.tmux("display-message", "-p", "#{alternate_on} #{cursor_flag}"); strings.TrimSpace(on) != "0 1" {

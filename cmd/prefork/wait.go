@@ -115,6 +115,11 @@ func (a *app) waitState(ctx context.Context, state string) error {
 			return a.late(state)
 		case !isGone(err):
 			return a.failure(err)
+		case !errors.Is(err, client.ErrNotRunning): // it is ending, and still listens
+			select {
+			case <-ctx.Done():
+			case <-time.After(endDelay):
+			}
 		}
 		if sockets.wait(ctx) != nil {
 			return &exitError{code: exitNotRunning, text: fmt.Sprintf("%s%s within %v", a.prefix(), a.whyNotRunning(), a.timeout)}
@@ -286,6 +291,9 @@ const (
 	// A socket is bound before it listens, which nothing reports.
 	listenDelay = 2 * time.Millisecond
 	listenTries = 8
+
+	// A manager that ends has closed the connection before its socket.
+	endDelay = 20 * time.Millisecond
 )
 
 // wait waits until there may be a socket. It returns ctx's error when ctx ends.

@@ -75,9 +75,12 @@ func TestWaitAcrossRestart(t *testing.T) {
 	dir := testprog.SocketDir(t)
 	socket := filepath.Join(dir, "web.prefork.sock")
 	f := newFake(socket)
-	asked := make(chan struct{})
+	asked := make(chan struct{}, 1)
 	f.on("GET /v1/wait", func(http.ResponseWriter, *http.Request) {
-		close(asked)
+		select {
+		case asked <- struct{}{}:
+		default: // it was asked again before its end
+		}
 		panic(http.ErrAbortHandler)
 	})
 	join := inBackground("-s", socket, "wait", "ready")

@@ -616,6 +616,7 @@ func (x *exchange) wait() error {
 	a := client.Answer{Command: "wait", Outcome: client.Done, Seconds: seconds(time.Since(began)), Text: state}
 	switch {
 	case err == nil:
+		x.cache.forget() // a status from before the wait would contradict the answer
 	case x.isClosing():
 		return problemf(503, "the manager ends")
 	case errors.Is(err, context.DeadlineExceeded):

@@ -39,7 +39,7 @@ type madeStatus struct {
 	body   []byte
 }
 
-// forget makes the next status a new one, since a command has changed something.
+// forget makes the next status a new one, after a command or a wait.
 func (c *statusCache) forget() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

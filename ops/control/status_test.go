@@ -125,6 +125,12 @@ func TestStatusIsShared(t *testing.T) {
 	if st, _ := s.statusOf(s.pools, false, false); st.Pools[0].Generation != 7 {
 		t.Error("the status is from before the command")
 	}
+	s.statusOf(s.pools, false, false)
+	m.change(func(snap *prefork.Snapshot) { snap.Settled, snap.Generation = true, 8 })
+	ask(t, s.sock.address, "GET /v1/wait?for=settled HTTP/1.1\r\n\r\n")
+	if st, _ := s.statusOf(s.pools, false, false); st.Pools[0].Generation != 8 {
+		t.Error("the status is from before the wait")
+	}
 }
 
 // Probes report the reason.

@@ -227,7 +227,7 @@ func (s *inProcessSide) accept(a sigqueue.Arrival, f Forward) (ends bool) {
 		if err := s.reload(); err != nil {
 			s.reloadFailed(err)
 			if s.current != nil {
-				s.settle(s.generationNumber())
+				s.settle(s.generationNumber(), s.maxWorkers())
 			}
 			return false
 		}
@@ -311,7 +311,7 @@ func (s *inProcessSide) newWorker() *Worker {
 	}
 	s.replaced = nil
 	s.managerSide.mu.Unlock()
-	s.settle(s.generationNumber())
+	s.settle(s.generationNumber(), s.maxWorkers())
 	return w
 }
 

@@ -359,15 +359,16 @@ func (l *loop) rollFailed(ev RollFailedEvent) {
 // checkSettled reports that the pool has become settled. It has not while a reload
 // is under way that has not begun its generation.
 func (l *loop) checkSettled() {
-	if !l.settled && l.pool.Settled() {
-		l.settle(l.pool.ServingGeneration())
+	if l.pool.Settled() {
+		l.settle(l.pool.ServingGeneration(), l.pool.Max())
 	}
 }
 
-// settle notes and reports that the pool is settled, on a generation.
-func (s *managerSide) settle(gen int) {
+// settle notes and reports that the pool is settled, on a generation and with a
+// number of workers. SetMaxWorkers may have changed that number since.
+func (s *managerSide) settle(gen, limit int) {
 	s.mu.Lock()
-	if s.changes.Pending() > s.generation {
+	if s.settled || limit != s.max || s.changes.Pending() > s.generation {
 		s.mu.Unlock()
 		return
 	}

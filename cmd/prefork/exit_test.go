@@ -56,6 +56,7 @@ func TestExitStatus(t *testing.T) {
 			`^web: reload is for root, for user www and for group ops\n$`},
 		{"the loop stands still", "ping", map[string]http.HandlerFunc{"GET /healthz": refusal(503, "the loop is in the hook BeforeSpawn since 12s")}, 5, `^$`,
 			`^web: manager \d+ runs, but the loop is in the hook BeforeSpawn since 12s\n$`},
+		{"too many clients", "status", map[string]http.HandlerFunc{"GET /v1/status": refusal(503, "there are 64 connections already: try again")}, 5, `^$`, `^web: there are 64`},
 		{"connection ends", "reload", map[string]http.HandlerFunc{"POST /v1/reload": broken}, 5, `^$`, `^web: the connection ended before the outcome: manager \d+ has exited`},
 		{"connection ends, as JSON", "--json reload", map[string]http.HandlerFunc{"POST /v1/reload": broken}, 5, `^\{"manager":"web","error":"web: the connection ended.*","exit":5\}\n$`, `the connection ended`},
 		{"not in time", "--timeout 1s pause", map[string]http.HandlerFunc{"POST /v1/pause": pending}, 6, `^$`,

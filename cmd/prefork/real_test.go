@@ -72,6 +72,7 @@ func poolProgram() {
 
 // The command against a program: done, failed and pending, by status and words.
 func TestRealProgram(t *testing.T) {
+	t.Parallel()
 	socket := filepath.Join(testprog.SocketDir(t), "web.prefork.sock")
 	beside := func(name string) string { return filepath.Join(filepath.Dir(socket), name) }
 	touch := func(name string) {

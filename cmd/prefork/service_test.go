@@ -83,7 +83,7 @@ func TestZap(t *testing.T) {
 func TestZapNotPermitted(t *testing.T) {
 	f := startFake(t)
 	f.on("POST /v1/stop", refusal(403, "stop is for root"))
-	if status, _, stderr := command("-s", f.socket, "zap", "--term", "1h"); status != 4 || !strings.Contains(stderr, "stop is for root") {
+	if status, _, stderr := command("-s", f.socket, "--timeout", "1s", "zap", "--term", "0", "--kill", "0"); status != 4 || !strings.Contains(stderr, "stop is for root") {
 		t.Errorf("status %d, %q", status, stderr)
 	}
 }

@@ -99,6 +99,7 @@ func (s *screen) restored() {
 
 // Top shows what happens, acts on keys, and leaves the terminal as it was.
 func TestTop(t *testing.T) {
+	t.Parallel()
 	f := startFake(t)
 	s := startScreen(t, 80, 24)
 	s.top(f)
@@ -151,10 +152,11 @@ func TestTop(t *testing.T) {
 
 // Whatever ends it, the terminal is as before. Without its manager it goes on.
 func TestTopEnds(t *testing.T) {
+	t.Parallel()
 	socket := filepath.Join(testprog.SocketDir(t), "web.prefork.sock")
 	f := newFake(socket)
 	s := startScreen(t, 80, 24)
-	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT} {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP} {
 		s.top(f)
 		pid := 0
 		for _, field := range strings.Fields(s.tmux("list-panes", "-F", "#{pane_pid}")) {
@@ -179,6 +181,7 @@ func TestTopEnds(t *testing.T) {
 
 // Without a terminal it prints a block each interval, without colours.
 func TestTopPlain(t *testing.T) {
+	t.Parallel()
 	f := startFake(t)
 	status, stdout, stderr := command("-s", f.socket, "top", "--once", "--interval", "100ms")
 	if status != 0 || strings.Contains(stdout, "\x1b") || !regexp.MustCompile(`(?m)^ +0 +12 +4711 +3 +ready +R +0 +1.3M +0 +\ds +0$`).MatchString(stdout) {

@@ -249,13 +249,13 @@ func clean(s string) string {
 }
 
 func visible(status string) string {
-	for _, r := range status {
-		if r > ' ' && r < 0x7f {
-			return string(r)
-		}
-		return "?"
+	switch r, size := utf8.DecodeRuneInString(status); {
+	case size == 0:
+		return "."
+	case r > ' ' && r < 0x7f:
+		return string(r)
 	}
-	return "."
+	return "?"
 }
 
 var sparks = []rune("▁▂▃▄▅▆▇█")

@@ -132,6 +132,7 @@ func (s *inProcessSide) run(ctx context.Context, work func(*Worker) error) error
 	if err := s.reload(); err != nil {
 		s.sockets.RemoveFiles()
 		err = fmt.Errorf("prefork: Reload: %w", err)
+		s.refuse(err)
 		s.ends(err)
 		return err
 	}

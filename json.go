@@ -163,12 +163,11 @@ func (d *jsonDuration) UnmarshalText(text []byte) error {
 type jsonError struct{ err *error }
 
 func (e jsonError) MarshalJSON() ([]byte, error) {
-	var spawn *SpawnError
-	switch {
-	case *e.err == nil:
+	switch err := (*e.err).(type) {
+	case nil:
 		return []byte("null"), nil
-	case errors.As(*e.err, &spawn):
-		return json.Marshal(spawn)
+	case *SpawnError: // not one inside of another error, whose text would be lost
+		return json.Marshal(err)
 	}
 	return json.Marshal((*e.err).Error())
 }

@@ -345,6 +345,7 @@ func (s *managerSide) run(ctx context.Context, _ func(*Worker) error) error {
 	if err := s.loop.reload(); err != nil {
 		s.sockets.RemoveFiles()
 		err = fmt.Errorf("prefork: Reload: %w", err)
+		s.refuse(err)
 		s.loop.end(err)
 		return err
 	}

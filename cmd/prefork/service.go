@@ -147,8 +147,11 @@ func (a *app) zapManager(c *client.Client, e service.Escalation) error {
 		return &exitError{code: exitFailed, text: a.prefix() + "the system does not report the pid of the manager: use prefork stop"}
 	}
 	proc, err := openProcess(pid)
-	if err != nil {
+	if errors.Is(err, os.ErrProcessDone) || errors.Is(err, syscall.ESRCH) {
 		return a.gone(pid, "")
+	}
+	if err != nil {
+		return &exitError{code: exitFailed, text: fmt.Sprintf("%scannot watch manager %d: %v: use prefork stop", a.prefix(), pid, err)}
 	}
 	defer proc.close()
 	ctx, cancel := context.WithTimeout(context.Background(), max(a.timeout, e.Term+queryTimeout, e.Kill+queryTimeout))

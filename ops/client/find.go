@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"unicode"
 )
 
 // Suffix ends the name of the file of a control socket, and Prefix begins the
@@ -65,6 +66,9 @@ func nameOf(address string) string {
 
 // isControl reports whether an address is that of a control socket.
 func isControl(address string) bool {
+	if strings.ContainsFunc(address, unicode.IsControl) {
+		return false // any user can choose a name, which is printed on terminals
+	}
 	return strings.HasPrefix(address, Prefix) || strings.HasPrefix(address, "/") && strings.HasSuffix(address, Suffix)
 }
 

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/prefork-go/prefork/internal/safedir"
 )
 
@@ -36,3 +38,11 @@ func bindFile(_ *safedir.Dir, _, path string) (*os.File, error) {
 }
 
 func listenAbstract(string) (*socket, error) { return nil, errors.ErrUnsupported }
+
+func chgrp(dir *safedir.Dir, name string, _ *unix.Stat_t, group int) error {
+	return unix.Fchownat(int(dir.Fd()), name, -1, group, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+func chmod(dir *safedir.Dir, name string, _ *unix.Stat_t, mode uint32) error {
+	return unix.Fchmodat(int(dir.Fd()), name, mode, unix.AT_SYMLINK_NOFOLLOW)
+}

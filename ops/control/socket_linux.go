@@ -1,6 +1,7 @@
 package control
 
 import (
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -43,4 +44,34 @@ func listenAbstract(address string) (*socket, error) {
 		f.Close()
 	}
 	return s, err
+}
+
+func chgrp(dir *safedir.Dir, name string, st *unix.Stat_t, group int) error {
+	return withFile(dir, name, st, func(fd int) error {
+		return unix.Fchownat(fd, "", -1, group, unix.AT_EMPTY_PATH)
+	})
+}
+
+func chmod(dir *safedir.Dir, name string, st *unix.Stat_t, mode uint32) error {
+	return withFile(dir, name, st, func(fd int) error {
+		return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode)
+	})
+}
+
+// withFile calls change with a descriptor of the file, which it does not open for
+// use.
+func withFile(dir *safedir.Dir, name string, st *unix.Stat_t, change func(fd int) error) error {
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var now unix.Stat_t
+	if err := unix.Fstat(fd, &now); err != nil {
+		return err
+	}
+	if !safedir.SameFile(&now, st) {
+		return safedir.ErrReplaced
+	}
+	return change(fd)
 }

@@ -119,16 +119,19 @@ func isAlive(address string) bool {
 // listenFile makes a socket with a file.
 func (p place) listenFile(path string, perm permissions) (*socket, error) {
 	dirPath, name := filepath.Split(path)
+	made := false
 	if p.makeDir != 0 {
-		if err := os.Mkdir(dirPath, p.makeDir); err == nil {
-			os.Chmod(dirPath, p.makeDir) // whatever the umask
-		} else if !errors.Is(err, fs.ErrExist) {
+		err := os.Mkdir(dirPath, p.makeDir)
+		if made = err == nil; !made && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
 	}
 	dir, err := safedir.Open(dirPath)
 	if err != nil {
 		return nil, err
+	}
+	if made { // with this mode, whatever the umask
+		unix.Fchmod(int(dir.Fd()), uint32(p.makeDir))
 	}
 	s, err := listenIn(dir, name, path, perm)
 	if err != nil {
@@ -162,7 +165,7 @@ func listenIn(dir *safedir.Dir, name, path string, perm permissions) (*socket, e
 	if s.st, err = dir.Lstat(name); err == nil {
 		s.dir = dir
 		if perm.mode() != ownerOnly {
-			err = openUp(path, perm)
+			err = openUp(dir, name, s.st, perm)
 		}
 	}
 	if err != nil {
@@ -177,15 +180,18 @@ func listenIn(dir *safedir.Dir, name, path string, perm permissions) (*socket, e
 // ownerOnly is the mode with which a socket is born.
 const ownerOnly = 0o600
 
-// openUp lets others connect. Only root and this user can rename files in the
-// directory, so the path is that of the socket.
-func openUp(path string, perm permissions) error {
+// openUp lets others connect. It changes the very file in the directory that is
+// held open: another user may be able to lead the path elsewhere.
+func openUp(dir *safedir.Dir, name string, st *unix.Stat_t, perm permissions) error {
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || st.Nlink != 1 || st.Uid != uint32(os.Geteuid()) {
+		return fmt.Errorf("%s: %w", filepath.Join(dir.Path(), name), safedir.ErrReplaced)
+	}
 	if perm.group >= 0 {
-		if err := os.Lchown(path, -1, int(perm.group)); err != nil {
+		if err := chgrp(dir, name, st, int(perm.group)); err != nil {
 			return fmt.Errorf("Config.Group: %w", err)
 		}
 	}
-	return os.Chmod(path, fs.FileMode(perm.mode()))
+	return chmod(dir, name, st, uint32(perm.mode()))
 }
 
 // removeDead removes a socket on which no process listens. It returns errTaken if

@@ -617,8 +617,10 @@ func TestFailedStart(t *testing.T) {
 		}
 	}
 	for name, failed := range map[string][]byte{
-		"ended":       slices.Concat(at(2, Started{PID: 2}), at(2, Warning{"a", "b"}), at(2, Ended{PID: 2})),
-		"killed":      at(2, Started{PID: 2}),
+		"ended":  slices.Concat(at(2, Started{PID: 2}), at(2, Warning{"a", "b"}), at(2, Ended{PID: 2})),
+		"killed": at(2, Started{PID: 2}),
+		"no config": slices.Concat(at(2, Started{PID: 2}), at(2, prefork.StartedEvent{}), at(2, prefork.NoteEvent{Text: "x"}),
+			at(2, prefork.EndedEvent{Err: errors.New("Reload")}), at(2, Ended{PID: 2})),
 		"same pid":    slices.Concat(at(1, Started{PID: 1}), at(1, Ended{PID: 1})),
 		"two":         slices.Concat(at(2, Started{PID: 2}), at(3, Started{PID: 3}), at(3, Ended{PID: 3})),
 		"unknown pid": slices.Concat(at(0, Started{PID: 2}), at(0, Ended{PID: 2})),

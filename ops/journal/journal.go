@@ -276,8 +276,8 @@ func (j *Journal) acquireLock() (err error) {
 			return nil
 		}
 		file.Close() // for example, the lock file was removed; acquire a new one
-		name.Close()
 	}
+	name.Close()
 	end := time.Now().Add(j.cfg.LockTimeout)
 	for {
 		var held *pidfile.HeldError

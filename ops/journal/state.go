@@ -97,7 +97,7 @@ func (t *tracker) replay(backward iter.Seq2[Record, error]) (damaged int, err er
 		recent = append(recent, rec)
 		switch e := rec.Event.(type) {
 		case prefork.Event:
-			hasEvent[rec.PID] = true
+			hasEvent[rec.PID] = hasEvent[rec.PID] || ranBy(e)
 		case TookOver, Rotated:
 			complete = true
 		case Started:
@@ -191,12 +191,24 @@ func (t *tracker) apply(rec Record) {
 	}
 }
 
+// ranBy reports whether an event shows that a manager has begun to work. The
+// first Config.Reload may have failed after the others.
+func ranBy(e prefork.Event) bool {
+	switch e.(type) {
+	case prefork.StartedEvent, prefork.EndedEvent, prefork.NoteEvent:
+		return false
+	}
+	return true
+}
+
 // applyStarting applies a record of the manager that has started last.
 func (t *tracker) applyStarting(rec Record) {
 	switch e := rec.Event.(type) {
 	case prefork.Event:
-		t.reset(t.starting)
-		t.applyActive(rec)
+		if ranBy(e) {
+			t.reset(t.starting)
+			t.applyActive(rec)
+		}
 	case Ended:
 		if e.PID == t.starting.PID {
 			t.starting = State{}
@@ -206,7 +218,7 @@ func (t *tracker) applyStarting(rec Record) {
 
 // applyActive applies a record of the active manager.
 func (t *tracker) applyActive(rec Record) {
-	if _, isEvent := rec.Event.(prefork.Event); isEvent {
+	if e, isEvent := rec.Event.(prefork.Event); isEvent && ranBy(e) {
 		t.ran = true
 	}
 	switch e := rec.Event.(type) {

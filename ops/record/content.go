@@ -301,6 +301,10 @@ func (s *signal) UnmarshalText(text []byte) error {
 	if len(text) == 0 {
 		return nil
 	}
+	if name := string(text); name == "reload" || name == "upgrade" {
+		s.Signal = prefork.Request(name)
+		return nil
+	}
 	n, err := sig.Parse(string(text))
 	if err != nil {
 		return err

@@ -367,12 +367,19 @@ func oneLine(text string) string {
 // maxText bounds a status: systemd takes datagrams of 4 KiB.
 const maxText = 2 << 10
 
-// send queues a message, unless systemd has taken none for so long that the queue
-// is full.
+// send queues a message. If systemd has taken none for so long that the queue is
+// full, the oldest one is dropped: the newest says how things are.
 func (n *notifier) send(message string) {
-	select {
-	case n.queue <- message:
-	default:
+	for {
+		select {
+		case n.queue <- message:
+			return
+		default:
+		}
+		select {
+		case <-n.queue:
+		default:
+		}
 	}
 }
 
@@ -398,11 +405,17 @@ func (n *notifier) feedWatchdog(period time.Duration) {
 	case <-n.closing:
 		return
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	n.wg.Go(func() { // a Ping may wait as long as no blocking call is under way
+		<-n.closing
+		cancel()
+	})
 	each := max(period/3, time.Millisecond)
 	ticker := time.NewTicker(each)
 	defer ticker.Stop()
 	for {
-		if n.pingAll(each) {
+		if n.pingAll(ctx, each) {
 			n.send("WATCHDOG=1")
 		}
 		select {
@@ -413,8 +426,8 @@ func (n *notifier) feedWatchdog(period time.Duration) {
 	}
 }
 
-func (n *notifier) pingAll(timeout time.Duration) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+func (n *notifier) pingAll(ctx context.Context, timeout time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for _, p := range n.pools {
 		if p.pm.Ping(ctx) != nil {

@@ -172,22 +172,48 @@ func (s *server) detach() error {
 	return nil
 }
 
-// closeConns closes connections: all, or those that are owed no answer.
+// closeConns closes connections: all, or those that are owed no answer. It ends the
+// wait for requests, which serve then refuses.
 func (s *server) closeConns(all bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for conn, nothingOwed := range s.conns {
-		if all || nothingOwed {
+	for conn, state := range s.conns {
+		switch {
+		case all || state == answered:
 			conn.Close()
+		case state == unread:
+			conn.SetReadDeadline(time.Unix(1, 0))
 		}
 	}
 }
 
-// owe notes that an answer to a connection is due, or is not.
-func (s *server) owe(conn net.Conn, due bool) {
+// connState is the state of a connection.
+type connState uint8
+
+const (
+	unread   connState = iota // its request has not arrived
+	owed                      // it is owed an answer
+	answered                  // it is owed none
+)
+
+func (s *server) note(conn net.Conn, state connState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conns[conn] = !due
+	s.conns[conn] = state
+}
+
+// ends returns the problem of a request that arrives while the server ends; nil if
+// it does not end.
+func (s *server) ends() error {
+	select {
+	case <-s.closing:
+	default:
+		return nil
+	}
+	if p := s.handedOver(); p != nil {
+		return p
+	}
+	return problemf(503, "the manager ends")
 }
 
 // beatPeriod is the time between two beats of a stream. Tests have a shorter one.
@@ -219,7 +245,7 @@ type server struct {
 	scaling sync.Mutex // held by relative changes of the number of workers
 
 	mu    sync.Mutex
-	conns map[net.Conn]bool // true: no answer is owed
+	conns map[net.Conn]connState
 
 	closing    chan struct{} // closed by close
 	successor  atomic.Int64  // its pid, after it has taken over
@@ -266,7 +292,7 @@ type about struct {
 
 func newServer(cfg Config, pms []manager) *server {
 	s := &server{
-		cfg: cfg, name: cfg.Name, about: readAbout(), conns: make(map[net.Conn]bool), beat: beatPeriod,
+		cfg: cfg, name: cfg.Name, about: readAbout(), conns: make(map[net.Conn]connState), beat: beatPeriod,
 		served: make(chan struct{}, maxConns), refused: make(chan struct{}, maxRefusals),
 		closing: make(chan struct{}), superseded: make(chan struct{}),
 	}
@@ -391,7 +417,7 @@ func (s *server) accept(conn *net.UnixConn) {
 			return
 		}
 	}
-	s.owe(conn, false)
+	s.note(conn, unread)
 	s.handlers.Go(func() {
 		defer func() {
 			conn.Close()
@@ -421,7 +447,7 @@ func (s *server) refuse(conn net.Conn, why *problem) {
 // drain reads the rest of a request. If it were left unread, some clients would get
 // an error instead of the answer.
 func (s *server) drain(conn net.Conn) {
-	s.owe(conn, false)
+	s.note(conn, answered)
 	if c, ok := conn.(*net.UnixConn); ok {
 		c.CloseWrite()
 	}
@@ -446,12 +472,18 @@ func (s *server) serve(conn *net.UnixConn, who peer, may access) {
 	}()
 	w := timedWriter{conn}
 	conn.SetReadDeadline(time.Now().Add(ioTimeout))
+	if s.ends() != nil { // since closeConns, most likely
+		conn.SetReadDeadline(time.Now().Add(drainTime))
+	}
 	req, err := readRequest(conn, func() error {
 		_, err := io.WriteString(w, "HTTP/1.1 100 Continue\r\n\r\n")
 		return err
 	})
 	var p *problem
-	s.owe(conn, true)
+	s.note(conn, owed)
+	if ends := s.ends(); err != nil && ends != nil {
+		err = ends
+	}
 	if err == nil {
 		err = s.dispatch(&exchange{server: s, request: req, conn: conn, w: w, peer: who, access: may})
 	}

@@ -110,6 +110,29 @@ func TestNoLeaks(t *testing.T) {
 	}
 }
 
+// A client that has connected and not yet sent its request is answered when the
+// server ends: after a takeover it asks again, and the successor answers.
+func TestDetachAnswersUnreadRequests(t *testing.T) {
+	for _, successor := range []int64{0, 42} {
+		s := newTestServer(t, Config{})
+		conns := []net.Conn{connect(t, s.sock.address, ""), connect(t, s.sock.address, "GET / HT")}
+		ask(t, s.sock.address, "GET /v1/status HTTP/1.1\r\n\r\n") // so the others are accepted
+		s.successor.Store(successor)
+		want := "the manager ends"
+		if successor != 0 {
+			want = `"successor":42`
+		}
+		if err := s.detachOnce(); err != nil {
+			t.Error(err)
+		}
+		for i, conn := range conns {
+			if text := readAll(conn); !strings.HasPrefix(text, "HTTP/1.1 503 ") || !strings.Contains(text, want) {
+				t.Errorf("connection %d: %q, want %s", i, text, want)
+			}
+		}
+	}
+}
+
 // The 65th connection is answered at once, and the place of one that ends is free.
 func TestMaxConns(t *testing.T) {
 	s := newTestServer(t, Config{})

@@ -105,9 +105,9 @@ func (c Config) reloadForward(f Forward) (Forward, error) {
 	case f.Upgrade:
 		return f, errors.New("an upgrade is not a reload: call RequestUpgrade")
 	case f.Rolling && f.Interval != 0:
-		return f, errors.New("Rolling cannot have an Interval: each worker is stopped when its replacement is ready")
+		return f, errors.New("a Forward with Rolling cannot have an Interval: each worker is stopped when its replacement is ready")
 	case f.Interval < 0:
-		return f, fmt.Errorf("Interval %v is negative; 0 means all workers at once", f.Interval)
+		return f, fmt.Errorf("the Interval %v is negative; 0 means all workers at once", f.Interval)
 	case !f.Rolling && f.Signal != os.Signal(stop):
 		return f, fmt.Errorf("%s does not replace the workers: use the stop signal %s, or SignalAllChildren", sig.Name(f.Signal), sig.Name(stop))
 	}

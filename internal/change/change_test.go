@@ -8,8 +8,8 @@ import (
 )
 
 var (
-	noon = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
-	bad  = errors.New("worker crashed")
+	noon   = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	errBad = errors.New("worker crashed")
 )
 
 // answer returns the answer of a ticket; open means that it has none.
@@ -84,7 +84,7 @@ func TestReload(t *testing.T) {
 		t.Errorf("%+v, %t", c, ok)
 	}
 	tr.Settled(noon, 1)
-	tr.Failed(noon, 1, bad)
+	tr.Failed(noon, 1, errBad)
 	wantOpen(t, "after another generation", a)
 	b := reload(&tr, 3, 2)
 	wantOpen(t, "superseded", a)
@@ -98,20 +98,20 @@ func TestReload(t *testing.T) {
 		t.Error("a change is under way after its end")
 	}
 
-	tr.Failed(noon.Add(2), 2, bad) // an older one
+	tr.Failed(noon.Add(2), 2, errBad) // an older one
 	if last, _ := tr.Last(); last.Err != nil {
 		t.Errorf("%+v", last)
 	}
-	tr.Failed(noon.Add(3), 3, bad) // within its first seconds
-	if last, _ := tr.Last(); *last != (Outcome{noon, noon.Add(3), 3, bad}) {
+	tr.Failed(noon.Add(3), 3, errBad) // within its first seconds
+	if last, _ := tr.Last(); *last != (Outcome{noon, noon.Add(3), 3, errBad}) {
 		t.Errorf("%+v", last)
 	}
 	c := reload(&tr, 4, 1)
-	tr.Failed(noon, 4, bad)
-	wantAnswer(t, "failed", c, 4, bad)
+	tr.Failed(noon, 4, errBad)
+	wantAnswer(t, "failed", c, 4, errBad)
 	d := reload(&tr, 5, 1)
-	tr.EndReload(noon, bad)
-	wantAnswer(t, "Reload failed", d, 5, bad)
+	tr.EndReload(noon, errBad)
+	wantAnswer(t, "Reload failed", d, 5, errBad)
 	tr.EndReload(noon, nil) // none is under way
 }
 
@@ -119,9 +119,9 @@ func TestReload(t *testing.T) {
 func TestUpgrade(t *testing.T) {
 	var tr Tracker
 	tr.SetSuccessor(1, noon)
-	tr.EndUpgrade(noon, 0, bad)
+	tr.EndUpgrade(noon, 0, errBad)
 	r := reload(&tr, 2, 1)
-	for _, err := range []error{bad, nil} {
+	for _, err := range []error{errBad, nil} {
 		u, _ := tr.Ask(Upgrade, nil)
 		tr.BeginUpgrade(Change{Kind: Upgrade, Generation: 2, Began: noon}, u)
 		tr.SetSuccessor(4711, noon.Add(time.Minute))
@@ -152,19 +152,19 @@ func TestRefuse(t *testing.T) {
 	replace, _ := tr.Ask(Replace, 7)
 	upgrade, _ := tr.Ask(Upgrade, nil)
 	tr.BeginUpgrade(Change{Kind: Upgrade}, upgrade)
-	tr.Refuse(noon, bad)
-	tr.Close(bad)
-	wantAnswer(t, "under way", under, 2, bad)
-	wantAnswer(t, "waiting", waiting, 0, bad)
-	wantAnswer(t, "replace", replace, 0, bad)
+	tr.Refuse(noon, errBad)
+	tr.Close(errBad)
+	wantAnswer(t, "under way", under, 2, errBad)
+	wantAnswer(t, "waiting", waiting, 0, errBad)
+	wantAnswer(t, "replace", replace, 0, errBad)
 	wantOpen(t, "upgrade", upgrade)
 	late, added := tr.Ask(Reload, 3)
-	wantAnswer(t, "late", late, 0, bad)
+	wantAnswer(t, "late", late, 0, errBad)
 	if added || len(tr.open) != 1 {
 		t.Errorf("added %t, %d open", added, len(tr.open))
 	}
-	tr.EndUpgrade(noon, 0, bad)
-	wantAnswer(t, "upgrade", upgrade, 0, bad)
+	tr.EndUpgrade(noon, 0, errBad)
+	wantAnswer(t, "upgrade", upgrade, 0, errBad)
 	tr.Close(nil)
 	if _, added := tr.Ask(Reload, 3); !added {
 		t.Error("refused after it was opened again")

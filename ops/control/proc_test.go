@@ -349,6 +349,7 @@ func TestUpgrade(t *testing.T) {
 	if a := do(t, c, client.Command{Name: "stop"}); a.Outcome != client.Done {
 		t.Errorf("stop: %+v", a)
 	}
+	p.WaitGone() // the last successor has answered, and exits
 }
 
 // checkStream checks the events of an old manager: without a gap, with the end at

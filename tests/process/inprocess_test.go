@@ -399,7 +399,8 @@ func TestFollowInProcess(t *testing.T) {
 	p.Expect(`^event 9 GenerationEvent: generation 2 `)
 	p.Expect(`^event 10 ExitEvent: `)
 	p.Expect(`^event 12 StateEvent: worker \d+ .* ready$`)
-	p.ExpectAll(`^event 13 SettledEvent: generation 2 has settled$`, `^worker 2 serves$`) // and has counted requests
+	// A worker that serves has counted its requests.
+	p.ExpectAll(`^event 13 SettledEvent: generation 2 has settled$`, `^worker 2 serves$`)
 	io.WriteString(stdin, "state\n")
 	p.Expect(`^state: settled true on 2 of 2, 1 workers, 10 requests, cpu true, in Run, last exits $`)
 	io.WriteString(stdin, "reload\n")

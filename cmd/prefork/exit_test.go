@@ -77,7 +77,7 @@ func TestExitStatus(t *testing.T) {
 	}
 }
 
-// A socket that nobody serves is status 3, whatever is in its place.
+// A socket that no process serves is status 3, whatever is in its place.
 func TestNotRunning(t *testing.T) {
 	dir := testprog.SocketDir(t)
 	dead := filepath.Join(dir, "dead.prefork.sock")
@@ -151,7 +151,7 @@ func TestStoppedManager(t *testing.T) {
 	p.Wait()
 }
 
-// A user who may not connect is told by whom the socket can be used.
+// The error for a user who may not connect names those who may use the socket.
 func TestNotPermitted(t *testing.T) {
 	if os.Getuid() == 0 {
 		text := whoMay("/proc/self/status", 65534)

@@ -72,8 +72,9 @@ func (s *Service) Attach(pm *prefork.Manager) (detach func() error, err error) {
 // It appends a descriptor to Spawn.Files, also for a Command. A Command with
 // Config.ListenFDs would take it for a socket. Processes that the worker starts
 // hold the lock too if they inherit the descriptor. After an orderly end of the
-// service, its name is free whatever still runs. ShareLock is a no-op before
-// Attach and after detach.
+// service, its name is free whatever still runs. If the pid file is removed and
+// made again, only workers that are spawned later hold the new one. ShareLock is
+// a no-op before Attach and after detach.
 func (s *Service) ShareLock(sp *prefork.Spawn) {
 	s.mu.Lock()
 	lock := s.held

@@ -6,10 +6,15 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 
 	"github.com/prefork-go/prefork/preforktest"
 )
+
+// SetName names the calling thread, and printName runs in the first goroutine, so
+// that must stay on the first thread, as it does in the initialization of packages.
+func init() { runtime.LockOSThread() }
 
 func TestMain(m *testing.M) {
 	preforktest.Main(m, map[string]func(){"ondisk": printOnDisk, "wait": printName})

@@ -21,17 +21,21 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-var long = flag.Bool("long", false, "repeat as often as CONTRIBUTING.md promises, not a tenth of it")
+var long = flag.Bool("long", false, "repeat as often as CONTRIBUTING.md promises, not a tenth of it, or a fiftieth with -short")
 
 // Long reports whether the tests were started with the flag -long. It asks for
 // the counts that CONTRIBUTING.md and docs/RELIABILITY.md name.
 func Long() bool { return *long }
 
-// Times returns how often a test repeats its work: n times with -long, and a
-// tenth of that by default.
+// Times returns how often a test repeats its work: n times with -long, a tenth of
+// that by default, and a fiftieth with -short, for the race detector: with it, a
+// start of a process takes ten times the processor time.
 func Times(n int) int {
-	if *long {
+	switch {
+	case *long:
 		return n
+	case flag.Parsed() && testing.Short():
+		return max(1, n/50)
 	}
 	return max(1, n/10)
 }

@@ -205,7 +205,7 @@ func (s *site) awaitVersion(version string) {
 // takes over.
 func TestBadPrograms(t *testing.T) {
 	s := newSite(t)
-	clients := loadgen.Start(loadgen.Config{Network: "tcp", Address: s.addr, KeepAlive: 3, Fresh: 2, Pause: func() time.Duration { return time.Millisecond }, MaxTime: 5 * time.Minute})
+	clients := loadgen.Start(loadgen.Config{Network: "tcp", Address: s.addr, KeepAlive: 3, Fresh: 2, Pause: func() time.Duration { return 5 * time.Millisecond }, MaxTime: 5 * time.Minute})
 	bad := []string{"exits", "leaves", "panics", "hangs", "is never ready", "is half ready", "crashes when ready"}
 	for _, version := range bad {
 		s.install(version)

@@ -24,7 +24,7 @@ const attackerID = 65534 // nobody
 // directory, or goes on in the one that it has open. It never hangs.
 func TestAttack(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can run a program as another user")
+		preforktest.Skipf(t, "only root can run a program as another user")
 	}
 	limit := 300 * time.Millisecond
 	if *long {

@@ -20,7 +20,7 @@ import (
 // records that do not fit (39).
 func TestFullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can mount a file system")
+		preforktest.Skipf(t, "only root can mount a file system")
 	}
 	for _, scenario := range []string{"blocks", "inodes", "rotation"} {
 		t.Run(scenario, func(t *testing.T) {

@@ -25,8 +25,8 @@ import (
 // be called after Run: it answers clients that wait for the stop.
 //
 // A failure is one warning in the first Manager's log, and never keeps the program
-// from running. In a worker Attach and detach are no-ops. Detach
-// blocks for up to two seconds.
+// from running. In a worker Attach and detach are no-ops. Detach blocks for up to
+// two seconds.
 func Attach(pms ...*prefork.Manager) (detach func()) {
 	if prefork.IsWorker() || len(pms) == 0 {
 		return func() {}
@@ -34,7 +34,7 @@ func Attach(pms ...*prefork.Manager) (detach func()) {
 	closeSocket, socketErr := control.Attach(control.Config{}, pms...)
 	closeSystemd, systemdErr := systemd.Attach(systemd.Config{}, pms...)
 	if err := errors.Join(socketErr, systemdErr); err != nil {
-		pms[0].Config().Logger.Warn("the program runs, and cannot be operated in every way", "err", err)
+		pms[0].Config().Logger.Warn("control socket or systemd notifications unavailable", "err", err)
 	}
 	return sync.OnceFunc(func() {
 		closeSocket()

@@ -152,7 +152,7 @@ func TestNothingToBeHad(t *testing.T) {
 			testprog.ExpectSuccess(t, p)
 			var about []string
 			for _, line := range warnings(p) {
-				if strings.Contains(line, "operated") {
+				if strings.Contains(line, "unavailable") {
 					about = append(about, line)
 				}
 			}

@@ -3,16 +3,19 @@
 // It has an effect only if systemd started the program with NOTIFY_SOCKET set, in
 // a unit with Type=notify or Type=notify-reload.
 //
-//	detach, err := systemd.Attach(systemd.Config{}, pm) // behind New
+//	detach, err := systemd.Attach(systemd.Config{}, pm) // after New
 //	if err != nil { log.Print(err) }
 //	defer detach()
+//
+// With several pools the program is ready when each pool has been, and stopping
+// when the last pool stops. A pool that has ended is no longer waited for.
 //
 // The manager alone sends messages, and during an upgrade one of the two. The
 // Manager itself reports a new main process (MAINPID), with or without this
 // package. Below a reaper (prefork.Config.Reaper) the unit needs NotifyAccess=all.
 //
-// With WatchdogSec= in the unit, systemd ends a program whose loop stands still,
-// in a hook for example, for that long.
+// With WatchdogSec= in the unit, systemd ends a program if the loop of a pool
+// stands still for that long, in a hook for example.
 package systemd
 
 import (
@@ -20,6 +23,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,8 +37,8 @@ import (
 type Ready int
 
 const (
-	First Ready = iota // each pool has a worker that is ready
-	All                // each pool is settled: all its workers are ready
+	First Ready = iota // each pool has had a worker that is ready
+	All                // each pool has settled: all its workers were ready
 )
 
 // Config holds the options. The zero value is valid.
@@ -67,7 +71,9 @@ func Attach(cfg Config, pms ...*prefork.Manager) (detach func() error, err error
 		c := pm.Config()
 		p := &pool{pm: pm, name: c.Name, shutdownSignal: c.ShutdownSignal}
 		n.pools = append(n.pools, p)
-		_, p.unfollow = pm.Follow(func(r prefork.Record) { n.note(p, r.Event) })
+		var now prefork.Snapshot
+		now, p.unfollow = pm.Follow(func(r prefork.Record) { n.note(p, r.Event) })
+		n.adopt(p, now)
 	}
 	go n.sendAll()
 	n.wg.Go(n.run)
@@ -115,14 +121,19 @@ func watchdogPeriod(usec, pid string, successor bool) (time.Duration, error) {
 	return time.Duration(n) * time.Microsecond, nil
 }
 
-// A pool is a Manager and the state of its reload.
+// A pool is a Manager and its state, which notifier.mu guards.
 type pool struct {
 	pm             *prefork.Manager
 	name           string
 	shutdownSignal os.Signal
 	unfollow       func()
-	reloading      bool   // guarded by notifier.mu
-	failure        string // of the last reload
+
+	hadReady  bool // a worker was ready
+	settled   bool // the pool has settled once
+	stopping  bool
+	ended     bool
+	reloading bool
+	failure   string // of the last reload
 }
 
 // A notifier turns events into messages.
@@ -144,6 +155,14 @@ type notifier struct {
 	wg      sync.WaitGroup
 }
 
+// adopt takes the state of a pool that may be at work already.
+func (n *notifier) adopt(p *pool, now prefork.Snapshot) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p.hadReady = p.hadReady || readyWorkers(now) > 0
+	p.settled = p.settled || now.Settled
+}
+
 // note takes an event. It runs in the loop of the Manager.
 func (n *notifier) note(p *pool, ev prefork.Event) {
 	n.mu.Lock()
@@ -154,17 +173,23 @@ func (n *notifier) note(p *pool, ev prefork.Event) {
 	case prefork.ReloadFailedEvent:
 		n.endReload(p, fmt.Sprintf("reload failed: %v", e.Err))
 	case prefork.RollFailedEvent:
-		n.endReload(p, fmt.Sprintf("generation %d given up: %v", e.Generation, e.Err))
+		n.endReload(p, e.String())
+	case prefork.StateEvent:
+		p.hadReady = p.hadReady || e.Worker.State == prefork.StateReady
 	case prefork.SettledEvent:
+		p.settled = true
 		if p.reloading {
 			n.endReload(p, "")
 		}
 	case prefork.SignalEvent:
 		if e.Received == p.shutdownSignal {
-			n.stop()
+			n.stop(p)
 		}
+	case prefork.StartedEvent:
+		p.stopping, p.ended = false, false
 	case prefork.EndedEvent:
-		n.stop()
+		p.ended = true
+		n.stop(p)
 	}
 	n.mu.Unlock()
 	select {
@@ -222,12 +247,20 @@ func (n *notifier) reloading() bool {
 	return false
 }
 
-func (n *notifier) stop() {
-	if n.stopping || prefork.HandedOver() {
-		return
+// stop notes that a pool stops. The program does when no other pool goes on.
+func (n *notifier) stop(p *pool) {
+	p.stopping = true
+	goesOn := func(p *pool) bool { return !p.stopping }
+	switch {
+	case n.stopping || prefork.HandedOver():
+	case slices.ContainsFunc(n.pools, goesOn):
+		if p.reloading {
+			n.endReload(p, "")
+		}
+	default:
+		n.stopping = true
+		n.put("STOPPING=1")
 	}
-	n.stopping = true
-	n.put("STOPPING=1")
 }
 
 // run sends the messages of events at once, and the status at most once a second.
@@ -296,8 +329,7 @@ func (n *notifier) becomesReady() bool {
 		return false
 	}
 	for _, p := range n.pools {
-		snap := p.pm.Snapshot()
-		if n.cfg.Ready == All && !snap.Settled || readyWorkers(snap) == 0 && snap.MaxWorkers > 0 {
+		if !p.settled && (n.cfg.Ready == All || !p.hadReady) {
 			return false
 		}
 	}
@@ -318,28 +350,38 @@ func readyWorkers(snap prefork.Snapshot) (ready int) {
 func (n *notifier) status() string {
 	n.mu.Lock()
 	stopping := n.stopping
-	failures := make([]string, len(n.pools))
+	pools := make([]pool, len(n.pools))
 	for i, p := range n.pools {
-		failures[i] = p.failure
+		pools[i] = *p
 	}
 	n.mu.Unlock()
 	if stopping {
 		left := 0
-		for _, p := range n.pools {
+		for _, p := range pools {
 			left += p.pm.NumWorkers()
 		}
 		return fmt.Sprintf("stopping, %d workers left", left)
 	}
 	var texts []string
-	for i, p := range n.pools {
-		snap := p.pm.Snapshot()
-		text := fmt.Sprintf("%s%d of %d workers ready, generation %d", p.label(), readyWorkers(snap), snap.MaxWorkers, snap.Serving)
-		if failures[i] != "" {
-			text += ", " + failures[i]
-		}
-		texts = append(texts, text)
+	for _, p := range pools {
+		texts = append(texts, p.label()+p.status())
 	}
 	return oneLine(strings.Join(texts, "; "))
+}
+
+func (p *pool) status() string {
+	snap := p.pm.Snapshot()
+	switch {
+	case p.ended:
+		return "stopped"
+	case p.stopping:
+		return fmt.Sprintf("stopping, %d workers left", len(snap.Workers))
+	}
+	text := fmt.Sprintf("%d of %d workers ready, generation %d", readyWorkers(snap), snap.MaxWorkers, snap.Serving)
+	if p.failure != "" {
+		text += ", " + p.failure
+	}
+	return text
 }
 
 // label begins a text about the pool, if it has a name.
@@ -398,7 +440,7 @@ func (n *notifier) sendAll() {
 	}
 }
 
-// feedWatchdog notifies systemd while the loops of all Managers turn.
+// feedWatchdog notifies systemd while the loops of all pools turn.
 func (n *notifier) feedWatchdog(period time.Duration) {
 	select {
 	case <-prefork.TookOver():
@@ -426,15 +468,24 @@ func (n *notifier) feedWatchdog(period time.Duration) {
 	}
 }
 
-func (n *notifier) pingAll(ctx context.Context, timeout time.Duration) bool {
+// pingAll reports whether the loop of each pool turns, except of those that have
+// ended. Without any there is nothing that turns.
+func (n *notifier) pingAll(ctx context.Context, timeout time.Duration) (turning bool) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for _, p := range n.pools {
+		n.mu.Lock()
+		ended := p.ended
+		n.mu.Unlock()
+		if ended {
+			continue
+		}
 		if p.pm.Ping(ctx) != nil {
 			return false
 		}
+		turning = true
 	}
-	return true
+	return turning
 }
 
 func (n *notifier) close() error {

@@ -23,7 +23,9 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func TestMain(m *testing.M) { preforktest.Main(m, map[string]func(){"unit": unit}) }
+func TestMain(m *testing.M) {
+	preforktest.Main(m, map[string]func(){"unit": unit, "pools": pools})
+}
 
 // unit is a service. Files in the directory of its first argument make it
 // misbehave, by their names.
@@ -67,6 +69,63 @@ func unit() {
 	detach()
 }
 
+// pools is a service with the pools web and queue. Files in the directory of its
+// first argument make it misbehave:
+//
+//	hold   the worker of queue does not get ready until the file is gone
+//	hook   BeforeSpawn of queue blocks until the file is gone
+//	end    queue is shut down
+func pools() {
+	exists := func(name string) bool {
+		_, err := os.Stat(filepath.Join(os.Args[1], name))
+		return err == nil
+	}
+	while := func(name string) {
+		for exists(name) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	newPool := func(name string) *prefork.Manager {
+		return testprog.NewManager(prefork.Config{
+			Name: name, MaxWorkers: 1, Readiness: prefork.Readiness{Explicit: true},
+			TrapSignals: prefork.Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}, syscall.SIGHUP: {Rolling: true}},
+			BeforeSpawn: func(*prefork.Manager, *prefork.Spawn) {
+				if name == "queue" {
+					while("hook")
+				}
+			},
+		})
+	}
+	web, queue := newPool("web"), newPool("queue")
+	detach, err := Attach(Config{}, web, queue)
+	if err != nil {
+		testprog.Print("attach: %v", err)
+	}
+	run := func(pm *prefork.Manager, hold string) {
+		pm.Run(context.Background(), func(w *prefork.Worker) error {
+			while(hold)
+			w.Ready()
+			<-w.Context().Done()
+			return nil
+		})
+	}
+	ended := make(chan bool)
+	go func() {
+		run(web, "no such file")
+		close(ended)
+	}()
+	go func() {
+		for !exists("end") {
+			time.Sleep(time.Millisecond)
+		}
+		queue.Shutdown()
+	}()
+	run(queue, "hold")
+	testprog.Print("queue has ended")
+	<-ended
+	detach()
+}
+
 // A receiver is the socket of systemd. It notes who has sent each message.
 type receiver struct {
 	t    *testing.T
@@ -101,7 +160,12 @@ func newReceiver(t *testing.T) *receiver {
 // start starts a service with this receiver.
 func (r *receiver) start(env ...string) *preforktest.Program {
 	r.t.Helper()
-	p := preforktest.New(r.t, "unit", filepath.Dir(r.path))
+	return r.startProgram("unit", env...)
+}
+
+func (r *receiver) startProgram(name string, env ...string) *preforktest.Program {
+	r.t.Helper()
+	p := preforktest.New(r.t, name, filepath.Dir(r.path))
 	p.Cmd.Env = append(p.Cmd.Env, append(env, "NOTIFY_SOCKET="+r.path)...)
 	return p.Start()
 }
@@ -196,10 +260,10 @@ func TestSequence(t *testing.T) {
 	reload()
 	text := r.expect(pid, "READY=1")
 	os.Remove(r.file("crash"))
-	if !strings.HasPrefix(text, "READY=1\nSTATUS=generation 3 given up: worker ") || strings.Count(text, "\n") != 1 {
+	if !strings.HasPrefix(text, "READY=1\nSTATUS=generation 3 failed, keeping generation 2: worker ") || strings.Count(text, "\n") != 1 {
 		t.Errorf("%q", text)
 	}
-	if text := r.expect(pid, "STATUS="); !strings.Contains(text, "generation 2, generation 3 given up: worker ") {
+	if text := r.expect(pid, "STATUS="); !strings.Contains(text, "generation 2, generation 3 failed, keeping generation 2: worker ") {
 		t.Errorf("afterwards %q", text)
 	}
 	reload()
@@ -215,7 +279,7 @@ func TestSequence(t *testing.T) {
 			break
 		}
 		if !strings.HasPrefix(m.text, "STATUS=stopping, ") {
-			t.Errorf("behind STOPPING: %q", m.text)
+			t.Errorf("after STOPPING: %q", m.text)
 		}
 	}
 }
@@ -227,7 +291,11 @@ func TestUpgrades(t *testing.T) {
 	p := r.start()
 	pid, previous := p.PID(), 0
 	r.expect(pid, "READY=1")
-	for range testprog.Times(100) {
+	upgrades := 3
+	if testprog.Long() {
+		upgrades = 100
+	}
+	for range upgrades {
 		if err := syscall.Kill(pid, syscall.SIGUSR2); err != nil {
 			t.Fatal(err)
 		}
@@ -251,32 +319,70 @@ func TestUpgrades(t *testing.T) {
 	}
 }
 
+// fed reports whether the watchdog is fed within d.
+func (r *receiver) fed(d time.Duration) bool {
+	r.t.Helper()
+	for end := time.Now().Add(d); ; {
+		m, err := r.nextWithin(time.Until(end))
+		if err != nil {
+			return false
+		}
+		if m.text == "WATCHDOG=1" {
+			return true
+		}
+		if strings.HasPrefix(m.text, "STOPPING=1") {
+			r.t.Errorf("%q while the program runs", m.text)
+		}
+	}
+}
+
+// A program with two pools is ready when both are, its watchdog needs both loops,
+// and it is stopping when the last one is.
+func TestTwoPools(t *testing.T) {
+	r := newReceiver(t)
+	r.touch("hold")
+	p := r.startProgram("pools", "WATCHDOG_USEC=150000")
+	pid := p.PID()
+	p.Expect("worker ready") // of web
+	os.Remove(r.file("hold"))
+	if text := r.expect(pid, "READY=1"); text != "READY=1\nSTATUS=web: 1 of 1 workers ready, generation 1; queue: 1 of 1 workers ready, generation 1" {
+		t.Errorf("%q", text)
+	}
+	r.touch("hook")
+	p.Signal(syscall.SIGHUP)
+	for r.fed(300 * time.Millisecond) {
+	}
+	os.Remove(r.file("hook"))
+	r.touch("end")
+	p.Expect("^queue has ended$")
+	for range 5 { // more than a message that was on the way
+		if !r.fed(10 * time.Second) {
+			t.Fatal("not fed after the end of one pool")
+		}
+	}
+	p.Signal(syscall.SIGTERM)
+	if text := r.expect(pid, "STOPPING=1"); !strings.HasPrefix(text, "STOPPING=1\nSTATUS=stopping, ") {
+		t.Errorf("%q", text)
+	}
+	testprog.ExpectSuccess(t, p)
+	os.Remove(r.file("end"))
+}
+
 // The watchdog is fed while the loop turns, and not while a hook blocks it.
 func TestWatchdog(t *testing.T) {
 	r := newReceiver(t)
 	p := r.start("WATCHDOG_USEC=150000")
-	fed := func(d time.Duration) bool {
-		for end := time.Now().Add(d); ; {
-			m, err := r.nextWithin(time.Until(end))
-			if err != nil {
-				return false
-			}
-			if m.text == "WATCHDOG=1" {
-				return true
-			}
-		}
-	}
 	for range 3 {
-		if !fed(time.Minute) {
+		if !r.fed(time.Minute) {
 			t.Fatal("not fed")
 		}
 	}
 	r.touch("hook")
 	p.Signal(syscall.SIGHUP)
-	for fed(300 * time.Millisecond) {
+	for r.fed(300 * time.Millisecond) {
 	}
 	os.Remove(r.file("hook"))
-	if !fed(time.Minute) {
+	if !r.fed(time.Minute) {
 		t.Error("not fed after the hook")
 	}
 	p.Signal(syscall.SIGTERM)
@@ -337,6 +443,58 @@ func TestOneLine(t *testing.T) {
 		if got := oneLine(text); got != want {
 			t.Errorf("%.20q: %.20q", text, got)
 		}
+	}
+}
+
+// A pool counts as started from its first ready worker on, also if that one has
+// ended when another pool gets ready. READY=1 and STOPPING=1 need all pools.
+func TestEachPoolCounts(t *testing.T) {
+	n := &notifier{pools: []*pool{{name: "web", shutdownSignal: syscall.SIGTERM}, {name: "queue", shutdownSignal: syscall.SIGTERM}}}
+	web, queue := n.pools[0], n.pools[1]
+	ready := prefork.StateEvent{Worker: prefork.WorkerInfo{State: prefork.StateReady}}
+	stop := prefork.SignalEvent{Received: syscall.SIGTERM}
+	check := func(what string, wantReady, wantStopping bool) {
+		t.Helper()
+		became := n.becomesReady()
+		if became != wantReady || n.stopping != wantStopping {
+			t.Errorf("%s: becomes ready %t, stopping %t", what, became, n.stopping)
+		}
+	}
+	n.note(web, ready)
+	n.note(web, prefork.StateEvent{Worker: prefork.WorkerInfo{State: prefork.StateStopping}, From: prefork.StateReady})
+	check("one of two ready", false, false)
+	n.note(queue, prefork.SettledEvent{}) // without a worker, as with MaxWorkers 0
+	check("both", true, false)
+	check("both, again", false, false)
+	n.note(queue, prefork.ReloadEvent{Received: syscall.SIGHUP})
+	n.note(queue, stop) // its reload never settles
+	if len(n.pending) != 2 || n.pending[1] != needsStatus {
+		t.Errorf("a reload that is stopped: %q", n.pending)
+	}
+	n.note(queue, prefork.EndedEvent{})
+	check("one stops", false, false)
+	n.note(queue, prefork.StartedEvent{})
+	n.note(web, stop)
+	check("one stops after the other has started again", false, false)
+	n.note(queue, prefork.EndedEvent{})
+	check("both stop", false, true)
+	n.note(queue, prefork.StartedEvent{})
+	check("systemd cannot take STOPPING=1 back", false, true)
+	if got := strings.Count(strings.Join(n.pending, " "), "STOPPING=1"); got != 1 {
+		t.Errorf("%q", n.pending)
+	}
+}
+
+// With the option All a pool counts when it has settled.
+func TestReadyWhenSettled(t *testing.T) {
+	n := &notifier{cfg: Config{Ready: All}, pools: []*pool{{}}}
+	n.note(n.pools[0], prefork.StateEvent{Worker: prefork.WorkerInfo{State: prefork.StateReady}})
+	if n.becomesReady() {
+		t.Error("one worker suffices")
+	}
+	n.note(n.pools[0], prefork.SettledEvent{})
+	if !n.becomesReady() {
+		t.Error("not ready")
 	}
 }
 

@@ -18,7 +18,9 @@ var rows = []row{
 	{"reload", "failed requests and p99 during 20 reloads under load", "gunicorn HUP, unicorn USR2, start_server with Starlet, tableflip", "0 failed; p99 ≤ 1.5 × without reloads", reload},
 	{"spread", "spread of 64 connections over 2, 4, 8 workers, mean of the coefficients of variation", "one socket, fasthttp/prefork", "≤ 1.2 × √((k−1)/64), a socket for each worker", spreadRow},
 	{"main", "spawn → main with and without cgo", "–", "printed", spawnToMain},
-	{"journal", "spawn → main with ops/journal linked", "the same program without", "≤ 1.03 ×", journalRow},
+	{"journal", "spawn → main with ops/journal linked", "the same program without", "≤ 1.03 ×", linkedRow("journal", "this library and ops/journal")},
+	{"operate", "spawn → main with ops.Attach", "the same program without", "≤ 1.03 ×", linkedRow("operate", "this library and ops")},
+	{"command", "prefork status of 100 workers, the whole process", "an empty Go program", "≤ 4 ×", commandRow},
 	{"roll", "rolling reload of 64 workers", "a signal to all at once", "printed", roll},
 }
 

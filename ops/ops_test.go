@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/internal/testprog"
@@ -44,14 +45,16 @@ func logger() *slog.Logger {
 }
 
 func run(pm *prefork.Manager) {
-	pm.Run(context.Background(), func(w *prefork.Worker) error {
-		testprog.Print("working")
-		<-w.Context().Done()
-		return nil
-	})
+	pm.Run(context.Background(), work)
 }
 
-// two is a program with two pools.
+func work(w *prefork.Worker) error {
+	testprog.Print("working")
+	<-w.Context().Done()
+	return nil
+}
+
+// two is a program with two pools; that of queue is in a Start loop.
 func two() {
 	var pms []*prefork.Manager
 	for _, name := range []string{"web", "queue"} {
@@ -64,13 +67,11 @@ func two() {
 	}
 	detach := ops.Attach(pms...)
 	ended := make(chan bool)
-	for _, pm := range pms {
-		go func() {
-			run(pm)
-			ended <- true
-		}()
-	}
-	<-ended
+	go func() {
+		run(pms[0])
+		close(ended)
+	}()
+	testprog.UntilTerm(pms[1], work)
 	<-ended
 	detach()
 }
@@ -122,10 +123,44 @@ func TestOneLine(t *testing.T) {
 func TestTwoPools(t *testing.T) {
 	p, dir := newProgram(t, "two")
 	p.Start()
-	p.Expect("working")
-	c, err := client.Dial(filepath.Join(dir, "web.prefork.sock"))
+	p.ExpectN(2, "^working$")
+	checkTwoPools(t, filepath.Join(dir, "web.prefork.sock"))
+	testprog.ExpectSuccess(t, p)
+}
+
+// The same as process 1, below its reaper.
+func TestTwoPoolsAsInit(t *testing.T) {
+	p, dir := newProgram(t, "two")
+	p.AsInit().Start()
+	p.ExpectN(2, "^working$")
+	checkTwoPools(t, filepath.Join(dir, "web.prefork.sock"))
+	testprog.ExpectSuccess(t, p)
+}
+
+// A program that is started twice has two sockets with two names.
+func TestStartedTwice(t *testing.T) {
+	p, dir := newProgram(t, "two")
+	p.Start()
+	p.ExpectN(2, "^working$")
+	second := preforktest.New(t, "two")
+	second.Cmd.Env = p.Cmd.Env
+	second.Start()
+	second.ExpectN(2, "^working$")
+	checkTwoPools(t, filepath.Join(dir, fmt.Sprintf("web-%d.prefork.sock", second.PID())))
+	testprog.ExpectSuccess(t, second)
+	checkTwoPools(t, filepath.Join(dir, "web.prefork.sock"))
+	testprog.ExpectSuccess(t, p)
+}
+
+// checkTwoPools looks at a program of two pools, and reloads and stops it.
+func checkTwoPools(t *testing.T, socket string) {
+	t.Helper()
+	c, err := client.Dial(socket)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if ok, err := c.Wait(context.Background(), "settled", "", time.Minute); err != nil || !ok {
+		t.Errorf("settled: %t, %v", ok, err)
 	}
 	st, err := c.Status(context.Background(), client.StatusOptions{})
 	if err != nil || len(st.Pools) != 2 || st.Pools[0].Name != "web" || st.Pools[1].Name != "queue" {
@@ -137,7 +172,6 @@ func TestTwoPools(t *testing.T) {
 	if a, err := c.Do(context.Background(), client.Command{Name: "stop"}); err != nil || a.Outcome != client.Done {
 		t.Errorf("%+v, %v", a, err)
 	}
-	testprog.ExpectSuccess(t, p)
 }
 
 // A failure is one warning, and the program runs.

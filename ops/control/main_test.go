@@ -292,7 +292,7 @@ type testServer struct {
 	detachOnce func() error
 }
 
-func newTestServer(t *testing.T, cfg Config, names ...string) *testServer {
+func newTestServer(t testing.TB, cfg Config, names ...string) *testServer {
 	t.Helper()
 	if len(names) == 0 {
 		names = []string{""}

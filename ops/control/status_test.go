@@ -399,15 +399,3 @@ func TestSuperseded(t *testing.T) {
 		t.Errorf("a second end: %s", lines.Text())
 	}
 }
-
-// A status of a thousand workers is made in a few milliseconds.
-func BenchmarkStatus1000(b *testing.B) {
-	p := &pool{pm: &fakeManager{}}
-	snap := exampleSnapshot()
-	for i := range 1000 {
-		snap.Workers = append(snap.Workers, prefork.WorkerInfo{Ordinal: 100 + i, Slot: i, PID: 5000 + i, State: prefork.StateReady, Since: moment, Started: moment})
-	}
-	for b.Loop() {
-		encode(p.status(snap, moment, false))
-	}
-}

@@ -123,6 +123,14 @@ func (s *show) dial() *client.Client {
 	return c
 }
 
+// status waits for longer than the 5 seconds of a Client: on a busy machine the whole
+// program may have no processor for that long.
+func status(c *client.Client) (*client.Status, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return c.Status(ctx, client.StatusOptions{Usage: true})
+}
+
 func (s *show) await(condition string) {
 	s.t.Helper()
 	if ok, err := s.c.Wait(context.Background(), condition, "", time.Minute); err != nil || !ok {
@@ -282,7 +290,7 @@ func TestUpgradesUnderLoad(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		st, err := c.Status(context.Background(), client.StatusOptions{})
+		st, err := status(c)
 		if err != nil {
 			return err
 		}
@@ -328,8 +336,10 @@ func TestDay(t *testing.T) {
 		clients.Go(func() {
 			for range tick(ctx, 10*time.Millisecond) {
 				pause.RLock()
-				if _, err := c.Status(context.Background(), client.StatusOptions{Usage: true}); err != nil {
+				if _, err := status(c); err != nil {
 					t.Errorf("status: %v", err)
+					syscall.Kill(s.c.Peer().PID, syscall.SIGQUIT) // its goroutines show why
+					cancel()
 				}
 				pause.RUnlock()
 				asked.Add(1)

@@ -3,12 +3,14 @@
 // have the new configuration.
 //
 // Run it and send a request. Then edit the configuration, replace the workers
-// and stop the program. PID is the manager's pid, which the first line shows.
+// and stop the program. PID is the manager's pid, which the first line shows. The
+// command prefork shows the workers, and its reload ends when they are replaced.
 //
 //	go run ./examples/http
 //	curl http://127.0.0.1:8080/
+//	go run ./cmd/prefork -s http status
 //	edit examples/http/config.json
-//	kill -HUP PID
+//	kill -HUP PID, or go run ./cmd/prefork -s http reload
 //	kill PID
 package main
 
@@ -27,6 +29,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/ops"
 	"github.com/prefork-go/prefork/preforkhttp"
 )
 
@@ -52,6 +55,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	defer ops.Attach(pm)()               // for the command prefork, and systemd
 	ln, err := pm.Listen("tcp", *listen) // bound by the manager, inherited by each worker
 	if err != nil {
 		log.Fatal(err)
@@ -98,6 +102,7 @@ func handler(w *prefork.Worker, c Config) http.Handler {
 	mux.HandleFunc("/", func(rw http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(rw, "%s from worker %d of generation %d, pid %d\n",
 			c.Greeting, w.Slot(), w.Generation(), os.Getpid())
+		w.Served(1) // prefork status shows the number
 	})
 	mux.HandleFunc("/slow", func(rw http.ResponseWriter, _ *http.Request) {
 		time.Sleep(time.Second)

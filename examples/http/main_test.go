@@ -3,7 +3,7 @@
 package main
 
 import (
-	"flag"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork/internal/loadgen"
+	"github.com/prefork-go/prefork/internal/testprog"
+	"github.com/prefork-go/prefork/ops/client"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
@@ -23,20 +25,24 @@ func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 
 func init() { preforktest.Register("http", main) }
 
-var long = flag.Bool("long", false, "do 100 reloads instead of 10")
-
 // start runs the example with its own configuration, on a free port.
 func start(t *testing.T, workers int) (p *preforktest.Program, address, config string) {
 	config = filepath.Join(t.TempDir(), "config.json")
 	write(t, config, `{"Greeting": "good morning"}`)
-	p = preforktest.Start(t, "http", "-listen", "127.0.0.1:0",
-		"-workers", fmt.Sprint(workers), "-config", config)
+	p = newProgram(t, workers, config).Start()
 	got := p.Expect(`^serving on http://(\S+) with \d+ workers; the manager's pid is (\d+)$`)
 	if got[2] != fmt.Sprint(p.PID()) {
 		t.Errorf("printed pid %s, want %d", got[2], p.PID())
 	}
 	p.ExpectN(workers, `worker ready`)
 	return p, got[1], config
+}
+
+// newProgram returns the example with a control socket in a directory of its own.
+func newProgram(t *testing.T, workers int, config string) *preforktest.Program {
+	p := preforktest.New(t, "http", "-listen", "127.0.0.1:0", "-workers", fmt.Sprint(workers), "-config", config)
+	p.Cmd.Env = append(p.Cmd.Env, "PREFORK_CONTROL="+filepath.Join(testprog.SocketDir(t), "s"), "NOTIFY_SOCKET=")
+	return p
 }
 
 func write(t *testing.T, file, text string) {
@@ -93,6 +99,38 @@ func TestReloadAndStop(t *testing.T) {
 	}
 }
 
+// As process 1 of a container, below its reaper, the example is shown, reloaded and
+// stopped through its control socket.
+func TestOperatedAsInit(t *testing.T) {
+	p := newProgram(t, 2, "no such file")
+	p.AsInit().Start()
+	p.ExpectN(2, `worker ready`)
+	var socket string
+	for _, v := range p.Cmd.Env {
+		if path, ok := strings.CutPrefix(v, client.EnvSocket+"="); ok {
+			socket = path
+		}
+	}
+	c, err := client.Dial(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := context.Background()
+	if ok, err := c.Wait(ctx, "settled", "", time.Minute); err != nil || !ok {
+		t.Fatalf("settled: %t, %v", ok, err)
+	}
+	st, err := c.Status(ctx, client.StatusOptions{Usage: true})
+	if err != nil || st.PID == 1 || len(st.Pools[0].Workers) != 2 || st.Pools[0].Workers[0].Memory == nil {
+		t.Errorf("%+v, %v", st, err)
+	}
+	for _, command := range []string{"reload", "stop"} {
+		if a, err := c.Do(ctx, client.Command{Name: command}); err != nil || a.Outcome != client.Done {
+			t.Errorf("%s: %+v, %v", command, a, err)
+		}
+	}
+	testprog.ExpectSuccess(t, p)
+}
+
 // waitForConnection waits until a worker has accepted a connection.
 func waitForConnection(t *testing.T, p *preforktest.Program) {
 	preforktest.WaitFor(t, "a worker with a connection", func() bool {
@@ -120,10 +158,7 @@ func sockets(pid int) (n int) {
 // Repeated reloads under load lose no request. The clients never retry, and use
 // new and persistent connections.
 func TestReloadsUnderLoad(t *testing.T) {
-	reloads := 10
-	if *long {
-		reloads = 100
-	}
+	reloads := testprog.Times(100)
 	p, address, _ := start(t, 3)
 	began := time.Now()
 	clients := loadgen.Start(loadgen.Config{

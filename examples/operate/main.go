@@ -50,12 +50,15 @@ func main() {
 		fmt.Printf("serving on http://%s; try  prefork status\n", ln.Addr())
 	}
 	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
-		return preforkhttp.Serve(w, ln, &http.Server{Handler: http.HandlerFunc(hello)})
+		return preforkhttp.Serve(w, ln, &http.Server{Handler: hello(w)})
 	}); err != nil {
 		log.Print(err)
 	}
 }
 
-func hello(w http.ResponseWriter, _ *http.Request) {
-	fmt.Fprintf(w, "hello from process %d\n", os.Getpid())
+func hello(w *prefork.Worker) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(rw, "hello from process %d\n", os.Getpid())
+		w.Served(1) // status and top show it; they do not count by themselves
+	})
 }

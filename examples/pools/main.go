@@ -7,7 +7,7 @@
 //
 //	go run ./examples/pools
 //	curl -d 2s http://127.0.0.1:8080/
-//	kill -HUP PID
+//	kill -HUP PID, or go run ./cmd/prefork -s web -p queue reload
 //	kill PID
 package main
 
@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/ops"
 	"github.com/prefork-go/prefork/preforkhttp"
 )
 
@@ -37,6 +38,7 @@ var (
 func main() {
 	flag.Parse()
 	web, queue := manager("web"), manager("queue")
+	defer ops.Attach(web, queue)()        // one control socket for both
 	ln, err := web.Listen("tcp", *listen) // in a worker of queue: a listener without connections
 	if err != nil {
 		log.Fatal(err)

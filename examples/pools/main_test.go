@@ -3,11 +3,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -16,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/testprog"
+	"github.com/prefork-go/prefork/ops/client"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
@@ -26,15 +30,18 @@ func init() { preforktest.Register("pools", main) }
 // pools is the running example and its state as the test knows it.
 type pools struct {
 	*preforktest.Program
-	t    *testing.T
-	url  string
-	dir  string         // with the jobs
-	pids map[string]int // of the ready workers, by pool and slot such as "web 0"
+	t      *testing.T
+	url    string
+	dir    string // with the jobs
+	socket string
+	pids   map[string]int // of the ready workers, by pool and slot such as "web 0"
 }
 
 func start(t *testing.T, hup string) *pools {
-	program := preforktest.Start(t, "pools", "-listen", "127.0.0.1:0", "-hup", hup)
-	p := &pools{Program: program, t: t, pids: make(map[string]int)}
+	program := preforktest.New(t, "pools", "-listen", "127.0.0.1:0", "-hup", hup)
+	socket := filepath.Join(testprog.SocketDir(t), "s")
+	program.Cmd.Env = append(program.Cmd.Env, client.EnvSocket+"="+socket, "NOTIFY_SOCKET=")
+	p := &pools{Program: program.Start(), t: t, socket: socket, pids: make(map[string]int)}
 	got := p.Expect(`^serving on (http://\S+), jobs are in (\S+)$`)
 	p.url, p.dir = got[1], got[2]
 	p.awaitReady(4, `pool=(web|queue) slot=(\d) gen=1`)
@@ -200,6 +207,22 @@ func TestBothPools(t *testing.T) {
 	p.awaitReady(2, `pool=(web|queue) slot=(1) gen=2`)
 	p.checkWork()
 	p.checkReplaced(before, "web 1", "queue 1")
+
+	// One control socket shows both pools, and reloads one of them.
+	c, err := client.Dial(p.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := c.Status(context.Background(), client.StatusOptions{})
+	if err != nil || len(st.Pools) != 2 || st.Pools[0].Name != "web" || st.Pools[1].Name != "queue" {
+		t.Errorf("%+v, %v", st, err)
+	}
+	before = maps.Clone(p.pids)
+	if a, err := c.Do(context.Background(), client.Command{Name: "reload", Pool: "web"}); err != nil || a.Outcome != client.Done {
+		t.Errorf("%+v, %v", a, err)
+	}
+	p.awaitReady(2, `pool=(web) slot=(\d) gen=3`)
+	p.checkReplaced(before, "web 0", "web 1")
 
 	// If a worker is killed during a job, the next worker of its slot does the
 	// job.

@@ -69,8 +69,10 @@ func Attach(cfg Config, pms ...*prefork.Manager) (detach func() error, err error
 	}
 	for _, pm := range pms {
 		c := pm.Config()
-		p := &pool{pm: pm, name: c.Name, shutdownSignal: c.ShutdownSignal}
-		n.pools = append(n.pools, p)
+		n.pools = append(n.pools, &pool{pm: pm, name: c.Name, shutdownSignal: c.ShutdownSignal})
+	}
+	for i, pm := range pms { // events may come at once
+		p := n.pools[i]
 		var now prefork.Snapshot
 		now, p.unfollow = pm.Follow(func(r prefork.Record) { n.note(p, r.Event) })
 		n.adopt(p, now)

@@ -18,6 +18,7 @@ func TestDependencies(t *testing.T) {
 		"/control": {"golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener"},
 		"/record":  {"golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener"},
 		"/systemd": {"golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener", "github.com/coreos/go-systemd/v22/daemon"},
+		"/capture": {"golang.org/x/sys/"},
 		"/client":  nil,
 	}
 	for path, modules := range allowed {
@@ -28,9 +29,11 @@ func TestDependencies(t *testing.T) {
 		for _, dep := range strings.Fields(string(out)) {
 			first, _, _ := strings.Cut(dep, "/")
 			switch {
-			case dep == "net/http" || strings.HasPrefix(dep, "net/http/") || dep == "os/user" || isCrypto(dep):
+			case dep == "net/http" || strings.HasPrefix(dep, "net/http/") || dep == "os/user" || isCrypto(dep) || strings.Contains(dep, "compress/"):
 				t.Errorf("%s links %s, which takes time when a process starts", module+path, dep)
-			case path == "/client" && dep == "github.com/prefork-go/prefork":
+			case path == "" && strings.HasPrefix(dep, module+"/capture"):
+				t.Errorf("%s links %s: only programs that capture output need it", module+path, dep)
+			case (path == "/client" || path == "/capture") && dep == "github.com/prefork-go/prefork":
 				t.Errorf("%s links the library", module+path)
 			case !strings.Contains(first, ".") || strings.HasPrefix(dep, "github.com/prefork-go/prefork"):
 			case !hasPrefix(dep, modules):

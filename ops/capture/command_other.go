@@ -1,0 +1,15 @@
+//go:build !unix
+
+package capture
+
+import (
+	"os"
+	"os/exec"
+)
+
+func setGroup(*exec.Cmd) {}
+
+func killGroup(p *os.Process) { p.Kill() }
+
+// unread cannot be known.
+func unread(*os.File) int { return 0 }

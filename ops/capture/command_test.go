@@ -1,0 +1,146 @@
+//go:build unix
+
+package capture
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+func init() {
+	preforktest.Register("reader", lineReader)
+	preforktest.Register("deaf", func() { time.Sleep(time.Hour) })
+	preforktest.Register("exits", func() { os.Exit(3) })
+}
+
+// lineReader appends lines of its input to a file, and exits after a number of them.
+// It reads single bytes, so that it takes no more than it writes.
+func lineReader() {
+	f, err := os.OpenFile(os.Args[1], os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		panic(err)
+	}
+	lines, _ := strconv.Atoi(os.Args[2])
+	var b [1]byte
+	var line []byte
+	for lines > 0 {
+		n, err := os.Stdin.Read(b[:])
+		if n == 0 && err != nil {
+			break
+		}
+		if line = append(line, b[0]); b[0] == '\n' {
+			f.Write(line)
+			line = line[:0]
+			lines--
+		}
+	}
+	f.Write(line)
+}
+
+// newTestCommand returns a Sink that starts a registered program.
+func newTestCommand(t *testing.T, report func(error), name string, args ...string) *command {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := newCommand(CommandConfig{
+		Args: append([]string{exe}, args...), Env: preforktest.Environ(t, name), Report: report,
+	}, time.Microsecond, time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// A command that ends is started again, and reads on where it has stopped.
+func TestCommandEnds(t *testing.T) {
+	preforktest.NoLeaks(t)
+	file := filepath.Join(t.TempDir(), "log")
+	reports := make(chan error, 100)
+	sink := newTestCommand(t, func(err error) { reports <- err }, "reader", file, "100")
+	c := newCapture(t, Config{Sink: sink})
+	w := start(t, c, 0, 1)
+	var want bytes.Buffer
+	for i := range 550 {
+		fmt.Fprintf(&want, "line %d\n", i)
+	}
+	w.print(want.String())
+	w.end()
+	closeAll(t, c)
+	got, err := os.ReadFile(file)
+	if err != nil || !bytes.Equal(got, want.Bytes()) {
+		t.Errorf("%d lines arrived, want 550: %v", bytes.Count(got, []byte("\n")), err)
+	}
+	if len(reports) == 0 {
+		t.Error("no end was reported")
+	} else if err := <-reports; !strings.Contains(err.Error(), "exit status 0") {
+		t.Error(err)
+	}
+}
+
+func TestCommandIsMissing(t *testing.T) {
+	preforktest.NoLeaks(t)
+	for _, args := range [][]string{nil, {filepath.Join(t.TempDir(), "none")}} {
+		if _, err := NewCommand(CommandConfig{Args: args}); err == nil {
+			t.Errorf("%q was started", args)
+		}
+	}
+}
+
+// Close kills a command that does not end, when its context ends.
+func TestCommandIsDeaf(t *testing.T) {
+	preforktest.NoLeaks(t)
+	sink := newTestCommand(t, nil, "deaf")
+	c := newCapture(t, Config{Sink: sink})
+	w := start(t, c, 0, 1)
+	filled := make(chan struct{})
+	go func() {
+		for range 300 { // more than the two pipes hold
+			w.print(strings.Repeat("x", 1023) + "\n")
+		}
+		close(filled)
+	}()
+	preforktest.WaitFor(t, "the command's pipe is full", func() bool { return unread(sink.r) >= 60<<10 })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := c.Close(ctx)
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "was killed") {
+		t.Error(err)
+	}
+	<-filled
+}
+
+// A command that ends again and again without reading is not started forever.
+func TestCommandReadsNothing(t *testing.T) {
+	preforktest.NoLeaks(t)
+	started := make(chan error, 100)
+	sink := newTestCommand(t, func(err error) {
+		select {
+		case started <- err:
+		default:
+		}
+	}, "exits")
+	c := newCapture(t, Config{Sink: sink})
+	w := start(t, c, 0, 1)
+	w.print("twelve bytes")
+	w.end()
+	if err := <-started; !strings.Contains(err.Error(), "exit status 3") {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if err := c.Close(ctx); err == nil || !strings.Contains(err.Error(), "did not read the last 13 bytes") {
+		t.Error(err)
+	}
+}

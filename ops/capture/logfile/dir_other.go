@@ -1,0 +1,5 @@
+//go:build !unix || solaris || aix
+
+package logfile
+
+func checkDir(string) error { return nil }

@@ -191,6 +191,24 @@ func TestChildHoldsPipe(t *testing.T) {
 	}
 }
 
+// A pipe that a child holds after the worker's end is waited for without turning
+// in circles.
+func TestQuietAfterEnd(t *testing.T) {
+	c := newCapture(t, Config{Sink: newMemory()})
+	p := &pipe{c: c}
+	for i, want := range []bool{false, true, false} {
+		p.ended.Store(i > 0)
+		p.drained = i > 1
+		if p.stirred() != want {
+			t.Errorf("case %d: %t", i, !want)
+		}
+	}
+	c.closing.Store(true)
+	if !p.stirred() {
+		t.Error("Close is not noticed")
+	}
+}
+
 // A child that never stops writing delays neither the report of an end nor Close.
 func TestChildNeverStops(t *testing.T) {
 	preforktest.NoLeaks(t)

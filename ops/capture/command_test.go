@@ -11,9 +11,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/internal/fd"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
@@ -98,6 +102,11 @@ func TestCommandIsMissing(t *testing.T) {
 	}
 }
 
+func pgid(pid int) int {
+	group, _ := syscall.Getpgid(pid)
+	return group
+}
+
 // Close kills a command that does not end, when its context ends.
 func TestCommandIsDeaf(t *testing.T) {
 	preforktest.NoLeaks(t)
@@ -112,6 +121,9 @@ func TestCommandIsDeaf(t *testing.T) {
 		close(filled)
 	}()
 	preforktest.WaitFor(t, "the command's pipe is full", func() bool { return unread(sink.r) >= 60<<10 })
+	if pid := sink.process.Pid; pid != pgid(pid) {
+		t.Errorf("the command %d is in group %d", pid, pgid(pid))
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	err := c.Close(ctx)
@@ -142,5 +154,25 @@ func TestCommandReadsNothing(t *testing.T) {
 	defer cancel()
 	if err := c.Close(ctx); err == nil || !strings.Contains(err.Error(), "did not read the last 13 bytes") {
 		t.Error(err)
+	}
+}
+
+// A worker gets pipes in blocking mode: many programs lose what they write to
+// others.
+func TestPipesBlock(t *testing.T) {
+	c := newCapture(t, Config{Sink: newMemory()})
+	w, err := c.Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Cancel()
+	for _, f := range []*os.File{w.Stdout, w.Stderr} {
+		raw, err := fd.Raw(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if flags, err := unix.FcntlInt(raw, unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+			t.Errorf("flags %#x, %v", flags, err)
+		}
 	}
 }

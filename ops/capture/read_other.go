@@ -15,7 +15,7 @@ type reader struct {
 	free   chan []byte
 	stir   chan struct{}
 	buf    []byte // the chunk that is being read
-	rest   []byte // of buf
+	unread []byte // of buf
 	eof    bool
 }
 
@@ -37,7 +37,7 @@ func (p *pipe) wait() {
 		p.free <- make([]byte, ahead)
 		go readAhead(p.r, p.chunks, p.free)
 	}
-	if len(p.rest) > 0 || p.eof || p.stirred() {
+	if len(p.unread) > 0 || p.eof || p.stirred() {
 		return
 	}
 	select {
@@ -60,7 +60,7 @@ func readAhead(r *os.File, chunks, free chan []byte) {
 }
 
 func (p *pipe) got(b []byte, ok bool) {
-	p.buf, p.rest, p.eof = b, b, !ok
+	p.buf, p.unread, p.eof = b, b, !ok
 }
 
 func (p *pipe) wake() {
@@ -71,7 +71,7 @@ func (p *pipe) wake() {
 }
 
 func (p *pipe) read(buf []byte) (int, error) {
-	if len(p.rest) == 0 && !p.eof {
+	if len(p.unread) == 0 && !p.eof {
 		select {
 		case b, ok := <-p.chunks:
 			p.got(b, ok)
@@ -82,8 +82,8 @@ func (p *pipe) read(buf []byte) (int, error) {
 	if p.eof {
 		return 0, io.EOF
 	}
-	n := copy(buf, p.rest)
-	if p.rest = p.rest[n:]; len(p.rest) == 0 {
+	n := copy(buf, p.unread)
+	if p.unread = p.unread[n:]; len(p.unread) == 0 {
 		p.free <- p.buf[:cap(p.buf)]
 	}
 	return n, nil

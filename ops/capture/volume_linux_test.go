@@ -59,7 +59,7 @@ func chatter() {
 type slow struct {
 	pid      atomic.Int64
 	next     int    // number of a line
-	rest     []byte // of what is expected
+	expected []byte // of the current line
 	line     []byte
 	total    int64
 	lines    int
@@ -71,19 +71,20 @@ type slow struct {
 func (s *slow) Write(p []byte) (int, error) {
 	time.Sleep(time.Millisecond)
 	for q := p; len(q) > 0 && s.bad == ""; {
-		if len(s.rest) == 0 {
+		if len(s.expected) == 0 {
 			s.line = fmt.Appendf(s.line[:0], "web[0/%d] ", s.pid.Load())
 			head := len(s.line)
 			s.line = appendChatter(s.line, s.next)
 			s.total -= int64(head)
 			s.next++
-			s.rest = s.line
+			s.expected = s.line
 		}
-		n := min(len(q), len(s.rest))
-		if !bytes.Equal(q[:n], s.rest[:n]) && string(q[:n]) != string(s.rest[:n-1])+"\n" { // the last line is cut
-			s.bad = fmt.Sprintf("line %d: %q, want %q", s.next-1, q[:n], s.rest[:n])
+		n := min(len(q), len(s.expected))
+		// A newline is added to the last line, which is cut.
+		if !bytes.Equal(q[:n], s.expected[:n]) && string(q[:n]) != string(s.expected[:n-1])+"\n" {
+			s.bad = fmt.Sprintf("line %d: %q, want %q", s.next-1, q[:n], s.expected[:n])
 		}
-		q, s.rest = q[n:], s.rest[n:]
+		q, s.expected = q[n:], s.expected[n:]
 		s.total += int64(n)
 	}
 	if s.writes++; s.writes%16 == 0 {

@@ -266,9 +266,6 @@ func (c *Capture) flush() {
 		if len(rest) == 0 {
 			return
 		}
-		if n > 0 {
-			delay = 20 * time.Millisecond
-		}
 		c.lost = errors.Is(err, ErrLost)
 		select {
 		case <-c.aborted:

@@ -209,31 +209,57 @@ func TestQuietAfterEnd(t *testing.T) {
 	}
 }
 
-// A child that never stops writing delays neither the report of an end nor Close.
-func TestChildNeverStops(t *testing.T) {
+// The end of a worker and Close are noticed while nothing is written.
+func TestIdlePipe(t *testing.T) {
 	preforktest.NoLeaks(t)
-	sink := newMemory()
-	c := newCapture(t, Config{Sink: sink})
-	c.endWait = time.Hour
-	w := start(t, c, 0, 7)
-	child, err := duplicate(w.out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for line := strings.Repeat("x", 8000) + "\n"; err == nil; {
-			_, err = child.WriteString(line)
+	for range 20 {
+		sink := newMemory()
+		c := newCapture(t, Config{Sink: sink, MaxLine: 16})
+		c.endWait = time.Hour
+		w := start(t, c, 0, 1)
+		w.print("first\n0123456789abcdefgh")
+		preforktest.WaitFor(t, "the line is cut", func() bool { return len(c.Tail(0, 9)) == 2 })
+		last := make(chan []Line, 1)
+		w.Ended(func(l []Line) { last <- l })
+		if got := texts(<-last); got != "first|0123456789abcdef|gh" {
+			t.Errorf("last lines: %q", got)
 		}
-		child.Close()
-	}()
-	w.exit()
-	last := make(chan []Line, 1)
-	w.Ended(func(l []Line) { last <- l })
-	<-last
+		w.print("of a child\n") // does not continue the line before
+		preforktest.WaitFor(t, "the line arrives", func() bool { return strings.HasSuffix(sink.String(), "child\n") })
+		running := start(t, c, 1, 2)
+		running.print("x\nunfinished")
+		preforktest.WaitFor(t, "the line arrives", func() bool { return len(c.Tail(1, 1)) == 1 })
+		closeAll(t, c)
+		if got := sink.String(); got != "first\n0123456789abcdef\n+gh\nof a child\nx\nunfinished\n" {
+			t.Errorf("%q", got)
+		}
+		w.exit()
+		running.exit()
+	}
+}
+
+// A largest is a Sink that notes the size of the largest Write.
+type largest struct {
+	memory
+	size int
+}
+
+func (l *largest) Write(p []byte) (int, error) {
+	l.size = max(l.size, len(p))
+	return len(p), nil
+}
+
+// Short lines, which become much longer as JSON, are written in parts.
+func TestBatches(t *testing.T) {
+	sink := &largest{memory: *newMemory()}
+	c := newCapture(t, Config{Sink: sink, Format: JSON, Name: strings.Repeat("n", 200)})
+	w := start(t, c, 0, 1)
+	w.print(strings.Repeat("\n", 60_000))
+	w.end()
 	closeAll(t, c)
-	<-stopped
+	if sink.size < batch || sink.size > batch+1000 {
+		t.Errorf("%d bytes in one Write", sink.size)
+	}
 }
 
 // The lines that Ended reports are those of the worker, and not of the one before

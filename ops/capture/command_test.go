@@ -110,7 +110,7 @@ func pgid(pid int) int {
 // Close kills a command that does not end, when its context ends.
 func TestCommandIsDeaf(t *testing.T) {
 	preforktest.NoLeaks(t)
-	sink := newTestCommand(t, nil, "deaf")
+	sink := newTestCommand(t, func(err error) { t.Errorf("started again: %v", err) }, "deaf")
 	c := newCapture(t, Config{Sink: sink})
 	w := start(t, c, 0, 1)
 	filled := make(chan struct{})
@@ -155,6 +155,33 @@ func TestCommandReadsNothing(t *testing.T) {
 	if err := c.Close(ctx); err == nil || !strings.Contains(err.Error(), "did not read the last 13 bytes") {
 		t.Error(err)
 	}
+}
+
+// A child that always has more to read delays neither the report of an end nor
+// Close.
+func TestPipeIsNeverEmpty(t *testing.T) {
+	preforktest.NoLeaks(t)
+	c := newCapture(t, Config{Sink: discard{}})
+	c.endWait = time.Hour
+	w, err := c.Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range w.pipes {
+		p.ready = func(uintptr) bool { return true }
+		p.next = func(uintptr) bool {
+			for i := range p.buf {
+				p.buf[i] = "x\n"[i&1]
+			}
+			p.n, p.err = len(p.buf), nil
+			return true
+		}
+	}
+	w.Started(1)
+	last := make(chan []Line, 1)
+	w.Ended(func(l []Line) { last <- l })
+	<-last
+	closeAll(t, c)
 }
 
 // A worker gets pipes in blocking mode: many programs lose what they write to

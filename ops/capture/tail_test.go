@@ -9,7 +9,7 @@ import (
 // A tail has the same lines as a slice of all lines that is cut at the limits.
 func TestTail(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
-	for round := range 10 {
+	for round := range 5 {
 		var all []Line
 		tl := &tail{slot: 5}
 		if got := tl.last(3, 0); got != nil {

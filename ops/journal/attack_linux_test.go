@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/prefork-go/prefork/ops/record"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
@@ -58,7 +59,7 @@ func testAttack(t *testing.T, opens, mayOpen bool, limit time.Duration, prepare 
 		t.Fatal(err)
 	}
 	names := namesOf(path)
-	for i, name := range []string{"test.journal", "test.journal.lock", names.rotatedName(moment, 1, reasonSize), "passwd"} {
+	for i, name := range []string{"test.journal", "test.journal.lock", names.rotatedName(moment, 1, record.ReasonSize), "passwd"} {
 		os.WriteFile(filepath.Join(canary, name), []byte("precious\n"), os.FileMode(0o600|i*0o22))
 	}
 	before := describeDir(t, canary)
@@ -80,7 +81,7 @@ func testAttack(t *testing.T, opens, mayOpen bool, limit time.Duration, prepare 
 	for end := time.Now().Add(limit); time.Now().Before(end); {
 		if opens {
 			for range 5 {
-				j.Write(Record{Event: Warning{"n", "1"}})
+				j.Write(Record{Event: warning("n", "1")})
 				j.following, j.locking = attempt{}, attempt{}
 			}
 			j.Rotate()
@@ -151,7 +152,7 @@ func attacker() {
 	report("attacks")
 	for i := 0; ; i++ {
 		target := filepath.Join(canary, []string{"test.journal", "passwd", "test.journal.lock", "missing"}[rand.IntN(4)])
-		file := []string{path, path + lockSuffix, filepath.Join(dir, names.rotatedName(time.Now(), int64(rand.IntN(5)+1), reasonSize))}[rand.IntN(3)]
+		file := []string{path, path + lockSuffix, filepath.Join(dir, names.rotatedName(time.Now(), int64(rand.IntN(5)+1), record.ReasonSize))}[rand.IntN(3)]
 		switch rand.IntN(6) {
 		case 0:
 			swap(file, func(name string) { os.Symlink(target, name); wait() })

@@ -7,9 +7,11 @@ import (
 	"io"
 	"iter"
 	"slices"
+
+	"github.com/prefork-go/prefork/ops/record"
 )
 
-// errLong is the error of a line that exceeds maxLine.
+// errLong is the error of a line that exceeds record.MaxLine.
 var errLong = errors.New("line is longer than any record")
 
 // Decode returns an iterator over the records of r. It treats damaged lines as
@@ -35,16 +37,16 @@ func Decode(r io.Reader) iter.Seq2[Record, error] {
 }
 
 // nextLine reads a line of n bytes. It returns at most the first bytes of a
-// line that exceeds maxLine, with errLong.
+// line that exceeds record.MaxLine, with errLong.
 func nextLine(in *bufio.Reader) (line []byte, n int64, err error) {
 	for {
 		part, err := in.ReadSlice('\n')
 		n += int64(len(part))
-		if len(line) <= maxLine {
+		if len(line) <= record.MaxLine {
 			line = append(line, part...)
 		}
 		if err != bufio.ErrBufferFull {
-			if err == nil && n-1 > maxLine {
+			if err == nil && n-1 > record.MaxLine {
 				err = errLong
 			}
 			return line, n, err
@@ -65,7 +67,7 @@ func yieldLine(yield func(Record, error) bool, line []byte, offset int64, err er
 	if len(line) == 0 {
 		return true // written to end the line of another writer
 	}
-	rec, err := parseLine(line)
+	rec, err := record.Parse(line)
 	if err != nil {
 		return yield(Record{}, &LineError{Offset: offset, Err: err})
 	}
@@ -118,7 +120,7 @@ func (d *backwardDecoder) decodeBlock(block []byte, offset int64) bool {
 		}
 		block = block[:i]
 	}
-	if len(d.tail) > maxLine {
+	if len(d.tail) > record.MaxLine {
 		d.long = true
 	} else {
 		d.tail = append(slices.Clone(block), d.tail...)
@@ -138,7 +140,7 @@ func (d *backwardDecoder) yieldHead(head []byte, offset int64) bool {
 			return true
 		}
 		err = io.EOF
-	case d.long || len(line) > maxLine:
+	case d.long || len(line) > record.MaxLine:
 		err = errLong
 	}
 	d.tail, d.long = nil, false

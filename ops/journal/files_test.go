@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/ops/record"
 )
 
 // setClock sets the clock of all journals to a function of the real time.
@@ -40,7 +41,7 @@ func TestRelativePath(t *testing.T) {
 	other := t.TempDir()
 	t.Chdir(other)
 	for i := range 10 {
-		writeEvents(t, j, Warning{"n", strconv.Itoa(i)})
+		writeEvents(t, j, warning("n", strconv.Itoa(i)))
 	}
 	if err := errors.Join(j.Rotate(), j.Close()); err != nil {
 		t.Error(err)
@@ -89,7 +90,7 @@ func TestDirectoryMoved(t *testing.T) {
 			if err := move(dir); err != nil {
 				t.Fatal(err)
 			}
-			writeEvents(t, j, Warning{"n", "0"})
+			writeEvents(t, j, warning("n", "0"))
 			if texts, bad := readAll(t, path); len(texts) != 2 || texts[1] != "n: 0" || bad != 0 {
 				t.Errorf("%q", texts)
 			}
@@ -141,7 +142,7 @@ func TestDirectoryMovedToLocked(t *testing.T) {
 			os.Symlink("b", parent+"/link")
 			before, _ := os.ReadFile(parent + "/b/test.journal")
 			for range 3 {
-				if err := j.Write(Record{Event: Warning{"n", "1"}}); err == nil || !strings.Contains(err.Error(), "records go to the previous file") {
+				if err := j.Write(Record{Event: warning("n", "1")}); err == nil || !strings.Contains(err.Error(), "records go to the previous file") {
 					t.Errorf("%v", err)
 				}
 			}
@@ -153,7 +154,7 @@ func TestDirectoryMovedToLocked(t *testing.T) {
 			}
 			os.Remove(parent + "/link")
 			os.Symlink("a", parent+"/link")
-			writeEvents(t, j, Warning{"n", "2"})
+			writeEvents(t, j, warning("n", "2"))
 		})
 	}
 }
@@ -200,12 +201,12 @@ func TestForeignFiles(t *testing.T) {
 			os.WriteFile(target, []byte("precious\n"), 0o644)
 			path := filepath.Join(dir, "test.journal")
 			names := namesOf(path)
-			create(filepath.Join(dir, names.rotatedName(moment, 3, reasonSize)), target)
-			create(filepath.Join(dir, names.rotatedName(moment.AddDate(90, 0, 0), 4, reasonAge)), target)
+			create(filepath.Join(dir, names.rotatedName(moment, 3, record.ReasonSize)), target)
+			create(filepath.Join(dir, names.rotatedName(moment.AddDate(90, 0, 0), 4, record.ReasonAge)), target)
 			create(filepath.Join(dir, "test-2026-11-25T07-00-00.000000000-size.journal"), target)
 			j := openJournal(t, path, Config{KeepFiles: 2, KeepDays: 1})
 			for i := range 4 {
-				writeEvents(t, j, Warning{"n", strconv.Itoa(i)})
+				writeEvents(t, j, warning("n", strconv.Itoa(i)))
 				if err := j.Rotate(); err != nil {
 					t.Error(err)
 				}
@@ -255,12 +256,12 @@ func TestForeignFileInPlace(t *testing.T) {
 		if err := create(); err != nil {
 			t.Fatal(err)
 		}
-		if err := j.Write(Record{Event: Warning{"n", strconv.Itoa(i)}}); err == nil || !strings.Contains(err.Error(), "records go to the previous file") {
+		if err := j.Write(Record{Event: warning("n", strconv.Itoa(i))}); err == nil || !strings.Contains(err.Error(), "records go to the previous file") {
 			t.Errorf("%v", err)
 		}
 		os.Remove(path)
 		os.Rename(path+".1", path)
-		writeEvents(t, j, Warning{"m", strconv.Itoa(i)})
+		writeEvents(t, j, warning("m", strconv.Itoa(i)))
 	}
 	texts, bad := readAll(t, path)
 	if want := []string{"n: 0", "m: 0", "n: 1", "m: 1", "n: 2", "m: 2"}; !slices.Equal(texts[1:], want) || bad != 0 {
@@ -275,7 +276,7 @@ func TestForeignFileInPlace(t *testing.T) {
 func TestReadByLink(t *testing.T) {
 	dir := t.TempDir()
 	j := openJournal(t, filepath.Join(dir, "test.journal"), Config{})
-	writeEvents(t, j, Warning{"n", "0"})
+	writeEvents(t, j, warning("n", "0"))
 	link := filepath.Join(t.TempDir(), "link.journal")
 	os.Symlink(filepath.Join(dir, "test.journal"), link)
 	if texts, bad := readAll(t, link); len(texts) != 2 || bad != 0 {
@@ -288,7 +289,7 @@ func TestHardLinkedFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "test.journal")
 	j := openJournal(t, path, Config{})
-	writeEvents(t, j, Warning{"n", "0"})
+	writeEvents(t, j, warning("n", "0"))
 	if err := j.Rotate(); err != nil {
 		t.Fatal(err)
 	}
@@ -304,11 +305,11 @@ func TestHardLinkedFile(t *testing.T) {
 func TestUnfinishedRename(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
 	j := openJournal(t, path, Config{})
-	writeEvents(t, j, Warning{"n", "0"})
+	writeEvents(t, j, warning("n", "0"))
 	j.Close()
-	os.Link(path, filepath.Join(filepath.Dir(path), namesOf(path).rotatedName(moment, 1, reasonSize)))
+	os.Link(path, filepath.Join(filepath.Dir(path), namesOf(path).rotatedName(moment, 1, record.ReasonSize)))
 	j = openJournal(t, path, Config{})
-	writeEvents(t, j, Warning{"n", "1"})
+	writeEvents(t, j, warning("n", "1"))
 	if texts, bad := readAll(t, path); countInOrder(texts) != 2 || bad != 0 || len(texts) != 5 {
 		t.Errorf("%q", texts)
 	}
@@ -326,7 +327,7 @@ func TestClockWasAhead(t *testing.T) {
 	j := openJournal(t, path, Config{KeepFiles: 3, KeepDays: 30, MaxAge: 24 * time.Hour})
 	rotate := func(i int) {
 		t.Helper()
-		if err := j.Write(Record{Event: Warning{"n", strconv.Itoa(i)}}); err != nil {
+		if err := j.Write(Record{Event: warning("n", strconv.Itoa(i))}); err != nil {
 			t.Error(err)
 		}
 		if err := j.Rotate(); err != nil {
@@ -357,10 +358,10 @@ func TestClockWasAhead(t *testing.T) {
 	// The age of a file counts from now on, if its first record is of the
 	// future.
 	ahead = -48 * time.Hour
-	writeEvents(t, j, Warning{"n", "6"})
+	writeEvents(t, j, warning("n", "6"))
 	ahead = -23 * time.Hour
 	before, _ := rotatedFiles(path)
-	writeEvents(t, j, Warning{"n", "7"})
+	writeEvents(t, j, warning("n", "7"))
 	after, _ := rotatedFiles(path)
 	if !strings.HasSuffix(after[len(after)-1], "-age.journal") || slices.Equal(before, after) {
 		t.Errorf("not rotated by age: %q", after)
@@ -394,7 +395,7 @@ func TestLockFileRemoved(t *testing.T) {
 			t.Errorf("Open without the lock file: %v", err)
 		}
 	}
-	writeEvents(t, j, Warning{"n", "0"})
+	writeEvents(t, j, warning("n", "0"))
 	if content, err := os.ReadFile(path + ".lock"); err != nil || string(content) != strconv.Itoa(os.Getpid())+"\n" {
 		t.Errorf("%q, %v", content, err)
 	}
@@ -430,7 +431,7 @@ func TestTruncated(t *testing.T) {
 		if err := os.Truncate(path, size); err != nil {
 			t.Fatal(err)
 		}
-		writeEvents(t, j, Warning{"n", "0"}, Warning{"n", "1"})
+		writeEvents(t, j, warning("n", "0"), warning("n", "1"))
 		texts, bad := readAll(t, path)
 		n := len(texts)
 		if n < 3 || !strings.Contains(texts[n-3], "truncated") || countInOrder(texts) != 2 || bad != min(1, int(size)) {
@@ -460,7 +461,7 @@ func TestAppendedByOther(t *testing.T) {
 	}
 	f.WriteString("half a line")
 	f.Close()
-	writeEvents(t, j, Warning{"n", "0"})
+	writeEvents(t, j, warning("n", "0"))
 	if texts, bad := readAll(t, path); countInOrder(texts) != 1 || bad != 1 {
 		t.Errorf("%q, %d damaged lines", texts, bad)
 	}
@@ -520,7 +521,7 @@ func TestFailedRotationIsLoggedOnce(t *testing.T) {
 	observe := Observer(j, slog.New(slog.NewTextHandler(&log, nil)))
 	count := func() int { return strings.Count(log.String(), "cannot write the journal") }
 	// The highest number prevents a rotation, for any user.
-	highest := filepath.Join(filepath.Dir(path), namesOf(path).rotatedName(moment, 1<<63-1, reasonSize))
+	highest := filepath.Join(filepath.Dir(path), namesOf(path).rotatedName(moment, 1<<63-1, record.ReasonSize))
 	os.WriteFile(highest, nil, 0o600)
 	for range 5 {
 		for range 10 {
@@ -602,7 +603,7 @@ func TestFailedStart(t *testing.T) {
 	}
 	// A manager that was killed.
 	at := func(pid int, event fmt.Stringer) []byte {
-		line, err := Record{moment, event, pid}.line()
+		line, err := Record{Time: moment, Event: event, PID: pid}.Line()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -617,7 +618,7 @@ func TestFailedStart(t *testing.T) {
 		}
 	}
 	for name, failed := range map[string][]byte{
-		"ended":  slices.Concat(at(2, Started{PID: 2}), at(2, Warning{"a", "b"}), at(2, Ended{PID: 2})),
+		"ended":  slices.Concat(at(2, Started{PID: 2}), at(2, warning("a", "b")), at(2, Ended{PID: 2})),
 		"killed": at(2, Started{PID: 2}),
 		"no config": slices.Concat(at(2, Started{PID: 2}), at(2, prefork.StartedEvent{}), at(2, prefork.NoteEvent{Text: "x"}),
 			at(2, prefork.EndedEvent{Err: errors.New("Reload")}), at(2, Ended{PID: 2})),
@@ -642,10 +643,10 @@ func TestFailedStart(t *testing.T) {
 		}
 		check(name+", rotated", 1)
 		os.Truncate(path, 0)
-		writeEvents(t, j, Warning{"a", "b"})
+		writeEvents(t, j, warning("a", "b"))
 		check(name+", truncated", 1)
 		os.Rename(path, path+".1")
-		writeEvents(t, j, Warning{"a", "b"})
+		writeEvents(t, j, warning("a", "b"))
 		check(name+", moved", 1)
 		if err := j.Close(); err != nil {
 			t.Error(err)
@@ -679,7 +680,7 @@ func TestControlCharacters(t *testing.T) {
 	for _, event := range []fmt.Stringer{
 		prefork.ReloadFailedEvent{Err: evil}, prefork.RollFailedEvent{Err: evil}, prefork.UpgradeFailedEvent{Err: evil},
 		prefork.SpawnFailedEvent{Err: &prefork.SpawnError{Err: evil}}, prefork.SpawnFailedEvent{Err: &prefork.SpawnError{Err: evil}, Retry: 1},
-		Warning{"a\x1b", evil.Error()}, Unknown{evil.Error(), []byte(evil.Error())}, Rotated{Reason: evil.Error()},
+		warning("a\x1b", evil.Error()), Unknown{Type: evil.Error(), Data: []byte(evil.Error())}, Rotated{Reason: evil.Error()},
 		prefork.SignalEvent{Origin: evil.Error()},
 	} {
 		writeEvents(t, sink, event)

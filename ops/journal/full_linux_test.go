@@ -13,6 +13,7 @@ import (
 
 	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/ops/internal/pidfile"
+	"github.com/prefork-go/prefork/ops/record"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
@@ -52,7 +53,7 @@ func full() {
 	}
 	path := filepath.Join(dir, "test.journal")
 	ready := prefork.StateEvent{Worker: prefork.WorkerInfo{PID: 7, Ordinal: 1, State: prefork.StateReady}}
-	write := func(j *Journal, n string) error { return j.Write(Record{Event: Warning{"n", n}}) }
+	write := func(j *Journal, n string) error { return j.Write(Record{Event: warning("n", n)}) }
 	state := func(when string, pid, workers int) {
 		if s, err := PreviousState(path); err != nil || s.PID != pid || len(s.Workers) != workers {
 			report("PreviousState %s: %v, %v", when, s, err)
@@ -66,7 +67,7 @@ func full() {
 		// As after SIGKILL, but the lock is free.
 		check(j.lock.Release(), "release")
 		if scenario == "inodes" {
-			check(os.Rename(path, filepath.Join(dir, namesOf(path).rotatedName(moment, 1, reasonSize))), "rename")
+			check(os.Rename(path, filepath.Join(dir, namesOf(path).rotatedName(moment, 1, record.ReasonSize))), "rename")
 		}
 		free := fill(dir, scenario)
 		pad(path)

@@ -9,6 +9,9 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/prefork-go/prefork/ops/internal/recordtest"
+	"github.com/prefork-go/prefork/ops/record"
 )
 
 // FuzzJournal decodes arbitrary files. Both directions must return the same, a
@@ -17,7 +20,7 @@ import (
 func FuzzJournal(f *testing.F) {
 	var whole bytes.Buffer
 	w := NewJSONSink("", &whole)
-	for _, e := range examples() {
+	for _, e := range recordtest.Examples(f) {
 		w.Write(Record{Time: moment, Event: e})
 	}
 	f.Add(whole.Bytes())
@@ -40,7 +43,7 @@ func FuzzJournal(f *testing.F) {
 		}
 		_ = tr.state().String()
 		// Records before and after the data are read, whatever the data.
-		one, _ := Record{Time: time.Unix(1, 0), Event: Ended{1}}.line()
+		one, _ := Record{Time: time.Unix(1, 0), Event: Ended{PID: 1}}.Line()
 		n := len(decodeAll(slices.Concat(one, data, []byte("\n"), one)))
 		if n < len(records)+2 {
 			t.Fatalf("%d records, and %d after adding two", len(records), n)
@@ -51,11 +54,11 @@ func FuzzJournal(f *testing.F) {
 // checkRoundTrip encodes and decodes a record.
 func checkRoundTrip(t *testing.T, rec Record) {
 	t.Helper()
-	line, err := rec.line()
+	line, err := rec.Line()
 	if err != nil {
 		return // too long, because the encoder escapes more characters
 	}
-	again, err := parseLine(line)
+	again, err := record.Parse(line)
 	if err != nil || again.Event.String() != rec.Event.String() || !again.Time.Equal(rec.Time) || again.PID != rec.PID {
 		t.Fatalf("%v is written as %s and read as %v, %v", rec, line, again, err)
 	}

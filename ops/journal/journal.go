@@ -36,6 +36,7 @@ import (
 
 	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/ops/internal/pidfile"
+	"github.com/prefork-go/prefork/ops/record"
 )
 
 // Config holds the options of a Journal. The zero value is valid.
@@ -209,7 +210,7 @@ func (j *Journal) writeStarted() error {
 	if successor {
 		j.state.reset(State{Started: now, PID: os.Getpid()})
 	} else if damaged > 0 {
-		j.missing = reasonDamaged
+		j.missing = record.ReasonDamaged
 	}
 	err = j.write(Record{Time: now, Event: Started{PID: os.Getpid(), Successor: successor}})
 	if err != nil && !pidfile.DiskFull(err) {
@@ -264,7 +265,7 @@ func (j *Journal) awaitTakeover() {
 // writeTookOver writes that this manager is the active one.
 func (j *Journal) writeTookOver() error {
 	j.missing = "" // the record contains the state
-	err := j.write(Record{Event: TookOver{j.state.state()}})
+	err := j.write(Record{Event: TookOver{State: j.state.state()}})
 	j.takeoverMissing = j.missing != ""
 	return err
 }

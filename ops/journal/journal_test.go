@@ -88,7 +88,7 @@ func TestOpenErrors(t *testing.T) {
 func TestPartialLine(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
 	j := openJournal(t, path, Config{})
-	writeEvents(t, j, Warning{"a", "1"}, Warning{"a", "2"})
+	writeEvents(t, j, warning("a", "1"), warning("a", "2"))
 	j.Close()
 	whole, _ := os.ReadFile(path)
 	lines := bytes.SplitAfter(whole, []byte("\n"))
@@ -104,7 +104,7 @@ func TestPartialLine(t *testing.T) {
 			t.Errorf("cut at %d: %v, %v", cutAt, s, err)
 		}
 		j := openJournal(t, path, Config{})
-		writeEvents(t, j, Warning{"b", "3"})
+		writeEvents(t, j, warning("b", "3"))
 		j.Close()
 		texts, bad := readAll(t, path)
 		if len(texts) != 5 || bad != 1 || texts[3] != "b: 3" {
@@ -119,7 +119,7 @@ func TestSync(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "test.journal")
 		j := openJournal(t, path, Config{Sync: sync, MaxSize: 300})
 		for i := range 10 {
-			writeEvents(t, j, Warning{"n", strconv.Itoa(i)})
+			writeEvents(t, j, warning("n", strconv.Itoa(i)))
 		}
 		time.Sleep(5 * time.Millisecond)
 		if err := j.Close(); err != nil {
@@ -179,7 +179,7 @@ func TestLongErrors(t *testing.T) {
 	writeEvents(t, j,
 		prefork.ReloadFailedEvent{Err: long},
 		prefork.SpawnFailedEvent{Err: &prefork.SpawnError{Err: long}},
-		Warning{"a", long.Error()})
+		warning("a", long.Error()))
 	if texts, bad := readAll(t, path); len(texts) != 4 || bad != 0 {
 		t.Errorf("%d records, %d damaged lines", len(texts), bad)
 	}
@@ -192,12 +192,12 @@ func TestZeroTime(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
 	j := openJournal(t, path, Config{})
 	for _, name := range []string{path + ".1", path + ".2"} {
-		if err := j.Write(Record{Event: Warning{"n", "1"}}); err != nil {
+		if err := j.Write(Record{Event: warning("n", "1")}); err != nil {
 			t.Fatal(err)
 		}
 		os.Rename(path, name)
 	}
-	if err := j.Write(Record{Event: Warning{"n", "2"}}); err != nil {
+	if err := j.Write(Record{Event: warning("n", "2")}); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{path + ".1", path + ".2", path} {
@@ -217,7 +217,7 @@ func TestZeroTimeOfSinks(t *testing.T) {
 	from := time.Now()
 	var lines, text bytes.Buffer
 	for _, sink := range []Sink{NewJSONSink("", &lines), NewTextSink("", &text)} {
-		if err := sink.Write(Record{Event: Warning{"n", "3"}}); err != nil {
+		if err := sink.Write(Record{Event: warning("n", "3")}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -273,8 +273,8 @@ func TestTookOverAfterFailedWrite(t *testing.T) {
 		t.Error("no error from a read-only file")
 	}
 	restore()
-	writeEvents(t, j, Warning{"n", "1"}, Warning{"n", "2"})
-	took := TookOver{State{PID: os.Getpid()}}.String()
+	writeEvents(t, j, warning("n", "1"), warning("n", "2"))
+	took := TookOver{State: State{PID: os.Getpid()}}.String()
 	texts, bad := readAll(t, path)
 	if len(texts) != 5 || bad != 0 || !slices.Equal(texts[2:], []string{took, "n: 1", "n: 2"}) {
 		t.Errorf("%q, %d damaged lines", texts, bad)
@@ -298,13 +298,13 @@ func TestSharedWritesNoState(t *testing.T) {
 	j := openJournal(t, path, Config{})
 	setShared(j, true)
 	restore := failWrites(t, j)
-	if err := j.Write(Record{Event: Warning{"n", "0"}}); err == nil {
+	if err := j.Write(Record{Event: warning("n", "0")}); err == nil {
 		t.Error("no error from a read-only file")
 	}
 	restore()
-	writeEvents(t, j, Warning{"n", "1"})
+	writeEvents(t, j, warning("n", "1"))
 	setShared(j, false)
-	writeEvents(t, j, Warning{"n", "2"})
+	writeEvents(t, j, warning("n", "2"))
 	texts, bad := readAll(t, path)
 	if len(texts) != 4 || bad != 0 || texts[1] != "n: 1" || !strings.Contains(texts[2], "could not be written") {
 		t.Errorf("%q, %d damaged lines", texts, bad)
@@ -406,9 +406,9 @@ func TestSlowSync(t *testing.T) {
 	}
 	j.mu.Unlock()
 	os.Rename(path, path+".1")
-	writeEvents(t, j, Warning{"n", "1"})
+	writeEvents(t, j, warning("n", "1"))
 	os.Rename(path, path+".2")
-	writeEvents(t, j, Warning{"n", "2"})
+	writeEvents(t, j, warning("n", "2"))
 	if err := j.Rotate(); err != nil {
 		t.Error(err)
 	}
@@ -446,10 +446,10 @@ func TestSyncAfterMove(t *testing.T) {
 	}
 	j.mu.Unlock()
 	os.Rename(path, path+".1")
-	writeEvents(t, j, Warning{"n", "1"})
+	writeEvents(t, j, warning("n", "1"))
 	preforktest.WaitFor(t, "the error", func() bool {
-		err := j.Write(Record{Event: Warning{"n", "2"}})
+		err := j.Write(Record{Event: warning("n", "2")})
 		return err != nil && strings.Contains(err.Error(), "disk fails")
 	})
-	writeEvents(t, j, Warning{"n", "3"})
+	writeEvents(t, j, warning("n", "3"))
 }

@@ -43,11 +43,11 @@ func TestStateOfSuccessors(t *testing.T) {
 	}
 	start1, start2 := by{1, Started{PID: 1}}, by{2, Started{PID: 2}}
 	successor := by{2, Started{PID: 2, Successor: true}}
-	took := by{2, TookOver{state(2, 21)}}
+	took := by{2, TookOver{State: state(2, 21)}}
 	spawn := func(writer, pid int) by { return by{writer, worker(pid)} }
 	exit := func(writer, pid int) by { return by{writer, prefork.ExitEvent{Exit: prefork.Exit{PID: pid}}} }
-	rotated := func(writer, worker int) by { return by{writer, Rotated{"size", state(writer, worker)}} }
-	end := func(pid int) by { return by{pid, Ended{pid}} }
+	rotated := func(writer, worker int) by { return by{writer, Rotated{Reason: "size", State: state(writer, worker)}} }
+	end := func(pid int) by { return by{pid, Ended{PID: pid}} }
 	for _, c := range []struct {
 		name    string
 		records []by
@@ -87,7 +87,7 @@ func TestStateOfSuccessors(t *testing.T) {
 			[]by{rotated(2, 21), exit(1, 11), end(1)},
 			2, 0, false, []int{21}},
 		{"more workers",
-			[]by{rotated(1, 11), {1, MoreWorkers{state(1, 12, 13).Workers}}, exit(1, 12)},
+			[]by{rotated(1, 11), {1, MoreWorkers{Workers: state(1, 12, 13).Workers}}, exit(1, 12)},
 			1, 0, false, []int{11, 13}},
 	} {
 		var buf bytes.Buffer
@@ -253,7 +253,7 @@ func manager() {
 	if !prefork.IsWorker() {
 		write := Observer(j, nil)
 		report("observed: %v", Started{PID: os.Getpid()})
-		defer report("observed: %v", Ended{os.Getpid()})
+		defer report("observed: %v", Ended{PID: os.Getpid()})
 		defer j.Close()
 		observe = func(ev prefork.Event) {
 			write(ev)
@@ -362,7 +362,7 @@ func TestSuccessor(t *testing.T) {
 	}
 	texts, bad := readAll(t, path)
 	for _, w := range []fmt.Stringer{
-		Started{PID: pid, Successor: true}, TookOver{State{PID: pid}}, Ended{PID: p.PID()},
+		Started{PID: pid, Successor: true}, TookOver{State: State{PID: pid}}, Ended{PID: p.PID()},
 	} {
 		if !slices.Contains(texts, w.String()) || bad != 0 {
 			t.Errorf("no %q in %q, %d damaged lines", w, texts, bad)

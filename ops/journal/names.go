@@ -9,13 +9,15 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/prefork-go/prefork/ops/record"
 )
 
 // rotatedLayout is the layout of the time in the names of rotated files.
 const rotatedLayout = "2006-01-02T15-04-05.000000000"
 
 // rotationReasons are the reasons that a name can contain.
-var rotationReasons = []string{reasonSize, reasonAge, reasonRequest}
+var rotationReasons = []string{record.ReasonSize, record.ReasonAge, record.ReasonRequest}
 
 // fileNames are the names of the files of a journal, for example of web.journal:
 //
@@ -58,7 +60,7 @@ func (n fileNames) rotatedName(t time.Time, number int64, reason string) string 
 
 // longest returns the longest name that a file of the journal can have.
 func (n fileNames) longest() string {
-	return n.rotatedName(time.Time{}, math.MaxInt64, reasonRequest)
+	return n.rotatedName(time.Time{}, math.MaxInt64, record.ReasonRequest)
 }
 
 // parse parses the name of a rotated file of this journal. It refuses those of

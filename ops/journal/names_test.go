@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prefork-go/prefork/ops/record"
 )
 
 // A file with the name of a rotated file of one journal is none of another's,
@@ -70,14 +72,14 @@ func TestRotatedNames(t *testing.T) {
 		}
 	}
 	at := time.Date(2026, 11, 25, 7, 0, 0, 5, time.UTC)
-	f, ok := n.parse(n.rotatedName(at, 7, reasonAge))
+	f, ok := n.parse(n.rotatedName(at, 7, record.ReasonAge))
 	if !ok || f.number != 7 || !f.time.Equal(at) || f.name != "app-2026-11-25T07-00-00.000000005-7-age.log" {
 		t.Errorf("%+v, %v", f, ok)
 	}
-	if _, err := n.rotated([]rotatedFile{{number: math.MaxInt64}}, reasonSize, at); err == nil {
+	if _, err := n.rotated([]rotatedFile{{number: math.MaxInt64}}, record.ReasonSize, at); err == nil {
 		t.Error("no error after the highest number")
 	}
-	if len(n.rotatedName(at, math.MaxInt64, reasonRequest)) != len(n.longest()) {
+	if len(n.rotatedName(at, math.MaxInt64, record.ReasonRequest)) != len(n.longest()) {
 		t.Error("longest is not the longest")
 	}
 }
@@ -89,7 +91,7 @@ func TestRotatedOrder(t *testing.T) {
 	day := func(d int) time.Time { return time.Date(2026, 11, d, 0, 0, 0, 0, time.UTC) }
 	want := []string{
 		"app-2026-11-01T00-00-00.000000000-size.log", "app-2027-11-02T00-00-00.000000000-age.log",
-		n.rotatedName(day(20), 9, reasonSize), n.rotatedName(day(3), 10, reasonSize), n.rotatedName(day(5), 11, reasonAge),
+		n.rotatedName(day(20), 9, record.ReasonSize), n.rotatedName(day(3), 10, record.ReasonSize), n.rotatedName(day(5), 11, record.ReasonAge),
 	}
 	shuffled := []string{want[4], "other", want[1], want[3], want[0], want[2]}
 	var got []string
@@ -100,8 +102,8 @@ func TestRotatedOrder(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
-	for others, want := range map[int]string{5: n.rotatedName(day(1), 12, reasonSize), 2: n.rotatedName(day(1), 1, reasonSize), 0: n.rotatedName(day(1), 1, reasonSize)} {
-		if next, err := n.rotated(files[:others], reasonSize, day(1)); err != nil || next != want {
+	for others, want := range map[int]string{5: n.rotatedName(day(1), 12, record.ReasonSize), 2: n.rotatedName(day(1), 1, record.ReasonSize), 0: n.rotatedName(day(1), 1, record.ReasonSize)} {
+		if next, err := n.rotated(files[:others], record.ReasonSize, day(1)); err != nil || next != want {
 			t.Errorf("after %d files %s, %v, want %s", others, next, err, want)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/ops/internal/pidfile"
+	"github.com/prefork-go/prefork/ops/record"
 )
 
 // Rotate rotates the file now. It is a no-op if the file is empty, while a
@@ -23,7 +24,7 @@ func (j *Journal) Rotate() error {
 	if j.size == 0 {
 		return nil
 	}
-	if err := j.rotate(reasonRequest, now); err != nil {
+	if err := j.rotate(record.ReasonRequest, now); err != nil {
 		return j.wrap(err)
 	}
 	lines, err := j.missingState(now)
@@ -45,9 +46,9 @@ func (j *Journal) rotationReason(n int64, now time.Time) string {
 	switch {
 	case j.size == 0 || j.isShared():
 	case j.cfg.MaxSize > 0 && j.size+n > j.cfg.MaxSize:
-		return reasonSize
+		return record.ReasonSize
 	case j.cfg.MaxAge > 0 && now.Sub(j.oldest) >= j.cfg.MaxAge:
-		return reasonAge
+		return record.ReasonAge
 	}
 	return ""
 }
@@ -160,7 +161,7 @@ func (j *Journal) resized(size int64) {
 		j.oldest = time.Time{}
 	}
 	if truncated && !j.isShared() {
-		j.missing = reasonTruncated
+		j.missing = record.ReasonTruncated
 	}
 }
 
@@ -169,7 +170,7 @@ func (j *Journal) reopen() error {
 	if inPlace, err := j.folder.inPlace(); err != nil {
 		return err
 	} else if inPlace {
-		return j.switchFile(j.folder, reasonMoved)
+		return j.switchFile(j.folder, record.ReasonMoved)
 	}
 	// Another process may write there, so the lock is needed first.
 	var held *pidfile.HeldError
@@ -181,7 +182,7 @@ func (j *Journal) reopen() error {
 		return err
 	}
 	old := j.folder
-	if err := j.switchFile(folder, reasonMoved); err != nil {
+	if err := j.switchFile(folder, record.ReasonMoved); err != nil {
 		folder.close()
 		return err
 	}

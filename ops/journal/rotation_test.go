@@ -23,7 +23,7 @@ func TestRotation(t *testing.T) {
 	worker := prefork.StateEvent{Worker: prefork.WorkerInfo{PID: 7, Ordinal: 1, State: prefork.StateStarting, Started: moment}}
 	writeEvents(t, j, worker)
 	for i := range 100 {
-		writeEvents(t, j, Warning{"n", strconv.Itoa(i)})
+		writeEvents(t, j, warning("n", strconv.Itoa(i)))
 	}
 	names, err := journalFiles(path)
 	if err != nil || len(names) < 8 {
@@ -97,7 +97,7 @@ func TestRotationKeepsMode(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
 	j := openJournal(t, path, Config{KeepFiles: -1})
 	os.Chmod(path, 0o640)
-	writeEvents(t, j, Warning{"n", "0"})
+	writeEvents(t, j, warning("n", "0"))
 	if err := j.Rotate(); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestRotationKeepsMode(t *testing.T) {
 	old := syscall.Umask(0o077)
 	defer syscall.Umask(old)
 	os.Rename(path, path+".1")
-	writeEvents(t, j, Warning{"n", "1"})
+	writeEvents(t, j, warning("n", "1"))
 	check()
 }
 
@@ -120,7 +120,7 @@ func TestRotationByAge(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
 	j := openJournal(t, path, Config{MaxAge: time.Hour, KeepFiles: 2})
 	for i := range 6 {
-		writeEvents(t, j, Warning{"n", strconv.Itoa(i)})
+		writeEvents(t, j, warning("n", strconv.Itoa(i)))
 		j.oldest = j.oldest.Add(-40 * time.Minute) // 40 minutes pass
 	}
 	names, _ := journalFiles(path)
@@ -157,7 +157,7 @@ func TestSharedDoesNotRotate(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
 	j := openJournal(t, path, Config{MaxSize: 1, KeepFiles: -1})
 	setShared(j, true)
-	writeEvents(t, j, Warning{"n", "0"}, Warning{"n", "1"})
+	writeEvents(t, j, warning("n", "0"), warning("n", "1"))
 	if err := j.Rotate(); err != nil {
 		t.Error(err)
 	}
@@ -165,7 +165,7 @@ func TestSharedDoesNotRotate(t *testing.T) {
 		t.Errorf("files: %q", names)
 	}
 	setShared(j, false)
-	writeEvents(t, j, Warning{"n", "2"})
+	writeEvents(t, j, warning("n", "2"))
 	if names, _ := journalFiles(path); len(names) != 2 {
 		t.Errorf("files: %q", names)
 	}
@@ -200,7 +200,7 @@ func TestRotationByAgeOfClock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
 	j := openJournal(t, path, Config{MaxAge: time.Hour})
 	for i := range 3 {
-		if err := j.Write(Record{Time: time.Now().Add(time.Duration(i+2) * time.Hour), Event: Warning{"n", strconv.Itoa(i)}}); err != nil {
+		if err := j.Write(Record{Time: time.Now().Add(time.Duration(i+2) * time.Hour), Event: warning("n", strconv.Itoa(i))}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -219,14 +219,14 @@ func TestRotationFails(t *testing.T) {
 	os.Rename(dir, dir+".moved")
 	os.WriteFile(dir, nil, 0o600) // prevents that the directory is created again
 	for i := range 10 {
-		err := j.Write(Record{Time: time.Now(), Event: Warning{"n", strconv.Itoa(i)}})
+		err := j.Write(Record{Time: time.Now(), Event: warning("n", strconv.Itoa(i))})
 		if err == nil || !strings.Contains(err.Error(), "records go to the previous file") {
 			t.Errorf("write %d: %v", i, err)
 		}
 	}
 	os.Remove(dir)
 	os.Rename(dir+".moved", dir)
-	writeEvents(t, j, Warning{"n", "10"})
+	writeEvents(t, j, warning("n", "10"))
 	texts, bad := readAll(t, path)
 	for i := range 11 {
 		if !slices.Contains(texts, "n: "+strconv.Itoa(i)) || bad != 0 {
@@ -243,11 +243,11 @@ func TestRotationFails(t *testing.T) {
 func TestMoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
 	j := openJournal(t, path, Config{})
-	writeEvents(t, j, Warning{"n", "0"})
+	writeEvents(t, j, warning("n", "0"))
 	os.Rename(path, path+".1")
-	writeEvents(t, j, Warning{"n", "1"})
+	writeEvents(t, j, warning("n", "1"))
 	os.Remove(path)
-	writeEvents(t, j, Warning{"n", "2"})
+	writeEvents(t, j, warning("n", "2"))
 	if texts, _ := readAll(t, path+".1"); len(texts) != 2 {
 		t.Errorf("the moved file: %q", texts)
 	}
@@ -266,9 +266,9 @@ func TestReplaced(t *testing.T) {
 	j := openJournal(t, path, Config{})
 	os.Rename(path, path+".1")
 	var other bytes.Buffer
-	writeEvents(t, NewJSONSink("", &other), Warning{"n", "0"})
+	writeEvents(t, NewJSONSink("", &other), warning("n", "0"))
 	os.WriteFile(path, other.Bytes(), 0o600)
-	writeEvents(t, j, Warning{"n", "1"})
+	writeEvents(t, j, warning("n", "1"))
 	if texts, bad := readAll(t, path); len(texts) != 3 || texts[0] != "n: 0" || texts[2] != "n: 1" || bad != 0 {
 		t.Errorf("%q", texts)
 	}
@@ -294,9 +294,9 @@ func testRotationWhileReading(t *testing.T, removeCurrent bool) {
 			t.Fatal(err)
 		}
 	}
-	writeEvents(t, j, Warning{"n", "0"}, Warning{"n", "1"})
+	writeEvents(t, j, warning("n", "0"), warning("n", "1"))
 	rotate()
-	writeEvents(t, j, Warning{"n", "2"}, Warning{"n", "3"})
+	writeEvents(t, j, warning("n", "2"), warning("n", "3"))
 	if removeCurrent {
 		rotate()
 		os.Remove(path)
@@ -309,7 +309,7 @@ func testRotationWhileReading(t *testing.T, removeCurrent bool) {
 		}
 		for i := 0; first && i < 3; i++ {
 			rotate()
-			writeEvents(t, j, Warning{"later", strconv.Itoa(i)})
+			writeEvents(t, j, warning("later", strconv.Itoa(i)))
 		}
 		first = false
 		if w, ok := rec.Event.(Warning); ok && w.Component == "n" {
@@ -326,7 +326,7 @@ func testRotationWhileReading(t *testing.T, removeCurrent bool) {
 func TestRotationWhileOpening(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "test.journal")
 	j := openJournal(t, path, Config{MaxSize: -1, KeepFiles: -1})
-	writeEvents(t, j, Warning{"n", "0"})
+	writeEvents(t, j, warning("n", "0"))
 	if err := j.Rotate(); err != nil {
 		t.Fatal(err)
 	}

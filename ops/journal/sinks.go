@@ -26,7 +26,7 @@ type Sink interface {
 // a Journal does. It calls w.Write once for each record, by one goroutine at a
 // time. Unlike a Journal it does not set Record.PID.
 func NewJSONSink(id string, w io.Writer) Sink {
-	return &lineSink{id: id, w: w, format: Record.line}
+	return &lineSink{id: id, w: w, format: Record.Line}
 }
 
 // NewTextSink returns a Sink that writes each record to w as a line for people:

@@ -8,35 +8,9 @@ import (
 	"io/fs"
 	"iter"
 	"slices"
-	"time"
 
 	"github.com/prefork-go/prefork"
 )
-
-// A State describes the last active manager of a journal. During an
-// upgrade the successor becomes the active manager when it takes over. Records
-// that the other manager writes about its own workers do not count.
-type State struct {
-	Started time.Time // zero if no manager has started
-	PID     int       // of the manager
-	Ended   time.Time // zero if the manager was killed, or is running
-
-	// Workers are the running workers, or those that ran when the manager was
-	// killed. They are in the order of their spawn.
-	Workers []prefork.WorkerInfo
-}
-
-// String returns a description for people.
-func (s State) String() string {
-	started := s.Started.Format(time.RFC3339)
-	switch {
-	case s.Started.IsZero():
-		return "no manager has started"
-	case !s.Ended.IsZero():
-		return fmt.Sprintf("manager %d started %s and ended %s", s.PID, started, s.Ended.Format(time.RFC3339))
-	}
-	return fmt.Sprintf("manager %d started %s, and has %d workers", s.PID, started, len(s.Workers))
-}
 
 // ErrNoStart is returned by PreviousState if the journal does not exist, or
 // contains no start of a manager.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/ops/internal/pidfile"
+	"github.com/prefork-go/prefork/ops/record"
 )
 
 // Write appends a record. If rec.Time is zero, Write sets it to the time of the
@@ -39,14 +40,14 @@ func (j *Journal) write(rec Record) error {
 		rec.Time = now
 	}
 	rec.PID = os.Getpid()
-	line, err := rec.lines()
+	line, err := rec.Lines()
 	if err != nil {
 		return err
 	}
 	// If the file cannot be replaced, the record goes to the open one.
 	err = j.prepare(int64(len(line)), now)
 	if j.file == nil { // the error says why
-		j.missing = reasonGap
+		j.missing = record.ReasonGap
 		j.state.apply(rec)
 		return err
 	}
@@ -107,12 +108,12 @@ func (j *Journal) missingState(now time.Time) ([]byte, error) {
 		return nil, nil
 	}
 	if j.takeoverMissing {
-		return Record{now, TookOver{j.state.state()}, os.Getpid()}.lines()
+		return Record{Time: now, Event: TookOver{State: j.state.state()}, PID: os.Getpid()}.Lines()
 	}
-	lines, err := Record{now, Rotated{j.missing, j.state.state()}, os.Getpid()}.lines()
+	lines, err := Record{Time: now, Event: Rotated{Reason: j.missing, State: j.state.state()}, PID: os.Getpid()}.Lines()
 	if s := j.state.starting; err == nil && !s.Started.IsZero() {
 		var line []byte
-		line, err = Record{s.Started, Started{PID: s.PID}, os.Getpid()}.line()
+		line, err = Record{Time: s.Started, Event: Started{PID: s.PID}, PID: os.Getpid()}.Line()
 		lines = append(lines, line...)
 	}
 	return lines, err
@@ -132,7 +133,7 @@ func (j *Journal) append(lines []byte, now time.Time) error {
 		j.partial = n < len(lines)
 	}
 	if err != nil {
-		j.missing = reasonGap
+		j.missing = record.ReasonGap
 		return err
 	}
 	err, j.asyncErr = j.asyncErr, nil

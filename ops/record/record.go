@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/internal/plain"
 )
 
 // A Record is an event with its time and the process that has written it.
@@ -32,13 +33,14 @@ type Record struct {
 	PID int
 }
 
-// String returns the time and the event.
+// String returns the time and the event on one line.
 func (r Record) String() string {
-	return fmt.Sprintf("%s %v", r.Time.Format(time.RFC3339Nano), r.Event)
+	return fmt.Sprintf("%s %s", r.Time.Format(time.RFC3339Nano), plain.Line(fmt.Sprint(r.Event)))
 }
 
 type (
-	// Started is written when a manager opens the journal.
+	// Started is written when a manager opens the journal. It is repeated after a
+	// Rotated if the manager has had no event yet.
 	Started struct {
 		PID int
 
@@ -56,11 +58,10 @@ type (
 
 	// Rotated contains the state of the manager. It is the first record of
 	// each file except the oldest. Within a file it follows records that
-	// could not be written, for example because the disk was full.
+	// were lost, for example because the disk was full.
 	Rotated struct {
-		// Reason is "size", "age", "request" (Journal.Rotate), "moved"
-		// (another process has moved or removed the file) or "gap" (earlier
-		// records could not be written).
+		// Reason is one of ReasonSize, ReasonAge, ReasonRequest, ReasonMoved,
+		// ReasonTruncated, ReasonDamaged and ReasonGap.
 		Reason string
 		State  State
 	}
@@ -91,17 +92,22 @@ func (e TookOver) String() string { return fmt.Sprintf("manager %d took over", e
 func (e Ended) String() string { return fmt.Sprintf("manager %d ended", e.PID) }
 
 func (e Rotated) String() string {
-	if e.Reason == ReasonGap {
+	switch e.Reason {
+	case ReasonGap:
 		return fmt.Sprintf("journal continued after records that could not be written; %v", e.State)
+	case ReasonTruncated:
+		return fmt.Sprintf("journal continued after another process has truncated it; %v", e.State)
+	case ReasonDamaged:
+		return fmt.Sprintf("journal continued after damaged lines; %v", e.State)
 	}
-	return fmt.Sprintf("journal continued in a new file (%s); %v", e.Reason, e.State)
+	return fmt.Sprintf("journal continued in a new file (%s); %v", plain.Line(e.Reason), e.State)
 }
 
 func (e MoreWorkers) String() string { return fmt.Sprintf("%d more workers", len(e.Workers)) }
 
-func (e Warning) String() string { return fmt.Sprintf("%s: %s", e.Component, e.Error) }
+func (e Warning) String() string { return plain.Line(e.Component + ": " + e.Error) }
 
-func (e Unknown) String() string { return fmt.Sprintf("%s: %s", e.Type, e.Data) }
+func (e Unknown) String() string { return plain.Line(e.Type + ": " + string(e.Data)) }
 
 // A State describes the last active manager of a journal. During an
 // upgrade the successor becomes the active manager when it takes over. Records
@@ -128,9 +134,16 @@ func (s State) String() string {
 	return fmt.Sprintf("manager %d started %s, and has %d workers", s.PID, started, len(s.Workers))
 }
 
-// ReasonGap is the reason of a Rotated that replaces records that could not be
-// written.
-const ReasonGap = "gap"
+// Reasons of a Rotated. A journal may have others, of a later version.
+const (
+	ReasonSize      = "size"      // Config.MaxSize of the journal
+	ReasonAge       = "age"       // its Config.MaxAge
+	ReasonRequest   = "request"   // Journal.Rotate
+	ReasonMoved     = "moved"     // another process has moved or removed the file, or its directory
+	ReasonTruncated = "truncated" // another process has truncated the file
+	ReasonDamaged   = "damaged"   // Open has found lines that are not records
+	ReasonGap       = "gap"       // earlier records could not be written
+)
 
 const (
 	// MaxLine bounds the bytes of a line. Records are shorter: their error texts

@@ -1,152 +1,126 @@
 //go:build unix
 
-package record
+package record_test
 
 import (
 	"bytes"
 	"errors"
-	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"path/filepath"
+	"os"
 	"reflect"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/ops/internal/recordtest"
+	"github.com/prefork-go/prefork/ops/record"
 )
 
-var moment = time.Date(2026, 11, 25, 7, 0, 0, 123456789, time.UTC)
-
-// examples are events of all types.
-func examples() []fmt.Stringer {
-	worker := prefork.WorkerInfo{
-		Slot: 3, Generation: 2, Ordinal: 17, PID: 4711,
-		State: prefork.StateReady, Started: moment, Status: 0xe9, Requests: 12,
+// Every type is read as it was written (C3), and its lines have the format of the
+// file lines.jsonl. Lines of this format are on disks: only keys may be added.
+func TestEveryType(t *testing.T) {
+	format, err := os.ReadFile("testdata/lines.jsonl")
+	if err != nil {
+		t.Fatal(err)
 	}
-	spawnErr := &prefork.SpawnError{Slot: 1, Generation: 2, Err: errors.New("fork: resource temporarily unavailable")}
-	usage := &syscall.Rusage{Maxrss: 2048, Minflt: 3, Nvcsw: 5}
-	usage.Utime, usage.Stime = syscall.NsecToTimeval(1_500_000_000), syscall.NsecToTimeval(20_000)
-	return []fmt.Stringer{
-		Started{PID: 1}, Started{PID: 2, Successor: true},
-		TookOver{State{Started: moment, PID: 2, Workers: []prefork.WorkerInfo{worker}}},
-		Ended{PID: 1}, Warning{"watcher", "a \"quoted\"\nerror"},
-		Rotated{"size", State{}},
-		Rotated{"age", State{Started: moment, PID: 1, Ended: moment.Add(1), Workers: []prefork.WorkerInfo{worker}}},
-		Rotated{"gap", State{Started: moment, PID: 1}},
-		MoreWorkers{[]prefork.WorkerInfo{worker}},
-		Unknown{"of a later version", []byte(`{"a":[1,2]}`)},
-		prefork.GenerationEvent{Generation: 1, MaxWorkers: 4}, prefork.GenerationEvent{Generation: 2, Program: "/srv/app/2/server"},
-		prefork.StateEvent{Worker: worker, From: prefork.StateStarting},
-		prefork.StateEvent{Worker: prefork.WorkerInfo{State: prefork.StateKilled}, From: prefork.StateStopping, Reason: prefork.ReasonStopTimeout},
-		prefork.ExitEvent{From: prefork.StateStopping, Exit: prefork.Exit{
-			Slot: 1, Generation: 2, Ordinal: 3, PID: 4,
-			Status: prefork.ExitStatus{Signal: syscall.SIGSEGV, CoreDump: true},
-			Reason: prefork.ReasonCrashed, Uptime: 1234567891, Usage: usage,
-		}},
-		prefork.ExitEvent{Exit: prefork.Exit{Status: prefork.ExitStatus{Code: 3}, Reason: prefork.ReasonOutOfMemory}},
-		prefork.ExitEvent{Exit: prefork.Exit{Status: prefork.ExitStatus{Signal: 64}}},
-		prefork.ExitEvent{Exit: prefork.Exit{Status: prefork.ExitStatus{Unknown: true}}},
-		prefork.LeftoverEvent{Worker: worker, State: prefork.StateGone},
-		prefork.DelayEvent{Slot: 2, For: 1500 * time.Millisecond},
-		prefork.SpawnFailedEvent{Err: spawnErr, Retry: time.Second}, prefork.SpawnFailedEvent{Err: spawnErr},
-		prefork.SignalEvent{Received: syscall.SIGHUP, Sent: syscall.SIGTERM, Interval: time.Second},
-		prefork.SignalEvent{Received: syscall.Signal(40), Rolling: true},
-		prefork.SignalEvent{Received: syscall.SIGHUP, Replaces: true, Origin: "Manager.Deliver was called"},
-		prefork.ReloadEvent{Received: syscall.SIGHUP, Origin: "x"}, prefork.SettledEvent{Generation: 4},
-		prefork.NoteEvent{By: "user 7", Text: "reload"}, prefork.NoteEvent{Text: "x"},
-		prefork.StartedEvent{}, prefork.EndedEvent{}, prefork.EndedEvent{Err: errors.New("crash loop")},
-		prefork.ResizeEvent{From: 1, To: 20},
-		prefork.ReloadFailedEvent{Err: errors.New("no such file")},
-		prefork.RolledEvent{Generation: 2},
-		prefork.RollFailedEvent{Generation: 3, Kept: 2, Err: errors.New("worker 5 crashed")},
-		prefork.RollFailedEvent{Generation: 3, Kept: 2, Err: spawnErr},
-		prefork.CrashLoopEvent{Failures: 5, Window: time.Minute},
-		prefork.PauseEvent{}, prefork.PausedEvent{Worker: prefork.WorkerInfo{PID: 7, Paused: true}}, prefork.ResumeEvent{},
-		prefork.UpgradeEvent{PID: 99}, prefork.UpgradeEvent{PID: 99, Program: "/srv/app/2/server"}, prefork.UpgradedEvent{PID: 99},
-		prefork.UpgradeFailedEvent{PID: 99, Err: errors.New("it ended")}, prefork.UpgradeFailedEvent{Err: errors.New("no file")},
+	known := strings.SplitAfter(string(format), "\n")
+	examples := recordtest.Examples(t)
+	if len(known) != len(examples)+1 {
+		t.Errorf("%d lines for %d examples", len(known)-1, len(examples))
 	}
-}
-
-// Every type is decoded as it was encoded.
-func TestEveryTypeIsRead(t *testing.T) {
-	seen := make(map[string]bool)
-	for _, event := range examples() {
-		want := Record{moment, event, 1234}
+	for i, event := range examples {
+		want := record.Record{Time: recordtest.Moment, Event: event, PID: 1234}
 		line, err := want.Line()
 		if err != nil {
 			t.Errorf("%T: %v", event, err)
 			continue
 		}
-		got, err := Parse(line)
-		if err != nil {
-			t.Errorf("%s: %v", line, err)
-			continue
+		if i < len(known) && string(line) != known[i] {
+			t.Errorf("%T is written as\n%swant\n%s", event, line, known[i])
 		}
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%s:\ngot  %#v\nwant %#v", line, got, want)
+		got, err := record.Parse(line)
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s:\ngot  %#v, %v\nwant %#v", line, got, err, want)
 		}
-		name, data, err := Encode(event)
-		if _, unknown := event.(Unknown); !unknown && (err != nil || !bytes.Contains(line, data)) {
-			t.Errorf("Encode(%T) = %s, %v; want a part of %s", event, data, err, line)
-		}
-		seen[name] = true
-	}
-	for _, typ := range recordTypes {
-		if !seen[typ.name] {
-			t.Errorf("no example of %s", typ.name)
-		}
+		checkEncode(t, want, line)
 	}
 }
 
-// Every event of the library has a type. Its events are the types with a method
-// line.
-func TestEveryEventHasAType(t *testing.T) {
-	known := make(map[string]bool)
-	for _, e := range examples() {
-		known[fmt.Sprintf("%T", e)] = true
+// checkEncode compares Encode, which clients of a control socket get, with the
+// line of a journal.
+func checkEncode(t *testing.T, r record.Record, line []byte) {
+	t.Helper()
+	if _, unknown := r.Event.(record.Unknown); unknown {
+		return
 	}
-	files, err := filepath.Glob("../../*.go")
-	if err != nil {
-		t.Fatal(err)
+	name, data, err := record.Encode(r.Event)
+	if err != nil || !bytes.HasSuffix(line, []byte(`"type":"`+name+`","data":`+string(data)+"}\n")) {
+		t.Errorf("Encode(%T) = %s, %s, %v; want a part of %s", r.Event, name, data, err, line)
 	}
-	n := 0
-	for _, file := range files {
-		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
+	if name != strings.ToLower(name) || strings.ContainsAny(name, " _") {
+		t.Errorf("invalid name of a type: %q", name)
+	}
+}
+
+// A record of any content can be read: it has a bounded length.
+func TestLongTexts(t *testing.T) {
+	long := strings.Repeat("é\n", 1<<20)
+	err := errors.New(long)
+	for _, event := range []prefork.Event{
+		prefork.ReloadFailedEvent{Err: err},
+		prefork.SpawnFailedEvent{Err: &prefork.SpawnError{Err: err}},
+		prefork.RollFailedEvent{Err: err},
+		prefork.UpgradeFailedEvent{Err: err},
+		prefork.EndedEvent{Err: err},
+		prefork.NoteEvent{By: long, Text: long},
+		prefork.SignalEvent{Origin: long},
+		prefork.ReloadEvent{Origin: long},
+	} {
+		line, err := record.Record{Time: recordtest.Moment, Event: event}.Line()
+		if err != nil || len(line) > record.MaxLine/2 {
+			t.Errorf("%T: %d bytes, %v", event, len(line), err)
 		}
-		for _, decl := range parsed.Decls {
-			f, ok := decl.(*ast.FuncDecl)
-			if !ok || f.Name.Name != "line" || f.Recv == nil {
-				continue
-			}
-			n++
-			if name := fmt.Sprint(f.Recv.List[0].Type); !known["prefork."+name] {
-				t.Errorf("%s cannot be encoded, or has no example", name)
-			}
-		}
 	}
-	if n < 20 {
-		t.Errorf("%d events were found", n)
+	for _, event := range []record.Warning{{Error: long}, {Component: long}} {
+		if _, err := (record.Record{Time: recordtest.Moment, Event: event}).Line(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
 func TestOtherTypes(t *testing.T) {
-	if _, _, err := Encode(bytes.NewBufferString("x")); err == nil || !strings.Contains(err.Error(), "*bytes.Buffer") {
+	if _, _, err := record.Encode(bytes.NewBufferString("x")); err == nil || !strings.Contains(err.Error(), "*bytes.Buffer") {
 		t.Errorf("a type of another package: %v", err)
 	}
-	e, err := Decode("later", []byte(`{ "a": 1 }`))
-	if u, ok := e.(Unknown); err != nil || !ok || u.Type != "later" || string(u.Data) != `{"a":1}` {
+	e, err := record.Decode("later", []byte(`{ "a": 1 }`))
+	if u, ok := e.(record.Unknown); err != nil || !ok || u.Type != "later" || string(u.Data) != `{"a":1}` {
 		t.Errorf("a later type: %v, %v", e, err)
 	}
-	if e, err := Decode("exit", []byte(`{"slot":"x"}`)); err == nil {
+	if e, err := record.Decode("exit", []byte(`{"slot":"x"}`)); err == nil {
 		t.Errorf("wrong content: %v", e)
 	}
-	if e, err := Decode("later", []byte(`{`)); err == nil {
+	if e, err := record.Decode("later", []byte(`{`)); err == nil {
 		t.Errorf("no JSON: %v", e)
+	}
+	for _, line := range []string{`{"type":"x"}`, `{"time":"2026-11-25T07:00:00Z"}`, `[]`} {
+		if r, err := record.Parse([]byte(line)); err == nil {
+			t.Errorf("%s: %v", line, r)
+		}
+	}
+}
+
+// What people read has no control characters, wherever the text is from.
+func TestPlainStrings(t *testing.T) {
+	bad := "a\n\x1b[2Jb"
+	for _, r := range []record.Record{
+		{Event: record.Warning{Component: bad, Error: bad}},
+		{Event: record.Unknown{Type: bad, Data: []byte(bad)}},
+		{Event: record.Rotated{Reason: bad}},
+		{Event: prefork.NoteEvent{By: bad, Text: bad}},
+		{Time: time.Time{}},
+	} {
+		if s := r.String(); strings.ContainsAny(s, "\n\x1b") {
+			t.Errorf("%q", s)
+		}
 	}
 }

@@ -28,7 +28,7 @@ var recordTypes = []recordType{
 		func(e MoreWorkers) workersData { return workersData{workersToData(e.Workers)} },
 		func(d workersData) MoreWorkers { return MoreWorkers{workersFromData(d.Workers)} }),
 	newType("warning",
-		func(e Warning) warningData { return warningData{e.Component, truncate(e.Error)} },
+		func(e Warning) warningData { return warningData{truncate(e.Component), truncate(e.Error)} },
 		func(d warningData) Warning { return Warning(d) }),
 
 	// Of a Manager, not of the process: a program can have several, one after

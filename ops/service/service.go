@@ -239,9 +239,10 @@ func (s *Service) PID() int {
 // Running reports whether a process runs the service, and its pid. The pid is 0
 // if it is unknown, for example if the process is in another PID namespace.
 //
-// The answer depends on the kernel's lock on the pid file alone. It is
-// therefore correct after a crash, when the pid has been recycled, and for
-// processes of other users. A non-nil error means that the answer is unknown.
+// The answer depends on the kernel's locks alone: on the pid file and, on Linux,
+// on its path. It is therefore correct after a crash, when the pid has been
+// recycled, for processes of other users, and while the pid file is removed. A
+// non-nil error means that the answer is unknown.
 func (s *Service) Running() (pid int, running bool, err error) {
 	p, err := s.resolved()
 	if err == nil {

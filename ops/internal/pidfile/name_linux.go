@@ -5,6 +5,9 @@ import (
 	"hash/fnv"
 	"net"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -57,10 +60,77 @@ func lockName(path string) (*nameLock, error) {
 	if err != nil {
 		return nil, &nameInUseError{silent: true}
 	}
-	if uid == 0 || uid == os.Geteuid() {
+	if isTrustedUser(uid) {
 		return nil, &nameInUseError{pid: pid}
 	}
 	return nil, nil
+}
+
+// isTrustedUser reports whether a lock on a name counts whoever can use the
+// directory of its file.
+func isTrustedUser(uid int) bool { return uid == 0 || uid == os.Geteuid() }
+
+// nameHolder reports whether a process holds the lock on a name, its pid, and the
+// user that has requested the lock. The pid is 0 if it is unknown. Besides a
+// trusted user it can be the owner of the directory, who could create a locked
+// file in it as well.
+func nameHolder(path string) (pid, user int, held bool) {
+	address := nameAddress(path)
+	pid, user, err := peer(address)
+	if err != nil || !isTrustedUser(user) && !ownsDir(filepath.Dir(path), user) {
+		return 0, 0, false
+	}
+	if !hasSocket(pid, address) {
+		// The process has exited, and passed the lock on to one that has not
+		// claimed it yet. Another process can have its pid by now.
+		pid = 0
+	}
+	return pid, user, true
+}
+
+// ownsDir reports whether a directory belongs to a user, and not every user can
+// create files in it.
+func ownsDir(dir string, user int) bool {
+	var st unix.Stat_t
+	return unix.Stat(dir, &st) == nil && int(st.Uid) == user && st.Mode&0o002 == 0
+}
+
+// hasSocket reports whether a process has the listening socket of an address
+// open, as far as that can be seen.
+func hasSocket(pid int, address *net.UnixAddr) bool {
+	sockets, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(sockets)) {
+		// Num: RefCount Protocol Flags Type St Inode Path
+		f := strings.Fields(line)
+		if len(f) == 8 && f[7] == address.Name && f[3] == listening {
+			return hasLink(pid, "socket:["+f[6]+"]")
+		}
+	}
+	return false
+}
+
+// listening is the field Flags of a socket that accepts connections
+// (__SO_ACCEPTCON). Sockets of accepted connections have the same path.
+const listening = "00010000"
+
+// hasLink reports whether a process has a file open that /proc shows as target.
+func hasLink(pid int, target string) bool {
+	dir := "/proc/" + strconv.Itoa(pid) + "/fd"
+	d, err := os.Open(dir)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	names, _ := d.Readdirnames(-1)
+	for _, name := range names {
+		if to, err := os.Readlink(dir + "/" + name); err == nil && to == target {
+			return true
+		}
+	}
+	return false
 }
 
 // listenOn does not use package net, whose FileListener puts the socket into

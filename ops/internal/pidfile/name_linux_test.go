@@ -4,8 +4,10 @@ import (
 	"errors"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -39,6 +41,93 @@ func TestNameLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Release()
+}
+
+// A process whose pid file was removed or replaced, or whose directory was
+// renamed, is found by the name before it notices.
+func TestHolderByName(t *testing.T) {
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "dir")
+	path := filepath.Join(dir, "pid")
+	os.Mkdir(dir, 0o755)
+	p, err := Acquire(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(how string) {
+		t.Helper()
+		if pid, held, err := Holder(path); pid != os.Getpid() || !held || err != nil {
+			t.Errorf("%s: holder %d, %t, %v", how, pid, held, err)
+		}
+		if pid, err := Signal(path, syscall.Signal(0)); pid != os.Getpid() || err != nil {
+			t.Errorf("%s: signalled %d, %v", how, pid, err)
+		}
+	}
+	os.Remove(path)
+	check("removed")
+	os.WriteFile(path, []byte("1\n"), 0o644)
+	check("replaced")
+	os.Rename(dir, dir+"2")
+	check("directory renamed")
+	os.Rename(dir+"2", dir)
+	t.Chdir(dir)
+	if pid, held, err := Holder("pid"); pid != os.Getpid() || !held || err != nil {
+		t.Errorf("by a relative path: holder %d, %t, %v", pid, held, err)
+	}
+	if err := p.Release(); err != nil {
+		t.Error(err)
+	}
+	if pid, held, err := Holder(path); held || err != nil {
+		t.Errorf("after Release: holder %d, %t, %v", pid, held, err)
+	}
+}
+
+// TestMain is also the program of TestHolderHasPassedName.
+func TestMain(m *testing.M) {
+	if os.Getenv("PIDFILE_CLAIM") != "" {
+		if err := unix.Listen(3, unix.SOMAXCONN); err != nil {
+			panic(err)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// The pid of a process that has passed the lock on its name on, and has exited, is
+// not reported. It may be another process's by now.
+func TestHolderHasPassedName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pid")
+	p, err := Acquire(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Release()
+	os.Remove(path)
+	c := exec.Command(os.Args[0])
+	c.Env = append(os.Environ(), "PIDFILE_CLAIM=1")
+	c.ExtraFiles = []*os.File{p.Name()}
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if pid, _, err := peer(nameAddress(path)); pid != c.Process.Pid || err != nil {
+		t.Fatalf("the kernel has process %d as the holder: %v", pid, err)
+	}
+	if pid, held, err := Holder(path); pid != 0 || !held || err != nil {
+		t.Errorf("holder %d, %t, %v", pid, held, err)
+	}
+	var held *HeldError
+	if _, err := Acquire(path); !errors.As(err, &held) || held.PID != 0 {
+		t.Errorf("%v, want a HeldError without a pid", err)
+	}
+	if pid, err := Signal(path, syscall.Signal(0)); pid != 0 || err != nil {
+		t.Errorf("signalled %d, %v", pid, err)
+	}
+	if err := p.Write(); err != nil {
+		t.Fatal(err)
+	}
+	if pid, held, err := Holder(path); pid != os.Getpid() || !held || err != nil {
+		t.Errorf("after Write: holder %d, %t, %v", pid, held, err)
+	}
 }
 
 // The lock on a name lasts until all processes that have it close it.
@@ -112,6 +201,26 @@ func TestNameOfAnotherUser(t *testing.T) {
 		t.Error("the name is locked twice")
 	}
 	p.Release()
+
+	// That user does not run the service either, unless the directory is theirs.
+	if pid, held, err := Holder(path); held || err != nil {
+		t.Errorf("of another user: holder %d, %t, %v", pid, held, err)
+	}
+	dir := filepath.Dir(path)
+	if err := os.Chown(dir, 65534, -1); err != nil {
+		t.Fatal(err)
+	}
+	if pid, held, err := Holder(path); pid != os.Getpid() || !held || err != nil {
+		t.Errorf("of the owner of the directory: holder %d, %t, %v", pid, held, err)
+	}
+	// A process of root's can be led to listen by no other user.
+	if pid, err := Signal(path, syscall.Signal(0)); pid != os.Getpid() || err == nil {
+		t.Errorf("process %d of root was signalled for another user: %v", pid, err)
+	}
+	os.Chmod(dir, 0o777|os.ModeSticky)
+	if pid, held, err := Holder(path); held || err != nil {
+		t.Errorf("of the owner of a directory for all: holder %d, %t, %v", pid, held, err)
+	}
 }
 
 // Neither does a process that has the address and does not listen.

@@ -18,11 +18,13 @@ type nameInUseError struct {
 
 func (*nameInUseError) Error() string { return "the name is in use" }
 
-func lockName(string) (*nameLock, error)    { return nil, nil }
-func adoptName(*os.File) (*nameLock, error) { return nil, nil }
-func (*nameLock) answer()                   {}
-func (*nameLock) claim()                    {}
-func (*nameLock) handle() *os.File          { return nil }
-func (*nameLock) close() error              { return nil }
+func lockName(string) (*nameLock, error)           { return nil, nil }
+func nameHolder(string) (pid, user int, held bool) { return 0, 0, false }
+func isTrustedUser(int) bool                       { return false }
+func adoptName(*os.File) (*nameLock, error)        { return nil, nil }
+func (*nameLock) answer()                          {}
+func (*nameLock) claim()                           {}
+func (*nameLock) handle() *os.File                 { return nil }
+func (*nameLock) close() error                     { return nil }
 
 func memoryFile(string) (*os.File, error) { return nil, errors.ErrUnsupported }

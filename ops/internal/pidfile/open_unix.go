@@ -60,8 +60,9 @@ func Signal(path string, sig os.Signal) (pid int, err error) {
 // trySignal is one attempt of Signal. retry is true if the holder has exited
 // since.
 func trySignal(path string, sig os.Signal) (pid int, retry bool, err error) {
-	pid, held, err := Holder(path)
-	if err != nil || !held || pid == 0 {
+	h, err := holderOf(path)
+	pid = h.pid
+	if err != nil || pid == 0 {
 		return 0, false, err
 	}
 	p, err := os.FindProcess(pid) // on Linux a pidfd, which cannot be recycled
@@ -69,10 +70,10 @@ func trySignal(path string, sig os.Signal) (pid int, retry bool, err error) {
 		return pid, false, err
 	}
 	defer p.Release()
-	if now, held, _ := Holder(path); !held || now != pid {
+	if now, _ := holderOf(path); now != h {
 		return pid, true, nil // the pid may belong to an unrelated process now
 	}
-	if !ownerMaySignal(path, pid) {
+	if h.byName && !isTrustedUser(h.user) && !hasUser(pid, uint32(h.user)) || !h.byName && !ownerMaySignal(path, pid) {
 		return pid, false, errors.New("pid file and process belong to different users: " +
 			"find out who created the file")
 	}

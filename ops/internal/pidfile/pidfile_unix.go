@@ -64,7 +64,8 @@ func acquire(path string, nameSuffices bool) (*File, error) {
 			lock = func(string) (*nameLock, error) { return nil, nil }
 			end = time.Now().Add(acquireTimeout)
 		case inUse != nil:
-			return nil, &HeldError{path, inUse.pid}
+			pid, _, _ := nameHolder(path)
+			return nil, &HeldError{path, pid}
 		default:
 			return nil, err
 		}
@@ -210,7 +211,7 @@ func heldOr(path string, err error) error {
 	if errors.Is(err, safedir.ErrReplaced) {
 		return err
 	}
-	pid, held, holderErr := Holder(path)
+	pid, held, holderErr := fileHolder(path)
 	if held {
 		return &HeldError{path, pid}
 	}
@@ -326,7 +327,11 @@ func (p *File) rewrite() (Restored, error) {
 // Release empties and removes the file, and releases the locks. Processes that
 // have the file open read no pid from then on.
 func (p *File) Release() error {
-	return errors.Join(p.f.Truncate(0), p.removeFile(), p.Close())
+	// The name comes first. A process that sees the file removed may examine
+	// the name at once.
+	err := p.name.close()
+	p.name = nil
+	return errors.Join(err, p.f.Truncate(0), p.removeFile(), p.Close())
 }
 
 // removeFile removes the file, unless its name is that of another one.
@@ -377,10 +382,44 @@ func content(f *os.File) string {
 	return string(buf[:n])
 }
 
-// Holder reports whether a process holds the lock on the file, and its pid. The
-// pid is 0 if it is unknown: the process is in another PID namespace, has not
-// written its pid in time, or cannot be examined.
+// Holder reports whether a process holds the lock on the file or on its name, and
+// its pid. The pid is 0 if it is unknown: the process is in another PID namespace,
+// has not written its pid in time, or cannot be examined.
 func Holder(path string) (pid int, held bool, err error) {
+	h, err := holderOf(path)
+	return h.pid, h.held, err
+}
+
+// A holder is a process that holds the lock on a pid file, or on its name.
+type holder struct {
+	pid  int
+	held bool
+	// byName is true if the process holds only the lock on the name: the file
+	// is missing, or is another one, until the process notices. user has
+	// requested that lock.
+	byName bool
+	user   int
+}
+
+// holderOf asks for the lock on the file first: it has a holder that any process
+// can see, also one in another network namespace.
+func holderOf(path string) (holder, error) {
+	pid, held, err := fileHolder(path)
+	if held || err != nil {
+		return holder{pid: pid, held: held}, err
+	}
+	path, err = filepath.Abs(path)
+	if err != nil {
+		return holder{}, err
+	}
+	if pid, user, held := nameHolder(path); held {
+		return holder{pid, true, true, user}, nil
+	}
+	return holder{}, nil
+}
+
+// fileHolder is Holder for the lock on the file alone.
+func fileHolder(path string) (pid int, held bool, err error) {
 	f, err := openForReading(path)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, safedir.ErrReplaced) {
 		return 0, false, nil

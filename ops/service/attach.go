@@ -140,7 +140,9 @@ func (s *Service) inheritOrAcquire() (*heldLock, *fileWatcher, error) {
 	if err := s.mayStart(p); err != nil {
 		return nil, nil, errors.Join(err, file.Close())
 	}
-	lock := &heldLock{s: s, path: p.pid, file: file, predecessor: pidfile.Read(p.pid)}
+	// The manager that has passed the lock on has also started this process. The
+	// pid file may be missing or overwritten.
+	lock := &heldLock{s: s, path: p.pid, file: file, predecessor: os.Getppid()}
 	p.passLock(lock.openFiles())
 	return lock, s.watchFiles(p), nil
 }

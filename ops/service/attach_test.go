@@ -318,6 +318,67 @@ func TestAttachPIDFileRemovedDuringUpgrade(t *testing.T) {
 	p.WaitGone()
 }
 
+func init() { programs["late-successor"] = lateSuccessor }
+
+// lateSuccessor is manager, but its successors read a line from the standard input
+// before they attach, and wait for its end before they run.
+func lateSuccessor() {
+	successor := prefork.PassedFile("late-successor") != nil
+	prefork.PassFile("late-successor", os.Stdout)
+	if successor {
+		report("the successor starts")
+		os.Stdin.Read(make([]byte, 1))
+	}
+	runManager(func() {
+		if successor {
+			report("the successor has attached")
+			io.Copy(io.Discard, os.Stdin)
+		}
+	})
+}
+
+// A successor knows its predecessor although no file has its pid: a file that the
+// predecessor makes again is no lost lock.
+func TestAttachUnknownPredecessor(t *testing.T) {
+	for name, spoil := range map[string]func(path string) error{
+		"removed":     os.Remove,
+		"overwritten": func(path string) error { return os.WriteFile(path, []byte("1\n"), 0o644) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			defer w.Close()
+			s := newService(t)
+			p := preforktest.New(t, "late-successor", s.Dir())
+			p.Cmd.Stdin = r
+			p.Start()
+			p.ExpectN(2, ` works$`)
+			p.Signal(syscall.SIGUSR2)
+			p.Expect(`^the successor starts$`)
+			thaw := preforktest.Freeze(t, p.PID())
+			if err := spoil(s.PIDFile); err != nil {
+				t.Fatal(err)
+			}
+			w.WriteString("\n")
+			p.Expect(`^the successor has attached$`)
+			os.Remove(s.PIDFile)
+			thaw()
+			p.Expect(`pid file removed, created again`)
+			w.Close()
+			successor, _ := strconv.Atoi(p.Expect(`^manager (\d+) runs$`)[1])
+			p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, p.PID()))
+			preforktest.WaitFor(t, "the successor's pid in the file", func() bool { return s.PID() == successor })
+			checkRunning(t, s, successor)
+			s.Stop()
+			p.Expect(fmt.Sprintf(`^manager %d ended <nil>, <nil>$`, successor))
+			p.WaitGone()
+		})
+	}
+}
+
 // A Manager whose pid file was removed shuts down if another process has
 // acquired the lock since then.
 func TestAttachLockLost(t *testing.T) {

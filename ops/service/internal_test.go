@@ -3,8 +3,11 @@
 package service
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -41,6 +44,46 @@ func TestShareLockRestored(t *testing.T) {
 		os.Remove(s.PIDFile)
 		if err := lock.restore(); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// A lock holder with an unknown pid may be the predecessor as long as that lives:
+// it may not have written its pid yet.
+func TestUnknownHolder(t *testing.T) {
+	s, err := New("test", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Logger = slog.New(slog.DiscardHandler)
+	p, _ := s.resolved()
+	lock, err := s.acquireLock(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.release()
+	os.Remove(s.PIDFile)
+	other, err := os.Create(s.PIDFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := syscall.Flock(int(other.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	lock.predecessor = os.Getppid()
+	if err := lock.restore(); err != errPredecessor {
+		t.Errorf("while the predecessor lives: %v", err)
+	}
+	fmt.Fprintln(other, os.Getpid())
+	if err := lock.restore(); !errors.Is(err, ErrLockLost) {
+		t.Errorf("of another process: %v", err)
+	}
+	other.Truncate(0)
+	for of, pid := range map[string]int{"without a predecessor": 0, "of a dead predecessor": 1 << 30} {
+		lock.predecessor = pid
+		if err := lock.restore(); !errors.Is(err, ErrLockLost) {
+			t.Errorf("%s: %v", of, err)
 		}
 	}
 }

@@ -143,6 +143,8 @@ const restoreTimeout = 20 * time.Millisecond
 func (h *heldLock) restore() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	// A predecessor that has exited is no parent of this process any more.
+	predecessorLives := h.predecessor != 0 && h.predecessor == os.Getppid()
 	restored, err := h.file.Restore()
 	for end := time.Now().Add(restoreTimeout); isTemporary(err) && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
@@ -150,7 +152,8 @@ func (h *heldLock) restore() error {
 	}
 	var held *pidfile.HeldError
 	switch {
-	case errors.As(err, &held) && held.PID == h.predecessor && h.predecessor != 0:
+	case errors.As(err, &held) && predecessorLives && (held.PID == h.predecessor || held.PID == 0):
+		// Its pid is unknown until it has written the file.
 		return errPredecessor
 	case errors.As(err, &held):
 		return fmt.Errorf("%w: %w", ErrLockLost, held)

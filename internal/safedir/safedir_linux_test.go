@@ -78,9 +78,25 @@ func TestUnreadableDirectory(t *testing.T) {
 	})
 }
 
+// withoutOpenat2 runs a test again as on a kernel before Linux 5.6, and as in a
+// sandbox.
+func withoutOpenat2(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	t.Run("openat2", test)
+	for _, errno := range []unix.Errno{unix.ENOSYS, unix.EPERM} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			defer func(was func(int, string, *unix.OpenHow) (int, error)) { openat2 = was }(openat2)
+			openat2 = func(int, string, *unix.OpenHow) (int, error) { return -1, errno }
+			test(t)
+		})
+	}
+}
+
 // However another user moves a directory and a link on the way, Open never opens
 // the directory of root's to which the link leads.
-func TestOpenWhileMoved(t *testing.T) {
+func TestOpenWhileMoved(t *testing.T) { withoutOpenat2(t, openWhileMoved) }
+
+func openWhileMoved(t *testing.T) {
 	needRoot(t)
 	dir := base(t)
 	vault := mkdir(t, dir+"/vault", -1, 0o700)
@@ -112,6 +128,72 @@ func TestOpenWhileMoved(t *testing.T) {
 		t.Skip("the file system cannot exchange two files")
 	} else if err != nil || opened == 0 {
 		t.Errorf("%d times opened: %v", opened, err)
+	}
+}
+
+// A directory on the way that is replaced by a link after it was examined is not
+// followed, wherever it is on the way. A path of directories is opened.
+func TestNoLinksOnTheWay(t *testing.T) { withoutOpenat2(t, noLinksOnTheWay) }
+
+func noLinksOnTheWay(t *testing.T) {
+	dir := base(t)
+	mkdir(t, dir+"/dir", -1, 0o711)
+	mkdir(t, dir+"/dir/sub", -1, 0o700)
+	must(t, os.Symlink("dir", dir+"/link"))
+	must(t, os.Symlink("sub", dir+"/dir/link"))
+	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
+	for path, want := range map[string]error{
+		dir + "/dir": nil, dir + "/dir/sub": nil, "/": nil, dir + "/": nil,
+		dir + "/link": unix.ELOOP, dir + "/link/sub": unix.ELOOP, dir + "/dir/link": unix.ELOOP,
+		dir + "/none/sub": unix.ENOENT,
+	} {
+		fd, err := openWithoutLinks(path, flags)
+		if err == unix.ENOTDIR && want == unix.ELOOP {
+			err = want // of openat, because of O_DIRECTORY
+		}
+		if err != want {
+			t.Errorf("%s: %v, want %v", path, err, want)
+		}
+		if err != nil {
+			continue
+		}
+		d := &Dir{path: path, f: os.NewFile(uintptr(fd), path)}
+		if !d.leadsTo(path) {
+			t.Errorf("%s: another directory was opened", path)
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); flags != unix.FD_CLOEXEC || err != nil {
+			t.Errorf("%s: descriptor flags %#x, %v", path, flags, err)
+		}
+		if _, err := d.Names(); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		d.Close()
+	}
+}
+
+// No descriptor is left open, whether walk succeeds or not.
+func TestWalkCloses(t *testing.T) {
+	dir := base(t)
+	open := func() int {
+		names, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Skipf("/proc is not mounted: %v", err)
+		}
+		return len(names)
+	}
+	before := open()
+	for range 20 {
+		if fd, err := walk(dir, unix.O_RDONLY); err != nil {
+			t.Error(err)
+		} else {
+			unix.Close(fd)
+		}
+		if _, err := walk(dir+"/none/sub", unix.O_RDONLY); err != unix.ENOENT {
+			t.Error(err)
+		}
+	}
+	if after := open(); after >= before+20 {
+		t.Errorf("%d descriptors, and %d before", after, before)
 	}
 }
 

@@ -10,7 +10,15 @@ import (
 
 const searchOnly = 0 // there is no portable way to use a directory that cannot be read
 
-func openWithoutLinks(string, int) (int, error) { return -1, unix.ENOSYS }
+// openWithoutLinks opens a file unless a link is on the way. It returns ENOSYS if
+// a directory on the way cannot be read.
+func openWithoutLinks(path string, flags int) (int, error) {
+	fd, err := walk(path, flags)
+	if err == unix.EACCES {
+		return -1, unix.ENOSYS
+	}
+	return fd, err
+}
 
 // readEntry examines a file, and reads it if it is a link.
 func readEntry(path string) (st unix.Stat_t, target string, err error) {

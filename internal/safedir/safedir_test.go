@@ -660,18 +660,6 @@ func TestMissingEntryIsReplaceable(t *testing.T) {
 	}
 }
 
-// A directory on the way that is replaced by a link after it was examined is not
-// followed.
-func TestNoLinksOnTheWay(t *testing.T) {
-	dir := base(t)
-	mkdir(t, dir+"/dir", -1, 0o700)
-	must(t, os.Symlink("dir", dir+"/link"))
-	if fd, err := openWithoutLinks(dir+"/link", unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
-		unix.Close(fd)
-		t.Error("a link was followed")
-	}
-}
-
 // A directory may be writable for the private group of an ordinary user.
 func TestPrivateGroup(t *testing.T) {
 	for _, row := range []struct {

@@ -57,7 +57,7 @@ func Hold(path string) (*Dir, error) {
 		switch {
 		case err == nil:
 			redirected = nil
-		case redirected == nil && err != unix.ENOSYS && err != unix.EPERM:
+		case redirected == nil && err != unix.ENOSYS:
 			// The path has changed since followPath.
 			redirected = byGroup
 		}
@@ -87,6 +87,31 @@ func openDir(path string, open func(path string, flags int) (int, error)) (fd in
 	fd, err = retryEINTR(func() (int, error) { return open(path, unix.O_RDONLY|flags) })
 	if err == unix.EACCES && searchOnly != 0 {
 		fd, err = retryEINTR(func() (int, error) { return open(path, searchOnly|flags) })
+	}
+	return fd, err
+}
+
+// walk opens a file by an absolute path without dots, one directory after the
+// other. Each is held open while the next one is opened in it, so no link is
+// followed, however the directories are moved meanwhile.
+func walk(path string, flags int) (fd int, err error) {
+	const next = searchOnly | unix.O_DIRECTORY | unix.O_CLOEXEC
+	fd, err = retryEINTR(func() (int, error) { return unix.Open("/", next, 0) })
+	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+	if len(names) == 0 {
+		names = []string{"."}
+	}
+	for i, name := range names {
+		if err != nil {
+			return -1, err
+		}
+		how := next
+		if i == len(names)-1 {
+			how = flags
+		}
+		dir := fd
+		fd, err = retryEINTR(func() (int, error) { return unix.Openat(dir, name, how|unix.O_NOFOLLOW, 0) })
+		unix.Close(dir)
 	}
 	return fd, err
 }

@@ -110,14 +110,17 @@ func TestRotatedOrder(t *testing.T) {
 }
 
 // KeepDays deletes the oldest files while they are old. It neither stops at a
-// file of the future nor skips files that are not old (35).
+// file of the future or of 1970 nor skips files that are not old (35). Such a file
+// may have been rotated an hour ago.
 func TestExpired(t *testing.T) {
 	for _, c := range []struct {
 		days string // ages in days, oldest first
 		want int
 	}{
 		{"", 0}, {"3", 0}, {"8", 1}, {"9 8 3", 2}, {"3 9 9", 0}, {"9 3 9", 1},
-		{"-365 9 3", 2}, {"-365 3", 0}, {"-365 -365", 0}, {"9 -1 9 -1 3", 3}, {"9 -1", 1}, {"20000 3", 1},
+		{"-365 9 3", 2}, {"-365 3", 0}, {"-365 -365", 0}, {"9 -1 9 -1 3", 3}, {"9 -1", 1},
+		{"20000 3", 0}, {"20000", 0}, {"20000 9 3", 2}, {"9 20000 9 3", 3}, {"3 20000 9", 0},
+		{"-365 20000 3", 0}, {"20000 -365 3", 0}, {"20000 -365", 0}, {"-365 20000 9 3", 3},
 	} {
 		var files []rotatedFile
 		for _, d := range strings.Fields(c.days) {
@@ -130,6 +133,12 @@ func TestExpired(t *testing.T) {
 		if got := expired(files, 0, moment); got != 0 {
 			t.Errorf("%d expired without a limit", got)
 		}
+	}
+	// A machine whose clock is never set deletes files all the same.
+	unset := time.Unix(0, 0).AddDate(0, 0, 20)
+	files := []rotatedFile{{time: unset.AddDate(0, 0, -9)}, {time: unset.AddDate(0, 0, -3)}}
+	if got := expired(files, 7, unset); got != 1 {
+		t.Errorf("%d expired by a clock that was never set", got)
 	}
 }
 

@@ -106,9 +106,14 @@ func (j *Journal) removeOld(files []rotatedFile, now time.Time) {
 	}
 }
 
+// firstClock is earlier than any journal. A clock that shows an earlier time has
+// not been set since the machine started: many have no battery, and begin in 1970.
+var firstClock = time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // expired returns the number of files that are older than a number of days. It
 // counts from the oldest file to the first that is not that old. A file of the
-// future shows only that the clock was wrong, and is as old as the next one.
+// future, or of a time before any journal, shows only that the clock was wrong, and
+// is as old as the next one.
 func expired(files []rotatedFile, days int, now time.Time) (n int) {
 	if days <= 0 {
 		return 0
@@ -116,9 +121,10 @@ func expired(files []rotatedFile, days int, now time.Time) (n int) {
 	limit := now.Add(-time.Duration(days) * 24 * time.Hour)
 	for i, f := range files {
 		switch {
+		case f.time.After(now), f.time.Before(firstClock) && !now.Before(firstClock):
 		case f.time.Before(limit):
 			n = i + 1
-		case !f.time.After(now):
+		default:
 			return n
 		}
 	}

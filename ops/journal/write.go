@@ -88,10 +88,7 @@ func (j *Journal) keepLock() error {
 		j.locking = attempt{}
 	}
 	err := j.locking.try(func() error {
-		restored, err := j.lock.Restore()
-		if restored == pidfile.Recreated {
-			j.passLock()
-		}
+		_, err := j.lock.Restore()
 		return err
 	})
 	if err == nil || pidfile.DiskFull(err) { // the lock on the name remains

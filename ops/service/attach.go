@@ -220,8 +220,7 @@ func (a *attachment) update() {
 	}
 }
 
-// checkLock restores the pid file, and passes the locked file on to the next
-// successor.
+// checkLock restores the pid file.
 func (a *attachment) checkLock() {
 	switch err := a.lock.restore(); {
 	case errors.Is(err, errPredecessor):
@@ -229,9 +228,6 @@ func (a *attachment) checkLock() {
 	case err != nil:
 		a.s.log().Error("lock lost, stopping", "err", err)
 		a.lockLost = true
-	default:
-		p, _ := a.s.resolved()
-		p.passLock(a.lock.openFiles())
 	}
 }
 

@@ -36,7 +36,7 @@ func TestShareLockRestored(t *testing.T) {
 	defer lock.release()
 	s.setHeld(lock)
 	for range 2 {
-		sp := &prefork.Spawn{Files: []*os.File{os.Stderr}}
+		sp = &prefork.Spawn{Files: []*os.File{os.Stderr}}
 		s.ShareLock(sp)
 		if len(sp.Files) != 2 || sp.Files[0] != os.Stderr || !pidfile.InPlace(sp.Files[1], s.PIDFile) {
 			t.Errorf("files: %v", sp.Files)
@@ -44,6 +44,10 @@ func TestShareLockRestored(t *testing.T) {
 		os.Remove(s.PIDFile)
 		if err := lock.restore(); err != nil {
 			t.Fatal(err)
+		}
+		// The worker is spawned after ShareLock, or a successor.
+		if !pidfile.InPlace(sp.Files[1], s.PIDFile) {
+			t.Error("the worker would get the removed file")
 		}
 	}
 }

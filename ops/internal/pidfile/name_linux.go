@@ -224,3 +224,9 @@ func memoryFile(name string) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), name), nil
 }
+
+// replace makes the descriptor of a file one of another file, in one step.
+func replace(old, by *os.File) error {
+	_, err := retryEINTR(func() (int, error) { return 0, unix.Dup3(rawFD(by), rawFD(old), unix.O_CLOEXEC) })
+	return os.NewSyscallError("dup3", err)
+}

@@ -5,6 +5,9 @@ package pidfile
 import (
 	"errors"
 	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Only Linux has sockets with a name that is no file. Elsewhere the lock on the
@@ -28,3 +31,15 @@ func (*nameLock) handle() *os.File                 { return nil }
 func (*nameLock) close() error                     { return nil }
 
 func memoryFile(string) (*os.File, error) { return nil, errors.ErrUnsupported }
+
+// replace makes the descriptor of a file one of another file. No process is started
+// meanwhile, which would inherit it.
+func replace(old, by *os.File) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	_, err := retryEINTR(func() (int, error) { return 0, unix.Dup2(rawFD(by), rawFD(old)) })
+	if err == nil {
+		unix.CloseOnExec(rawFD(old))
+	}
+	return os.NewSyscallError("dup2", err)
+}

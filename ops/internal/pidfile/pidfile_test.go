@@ -103,6 +103,7 @@ func TestRestore(t *testing.T) {
 			must(os.WriteFile(path+".new", pidLine(), 0o644))
 			must(os.Rename(path+".new", path))
 		}, Recreated},
+		{"moved", func(top, path string) { must(os.Rename(path, filepath.Join(top, "b", "pid"))) }, Recreated},
 		{"link switched", func(top, path string) {
 			must(os.Symlink("b", filepath.Join(top, "l")))
 			must(os.Rename(filepath.Join(top, "l"), filepath.Join(top, "current")))
@@ -121,6 +122,7 @@ func TestRestore(t *testing.T) {
 			p, err := Acquire(path)
 			must(err)
 			defer p.Release()
+			file := p.File() // which a worker or a successor may get at any time
 			row.change(top, path)
 			if got, err := p.Restore(); got != row.want || err != nil {
 				t.Errorf("%v, %v, want %v", got, err, row.want)
@@ -130,6 +132,12 @@ func TestRestore(t *testing.T) {
 			}
 			if got, err := p.Restore(); got != Intact || err != nil {
 				t.Errorf("a second time: %v, %v", got, err)
+			}
+			if p.File() != file || !InPlace(file, path) {
+				t.Error("the open file is another one than before")
+			}
+			if flags, err := unix.FcntlInt(file.Fd(), unix.F_GETFD, 0); flags != unix.FD_CLOEXEC || err != nil {
+				t.Errorf("descriptor flags %#x, %v", flags, err)
 			}
 			for _, dir := range []string{"a", "b", "c"} { // no pid is left in a directory of before
 				other := filepath.Join(top, dir, "pid")

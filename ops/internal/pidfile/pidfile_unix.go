@@ -257,8 +257,8 @@ func (p *File) Name() *os.File { return p.name.handle() }
 
 // Restore ensures that the path names a file with this process's pid that this
 // process has locked. Otherwise a process that starts would not find the lock,
-// and no process would find this one. After Recreated, File returns another
-// file.
+// and no process would find this one. The File that others have keeps its
+// descriptor, which names the new file after Recreated.
 //
 // It returns a *HeldError if another process has locked the file at the path. In
 // that case, and after other errors, the File remains as it was.
@@ -274,23 +274,28 @@ func (p *File) Restore() (Restored, error) {
 	if err != nil {
 		return Intact, err
 	}
-	old := *p
-	p.dir, p.f = dir, f
-	if err := p.Write(); err != nil {
+	next := File{path: p.path, dir: dir, f: f, name: p.name}
+	if err = next.Write(); err == nil {
+		// For a process that finds the old file by another path.
+		p.f.Truncate(0)
 		p.removeFile()
-		errs := errors.Join(err, f.Close(), dir.Close())
-		*p = old
-		return Intact, errs
+		// A worker may be spawned at any time with the descriptor that File
+		// has returned, so it must neither be closed nor stand for another
+		// file. The descriptor of f shares the lock.
+		err = replace(p.f, f)
 	}
-	// For a process that finds the old file by another path.
-	old.f.Truncate(0)
-	old.removeFile()
-	old.f.Close()
-	old.dir.Close()
+	if err != nil {
+		next.removeFile()
+		return Intact, errors.Join(err, f.Close(), dir.Close())
+	}
+	f.Close()
+	p.dir.Close()
+	p.dir = dir
 	return Recreated, nil
 }
 
-// File returns the open file, which carries the lock.
+// File returns the open file, which carries the lock. It is the same one after each
+// Restore, until Release or Close.
 func (p *File) File() *os.File { return p.f }
 
 // Write writes this process's pid. It overwrites the old content and then

@@ -33,7 +33,7 @@ func asNobody(t *testing.T, f func()) {
 		done <- err
 	}()
 	if err := <-done; err != 0 {
-		t.Skip(err)
+		t.Skipf("a thread cannot become another user's: %v", err)
 	}
 }
 
@@ -45,7 +45,7 @@ func TestUnreadableDirectory(t *testing.T) {
 	for up := dir; up != "/"; up = up[:max(1, strings.LastIndexByte(up, '/'))] {
 		if info, err := os.Stat(up); err != nil || info.Mode()&0o011 != 0o011 {
 			if err := os.Chmod(up, info.Mode()|0o011); err != nil {
-				t.Skip(err)
+				t.Skipf("another user cannot search %s: %v", up, err)
 			}
 		}
 	}

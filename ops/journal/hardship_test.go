@@ -157,7 +157,7 @@ func copyTruncate(path, name string, notes ledger) {
 // every record that was written can be read once and in order, and PreviousState
 // is correct.
 func TestHardship(t *testing.T) {
-	kills := 20
+	kills := 8
 	if *long {
 		kills = 1000
 	}
@@ -195,7 +195,7 @@ func testHardship(t *testing.T, from, kills int, sum *hardshipSum) {
 		}) {
 			t.Fatalf("life %d: %s, want one of %q", i, got[0], expected)
 		}
-		time.Sleep(time.Duration((from+i)*1370%20000) * time.Microsecond) // kill at varying moments
+		time.Sleep(time.Duration((from+i)*3370%20000) * time.Microsecond) // kill at varying moments
 		p.Kill()
 		p.Wait()
 		for _, line := range p.Lines() {

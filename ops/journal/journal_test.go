@@ -121,7 +121,13 @@ func TestSync(t *testing.T) {
 		for i := range 10 {
 			writeEvents(t, j, warning("n", strconv.Itoa(i)))
 		}
-		time.Sleep(5 * time.Millisecond)
+		if sync == time.Millisecond {
+			preforktest.WaitFor(t, "the sync", func() bool {
+				j.mu.Lock()
+				defer j.mu.Unlock()
+				return j.syncTimer == nil
+			})
+		}
 		if err := j.Close(); err != nil {
 			t.Error(err)
 		}

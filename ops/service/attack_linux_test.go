@@ -170,7 +170,7 @@ func TestAttack(t *testing.T) {
 // attack uses a service while it is attacked.
 func attack(t *testing.T, top, dir, canary string) {
 	t.Helper()
-	limit := 150 * time.Millisecond
+	limit := 80 * time.Millisecond
 	if *long {
 		limit = 10 * time.Second
 	}

@@ -187,12 +187,13 @@ func TestB5StoppedWhileWaiting(t *testing.T) {
 	p := start(t, s, "loop")
 	p.Expect(`^running `)
 	s.LockTimeout = -1
+	log := withLog(s)
 	errs := make(chan error)
 	go func() {
 		_, err := s.Begin(t.Context())
 		errs <- err
 	}()
-	time.Sleep(10 * time.Millisecond) // usually Begin waits by then
+	preforktest.WaitFor(t, "Begin to wait", func() bool { return log.count("waiting for lock holder") == 1 })
 	s.Stop()
 	if err := <-errs; !errors.Is(err, service.ErrStopped) {
 		t.Errorf("Begin: %v", err)
@@ -363,6 +364,7 @@ func parent() {
 // B12: in the original, a start does not wait for the lock.
 func TestB12Waiting(t *testing.T) {
 	s := newService(t)
+	log := withLog(s)
 	p := start(t, s, "loop")
 	p.Expect(`^running `)
 	s.LockTimeout = 20 * time.Millisecond
@@ -375,13 +377,14 @@ func TestB12Waiting(t *testing.T) {
 	if _, err := s.Begin(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Begin whose context ends: %v", err)
 	}
+	waiting := log.count("waiting for lock holder")
 	began := make(chan error)
 	for range 2 { // they run one after the other
 		go func() {
 			began <- s.Run(t.Context(), func(context.Context) (bool, error) { return false, nil })
 		}()
 	}
-	time.Sleep(10 * time.Millisecond)
+	preforktest.WaitFor(t, "both to wait", func() bool { return log.count("waiting for lock holder") == waiting+2 })
 	p.Signal(syscall.SIGTERM)
 	p.Expect(`signal caught.* signal=SIGTERM`)
 	p.Expect(`^cause: service: caught SIGTERM$`)

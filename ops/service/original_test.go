@@ -250,17 +250,29 @@ func TestPausedAtStart(t *testing.T) {
 	s.Pause()
 	past := time.Now().Add(-time.Hour)
 	var resumed atomic.Bool
-	timer := time.AfterFunc(20*time.Millisecond, func() {
+	log := withLog(s)
+	checked := make(chan struct{})
+	go func() {
+		defer close(checked)
+		for log.count("msg=paused") == 0 && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
 		checkRunning(t, s, os.Getpid())
 		os.Chtimes(s.PIDFile, past, past)
-		time.Sleep(20 * time.Millisecond)
-		if info, err := os.Stat(s.PIDFile); err != nil || info.ModTime().Equal(past) {
-			t.Errorf("no heartbeat while paused: %v", err)
+		for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+			info, err := os.Stat(s.PIDFile)
+			if err == nil && !info.ModTime().Equal(past) {
+				break
+			}
+			if err != nil || time.Now().After(end) {
+				t.Errorf("no heartbeat while paused: %v", err)
+				break
+			}
 		}
 		resumed.Store(true)
 		s.Resume()
-	})
-	defer timer.Stop()
+	}()
+	defer func() { <-checked }()
 	n := 0
 	err := s.Run(t.Context(), func(context.Context) (bool, error) {
 		if n++; !resumed.Load() {

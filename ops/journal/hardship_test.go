@@ -183,7 +183,7 @@ func testHardship(t *testing.T, from, kills int, sum *hardshipSum) {
 	path := filepath.Join(dir, "test.journal")
 	notesDir := t.TempDir()
 	var lives []life
-	offset := from*1000 + 150 // so that the first life meets each hardship
+	offset := from*1000 + 150                   // so that the first life meets each hardship
 	expected := []string{describeState(0, nil)} // possible states
 	ran := false                                // a process has surely had an event
 	for i := range kills {

@@ -250,6 +250,31 @@ func (lc ListenConfig) ListenPacketPerWorker(m *Manager, network, address string
 	return pc, listenError("ListenPacketPerWorker", network, address, err)
 }
 
+// QueueInfo describes the accept queue of a listening socket. Slot is -1 for a socket
+// that all workers share.
+type QueueInfo struct {
+	SocketInfo
+	Slot    int `json:"slot"`
+	Waiting int `json:"waiting"` // connections that no worker has accepted; -1 for unknown
+	Backlog int `json:"backlog"` // how many it can hold; -1 for unknown
+}
+
+// Queues returns the accept queues of the sockets in Snapshot.Sockets, in that
+// order; with ListenPerWorker, one for each slot. A queue that stays long means that
+// there are too few workers, or that they are stuck. It is for monitoring, and makes
+// one or three system calls for each socket. The lengths are unknown for datagram
+// sockets, outside Linux, and for unix sockets if the kernel lacks sock_diag
+// (CONFIG_UNIX_DIAG). After a shutdown has closed the sockets, and in a worker, it
+// returns none.
+func (m *Manager) Queues() []QueueInfo { return m.side.queues() }
+
+func (s *managerSide) queues() (all []QueueInfo) {
+	for _, q := range s.sockets.Queues() {
+		all = append(all, QueueInfo{SocketInfo{q.Network, q.Address, q.PerWorker}, q.Slot, q.Waiting, q.Backlog})
+	}
+	return all
+}
+
 // sendOwnSockets sends a standby the sockets of its slot.
 func (l *loop) sendOwnSockets(w *worker) error {
 	if err := l.sockets.Grow(w.Slot); err != nil {

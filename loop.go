@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -47,6 +48,8 @@ type loop struct {
 	closing       []*scoreboard.Cell // of workers that are gone
 	pauses        int                // the number of pauses so far
 	pausing       int                // the number of the pause in force; 0 for none
+	sentLevel     slog.Level         // that new workers get
+	levelAgain    pool.Time          // when that is sent again to those whose socket was full
 	steerDue      bool               // the set of ready workers has changed
 	steerAgain    pool.Time          // when a worker may be able to take a socket again
 	successors    uint64             // started so far
@@ -60,7 +63,7 @@ type loop struct {
 func newLoop(s *managerSide, exe string, depth int, settings *resources.Settings) *loop {
 	l := &loop{
 		managerSide: s, spawner: newSpawner(exe, depth, settings), origin: time.Now(), timer: time.NewTimer(0),
-		kills: settings.Kills(), leftovers: make(map[int]*worker), steerAgain: pool.Never,
+		kills: settings.Kills(), leftovers: make(map[int]*worker), steerAgain: pool.Never, levelAgain: pool.Never,
 		board: board.New(board.Config{
 			MinSpare: s.cfg.MinSpareWorkers, MaxSpare: s.cfg.MaxSpareWorkers,
 			Stuck: s.cfg.Stuck.Timeout, Memory: s.cfg.Recycle.MaxMemory > 0,
@@ -215,6 +218,7 @@ func (l *loop) turn() pool.Step {
 	}
 	l.resize()
 	l.sendPause()
+	levelDue := l.sendLogLevel()
 	notes, commands, turned := l.inbox.take()
 	for _, n := range notes {
 		if l.successor != nil && n.ID == l.successor.id {
@@ -228,7 +232,7 @@ func (l *loop) turn() pool.Step {
 	}
 	l.completeTakeover()
 	readTo := l.pollOverdue()
-	due := earliest(l.pollThrottled(), l.pollDisconnected(), l.checkSuccessor(), l.pollTakeOvers())
+	due := earliest(levelDue, l.pollThrottled(), l.pollDisconnected(), l.checkSuccessor(), l.pollTakeOvers())
 	if l.board.Active() {
 		l.handle(pool.Event{Kind: pool.Tick, ReadUpTo: readTo})
 		if l.pool.Plan(l.now()).Survey {

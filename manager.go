@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"strings"
@@ -31,9 +32,10 @@ import (
 // Its methods are safe for concurrent use, do not block, and take effect at the
 // loop's next turn, except as noted. The zero value is not usable.
 type Manager struct {
-	cfg  Config
-	log  *slog.Logger
-	side side
+	cfg   Config
+	log   *slog.Logger
+	level *slog.LevelVar // see LogLevel
+	side  side
 }
 
 // side is the part of a Manager that differs between the manager's process and a
@@ -58,8 +60,10 @@ type side interface {
 	command(ev pool.Event)
 	setMaxWorkers(n int)
 	setPaused(paused bool)
+	setLogLevel(level slog.Level)
 	pass(data []byte)
 	snapshot() Snapshot
+	queues() []QueueInfo
 	numWorkers() int
 	numActiveWorkers() int
 	maxWorkers() int
@@ -115,7 +119,7 @@ func New(cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, log: cfg.Logger}
+	m := &Manager{cfg: cfg, log: cfg.Logger, level: new(slog.LevelVar)}
 	if cfg.Name != "" {
 		m.log = m.log.With("pool", cfg.Name)
 	}
@@ -123,6 +127,7 @@ func New(cfg Config) (*Manager, error) {
 		return nil, configError("Name", "there is a Manager named %q in this program already; each needs a different name", cfg.Name)
 	}
 	if process.Role == marker.Worker {
+		m.level = &process.LogLevel
 		m.side = &workerSide{Manager: m, foreign: cfg.Name != process.Marker.Name}
 		return m, nil
 	}
@@ -305,6 +310,22 @@ func (m *Manager) Pause() { m.side.setPaused(true) }
 // Resume ends a pause.
 func (m *Manager) Resume() { m.side.setPaused(false) }
 
+// SetLogLevel changes the level of LogLevel in the manager and in its workers, also
+// in those that are spawned later. It is for turning on debug messages while the
+// program runs. A successor (see Upgrade) begins with slog.LevelInfo, as every
+// manager: its program decides. In a worker it is a no-op.
+func (m *Manager) SetLogLevel(level slog.Level) { m.side.setLogLevel(level) }
+
+// LogLevel returns the level that SetLogLevel sets, at first slog.LevelInfo. The
+// program should make its own logger with it, right after New, in the manager and in
+// workers:
+//
+//	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: pm.LogLevel()}))
+//
+// It has no effect on Config.Logger, which was made before. A worker has the level
+// of the Manager that started it, whichever Manager of the program is asked.
+func (m *Manager) LogLevel() slog.Leveler { return m.level }
+
 // Pass passes data to the workers of the generations that begin from now on,
 // until it is called again. Worker.Passed returns it, also in a worker that is
 // respawned an hour later. The data may have any size: workers read it from a
@@ -429,6 +450,11 @@ func (s *managerSide) setPaused(paused bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.paused = paused
+	s.inbox.put(func(*inbox) {})
+}
+
+func (s *managerSide) setLogLevel(level slog.Level) {
+	s.level.Set(min(max(level, math.MinInt32), math.MaxInt32)) // as far as messages go
 	s.inbox.put(func(*inbox) {})
 }
 

@@ -351,6 +351,31 @@ func (l *loop) notePaused(w *worker, n int) {
 	l.publish(report)
 }
 
+// levelPause is how long the loop waits before it sends the level again to a worker
+// whose socket was full, such as one that was stopped (SIGSTOP).
+const levelPause = time.Second
+
+// sendLogLevel sends to the workers the level that SetLogLevel has set. It returns
+// when it must be called again.
+func (l *loop) sendLogLevel() (again pool.Time) {
+	level := l.level.Level()
+	if level == l.sentLevel && l.levelAgain > l.now() {
+		return l.levelAgain
+	}
+	l.sentLevel, l.levelAgain = level, pool.Never
+	for _, w := range l.workers {
+		if w.level == level || !w.messages.Open() {
+			continue
+		}
+		if w.send(wire.LogLevel{Level: int(level)}) == proc.ErrWouldBlock {
+			l.levelAgain = l.now() + levelPause
+			continue
+		}
+		w.level = level
+	}
+	return l.levelAgain
+}
+
 // promote sends a standby its slot. One that cannot receive it is killed, and the
 // slot gets another.
 func (l *loop) promote(w *worker) {
@@ -437,14 +462,15 @@ type worker struct {
 	record         board.Worker
 	exe            *binary.Binary
 	spawnedAt      pool.Time
-	exiting        bool  // its process has begun to exit
-	throttleLogged bool  // that it was throttled
-	asksShutdown   bool  // it has asked for a shutdown
-	pauseErrLogged bool  // that a pause could not be sent to it
-	awaitsTakeOver bool  // it has asked whether it is the only one of its slot
-	unreachable    bool  // it was stopped after the end of its control socket
-	accepting      []int // the groups on whose listener it accepts
-	closed         []int // the groups whose listener it has closed
+	exiting        bool       // its process has begun to exit
+	throttleLogged bool       // that it was throttled
+	asksShutdown   bool       // it has asked for a shutdown
+	pauseErrLogged bool       // that a pause could not be sent to it
+	awaitsTakeOver bool       // it has asked whether it is the only one of its slot
+	unreachable    bool       // it was stopped after the end of its control socket
+	level          slog.Level // of its log, as last sent
+	accepting      []int      // the groups on whose listener it accepts
+	closed         []int      // the groups whose listener it has closed
 	status         proc.Status
 	usage          *syscall.Rusage
 

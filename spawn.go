@@ -183,6 +183,7 @@ func (l *loop) spawn(step pool.Step) {
 		record: board.Worker{ID: sp.Ordinal, PID: p.Pid(), Cell: cell, MaxMemory: jittered(l.cfg.Recycle.MaxMemory)},
 	}
 	if l.cfg.Command == nil {
+		w.level = l.sentLevel
 		w.messages = control.NewReader(p)
 	}
 	l.mu.Lock()
@@ -291,7 +292,7 @@ func (l *loop) startCommand(sp *Spawn, plan launch.Plan) (proc.Process, error) {
 func (l *loop) marker() marker.Marker {
 	return marker.Marker{
 		Manager: os.Getpid(), Name: l.cfg.Name, Generation: 1, Ordinal: 1, Stop: l.stop, Orphan: l.cfg.OrphanTimeout, StopTime: l.cfg.StopTimeout, Group: l.cfg.StopGroup,
-		Pause: l.pausing,
+		Pause: l.pausing, Level: int(l.sentLevel),
 	}
 }
 

@@ -175,7 +175,7 @@ func (l *loop) startSuccessor() error {
 		Args: process.Args, Dir: l.dir, Start: process.Notify, Started: process.Started(), SameGroup: true, Depth: l.depth, Binary: exe,
 		Marker: l.marker(), Sockets: l.sockets.HandAll(), Passed: files,
 	}
-	plan.Marker.Path, plan.Marker.Pause, plan.Marker.Ignore = l.onDisk, 0, marker.SignalList(l.ignoredBySuccessor())
+	plan.Marker.Path, plan.Marker.Pause, plan.Marker.Level, plan.Marker.Ignore = l.onDisk, 0, 0, marker.SignalList(l.ignoredBySuccessor())
 	if r := process.Reaper; r != nil {
 		plan.Reaper = &launch.Reaper{PID: r.PID(), FD: r.FD()}
 	}

@@ -351,7 +351,9 @@ func (s *workerSide) shutDown(string, error)                    {}
 func (s *workerSide) command(pool.Event)                        {}
 func (s *workerSide) setMaxWorkers(int)                         {}
 func (s *workerSide) setPaused(bool)                            {}
+func (s *workerSide) setLogLevel(slog.Level)                    {}
 func (s *workerSide) pass([]byte)                               {}
+func (s *workerSide) queues() []QueueInfo                       { return nil }
 func (s *workerSide) numWorkers() int                           { return 0 }
 func (s *workerSide) numActiveWorkers() int                     { return 0 }
 func (s *workerSide) maxWorkers() int                           { return s.cfg.MaxWorkers }

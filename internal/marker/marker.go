@@ -25,7 +25,7 @@ const (
 )
 
 // version changes with the format of a Marker.
-const version = "5"
+const version = "6"
 
 // Marker describes the state that a worker or a successor inherits. In a successor, Slot is 0,
 // Generation and Ordinal are 1.
@@ -45,6 +45,7 @@ type Marker struct {
 	Cell       int            // descriptor of the worker's status memory; 0 for none
 	Requests   int            // the worker is recycled after this number of requests; 0 for never
 	Pause      int            // number of the pause that is in force; 0 for none
+	Level      int            // of the log, as in package log/slog
 	Exe        int            // descriptor of the program's file, which Take closes; 0 for none
 	Long       int            // descriptor of the file with a long marker, which Take closes; or 0
 	Resources  string         // the limits that a worker applies to itself; see package resources
@@ -132,6 +133,7 @@ func (m *Marker) fields() []field {
 		{"cell", &m.Cell, 0, maxFD},
 		{"requests", &m.Requests, 0, math.MaxInt},
 		{"pause", &m.Pause, 0, math.MaxInt32},
+		{"level", &m.Level, math.MinInt32, math.MaxInt32},
 		{"exe", &m.Exe, 0, maxFD},
 		{"res", &m.Resources, 0, 0},
 		{"path", &m.Path, 0, 0},

@@ -11,7 +11,7 @@ import (
 
 var full = Marker{
 	Manager: 4711, Name: "web; a=b,%", Slot: 3, Generation: 7, Ordinal: 42, Stop: 15, Ignore: "1+2+12", Orphan: 1500 * time.Millisecond, StopTime: -time.Second,
-	Control: 3, Passed: 4, Cell: 10, Requests: 5000, Pause: 3, Exe: 9, Resources: "nice:5|id:1:2:", Path: "/srv/a;b/current",
+	Control: 3, Passed: 4, Cell: 10, Requests: 5000, Pause: 3, Level: -4, Exe: 9, Resources: "nice:5|id:1:2:", Path: "/srv/a;b/current",
 	Sockets: []Socket{{5, "tcp", "[::1]:8080", Shared, true, 0}, {6, "unix", "/run/a b;c=d.sock", FellBack, true, 77}, {7, "tcp", "", 0, false, 0}, {8, "tcp", "", 12, false, 0}},
 	Files:   []File{{11, "service web;1,2"}, {12, ""}},
 }
@@ -69,7 +69,7 @@ func TestChecksum(t *testing.T) {
 }
 
 func TestParseRefuses(t *testing.T) {
-	const good = "pid=1;name=;slot=0;gen=1;ord=1;stop=15;ignore=;orphan=0;stoptime=0;group=0;ctl=3;pass=0;cell=0;requests=0;pause=0;exe=0;res=;path="
+	const good = "pid=1;name=;slot=0;gen=1;ord=1;stop=15;ignore=;orphan=0;stoptime=0;group=0;ctl=3;pass=0;cell=0;requests=0;pause=0;level=0;exe=0;res=;path="
 	if _, err := Parse(sum(good)); err != nil {
 		t.Fatalf("the good one: %v", err)
 	}
@@ -81,7 +81,7 @@ func TestParseRefuses(t *testing.T) {
 		{"passed is a standard stream", sum(strings.Replace(good, "pass=0", "pass=1", 1)), "standard stream"},
 		{"pid 0", sum(strings.Replace(good, "pid=1", "pid=0", 1)), "out of range"},
 		{"a sign", sum(strings.Replace(good, "slot=0", "slot=+0", 1)), "not a number"},
-		{"fields swapped", sum("name=;pid=1;slot=0;gen=1;ord=1;stop=15;ignore=;orphan=0;stoptime=0;group=0;ctl=3;pass=0;cell=0;requests=0;pause=0;exe=0"), "pid is missing"},
+		{"fields swapped", sum("name=;pid=1;slot=0;gen=1;ord=1;stop=15;ignore=;orphan=0;stoptime=0;group=0;ctl=3;pass=0;cell=0;requests=0;pause=0;level=0;exe=0"), "pid is missing"},
 		{"cut", sum("pid=1;name=;slot=0"), "gen is missing"},
 		{"an unknown field", sum(good + ";x=1"), "not a socket"},
 		{"the binary is a standard stream", sum(strings.Replace(good, "exe=0", "exe=1", 1)), "standard stream"},
@@ -120,9 +120,9 @@ func TestParseSuccessor(t *testing.T) {
 // For any value, Parse does not panic, and accepts only values of String.
 func FuzzParse(f *testing.F) {
 	f.Add(full.String())
-	f.Add("v5;00000000;pid=1")
-	f.Add(full.String()[len("v5;00000000;"):]) // the text after the checksum
-	f.Add(sum("pid=1;name=;slot=0;gen=1;ord=1;stop=15;ignore=;orphan=0;stoptime=0;group=0;ctl=3;pass=0;cell=0;requests=0;pause=0;exe=0;res=;path=;sock=4,tcp,:80,-1,1,0;file=5,lock"))
+	f.Add("v6;00000000;pid=1")
+	f.Add(full.String()[len("v6;00000000;"):]) // the text after the checksum
+	f.Add(sum("pid=1;name=;slot=0;gen=1;ord=1;stop=15;ignore=;orphan=0;stoptime=0;group=0;ctl=3;pass=0;cell=0;requests=0;pause=0;level=0;exe=0;res=;path=;sock=4,tcp,:80,-1,1,0;file=5,lock"))
 	f.Fuzz(func(t *testing.T, value string) {
 		// The second value has the right checksum, which a fuzzer cannot guess.
 		for _, v := range []string{value, sum(value)} {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"slices"
@@ -178,6 +179,8 @@ func (p *Process) handle(buf []byte, files []int, sockets Sockets) ([]byte, []in
 			p.Pause.Set(msg.N)
 		case wire.Resume:
 			p.Pause.Set(0)
+		case wire.LogLevel:
+			p.LogLevel.Set(slog.Level(msg.Level))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"sync"
@@ -39,6 +40,8 @@ type Process struct {
 
 	control *os.File // the socket to the manager, of a worker and of a successor
 	Pause   *pause.State
+
+	LogLevel slog.LevelVar // of a worker, as its manager has set it
 
 	ctx         context.Context
 	cancel      context.CancelCauseFunc
@@ -96,6 +99,7 @@ func Read() *Process {
 		p.promoted = make(chan string, 1)
 		p.Interrupted = make(chan struct{})
 		p.slotTakenOver = make(chan struct{})
+		p.LogLevel.Set(slog.Level(p.Marker.Level))
 		p.Pause = pause.New(p.Marker.Pause, func(n int) { p.Send(wire.Paused{N: n}) })
 	case marker.Successor:
 		p.tookOver, p.oldGone = make(chan struct{}), make(chan struct{})

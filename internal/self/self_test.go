@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -92,7 +93,7 @@ func (r *recorded) Drop(group, slot int) {
 func TestHandle(t *testing.T) {
 	var data []byte
 	for _, msg := range []wire.Message{
-		wire.Adopt{Socket: 1, Slot: 4}, wire.Pause{N: 3}, wire.Adopt{Socket: 0, Slot: 4}, wire.Promote{Slot: 4, Plan: ""},
+		wire.Adopt{Socket: 1, Slot: 4}, wire.Pause{N: 3}, wire.LogLevel{Level: -4}, wire.Adopt{Socket: 0, Slot: 4}, wire.Promote{Slot: 4, Plan: ""},
 		wire.Adopt{Socket: 2, Slot: 9}, wire.Drop{Socket: 2, Slot: 9}, wire.Adopt{Socket: 5, Slot: 5},
 	} {
 		data = wire.Append(data, msg)
@@ -112,6 +113,9 @@ func TestHandle(t *testing.T) {
 		}
 		if p.Slot() != 4 || !isClosed(p.Pause.Channel(true)) {
 			t.Errorf("slot %d, paused %t", p.Slot(), isClosed(p.Pause.Channel(true)))
+		}
+		if got := p.LogLevel.Level(); got != slog.LevelDebug {
+			t.Errorf("the level is %v", got)
 		}
 		p.handle(wire.Append(nil, wire.Resume{}), nil, r)
 		if isClosed(p.Pause.Channel(true)) {

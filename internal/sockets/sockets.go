@@ -351,10 +351,12 @@ func (set *Set) Info() (all []Info) {
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	for _, s := range set.list {
-		all = append(all, Info{s.network, s.bound, s.group != nil, s.address})
+		all = append(all, s.info())
 	}
 	return all
 }
+
+func (s *socket) info() Info { return Info{s.network, s.bound, s.group != nil, s.address} }
 
 // StopListening closes the manager's copies of the sockets and the listeners of
 // the program, once no worker accepts on them any more, so that the kernel refuses

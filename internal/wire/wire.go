@@ -95,6 +95,9 @@ type Pause struct{ N int }
 // Resume tells a worker to continue.
 type Resume struct{}
 
+// LogLevel tells a worker the level of its log, as in package log/slog.
+type LogLevel struct{ Level int }
+
 // Promote makes a standby the worker of Slot. The standby must apply Plan (see
 // package resources; empty means no resources). The sockets of the slot are
 // sent before it, each in an Adopt.
@@ -157,7 +160,11 @@ func (Pause) kind() byte     { return 'H' }
 func (m Pause) body() []byte { return number(m.N) }
 func (Resume) kind() byte    { return 'G' }
 func (Resume) body() []byte  { return nil }
-func (Promote) kind() byte   { return 'P' }
+func (LogLevel) kind() byte  { return 'V' }
+func (m LogLevel) body() []byte {
+	return binary.BigEndian.AppendUint32(nil, uint32(int32(m.Level)))
+}
+func (Promote) kind() byte { return 'P' }
 func (m Promote) body() []byte {
 	return append(number(m.Slot), m.Plan[:min(len(m.Plan), MaxPlan)]...)
 }
@@ -218,7 +225,7 @@ func Decode(buf []byte) (Message, int, error) {
 		least, most = 1, maxBody
 	case 'P':
 		least, most = numberSize, maxBody
-	case 'H', 'Z', 'C', 'U', 'L', 'M':
+	case 'H', 'Z', 'C', 'U', 'L', 'M', 'V':
 		least, most = numberSize, numberSize
 	case 'A', 'D', 'N':
 		least, most = pairSize, pairSize
@@ -268,6 +275,8 @@ func decode(kind byte, body []byte) (Message, error) {
 		return Failed{Reason: string(body)}, nil
 	case 'E':
 		return Shutdown{Code: body[0], Message: string(body[1:])}, nil
+	case 'V':
+		return LogLevel{Level: int(int32(binary.BigEndian.Uint32(body)))}, nil
 	}
 	n, err := parseNumber(body)
 	if err != nil {

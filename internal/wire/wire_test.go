@@ -12,7 +12,7 @@ func TestRoundTrip(t *testing.T) {
 	all := []Message{
 		StatusChanged{}, Recycle{}, Ready{}, Stop{}, Stop{Interrupt: true}, Failed{Reason: "worker 7"}, TakeOver{}, Failed{}, Adopt{}, Adopt{1, 70_000}, Drop{2, math.MaxInt32},
 		Drop{math.MaxInt32, 0}, Parked{}, Promote{}, Promote{7, "cpu:0-3"}, Promote{math.MaxInt32, strings.Repeat("x", MaxPlan)}, Ready{},
-		Pause{}, Pause{math.MaxInt32}, Resume{}, Paused{9}, ListenerClosed{}, ListenerClosed{3}, SocketUnused{}, SocketUnused{3},
+		Pause{}, Pause{math.MaxInt32}, Resume{}, LogLevel{}, LogLevel{-4}, LogLevel{math.MinInt32}, LogLevel{math.MaxInt32}, Paused{9}, ListenerClosed{}, ListenerClosed{3}, SocketUnused{}, SocketUnused{3},
 		Shutdown{}, Shutdown{3, "no model"}, Shutdown{255, strings.Repeat("x", MaxMessage)},
 		Accepting{}, Accepting{4}, AcceptFailed{}, AcceptFailed{5}, AdoptFailed{}, AdoptFailed{6, 70_000},
 	}
@@ -62,7 +62,7 @@ func TestDecodeRefuses(t *testing.T) {
 // A message can arrive in pieces, split at any byte.
 func TestDecodeInPieces(t *testing.T) {
 	for _, want := range []Message{
-		Ready{}, Stop{}, Stop{Interrupt: true}, TakeOver{}, StatusChanged{}, Recycle{}, Failed{"no room"}, Adopt{3, 4}, Drop{1 << 20, 9}, Parked{}, Promote{5, "cpu:1"}, Pause{3}, Resume{}, Paused{1 << 30}, ListenerClosed{1}, SocketUnused{2}, Shutdown{3, "why"},
+		Ready{}, Stop{}, Stop{Interrupt: true}, TakeOver{}, StatusChanged{}, Recycle{}, Failed{"no room"}, Adopt{3, 4}, Drop{1 << 20, 9}, Parked{}, Promote{5, "cpu:1"}, Pause{3}, Resume{}, LogLevel{-8}, Paused{1 << 30}, ListenerClosed{1}, SocketUnused{2}, Shutdown{3, "why"},
 		Accepting{3}, AcceptFailed{4}, AdoptFailed{5, 6},
 	} {
 		whole := Append(nil, want)

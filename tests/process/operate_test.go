@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"net"
 	"os"
 	"runtime"
 	"strconv"
@@ -39,6 +41,10 @@ func operated() {
 			return []byte(passed), nil
 		},
 	})
+	ln, err := pm.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
 	isSuccessor := false
 	select {
 	case <-prefork.TookOver():
@@ -51,9 +57,9 @@ func operated() {
 			testprog.Print("event %d %s: %v", rec.Seq, strings.TrimPrefix(fmt.Sprintf("%T", rec.Event), "prefork."), rec.Event)
 		})
 		testprog.Print("follows from %d, %d workers, reaper %d", now.Seq, len(now.Workers), prefork.ReaperPID())
-		go operate(pm)
+		go operate(pm, ln.Addr().String())
 	}
-	err := pm.Run(context.Background(), func(w *prefork.Worker) error {
+	err = pm.Run(context.Background(), func(w *prefork.Worker) error {
 		if string(w.Passed()) == "crash" {
 			os.Exit(3)
 		}
@@ -63,6 +69,7 @@ func operated() {
 			printNoOps(pm)
 		}
 		testprog.Print("worker %d serves", w.Ordinal())
+		go printLevels(pm, w.Ordinal())
 		<-w.Context().Done()
 		return nil
 	})
@@ -77,14 +84,25 @@ func printNoOps(pm *prefork.Manager) {
 	now, stop := pm.Follow(func(prefork.Record) {})
 	stop()
 	pm.Note("x", "y")
-	testprog.Print("in a worker: %d %d %d %v", gen, pid, now.Seq, errors.Join(err1, err2, pm.Ping(ctx), pm.ReplaceWorker(ctx, 1), pm.SignalWorker(1, usr1)))
+	pm.SetLogLevel(slog.LevelError)
+	testprog.Print("in a worker: %d %d %d %d %v", gen, pid, now.Seq, len(pm.Queues()), errors.Join(err1, err2, pm.Ping(ctx), pm.ReplaceWorker(ctx, 1), pm.SignalWorker(1, usr1)))
+}
+
+// printLevels prints the levels of a worker's log other than the first.
+func printLevels(pm *prefork.Manager, ordinal int) {
+	for last := slog.LevelInfo; ; time.Sleep(time.Millisecond) {
+		if now := pm.LogLevel().Level(); now != last {
+			testprog.Print("worker %d logs from %v", ordinal, now)
+			last = now
+		}
+	}
 }
 
 // nextPassed is what the next Reload returns.
 var nextPassed atomic.Value
 
 // operate carries out the commands in standard input, one a line.
-func operate(pm *prefork.Manager) {
+func operate(pm *prefork.Manager, address string) {
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		command, rest, _ := strings.Cut(lines.Text(), " ")
 		ctx, cancel := context.WithTimeout(context.Background(), 25*time.Second)
@@ -109,6 +127,20 @@ func operate(pm *prefork.Manager) {
 			testprog.Print("upgrade: %d, %v", pid, err)
 		case "state":
 			printState(pm.Snapshot())
+		case "queues":
+			c, err := net.Dial("tcp", address)
+			if err != nil {
+				panic(err)
+			}
+			for _, q := range pm.Queues() {
+				testprog.Print("queue of %s %s, slot %d: %d of some: %t", q.Network, strings.Replace(q.Address, address, "there", 1), q.Slot, q.Waiting, q.Backlog > 1)
+			}
+			c.Close()
+		case "loglevel":
+			var level slog.Level
+			level.UnmarshalText([]byte(rest))
+			pm.SetLogLevel(level)
+			testprog.Print("the manager logs from %v", pm.LogLevel().Level())
 		case "note":
 			pm.Note("the test", rest)
 		}
@@ -194,7 +226,7 @@ func TestFollowProcess(t *testing.T) {
 // the last exit of each slot, and whether it is settled.
 func TestSnapshotProcess(t *testing.T) {
 	p, do := startOperated(t)
-	all := p.ExpectAll(`StateEvent: worker (\d+) \(slot 0, generation 1\) ready$`, `^worker 1 serves$`, `^worker 2 serves$`, `^event \d+ SettledEvent: generation 1 has settled$`, `^in a worker: 0 0 0 <nil>$`)
+	all := p.ExpectAll(`StateEvent: worker (\d+) \(slot 0, generation 1\) ready$`, `^worker 1 serves$`, `^worker 2 serves$`, `^event \d+ SettledEvent: generation 1 has settled$`, `^in a worker: 0 0 0 0 <nil>$`)
 	pid, _ := strconv.Atoi(all[0][1])
 	do("state")
 	p.Expect(`^state: settled true on 1 of 1, 2 workers, 10 requests, cpu true, in Run, last exits $`)
@@ -258,6 +290,27 @@ func TestWorkerCommandsProcess(t *testing.T) {
 	do("replace 1")
 	p.ExpectAll(`^worker 4 serves$`, `^replace: <nil>$`)
 	p.Expect(`ExitEvent: worker \d+ \(slot 0, generation 1\) recycled`)
+	p.Signal(term)
+	testprog.ExpectSuccess(t, p)
+}
+
+// The queues of the sockets, and the level of the log in the manager, in its workers,
+// and in those that start later.
+func TestQueuesAndLogLevelProcess(t *testing.T) {
+	p, do := startOperated(t)
+	p.ExpectAll(`^worker 1 serves$`, `^worker 2 serves$`)
+	do("queues")
+	want := "1 of some: true"
+	if runtime.GOOS != "linux" {
+		want = "-1 of some: false"
+	}
+	p.Expect(`^queue of tcp there, slot -1: ` + want + `$`)
+	do("loglevel debug")
+	p.ExpectAll(`^the manager logs from DEBUG$`, `^worker 1 logs from DEBUG$`, `^worker 2 logs from DEBUG$`)
+	do("kill 1")
+	p.Expect(`^worker 3 logs from DEBUG$`)
+	do("loglevel info+2")
+	p.ExpectAll(`^worker 2 logs from INFO\+2$`, `^worker 3 logs from INFO\+2$`)
 	p.Signal(term)
 	testprog.ExpectSuccess(t, p)
 }

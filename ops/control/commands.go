@@ -578,12 +578,8 @@ func (x *exchange) loglevel() error {
 		return problemf(400, "level=%.40q is none of debug, info, warn and error", text)
 	}
 	for _, p := range pools {
-		pm, ok := p.pm.(interface{ SetLogLevel(slog.Level) })
-		if !ok {
-			return problemf(404, "this version of the library cannot change the level of the log")
-		}
 		p.pm.Note(x.peer.String(), "loglevel "+level.String())
-		pm.SetLogLevel(level)
+		p.pm.SetLogLevel(level)
 	}
 	return answerJSON(x.w, 200, client.Answer{Command: "loglevel", Outcome: client.Done, Text: "level " + level.String()})
 }

@@ -261,6 +261,7 @@ type manager interface {
 	Config() prefork.Config
 	Follow(f func(prefork.Record)) (now prefork.Snapshot, stop func())
 	Snapshot() prefork.Snapshot
+	Queues() []prefork.QueueInfo
 	Ping(ctx context.Context) error
 	Note(by, text string)
 	Reload(ctx context.Context, f prefork.Forward) (generation int, err error)
@@ -274,6 +275,7 @@ type manager interface {
 	Resume()
 	MaxWorkers() int
 	SetMaxWorkers(n int)
+	SetLogLevel(level slog.Level)
 }
 
 // A pool is a Manager of the server.

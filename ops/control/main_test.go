@@ -199,6 +199,7 @@ type fakeManager struct {
 	mu      sync.Mutex
 	cfg     prefork.Config
 	snap    prefork.Snapshot
+	queues  []prefork.QueueInfo
 	stuck   bool
 	store   func(prefork.Record)
 	notes   []string
@@ -221,6 +222,8 @@ func (m *fakeManager) Snapshot() prefork.Snapshot {
 	m.asked++
 	return m.snap
 }
+
+func (m *fakeManager) Queues() []prefork.QueueInfo { return m.queues }
 
 func (m *fakeManager) Ping(ctx context.Context) error {
 	m.mu.Lock()

@@ -107,7 +107,7 @@ func (p *pool) status(snap prefork.Snapshot, now time.Time, usage bool) client.P
 		Ready: isReady(snap), Pausing: snap.Pausing, Stopping: timeOrNil(snap.Stopping), Call: snap.Loop.Call,
 		Limits: p.limits(snap), Requests: snap.Requests, Change: changeOf(snap.Change),
 		LastReload: outcomeOf(snap.LastReload, snap.Serving), LastUpgrade: outcomeOf(snap.LastUpgrade, snap.Serving),
-		Workers: make([]client.Worker, 0, len(snap.Workers)), Slots: []client.Slot{}, Sockets: socketsOf(snap),
+		Workers: make([]client.Worker, 0, len(snap.Workers)), Slots: []client.Slot{}, Sockets: p.sockets(),
 	}
 	if snap.Loop.Hook != "" {
 		out.Hook = &client.Hook{Name: snap.Loop.Hook, Since: snap.Loop.Since}
@@ -222,14 +222,32 @@ func outcomeOf(o *prefork.Outcome, serving int) *client.Outcome {
 	return out
 }
 
-// socketsOf returns the sockets of the pool. The lengths of their queues are not
-// known yet.
-func socketsOf(snap prefork.Snapshot) []client.Socket {
-	all := make([]client.Socket, 0, len(snap.Sockets))
-	for _, l := range snap.Sockets {
-		all = append(all, client.Socket{Network: l.Network, Address: l.Address, PerWorker: l.PerWorker, Waiting: -1, Backlog: -1})
+// sockets returns the sockets of the pool, each once although every slot may have
+// one of its own.
+func (p *pool) sockets() []client.Socket {
+	all := []client.Socket{}
+	index := make(map[prefork.SocketInfo]int)
+	for _, q := range p.pm.Queues() {
+		i, seen := index[q.SocketInfo]
+		if !seen {
+			index[q.SocketInfo] = len(all)
+			all = append(all, client.Socket{Network: q.Network, Address: q.Address, PerWorker: q.PerWorker, Waiting: q.Waiting, Backlog: q.Backlog})
+			continue
+		}
+		all[i].Waiting, all[i].Backlog = sum(all[i].Waiting, q.Waiting), sum(all[i].Backlog, q.Backlog)
 	}
 	return all
+}
+
+// sum adds numbers that are -1 if they are unknown.
+func sum(a, b int) int {
+	switch {
+	case a < 0:
+		return b
+	case b < 0:
+		return a
+	}
+	return a + b
 }
 
 func timeOrNil(t time.Time) *time.Time {

@@ -53,7 +53,10 @@ func TestStatus(t *testing.T) {
 	m.cfg.MaxSpareWorkers = 0
 	s.pools[0].cfg = prefork.Config{Standby: 1, MaxSurge: 1, StopTimeout: 30 * time.Second, Readiness: prefork.Readiness{Timeout: time.Minute}}
 	m.snap = exampleSnapshot()
-	m.snap.Sockets = []prefork.SocketInfo{{Network: "tcp", Address: "127.0.0.1:8080"}, {Network: "tcp", Address: "127.0.0.1:9090", PerWorker: true}}
+	tcp := prefork.SocketInfo{Network: "tcp", Address: "127.0.0.1:8080"}
+	each := prefork.SocketInfo{Network: "tcp", Address: "127.0.0.1:9090", PerWorker: true}
+	m.queues = []prefork.QueueInfo{{SocketInfo: tcp, Slot: -1, Waiting: 2, Backlog: 4096},
+		{SocketInfo: each, Slot: 0, Waiting: 1, Backlog: 10}, {SocketInfo: each, Slot: 1, Waiting: -1, Backlog: -1}, {SocketInfo: each, Slot: 2, Waiting: 3, Backlog: 10}}
 	_, body := ask(t, s.sock.address, "GET /v1/status HTTP/1.1\r\n\r\n")
 	var got map[string]any
 	if err := json.Unmarshal([]byte(body), &got); err != nil {
@@ -87,7 +90,7 @@ func TestStatus(t *testing.T) {
 		worker(15, -1, 4714, 3, "standby", ".") + "," + worker(16, 4, 4715, 3, "starting", ".") + "," + worker(17, 5, 4716, 3, "killed", ".") + `],` +
 		`"slots":[{"slot":2,"spawns":4,"crashes":3,"waits_until":"2026-11-28T04:46:52.6Z","last_exit":{"id":9,"pid":4700,"reason":"crashed","code":3,"uptime":"200ms","at":"2026-11-28T04:46:52.6Z"}},` +
 		`{"slot":3,"spawns":2,"crashes":0,"waits_until":null,"last_exit":{"id":0,"pid":0,"reason":"none","code":0,"signal":"SIGSEGV","core_dump":true,"uptime":"0s","at":"0001-01-01T00:00:00Z"}}],` +
-		`"sockets":[{"network":"tcp","address":"127.0.0.1:8080","per_worker":false,"waiting":-1,"backlog":-1},{"network":"tcp","address":"127.0.0.1:9090","per_worker":true,"waiting":-1,"backlog":-1}]}`
+		`"sockets":[{"network":"tcp","address":"127.0.0.1:8080","per_worker":false,"waiting":2,"backlog":4096},{"network":"tcp","address":"127.0.0.1:9090","per_worker":true,"waiting":4,"backlog":20}]}`
 	if string(pool) != want {
 		t.Errorf("got\n%s\nwant\n%s", pool, want)
 	}

@@ -259,6 +259,17 @@ type QueueInfo struct {
 	Backlog int `json:"backlog"` // how many it can hold; -1 for unknown
 }
 
+func (q QueueInfo) String() string {
+	text := q.SocketInfo.String()
+	if q.Slot != noSlot {
+		text = fmt.Sprintf("%s %s, slot %d", q.Network, q.Address, q.Slot)
+	}
+	if q.Waiting < 0 {
+		return text + ": queue unknown"
+	}
+	return fmt.Sprintf("%s: %d of %d waiting", text, q.Waiting, q.Backlog)
+}
+
 // Queues returns the accept queues of the sockets in Snapshot.Sockets, in that
 // order; with ListenPerWorker, one for each slot. A queue that stays long means that
 // there are too few workers, or that they are stuck. It is for monitoring, and makes

@@ -83,6 +83,13 @@ func poolProgram() {
 		testprog.Print("attach: %v", err)
 	}
 	defer detach()
+	if arg("listen") {
+		ln, err := pm.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			panic(err)
+		}
+		testprog.Print("listens on %s", ln.Addr())
+	}
 	if !prefork.IsWorker() {
 		testprog.Print("open")
 	}
@@ -101,6 +108,12 @@ func poolProgram() {
 		w.Ready()
 		w.SetStatus('R')
 		w.Served(3)
+		if arg("listen") {
+			for pm.LogLevel().Level() != slog.LevelDebug {
+				time.Sleep(time.Millisecond)
+			}
+			testprog.Print("worker %d logs all", w.Ordinal())
+		}
 		for w.Context().Err() == nil {
 			select {
 			case <-w.Context().Done():

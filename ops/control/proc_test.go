@@ -28,6 +28,8 @@ import (
 const (
 	reportsPIDs = runtime.GOOS == "linux"
 	hasUsage    = runtime.GOOS == "linux"
+
+	reportsQueues = runtime.GOOS == "linux"
 )
 
 func init() { preforktest.Register("asker", asker) }
@@ -90,6 +92,35 @@ func TestProgram(t *testing.T) {
 	if _, err := client.Dial(c.Socket()); !errors.Is(err, client.ErrNotRunning) {
 		t.Errorf("without a socket: %v", err)
 	}
+}
+
+// Status has the accept queues, and a level reaches the workers.
+func TestQueuesAndLogLevel(t *testing.T) {
+	p, c := startPool(t, "listen")
+	address := p.Expect(`^listens on (.*)$`)[1]
+	await(t, c, "ready")
+	for range 2 { // which no worker accepts
+		conn, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	pool := status(t, c).Pools[0]
+	if len(pool.Sockets) != 1 {
+		t.Fatalf("%+v", pool.Sockets)
+	}
+	waiting, backlog := 2, 1
+	if !reportsQueues {
+		waiting, backlog = -1, -1
+	}
+	if s := pool.Sockets[0]; s.Address != address || s.Waiting != waiting || s.Backlog < backlog {
+		t.Errorf("%+v, want %d waiting", s, waiting)
+	}
+	if a := do(t, c, client.Command{Name: "loglevel", Query: url.Values{"level": {"debug"}}}); a.Outcome != client.Done {
+		t.Errorf("%+v", a)
+	}
+	p.ExpectAll(`^worker 1 logs all$`, `^worker 2 logs all$`)
 }
 
 // A killed manager leaves a dead socket, whose place the next one takes.

@@ -101,6 +101,19 @@ func TestLogLevelOfACommand(t *testing.T) {
 	})
 }
 
+func TestQueueInfoString(t *testing.T) {
+	tcp := prefork.SocketInfo{Network: "tcp", Address: ":80"}
+	for want, q := range map[string]prefork.QueueInfo{
+		"tcp :80, one socket: 3 of 9 waiting": {SocketInfo: tcp, Slot: -1, Waiting: 3, Backlog: 9},
+		"tcp :80, one socket: queue unknown":  {SocketInfo: tcp, Slot: -1, Waiting: -1, Backlog: -1},
+		"tcp :80, slot 2: 0 of 9 waiting":     {SocketInfo: tcp, Slot: 2, Backlog: 9},
+	} {
+		if got := q.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 // Queues lists the sockets in the order of Snapshot, without a loop.
 func TestQueuesOfTheManager(t *testing.T) {
 	r := newRig(t, prefork.Config{MaxWorkers: 2}, nil, nil)

@@ -341,7 +341,7 @@ func (s *managerSide) beginReload(a sigqueue.Arrival, f Forward) {
 // reloadFailed reports that a reload has failed before a generation began.
 func (s *managerSide) reloadFailed(err error) {
 	s.mu.Lock()
-	s.changes.EndReload(time.Now(), fmt.Errorf("reload failed, keeping workers: %w", err))
+	s.changes.CancelReload(time.Now(), fmt.Errorf("reload failed, keeping workers: %w", err))
 	report := s.stamp(ReloadFailedEvent{Err: err})
 	s.mu.Unlock()
 	s.publish(report)

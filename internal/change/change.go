@@ -73,6 +73,15 @@ type Tracker struct {
 type underway struct {
 	Change
 	tickets []*Ticket // answered at its end
+	before  *underway // the reload that it supersedes, once its generation begins
+}
+
+// all returns the tickets that wait for the end, or did when it was superseded.
+func (u *underway) all() []*Ticket {
+	if u == nil {
+		return nil
+	}
+	return append(u.before.all(), u.tickets...)
 }
 
 // Ask returns a ticket for a command. If the same command waits, or is under way,
@@ -96,7 +105,7 @@ func (t *Tracker) Ask(kind Kind, how any) (ticket *Ticket, added bool) {
 // under way, or nil.
 func (t *Tracker) Waiting(id int) *Ticket {
 	for _, u := range []*underway{t.reload, t.upgrade} {
-		if u != nil && slices.ContainsFunc(u.tickets, func(x *Ticket) bool { return x.ID == id }) {
+		if slices.ContainsFunc(u.all(), func(x *Ticket) bool { return x.ID == id }) {
 			return nil
 		}
 	}
@@ -120,14 +129,23 @@ func (t *Tracker) Answer(ticket *Ticket, n int, err error) {
 
 // BeginReload begins a change of kind Reload or Restart, for a ticket of kind
 // Reload. A reload that is under way is superseded: its tickets get the outcome of
-// this one.
+// this one, unless that is canceled.
 func (t *Tracker) BeginReload(c Change, ticket *Ticket) {
-	next := &underway{Change: c}
-	if t.reload != nil {
-		next.tickets = t.reload.tickets
+	if u := t.reload; u != nil { // its generation has begun
+		u.tickets, u.before = u.all(), nil
 	}
-	next.tickets = append(next.tickets, ticket)
-	t.reload = next
+	t.reload = &underway{Change: c, tickets: []*Ticket{ticket}, before: t.reload}
+}
+
+// CancelReload ends a reload with an error before its generation has begun. The
+// reload that it would have superseded goes on.
+func (t *Tracker) CancelReload(now time.Time, err error) {
+	u := t.reload
+	t.reload = u.before
+	if !slices.Contains(u.before.all(), u.tickets[0]) {
+		t.Answer(u.tickets[0], u.Generation, err)
+	}
+	t.lastReload = &Outcome{Began: u.Began, Ended: now, Generation: u.Generation, Err: err}
 }
 
 // BeginUpgrade begins a change of kind Upgrade, for a ticket of that kind.
@@ -173,13 +191,6 @@ func (t *Tracker) Failed(now time.Time, generation int, err error) {
 	}
 }
 
-// EndReload ends the reload under way, if there is one, with an error.
-func (t *Tracker) EndReload(now time.Time, err error) {
-	if t.reload != nil {
-		t.endReload(now, t.reload.Generation, err)
-	}
-}
-
 func (t *Tracker) endReload(now time.Time, n int, err error) {
 	u := t.reload
 	t.reload = nil
@@ -188,7 +199,7 @@ func (t *Tracker) endReload(now time.Time, n int, err error) {
 
 // end answers the tickets of a change.
 func (t *Tracker) end(u *underway, now time.Time, n int, err error) *Outcome {
-	for _, ticket := range u.tickets {
+	for _, ticket := range u.all() {
 		t.Answer(ticket, n, err)
 	}
 	return &Outcome{Began: u.Began, Ended: now, Generation: u.Generation, Err: err}
@@ -197,7 +208,9 @@ func (t *Tracker) end(u *underway, now time.Time, n int, err error) *Outcome {
 // Refuse ends the reload under way with an error and answers all tickets with it,
 // except for that of an upgrade under way.
 func (t *Tracker) Refuse(now time.Time, err error) {
-	t.EndReload(now, err)
+	if u := t.reload; u != nil {
+		t.endReload(now, u.Generation, err)
+	}
 	for _, ticket := range slices.Clone(t.open) {
 		if t.upgrade == nil || !slices.Contains(t.upgrade.tickets, ticket) {
 			t.Answer(ticket, 0, err)

@@ -110,9 +110,55 @@ func TestReload(t *testing.T) {
 	tr.Failed(noon, 4, errBad)
 	wantAnswer(t, "failed", c, 4, errBad)
 	d := reload(&tr, 5, 1)
-	tr.EndReload(noon, errBad)
+	tr.CancelReload(noon, errBad)
 	wantAnswer(t, "Reload failed", d, 5, errBad)
-	tr.EndReload(noon, nil) // none is under way
+}
+
+// A reload that fails before its generation begins leaves the one that was under way
+// before it as it was, also if that is the same command.
+func TestReloadThatNeverBegins(t *testing.T) {
+	for _, how := range []any{1, 2} {
+		var tr Tracker
+		a := reload(&tr, 2, 1)
+		reload(&tr, 3, 3)
+		settledBoth := func(when string, b *Ticket) {
+			t.Helper()
+			if c, ok := tr.Now(); !ok || c.Generation != 3 || tr.Pending() != 3 {
+				t.Errorf("%s: %+v, %t", when, c, ok)
+			}
+			wantOpen(t, when, a)
+			if b != a {
+				wantAnswer(t, when, b, 4, errBad)
+			}
+			if tr.Waiting(a.ID) != nil {
+				t.Errorf("%s: a ticket of the reload under way waits", when)
+			}
+			if last, _ := tr.Last(); *last != (Outcome{noon, noon.Add(1), 4, errBad}) {
+				t.Errorf("%s: %+v", when, last)
+			}
+		}
+		for range 2 {
+			b := reload(&tr, 4, how)
+			tr.CancelReload(noon.Add(1), errBad)
+			settledBoth("failed", b)
+		}
+		tr.Settled(noon.Add(2), 3)
+		wantAnswer(t, "settled", a, 3, nil)
+		if last, _ := tr.Last(); *last != (Outcome{noon, noon.Add(2), 3, nil}) {
+			t.Errorf("%+v", last)
+		}
+		if c, ok := tr.Now(); ok {
+			t.Errorf("%+v goes on", c)
+		}
+	}
+	var tr Tracker
+	a, b := reload(&tr, 2, 1), reload(&tr, 3, 2)
+	tr.Refuse(noon, errBad)
+	wantAnswer(t, "shutdown", a, 3, errBad)
+	wantAnswer(t, "shutdown", b, 3, errBad)
+	if c, ok := tr.Now(); ok {
+		t.Errorf("%+v goes on", c)
+	}
 }
 
 // During an upgrade that is the change under way; a reload goes on.

@@ -433,3 +433,30 @@ func TestSignalWorker(t *testing.T) {
 		}
 	})
 }
+
+// While a reload goes on, a second one whose Config.Reload fails ends alone, whether
+// a signal or another caller has asked for it.
+func TestSecondReloadFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var reloadErr error
+		r := newRig(t, prefork.Config{MaxWorkers: 2, TrapSignals: rollingHup, Reload: func() ([]byte, error) { return nil, reloadErr }}, nil, nil)
+		done := r.startRun(t.Context())
+		time.Sleep(10 * time.Second)
+		first := r.reload(prefork.Forward{})
+		synctest.Wait()
+		reloadErr = errors.New("a typo")
+		answered(t, "the second", r.reload(prefork.Forward{Signal: term}), 3, "a typo")
+		r.Deliver(hup)
+		pending(t, "the first", first)
+		if now := r.Snapshot(); now.Settled || now.Change == nil || now.Change.Generation != 2 || now.LastReload == nil || now.LastReload.Err == nil {
+			t.Errorf("%+v, %+v", now.Change, now.LastReload)
+		}
+		time.Sleep(2 * boot)
+		answered(t, "the first", first, 2, "")
+		if now := r.Snapshot(); !now.Settled || now.Change != nil || now.LastReload.Err != nil {
+			t.Errorf("%+v, %+v", now.Change, now.LastReload)
+		}
+		r.Deliver(term)
+		<-done
+	})
+}

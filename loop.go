@@ -52,6 +52,7 @@ type loop struct {
 	levelAgain    pool.Time          // when that is sent again to those whose socket was full
 	steerDue      bool               // the set of ready workers has changed
 	steerAgain    pool.Time          // when a worker may be able to take a socket again
+	places        int                // how many workers have had a slot so far
 	successors    uint64             // started so far
 	successor     *successor         // on its way, or one that has taken over
 	reportsReady  bool               // a successor that has not reported its readiness
@@ -427,7 +428,9 @@ func (l *loop) transition(w *worker, e pool.Effect) {
 	if w.Slot == noSlot && (promoted || e.To == pool.StateGone) {
 		l.standbys--
 	}
-	w.Slot = e.Slot
+	if w.Slot = e.Slot; promoted {
+		l.takePlace(w)
+	}
 	var report stamped
 	if e.To == pool.StateGone {
 		report = l.stamp(ExitEvent{Exit: l.noteExit(w, e), From: State(e.From)})
@@ -454,7 +457,7 @@ func (l *loop) transition(w *worker, e pool.Effect) {
 // exited acts on the exit of a worker, after it was reported.
 func (l *loop) exited(w *worker, e pool.Effect, exit Exit) {
 	if e.From == pool.StateStarting || e.From == pool.StateKilled && exit.Reason == ReasonReadyTimeout {
-		l.replacementFailed(exit.Slot, exit.Ordinal, errors.New(exit.String()))
+		l.replacementFailed(exit.Slot, w.place, errors.New(exit.String()))
 	}
 	failed := e.From < pool.StateStopping && (e.From == pool.StateStarting || !w.status.Clean()) && !l.isStray(w)
 	if failed || exit.Reason == ReasonReadyTimeout {

@@ -285,8 +285,8 @@ func (s *managerSide) forwardOf(a sigqueue.Arrival) (f Forward, ok bool) {
 
 // replacement is a worker that a caller of ReplaceWorker waits for.
 type replacement struct {
-	ticket        *change.Ticket
-	slot, ordinal int // of the worker that is replaced
+	ticket               *change.Ticket
+	slot, place, ordinal int // of the worker that is replaced
 }
 
 func (s *managerSide) replaceWorker(ordinal int) (*change.Ticket, error) {
@@ -298,13 +298,23 @@ func (s *managerSide) replaceWorker(ordinal int) (*change.Ticket, error) {
 	}
 	ticket, added := s.changes.Ask(change.Replace, ordinal)
 	if added {
-		r := replacement{ticket, w.Slot, ordinal}
+		r := replacement{ticket, w.Slot, w.place, ordinal}
 		s.do(func() {
+			if !s.isOpen(ticket) { // refused since
+				return
+			}
 			s.loop.replacing = append(s.loop.replacing, r)
 			s.loop.handle(pool.Event{Kind: pool.Recycle, ID: ordinal})
 		})
 	}
 	return ticket, nil
+}
+
+// isOpen reports whether a command of ReplaceWorker was not answered yet.
+func (s *managerSide) isOpen(ticket *change.Ticket) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changes.Waiting(ticket.ID) != nil
 }
 
 func (s *managerSide) signalWorker(ordinal int, n syscall.Signal) error {

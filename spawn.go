@@ -190,6 +190,8 @@ func (l *loop) spawn(step pool.Step) {
 	l.workers[w.Ordinal] = w
 	if w.Slot == noSlot {
 		l.standbys++
+	} else {
+		l.takePlace(w)
 	}
 	l.mu.Unlock()
 	l.handle(pool.Event{Kind: pool.Spawned, Ready: l.cfg.Command != nil})
@@ -455,6 +457,12 @@ func (r Resources) check(command, standbys bool) (*resources.Settings, error) {
 	return s, err
 }
 
+// takePlace notes that a worker has got its slot. The caller holds mu.
+func (l *loop) takePlace(w *worker) {
+	l.places++
+	w.place = l.places
+}
+
 // checkReplaced answers those who wait for a replacement that is ready now.
 func (l *loop) checkReplaced() {
 	if len(l.replacing) == 0 {
@@ -467,7 +475,7 @@ func (l *loop) checkReplaced() {
 			return false
 		}
 		for _, w := range l.workers {
-			if w.Slot == r.slot && w.Ordinal > r.ordinal && w.State == StateReady {
+			if w.Slot == r.slot && w.place > r.place && w.State == StateReady {
 				l.changes.Answer(r.ticket, w.Ordinal, nil)
 				return true
 			}
@@ -481,10 +489,10 @@ func (l *loop) checkReplaced() {
 }
 
 // replacementFailed answers those who wait for a worker of a slot in which a worker
-// could not be spawned or has ended before it was ready. ordinal is 0 for a spawn.
-func (l *loop) replacementFailed(slot, ordinal int, err error) {
+// could not be spawned or has ended before it was ready. place is 0 for a spawn.
+func (l *loop) replacementFailed(slot, place int, err error) {
 	l.replacing = slices.DeleteFunc(l.replacing, func(r replacement) bool {
-		failed := r.slot == slot && (ordinal == 0 || ordinal > r.ordinal)
+		failed := r.slot == slot && (place == 0 || place > r.place)
 		if failed {
 			l.mu.Lock()
 			l.changes.Answer(r.ticket, 0, err)

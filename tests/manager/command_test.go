@@ -460,3 +460,67 @@ func TestSecondReloadFails(t *testing.T) {
 		<-done
 	})
 }
+
+func (r *rig) replace(ordinal int) <-chan outcome {
+	return command(func() (int, error) { return ordinal, r.ReplaceWorker(context.Background(), ordinal) })
+}
+
+// A worker that exits before it is replaced may have a standby in its slot that was
+// started before it. That is the replacement, also if it fails.
+func TestReplaceWorkerByOlderStandby(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, prefork.Config{MaxWorkers: 1, Standby: 1, TrapSignals: rollingHup}, func(p *proctest.Process) {
+				if p.ID == 2 { // worker 3 is spawned before it parks
+					time.AfterFunc(5500*time.Millisecond, func() { send(p, wire.Parked{}) })
+					return
+				}
+				reachStart(p)
+			}, nil)
+			done := r.startRun(t.Context())
+			time.Sleep(5 * time.Second)
+			r.process(1).Exit(proc.Status{})
+			time.Sleep(600 * time.Millisecond)
+			replaced := r.replace(3)
+			pending(t, "a young one", replaced)
+			r.process(3).Exit(proc.Status{Code: 1})
+			time.Sleep(5 * time.Second)
+			pending(t, "while the standby starts", replaced)
+			if fails {
+				r.process(2).Exit(proc.Status{Code: 3})
+				answered(t, "the standby fails", replaced, 3, "exit code 3")
+			} else {
+				send(r.process(2), wire.Ready{})
+				answered(t, "the standby is ready", replaced, 3, "")
+			}
+			r.Deliver(term)
+			<-done
+		})
+	}
+}
+
+// A command that was refused before the loop has turned does nothing.
+func TestReplaceWorkerRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, prefork.Config{MaxWorkers: 1, TrapSignals: prefork.Signals{term: {Signal: term}, hup: {Rolling: true}}}, nil, nil)
+		go func() {
+			time.Sleep(time.Minute)
+			r.Deliver(usr1)
+		}()
+		r.Start()
+		waiting := r.replace(1)
+		pending(t, "between two calls", waiting)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		r.WaitAllChildren(ctx)
+		answered(t, "refused", waiting, 1, "WaitAllChildren")
+		done := r.startLoop()
+		time.Sleep(time.Minute)
+		r.wantSignals(1)
+		if n := len(r.fake.Started()); n != 1 {
+			t.Errorf("%d workers were started", n)
+		}
+		r.Deliver(term)
+		<-done
+	})
+}

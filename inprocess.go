@@ -29,24 +29,27 @@ type inProcessSide struct {
 	*managerSide
 	w        atomic.Pointer[Worker] // the last one
 	started  bool                   // Start was called
-	begun    bool                   // a StartedEvent without its EndedEvent
-	replaced []*change.Ticket       // for the next worker
-	current  *inProcessWorker       // belongs to the blocking call; nil for none
-	failed   int                    // workers in a row that ended soon
+	pings    pings
+	begun    bool             // a StartedEvent without its EndedEvent
+	replaced []*change.Ticket // for the next worker
+	current  *inProcessWorker // belongs to the blocking call; nil for none
+	failed   int              // workers in a row that ended soon
 	paused   *pause.State
 	waits    atomic.Bool // the worker waits at its checkpoint
 
-	wmu         sync.Mutex // guards the following
-	data        []byte     // as set by Pass
-	reopen      []func() error
+	wmu    sync.Mutex // guards the following
+	data   []byte     // as set by Pass
+	reopen []func() error
+
+	// These belong to the view, and mu guards them.
 	last        *inProcessWorker // that runs; nil for none
-	ordinal     int
-	interrupted bool // an interrupt has stopped the worker, since Start
+	ordinal     int              // of the last one
+	interrupted bool             // an interrupt has stopped the worker, since Start
 }
 
 // inProcessWorker is the worker in this process.
 type inProcessWorker struct {
-	info   WorkerInfo // State is guarded by wmu
+	info   WorkerInfo // mu guards State and Since
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	passed []byte
@@ -86,7 +89,12 @@ func (s *inProcessSide) enter(call string) (leave func()) {
 	if !s.busy.CompareAndSwap(nil, &hookCall{call, time.Now()}) {
 		misuse("%s called while another blocking call runs: one at a time, and none in the worker's function", call)
 	}
-	return func() { s.busy.Store(nil) }
+	return func() {
+		if !s.started { // or they are those of followSignals
+			s.pings.answer()
+		}
+		s.busy.Store(nil)
+	}
 }
 
 func (s *inProcessSide) start(call string, work func(*Worker) error) (manager bool) {
@@ -122,6 +130,7 @@ func (s *inProcessSide) followSignals() {
 				s.forward(a, s.cfg.TrapSignals[a.Sig])
 			}
 		}
+		s.pings.answer()
 	}
 }
 
@@ -162,15 +171,13 @@ func (s *inProcessSide) reload() error {
 func (s *inProcessSide) inRun() bool { return s.busy.Load().name == "Run" }
 
 func (s *inProcessSide) beginGeneration() {
-	s.managerSide.mu.Lock()
+	s.mu.Lock()
 	s.generation++
 	s.stopping = time.Time{}
 	s.changes.Close(nil)
-	s.managerSide.mu.Unlock()
-	s.failure = nil
-	s.wmu.Lock()
 	s.interrupted = false
-	s.wmu.Unlock()
+	s.mu.Unlock()
+	s.failure = nil
 	program, _ := os.Executable()
 	s.emit(GenerationEvent{Generation: s.generationNumber(), MaxWorkers: 1, Program: program})
 }
@@ -194,6 +201,7 @@ func (s *inProcessSide) generate(work func(*Worker) error) sigqueue.Arrival {
 		if s.current == nil && wait == nil {
 			s.begin(work)
 		}
+		s.pings.answer()
 		var done <-chan error
 		if s.current != nil {
 			done = s.current.done
@@ -268,8 +276,8 @@ func (s *inProcessSide) forward(a sigqueue.Arrival, f Forward) {
 // second interrupt since Start, which ends the process. The worker may be one that
 // an earlier interrupt, before Start, has stopped.
 func (s *inProcessSide) interruptWorker() (second bool) {
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	second, s.interrupted = s.interrupted, true
 	if s.last != nil {
 		s.last.interrupt.Do(func() { close(s.last.interrupted) })
@@ -280,11 +288,9 @@ func (s *inProcessSide) interruptWorker() (second bool) {
 // sendSignal stops the worker, or sends the signal to this process.
 func (s *inProcessSide) sendSignal(n syscall.Signal) {
 	if n == s.stop {
-		s.wmu.Lock()
-		defer s.wmu.Unlock()
-		if s.last != nil {
-			s.last.info.State, s.last.info.Since = StateStopping, time.Now()
-			s.last.cancel(fmt.Errorf("prefork: stopped by %s", sig.Name(n)))
+		if c := s.running(); c != nil {
+			s.enterState(c, StateStopping)
+			c.cancel(fmt.Errorf("prefork: stopped by %s", sig.Name(n)))
 		}
 		return
 	}
@@ -297,27 +303,47 @@ func (s *inProcessSide) sendSignal(n syscall.Signal) {
 	}
 }
 
-func (s *inProcessSide) command(ev pool.Event) { s.sendSignal(ev.Sig) }
+func (s *inProcessSide) command(ev pool.Event) { s.do(func() { s.sendSignal(ev.Sig) }) }
+
+// running returns the worker that runs; nil for none.
+func (s *inProcessSide) running() *inProcessWorker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
+}
+
+// enterState changes the state of a worker, and reports it.
+func (s *inProcessSide) enterState(c *inProcessWorker, to State) {
+	s.mu.Lock()
+	from := c.info.State
+	if from == to {
+		s.mu.Unlock()
+		return
+	}
+	c.info.State, c.info.Since = to, time.Now()
+	s.last, s.ordinal = c, c.info.Ordinal
+	report := s.stamp(StateEvent{Worker: c.info, From: from})
+	s.mu.Unlock()
+	s.publish(report)
+}
 
 // newWorker makes the next worker, and reports it.
 func (s *inProcessSide) newWorker() *Worker {
-	w, info := s.makeWorker()
-	info.State = StateStarting
-	s.emit(StateEvent{Worker: info})
-	info.State = StateReady
-	s.emit(StateEvent{Worker: info, From: StateStarting})
-	s.managerSide.mu.Lock()
+	w := s.makeWorker()
+	s.enterState(w.inProcess, StateStarting)
+	s.enterState(w.inProcess, StateReady)
+	s.mu.Lock()
 	for _, ticket := range s.replaced {
-		s.changes.Answer(ticket, info.Ordinal, nil)
+		s.changes.Answer(ticket, w.inProcess.info.Ordinal, nil)
 	}
 	s.replaced = nil
-	s.managerSide.mu.Unlock()
+	s.mu.Unlock()
 	s.settle(s.generationNumber(), s.maxWorkers())
 	return w
 }
 
 // makeWorker makes a worker, with sockets that are open.
-func (s *inProcessSide) makeWorker() (*Worker, WorkerInfo) {
+func (s *inProcessSide) makeWorker() *Worker {
 	gen := s.generationNumber()
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
@@ -326,10 +352,8 @@ func (s *inProcessSide) makeWorker() (*Worker, WorkerInfo) {
 			s.log.Error("cannot reopen socket for the next worker", "err", err)
 		}
 	}
-	s.ordinal++
-	now := time.Now()
 	c := &inProcessWorker{
-		info:   WorkerInfo{Generation: gen, Ordinal: s.ordinal, PID: os.Getpid(), State: StateReady, Started: now, Since: now},
+		info:   WorkerInfo{Generation: gen, Ordinal: s.ordinal + 1, PID: os.Getpid(), Started: time.Now()},
 		passed: s.data, pause: s.paused, done: make(chan error, 1),
 		stopTime: s.cfg.StopTimeout, interrupted: make(chan struct{}),
 	}
@@ -337,10 +361,10 @@ func (s *inProcessSide) makeWorker() (*Worker, WorkerInfo) {
 	by := c.info
 	c.shutDown = func(code int, message string) { s.shutDownFor(by, code, message) }
 	c.ctx, c.cancel = context.WithCancelCause(context.Background())
-	s.current, s.last = c, c
+	s.current = c
 	w := &Worker{inProcess: c, passed: func() []byte { return c.passed }}
 	s.w.Store(w)
-	return w, by
+	return w
 }
 
 // begin calls the worker's function in a goroutine of its own. A panic ends the
@@ -357,10 +381,8 @@ func (s *inProcessSide) ended(err error) (wait <-chan time.Time) {
 	c := s.current
 	s.current = nil
 	c.cancel(context.Canceled)
-	s.wmu.Lock()
+	s.mu.Lock()
 	from := c.info.State
-	s.last = nil
-	s.wmu.Unlock()
 	life, stopped := time.Since(c.info.Started), from == StateStopping
 	exit := Exit{Generation: c.info.Generation, Ordinal: c.info.Ordinal, PID: os.Getpid(), Reason: ReasonFinished, Uptime: life}
 	if err != nil {
@@ -370,10 +392,10 @@ func (s *inProcessSide) ended(err error) (wait <-chan time.Time) {
 		exit.Reason = ReasonStopped
 	}
 	exit.Requests = c.served.Load()
-	s.managerSide.mu.Lock()
-	s.settled, s.requests = false, s.requests+exit.Requests
-	s.managerSide.mu.Unlock()
-	s.emit(ExitEvent{Exit: exit, From: from})
+	s.last, s.settled, s.requests = nil, false, s.requests+exit.Requests
+	report := s.stamp(ExitEvent{Exit: exit, From: from})
+	s.mu.Unlock()
+	s.publish(report)
 	if err != nil {
 		s.log.Error("worker failed", "slot", 0, "gen", c.info.Generation, "pid", os.Getpid(), "err", err)
 	}
@@ -403,6 +425,7 @@ func (s *inProcessSide) drain(ctx context.Context) (left int, err error) {
 		if s.current == nil {
 			break
 		}
+		s.pings.answer()
 		select {
 		case err := <-s.current.done:
 			s.ended(err)
@@ -456,9 +479,7 @@ func (s *inProcessSide) setPaused(paused bool) {
 }
 
 func (s *inProcessSide) numWorkers() int {
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
-	if s.last == nil {
+	if s.running() == nil {
 		return 0
 	}
 	return 1
@@ -473,12 +494,15 @@ func (s *inProcessSide) numActiveWorkers() (n int) {
 	return n
 }
 
-func (s *inProcessSide) snapshot() Snapshot { return s.withWorker(s.managerSide.snapshot()) }
+func (s *inProcessSide) snapshot() Snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lockedSnapshot()
+}
 
-// withWorker adds the worker to a snapshot.
-func (s *inProcessSide) withWorker(all Snapshot) Snapshot {
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
+// lockedSnapshot is that of the manager's side with the worker.
+func (s *inProcessSide) lockedSnapshot() Snapshot {
+	all := s.managerSide.lockedSnapshot()
 	all.Workers, all.CPU = []WorkerInfo{}, proc.CPUTime(os.Getpid())
 	if c := s.last; c != nil {
 		info := c.info

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,7 +36,9 @@ type loop struct {
 	board    *board.Board
 	kills    *resources.Kills // of the OOM killer
 	inRun    bool
-	started  bool // a StartedEvent without its EndedEvent
+	pings    pings
+	watched  atomic.Bool // see watchHook
+	started  bool        // a StartedEvent without its EndedEvent
 	shutdown shutdown
 
 	endLogged     bool               // that a Command exits at once
@@ -217,10 +220,11 @@ func (l *loop) turn() pool.Step {
 	if l.steerAgain != pool.Never && l.steerAgain <= l.now() {
 		l.steerDue, l.steerAgain = true, pool.Never // handle steers again below
 	}
+	l.pings.begin(&l.inbox)
 	l.resize()
 	l.sendPause()
 	levelDue := l.sendLogLevel()
-	notes, commands, turned := l.inbox.take()
+	notes, commands := l.inbox.take()
 	for _, n := range notes {
 		if l.successor != nil && n.ID == l.successor.id {
 			l.noteSuccessor(l.successor, n)
@@ -248,9 +252,6 @@ func (l *loop) turn() pool.Step {
 		l.board.Changed()
 	}
 	step.Wake = earliest(step.Wake, due, l.steerAgain, l.board.NextReading(len(l.workers)))
-	if turned != nil {
-		close(turned)
-	}
 	return step
 }
 
@@ -295,6 +296,7 @@ func (l *loop) sleep(wake pool.Time, done <-chan struct{}) {
 		return
 	default:
 	}
+	l.pings.answer()
 	l.closeCells()
 	l.relay.Flush()
 	l.noticeFreeze() // the select below would hide it
@@ -334,6 +336,11 @@ func (l *loop) noticeFreeze() {
 func (l *loop) thaw(late time.Duration) {
 	if n := l.successor; n != nil && n.deadline != pool.Never {
 		n.deadline += min(late, math.MaxInt64-n.deadline)
+		if n.failed == nil {
+			l.mu.Lock()
+			l.upgradeDue = n.deadline
+			l.mu.Unlock()
+		}
 	}
 	l.frozen += min(late, math.MaxInt64-l.frozen)
 }

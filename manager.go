@@ -124,7 +124,7 @@ func New(cfg Config) (*Manager, error) {
 		m.log = m.log.With("pool", cfg.Name)
 	}
 	if !process.Register(cfg.Name) {
-		return nil, configError("Name", "there is a Manager named %q in this program already; each needs a different name", cfg.Name)
+		return nil, nameTaken(cfg.Name)
 	}
 	if process.Role == marker.Worker {
 		m.level = &process.LogLevel
@@ -151,6 +151,15 @@ func New(cfg Config) (*Manager, error) {
 	process.TrapsSignals(cfg.Name)
 	s.followReaper()
 	return m, nil
+}
+
+// nameTaken is the error of a second Manager with the same name. Workers, upgrades
+// and the log know a Manager by it, and a program may still use the first one.
+func nameTaken(name string) error {
+	if name == "" {
+		return configError("Name", "there is a Manager without a Name in this program already, also if its Run has returned: give each Manager a Name of its own, the same at each start, or use the first one again")
+	}
+	return configError("Name", "there is a Manager named %q in this program already, also if its Run has returned: give each Manager a Name of its own, the same at each start, or use the first one again", name)
 }
 
 func newManagerSide(m *Manager) (*managerSide, error) {
@@ -506,6 +515,7 @@ func (s *managerSide) enter(call string) (leave func()) {
 	}
 	s.loop.seen = s.loop.now() // nothing runs between two calls
 	return func() {
+		s.loop.pings.answer()
 		s.loop.closeCells()
 		s.relay.Finish()
 		s.busy.Store(nil)

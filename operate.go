@@ -31,9 +31,9 @@ func (m *Manager) Follow(f func(Record)) (now Snapshot, stop func()) {
 	return m.side.follow(f)
 }
 
-// Ping returns nil when the loop has completed a turn. It is for a watchdog: the
-// loop turns unless a hook blocks, and only while a blocking call is under way.
-// Otherwise Ping returns ctx's error when ctx ends. In a worker it returns nil at
+// Ping returns nil when the loop has completed a turn, and has acted on the signals
+// and commands of this goroutine that came before it. It is for a watchdog: the loop
+// turns unless a hook blocks, and only while a blocking call is under way. Otherwise Ping returns ctx's error when ctx ends. In a worker it returns nil at
 // once. It blocks, and must not be called in a hook.
 func (m *Manager) Ping(ctx context.Context) error { return m.side.ping(ctx) }
 
@@ -208,8 +208,14 @@ func (s *managerSide) ping(ctx context.Context) error {
 func (s *managerSide) follow(f func(Record)) (now Snapshot, stop func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	stop = s.lockedFollow(f)
+	return s.lockedSnapshot(), stop
+}
+
+// lockedFollow is follow for a caller that holds mu.
+func (s *managerSide) lockedFollow(f func(Record)) (stop func()) {
 	remove := s.feed.Add(f)
-	return s.lockedSnapshot(), func() {
+	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		remove()
@@ -396,6 +402,7 @@ func (s *managerSide) beginUpgrade() {
 	defer s.mu.Unlock()
 	ticket, _ := s.changes.Ask(change.Upgrade, nil)
 	s.changes.BeginUpgrade(change.Change{Kind: change.Upgrade, Generation: s.generation, Began: time.Now()}, ticket)
+	s.upgradeDue = pool.Never
 }
 
 func (s *managerSide) endUpgrade(ev Event, pid int, err error) {
@@ -461,45 +468,43 @@ func (s *inProcessSide) publishEvent(ev stamped) {
 }
 
 func (s *inProcessSide) follow(f func(Record)) (now Snapshot, stop func()) {
-	now, stop = s.managerSide.follow(f)
-	return s.withWorker(now), stop
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stop = s.lockedFollow(f)
+	return s.lockedSnapshot(), stop
 }
 
 // turn runs what other goroutines have asked for.
 func (s *inProcessSide) turn() {
-	_, commands, turned := s.inbox.take()
+	s.pings.begin(&s.inbox)
+	_, commands := s.inbox.take()
 	for _, command := range commands {
 		command()
-	}
-	if turned != nil {
-		close(turned)
 	}
 }
 
 func (s *inProcessSide) replaceWorker(ordinal int) (*change.Ticket, error) {
-	if !s.hasWorker(ordinal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.last == nil || s.last.info.Ordinal != ordinal {
 		return nil, &NoWorkerError{ordinal}
 	}
-	s.managerSide.mu.Lock()
-	defer s.managerSide.mu.Unlock()
 	ticket, added := s.changes.Ask(change.Replace, ordinal)
 	if added {
 		s.do(func() {
-			s.replaced = append(s.replaced, ticket)
-			s.sendSignal(s.stop)
+			if s.isOpen(ticket) {
+				s.replaced = append(s.replaced, ticket)
+				s.sendSignal(s.stop)
+			}
 		})
 	}
 	return ticket, nil
 }
 
-func (s *inProcessSide) hasWorker(ordinal int) bool {
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
-	return s.last != nil && s.last.info.Ordinal == ordinal
-}
-
 func (s *inProcessSide) signalWorker(ordinal int, n syscall.Signal) error {
-	if !s.hasWorker(ordinal) {
+	s.mu.Lock()
+	defer s.mu.Unlock() // in do, too: there is a turn before the next worker
+	if s.last == nil || s.last.info.Ordinal != ordinal {
 		return &NoWorkerError{ordinal}
 	}
 	s.do(func() { s.sendSignal(n) })

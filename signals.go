@@ -360,7 +360,7 @@ type inbox struct {
 	mu       sync.Mutex
 	notes    []proc.Note
 	commands []func()      // for the loop
-	turned   chan struct{} // closed after the loop's next turn; nil if no Ping waits
+	turned   chan struct{} // for pings; nil if no Ping waits
 	signals  sigqueue.Queue
 	failure  error         // that came with a shutdown signal
 	wake     chan struct{} // has room for one
@@ -376,13 +376,41 @@ func (in *inbox) put(add func(*inbox)) {
 	}
 }
 
-// take empties the inbox, except for signals.
-func (in *inbox) take() (notes []proc.Note, commands []func(), turned chan struct{}) {
+// take empties the inbox, except for signals and Pings.
+func (in *inbox) take() (notes []proc.Note, commands []func()) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	notes, commands, turned = in.notes, in.commands, in.turned
-	in.notes, in.commands, in.turned = nil, nil, nil
-	return notes, commands, turned
+	notes, commands = in.notes, in.commands
+	in.notes, in.commands = nil, nil
+	return notes, commands
+}
+
+// pings are the Pings that the loop answers once it has acted on everything that
+// came before them: a turn, and the signals, of which it takes one after each turn.
+type pings struct {
+	turned chan struct{} // nil for none
+	turns  int           // after which it is closed
+}
+
+// begin is called before each turn.
+func (p *pings) begin(in *inbox) {
+	if p.turns--; p.turns <= 0 {
+		p.answer()
+	}
+	if p.turned == nil {
+		in.mu.Lock()
+		p.turned, in.turned = in.turned, nil
+		p.turns = max(1, len(in.signals))
+		in.mu.Unlock()
+	}
+}
+
+// answer is called when the loop has nothing more to do.
+func (p *pings) answer() {
+	if p.turned != nil {
+		close(p.turned)
+		p.turned = nil
+	}
 }
 
 func (in *inbox) takeCommands() (commands []func()) {

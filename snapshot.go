@@ -213,7 +213,8 @@ type view struct {
 	exits      []slotExit // the last ones, by slot
 	requests   uint64     // of workers that are gone
 	cpu        time.Duration
-	cpuRead    int // the ordinal of the last worker whose CPU time was read
+	upgradeDue pool.Time // when the upgrade under way fails
+	cpuRead    int       // the ordinal of the last worker whose CPU time was read
 }
 
 type slotExit struct {
@@ -269,8 +270,7 @@ func (l *loop) noteExit(w *worker, e pool.Effect) Exit {
 		for len(l.exits) <= exit.Slot {
 			l.exits = append(l.exits, slotExit{})
 		}
-		kept := exit
-		l.exits[exit.Slot] = slotExit{&kept, time.Now()}
+		l.exits[exit.Slot] = slotExit{exit.clone(), time.Now()}
 	}
 	return exit
 }
@@ -311,10 +311,10 @@ func (s *managerSide) lockedSnapshot() Snapshot {
 		}
 	}
 	if c, ok := s.changes.Now(); ok {
-		all.Change = &Change{Kind: string(c.Kind), Generation: c.Generation, Began: c.Began, Successor: c.Successor, Deadline: c.Deadline}
+		all.Change = &Change{Kind: string(c.Kind), Generation: c.Generation, Began: c.Began, Successor: c.Successor}
 	}
 	reload, upgrade := s.changes.Last()
-	all.LastReload, all.LastUpgrade = (*Outcome)(reload), (*Outcome)(upgrade)
+	all.LastReload, all.LastUpgrade = (*Outcome)(clone(reload)), (*Outcome)(clone(upgrade))
 	if s.loop != nil {
 		s.loop.addPool(&all, time.Now())
 	}
@@ -322,6 +322,22 @@ func (s *managerSide) lockedSnapshot() Snapshot {
 		all.Sockets = append(all.Sockets, SocketInfo{info.Network, info.Address, info.PerWorker})
 	}
 	return all
+}
+
+// clone copies a value, so that the caller of Snapshot may change it.
+func clone[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	q := *p
+	return &q
+}
+
+func (e *Exit) clone() *Exit {
+	if e = clone(e); e != nil {
+		e.Usage = clone(e.Usage)
+	}
+	return e
 }
 
 // addPool adds the workers and slots to a snapshot. The caller holds mu.
@@ -346,7 +362,11 @@ func (l *loop) addPool(all *Snapshot, now time.Time) {
 			c.Replaced++
 		}
 	}
-	if c := all.Change; c != nil && c.Kind != string(change.Upgrade) {
+	switch c := all.Change; {
+	case c == nil:
+	case c.Kind == string(change.Upgrade):
+		c.Deadline = l.wall(l.upgradeDue, now)
+	default:
 		c.Of = max(l.pool.Wanted(), c.Replaced)
 	}
 	all.Slots = make([]SlotInfo, l.pool.Slots())
@@ -357,7 +377,7 @@ func (l *loop) addPool(all *Snapshot, now time.Time) {
 			info.WaitsUntil = due
 		}
 		if i < len(l.exits) {
-			info.LastExit, info.LastExitAt = l.exits[i].exit, l.exits[i].at
+			info.LastExit, info.LastExitAt = l.exits[i].exit.clone(), l.exits[i].at
 		}
 		all.Slots[i] = info
 	}

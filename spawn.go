@@ -406,17 +406,34 @@ func (l *loop) callHook(name string, hook func()) {
 
 // runHook is callHook without a flush of the log, for functions that are quick.
 func (l *loop) runHook(name string, hook func()) {
-	call := &hookCall{name, time.Now()}
-	l.hook.Store(call)
-	timer := time.AfterFunc(hookPatience, func() {
-		l.log.Warn("hook blocks the manager: no worker is spawned, reaped or stopped until it returns", "hook", name, "for", hookPatience.String())
-	})
+	l.noticeFreeze() // the end of the hook would hide it
+	l.hook.Store(&hookCall{name, time.Now()})
+	l.watchHook(hookPatience)
 	defer func() {
-		timer.Stop()
 		l.hook.Store(nil)
 		l.seen = l.now()
 	}()
 	hook()
+}
+
+// watchHook has the log name a hook that blocks. One timer serves all hooks that run
+// meanwhile: functions that follow are called for each event.
+func (l *loop) watchHook(after time.Duration) {
+	if l.watched.Swap(true) {
+		return
+	}
+	time.AfterFunc(after, func() {
+		l.watched.Store(false)
+		call := l.hook.Load()
+		if call == nil {
+			return
+		}
+		if left := hookPatience - time.Since(call.since); left > 0 {
+			l.watchHook(left)
+			return
+		}
+		l.log.Warn("hook blocks the manager: no worker is spawned, reaped or stopped until it returns", "hook", call.name, "for", hookPatience.String())
+	})
 }
 
 // interruptGrace is how long after the second interrupt a hook may still return.

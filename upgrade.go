@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/prefork-go/prefork/internal/activation"
 	"github.com/prefork-go/prefork/internal/control"
@@ -195,7 +194,8 @@ func (l *loop) startSuccessor() error {
 	}
 	l.successor = n
 	l.mu.Lock()
-	l.changes.SetSuccessor(n.proc.Pid(), l.wall(n.deadline, time.Now()))
+	l.changes.SetSuccessor(n.proc.Pid())
+	l.upgradeDue = n.deadline
 	report := l.stamp(UpgradeEvent{PID: n.proc.Pid(), Program: exe.File()})
 	l.mu.Unlock()
 	l.publish(report)

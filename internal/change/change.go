@@ -24,8 +24,7 @@ type Change struct {
 	Kind       Kind
 	Generation int // that it brings, or that runs during an upgrade
 	Began      time.Time
-	Successor  int       // of an upgrade: its pid, once it was started
-	Deadline   time.Time // of an upgrade: when it fails; zero for never
+	Successor  int // of an upgrade: its pid, once it was started
 }
 
 // Outcome is how a change has ended.
@@ -154,9 +153,9 @@ func (t *Tracker) BeginUpgrade(c Change, ticket *Ticket) {
 }
 
 // SetSuccessor notes the successor of the upgrade under way.
-func (t *Tracker) SetSuccessor(pid int, deadline time.Time) {
+func (t *Tracker) SetSuccessor(pid int) {
 	if t.upgrade != nil {
-		t.upgrade.Successor, t.upgrade.Deadline = pid, deadline
+		t.upgrade.Successor = pid
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -522,5 +523,91 @@ func TestReplaceWorkerRefused(t *testing.T) {
 		}
 		r.Deliver(term)
 		<-done
+	})
+}
+
+// The time in which the manager was frozen does not count for the deadline of an
+// upgrade, also in the Snapshot.
+func TestUpgradeDeadlineAfterFreeze(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		r := successorRigWith(t, prefork.Config{UpgradeTimeout: time.Minute}, nil, options{
+			wrap: func(p *proctest.Process) proc.Process {
+				if isSuccessor(t, p) {
+					return nil
+				}
+				return frozenProcess{p}
+			},
+		})
+		done := r.startRun(context.Background())
+		time.Sleep(time.Minute)
+		began := time.Now()
+		upgrade := command(func() (int, error) { return r.RequestUpgrade(context.Background()) })
+		synctest.Wait()
+		if d := r.Snapshot().Change.Deadline.Sub(began); d != time.Minute {
+			t.Errorf("the deadline is in %v", d)
+		}
+		if err := r.SignalWorker(1, term); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(50 * time.Second)
+		if d := r.Snapshot().Change.Deadline.Sub(began); d != 100*time.Second {
+			t.Errorf("after 40 s frozen, the deadline is in %v", d)
+		}
+		time.Sleep(50*time.Second - time.Millisecond)
+		pending(t, "before the deadline", upgrade)
+		time.Sleep(time.Millisecond)
+		answered(t, "at the deadline", upgrade, 0, "was not ready within 1m0s")
+		r.Deliver(term)
+		<-done
+	})
+}
+
+// A program may change a Snapshot.
+func TestSnapshotIsACopy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, prefork.Config{MaxWorkers: 1, TrapSignals: rollingHup}, nil, nil)
+		done := r.startRun(t.Context())
+		time.Sleep(time.Minute)
+		r.Deliver(hup)
+		time.Sleep(time.Minute)
+		before := r.Snapshot()
+		reload, exit := *before.LastReload, *before.Slots[0].LastExit
+		*before.LastReload, *before.Slots[0].LastExit = prefork.Outcome{Generation: 99}, prefork.Exit{Ordinal: 99}
+		if u := exit.Usage; u != nil {
+			u.Maxrss = 99
+		}
+		after := r.Snapshot()
+		if *after.LastReload != reload || after.Slots[0].LastExit.Ordinal != exit.Ordinal {
+			t.Errorf("%+v, %+v", after.LastReload, after.Slots[0].LastExit)
+		}
+		if u := after.Slots[0].LastExit.Usage; u != nil && u.Maxrss == 99 {
+			t.Error("the usage is shared")
+		}
+		r.Deliver(term)
+		<-done
+	})
+}
+
+// Managers need different names, and the error says which name to set.
+func TestNamesOfManagers(t *testing.T) {
+	r := newRig(t, prefork.Config{MaxWorkers: 1}, nil, nil)
+	_, err := prefork.New(prefork.Config{Name: r.name})
+	var bad *prefork.ConfigError
+	if !errors.As(err, &bad) || bad.Field != "Name" || !strings.Contains(err.Error(), fmt.Sprintf("named %q", r.name)) || !strings.Contains(err.Error(), "also if its Run has returned") {
+		t.Errorf("%v", err)
+	}
+}
+
+// The name "" is that of one Manager, too.
+func TestSecondManagerWithoutAName(t *testing.T) {
+	alone(t, func(t *testing.T) {
+		cfg, r := prefork.Config{Logger: slog.New(slog.DiscardHandler)}, &rig{t: t}
+		if _, err := r.newManager(cfg, options{}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := r.newManager(cfg, options{})
+		if err == nil || !strings.Contains(err.Error(), "without a Name") || !strings.Contains(err.Error(), "give each Manager a Name") {
+			t.Errorf("%v", err)
+		}
 	})
 }

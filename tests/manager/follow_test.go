@@ -18,6 +18,7 @@ import (
 
 	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/internal/proc"
+	"github.com/prefork-go/prefork/internal/proc/proctest"
 )
 
 // follower applies events to a Snapshot.
@@ -366,3 +367,105 @@ func BenchmarkEvent(b *testing.B) {
 type discard struct{}
 
 func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+// Ping returns after the loop has acted on the signals that came before it.
+func TestPingAfterSignals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		blocked := make(chan struct{})
+		r := newRig(t, prefork.Config{MaxWorkers: 1, TrapSignals: prefork.Signals{term: {Signal: term}, usr1: {Signal: usr1}, usr2: {Signal: usr2}}, Observe: func(ev prefork.Event) {
+			if _, ok := ev.(prefork.SignalEvent); ok {
+				<-blocked
+			}
+		}}, nil, nil)
+		done := r.startRun(t.Context())
+		time.Sleep(time.Minute)
+		r.Deliver(usr1)
+		r.Deliver(usr2)
+		ping := command(func() (int, error) { return 0, r.Ping(context.Background()) })
+		pending(t, "at the first signal", ping)
+		blocked <- struct{}{}
+		pending(t, "at the second", ping)
+		r.Deliver(usr1) // came later
+		blocked <- struct{}{}
+		answered(t, "after them", ping, 0, "")
+		close(blocked)
+		r.Deliver(term)
+		<-done
+	})
+}
+
+// frozenProcess freezes the manager while it signals.
+type frozenProcess struct{ *proctest.Process }
+
+func (p frozenProcess) SignalGroup(sig syscall.Signal) error {
+	if sig == term {
+		time.Sleep(40 * time.Second)
+	}
+	return p.Process.SignalGroup(sig)
+}
+
+func (p frozenProcess) Signal(sig syscall.Signal) error {
+	if sig == term {
+		time.Sleep(40 * time.Second)
+	}
+	return p.Process.Signal(sig)
+}
+
+// A function that follows, or a hook, does not hide that the manager was frozen.
+func TestFollowHidesNoFreeze(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRigWith(t, prefork.Config{MaxWorkers: 1, StopTimeout: 30 * time.Second}, options{
+			onSignal: func(p *proctest.Process, sig syscall.Signal) {
+				if sig == kill {
+					p.Exit(proc.Status{Signal: kill})
+				}
+			},
+			wrap: func(p *proctest.Process) proc.Process { return frozenProcess{p} },
+		})
+		r.Follow(func(prefork.Record) {})
+		done := r.startRun(t.Context())
+		time.Sleep(time.Minute)
+		began := time.Now()
+		r.Deliver(term)
+		<-done
+		if took := time.Since(began); took < 69*time.Second || took > 71*time.Second {
+			t.Errorf("the worker was killed after %v, want 70s", took)
+		}
+	})
+}
+
+// The log names a hook that blocks, also if others have run in the time before it.
+func TestHookBlocksAfterOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		blocks := false
+		r := newRig(t, prefork.Config{MaxWorkers: 1, Logger: slog.New(slog.NewTextHandler(&log, nil))}, nil, nil)
+		r.Follow(func(rec prefork.Record) {
+			if note, ok := rec.Event.(prefork.NoteEvent); ok && note.Text == "block" {
+				blocks = true
+				time.Sleep(time.Minute)
+			}
+		})
+		done := r.startRun(t.Context())
+		for range 30 {
+			time.Sleep(900 * time.Millisecond)
+			r.Note("", "go on")
+		}
+		synctest.Wait()
+		r.Note("", "block")
+		time.Sleep(hookPatience - time.Millisecond)
+		synctest.Wait()
+		if text := log.String(); !blocks || strings.Contains(text, "hook blocks") {
+			t.Errorf("too early: %s", text)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := strings.Count(log.String(), "hook=Follow"); n != 1 {
+			t.Errorf("%d lines name it: %s", n, log.String())
+		}
+		r.Deliver(term)
+		<-done
+	})
+}
+
+const hookPatience = 5 * time.Second

@@ -476,7 +476,7 @@ type worker struct {
 
 	reaped bool          // or about to be; guarded by mu, as are the following
 	cpu    time.Duration // as last read
-	place  int           // grows with each worker that gets a slot: a standby may be older than the worker before it
+	place  int           // grows with each worker that gets a slot
 }
 
 // cell returns the memory in which the worker publishes its status; nil for a

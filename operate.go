@@ -32,9 +32,10 @@ func (m *Manager) Follow(f func(Record)) (now Snapshot, stop func()) {
 }
 
 // Ping returns nil when the loop has completed a turn, and has acted on the signals
-// and commands of this goroutine that came before it. It is for a watchdog: the loop
-// turns unless a hook blocks, and only while a blocking call is under way. Otherwise Ping returns ctx's error when ctx ends. In a worker it returns nil at
-// once. It blocks, and must not be called in a hook.
+// and commands that this goroutine has given before. It is for a watchdog: the loop
+// turns unless a hook blocks, and only while a blocking call is under way. Otherwise
+// Ping returns ctx's error when ctx ends. In a worker it returns nil at once. It
+// blocks, and must not be called in a hook.
 func (m *Manager) Ping(ctx context.Context) error { return m.side.ping(ctx) }
 
 // Note reports a NoteEvent at the loop's next turn, so that events, log and

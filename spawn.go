@@ -474,7 +474,8 @@ func (r Resources) check(command, standbys bool) (*resources.Settings, error) {
 	return s, err
 }
 
-// takePlace notes that a worker has got its slot. The caller holds mu.
+// takePlace notes that a worker has got its slot: a standby may be older than the
+// worker before it. The caller holds mu.
 func (l *loop) takePlace(w *worker) {
 	l.places++
 	w.place = l.places

@@ -369,6 +369,8 @@ func (s *server) run() {
 	s.loops.Go(func() {
 		select {
 		case <-s.superseded:
+			// Clients of a successor that has ended must not wait for this process.
+			s.sock.file.Close()
 		case <-s.closing:
 		}
 		s.sock.ln.Close() // ends the loop below

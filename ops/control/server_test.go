@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -130,6 +131,27 @@ func TestDetachAnswersUnreadRequests(t *testing.T) {
 				t.Errorf("connection %d: %q, want %s", i, text, want)
 			}
 		}
+	}
+}
+
+// A manager that was superseded keeps no descriptor of the socket: if the
+// successor ends before it does, clients learn that no manager listens.
+func TestSupersededClosesSocket(t *testing.T) {
+	s := newTestServer(t, Config{})
+	stream, _ := streamOf(t, s.sock.address, "/v1/events")
+	s.follower(s.pools[0])(prefork.Record{Seq: 1, Event: prefork.UpgradedEvent{PID: 99}})
+	preforktest.WaitFor(t, "the end of the socket", func() bool {
+		conn, err := net.Dial("unix", s.sock.address)
+		if err == nil {
+			conn.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	if err := s.detachOnce(); err != nil {
+		t.Error(err)
+	}
+	if text := readAll(stream); !strings.Contains(text, `"successor":99`) {
+		t.Errorf("the stream has ended without its end: %q", text)
 	}
 }
 

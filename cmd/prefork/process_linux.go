@@ -10,14 +10,9 @@ import (
 )
 
 // A process is a handle of a process that stays valid if its pid is used again.
-type process struct{ fd int }
-
-func openProcess(pid int) (*process, error) {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("pidfd_open", err)
-	}
-	return &process{fd}, nil
+type process struct {
+	fd       int
+	pid, uid int // 0, and that of no user, if they are of other namespaces
 }
 
 func (p *process) close() { unix.Close(p.fd) }
@@ -65,17 +60,4 @@ func (p *process) wait(ctx context.Context) error {
 			return os.NewSyscallError("poll", err)
 		}
 	}
-}
-
-// waitExit waits until a process has exited.
-func waitExit(ctx context.Context, pid int) error {
-	p, err := openProcess(pid)
-	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	return p.wait(ctx)
 }

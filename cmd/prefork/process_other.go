@@ -4,42 +4,18 @@ package main
 
 import (
 	"context"
-	"os"
+	"errors"
 	"syscall"
-	"time"
 )
 
-// A process is a process. Its pid may be used again.
-type process struct{ pid int }
+// A process is never had: the system does not report the one that listens on a
+// socket.
+type process struct{ pid, uid int }
 
-func openProcess(pid int) (*process, error) {
-	if hasExited(pid) {
-		return nil, os.ErrProcessDone
-	}
-	return &process{pid}, nil
+func openPeer(string) (*process, error) {
+	return nil, errors.New("the system does not report the process of the manager")
 }
 
-func (p *process) close() {}
-
-func (p *process) signal(sig syscall.Signal) error {
-	found, err := os.FindProcess(p.pid)
-	if err != nil {
-		return err
-	}
-	return found.Signal(sig)
-}
-
-// wait waits until the process has exited. The system reports that of a child
-// alone, so it looks ten times a second.
-func (p *process) wait(ctx context.Context) error {
-	for !hasExited(p.pid) {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
-	return nil
-}
-
-func waitExit(ctx context.Context, pid int) error { return (&process{pid}).wait(ctx) }
+func (p *process) close()                      {}
+func (p *process) signal(syscall.Signal) error { return errors.ErrUnsupported }
+func (p *process) wait(context.Context) error  { return errors.ErrUnsupported }

@@ -142,18 +142,24 @@ func (a *app) zap(e service.Escalation, dir string) error {
 
 // zapManager stops the process behind a socket.
 func (a *app) zapManager(c *client.Client, e service.Escalation) error {
-	pid := c.Peer().PID
-	if pid <= 0 {
-		return &exitError{code: exitFailed, text: a.prefix() + "the system does not report the pid of the manager: use prefork stop"}
-	}
-	proc, err := openProcess(pid)
-	if errors.Is(err, os.ErrProcessDone) || errors.Is(err, syscall.ESRCH) {
-		return a.gone(pid, "")
-	}
-	if err != nil {
-		return &exitError{code: exitFailed, text: fmt.Sprintf("%scannot watch manager %d: %v: use prefork stop", a.prefix(), pid, err)}
+	proc, err := openPeer(c.Socket())
+	switch {
+	case errors.Is(err, os.ErrProcessDone):
+		return &exitError{code: exitFailed, text: fmt.Sprintf("%smanager %d has exited, but another process has its socket, which is not a manager's any more",
+			a.prefix(), c.Peer().PID)}
+	case isRefused(err):
+		return a.gone(c.Peer().PID, "")
+	case err != nil:
+		return &exitError{code: exitFailed, text: fmt.Sprintf("%scannot watch manager %d: %v: use prefork stop", a.prefix(), c.Peer().PID, err)}
 	}
 	defer proc.close()
+	if !strings.HasPrefix(c.Socket(), "@") {
+		if err := replaceable(c.Socket(), proc.uid); err != nil {
+			return &exitError{code: exitForbidden, text: fmt.Sprintf("%s%v, so process %d need not be the manager, and zap ends no process by this socket: use prefork stop, or zap --dir with the files of the service",
+				a.prefix(), err, proc.pid)}
+		}
+	}
+	pid := proc.pid
 	ctx, cancel := context.WithTimeout(context.Background(), max(a.timeout, e.Term+queryTimeout, e.Kill+queryTimeout))
 	defer cancel()
 	stopped := make(chan error, 1)

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -122,7 +123,7 @@ func (a *app) waitState(ctx context.Context, state string) error {
 			}
 		}
 		if sockets.wait(ctx) != nil {
-			return &exitError{code: exitNotRunning, text: fmt.Sprintf("%s%s within %v", a.prefix(), a.whyNotRunning(), a.timeout)}
+			return &exitError{code: exitNotRunning, text: fmt.Sprintf("%s%s; waited for %v", a.prefix(), a.whyNotRunning(), a.timeout)}
 		}
 	}
 }
@@ -202,7 +203,7 @@ func (a *app) untilStopped(ctx context.Context, c *client.Client, left map[strin
 			return true, nil
 		}
 	}
-	return false, waitExit(ctx, c.Peer().PID) // killed
+	return false, waitExit(ctx, c.Socket()) // killed
 }
 
 // dialOrGone connects to the manager; nil if there is none.
@@ -222,13 +223,37 @@ func (a *app) waitGone(ctx context.Context) error {
 			return err
 		}
 		c.Close()
-		switch err := waitExit(ctx, a.peer.PID); {
-		case ctx.Err() != nil:
+		if err := waitExit(ctx, c.Socket()); ctx.Err() != nil {
 			return a.late("gone")
-		case err != nil:
-			return &exitError{code: exitFailed, text: fmt.Sprintf("%scannot wait for process %d: %v", a.prefix(), a.peer.PID, err)}
+		} else if err != nil {
+			return &exitError{code: exitFailed, text: fmt.Sprintf("%scannot wait for %s: %v", a.prefix(), a.manager(), err)}
 		}
 	}
+}
+
+// waitExit waits until the process that listens on a socket has exited. If the
+// system does not report that, or if another process has the socket still, it
+// waits for abstractInterval.
+func waitExit(ctx context.Context, socket string) error {
+	p, err := openPeer(socket)
+	switch {
+	case err == nil:
+		defer p.close()
+		return p.wait(ctx)
+	case isRefused(err):
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(abstractInterval):
+		return nil
+	}
+}
+
+// isRefused reports whether an error means that no process listens on a socket.
+func isRefused(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist)
 }
 
 // A socketWatch waits for control sockets that are made. It never polls, except

@@ -97,7 +97,7 @@ func TestWaitAcrossRestart(t *testing.T) {
 func TestWaitForNobody(t *testing.T) {
 	socket := filepath.Join(testprog.SocketDir(t), "web.prefork.sock")
 	status, _, stderr := command("-s", socket, "--timeout", "50ms", "wait", "ready")
-	if status != 3 || !strings.Contains(stderr, "there is no socket "+socket+" within 50ms") {
+	if status != 3 || !strings.Contains(stderr, "there is no socket "+socket) || !strings.Contains(stderr, "waited for 50ms") {
 		t.Errorf("status %d, %q", status, stderr)
 	}
 	for _, state := range []string{"stopped", "gone"} {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -66,7 +67,7 @@ func (x *exchange) perform(c command) error {
 		stop := x.endWith(release)
 		defer stop()
 		a := x.runAll(work, c)
-		x.cache.forget()
+		x.forget()
 		a.Seconds = seconds(time.Since(began))
 		done <- a
 	})
@@ -224,8 +225,7 @@ func (x *exchange) duration(name string, byDefault time.Duration) (time.Duration
 	return d, nil
 }
 
-// await waits until a condition on the state of a pool holds. It evaluates the
-// condition after events.
+// await waits until a condition holds. It evaluates the condition after events.
 func (s *server) await(ctx context.Context, holds func() bool) error {
 	var buf [1]*entry
 	for at := s.ring.end(); ; {
@@ -252,6 +252,20 @@ func (s *server) await(ctx context.Context, holds func() bool) error {
 	}
 }
 
+// awaitState waits until a condition on the state of each pool holds. A state from
+// before the call, or before an event, is not taken for that.
+func (s *server) awaitState(ctx context.Context, pools []*pool, holds func(prefork.Snapshot) bool) error {
+	return s.await(ctx, func() bool {
+		now := time.Now()
+		for _, p := range pools {
+			if snap, err := p.stateAfter(ctx, now); err != nil || !holds(snap) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 const (
 	awaitPause = 5 * time.Millisecond // bounds how often await evaluates a condition
 	awaitAgain = 500 * time.Millisecond
@@ -272,9 +286,9 @@ func (s *server) settled(ctx context.Context, p *pool) (prefork.Snapshot, error)
 			return snap, err
 		}
 	}
-	err := s.await(ctx, func() bool {
-		snap = p.pm.Snapshot()
-		return snap.Settled
+	err := s.awaitState(ctx, []*pool{p}, func(now prefork.Snapshot) bool {
+		snap = now
+		return now.Settled
 	})
 	return snap, err
 }
@@ -390,9 +404,10 @@ func (x *exchange) pause() error {
 	}
 	return x.perform(command{name: "pause", note: "pause", pools: pools, run: func(ctx context.Context, p *pool) (result, error) {
 		p.pm.Pause()
-		err := x.await(ctx, func() bool { return p.pm.Snapshot().AllPaused() })
+		err := x.awaitState(ctx, []*pool{p}, prefork.Snapshot.AllPaused)
 		if err != nil && ctx.Err() != nil {
-			err = errPending{"not paused yet: " + notPaused(p.pm.Snapshot())}
+			snap, _ := p.state()
+			err = errPending{"not paused yet: " + notPaused(snap)}
 		}
 		return result{text: "all workers have paused"}, err
 	}})
@@ -546,14 +561,19 @@ func (x *exchange) worker() error {
 	return x.perform(command{name: "workers/" + id + "/" + verb, note: note, pools: []*pool{p}, run: run})
 }
 
-// has reports whether a worker is not reaped yet.
+// has reports whether a worker is not reaped yet. It may be younger than the shared
+// state.
 func (p *pool) has(ordinal int) bool {
-	for _, w := range p.pm.Snapshot().Workers {
-		if w.Ordinal == ordinal {
-			return true
-		}
+	now := time.Now()
+	if snap, _ := p.state(); hasWorker(snap, ordinal) {
+		return true
 	}
-	return false
+	snap, _ := p.stateAfter(context.Background(), now)
+	return hasWorker(snap, ordinal)
+}
+
+func hasWorker(snap prefork.Snapshot, ordinal int) bool {
+	return slices.ContainsFunc(snap.Workers, func(w prefork.WorkerInfo) bool { return w.Ordinal == ordinal })
 }
 
 // endWorker sends a worker a signal and waits until it is reaped.
@@ -562,7 +582,7 @@ func (x *exchange) endWorker(ordinal int, s os.Signal) func(ctx context.Context,
 		if err := p.pm.SignalWorker(ordinal, s); err != nil {
 			return result{}, err
 		}
-		err := x.await(ctx, func() bool { return !p.has(ordinal) })
+		err := x.awaitState(ctx, []*pool{p}, func(snap prefork.Snapshot) bool { return !hasWorker(snap, ordinal) })
 		return result{text: fmt.Sprintf("worker %d is gone", ordinal)}, err
 	}
 }
@@ -601,18 +621,10 @@ func (x *exchange) wait() error {
 	began := time.Now()
 	ctx, cancel := x.untilGone(timeout)
 	defer cancel()
-	err = x.await(ctx, func() bool {
-		for _, p := range pools {
-			if !holds(p.pm.Snapshot()) {
-				return false
-			}
-		}
-		return true
-	})
+	err = x.awaitState(ctx, pools, holds)
 	a := client.Answer{Command: "wait", Outcome: client.Done, Seconds: seconds(time.Since(began)), Text: state}
 	switch {
-	case err == nil:
-		x.cache.forget() // a status from before the wait would contradict the answer
+	case err == nil: // a status that is made after that is not of an older state
 	case x.isClosing():
 		return problemf(503, "the manager ends")
 	case errors.Is(err, context.DeadlineExceeded):

@@ -285,6 +285,8 @@ type pool struct {
 	name     string
 	unfollow func()
 	ended    atomic.Bool // the last worker was reaped after a shutdown
+	shared   sharedState
+	pinged   sharedPing
 }
 
 // about describes the program.

@@ -218,6 +218,7 @@ type fakeManager struct {
 	notes   []string
 	calls   []string
 	asked   int // for a Snapshot
+	pings   int
 	reload  func(ctx context.Context, f prefork.Forward) (int, error)
 	upgrade func(ctx context.Context) (int, error)
 }
@@ -241,6 +242,7 @@ func (m *fakeManager) Queues() []prefork.QueueInfo { return m.queues }
 func (m *fakeManager) Ping(ctx context.Context) error {
 	m.mu.Lock()
 	stuck := m.stuck
+	m.pings++
 	m.mu.Unlock()
 	if stuck {
 		<-ctx.Done()

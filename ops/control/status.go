@@ -1,10 +1,10 @@
 package control
 
 import (
-	"context"
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,14 +13,12 @@ import (
 	"github.com/prefork-go/prefork/ops/client"
 )
 
-// statusPeriod is how long a status is shared by those who ask.
-const statusPeriod = 20 * time.Millisecond
-
 // pingTimeout is how long a loop may take for a turn before it counts as
 // unhealthy. Tests have a shorter one.
 var pingTimeout = 2 * time.Second
 
-// A statusCache keeps the last answers.
+// A statusCache keeps the last answers, as long as the states that they are made
+// of are shared.
 type statusCache struct {
 	mu   sync.Mutex // also held while a status is made: others wait for that one
 	last map[statusKey]*madeStatus
@@ -34,16 +32,9 @@ type statusKey struct {
 }
 
 type madeStatus struct {
-	at     time.Time
+	of     []time.Time // when the states of the pools were taken
 	status *client.Status
 	body   []byte
-}
-
-// forget makes the next status a new one, after a command or a wait.
-func (c *statusCache) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	clear(c.last)
 }
 
 // statusOf returns the status of some pools. It is shared and must not be changed.
@@ -51,11 +42,14 @@ func (s *server) statusOf(pools []*pool, usage, text bool) (*client.Status, []by
 	key := statusKey{pool: pools[0].name, all: len(pools) > 1, usage: usage, text: text}
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()
-	now := time.Now()
-	if made := s.cache.last[key]; made != nil && now.Sub(made.at) < statusPeriod {
+	states, of := make([]prefork.Snapshot, len(pools)), make([]time.Time, len(pools))
+	for i, p := range pools {
+		states[i], of[i] = p.state()
+	}
+	if made := s.cache.last[key]; made != nil && slices.Equal(made.of, of) {
 		return made.status, made.body
 	}
-	made := &madeStatus{at: now, status: s.makeStatus(pools, usage)}
+	made := &madeStatus{of: of, status: s.makeStatus(pools, states, usage)}
 	if text {
 		var b strings.Builder
 		made.status.WriteTable(&b)
@@ -86,13 +80,13 @@ func (x *exchange) status() error {
 	return answer(x.w, 200, contentType, body)
 }
 
-func (s *server) makeStatus(pools []*pool, usage bool) *client.Status {
+func (s *server) makeStatus(pools []*pool, states []prefork.Snapshot, usage bool) *client.Status {
 	st := &client.Status{
 		API: client.API, Name: s.name, Program: s.about.program, Version: s.about.version, Revision: s.about.revision,
 		Library: s.about.library, PID: os.Getpid(), Now: time.Now(), Args: os.Args, Pools: make([]client.Pool, 0, len(pools)),
 	}
-	for _, p := range pools {
-		snap := p.pm.Snapshot()
+	for i, p := range pools {
+		snap := states[i]
 		if st.Started.IsZero() || snap.Started.Before(st.Started) {
 			st.Started = snap.Started
 		}
@@ -260,13 +254,11 @@ func timeOrNil(t time.Time) *time.Time {
 func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*1000) / 1000 }
 
 func (x *exchange) healthz() error {
-	ctx, cancel := context.WithTimeout(context.Background(), pingTimeout)
-	defer cancel()
 	problems := make([]string, len(x.pools))
 	var wg sync.WaitGroup
 	for i, p := range x.pools {
 		wg.Go(func() {
-			if p.pm.Ping(ctx) != nil {
+			if p.ping() != nil {
 				problems[i] = p.label() + p.standsStill(time.Now())
 			}
 		})
@@ -277,7 +269,8 @@ func (x *exchange) healthz() error {
 
 // standsStill describes a loop that has not turned.
 func (p *pool) standsStill(now time.Time) string {
-	loop := p.pm.Snapshot().Loop
+	snap, _ := p.state()
+	loop := snap.Loop
 	switch {
 	case loop.Hook != "":
 		return fmt.Sprintf("the loop is in the hook %s since %s", loop.Hook, client.Age(now.Sub(loop.Since)))
@@ -290,7 +283,7 @@ func (p *pool) standsStill(now time.Time) string {
 func (x *exchange) readyz() error {
 	problems := make([]string, len(x.pools))
 	for i, p := range x.pools {
-		switch snap := p.pm.Snapshot(); {
+		switch snap, _ := p.state(); {
 		case isReady(snap):
 		case !snap.Stopping.IsZero():
 			problems[i] = p.label() + "stopping"

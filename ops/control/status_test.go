@@ -119,11 +119,11 @@ func TestStatusIsShared(t *testing.T) {
 		wg.Go(func() { s.statusOf(s.pools, false, false) })
 	}
 	wg.Wait()
-	if most := int(time.Since(began)/statusPeriod) + 2; m.asked > most {
+	if most := int(time.Since(began)/sharePeriod) + 2; m.asked > most {
 		t.Errorf("made %d times in %v", m.asked, time.Since(began))
 	}
 	s.statusOf(s.pools, false, false)
-	s.cache.forget()
+	s.forget()
 	m.snap.Generation = 7
 	if st, _ := s.statusOf(s.pools, false, false); st.Pools[0].Generation != 7 {
 		t.Error("the status is from before the command")
@@ -133,6 +133,67 @@ func TestStatusIsShared(t *testing.T) {
 	ask(t, s.sock.address, "GET /v1/wait?for=settled HTTP/1.1\r\n\r\n")
 	if st, _ := s.statusOf(s.pools, false, false); st.Pools[0].Generation != 8 {
 		t.Error("the status is from before the wait")
+	}
+}
+
+// However many clients ask and wait, a Manager gives its state, and turns its loop
+// for them, once in a period. An event is not missed for that.
+func TestClientsShareState(t *testing.T) {
+	for _, request := range []string{
+		"GET /v1/wait?for=ready", "GET /v1/wait?for=settled&timeout=20ms", "GET /readyz", "GET /healthz", "GET /v1/status", "POST /v1/workers/7/kill",
+	} {
+		s := newTestServer(t, Config{})
+		m := s.fakes[0]
+		m.snap.Workers = []prefork.WorkerInfo{{Ordinal: 1, State: prefork.StateReady}}
+		m.asked, m.pings = 0, 0
+		began := time.Now()
+		var clients sync.WaitGroup
+		each := 8
+		if strings.HasPrefix(request, "POST") { // a connection of theirs stays a while
+			each = 3
+		}
+		for range 16 {
+			clients.Go(func() {
+				for range each {
+					if code, body := ask(t, s.sock.address, request+" HTTP/1.1\r\n\r\n"); code == 0 || code == 503 {
+						t.Errorf("%s: %d %s", request, code, body)
+					}
+				}
+			})
+		}
+		clients.Wait()
+		most := int(time.Since(began)/sharePeriod) + 2
+		m.mu.Lock()
+		if m.asked > most || m.pings > most {
+			t.Errorf("%s: %d states and %d pings in %v", request, m.asked, m.pings, time.Since(began))
+		}
+		m.mu.Unlock()
+	}
+	s := newTestServer(t, Config{})
+	for generation := range 5 {
+		s.statusOf(s.pools, false, false)
+		s.fakes[0].change(func(snap *prefork.Snapshot) { snap.Settled, snap.Serving = true, generation+1 })
+		request := fmt.Sprintf("GET /v1/wait?for=reloaded%%3E%d&timeout=10s HTTP/1.1\r\n\r\n", generation)
+		if code, body := ask(t, s.sock.address, request); code != 200 {
+			t.Errorf("%d %s", code, body)
+		}
+		if st, _ := s.statusOf(s.pools, false, false); st.Pools[0].Serving != generation+1 {
+			t.Error("the status is from before the wait")
+		}
+	}
+	// A state that was true before the request is not an answer.
+	s.statusOf(s.pools, false, false)
+	s.fakes[0].mu.Lock()
+	s.fakes[0].snap.Settled = false
+	s.fakes[0].mu.Unlock()
+	if code, body := ask(t, s.sock.address, "GET /v1/wait?for=settled&timeout=50ms HTTP/1.1\r\n\r\n"); code != 504 {
+		t.Errorf("%d %s", code, body)
+	}
+	// A worker that is younger than the shared state is there.
+	s.statusOf(s.pools, false, false)
+	s.fakes[0].change(func(snap *prefork.Snapshot) { snap.Workers = []prefork.WorkerInfo{{Ordinal: 9}} })
+	if code, body := ask(t, s.sock.address, "POST /v1/workers/9/signal?signal=USR1 HTTP/1.1\r\n\r\n"); code != 200 {
+		t.Errorf("%d %s", code, body)
 	}
 }
 
@@ -155,6 +216,7 @@ func TestProbes(t *testing.T) {
 		}
 	}
 	queue.snap.Stopping = moment
+	s.forget()
 	if code, body := probe("/readyz"); code != 503 || !strings.Contains(body, "pool queue: stopping") || strings.Contains(body, "web") {
 		t.Errorf("stopping: %d %s", code, body)
 	}
@@ -165,6 +227,7 @@ func TestProbes(t *testing.T) {
 		m.stuck = true
 		m.mu.Unlock()
 	}
+	s.forget()
 	began := time.Now()
 	code, body := probe("/healthz")
 	if code != 503 || !strings.Contains(body, "pool web: the loop is in the hook BeforeSpawn since 1") || !strings.Contains(body, "pool queue: no blocking call") {

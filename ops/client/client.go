@@ -166,7 +166,7 @@ func (c *Client) Get(ctx context.Context, path string, query url.Values) ([]byte
 func (c *Client) query(ctx context.Context, path string, q url.Values, accept string) ([]byte, error) {
 	ctx, cancel := withTimeout(ctx, queryTimeout)
 	defer cancel()
-	r, err := c.request(ctx, "GET", path, q, accept)
+	r, err := c.request(ctx, call{method: "GET", path: path, query: q, accept: accept})
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +194,8 @@ type Command struct {
 	Events func(Event)
 }
 
-// Do sends a command and waits for its outcome. Timeout, 0 meaning a minute, is
+// Do sends a command and waits for its outcome. If a successor takes over before
+// that, it sends those commands again whose effect would be lost. Timeout, 0 meaning a minute, is
 // how long the manager waits for it; the answer's Outcome is Pending after that,
 // and the thing goes on. The error is nil if the manager has answered, also if
 // the outcome is Failed or Pending.
@@ -207,28 +208,41 @@ func (c *Client) Do(ctx context.Context, cmd Command) (*Answer, error) {
 		q[name] = values
 	}
 	setNonempty(q, "pool", cmd.Pool)
-	method := "POST"
-	if cmd.Name == "loglevel" {
-		method = "PUT"
-	} else {
-		q.Set("timeout", cmd.Timeout.String())
-	}
 	if cmd.NoWait {
 		q.Set("wait", "0")
 	}
-	accept := "application/json"
+	to := call{method: "POST", path: "/v1/" + cmd.Name, query: q, accept: "application/json", until: time.Now().Add(cmd.Timeout)}
+	if cmd.Name == "loglevel" {
+		to.method, to.until = "PUT", time.Time{}
+	} else {
+		q.Set("timeout", cmd.Timeout.String())
+	}
 	if cmd.Events != nil {
-		accept = ndjson
+		to.accept = ndjson
 	}
 	ctx, cancel := withTimeout(ctx, cmd.Timeout+queryTimeout)
 	defer cancel()
-	r, err := c.request(ctx, method, "/v1/"+cmd.Name, q, accept)
+	for n := 0; ; n++ {
+		a, err := c.do(ctx, to, cmd.Events)
+		if err != nil || a.Error != Superseded || n == retries {
+			return a, err
+		}
+		if err := to.again(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// do sends a command once. Its stream may end with the news that a successor has to
+// carry it out.
+func (c *Client) do(ctx context.Context, to call, events func(Event)) (*Answer, error) {
+	r, err := c.request(ctx, to)
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
 	if r.contentType() == ndjson {
-		return r.outcome(cmd.Events)
+		return r.outcome(events)
 	}
 	body, err := r.readAll()
 	if err != nil {
@@ -243,13 +257,14 @@ func (c *Client) Do(ctx context.Context, cmd Command) (*Answer, error) {
 
 // Wait waits until a condition holds: "ready", "settled", "paused", "running", or
 // "reloaded>N" for a generation after N. It reports false if it did not hold
-// within the timeout. It does not poll.
+// within the timeout. It does not poll. After an upgrade it waits for the successor,
+// whose generations count from 1 again.
 func (c *Client) Wait(ctx context.Context, condition, pool string, timeout time.Duration) (bool, error) {
 	q := url.Values{"for": {condition}, "timeout": {timeout.String()}}
 	setNonempty(q, "pool", pool)
 	ctx, cancel := withTimeout(ctx, timeout+queryTimeout)
 	defer cancel()
-	r, err := c.request(ctx, "GET", "/v1/wait", q, "")
+	r, err := c.request(ctx, call{method: "GET", path: "/v1/wait", query: q, until: time.Now().Add(timeout)})
 	if err != nil {
 		return false, err
 	}
@@ -293,7 +308,7 @@ func (c *Client) Events(ctx context.Context, opt EventsOptions) iter.Seq2[Event,
 		if opt.NoFollow {
 			q.Set("follow", "0")
 		}
-		r, err := c.request(ctx, "GET", "/v1/events", q, ndjson)
+		r, err := c.request(ctx, call{method: "GET", path: "/v1/events", query: q, accept: ndjson})
 		if err != nil {
 			yield(Event{}, err)
 			return
@@ -398,11 +413,33 @@ type response struct {
 	body    *bufio.Reader
 }
 
+// A call is what is requested.
+type call struct {
+	method, path string
+	query        url.Values
+	accept       string    // content type, or ""
+	until        time.Time // when the timeout of the query is over; zero if it has none
+}
+
+// again prepares a call for the successor, which accepts in a moment, with the rest
+// of the time.
+func (to *call) again(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(20 * time.Millisecond):
+	}
+	if !to.until.IsZero() {
+		to.query.Set("timeout", max(time.Until(to.until), time.Millisecond).String())
+	}
+	return nil
+}
+
 // request sends a request and reads the head of the answer. A manager that was
-// superseded in that moment has carried out nothing.
-func (c *Client) request(ctx context.Context, method, path string, q url.Values, accept string) (*response, error) {
+// superseded meanwhile leaves the request to its successor.
+func (c *Client) request(ctx context.Context, to call) (*response, error) {
 	for n := 0; ; n++ {
-		r, err := c.requestOnce(ctx, method, path, q, accept)
+		r, err := c.requestOnce(ctx, to)
 		if err != nil || r.code != 503 || n == retries {
 			return r, err
 		}
@@ -414,15 +451,13 @@ func (c *Client) request(ctx context.Context, method, path string, q url.Values,
 		if refused := r.refused(body); refused.Problem.Error != Superseded {
 			return nil, refused
 		}
-		select { // the successor accepts in a moment
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(20 * time.Millisecond):
+		if err := to.again(ctx); err != nil {
+			return nil, err
 		}
 	}
 }
 
-func (c *Client) requestOnce(ctx context.Context, method, path string, q url.Values, accept string) (*response, error) {
+func (c *Client) requestOnce(ctx context.Context, to call) (*response, error) {
 	conn, err := c.connection()
 	if err != nil {
 		return nil, err
@@ -433,10 +468,10 @@ func (c *Client) requestOnce(ctx context.Context, method, path string, q url.Val
 	r := &response{client: c, conn: conn, ctx: ctx}
 	r.release = context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	r.body = bufio.NewReader(conn)
-	target := url.URL{Path: path, RawQuery: q.Encode()}
-	head := method + " " + target.RequestURI() + " HTTP/1.1\r\nHost: prefork\r\n"
-	if accept != "" {
-		head += "Accept: " + accept + "\r\n"
+	target := url.URL{Path: to.path, RawQuery: to.query.Encode()}
+	head := to.method + " " + target.RequestURI() + " HTTP/1.1\r\nHost: prefork\r\n"
+	if to.accept != "" {
+		head += "Accept: " + to.accept + "\r\n"
 	}
 	_, writeErr := io.WriteString(conn, head+"Content-Length: 0\r\n\r\n")
 	if err := r.readHead(); err != nil { // an answer can come although writing has failed

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -45,6 +46,15 @@ func listener() {
 // with the last one from then on.
 func serve(t *testing.T, answers ...string) *Client {
 	t.Helper()
+	c, _ := serveNoting(t, answers...)
+	return c
+}
+
+// serveNoting is serve that notes the requests.
+func serveNoting(t *testing.T, answers ...string) (c *Client, requests func() []string) {
+	t.Helper()
+	var mu sync.Mutex
+	var noted []string
 	path := filepath.Join(testprog.SocketDir(t), "s")
 	ln, err := net.Listen("unix", path)
 	if err != nil {
@@ -60,7 +70,10 @@ func serve(t *testing.T, answers ...string) *Client {
 				return
 			}
 			var request [4096]byte
-			conn.Read(request[:])
+			n, _ := conn.Read(request[:])
+			mu.Lock()
+			noted = append(noted, string(request[:n]))
+			mu.Unlock()
 			io.WriteString(conn, answers[0])
 			if len(answers) > 1 {
 				answers = answers[1:]
@@ -68,12 +81,16 @@ func serve(t *testing.T, answers ...string) *Client {
 			conn.Close()
 		}
 	}()
-	c, err := Dial(path)
+	c, err = Dial(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return c
+	return c, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return noted
+	}
 }
 
 func answer(code int, body string) string {
@@ -111,6 +128,59 @@ func TestStatusOfServers(t *testing.T) {
 		case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
 			t.Errorf("%s: %v, want %s", test.name, err, test.want)
 		}
+	}
+}
+
+// A command and a wait follow the manager to its successor, within their time.
+func TestFollowsSuccessor(t *testing.T) {
+	const late = `{"error":"superseded","successor":8}`
+	head := "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n\r\n"
+	event := `{"type":"resize"}` + "\n"
+	for name, answers := range map[string][]string{
+		"JSON":   {answer(503, late), answer(200, `{"command":"scale","outcome":"done"}`)},
+		"stream": {head + event + `{"type":"outcome","code":503,"outcome":"failed","error":"superseded","successor":8}` + "\n", head + event + `{"type":"outcome","outcome":"done"}` + "\n"},
+	} {
+		c, requests := serveNoting(t, answers...)
+		events := 0
+		a, err := c.Do(context.Background(), Command{Name: "scale", Timeout: time.Hour, Events: func(Event) { events++ }})
+		if err != nil || a.Outcome != Done {
+			t.Errorf("%s: %+v, %v", name, a, err)
+		}
+		if name == "stream" && events != 2 {
+			t.Errorf("%s: %d events", name, events)
+		}
+		checkTimeouts(t, name, requests())
+	}
+	c, requests := serveNoting(t, answer(503, late), answer(200, `{}`))
+	if ok, err := c.Wait(context.Background(), "settled", "", time.Hour); !ok || err != nil {
+		t.Errorf("%t, %v", ok, err)
+	}
+	checkTimeouts(t, "wait", requests())
+	c = serve(t, head+`{"type":"outcome","code":503,"outcome":"failed","error":"superseded"}`+"\n") // and no end of it
+	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.Do(ctx, Command{Name: "scale", Events: func(Event) {}}); err == nil {
+		t.Error("no error")
+	}
+}
+
+// checkTimeouts checks that the second request has the rest of the time of the first,
+// an hour.
+func checkTimeouts(t *testing.T, name string, requests []string) {
+	t.Helper()
+	var timeouts []time.Duration
+	for _, r := range requests {
+		_, rest, _ := strings.Cut(r, "timeout=")
+		text, _, _ := strings.Cut(rest, " ")
+		text, _, _ = strings.Cut(text, "&")
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			t.Errorf("%s: %q", name, r)
+		}
+		timeouts = append(timeouts, d)
+	}
+	if len(timeouts) != 2 || timeouts[0] != time.Hour || timeouts[1] >= time.Hour || timeouts[1] < 30*time.Minute {
+		t.Errorf("%s: timeouts %v", name, timeouts)
 	}
 }
 

@@ -30,6 +30,7 @@ type command struct {
 	name  string
 	note  string // of the events and the log
 	pools []*pool
+	again bool // a successor that takes over before the outcome has to do it as well
 
 	// run does it in one pool and waits for the outcome, at most until ctx ends.
 	// The change goes on after that.
@@ -46,6 +47,10 @@ type result struct {
 type errPending struct{ text string }
 
 func (e errPending) Error() string { return e.text }
+
+// errSuperseded is returned by a command or a wait that the successor has to carry
+// out: clients send it again.
+var errSuperseded = errors.New(client.Superseded)
 
 // perform carries a command out and answers with the outcome.
 func (x *exchange) perform(c command) error {
@@ -129,11 +134,13 @@ func (s *server) endWith(cancel func()) (stop func()) {
 }
 
 func codeOf(a *client.Answer) int {
-	switch a.Outcome {
-	case client.Done:
+	switch {
+	case a.Outcome == client.Done:
 		return 200
-	case client.Pending:
+	case a.Outcome == client.Pending:
 		return 504
+	case a.Error == client.Superseded:
+		return 503
 	}
 	return 409
 }
@@ -179,7 +186,11 @@ func (s *server) runOne(ctx context.Context, c command, p *pool) (r result, err 
 			err = fmt.Errorf("panic: %v", v)
 		}
 	}()
-	return c.run(ctx, p)
+	r, err = c.run(ctx, p)
+	if err != nil && c.again && s.isSuperseded() {
+		err = errSuperseded
+	}
+	return r, err
 }
 
 func (s *server) outcome(ctx context.Context, c command, p *pool, r result, err error) client.Answer {
@@ -190,6 +201,8 @@ func (s *server) outcome(ctx context.Context, c command, p *pool, r result, err 
 	}
 	switch {
 	case err == nil:
+	case errors.Is(err, errSuperseded):
+		a.Outcome, a.Error, a.Successor = client.Failed, client.Superseded, int(s.successor.Load())
 	case errors.As(err, &pending):
 		a.Outcome, a.Error = client.Pending, pending.text
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
@@ -203,9 +216,12 @@ func (s *server) outcome(ctx context.Context, c command, p *pool, r result, err 
 	return a
 }
 
-func (s *server) isClosing() bool {
+func (s *server) isClosing() bool    { return isClosed(s.closing) }
+func (s *server) isSuperseded() bool { return isClosed(s.superseded) }
+
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-s.closing:
+	case <-c:
 		return true
 	default:
 		return false
@@ -225,8 +241,9 @@ func (x *exchange) duration(name string, byDefault time.Duration) (time.Duration
 	return d, nil
 }
 
-// await waits until a condition holds. It evaluates the condition after events.
-func (s *server) await(ctx context.Context, holds func() bool) error {
+// await waits until a condition holds. It evaluates the condition after events. It
+// returns errSuperseded when superseded is closed.
+func (s *server) await(ctx context.Context, superseded <-chan struct{}, holds func() bool) error {
 	var buf [1]*entry
 	for at := s.ring.end(); ; {
 		if holds() {
@@ -241,6 +258,8 @@ func (s *server) await(ctx context.Context, holds func() bool) error {
 		case <-time.After(awaitAgain): // the blocking call, for one, changes without an event
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-superseded:
+			return errSuperseded
 		case <-s.closing:
 			return context.Canceled
 		}
@@ -252,18 +271,21 @@ func (s *server) await(ctx context.Context, holds func() bool) error {
 	}
 }
 
-// awaitState waits until a condition on the state of each pool holds. A state from
-// before the call, or before an event, is not taken for that.
+// awaitState waits until a condition on the state of each pool holds.
 func (s *server) awaitState(ctx context.Context, pools []*pool, holds func(prefork.Snapshot) bool) error {
-	return s.await(ctx, func() bool {
-		now := time.Now()
-		for _, p := range pools {
-			if snap, err := p.stateAfter(ctx, now); err != nil || !holds(snap) {
-				return false
-			}
+	return s.await(ctx, s.superseded, func() bool { return holdNow(ctx, pools, holds) })
+}
+
+// holdNow reports whether a condition holds in each pool. A state from before the
+// call, and so from before an event, does not count.
+func holdNow(ctx context.Context, pools []*pool, holds func(prefork.Snapshot) bool) bool {
+	now := time.Now()
+	for _, p := range pools {
+		if snap, err := p.stateAfter(ctx, now); err != nil || !holds(snap) {
+			return false
 		}
-		return true
-	})
+	}
+	return true
 }
 
 const (
@@ -324,7 +346,7 @@ func (x *exchange) restart() error {
 
 // replace is a command that begins a new generation.
 func (x *exchange) replace(name, note string, pools []*pool, forward func(*pool) prefork.Forward) command {
-	return command{name: name, note: note, pools: pools, run: func(ctx context.Context, p *pool) (result, error) {
+	return command{name: name, note: note, pools: pools, again: true, run: func(ctx context.Context, p *pool) (result, error) {
 		generation, err := p.pm.Reload(ctx, forward(p))
 		return result{generation: generation, text: fmt.Sprintf("generation %d is in place, %d workers", generation, p.pm.MaxWorkers())}, err
 	}}
@@ -385,7 +407,7 @@ func (x *exchange) scale() error {
 		return problemf(400, "workers=%.40q is not a number: write 8, +1 or -1", text)
 	}
 	relative := text[0] == '+' || text[0] == '-'
-	return x.perform(command{name: "scale", note: "scale workers=" + text, pools: []*pool{p}, run: func(ctx context.Context, p *pool) (result, error) {
+	return x.perform(command{name: "scale", note: "scale workers=" + text, pools: []*pool{p}, again: true, run: func(ctx context.Context, p *pool) (result, error) {
 		x.scaling.Lock()
 		if relative {
 			n = max(n+p.pm.MaxWorkers(), 0)
@@ -402,7 +424,7 @@ func (x *exchange) pause() error {
 	if err != nil {
 		return err
 	}
-	return x.perform(command{name: "pause", note: "pause", pools: pools, run: func(ctx context.Context, p *pool) (result, error) {
+	return x.perform(command{name: "pause", note: "pause", pools: pools, again: true, run: func(ctx context.Context, p *pool) (result, error) {
 		p.pm.Pause()
 		err := x.awaitState(ctx, []*pool{p}, prefork.Snapshot.AllPaused)
 		if err != nil && ctx.Err() != nil {
@@ -455,7 +477,7 @@ func (x *exchange) stop() error {
 	}
 	return x.perform(command{name: "stop", note: note, pools: pools, run: func(ctx context.Context, p *pool) (result, error) {
 		p.pm.Shutdown()
-		err := x.await(ctx, p.ended.Load)
+		err := x.await(ctx, nil, p.ended.Load)
 		if x.isClosing() { // the program ends
 			err = nil
 		}
@@ -582,7 +604,9 @@ func (x *exchange) endWorker(ordinal int, s os.Signal) func(ctx context.Context,
 		if err := p.pm.SignalWorker(ordinal, s); err != nil {
 			return result{}, err
 		}
-		err := x.awaitState(ctx, []*pool{p}, func(snap prefork.Snapshot) bool { return !hasWorker(snap, ordinal) })
+		err := x.await(ctx, nil, func() bool {
+			return holdNow(ctx, []*pool{p}, func(snap prefork.Snapshot) bool { return !hasWorker(snap, ordinal) })
+		})
 		return result{text: fmt.Sprintf("worker %d is gone", ordinal)}, err
 	}
 }
@@ -622,6 +646,9 @@ func (x *exchange) wait() error {
 	ctx, cancel := x.untilGone(timeout)
 	defer cancel()
 	err = x.awaitState(ctx, pools, holds)
+	if p := x.handedOver(); p != nil {
+		return p
+	}
 	a := client.Answer{Command: "wait", Outcome: client.Done, Seconds: seconds(time.Since(began)), Text: state}
 	switch {
 	case err == nil: // a status that is made after that is not of an older state

@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/ops/client"
 )
 
 // Config holds the options of a control socket. The zero value is valid.
@@ -131,14 +132,7 @@ func (s *server) attach() (err error) {
 }
 
 // tookOver reports whether this process is not a successor that still waits.
-func tookOver() bool {
-	select {
-	case <-prefork.TookOver():
-		return true
-	default:
-		return false
-	}
-}
+func tookOver() bool { return isClosed(prefork.TookOver()) }
 
 // detach ends everything: it lets the clients that wait have their answers first.
 func (s *server) detach() error {
@@ -205,9 +199,7 @@ func (s *server) note(conn net.Conn, state connState) {
 // ends returns the problem of a request that arrives while the server ends; nil if
 // it does not end.
 func (s *server) ends() error {
-	select {
-	case <-s.closing:
-	default:
+	if !s.isClosing() {
 		return nil
 	}
 	if p := s.handedOver(); p != nil {
@@ -567,7 +559,7 @@ func (s *server) dispatch(x *exchange) error {
 // its successor must answer.
 func (s *server) handedOver() *problem {
 	if pid := s.successor.Load(); pid != 0 || prefork.HandedOver() {
-		p := problemf(503, "superseded")
+		p := problemf(503, client.Superseded)
 		p.successor = int(pid)
 		return p
 	}

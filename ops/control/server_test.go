@@ -155,6 +155,56 @@ func TestSupersededClosesSocket(t *testing.T) {
 	}
 }
 
+// A client that waits when a successor takes over is sent on to it, also in a stream
+// of events. What concerns the workers of this manager goes on here.
+func TestSupersededWhileWaiting(t *testing.T) {
+	for _, test := range []struct{ request, want string }{
+		{"GET /v1/wait?for=settled", "503 superseded 99"},
+		{"GET /v1/wait?for=reloaded%3E7", "503 superseded 99"},
+		{"POST /v1/scale?workers=%2B1", "503 superseded 99"},
+		{"POST /v1/pause", "503 superseded 99"},
+		{"POST /v1/reload", "503 superseded 99"},
+		{"POST /v1/restart", "503 superseded 99"},
+		{"POST /v1/workers/12/stop", "200  0"},
+		{"POST /v1/stop", "200  0"},
+	} {
+		for _, stream := range []bool{false, true} {
+			s := newTestServer(t, Config{})
+			m := s.fakes[0]
+			m.snap.Workers = []prefork.WorkerInfo{{Ordinal: 12, State: prefork.StateReady}}
+			m.reload = func(ctx context.Context, _ prefork.Forward) (int, error) {
+				<-s.superseded
+				return 0, errors.New("prefork: shutting down")
+			}
+			head := " HTTP/1.1\r\n\r\n"
+			if stream {
+				head = " HTTP/1.1\r\nAccept: application/x-ndjson\r\n\r\n"
+			}
+			conn := connect(t, s.sock.address, test.request+head)
+			preforktest.WaitFor(t, "the request", func() bool {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				return m.asked > 1 || len(m.calls) > 0
+			})
+			m.store(prefork.Record{Seq: 1, Event: prefork.UpgradedEvent{PID: 99}})
+			if strings.HasPrefix(test.want, "200") { // the last worker of the old manager is gone
+				m.change(func(snap *prefork.Snapshot) { snap.Workers = nil })
+				m.store(prefork.Record{Seq: 3, Event: prefork.EndedEvent{}})
+			}
+			text := strings.TrimSpace(readAll(conn))
+			var a client.Answer
+			json.Unmarshal([]byte(text[strings.LastIndexByte(text, '\n')+1:]), &a)
+			code := a.Code
+			if a.Type != client.TypeOutcome {
+				fmt.Sscanf(text, "HTTP/1.1 %d", &code)
+			}
+			if got := fmt.Sprintf("%d %s %d", code, a.Error, a.Successor); got != test.want {
+				t.Errorf("%s (stream %t): %s, want %s\n%s", test.request, stream, got, test.want, text)
+			}
+		}
+	}
+}
+
 // The 65th connection is answered at once, and the place of one that ends is free.
 func TestMaxConns(t *testing.T) {
 	s := newTestServer(t, Config{})

@@ -29,6 +29,7 @@ type eventsOptions struct {
 type eventPrinter struct {
 	*app
 	types []string
+	pools []string // of the manager
 
 	mu   sync.Mutex
 	seen map[streamKey]uint64
@@ -48,10 +49,14 @@ func (a *app) events(opt eventsOptions) error {
 	if err != nil {
 		return err
 	}
-	if _, err := a.status(c, false); err != nil { // a manager that cannot answer shows here
+	st, err := a.status(c, false)
+	if err != nil { // a manager that cannot answer shows here
 		return err
 	}
 	p := &eventPrinter{app: a, types: opt.types, seen: make(map[streamKey]uint64)}
+	for _, pool := range st.Pools {
+		p.pools = append(p.pools, pool.Name)
+	}
 	past, err := p.past(c)
 	if err != nil {
 		return a.failure(err)
@@ -103,16 +108,11 @@ func (p *eventPrinter) isNew(e client.Event) bool {
 func (p *eventPrinter) since(pid int) uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var all []uint64
-	for key, seq := range p.seen {
-		if key.pid == pid {
-			all = append(all, seq)
-		}
+	since := ^uint64(0)
+	for _, pool := range p.pools {
+		since = min(since, p.seen[streamKey{pid, pool}])
 	}
-	if len(all) == 0 {
-		return 0
-	}
-	return slices.Min(all)
+	return since
 }
 
 // follow prints the events of the manager and of its successors, until the last
@@ -146,17 +146,13 @@ var errAgain = errors.New("events are missing")
 // the process with this pid. It calls upgraded once a successor accepts.
 func (p *eventPrinter) stream(ctx context.Context, c *client.Client, pid int, upgraded func(successor int)) error {
 	var why client.End
-	since := p.since(pid)
-	for e, err := range c.Events(ctx, client.EventsOptions{Pool: p.pool, Replay: true, Since: since}) {
+	for e, err := range c.Events(ctx, client.EventsOptions{Pool: p.pool, Replay: true, Since: p.since(pid), PID: pid}) {
 		if err != nil {
 			if why.Reason != "" {
 				return nil
 			}
 			p.peer = c.Peer()
 			return p.failure(err)
-		}
-		if e.PID != pid && since > 0 {
-			return errAgain // a successor, which counts from 1
 		}
 		p.mu.Lock()
 		if p.isNew(e) && p.wanted(e) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -156,12 +157,7 @@ func (a *app) waitStopped(ctx context.Context) error {
 			}
 			return err
 		}
-		left := make(map[string]bool) // pools that run
-		for _, p := range st.Pools {
-			if p.Stopping == nil || len(p.Workers) > 0 {
-				left[p.Name] = true
-			}
-		}
+		left := running(st)
 		if len(left) == 0 {
 			return nil
 		}
@@ -175,6 +171,17 @@ func (a *app) waitStopped(ctx context.Context) error {
 			return a.failure(err)
 		}
 	}
+}
+
+// running returns the names of the pools whose last worker is not gone.
+func running(st *client.Status) map[string]bool {
+	left := make(map[string]bool)
+	for _, p := range st.Pools {
+		if p.Stopping == nil || len(p.Workers) > 0 {
+			left[p.Name] = true
+		}
+	}
+	return left
 }
 
 // isOver reports whether the time of a context is over. The connection may see it
@@ -192,6 +199,11 @@ func (a *app) untilStopped(ctx context.Context, c *client.Client, left map[strin
 			return false, err
 		}
 		switch e.Type {
+		case client.TypeState: // of a moment after the status
+			var st client.Status
+			if json.Unmarshal(e.Data, &st) == nil && len(st.Pools) > 0 {
+				left = running(&st)
+			}
 		case "manager-ended":
 			delete(left, e.Pool)
 		case "manager-started":
@@ -256,8 +268,8 @@ func isRefused(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist)
 }
 
-// A socketWatch waits for control sockets that are made. It never polls, except
-// for abstract names: the kernel does not report those.
+// A socketWatch waits for control sockets that are made. It polls for abstract names,
+// and for names of managers: the kernel does not report sockets in any directory.
 type socketWatch struct {
 	app     *app
 	watcher *fsnotify.Watcher
@@ -324,7 +336,7 @@ const (
 // wait waits until there may be a socket. It returns ctx's error when ctx ends.
 func (w *socketWatch) wait(ctx context.Context) error {
 	var again <-chan time.Time
-	if chosen := w.app.chosen(); w.watcher == nil || strings.HasPrefix(chosen, "@") || !isAddress(chosen) && os.Geteuid() != 0 {
+	if chosen := w.app.chosen(); w.watcher == nil || strings.HasPrefix(chosen, "@") || !isAddress(chosen) {
 		again = time.After(abstractInterval)
 	}
 	var changes chan fsnotify.Event

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -161,7 +162,7 @@ func TestEvents(t *testing.T) {
 			events(numbered(1, "worker"), numbered(2, "exit"), numbered(3, "worker"))(w, r)
 			return
 		}
-		if since := r.URL.Query().Get("since"); since != "3" {
+		if since := r.URL.Query().Get("since"); since != fmt.Sprintf("3@%d", os.Getpid()) {
 			t.Errorf("since %s", since)
 		}
 		events(numbered(3, "worker"), numbered(4, "exit"), line("beat", nil), line("end", client.End{Reason: client.Stopped}))(w, r)
@@ -181,6 +182,60 @@ func TestEvents(t *testing.T) {
 	f.on("GET /v1/events", events(numbered(1, "worker")))
 	if status, _, stderr = command("-s", f.socket, "events", "-f"); status != 5 || !strings.Contains(stderr, "was killed") {
 		t.Errorf("without an end: status %d, %s", status, stderr)
+	}
+}
+
+// A pool of which no event was seen yet has all of its events followed.
+func TestEventsOfTwoPools(t *testing.T) {
+	f := startFake(t)
+	f.status.Pools = []client.Pool{newPool("web"), newPool("queue")}
+	numbered := func(pool string, seq uint64) string {
+		return string(encode(t, client.Event{Seq: seq, PID: os.Getpid(), Pool: pool, Type: "exit", Text: fmt.Sprintf("%d of %s", seq, pool)}))
+	}
+	f.on("GET /v1/events", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("follow") == "0" {
+			events(numbered("web", 6), numbered("web", 7))(w, r)
+			return
+		}
+		if since := r.URL.Query().Get("since"); since != fmt.Sprintf("0@%d", os.Getpid()) {
+			t.Errorf("since %s", since)
+		}
+		events(numbered("web", 7), numbered("queue", 1), numbered("web", 8), line("end", client.End{Reason: client.Stopped}))(w, r)
+	})
+	_, stdout, stderr := command("-s", f.socket, "events", "-f")
+	for _, text := range []string{"6 of web", "7 of web", "1 of queue", "8 of web"} {
+		if strings.Count(stdout, text) != 1 {
+			t.Errorf("not once %q: %s%s", text, stdout, stderr)
+		}
+	}
+}
+
+// A pool that stops between the status and the first state of the stream has stopped.
+func TestWaitStoppedAtOnce(t *testing.T) {
+	f := startFake(t)
+	stopped := f.status
+	pool, now := newPool(""), time.Now()
+	pool.Stopping, pool.Workers = &now, nil
+	stopped.Pools = []client.Pool{pool}
+	f.on("GET /v1/events", func(w http.ResponseWriter, r *http.Request) {
+		events(line("state", stopped))(w, r)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	if status, stdout, stderr := command("-s", f.socket, "--timeout", "3s", "wait", "stopped"); status != 0 || stdout != "web: stopped\n" {
+		t.Errorf("status %d, %q, %q", status, stdout, stderr)
+	}
+}
+
+// A manager's socket may be in any directory, for root as well.
+func TestWaitForNameAnywhere(t *testing.T) {
+	name := fmt.Sprintf("late%d", os.Getpid())
+	join := inBackground("-s", name, "--timeout", "20s", "wait", "ready")
+	preforktest.WaitFor(t, "an inotify watch", func() bool { return watches() > 0 })
+	f := newFake(filepath.Join(testprog.SocketDir(t), name+".prefork.sock"))
+	defer f.close()
+	if status, stdout, stderr := join(); status != 0 || stdout != name+": ready\n" {
+		t.Errorf("status %d, %q, %q", status, stdout, stderr)
 	}
 }
 
@@ -208,7 +263,7 @@ func TestEventsOfSuccessor(t *testing.T) {
 			events(numbered(os.Getpid(), 8, "exit"))(w, r)
 			return
 		}
-		if since := r.URL.Query().Get("since"); since != "0" {
+		if since := r.URL.Query().Get("since"); since != "0@99" {
 			t.Errorf("the successor was asked for events since %s", since)
 		}
 		events(numbered(99, 1, "manager-started"), line("end", client.End{Reason: client.Stopped}))(w, r)

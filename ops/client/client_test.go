@@ -305,6 +305,20 @@ func TestFind(t *testing.T) {
 	c.Close()
 }
 
+// A user that stands for all those outside a user namespace is trusted by none.
+func TestAmbiguousUser(t *testing.T) {
+	old := ambiguous
+	defer func() { ambiguous = old }()
+	own := os.Geteuid()
+	if !isTrusted(0) || !isTrusted(own) || isTrusted(own+1) {
+		t.Errorf("root %t, this user %t, another %t", isTrusted(0), isTrusted(own), isTrusted(own+1))
+	}
+	ambiguous = func(uint32) bool { return true }
+	if own != 0 && isTrusted(own) {
+		t.Error("a user that stands for several is trusted")
+	}
+}
+
 // Any user can take an abstract name, so one of another user's is refused.
 func TestForeignAbstractName(t *testing.T) {
 	if os.Geteuid() != 0 || runtime.GOOS != "linux" {

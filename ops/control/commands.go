@@ -32,6 +32,9 @@ type command struct {
 	pools []*pool
 	again bool // a successor that takes over before the outcome has to do it as well
 
+	// prepare, if set, is called once the request is known to make sense.
+	prepare func() error
+
 	// run does it in one pool and waits for the outcome, at most until ctx ends.
 	// The change goes on after that.
 	run func(ctx context.Context, p *pool) (result, error)
@@ -57,6 +60,11 @@ func (x *exchange) perform(c command) error {
 	timeout, err := x.duration("timeout", commandTimeout)
 	if err != nil {
 		return err
+	}
+	if c.prepare != nil {
+		if err := c.prepare(); err != nil {
+			return err
+		}
 	}
 	wait := x.query.Get("wait") != "0"
 	stream := x.newStream(c.pools)
@@ -465,24 +473,31 @@ func (x *exchange) stop() error {
 	if err != nil {
 		return err
 	}
-	note := "stop"
+	c := command{name: "stop", note: "stop", pools: pools}
 	if x.query.Get("stay") == "1" {
-		if x.cfg.Stay == nil {
+		switch {
+		case x.cfg.Stay == nil:
 			return problemf(400, "stay=1: the program has no service whose stopped flag could be set (control.Config.Stay)")
+		case len(pools) < len(x.pools):
+			return problemf(400, "stay=1 is for the whole program: leave out pool=")
 		}
-		if err := x.cfg.Stay(); err != nil {
-			return problemf(409, "cannot set the stopped flag: %v", err)
+		c.note += " stay=1"
+		c.prepare = func() error {
+			if err := x.cfg.Stay(); err != nil {
+				return problemf(409, "cannot set the stopped flag: %v", err)
+			}
+			return nil
 		}
-		note += " stay=1"
 	}
-	return x.perform(command{name: "stop", note: note, pools: pools, run: func(ctx context.Context, p *pool) (result, error) {
+	c.run = func(ctx context.Context, p *pool) (result, error) {
 		p.pm.Shutdown()
 		err := x.await(ctx, nil, p.ended.Load)
 		if x.isClosing() { // the program ends
 			err = nil
 		}
 		return result{text: "stopped"}, err
-	}})
+	}
+	return x.perform(c)
 }
 
 func (x *exchange) signal() error {

@@ -122,6 +122,7 @@ func (s *server) attach() (err error) {
 			return fmt.Errorf("no socket: %w", err)
 		}
 	}
+	s.perm.byMode = s.perm.mode() == ownerOnly && !strings.HasPrefix(s.sock.address, "@")
 	prefork.PassFile(s.key, s.sock.file)
 	for _, p := range s.pools {
 		_, p.unfollow = p.pm.Follow(s.follower(p))
@@ -355,7 +356,9 @@ func (s *server) run() {
 	if s.inherited {
 		select {
 		case <-prefork.TookOver():
-			s.sock.claim()
+			if err := s.sock.claim(s.perm); err != nil {
+				s.log.Warn("control socket keeps the permissions of the predecessor's", "err", err)
+			}
 		case <-s.closing:
 			return
 		}

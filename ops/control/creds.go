@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/prefork-go/prefork/internal/safedir"
 )
 
 // A peer is the process at the other end of a connection, as the kernel reports
@@ -41,6 +43,12 @@ const (
 type permissions struct {
 	owner          uint32
 	group, readers int64
+
+	// A user or group that stands for all those outside the user namespace is not
+	// known to be the manager's. A socket's file that is the owner's alone keeps the
+	// others away by itself.
+	ambiguousOwner, ambiguousGroup, ambiguousReaders bool
+	byMode                                           bool
 }
 
 func newPermissions(cfg Config) (p permissions, err error) {
@@ -51,6 +59,9 @@ func newPermissions(cfg Config) (p permissions, err error) {
 	if p.readers, err = groupID(cfg.Readers); err != nil {
 		return p, fmt.Errorf("Config.Readers: %w", err)
 	}
+	p.ambiguousOwner = safedir.Ambiguous(p.owner)
+	p.ambiguousGroup = p.group >= 0 && safedir.AmbiguousGroup(uint32(p.group))
+	p.ambiguousReaders = p.readers >= 0 && safedir.AmbiguousGroup(uint32(p.readers))
 	if !reportsPeers && (p.group >= 0 || p.readers >= 0) {
 		return p, errors.New("Config.Group and Readers: this system does not report the users of connections")
 	}
@@ -61,11 +72,11 @@ func (p permissions) of(c peer) access {
 	switch {
 	case !c.known:
 		return accessAll // the mode of the socket's file has decided
-	case c.uid == 0 || c.uid == p.owner:
+	case c.uid == 0 || c.uid == p.owner && (!p.ambiguousOwner || p.byMode):
 		return accessAll
-	case p.group >= 0 && slices.Contains(c.groups, uint32(p.group)):
+	case p.group >= 0 && !p.ambiguousGroup && slices.Contains(c.groups, uint32(p.group)):
 		return accessAll
-	case p.readers >= 0 && slices.Contains(c.groups, uint32(p.readers)):
+	case p.readers >= 0 && !p.ambiguousReaders && slices.Contains(c.groups, uint32(p.readers)):
 		return accessRead
 	}
 	return accessNone
@@ -89,6 +100,9 @@ func (p permissions) refusal(c peer, has access) *problem {
 	return problemf(403, "%v is not permitted: the socket is for %s", c, who)
 }
 
+// ownerOnly is the mode with which a socket is born.
+const ownerOnly = 0o600
+
 // mode returns the mode of the socket's file. The peer decides again.
 func (p permissions) mode() uint32 {
 	switch {
@@ -97,7 +111,7 @@ func (p permissions) mode() uint32 {
 	case p.group >= 0:
 		return 0o660
 	}
-	return 0o600
+	return ownerOnly
 }
 
 // groupID returns the number of a group, given as a number or as a name in

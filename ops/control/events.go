@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prefork-go/prefork"
@@ -44,7 +45,8 @@ func eventLine(e client.Event) []byte {
 // A stream writes events to a client.
 type stream struct {
 	x      *exchange
-	pools  map[*pool]uint64 // those that are wanted, and the last event that the client has
+	order  []*pool          // those that are wanted
+	pools  map[*pool]uint64 // the same, and the last event that the client has
 	at     uint64           // number of the next entry of the ring
 	sse    bool
 	out    []byte // not written yet
@@ -53,19 +55,32 @@ type stream struct {
 }
 
 func (x *exchange) newStream(pools []*pool) *stream {
-	s := &stream{x: x, pools: make(map[*pool]uint64)}
+	s := &stream{x: x, order: pools, pools: make(map[*pool]uint64)}
 	for _, p := range pools {
 		s.pools[p] = 0
 	}
 	return s
 }
 
-// put adds a line. A zero seq gives it no number.
+// position returns what the client has seen, for since: the number of the last event
+// of each pool, and whose numbers they are.
+func (s *stream) position() string {
+	var b strings.Builder
+	for i, p := range s.order {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(strconv.FormatUint(s.pools[p], 10))
+	}
+	return b.String() + "@" + strconv.Itoa(os.Getpid())
+}
+
+// put adds a line. A zero seq gives it no id.
 func (s *stream) put(seq uint64, line []byte) {
 	switch {
 	case !s.sse:
 	case seq > 0:
-		s.out = fmt.Appendf(s.out, "id: %d\ndata: ", seq)
+		s.out = fmt.Appendf(s.out, "id: %s\ndata: ", s.position())
 	default:
 		s.out = append(s.out, "data: "...)
 	}
@@ -127,6 +142,7 @@ func (s *stream) add(e *entry) {
 	if !wanted || e.Seq <= last {
 		return
 	}
+	s.pools[e.pool] = e.Seq
 	s.put(e.Seq, e.line())
 	if up, ok := e.Event.(prefork.UpgradedEvent); ok {
 		s.end(client.End{Reason: client.Upgraded, Successor: up.PID})
@@ -153,7 +169,7 @@ func (x *exchange) events() error {
 	}
 	s := x.newStream(pools)
 	s.sse = x.accepts(typeSSE)
-	since, replay, err := x.since()
+	since, err := x.since(len(pools))
 	if err != nil {
 		return err
 	}
@@ -163,9 +179,9 @@ func (x *exchange) events() error {
 	}
 	s.at = x.ring.begin()
 	s.out = head(200, contentType, -1)
-	if replay {
-		for p := range s.pools {
-			s.pools[p] = since
+	if since != nil {
+		for i, p := range pools {
+			s.pools[p] = since[i]
 		}
 	} else {
 		s.state(pools)
@@ -173,19 +189,33 @@ func (x *exchange) events() error {
 	return s.follow(x.query.Get("follow") != "0")
 }
 
-// since returns the number of the last event that the client has.
-func (x *exchange) since() (since uint64, replay bool, err error) {
+// since returns the number of the last event of each pool that the client has; nil
+// if it asks for the state. Those of another manager, such as the predecessor, do
+// not count here. One number is for all pools.
+func (x *exchange) since(pools int) ([]uint64, error) {
 	text := x.query.Get("since")
 	if text == "" {
 		text = x.header.Get("Last-Event-Id") // of a browser that connects again
 	}
 	if text == "" {
-		return 0, false, nil
+		return nil, nil
 	}
-	if since, err = strconv.ParseUint(text, 10, 64); err != nil {
-		return 0, false, problemf(400, "since=%.40q is not the number of an event", text)
+	numbers, pid, _ := strings.Cut(text, "@")
+	parts := strings.Split(numbers, ",")
+	if len(parts) != 1 && len(parts) != pools {
+		return nil, problemf(400, "since=%.40q is for %d pools, and there are %d here", text, len(parts), pools)
 	}
-	return since, true, nil
+	since := make([]uint64, pools)
+	for i := range since {
+		n, err := strconv.ParseUint(parts[min(i, len(parts)-1)], 10, 64)
+		if err != nil {
+			return nil, problemf(400, "since=%.40q is not the number of an event", text)
+		}
+		if pid == "" || pid == strconv.Itoa(os.Getpid()) {
+			since[i] = n
+		}
+	}
+	return since, nil
 }
 
 // state adds the state of the pools. The events that follow it are in the ring.

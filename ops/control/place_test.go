@@ -13,6 +13,9 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/internal/fd"
 	"github.com/prefork-go/prefork/internal/safedir"
 	"github.com/prefork-go/prefork/internal/testprog"
 	"github.com/prefork-go/prefork/ops/client"
@@ -120,6 +123,51 @@ func TestMode(t *testing.T) {
 		if st := info.Sys().(*syscall.Stat_t); test.perm.group >= 0 && int64(st.Gid) != gid {
 			t.Errorf("group %d", st.Gid)
 		}
+	}
+}
+
+// A successor gives the socket that it has inherited its own mode and group, once it
+// has taken over. The socket stays non-blocking for the predecessor, which accepts.
+func TestInheritedMode(t *testing.T) {
+	gid := int64(os.Getegid())
+	for _, test := range []struct {
+		before, after permissions
+		want          os.FileMode
+	}{
+		{ownerAlone, permissions{group: gid, readers: -1}, 0o660},
+		{permissions{group: -1, readers: gid}, ownerAlone, 0o600},
+		{ownerAlone, ownerAlone, 0o600},
+	} {
+		path := filepath.Join(testprog.SocketDir(t), "s")
+		first, err := openAt(t, path, test.before)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := fd.Raw(first.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		passed, err := fd.Duplicate(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := adopt(os.NewFile(uintptr(passed), "passed"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != os.FileMode(test.before.mode()) {
+			t.Errorf("before the takeover: %v, %v", info, err)
+		}
+		if err := s.claim(test.after); err != nil {
+			t.Error(err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != test.want {
+			t.Errorf("after it: %v, %v, want %v", info.Mode(), err, test.want)
+		}
+		if flags, err := unix.FcntlInt(raw, unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+			t.Errorf("flags %#x, %v", flags, err)
+		}
+		s.close()
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -324,6 +325,17 @@ func TestPermissions(t *testing.T) {
 	if got := none.of(peer{uid: 1001, groups: []uint32{0, 1, 1000, ^uint32(0)}, known: true}); got != accessNone {
 		t.Errorf("without groups: %d", got)
 	}
+	nobody := permissions{owner: 65534, group: 65534, readers: 65534, ambiguousOwner: true, ambiguousGroup: true, ambiguousReaders: true}
+	outside := peer{uid: 65534, groups: []uint32{65534}, known: true}
+	if got := nobody.of(outside); got != accessNone {
+		t.Errorf("a user outside the user namespace: %d", got)
+	}
+	if nobody.byMode = true; nobody.of(outside) != accessAll {
+		t.Error("the manager's own user is refused, although the mode lets in no other")
+	}
+	if (permissions{owner: 65534, group: -1, readers: -1}).of(outside) != accessAll {
+		t.Error("the user nobody of the first user namespace is refused")
+	}
 	for mode, q := range map[uint32]permissions{0o600: none, 0o660: {group: 1, readers: -1}, 0o666: {group: -1, readers: 1}} {
 		if q.mode() != mode {
 			t.Errorf("mode %o, want %o", q.mode(), mode)
@@ -420,8 +432,71 @@ func TestEventStreamOfBrowsers(t *testing.T) {
 	for lines.Scan() {
 		got = append(got, lines.Text())
 	}
-	if len(got) != 3 || got[0] != "id: 3" || !strings.HasPrefix(got[1], `data: {"seq":3,`) || got[2] != "" {
+	if len(got) != 3 || got[0] != fmt.Sprintf("id: 3@%d", os.Getpid()) || !strings.HasPrefix(got[1], `data: {"seq":3,`) || got[2] != "" {
 		t.Errorf("%q", got)
+	}
+}
+
+// A browser that connects again with the last id gets each event of each pool once,
+// and all events of a successor.
+func TestEventsAfterReconnecting(t *testing.T) {
+	s := newTestServer(t, Config{}, "web", "queue")
+	want := []string{"web 1", "web 2", "queue 1", "web 3", "queue 2", "queue 3", "web 4"}
+	for _, text := range want {
+		var name string
+		var seq uint64
+		fmt.Sscan(text, &name, &seq)
+		p := s.pools[0]
+		if name == "queue" {
+			p = s.pools[1]
+		}
+		s.follower(p)(prefork.Record{Seq: seq, Event: prefork.ResizeEvent{}})
+	}
+	read := func(id string) (got, ids []string) {
+		_, lines := streamOf(t, s.sock.address, "/v1/events?follow=0", "Accept: text/event-stream", "Last-Event-ID: "+id)
+		for lines.Scan() {
+			if id, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
+				ids = append(ids, id)
+			}
+			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+				var e client.Event
+				json.Unmarshal([]byte(data), &e)
+				got = append(got, fmt.Sprintf("%s %d", e.Pool, e.Seq))
+			}
+		}
+		return got, ids
+	}
+	got, ids := read("0")
+	if !slices.Equal(got, want) || len(ids) != len(want) {
+		t.Fatalf("%q with the ids %q", got, ids)
+	}
+	for i, id := range ids {
+		if got, _ := read(id); !slices.Equal(got, want[i+1:]) {
+			t.Errorf("after %s: %q, want %q", id, got, want[i+1:])
+		}
+		old := id[:strings.IndexByte(id, '@')] + "@1" // of another process
+		if got, _ := read(old); !slices.Equal(got, want) {
+			t.Errorf("after %s: %q", old, got)
+		}
+	}
+	for _, id := range []string{"1,2,3@7", "1,@7", "x@7", "@7"} {
+		if code, body := ask(t, s.sock.address, "GET /v1/events?since="+id+" HTTP/1.1\r\n\r\n"); code != 400 {
+			t.Errorf("%s: %d %s", id, code, body)
+		}
+	}
+}
+
+// A stop that makes no sense sets no flag.
+func TestStayIsSetLast(t *testing.T) {
+	flagged := 0
+	s := newTestServer(t, Config{Stay: func() error { flagged++; return nil }}, "web", "queue")
+	for _, query := range []string{"stay=1&timeout=x", "stay=1&pool=web", "stay=1&pool=x"} {
+		if code, body := ask(t, s.sock.address, "POST /v1/stop?"+query+" HTTP/1.1\r\n\r\n"); code != 400 && code != 404 || flagged > 0 {
+			t.Errorf("%s: %d %s, set %d times", query, code, body, flagged)
+		}
+	}
+	if code, body := ask(t, s.sock.address, "POST /v1/stop?stay=1&wait=0 HTTP/1.1\r\n\r\n"); code != 202 || flagged != 1 {
+		t.Errorf("%d %s, set %d times", code, body, flagged)
 	}
 }
 

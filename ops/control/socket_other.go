@@ -19,9 +19,9 @@ type socket struct {
 
 func adopt(*os.File) (*socket, error) { return nil, errors.ErrUnsupported }
 
-func (s *socket) claim()  {}
-func (s *socket) close()  {}
-func (s *socket) remove() {}
+func (s *socket) claim(permissions) error { return nil }
+func (s *socket) close()                  {}
+func (s *socket) remove()                 {}
 
 func (p place) listenFile(string, permissions) (*socket, error) { return nil, errors.ErrUnsupported }
 

@@ -73,11 +73,16 @@ func (s *socket) noteFile() {
 	s.dir, s.st = dir, st
 }
 
-// claim makes this process the one whose credentials clients get.
-func (s *socket) claim() {
+// claim makes this process the one whose credentials clients get, and gives the
+// socket's file, which the predecessor has made, the mode and group of perm.
+func (s *socket) claim(perm permissions) error {
 	if raw, err := fd.Raw(s.file); err == nil {
 		unix.Listen(int(raw), unix.SOMAXCONN)
 	}
+	if s.dir == nil {
+		return nil
+	}
+	return openUp(s.dir, filepath.Base(s.address), s.st, perm)
 }
 
 // close closes this process's descriptors.
@@ -177,10 +182,7 @@ func listenIn(dir *safedir.Dir, name, path string, perm permissions) (*socket, e
 	return s, nil
 }
 
-// ownerOnly is the mode with which a socket is born.
-const ownerOnly = 0o600
-
-// openUp lets others connect. It changes the very file in the directory that is
+// openUp lets others connect, or no longer. It changes the very file in the directory that is
 // held open: another user may be able to lead the path elsewhere.
 func openUp(dir *safedir.Dir, name string, st *unix.Stat_t, perm permissions) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || st.Nlink != 1 || st.Uid != uint32(os.Geteuid()) {

@@ -18,7 +18,7 @@ import (
 func (a *app) simple(name, short string, aliases ...string) *cobra.Command {
 	return &cobra.Command{
 		Use: name, Aliases: aliases, Short: short, GroupID: groupSteer, Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return a.command1(client.Command{Name: name}) },
+		RunE: func(*cobra.Command, []string) error { return a.runCommand(client.Command{Name: name}) },
 	}
 }
 
@@ -26,7 +26,7 @@ func (a *app) addCommands(root *cobra.Command) {
 	var how string
 	reload := a.simple("reload", "Replace the workers, as the program has chosen for SIGHUP", "hup")
 	reload.RunE = func(*cobra.Command, []string) error {
-		return a.command1(client.Command{Name: "reload", Query: parameters("how", how)})
+		return a.runCommand(client.Command{Name: "reload", Query: parameters("how", how)})
 	}
 	reload.Flags().StringVar(&how, "how", "", "the way instead: rolling, plain or interval=1s")
 	reload.RegisterFlagCompletionFunc("how", cobra.FixedCompletions([]string{"rolling", "plain", "interval=1s"}, cobra.ShellCompDirectiveNoFileComp))
@@ -35,7 +35,7 @@ func (a *app) addCommands(root *cobra.Command) {
 	restart.Use, restart.Args, restart.ValidArgsFunction = "restart [ID...]", cobra.ArbitraryArgs, a.completeIDs
 	restart.RunE = func(_ *cobra.Command, ids []string) error {
 		if len(ids) == 0 {
-			return a.command1(client.Command{Name: "restart"})
+			return a.runCommand(client.Command{Name: "restart"})
 		}
 		return a.workers("replace", ids, nil, true)
 	}
@@ -81,9 +81,9 @@ func (a *app) addCommands(root *cobra.Command) {
 		case len(ids) > 0:
 			return a.workers("stop", ids, nil, false)
 		case stay:
-			return a.command1(client.Command{Name: "stop", Query: parameters("stay", "1")})
+			return a.runCommand(client.Command{Name: "stop", Query: parameters("stay", "1")})
 		}
-		return a.command1(client.Command{Name: "stop"})
+		return a.runCommand(client.Command{Name: "stop"})
 	}
 	stop.Flags().BoolVar(&stay, "stay", false, "set the stopped flag of the service, so that it stays down")
 
@@ -91,7 +91,7 @@ func (a *app) addCommands(root *cobra.Command) {
 		Use: "loglevel LEVEL", Short: "Set the level of the log: debug, info, warn or error", GroupID: groupSteer, Args: cobra.ExactArgs(1),
 		ValidArgs: []string{"debug", "info", "warn", "error"},
 		RunE: func(_ *cobra.Command, args []string) error {
-			return a.command1(client.Command{Name: "loglevel", Query: parameters("level", args[0])})
+			return a.runCommand(client.Command{Name: "loglevel", Query: parameters("level", args[0])})
 		},
 	}
 	root.AddCommand(
@@ -126,7 +126,7 @@ func (a *app) scale(workers string) error {
 	if _, err := strconv.Atoi(workers); err != nil {
 		return usagef("scale %s: it takes a number, such as 8, +1 or -1", workers)
 	}
-	return a.command1(client.Command{Name: "scale", Query: parameters("workers", workers)})
+	return a.runCommand(client.Command{Name: "scale", Query: parameters("workers", workers)})
 }
 
 func (a *app) signal(name string, ids []string, toWorkers bool) error {
@@ -140,7 +140,7 @@ func (a *app) signal(name string, ids []string, toWorkers bool) error {
 	if toWorkers {
 		q.Set("to", "workers")
 	}
-	return a.command1(client.Command{Name: "signal", Query: q})
+	return a.runCommand(client.Command{Name: "signal", Query: q})
 }
 
 // A result is the object that --json prints for a command.
@@ -150,8 +150,8 @@ type result struct {
 	Exit int `json:"exit"`
 }
 
-// command1 carries out one command and prints its outcome.
-func (a *app) command1(cmd client.Command) error {
+// runCommand carries out one command and prints its outcome.
+func (a *app) runCommand(cmd client.Command) error {
 	c, err := a.dial()
 	if err != nil {
 		return err
@@ -273,7 +273,7 @@ func (a *app) outcome(c *client.Client, r result) error {
 		}
 		switch p.Outcome {
 		case client.Done:
-			a.say("%s%s", label, oneLine(p.Text))
+			a.printDone("%s%s", label, oneLine(p.Text))
 		case client.Pending:
 			text = appendLine(text, fmt.Sprintf("%s%s%s is not done after %v, and goes on%s", a.prefix(), label, commandName(r.Command), a.timeout, a.whyPending(c, p)))
 		default:

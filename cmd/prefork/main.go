@@ -86,8 +86,8 @@ func (a *app) printJSON(v any) {
 	fmt.Fprintf(a.out, "%s\n", data)
 }
 
-// say prints a line about what was done, unless the user wants none.
-func (a *app) say(format string, args ...any) {
+// printDone prints a line about what was done, unless the user wants none.
+func (a *app) printDone(format string, args ...any) {
 	if !a.quiet && !a.json {
 		fmt.Fprintf(a.out, "%s: %s\n", a.name, fmt.Sprintf(format, args...))
 	}

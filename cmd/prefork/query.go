@@ -301,7 +301,7 @@ func (a *app) ping() error {
 			Seconds float64 `json:"seconds"`
 		}{a.name, a.peer.PID, took.Seconds()})
 	}
-	a.say("manager %d answers in %v", a.peer.PID, took.Round(10*time.Microsecond))
+	a.printDone("manager %d answers in %v", a.peer.PID, took.Round(10*time.Microsecond))
 	return nil
 }
 

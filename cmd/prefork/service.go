@@ -59,7 +59,7 @@ func (a *app) start(dir string) error {
 			WasStopped bool   `json:"was_stopped"`
 		}{a.name, was})
 	}
-	a.say("%s", text)
+	a.printDone("%s", text)
 	return nil
 }
 
@@ -236,7 +236,7 @@ func (a *app) gone(pid int, by string) error {
 			By      string `json:"by,omitempty"`
 		}{a.name, pid, strings.TrimPrefix(by, " after ")})
 	}
-	a.say("manager %d has exited%s", pid, by)
+	a.printDone("manager %d has exited%s", pid, by)
 	return nil
 }
 

@@ -86,7 +86,7 @@ func (a *app) wait(state string) error {
 	if a.name == "" {
 		a.name = "prefork"
 	}
-	a.say("%s", state)
+	a.printDone("%s", state)
 	return nil
 }
 

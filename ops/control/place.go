@@ -24,9 +24,8 @@ var rootDir = "/run/prefork"
 
 // A place is an address for the socket.
 type place struct {
-	address  string
-	makeDir  os.FileMode // the directory is made with this mode; 0 for never
-	explicit bool        // the user has chosen it, so no other will do
+	address string
+	makeDir os.FileMode // the directory is made with this mode; 0 for never
 }
 
 // places returns the places for the socket of a name, the best one first; none if
@@ -37,12 +36,12 @@ func places(cfg Config, name string) []place {
 		case chosen == off:
 			return nil
 		case strings.HasPrefix(chosen, "@"):
-			return []place{{address: chosen, explicit: true}}
+			return []place{{address: chosen}}
 		case chosen != "":
 			if path, err := filepath.Abs(chosen); err == nil {
 				chosen = path
 			}
-			return []place{{address: chosen, explicit: true}}
+			return []place{{address: chosen}}
 		}
 	}
 	var all []place

@@ -7,18 +7,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"net"
-	"os"
-	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prefork-go/prefork"
-	"github.com/prefork-go/prefork/internal/testprog"
 	"github.com/prefork-go/prefork/ops/client"
 	"github.com/prefork-go/prefork/preforktest"
 )
@@ -95,67 +91,6 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// Neither a stopped manager nor a client that is gone leaves anything behind.
-func TestNoLeaks(t *testing.T) {
-	preforktest.NoLeaks(t)
-	s := newTestServer(t, Config{})
-	ask(t, s.sock.address, "GET /v1/status HTTP/1.1\r\n\r\n")
-	conn, _ := streamOf(t, s.sock.address, "/v1/events")
-	conn.Close()
-	connect(t, s.sock.address, "GET / HT") // never completed
-	streamOf(t, s.sock.address, "/v1/events")
-	if err := s.detachOnce(); err != nil {
-		t.Error(err)
-	}
-	if _, err := os.Lstat(s.sock.address); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the socket is left: %v", err)
-	}
-}
-
-// A client that has connected and not yet sent its request is answered when the
-// server ends: after a takeover it asks again, and the successor answers.
-func TestDetachAnswersUnreadRequests(t *testing.T) {
-	for _, successor := range []int64{0, 42} {
-		s := newTestServer(t, Config{})
-		conns := []net.Conn{connect(t, s.sock.address, ""), connect(t, s.sock.address, "GET / HT")}
-		ask(t, s.sock.address, "GET /v1/status HTTP/1.1\r\n\r\n") // so the others are accepted
-		s.successor.Store(successor)
-		want := "the manager ends"
-		if successor != 0 {
-			want = `"successor":42`
-		}
-		if err := s.detachOnce(); err != nil {
-			t.Error(err)
-		}
-		for i, conn := range conns {
-			if text := readAll(conn); !strings.HasPrefix(text, "HTTP/1.1 503 ") || !strings.Contains(text, want) {
-				t.Errorf("connection %d: %q, want %s", i, text, want)
-			}
-		}
-	}
-}
-
-// A manager that was superseded keeps no descriptor of the socket: if the
-// successor ends before it does, clients learn that no manager listens.
-func TestSupersededClosesSocket(t *testing.T) {
-	s := newTestServer(t, Config{})
-	stream, _ := streamOf(t, s.sock.address, "/v1/events")
-	s.follower(s.pools[0])(prefork.Record{Seq: 1, Event: prefork.UpgradedEvent{PID: 99}})
-	preforktest.WaitFor(t, "the end of the socket", func() bool {
-		conn, err := net.Dial("unix", s.sock.address)
-		if err == nil {
-			conn.Close()
-		}
-		return errors.Is(err, syscall.ECONNREFUSED)
-	})
-	if err := s.detachOnce(); err != nil {
-		t.Error(err)
-	}
-	if text := readAll(stream); !strings.Contains(text, `"successor":99`) {
-		t.Errorf("the stream has ended without its end: %q", text)
-	}
-}
-
 // A client that waits when a successor takes over is sent on to it, also in a stream
 // of events. What concerns the workers of this manager goes on here.
 func TestSupersededWhileWaiting(t *testing.T) {
@@ -204,103 +139,6 @@ func TestSupersededWhileWaiting(t *testing.T) {
 			}
 		}
 	}
-}
-
-// The 65th connection is answered at once, and the place of one that ends is free.
-func TestMaxConns(t *testing.T) {
-	s := newTestServer(t, Config{})
-	var streams []net.Conn
-	for range maxConns {
-		conn, lines := streamOf(t, s.sock.address, "/v1/events")
-		if !lines.Scan() {
-			t.Fatal("no state")
-		}
-		streams = append(streams, conn)
-	}
-	code, body := ask(t, s.sock.address, "GET /v1/status HTTP/1.1\r\n\r\n")
-	if code != 503 || !strings.Contains(body, "64 connections") {
-		t.Errorf("connection 65: %d %s", code, body)
-	}
-	streams[0].Close()
-	for code = 503; code == 503; {
-		code, _ = ask(t, s.sock.address, "GET /v1/status HTTP/1.1\r\n\r\n")
-	}
-	if code != 200 {
-		t.Errorf("after one has ended: %d", code)
-	}
-}
-
-// However many connections are refused, the server goes on, and keeps none.
-func TestMaxRefusals(t *testing.T) {
-	s := newTestServer(t, Config{})
-	var streams []net.Conn
-	for range maxConns {
-		conn, lines := streamOf(t, s.sock.address, "/v1/events")
-		lines.Scan()
-		streams = append(streams, conn)
-	}
-	for range 2 * maxRefusals {
-		connect(t, s.sock.address, "") // sends nothing
-	}
-	if code, _ := ask(t, s.sock.address, "GET / HTTP/1.1\r\n\r\n"); code != 503 {
-		t.Errorf("behind the others: %d", code)
-	}
-	for _, conn := range streams {
-		conn.Close()
-	}
-	code := 503
-	for code == 503 {
-		code, _ = ask(t, s.sock.address, "GET / HTTP/1.1\r\n\r\n")
-	}
-	if code != 200 {
-		t.Errorf("after all: %d", code)
-	}
-}
-
-// A request must come within 5 seconds.
-func TestSlowRequest(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ours, theirs := net.Pipe()
-		began, done := time.Now(), make(chan bool)
-		ours.SetReadDeadline(began.Add(ioTimeout))
-		go func() {
-			defer close(done)
-			for _, err := io.WriteString(theirs, "GET / HTTP/1.1\r\nA: "); err == nil; _, err = theirs.Write([]byte("X")) {
-				time.Sleep(time.Second)
-			}
-		}()
-		if _, err := readRequest(ours, nil); err == nil || time.Since(began) != ioTimeout {
-			t.Errorf("after %v: %v", time.Since(began), err)
-		}
-		ours.Close()
-		<-done
-	})
-}
-
-// Each write has its own 5 seconds.
-func TestSlowReader(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ours, theirs := net.Pipe()
-		defer theirs.Close()
-		go func() {
-			var buf [1]byte
-			for range 3 {
-				time.Sleep(4 * time.Second)
-				theirs.Read(buf[:])
-			}
-		}()
-		w := timedWriter{ours}
-		for range 3 {
-			if _, err := w.Write([]byte("x")); err != nil {
-				t.Fatal(err)
-			}
-		}
-		began := time.Now()
-		if _, err := w.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != ioTimeout {
-			t.Errorf("after %v: %v", time.Since(began), err)
-		}
-		ours.Close()
-	})
 }
 
 func TestPermissions(t *testing.T) {
@@ -356,136 +194,6 @@ func TestGroupID(t *testing.T) {
 	}
 }
 
-func TestStateAndEvents(t *testing.T) {
-	s := newTestServer(t, Config{}, "web", "queue")
-	s.emit(1, 3)
-	_, lines := streamOf(t, s.sock.address, "/v1/events")
-	next := func() (e client.Event) {
-		t.Helper()
-		if !lines.Scan() {
-			t.Fatalf("the stream has ended: %v", lines.Err())
-		}
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			t.Fatal(err)
-		}
-		return e
-	}
-	var st client.Status
-	if e := next(); e.Type != client.TypeState || json.Unmarshal(e.Data, &st) != nil || len(st.Pools) != 2 {
-		t.Errorf("first: %+v", e)
-	}
-	for seq := range uint64(3) { // the Manager knows nothing of them, so they are new
-		if e := next(); e.Seq != seq+1 {
-			t.Errorf("event %+v", e)
-		}
-	}
-	s.emit(4, 4)
-	e := next()
-	if want := `{"from":4,"to":5}`; e.Seq != 4 || e.Type != "resize" || e.Pool != s.pools[0].name || e.PID != os.Getpid() ||
-		e.Text != "from 4 to 5 workers" || string(e.Data) != want || !e.Time.Equal(time.Unix(4, 0)) {
-		t.Errorf("%+v", e)
-	}
-	_, lines = streamOf(t, s.sock.address, "/v1/events?since=3")
-	if e := next(); e.Seq != 4 {
-		t.Errorf("since 3: %+v", e)
-	}
-	_, all := streamOf(t, s.sock.address, "/v1/events?since=0&follow=0")
-	n := 0
-	for all.Scan() {
-		n++
-	}
-	if n != 4 {
-		t.Errorf("%d events in the ring", n)
-	}
-	_, all = streamOf(t, s.sock.address, "/v1/events?since=0&follow=0&pool="+s.pools[1].name)
-	if all.Scan() {
-		t.Errorf("an event of the other pool: %s", all.Text())
-	}
-	go s.detachOnce()
-	if e := next(); e.Type != client.TypeEnd || string(e.Data) != `{"reason":"stopped"}` {
-		t.Errorf("at the end: %+v", e)
-	}
-	if lines.Scan() {
-		t.Errorf("behind the end: %s", lines.Text())
-	}
-}
-
-func TestBeat(t *testing.T) {
-	old := beatPeriod
-	beatPeriod = time.Millisecond
-	defer func() { beatPeriod = old }()
-	s := newTestServer(t, Config{})
-	_, lines := streamOf(t, s.sock.address, "/v1/events?since=4")
-	for range 2 {
-		var e client.Event
-		if !lines.Scan() || json.Unmarshal(lines.Bytes(), &e) != nil || e.Type != client.TypeBeat || e.Seq != 0 {
-			t.Errorf("want a beat: %s", lines.Text())
-		}
-	}
-}
-
-func TestEventStreamOfBrowsers(t *testing.T) {
-	s := newTestServer(t, Config{})
-	s.emit(1, 3)
-	_, lines := streamOf(t, s.sock.address, "/v1/events?follow=0", "Accept: text/event-stream", "Last-Event-ID: 2")
-	var got []string
-	for lines.Scan() {
-		got = append(got, lines.Text())
-	}
-	if len(got) != 3 || got[0] != fmt.Sprintf("id: 3@%d", os.Getpid()) || !strings.HasPrefix(got[1], `data: {"seq":3,`) || got[2] != "" {
-		t.Errorf("%q", got)
-	}
-}
-
-// A browser that connects again with the last id gets each event of each pool once,
-// and all events of a successor.
-func TestEventsAfterReconnecting(t *testing.T) {
-	s := newTestServer(t, Config{}, "web", "queue")
-	want := []string{"web 1", "web 2", "queue 1", "web 3", "queue 2", "queue 3", "web 4"}
-	for _, text := range want {
-		var name string
-		var seq uint64
-		fmt.Sscan(text, &name, &seq)
-		p := s.pools[0]
-		if name == "queue" {
-			p = s.pools[1]
-		}
-		s.follower(p)(prefork.Record{Seq: seq, Event: prefork.ResizeEvent{}})
-	}
-	read := func(id string) (got, ids []string) {
-		_, lines := streamOf(t, s.sock.address, "/v1/events?follow=0", "Accept: text/event-stream", "Last-Event-ID: "+id)
-		for lines.Scan() {
-			if id, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
-				ids = append(ids, id)
-			}
-			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
-				var e client.Event
-				json.Unmarshal([]byte(data), &e)
-				got = append(got, fmt.Sprintf("%s %d", e.Pool, e.Seq))
-			}
-		}
-		return got, ids
-	}
-	got, ids := read("0")
-	if !slices.Equal(got, want) || len(ids) != len(want) {
-		t.Fatalf("%q with the ids %q", got, ids)
-	}
-	for i, id := range ids {
-		if got, _ := read(id); !slices.Equal(got, want[i+1:]) {
-			t.Errorf("after %s: %q, want %q", id, got, want[i+1:])
-		}
-		old := id[:strings.IndexByte(id, '@')] + "@1" // of another process
-		if got, _ := read(old); !slices.Equal(got, want) {
-			t.Errorf("after %s: %q", old, got)
-		}
-	}
-	for _, id := range []string{"1,2,3@7", "1,@7", "x@7", "@7"} {
-		if code, body := ask(t, s.sock.address, "GET /v1/events?since="+id+" HTTP/1.1\r\n\r\n"); code != 400 {
-			t.Errorf("%s: %d %s", id, code, body)
-		}
-	}
-}
-
 // A stop that makes no sense sets no flag.
 func TestStayIsSetLast(t *testing.T) {
 	flagged := 0
@@ -500,69 +208,31 @@ func TestStayIsSetLast(t *testing.T) {
 	}
 }
 
-// A reader that the ring has overtaken gets an event of type lost.
-func TestLost(t *testing.T) {
-	s := newTestServer(t, Config{})
-	s.emit(1, 1)
-	x := &exchange{server: s.server, request: &request{}}
-	ours, theirs := net.Pipe()
-	defer theirs.Close()
-	x.w = timedWriter{ours}
-	stream := x.newStream(s.pools)
-	s.emit(2, ringSize+1)
-	result := make(chan error)
-	go func() {
-		_, err := stream.copy()
-		ours.Close()
-		result <- err
-	}()
-	text, _ := io.ReadAll(theirs)
-	if err := <-result; !errors.Is(err, errLost) || !strings.Contains(string(text), `"type":"lost"`) || strings.Count(string(text), "\n") != 1 {
-		t.Errorf("%v: %s", err, text)
-	}
-}
-
-// Readers that never read neither hold up the loop nor stay for ever.
-func TestReadersThatNeverRead(t *testing.T) {
-	s := newTestServer(t, Config{})
-	for range maxConns {
-		connect(t, s.sock.address, "GET /v1/events?since=0 HTTP/1.1\r\n\r\n")
-	}
-	code, body := 0, ""
-	for code != 503 { // all are served
-		code, body = ask(t, s.sock.address, "GET /readyz HTTP/1.1\r\n\r\n")
-		if strings.Contains(body, "no worker is ready") {
-			code = 0
-		}
-	}
-	longest := time.Duration(0)
-	events := testprog.Times(100000)
-	for i := range events {
+// While the write to a reader blocks, events are stored without any wait.
+func TestStoreNeverWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &fakeManager{cfg: prefork.Config{Logger: slog.New(slog.DiscardHandler)}}
+		s := &testServer{server: newServer(Config{}, []manager{m})}
+		ours, theirs := net.Pipe()
+		x := &exchange{server: s.server, request: &request{}, w: timedWriter{ours}}
+		s.emit(1, 1)
+		copied := make(chan error)
+		go func() {
+			_, err := x.newStream(s.pools).copy()
+			copied <- err
+		}()
+		synctest.Wait() // it writes
 		began := time.Now()
-		s.emit(i+1, i+1)
-		longest = max(longest, time.Since(began))
-	}
-	t.Logf("%d events, the longest took %v to store", events, longest)
-	if err := s.detachOnce(); err != nil {
-		t.Error(err)
-	}
-}
-
-// 1,000 streams are opened and abandoned.
-func TestAbandonedStreams(t *testing.T) {
-	preforktest.NoLeaks(t)
-	s := newTestServer(t, Config{})
-	for range testprog.Times(1000) {
-		for {
-			conn, lines := streamOf(t, s.sock.address, "/v1/events")
-			served := lines.Scan() && strings.Contains(lines.Text(), `"type":"state"`)
-			conn.Close()
-			if served {
-				break
-			}
+		s.emit(2, 3*ringSize)
+		if took := time.Since(began); took > 0 {
+			t.Errorf("storing waited for %v", took)
 		}
-	}
-	s.detachOnce()
+		theirs.Close()
+		if err := <-copied; err == nil {
+			t.Error("no error for a reader that is gone")
+		}
+		ours.Close()
+	})
 }
 
 // A command whose client has left, and one that waits for nothing, go on.
@@ -602,41 +272,6 @@ func TestPanic(t *testing.T) {
 	if code, body := ask(t, s.sock.address, "GET /v1/status HTTP/1.1\r\n\r\n"); code != 0 || body != "" {
 		t.Errorf("%d %s", code, body)
 	}
-}
-
-// A client that ends its sending (socat, nc -N) still gets the answer.
-func TestHalfClosedClient(t *testing.T) {
-	s := newTestServer(t, Config{})
-	conn := connect(t, s.sock.address, "GET /v1/events HTTP/1.1\r\n\r\n").(*net.UnixConn)
-	conn.CloseWrite()
-	s.emit(1, 1)
-	var text strings.Builder
-	for !strings.Contains(text.String(), `"seq":1`) {
-		var buf [4096]byte
-		n, err := conn.Read(buf[:])
-		if err != nil {
-			t.Fatalf("%v after %s", err, text.String())
-		}
-		text.Write(buf[:n])
-	}
-}
-
-func socketPair(t *testing.T) (client, server *net.UnixConn) {
-	t.Helper()
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: testprog.SocketDir(t) + "/p"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	client, err = net.DialUnix("unix", nil, ln.Addr().(*net.UnixAddr))
-	if err == nil {
-		server, err = ln.AcceptUnix()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close(); server.Close() })
-	return client, server
 }
 
 // Outcomes of several pools are one.

@@ -1,0 +1,141 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/ops/client"
+)
+
+// await waits until a condition holds. It evaluates the condition after events. It
+// returns errSuperseded when superseded is closed.
+func (s *server) await(ctx context.Context, superseded <-chan struct{}, holds func() bool) error {
+	var buf [1]*entry
+	for at := s.ring.end(); ; {
+		if holds() {
+			return nil
+		}
+		_, changed, lost := s.ring.read(at, buf[:0])
+		if lost || changed == nil { // there were events since
+			changed = closed
+		}
+		select {
+		case <-changed:
+		case <-time.After(awaitAgain): // the blocking call, for one, changes without an event
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-superseded:
+			return errSuperseded
+		case <-s.closing:
+			return context.Canceled
+		}
+		at = s.ring.end()
+		select { // many events come together
+		case <-time.After(awaitPause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// awaitState waits until a condition on the state of each pool holds.
+func (s *server) awaitState(ctx context.Context, pools []*pool, holds func(prefork.Snapshot) bool) error {
+	return s.await(ctx, s.superseded, func() bool { return holdNow(ctx, pools, holds) })
+}
+
+// holdNow reports whether a condition holds in each pool. A state from before the
+// call, and so from before an event, does not count.
+func holdNow(ctx context.Context, pools []*pool, holds func(prefork.Snapshot) bool) bool {
+	now := time.Now()
+	for _, p := range pools {
+		if snap, err := p.stateAfter(ctx, now); err != nil || !holds(snap) {
+			return false
+		}
+	}
+	return true
+}
+
+const (
+	awaitPause = 5 * time.Millisecond // bounds how often await evaluates a condition
+	awaitAgain = 500 * time.Millisecond
+)
+
+var closed = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// settled waits until a change that was asked for is in effect and the pool is
+// settled.
+func (s *server) settled(ctx context.Context, p *pool) (prefork.Snapshot, error) {
+	var snap prefork.Snapshot
+	for range 2 { // the first turn may have begun before
+		if err := p.pm.Ping(ctx); err != nil {
+			return snap, err
+		}
+	}
+	err := s.awaitState(ctx, []*pool{p}, func(now prefork.Snapshot) bool {
+		snap = now
+		return now.Settled
+	})
+	return snap, err
+}
+
+func (x *exchange) wait() error {
+	pools, err := x.chosen()
+	if err != nil {
+		return err
+	}
+	timeout, err := x.duration("timeout", waitTimeout)
+	if err != nil {
+		return err
+	}
+	state := x.query.Get("for")
+	holds, err := condition(state)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	ctx, cancel := x.untilGone(timeout)
+	defer cancel()
+	err = x.awaitState(ctx, pools, holds)
+	if p := x.handedOver(); p != nil {
+		return p
+	}
+	a := client.Answer{Command: "wait", Outcome: client.Done, Seconds: seconds(time.Since(began)), Text: state}
+	switch {
+	case err == nil: // a status that is made after that is not of an older state
+	case x.isClosing():
+		return problemf(503, "the manager ends")
+	case errors.Is(err, context.DeadlineExceeded):
+		a.Outcome, a.Text, a.Error = client.Pending, "", fmt.Sprintf("not %s within %v", state, timeout)
+	default:
+		return err
+	}
+	return answerJSON(x.w, codeOf(&a), a)
+}
+
+// condition returns the condition of a state that a client waits for.
+func condition(state string) (func(prefork.Snapshot) bool, error) {
+	generation, reloaded := strings.CutPrefix(state, "reloaded>")
+	switch {
+	case state == "ready":
+		return isReady, nil
+	case state == "settled":
+		return func(s prefork.Snapshot) bool { return s.Settled }, nil
+	case state == "paused":
+		return prefork.Snapshot.AllPaused, nil
+	case state == "running":
+		return func(s prefork.Snapshot) bool { return s.Loop.Call != "" && s.Generation > 0 && s.Stopping.IsZero() }, nil
+	case reloaded:
+		if n, err := strconv.Atoi(generation); err == nil {
+			return func(s prefork.Snapshot) bool { return s.Settled && s.Serving > n }, nil
+		}
+	}
+	return nil, problemf(400, "for=%.40q is none of ready, settled, reloaded>N, paused and running", state)
+}

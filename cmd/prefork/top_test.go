@@ -106,8 +106,8 @@ func TestTop(t *testing.T) {
 	s.expect(`web  pid \d+  v1\.4\.0  up 3d4h`)
 	s.expect(`generation 3, settled  7/8 ready, 3 busy, 1 waiting`)
 	s.expect(` 0  12  4711    3  ready`)
-	s.expect(` 2   -     -    -  waits 1\d?s`)
-	s.expect(` 3  15  4720    2  stopping, 1\ds left`)
+	s.expect(` 2   -     -    -  waits \d+s`)
+	s.expect(` 3  15  4720    2  stopping, \d+s left`)
 	f.mu.Lock()
 	f.status.Pools[0].Change = &client.Change{Kind: "reload", Generation: 4, Began: time.Now(), Replaced: 3, Of: 8}
 	f.mu.Unlock()

@@ -57,17 +57,17 @@ func connect(address string) (net.Conn, Peer, error) {
 		return nil, Peer{}, err
 	}
 	peer := peerOf(conn)
-	if strings.HasPrefix(address, "@") && !isTrusted(peer.UID) {
+	if strings.HasPrefix(address, "@") && !isTrusted(peer.UID, os.Geteuid()) {
 		conn.Close()
 		return nil, peer, fmt.Errorf("%s: %w: process %d of user %d", address, ErrForeign, peer.PID, peer.UID)
 	}
 	return conn, peer, nil
 }
 
-// isTrusted reports whether a user is root or that of this process. Tests have users
-// that stand for several.
-func isTrusted(uid int) bool { return uid == 0 || uid == os.Geteuid() && !ambiguous(uint32(uid)) }
+// isTrusted reports whether a user is root or the own one.
+func isTrusted(uid, own int) bool { return uid == 0 || uid == own && !ambiguous(uint32(uid)) }
 
+// Tests have users that stand for several.
 var ambiguous = safedir.Ambiguous
 
 // cause returns the system's error alone: the address is in the message already.

@@ -73,12 +73,15 @@ func poolProgram() {
 	if exists("mute") {
 		cfg.Readiness.Timeout = 50 * time.Millisecond
 	}
+	if arg("impatient") {
+		pingTimeout = 100 * time.Millisecond
+	}
 	pm, err := prefork.New(cfg)
 	if err != nil {
 		testprog.Print("new: %v", err)
 		return
 	}
-	detach, err := Attach(Config{Path: socket, Group: os.Getenv("CONTROL_GROUP"), Readers: os.Getenv("CONTROL_READERS")}, pm)
+	detach, err := Attach(Config{Path: socket}, pm)
 	if err != nil {
 		testprog.Print("attach: %v", err)
 	}

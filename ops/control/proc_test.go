@@ -174,14 +174,13 @@ func TestOtherUser(t *testing.T) {
 		{"", "64201", nil, "403 ", "403 "}, // though the mode lets it in
 		{"64200", "64201", []uint32{64200}, "200 ", "200 "},
 	} {
+		// The server is in this process, of root: a manager and its workers would
+		// add nothing.
 		socket := newSocketPath(t)
 		if err := os.Chmod(filepath.Dir(socket), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		p := preforktest.New(t, "pool", socket)
-		p.Cmd.Env = append(p.Cmd.Env, "CONTROL_GROUP="+test.group, "CONTROL_READERS="+test.readers)
-		p.Start()
-		p.Expect("open")
+		newTestServer(t, Config{Path: socket, Group: test.group, Readers: test.readers})
 		other := preforktest.New(t, "asker", socket, "GET /v1/status", "POST /v1/resume")
 		other.Cmd.Dir = "/"
 		other.Cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid, Groups: test.groups}}
@@ -199,14 +198,12 @@ func TestOtherUser(t *testing.T) {
 		if line, want := other.NextLine(), "POST /v1/resume: "+test.post; !strings.HasPrefix(line, want) {
 			t.Errorf("%+v: %s", test, line)
 		}
-		p.Signal(syscall.SIGTERM)
-		p.Wait()
 	}
 }
 
 // A hook that blocks leaves the status available, and /healthz names it.
 func TestBlockedHook(t *testing.T) {
-	p, c := startPool(t)
+	p, c := startPool(t, "impatient")
 	await(t, c, "settled")
 	hook := beside(c, "hook")
 	touch(t, hook)
@@ -227,9 +224,10 @@ func TestBlockedHook(t *testing.T) {
 	}
 	os.Remove(hook)
 	await(t, c, "reloaded>1")
-	if _, err := c.Get(context.Background(), "/healthz", nil); err != nil {
-		t.Errorf("/healthz: %v", err)
-	}
+	preforktest.WaitFor(t, "a healthy loop", func() bool { // its time is short
+		_, err := c.Get(context.Background(), "/healthz", nil)
+		return err == nil
+	})
 	p.Signal(syscall.SIGTERM)
 	p.Expect("returned")
 }

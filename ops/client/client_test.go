@@ -156,7 +156,8 @@ func TestFollowsSuccessor(t *testing.T) {
 		t.Errorf("%t, %v", ok, err)
 	}
 	checkTimeouts(t, "wait", requests())
-	c = serve(t, head+`{"type":"outcome","code":503,"outcome":"failed","error":"superseded"}`+"\n") // and no end of it
+	// Superseded again and again, until the time is over.
+	c = serve(t, head+`{"type":"outcome","code":503,"outcome":"failed","error":"superseded"}`+"\n")
 	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := c.Do(ctx, Command{Name: "scale", Events: func(Event) {}}); err == nil {

@@ -21,7 +21,7 @@ func BenchmarkStatus(b *testing.B) {
 			}
 			s.fakes[0].snap = snap
 			for b.Loop() {
-				s.cache.forget()
+				s.forget()
 				if code, body := ask(b, s.sock.address, "GET /v1/status HTTP/1.1\r\n\r\n"); code != 200 || len(body) < 100*n {
 					b.Fatal(code, body)
 				}

@@ -62,7 +62,6 @@ type slow struct {
 	expected []byte // of the current line
 	line     []byte
 	total    int64
-	lines    int
 	bad      string
 	rss, max int64
 	writes   int

@@ -29,6 +29,17 @@ func TestHookCountsBeforeNextSpawn(t *testing.T) {
 				}
 			}
 		}, 1},
+		"Follow": {func(cfg *prefork.Config, r **rig) {
+			cfg.BeforeSpawn = func(m *prefork.Manager, s *prefork.Spawn) {
+				if s.Ordinal == 1 {
+					m.Follow(func(rec prefork.Record) {
+						if _, ok := rec.Event.(prefork.ExitEvent); ok {
+							m.SetMaxWorkers(0)
+						}
+					})
+				}
+			}
+		}, 1},
 		"BeforeSpawn": {func(cfg *prefork.Config, r **rig) {
 			cfg.BeforeSpawn = func(m *prefork.Manager, s *prefork.Spawn) {
 				if s.Ordinal == 2 {

@@ -47,10 +47,22 @@ type Config struct {
 	// ShutdownSignal ends Run. It is handled before all other signals that wait.
 	// nil means SIGTERM. If the table has it but not SIGINT, an interrupt (Ctrl-C)
 	// counts as this signal, unless the program was started with interrupts
-	// ignored. A second interrupt kills the remaining workers. The signal that the
-	// table forwards for it, or SIGTERM if there is none, is the stop signal: a
-	// worker that is sent the stop signal, in whatever way, counts as stopping.
+	// ignored. A second interrupt kills the remaining workers.
 	ShutdownSignal os.Signal
+
+	// StopSignal is the signal that stops a worker: one that is sent it, in whatever
+	// way, counts as stopping. nil means the signal that the table forwards for
+	// ShutdownSignal, or SIGTERM if there is none. Set it for a Command that
+	// finishes its work on another signal. The table may then leave ShutdownSignal
+	// out, and must not forward another signal for it.
+	StopSignal os.Signal
+
+	// Untrapped makes New and Run trap no signal of this process, not even SIGTERM,
+	// interrupts and SIGPIPE. It is for a program that runs pools beside other work
+	// and handles signals itself. The table then only has a meaning for
+	// Manager.Deliver. The program ends the pool by Manager.Shutdown, or by the
+	// context of Run.
+	Untrapped bool
 
 	// StopTimeout is the time from the stop signal to SIGKILL. Each worker has its
 	// own clock. 0 means 30 s; a negative value means never.
@@ -374,7 +386,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.ShutdownSignal = syscall.SIGTERM
 	}
 	if c.TrapSignals == nil {
-		c.TrapSignals = Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}}
+		c.TrapSignals = Signals{syscall.SIGTERM: {Signal: c.stopSignal()}}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -121,6 +121,9 @@ type shutdown struct {
 // trapTable traps the signals of the table. If the table has the shutdown signal,
 // it also traps interrupts.
 func (s *managerSide) trapTable() {
+	if s.cfg.Untrapped {
+		return
+	}
 	for sig := range s.cfg.TrapSignals {
 		s.trap(sig)
 	}
@@ -211,8 +214,8 @@ func (s *managerSide) trapInterrupt() (release func()) {
 
 // trapShutdown traps the signals that Run needs beside the table.
 func (s *managerSide) trapShutdown() (release func()) {
-	if _, named := s.cfg.TrapSignals[s.cfg.ShutdownSignal]; named {
-		return func() {} // trapTable has done it
+	if _, named := s.cfg.TrapSignals[s.cfg.ShutdownSignal]; named || s.cfg.Untrapped {
+		return func() {} // trapTable has done it, or nothing may
 	}
 	stop, interrupt := s.trap(s.cfg.ShutdownSignal), s.trapInterrupt()
 	return func() {
@@ -277,7 +280,7 @@ func (l *loop) forward(a sigqueue.Arrival, f Forward, replaces bool) {
 			l.reportFailed(a.Origin)
 		}
 		if l.inRun && f.Signal == nil {
-			f.Signal = syscall.SIGTERM
+			f.Signal = l.stop
 		}
 		before := l.advanceShutdown(a)
 		switch {
@@ -490,17 +493,30 @@ func (c Config) checkSignals() error {
 	if err := checkTrap("ShutdownSignal", c.ShutdownSignal); err != nil {
 		return err
 	}
+	if c.StopSignal != nil {
+		if err := checkSignal("StopSignal", c.StopSignal); err != nil {
+			return err
+		}
+	}
 	if err := c.TrapSignals.check(); err != nil {
 		return err
 	}
-	if f := c.TrapSignals[c.ShutdownSignal]; f.Rolling || f.Upgrade {
+	f := c.TrapSignals[c.ShutdownSignal]
+	if f.Rolling || f.Upgrade {
 		return configError("TrapSignals", "%s is ShutdownSignal, so it cannot be Rolling or Upgrade: a shutdown starts no workers", sig.Name(c.ShutdownSignal))
 	}
+	if c.StopSignal != nil && f.Signal != nil && f.Signal != c.StopSignal {
+		return configError("StopSignal", "it is %s, but TrapSignals forwards %s for ShutdownSignal: a shutdown sends the stop signal", sig.Name(c.StopSignal), sig.Name(f.Signal))
+	}
+	return nil
 	return nil
 }
 
 // stopSignal is the signal that stops a worker.
 func (c Config) stopSignal() syscall.Signal {
+	if sig, ok := c.StopSignal.(syscall.Signal); ok {
+		return sig
+	}
 	if sig, ok := c.TrapSignals[c.ShutdownSignal].Signal.(syscall.Signal); ok {
 		return sig
 	}

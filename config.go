@@ -39,6 +39,14 @@ type Config struct {
 	// are never retried in a tight loop.
 	ErrRespawnInterval time.Duration
 
+	// Backoff is the delay of a slot after the first, second … young bad end in a
+	// row, without jitter; the last one repeats. It counts from the last spawn. A life
+	// that is as long as the delay that its end would cost, and at least a second,
+	// costs nothing and starts the list again. Two young clean ends in a row cost
+	// nothing, the following ones the delays of the list. nil means the delays of
+	// ErrRespawnInterval, which remain those of failed spawns; empty means no delay.
+	Backoff []time.Duration
+
 	// TrapSignals maps each signal that the Manager receives to the signal that it
 	// forwards to the workers. nil means {SIGTERM: {Signal: SIGTERM}}. A given
 	// table replaces that default; an empty one traps nothing.
@@ -363,7 +371,7 @@ func (m *Manager) Config() Config {
 	if c.MaxSpareWorkers == math.MaxInt {
 		c.MaxSpareWorkers = 0 // no maximum
 	}
-	c.TrapSignals, c.Command = maps.Clone(c.TrapSignals), slices.Clone(c.Command)
+	c.TrapSignals, c.Command, c.Backoff = maps.Clone(c.TrapSignals), slices.Clone(c.Command), slices.Clone(c.Backoff)
 	r := &c.Resources
 	r.CPUs, r.Rlimits, r.Groups = slices.Clone(r.CPUs), slices.Clone(r.Rlimits), slices.Clone(r.Groups)
 	return c
@@ -391,7 +399,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	c.TrapSignals, c.Command = maps.Clone(c.TrapSignals), slices.Clone(c.Command)
+	c.TrapSignals, c.Command, c.Backoff = maps.Clone(c.TrapSignals), slices.Clone(c.Command), slices.Clone(c.Backoff)
 	for _, check := range []func(Config) error{Config.checkLoad, Config.checkSignals, Config.checkProcess} {
 		if err := check(c); err != nil {
 			return c, err
@@ -441,6 +449,11 @@ func (c Config) checkNumbers() error {
 	} {
 		if f.value > 0 && f.value < time.Millisecond {
 			return configError(f.name, "%v is too short for any process; a number without a unit means nanoseconds, so multiply it by time.Second", f.value)
+		}
+	}
+	for _, d := range c.Backoff {
+		if d < 0 {
+			return configError("Backoff", "the delay %v is negative; 0 means none", d)
 		}
 	}
 	if n := len(c.Name); n > maxName {

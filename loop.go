@@ -83,6 +83,7 @@ func newLoop(s *managerSide, exe string, depth int, settings *resources.Settings
 		Standby:       s.cfg.Standby,
 		SpawnInterval: s.cfg.SpawnInterval,
 		ErrRespawn:    s.cfg.ErrRespawnInterval,
+		Backoff:       s.cfg.Backoff,
 		StopTimeout:   s.cfg.StopTimeout,
 		ReadyTimeout:  s.cfg.Readiness.Timeout,
 		Stop:          s.stop,

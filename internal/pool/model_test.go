@@ -55,9 +55,16 @@ func (s *sim) end(w *simWorker, clean, stray bool) {
 	}
 	sl.crashed = !clean && w.slot < s.max
 	young := early || life < max(time.Second, e)
+	if s.cfg.Backoff != nil {
+		young = early || life < max(time.Second, s.listed(sl, clean))
+	}
 	if w.command && clean && young && sl.exits >= 2 {
 		s.failures, s.lastFailed = append(s.failures, s.now), true
 		s.endsAtOnce = sl.exits == 2
+	}
+	if s.cfg.Backoff != nil {
+		s.endByList(sl, clean, young)
+		return
 	}
 	if e < 0 {
 		sl.exits++
@@ -85,6 +92,39 @@ func (s *sim) end(w *simWorker, clean, stray bool) {
 		sl.first = max(s.now, sl.spawnedAt+max(e, d*8/10))
 		sl.last = max(s.now, sl.spawnedAt+d*12/10)
 	}
+}
+
+// endByList computes the pacing of a slot by Config.Backoff.
+func (s *sim) endByList(sl *simSlot, clean, young bool) {
+	d := s.listed(sl, clean)
+	switch {
+	case !young:
+		sl.exits, sl.crashes = 0, 0
+		return
+	case clean:
+		sl.exits++
+	default:
+		sl.exits = 0
+		sl.crashes++
+	}
+	sl.first = max(s.now, sl.spawnedAt+d)
+	sl.last = sl.first
+}
+
+// listed returns the delay that a young end costs by Config.Backoff: the first two
+// clean ones in a row cost nothing.
+func (s *sim) listed(sl *simSlot, clean bool) time.Duration {
+	list, n := s.cfg.Backoff, sl.crashes
+	if clean {
+		n = sl.exits - 2
+	}
+	switch {
+	case n < 0 || len(list) == 0:
+		return 0
+	case n < len(list):
+		return list[n]
+	}
+	return list[len(list)-1]
 }
 
 // note updates the model before an event is applied to the Pool.
@@ -123,6 +163,9 @@ func (s *sim) noteBegin() {
 		if sl.crashes+sl.exits > 0 {
 			sl.crashes, sl.exits = 0, 0
 			soonest := sl.spawnedAt + max(0, s.cfg.ErrRespawn)
+			if s.cfg.Backoff != nil {
+				soonest = sl.spawnedAt + s.listed(sl, false)
+			}
 			sl.first, sl.last = min(sl.first, soonest), min(sl.last, soonest)
 		}
 	}

@@ -6,7 +6,8 @@ import (
 )
 
 // youngLife bounds a young life: it is shorter than this or than ErrRespawn,
-// whichever is longer.
+// whichever is longer. With a list, the delay that its end costs takes the place
+// of ErrRespawn.
 const youngLife = time.Second
 
 // longestDelay bounds a growing delay, unless ErrRespawn itself is longer.
@@ -31,19 +32,49 @@ const (
 	unpacedFailureLongest = time.Second
 )
 
+// List is the delays of the first, second … young bad end of a slot. The last one
+// repeats; an empty list is no delay.
+type List []time.Duration
+
+// at returns the delay of the n-th end in a row, from 0.
+func (l List) at(n int) time.Duration {
+	if len(l) == 0 {
+		return 0
+	}
+	return l[min(n, len(l)-1)]
+}
+
 // isYoung reports whether a life is so short that its end counts towards the
-// delay of its slot.
-func (p *Pool) isYoung(life time.Duration) bool { return life < max(youngLife, p.cfg.ErrRespawn) }
+// delay of its slot: with a list, shorter than the delay that it would cost.
+func (p *Pool) isYoung(s *slot, life time.Duration) bool {
+	limit := p.firstDelay()
+	if p.cfg.Backoff != nil {
+		limit = p.cfg.Backoff.at(max(s.badEnds, s.cleanEnds-freeCleanEnds))
+	}
+	return life < max(youngLife, limit)
+}
+
+// firstDelay is the shortest delay of a slot; negative means that there are none.
+func (p *Pool) firstDelay() time.Duration {
+	if p.cfg.Backoff != nil {
+		return p.cfg.Backoff.at(0)
+	}
+	return p.cfg.ErrRespawn
+}
 
 // pace sets when a slot may be spawned again after a worker that exited by
 // itself. A life that ended early, before the worker was ready, is young
 // whatever its length.
 func (p *Pool) pace(now Time, s *slot, life time.Duration, early, clean bool) {
+	if p.cfg.Backoff != nil {
+		p.paceByList(now, s, life, early, clean)
+		return
+	}
 	e := p.cfg.ErrRespawn
 	if life/10 >= s.delay && !early {
 		s.badEnds, s.delay = 0, 0
 	}
-	if !p.isYoung(life) && !early {
+	if !p.isYoung(s, life) && !early {
 		s.cleanEnds = 0
 		return
 	}
@@ -63,6 +94,30 @@ func (p *Pool) pace(now Time, s *slot, life time.Duration, early, clean bool) {
 	p.delay(now, s, s.delay)
 }
 
+// paceByList is pace with the delays of a list. They are exact: a list is for an
+// administrator who expects to see its numbers.
+func (p *Pool) paceByList(now Time, s *slot, life time.Duration, early, clean bool) {
+	ends := s.badEnds
+	if clean {
+		ends = s.cleanEnds - freeCleanEnds
+	}
+	delay := time.Duration(0)
+	if ends >= 0 {
+		delay = p.cfg.Backoff.at(ends)
+	}
+	if !early && life >= max(youngLife, delay) {
+		s.forgetEnds()
+		return
+	}
+	if clean {
+		s.cleanEnds++
+	} else {
+		s.cleanEnds = 0
+		s.badEnds++
+	}
+	s.due = max(now, after(s.spawnedAt, delay))
+}
+
 // delay sets when a slot may be spawned again, by a delay since its last spawn.
 // Jitter goes both ways, so that slots that crashed together do not keep
 // crashing together. No delay is shorter than ErrRespawn.
@@ -74,14 +129,14 @@ func (p *Pool) delay(now Time, s *slot, delay time.Duration) {
 
 // resetDelay lets a new generation start with the shortest delay. The
 // generation may run another configuration than the workers that crashed. A
-// slot still keeps to ErrRespawn, or many reloads in a row would defeat the
+// slot still keeps to the first delay, or many reloads in a row would defeat the
 // backoff.
 func (p *Pool) resetDelay(s *slot) {
 	if s.badEnds == 0 && s.cleanEnds == 0 {
 		return
 	}
 	s.forgetEnds()
-	s.due = min(s.due, after(s.spawnedAt, max(p.cfg.ErrRespawn, 0)))
+	s.due = min(s.due, after(s.spawnedAt, max(p.firstDelay(), 0)))
 	if s.queue != nil {
 		s.queue.fix(s)
 	}

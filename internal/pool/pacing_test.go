@@ -281,3 +281,107 @@ func TestDelayIsReported(t *testing.T) {
 	want(t, "end", effects[0], Effect{Kind: Change, ID: 2, Slot: 1, From: StateReady, To: StateGone, Reason: ReasonCrashed})
 	want(t, "delay", effects[1], Effect{Kind: Delay, ID: 2, Slot: 1, For: 700 * ms})
 }
+
+// listGaps returns the times between the spawns in slot 0 with a list of delays.
+// Its workers live as long as given, and then end.
+func listGaps(t *testing.T, list List, ready bool, ends ...listEnd) (gaps []time.Duration) {
+	t.Helper()
+	s := newSim(t, Config{Max: 1, ErrRespawn: time.Hour, Backoff: list, Jitter: func() float64 { return 0.999 }})
+	s.do(Event{Kind: Begin})
+	for _, e := range ends {
+		if ready {
+			s.readyAll()
+		}
+		s.pass(e.life)
+		s.exit(s.in(0).id, Event{Clean: e.clean})
+		for s.in(0) == nil {
+			s.until(s.wake)
+		}
+	}
+	at := s.spawnTimes(0)
+	for i := range len(at) - 1 {
+		gaps = append(gaps, at[i+1]-at[i])
+	}
+	return gaps
+}
+
+type listEnd struct {
+	life  time.Duration
+	clean bool
+}
+
+func crashes(lives ...time.Duration) (ends []listEnd) {
+	for _, life := range lives {
+		ends = append(ends, listEnd{life: life})
+	}
+	return ends
+}
+
+func TestBackoffList(t *testing.T) {
+	cron := List{0, 5 * sec, 15 * sec, 60 * sec}
+	late := crashes(2*sec, 2*sec, 2*sec, 2*sec)
+	clean := listEnd{ms, true}
+	for _, tt := range []struct {
+		name     string
+		list     List
+		notReady bool
+		ends     []listEnd
+		want     []Time
+	}{
+		{"each delay, exactly", cron, false, crashes(0, 0, 0, 0, 0), secs(0, 5, 15, 60, 60)},
+		{"the delay counts from the spawn", cron, false, crashes(500*ms, 3*sec), secs(0.5, 5)},
+		{"a life as long as the delay costs nothing", cron, false, crashes(0, 5*sec, 0, 0), secs(0, 5, 0, 5)},
+		{"a shorter one does not start the list again", cron, false, crashes(0, 5*sec-1, 15*sec-1, 60*sec-1, 60*sec, 0), []Time{0, 5 * sec, 15 * sec, 60 * sec, 60 * sec, 0}},
+		{"a second always costs nothing where the delay is shorter", List{0, 100 * ms}, false, crashes(0, 0, sec, 0), secs(0, 0.1, 1, 0)},
+		{"and less than that is young", List{0, 100 * ms}, false, crashes(sec-1, 0), []Time{sec - 1, 100 * ms}},
+		{"before it is ready, any life is young", cron, true, late, secs(2, 5, 15, 60)},
+		{"ready in time, 2 s are no young life", List{0, 1}, false, late, secs(2, 2, 2, 2)},
+		{"a list that shrinks", List{5 * sec, ms}, false, crashes(0, 0, 0), []Time{5 * sec, ms, ms}},
+		{"one delay", List{3 * sec}, false, crashes(0, 0), secs(3, 3)},
+		{"empty: no delay", List{}, false, crashes(0, 0, 0), secs(0, 0, 0)},
+		{"two clean ends in a row cost nothing", List{2 * sec, 4 * sec}, false, []listEnd{clean, clean, clean, clean, clean}, []Time{ms, ms, 2 * sec, 4 * sec, 4 * sec}},
+		{"a crash ends the row of clean ends", List{2 * sec}, false, []listEnd{clean, clean, {}, clean}, []Time{ms, ms, 2 * sec, ms}},
+		{"so does a long life", List{2 * sec}, false, []listEnd{clean, clean, {life: 2 * sec}, clean}, []Time{ms, ms, 2 * sec, ms}},
+		{"clean ends do not start the list again", List{0, 4 * sec}, false, []listEnd{{}, clean, {}}, []Time{0, ms, 4 * sec}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			wantAll(t, "gaps", listGaps(t, tt.list, !tt.notReady, tt.ends...), tt.want...)
+		})
+	}
+}
+
+// A crash in a life that is shorter than its delay counts in the row of crashes.
+func TestBackoffListAndCrashesInARow(t *testing.T) {
+	s := begun(t, Config{Max: 1, ErrRespawn: sec, Backoff: List{0, time.Minute}})
+	for _, wanted := range []int{1, 2, 3} {
+		s.crash(s.in(0).id)
+		want(t, "crashes", s.p.Slot(0).Crashes, wanted)
+		for s.in(0) == nil {
+			s.until(s.wake)
+		}
+		s.readyAll()
+		s.pass(5 * sec)
+	}
+}
+
+// A new generation starts the list again, from the last spawn.
+func TestBackoffListInNewGeneration(t *testing.T) {
+	s := begun(t, Config{Max: 1, ErrRespawn: time.Hour, Backoff: List{2 * sec, time.Minute}})
+	s.crash(1)
+	s.pass(2 * sec)
+	s.crash(2)
+	want(t, "Wake in the list", s.wake, 62*sec)
+	s.do(Event{Kind: Halt})
+	s.do(Event{Kind: Begin})
+	want(t, "Wake in the next generation", s.wake, 4*sec)
+}
+
+// With a list, failed spawns keep the delays of ErrRespawn: they are never retried
+// in a tight loop, whatever the list has.
+func TestBackoffListAndFailedSpawns(t *testing.T) {
+	s := newSim(t, Config{Max: 1, ErrRespawn: sec, Backoff: List{}})
+	s.failing = 3
+	s.do(Event{Kind: Begin})
+	s.pass(time.Minute)
+	wantAll(t, "failed", s.failed, secs(0, 1, 3)...)
+}

@@ -42,6 +42,7 @@ type Config struct {
 	Standby       int // workers that are spawned in advance
 	SpawnInterval time.Duration
 	ErrRespawn    time.Duration  // negative means no backoff
+	Backoff       List           // replaces the delays of slots by ErrRespawn; nil: none
 	StopTimeout   time.Duration  // negative means never
 	ReadyTimeout  time.Duration  // zero or negative means never
 	Stop          syscall.Signal // the stop signal

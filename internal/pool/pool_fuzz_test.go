@@ -20,6 +20,7 @@ var (
 	fuzzSignals        = []syscall.Signal{
 		syscall.SIGTERM, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGKILL, syscall.SIGCONT,
 	}
+	fuzzBackoffs  = []List{nil, {0, 5 * sec, 15 * sec}, {}, {3 * sec, ms}}
 	fuzzIntervals = []time.Duration{0, 10 * ms, 500 * ms, 2 * sec, time.Minute}
 )
 
@@ -91,6 +92,7 @@ func fuzzSim(t testing.TB, data []byte) *sim {
 		Group:         data[0] >= 128,
 		SpawnInterval: pick(fuzzSpawnIntervals, data[1]),
 		ErrRespawn:    pick(fuzzErrRespawns, data[2]),
+		Backoff:       pick(fuzzBackoffs, data[4]/32),
 		StopTimeout:   pick(fuzzStopTimeouts, data[3]),
 		ReadyTimeout:  pick(fuzzReadyTimeouts, data[3]/8),
 		Standby:       int(data[3]) / 32 % 4,
@@ -208,6 +210,9 @@ func fuzzSeeds() [][]byte {
 		// A crash loop with SpawnInterval; each crash has a delay.
 		{3, 3, 0, 1, 0, fuzzBegin, 0, fuzzPass, second, fuzzPass, 8, fuzzCrash, 0, fuzzPass, second, fuzzCrash, 0,
 			fuzzPass, second, fuzzCrash, 0, fuzzPass, minute, fuzzCrash, 1, fuzzBegin, 0, fuzzPass, minute},
+		// A list of delays: the end of it, a long life, clean ends, a reload.
+		{2, 0, 0, 0, 32, fuzzBegin, 0, fuzzCrash, 0, fuzzCrash, 1, fuzzCrash, 0, fuzzPass, 8, fuzzPass, 8, fuzzCrash, 0, fuzzPass, 9, fuzzPass, 9,
+			fuzzCrash, 0, fuzzBegin, 0, fuzzPass, minute, fuzzCrash, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzPass, minute},
 		// Workers that exit at once.
 		{2, 0, 0, 0, 0, fuzzBegin, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0,
 			fuzzExitZero, 0, fuzzPass, second, fuzzExitZero, 0, fuzzPass, second},

@@ -189,7 +189,7 @@ func (p *Pool) failsRoll(now Time, w *worker, life time.Duration, clean bool) bo
 		// Workers of this program that were ready may exit at once on purpose.
 		return w.command && w.slot.cleanEnds > freeCleanEnds
 	}
-	return p.isYoung(life) || now-w.readyAt < settleTime
+	return p.isYoung(w.slot, life) || now-w.readyAt < settleTime
 }
 
 // joinRoll counts a worker that has a slot and starts.

@@ -109,7 +109,7 @@ func (p *Pool) Slot(i int) Slot {
 func (p *Pool) countEnd(s *slot, w *worker, now Time, reason Reason) {
 	switch reason {
 	case ReasonCrashed, ReasonStuck, ReasonReadyTimeout, ReasonOutOfMemory:
-		if w.ready && !p.isYoung(now-w.spawnedAt) {
+		if w.ready && !p.isYoung(s, now-w.spawnedAt) {
 			s.crashes = 0
 		}
 		s.crashes++

@@ -133,7 +133,7 @@ func (p *Pool) fillDue(now Time) {
 // roll is in progress.
 func (p *Pool) exiting(now Time, w *worker) {
 	s, life := w.slot, now-w.spawnedAt
-	young := p.cfg.ErrRespawn >= 0 && p.isYoung(life)
+	young := p.firstDelay() >= 0 && p.isYoung(s, life)
 	holder := w.state == StateReady && s.worker == w && s.replacement == nil
 	if !holder || s.index >= p.max || young || p.roll.direction != none || !p.canFill(s) {
 		return

@@ -277,6 +277,7 @@ func TestConfigErrors(t *testing.T) {
 		"MaxSpareWorkers": {MinSpareWorkers: 3, MaxSpareWorkers: 2},
 		"SpawnInterval":   {SpawnInterval: -1},
 		"OrphanTimeout":   {OrphanTimeout: -1},
+		"Backoff":         {Backoff: []time.Duration{0, -time.Second}},
 		"ShutdownSignal":  {ShutdownSignal: syscall.SIGKILL},
 		"TrapSignals":     {TrapSignals: prefork.Signals{syscall.SIGSTOP: {}}},
 		"Command":         {Command: []string{}},

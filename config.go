@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/pool"
+	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/reaper"
 )
 
@@ -46,6 +48,18 @@ type Config struct {
 	// nothing, the following ones the delays of the list. nil means the delays of
 	// ErrRespawnInterval, which remain those of failed spawns; empty means no delay.
 	Backoff []time.Duration
+
+	// Restart decides whether a slot gets another worker after one that exited on
+	// its own. By default it always does. Otherwise the slot may be done: a DoneEvent
+	// reports it, and the slot stays empty until Manager.Release, or until Run or
+	// Start is called after a shutdown. When every slot is done, the Manager shuts
+	// down and Run returns nil. Workers that were stopped or replaced are respawned
+	// in any case.
+	Restart Restart
+
+	// SuccessCodes are exit codes that mean success, in addition to 0: for Restart,
+	// the backoff, CrashLoop and ReasonFinished. Each is from 1 to 255.
+	SuccessCodes []int
 
 	// TrapSignals maps each signal that the Manager receives to the signal that it
 	// forwards to the workers. nil means {SIGTERM: {Signal: SIGTERM}}. A given
@@ -247,6 +261,26 @@ type Config struct {
 	Logger *slog.Logger
 }
 
+// Restart is a policy for workers that have exited on their own.
+type Restart uint8
+
+const (
+	// RestartAlways respawns the worker.
+	RestartAlways = Restart(pool.RestartAlways)
+	// RestartOnFailure does so unless the worker exited with code 0 or one of
+	// Config.SuccessCodes.
+	RestartOnFailure = Restart(pool.RestartOnFailure)
+	// RestartNever does not.
+	RestartNever = Restart(pool.RestartNever)
+)
+
+func (r Restart) String() string { return name(int(r), "always", "on failure", "never") }
+
+// isSuccess reports whether a worker that exited with this status has succeeded.
+func (c Config) isSuccess(s proc.Status) bool {
+	return s.Clean() || s == proc.Status{Code: s.Code} && slices.Contains(c.SuccessCodes, s.Code)
+}
+
 // Resources limits a worker and gives it its share of the machine. A zero field
 // changes nothing. New checks in the manager as much as can be checked there. A
 // worker applies its resources in its own New, so New should be the first call
@@ -371,7 +405,8 @@ func (m *Manager) Config() Config {
 	if c.MaxSpareWorkers == math.MaxInt {
 		c.MaxSpareWorkers = 0 // no maximum
 	}
-	c.TrapSignals, c.Command, c.Backoff = maps.Clone(c.TrapSignals), slices.Clone(c.Command), slices.Clone(c.Backoff)
+	c.TrapSignals, c.Command = maps.Clone(c.TrapSignals), slices.Clone(c.Command)
+	c.Backoff, c.SuccessCodes = slices.Clone(c.Backoff), slices.Clone(c.SuccessCodes)
 	r := &c.Resources
 	r.CPUs, r.Rlimits, r.Groups = slices.Clone(r.CPUs), slices.Clone(r.Rlimits), slices.Clone(r.Groups)
 	return c
@@ -399,7 +434,8 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	c.TrapSignals, c.Command, c.Backoff = maps.Clone(c.TrapSignals), slices.Clone(c.Command), slices.Clone(c.Backoff)
+	c.TrapSignals, c.Command = maps.Clone(c.TrapSignals), slices.Clone(c.Command)
+	c.Backoff, c.SuccessCodes = slices.Clone(c.Backoff), slices.Clone(c.SuccessCodes)
 	for _, check := range []func(Config) error{Config.checkLoad, Config.checkSignals, Config.checkProcess} {
 		if err := check(c); err != nil {
 			return c, err
@@ -455,6 +491,14 @@ func (c Config) checkNumbers() error {
 		if d < 0 {
 			return configError("Backoff", "the delay %v is negative; 0 means none", d)
 		}
+	}
+	for _, code := range c.SuccessCodes {
+		if code < 1 || code > 255 {
+			return configError("SuccessCodes", "%d is not an exit code of a process from 1 to 255; 0 is always a success", code)
+		}
+	}
+	if c.Restart > RestartNever {
+		return configError("Restart", "there is no policy %d", c.Restart)
 	}
 	if n := len(c.Name); n > maxName {
 		return configError("Name", "it has %d bytes, and may have %d: it is in each line of the log", n, maxName)

@@ -19,6 +19,8 @@ import (
 //	ExitEvent           a worker was reaped
 //	LeftoverEvent       leftover processes of a worker were stopped, killed or are gone
 //	DelayEvent          the next spawn of a slot is delayed
+//	DoneEvent           a slot gets no other worker
+//	HoldEvent           a slot is held or released
 //	SpawnFailedEvent    a worker could not be spawned
 //	SignalEvent         a signal was received and forwarded by the table
 //	ResizeEvent         MaxWorkers was changed
@@ -95,6 +97,19 @@ type (
 	DelayEvent struct {
 		Slot int
 		For  time.Duration
+	}
+
+	// DoneEvent reports that a slot is done: its worker has exited, and
+	// Config.Restart starts no other. It follows the ExitEvent.
+	DoneEvent struct {
+		Slot int `json:"slot"`
+	}
+
+	// HoldEvent reports that a slot is held, by Manager.Hold, or that it is no longer
+	// held or done, by Manager.Release.
+	HoldEvent struct {
+		Slot int  `json:"slot"`
+		Held bool `json:"held"`
 	}
 
 	// SpawnFailedEvent reports a failed spawn, and the time until the next one. A
@@ -263,6 +278,25 @@ func (e DelayEvent) String() string {
 
 func (e DelayEvent) line() (slog.Level, string, []slog.Attr) {
 	return slog.LevelWarn, "respawn delayed", []slog.Attr{slog.Int("slot", e.Slot), duration("for", e.For)}
+}
+
+func (e DoneEvent) String() string { return fmt.Sprintf("slot %d is done", e.Slot) }
+
+func (e DoneEvent) line() (slog.Level, string, []slog.Attr) {
+	return slog.LevelInfo, "slot done", []slog.Attr{slog.Int("slot", e.Slot)}
+}
+
+func (e HoldEvent) String() string { return fmt.Sprintf("slot %d %s", e.Slot, e.verb()) }
+
+func (e HoldEvent) line() (slog.Level, string, []slog.Attr) {
+	return slog.LevelInfo, "slot " + e.verb(), []slog.Attr{slog.Int("slot", e.Slot)}
+}
+
+func (e HoldEvent) verb() string {
+	if e.Held {
+		return "held"
+	}
+	return "released"
 }
 
 func (e SpawnFailedEvent) String() string {

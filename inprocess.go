@@ -399,6 +399,10 @@ func (s *inProcessSide) ended(err error) (wait <-chan time.Time) {
 	if err != nil {
 		s.log.Error("worker failed", "slot", 0, "gen", c.info.Generation, "pid", os.Getpid(), "err", err)
 	}
+	if !stopped && (s.cfg.Restart == RestartNever || s.cfg.Restart == RestartOnFailure && err == nil) {
+		s.emit(DoneEvent{})
+		s.shutDown("every slot is done", nil)
+	}
 	if stopped || life >= time.Second || s.cfg.ErrRespawnInterval < 0 {
 		s.failed = 0
 		return nil
@@ -467,6 +471,8 @@ func (s *inProcessSide) pass(data []byte) {
 	defer s.wmu.Unlock()
 	s.data = slices.Clone(data)
 }
+
+func (s *inProcessSide) hold(int, bool) {}
 
 func (s *inProcessSide) setPaused(paused bool) {
 	s.managerSide.setPaused(paused)

@@ -298,6 +298,16 @@ func (e *DelayEvent) fields() any {
 	}{&e.Slot, (*jsonDuration)(&e.For)}
 }
 
+func (e DoneEvent) MarshalJSON() ([]byte, error) {
+	type plain DoneEvent
+	return eventJSON("done", plain(e))
+}
+
+func (e HoldEvent) MarshalJSON() ([]byte, error) {
+	type plain HoldEvent
+	return eventJSON("hold", plain(e))
+}
+
 func (e SpawnFailedEvent) MarshalJSON() ([]byte, error) {
 	return eventJSON("spawn-failed", e.fields())
 }

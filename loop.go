@@ -84,6 +84,7 @@ func newLoop(s *managerSide, exe string, depth int, settings *resources.Settings
 		SpawnInterval: s.cfg.SpawnInterval,
 		ErrRespawn:    s.cfg.ErrRespawnInterval,
 		Backoff:       s.cfg.Backoff,
+		Restart:       pool.Restart(s.cfg.Restart),
 		StopTimeout:   s.cfg.StopTimeout,
 		ReadyTimeout:  s.cfg.Readiness.Timeout,
 		Stop:          s.stop,
@@ -152,6 +153,7 @@ func (l *loop) generate() os.Signal {
 
 // begin begins a generation.
 func (l *loop) begin() {
+	fresh := l.shutdown.begun
 	l.shutdown, l.failure = shutdown{}, nil
 	l.warnOfSuccessor()
 	l.interrupted.Store(false)
@@ -169,7 +171,7 @@ func (l *loop) begin() {
 		l.checkName()
 	}
 	l.publish(begins)
-	l.handle(pool.Event{Kind: pool.Begin})
+	l.handle(pool.Event{Kind: pool.Begin, Fresh: fresh})
 	l.forget()
 }
 
@@ -248,6 +250,9 @@ func (l *loop) turn() pool.Step {
 	}
 	l.handle(pool.Event{Kind: pool.Tick, ReadUpTo: readTo})
 	l.applyRequests() // of hooks that ran in this turn: they count before the next spawn
+	if l.pool.AllDone() {
+		l.shutDown("every slot is done", nil)
+	}
 	step := l.pool.Plan(l.now())
 	if step.Survey {
 		l.board.Changed()
@@ -264,8 +269,8 @@ func earliest(times ...pool.Time) pool.Time {
 	return first
 }
 
-// applyRequests applies SetMaxWorkers and SignalAllChildren, which a hook may have
-// called.
+// applyRequests applies SetMaxWorkers, SignalAllChildren, Hold and Release, which a
+// hook may have called.
 func (l *loop) applyRequests() {
 	for _, command := range l.inbox.takeCommands() {
 		command()
@@ -395,6 +400,10 @@ func (l *loop) carryOut(e pool.Effect) {
 			l.log.Warn("stop signal ended a worker that never called Context, in the middle of its work: call Worker.Context early, and return when it ends",
 				l.workers[e.ID].logAttrs("signal", sig.Name(l.stop))...)
 		}
+	case pool.Hold:
+		l.emit(HoldEvent{Slot: e.Slot, Held: e.Held})
+	case pool.Done:
+		l.emit(DoneEvent{Slot: e.Slot})
 	case pool.CheckGroup:
 		l.leftovers[e.ID].proc.ReapLeftovers()
 		if !l.leftovers[e.ID].proc.HasLeftovers() {
@@ -467,7 +476,7 @@ func (l *loop) exited(w *worker, e pool.Effect, exit Exit) {
 	if e.From == pool.StateStarting || e.From == pool.StateKilled && exit.Reason == ReasonReadyTimeout {
 		l.replacementFailed(exit.Slot, w.place, errors.New(exit.String()))
 	}
-	failed := e.From < pool.StateStopping && (e.From == pool.StateStarting || !w.status.Clean()) && !l.isStray(w)
+	failed := e.From < pool.StateStopping && (e.From == pool.StateStarting || !l.cfg.isSuccess(w.status)) && !l.isStray(w)
 	if failed || exit.Reason == ReasonReadyTimeout {
 		l.reportFailed(exit.String())
 	}

@@ -59,6 +59,7 @@ type side interface {
 	shutDown(origin string, err error)
 	command(ev pool.Event)
 	setMaxWorkers(n int)
+	hold(slot int, held bool)
 	setPaused(paused bool)
 	setLogLevel(level slog.Level)
 	pass(data []byte)
@@ -181,7 +182,7 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	if loader, program, ok := binary.Loader(process.Args); ok {
 		return nil, fmt.Errorf("prefork: %s was started through a loader, %s, and workers would run the loader alone: start the program itself", program, loader)
 	}
-	s := &managerSide{Manager: m, stop: m.cfg.stopSignal(), view: view{workers: make(map[int]*worker), max: m.cfg.MaxWorkers, startedAt: time.Now()}}
+	s := &managerSide{Manager: m, stop: m.cfg.stopSignal(), view: view{workers: make(map[int]*worker), holds: make(map[int]bool), max: m.cfg.MaxWorkers, startedAt: time.Now()}}
 	m.log, s.deferred, s.relay = logrelay.New(m.log)
 	if err := s.needReaper(exe); err != nil {
 		return nil, err
@@ -307,6 +308,23 @@ func (m *Manager) SetMaxWorkers(n int) {
 	}
 	m.side.setMaxWorkers(n)
 }
+
+// Hold keeps a slot empty: it gets no worker after the one that it has, if any,
+// which keeps working. A slot can be held before Run, and before there are so many
+// slots; a hold lasts through reloads and until Release. It counts before the next
+// spawn, as SetMaxWorkers does. In a worker and in in-process mode it is a no-op.
+// It panics if slot is negative.
+func (m *Manager) Hold(slot int) {
+	if slot < 0 {
+		misuse("Hold(%d): slots are numbered from 0", slot)
+	}
+	m.side.hold(slot, true)
+}
+
+// Release ends the hold of a slot, and also a slot's being done (Config.Restart),
+// its backoff and the delay after failed spawns. An empty slot gets a worker at
+// once, after SpawnInterval at most.
+func (m *Manager) Release(slot int) { m.side.hold(slot, false) }
 
 // Pause asks the workers to pause: each works on until it reaches
 // Worker.Checkpoint, waits there, and then counts as paused in Snapshot and by a
@@ -453,6 +471,24 @@ func (s *managerSide) setMaxWorkers(n int) {
 	s.settled = s.settled && (n == s.max || s.loop == nil) // the loop finds out again
 	s.max = n
 	s.inbox.put(func(*inbox) {})
+}
+
+func (s *managerSide) hold(slot int, held bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ev := pool.Event{Kind: pool.ReleaseSlot, N: slot}
+	delete(s.holds, slot)
+	if held {
+		ev.Kind, s.holds[slot] = pool.HoldSlot, true
+	}
+	s.command(ev)
+}
+
+// isClosed reports whether a hook has closed a slot that is about to get a worker.
+func (l *loop) isClosed(slot int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.max == 0 || slot >= l.max || l.holds[slot] && !l.pool.Held(slot)
 }
 
 func (s *managerSide) setPaused(paused bool) {

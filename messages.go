@@ -161,7 +161,7 @@ func (l *loop) reap(w *worker) bool {
 		l.leftovers[w.Ordinal] = w
 	}
 	l.handle(pool.Event{
-		Kind: pool.Exited, ID: w.Ordinal, Clean: status.Clean(), Killed: status.Signal == syscall.SIGKILL,
+		Kind: pool.Exited, ID: w.Ordinal, Clean: l.cfg.isSuccess(status), Killed: status.Signal == syscall.SIGKILL,
 		OOMKilled: l.claimKill(w), NoGrace: l.hadNoGrace(w), Leftover: leftover, Stray: l.isStray(w),
 	})
 	return true

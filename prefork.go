@@ -159,7 +159,8 @@ func (s State) String() string {
 type Reason uint8
 
 const (
-	// ReasonFinished: it exited on its own with code 0.
+	// ReasonFinished: it exited on its own with code 0, or one of
+	// Config.SuccessCodes.
 	ReasonFinished = Reason(pool.ReasonFinished)
 	// ReasonCrashed: it exited on its own with another code, or by a signal.
 	ReasonCrashed = Reason(pool.ReasonCrashed)

@@ -509,7 +509,6 @@ func (c Config) checkSignals() error {
 		return configError("StopSignal", "it is %s, but TrapSignals forwards %s for ShutdownSignal: a shutdown sends the stop signal", sig.Name(c.StopSignal), sig.Name(f.Signal))
 	}
 	return nil
-	return nil
 }
 
 // stopSignal is the signal that stops a worker.

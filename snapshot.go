@@ -30,11 +30,12 @@ type Snapshot struct {
 	Standbys   int          `json:"standbys"` // among Workers, also those that are stopping
 	Workers    []WorkerInfo `json:"workers"`  // not yet reaped, in the order of their spawns
 	Sockets    []SocketInfo `json:"sockets"`  // in the order of the calls of Listen
-	Slots      []SlotInfo   `json:"slots"`    // that have had a worker, from 0
+	Slots      []SlotInfo   `json:"slots"`    // from 0 to the last that has had a worker or is held
 
 	// Settled is true while all workers that are wanted are ready, all workers at
 	// work are of the generation that serves, and no reload, roll or spawn is under
-	// way. Workers that are stopping do not count. Workers of an older generation
+	// way. Slots that are held or done need no worker. Workers that are stopping do
+	// not count. Workers of an older generation
 	// count as of this one if nothing replaces them before they exit. A generation
 	// that has settled can still fail, within 5 s; see Forward.Rolling.
 	Settled bool `json:"settled"`
@@ -107,6 +108,8 @@ type SlotInfo struct {
 	Crashes    int       `json:"crashes"`              // in a row, of the newest generation
 	LastExit   *Exit     `json:"last_exit,omitempty"`  // nil for none
 	LastExitAt time.Time `json:"last_exit_at,omitzero"`
+	Held       bool      `json:"held,omitempty"` // it gets no other worker (Manager.Hold)
+	Done       bool      `json:"done,omitempty"` // it stays empty (Config.Restart)
 }
 
 // AllPaused reports whether all workers that are starting or ready have paused.
@@ -204,6 +207,7 @@ type view struct {
 	standbys   int             // of these
 	generation int
 	max        int            // as set by SetMaxWorkers
+	holds      map[int]bool   // as set by Hold and Release
 	paused     bool           // as set by Pause and Resume
 	passed     *launch.Passed // as set by Pass
 	settled    bool
@@ -372,7 +376,7 @@ func (l *loop) addPool(all *Snapshot, now time.Time) {
 	all.Slots = make([]SlotInfo, l.pool.Slots())
 	for i := range all.Slots {
 		s := l.pool.Slot(i)
-		info := SlotInfo{Slot: i, Spawns: s.Spawns, Crashes: s.Crashes}
+		info := SlotInfo{Slot: i, Spawns: s.Spawns, Crashes: s.Crashes, Held: s.Held, Done: s.Done}
 		if due := l.wall(s.Due, now); due.After(now) {
 			info.WaitsUntil = due
 		}

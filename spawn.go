@@ -162,8 +162,8 @@ func (l *loop) spawn(step pool.Step) {
 	if l.cfg.BeforeSpawn != nil {
 		l.callHook("BeforeSpawn", func() { l.cfg.BeforeSpawn(l.Manager, sp) })
 		sp.Slot, sp.Generation, sp.Ordinal = step.Slot, step.Gen, step.Ordinal
-		if n := l.maxWorkers(); n == 0 || step.Slot >= n {
-			return // the hook has closed the slot
+		if l.isClosed(step.Slot) {
+			return
 		}
 	}
 	p, cell, err := l.startWorker(sp)

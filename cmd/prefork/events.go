@@ -14,7 +14,7 @@ import (
 
 // eventTypes are the types for completion.
 var eventTypes = []string{
-	"worker", "exit", "generation", "delay", "spawn-failed", "signal", "resize", "note", "reload", "settled", "reload-failed", "rolled",
+	"worker", "exit", "generation", "delay", "spawn-failed", "signal", "resize", "hold", "done", "note", "reload", "settled", "reload-failed", "rolled",
 	"roll-failed", "crash-loop", "leftover", "pause", "paused", "resume", "upgrade", "upgraded", "upgrade-failed", "manager-started",
 	"manager-ended", "end", "lost",
 }

@@ -19,7 +19,7 @@ func (p *Pool) handle(now Time, ev *Event) {
 	switch ev.Kind {
 	case Tick:
 	case Begin:
-		p.begin(now)
+		p.begin(now, ev.Fresh)
 	case Resume:
 		p.running = p.gen > 0
 	case Halt:
@@ -39,6 +39,10 @@ func (p *Pool) handle(now Time, ev *Event) {
 		p.killAll()
 	case Resize:
 		p.resize(now, ev.N)
+	case HoldSlot:
+		p.hold(now, ev.N)
+	case ReleaseSlot:
+		p.release(now, ev.N)
 	case Surveyed:
 		p.stopSurplus(now)
 	case GroupGone:

@@ -12,6 +12,9 @@ import (
 // slot below Max, and when the delay of the slot has passed.
 func (s *sim) checkSpawn(st Step) {
 	s.t.Helper()
+	if st.Slot != noSlot && s.p.asked.queue != &s.p.toReplace && (s.held[st.Slot] || s.p.slots[st.Slot].done) {
+		s.t.Fatalf("%v: a spawn in slot %d, which is held or done", s.now, st.Slot)
+	}
 	if s.replacing {
 		s.checkReplacingSpawn(st)
 		return
@@ -60,7 +63,7 @@ func (s *sim) wakesAfter(t Time) bool { return s.wake == Never || s.wake > t }
 
 func (s *sim) checkSlotWake(i int, sl *simSlot) {
 	s.t.Helper()
-	if sl.worker != 0 {
+	if sl.worker != 0 || sl.done || s.held[i] {
 		return
 	}
 	latest := max(sl.last, s.failedUntil)
@@ -84,6 +87,12 @@ func (s *sim) apply(ev Event, i int, all []Effect) {
 		return
 	case CrashLooped:
 		s.crashLoops++
+		return
+	case Hold:
+		s.applyHold(ev, e)
+		return
+	case Done:
+		s.applyDone(ev, e)
 		return
 	case EndsAtOnce:
 		if w == nil || !w.command || !s.endsAtOnce && !s.replacing {
@@ -236,10 +245,11 @@ func (s *sim) checkCrashLoop(ev Event, effects []Effect) {
 
 // wanted returns how many slots have or want a worker while none is ready.
 func (s *sim) wanted() int {
+	n := s.max - s.closedSlots(false)
 	if s.cfg.MinSpare > 0 {
-		return min(s.max, s.cfg.MinSpare)
+		return min(n, s.cfg.MinSpare)
 	}
-	return s.max
+	return n
 }
 
 // check holds after each step.
@@ -257,6 +267,7 @@ func (s *sim) check(ev Event, effects []Effect) {
 	if s.replacing {
 		s.checkReplacing()
 	}
+	s.checkClosed()
 	s.checkStandbys()
 	s.checkLeftovers()
 	s.checkSignals(ev, effects)

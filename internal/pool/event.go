@@ -78,6 +78,10 @@ const (
 	KillAll
 	// Resize: Config.Max becomes N.
 	Resize
+	// HoldSlot: slot N gets no worker from now on. One that it has keeps it.
+	HoldSlot
+	// ReleaseSlot: slot N is neither held nor done any more, and has no delay.
+	ReleaseSlot
 	// Busy: worker ID is busy.
 	Busy
 	// Idle: worker ID is no longer busy.
@@ -99,7 +103,9 @@ const (
 type Event struct {
 	Kind Kind
 	ID   int // the ordinal of the worker, for each kind that concerns one
-	N    int // Resize
+	N    int // Resize, HoldSlot, ReleaseSlot
+
+	Fresh bool // Begin: slots that are done get workers again
 
 	Ready bool // Spawned: the worker is ready at once, as a command is
 
@@ -169,6 +175,10 @@ const (
 	// not called Context. A worker that was ready for a short time does not count:
 	// it may not have reached the call.
 	WorkCut
+	// Hold: Slot is held, or no longer held or done.
+	Hold
+	// Done: worker ID has ended, and Slot is done.
+	Done
 )
 
 // Effect is one thing to do or to report.
@@ -184,6 +194,7 @@ type Effect struct {
 	Failures int           // CrashLooped
 	Gen      int           // Rolled, RollFailed
 	Kept     int           // RollFailed
+	Held     bool          // Hold
 	Repeated bool          // RetryDelay: one for the same busy file came before
 }
 

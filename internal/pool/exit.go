@@ -47,11 +47,12 @@ func (p *Pool) remove(now Time, w *worker, ev *Event) {
 	p.unlink(w)
 	s := w.slot
 	holder := s.worker == w
-	reason, own := classify(w, ev)
-	own = own && p.running
-	if own && ev.Stray && !w.ready {
+	reason, ends := classify(w, ev)
+	own, stray := ends && p.running, ev.Stray && !w.ready
+	if own && stray {
 		s.strays++
-		own = s.strays > maxStrays
+		stray = s.strays <= maxStrays
+		own = !stray
 	}
 	// Only an end of the worker's own accord predicts anything about the next
 	// worker of the slot, and a worker that was replaced has no next one.
@@ -62,10 +63,15 @@ func (p *Pool) remove(now Time, w *worker, ev *Event) {
 	if !ev.Stray || w.ready {
 		p.countEnd(s, w, now, reason)
 	}
-	rollFails := judged && p.judgeEnd(now, w, ev)
+	success := ev.Clean && holder && p.finishes(s, true)
+	rollFails := judged && !success && p.judgeEnd(now, w, ev)
+	finished := ends && !stray && holder && !rollFails && p.finishes(s, ev.Clean)
+	if finished {
+		p.finish(now, s)
+	}
 	p.leaveSlot(w, StateGone)
 	if holder {
-		s.worker = nil
+		p.occupy(s, nil)
 	}
 	if ev.NoGrace && w.hasWorked(now) {
 		p.effects = append(p.effects, Effect{Kind: WorkCut, ID: w.id, Slot: s.index})
@@ -75,6 +81,9 @@ func (p *Pool) remove(now Time, w *worker, ev *Event) {
 	}
 	p.change(w, w.state, StateGone, reason)
 	p.setState(w, StateGone)
+	if finished {
+		p.effects = append(p.effects, Effect{Kind: Done, ID: w.id, Slot: s.index})
+	}
 	if holder {
 		p.vacate(now, s, judged && !ev.Clean)
 		p.reportDelay(now, w, s)
@@ -84,7 +93,7 @@ func (p *Pool) remove(now Time, w *worker, ev *Event) {
 	worked := reason == ReasonFinished && w.ready && !w.command
 	p.proven = p.proven || worked || w.hasWorked(now)
 	background := w.command && judged && s.cleanEnds > freeCleanEnds
-	if own && (!ev.Clean || !w.ready || background) {
+	if own && !finished && (!ev.Clean || !w.ready || background) {
 		p.recordFailure(now, false)
 	}
 }

@@ -49,11 +49,14 @@ func (p *Pool) discount(w *worker, from State) {
 	p.ages.remove(w)
 }
 
-// begin starts a generation.
-func (p *Pool) begin(now Time) {
+// begin starts a generation. A fresh one opens the slots that are done.
+func (p *Pool) begin(now Time, fresh bool) {
 	p.stopStandbys(now)
 	p.gen++
 	p.running = true
+	if fresh {
+		p.reopen(now)
+	}
 	p.failureTimes, p.firstFailure, p.crashLooped = nil, Never, false
 	if p.spawnFailures > 0 {
 		p.spawnFailures = 0
@@ -88,7 +91,7 @@ func (p *Pool) spawned(now Time, ready bool) {
 		s.replacement = w
 		p.roll.surging++
 	} else {
-		s.worker = w
+		p.occupy(s, w)
 	}
 	s.dequeue()
 	p.use(s)

@@ -20,6 +20,7 @@ type simSlot struct {
 	last      Time // its own delay holds it back no longer
 	crashed   bool // SpawnInterval does not hold it back
 	worker    int  // 0 if empty
+	done      bool // no other worker follows
 	busy      int  // spawns in a row that met a busy file
 	busySince Time // the first of them
 }
@@ -41,11 +42,16 @@ func (s *sim) end(w *simWorker, clean, stray bool) {
 	sl, e, life := s.slots[w.slot], s.cfg.ErrRespawn, s.now-w.spawnedAt
 	sl.worker, sl.crashed, sl.first, sl.last = 0, false, s.now, s.now
 	own := w.state < StateStopping || w.why == ReasonReadyTimeout
+	ended := own && (s.cfg.Restart == RestartNever || s.cfg.Restart == RestartOnFailure && clean) && w.slot < s.max
 	early := !w.ready && w.state != StateStandby
 	if own && s.running && stray && !w.ready {
 		if sl.strays++; sl.strays <= maxStrays {
 			return
 		}
+	}
+	if ended && (s.running || !stray || w.ready) {
+		sl.done, sl.crashes, sl.exits = true, 0, 0
+		return
 	}
 	if own && s.running && (!clean || !w.ready) {
 		s.failures, s.lastFailed = append(s.failures, s.now), true
@@ -132,13 +138,19 @@ func (s *sim) note(ev Event) {
 	s.lastFailed, s.endsAtOnce = false, false
 	switch ev.Kind {
 	case Begin:
-		s.noteBegin()
+		s.noteBegin(ev.Fresh)
 	case Halt:
 		s.running = false
 	case Roll, Recycle, Stuck:
 		s.replacing = true
 	case Resize:
 		s.noteResize(ev.N)
+	case HoldSlot:
+		if ev.N >= 0 {
+			s.held[ev.N] = true
+		}
+	case ReleaseSlot:
+		s.noteRelease(ev.N)
 	case SpawnFailed:
 		s.noteSpawnFailed(ev)
 	case Signal:
@@ -151,9 +163,28 @@ func (s *sim) note(ev Event) {
 	}
 }
 
-func (s *sim) noteBegin() {
+// noteRelease: the slot gets a worker at once, with no ends behind it.
+func (s *sim) noteRelease(n int) {
+	delete(s.held, n)
+	sl := s.slots[n]
+	if n < 0 || sl == nil {
+		return
+	}
+	sl.done, sl.crashes, sl.exits = false, 0, 0
+	if sl.worker == 0 && n < len(s.p.slots) {
+		sl.first, sl.last, sl.crashed, sl.busy = s.now, s.now, false, 0
+		if n < s.max {
+			s.spawnFailures, s.failedUntil = 0, 0
+		}
+	}
+}
+
+func (s *sim) noteBegin(fresh bool) {
 	s.gen++
 	s.running = true
+	for _, sl := range s.slots {
+		sl.done = sl.done && !fresh
+	}
 	s.failures, s.looped = nil, false
 	if s.spawnFailures > 0 {
 		s.spawnFailures = 0

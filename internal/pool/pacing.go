@@ -258,7 +258,7 @@ const mostTriedSlots = 1000
 // triedSlots returns how many slots the pool tries to fill while no worker
 // works.
 func (p *Pool) triedSlots() int {
-	n := p.max
+	n := p.max - p.closed.empty
 	if p.sizesDynamically() {
 		n = min(n, p.cfg.MinSpare)
 	}

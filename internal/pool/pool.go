@@ -19,6 +19,7 @@
 //     towards gone.
 //   - A worker is spawned only while a generation runs, and not before the
 //     delay of its slot has passed.
+//   - A slot that is held or done gets no worker while it is empty.
 //   - A standby takes only an empty slot, and every standby stops with its
 //     generation.
 //   - A stopping worker is gone or killed after StopTimeout.
@@ -53,8 +54,9 @@ type Config struct {
 	Lifetime      time.Duration  // a worker is recycled at this age; zero means never
 	CrashLoop     int            // failures in CrashWindow that are a crash loop; zero means never
 	CrashWindow   time.Duration
-	UnprovenLoop  int            // failures of each slot before a worker has worked; zero: never
-	Group         bool           // stop signals and SIGKILL go to a worker's process group
+	UnprovenLoop  int  // failures of each slot before a worker has worked; zero: never
+	Group         bool // stop signals and SIGKILL go to a worker's process group
+	Restart       Restart
 	Jitter        func() float64 // returns a number in [0, 1)
 }
 
@@ -70,7 +72,8 @@ type Pool struct {
 	roll        roll
 
 	slots       []*slot // by index; never shrinks, so that a slot keeps its delay; see addSlot
-	unusedSince Time    // when the slots after these were added
+	closed      closed
+	unusedSince Time // when the slots after these were added
 
 	workers map[int]*worker
 	oldest  *worker // the workers in order of their spawn
@@ -116,6 +119,9 @@ type slot struct {
 	delay       time.Duration
 	busyTries   int          // spawns in a row that have met a busy program file
 	busySince   Time         // the first of them
+	done        bool         // it stays empty by Config.Restart
+	closed      bool         // counted in Pool.closed.empty
+	doneCounted bool         // counted in Pool.closed.done
 	queue       *heap[*slot] // nil if it is in none
 	place       int          // in queue
 }
@@ -160,6 +166,7 @@ func New(cfg Config) *Pool {
 		standby:    standby{waiting: newSlotHeap()},
 		leftovers:  newLeftoverHeap(),
 		leftoverOf: make(map[int]*leftover),
+		closed:     closed{held: make(map[int]bool)},
 		lastPaced:  Never,
 
 		firstFailure: Never,
@@ -193,16 +200,16 @@ func (p *Pool) Generation() int { return p.gen }
 // newest itself unless that is replacing the workers.
 func (p *Pool) Fallback() int { return p.fallbackGen }
 
-// Full reports whether a generation runs and all its workers are ready: Max, or
-// as many as dynamic sizing wants now. A worker that was killed counts as
-// missing until it is reaped.
+// Full reports whether a generation runs and all its workers are ready: one in
+// each slot of Max that is not held or done, or as many as dynamic sizing wants
+// now. A worker that was killed counts as missing until it is reaped.
 func (p *Pool) Full() bool {
 	for w := p.oldest; w != nil; w = w.next {
 		if w.state == StateKilled {
 			return false
 		}
 	}
-	return p.running && (p.size.ready >= p.max || !p.wantsWorkers() && p.size.ready == p.size.alive)
+	return p.running && (p.size.ready+p.closed.empty >= p.max || !p.wantsWorkers() && p.size.ready == p.size.alive)
 }
 
 // Overdue reports whether the deadline of a worker has passed. The caller

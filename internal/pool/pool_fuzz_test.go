@@ -54,6 +54,8 @@ const (
 	fuzzKeepGroups // groups of workers that exit are not empty from now on, or empty again
 	fuzzEmptyGroups
 	fuzzExiting
+	fuzzHold
+	fuzzRelease
 	fuzzKinds
 )
 
@@ -96,6 +98,7 @@ func fuzzSim(t testing.TB, data []byte) *sim {
 		StopTimeout:   pick(fuzzStopTimeouts, data[3]),
 		ReadyTimeout:  pick(fuzzReadyTimeouts, data[3]/8),
 		Standby:       int(data[3]) / 32 % 4,
+		Restart:       pick([]Restart{RestartAlways, RestartAlways, RestartOnFailure, RestartNever}, data[4]/8),
 		Jitter:        func() float64 { n++; return jitters[n%len(jitters)] },
 	})
 }
@@ -110,11 +113,13 @@ func (s *sim) fuzz(kind, arg byte) {
 		s.now += pick(fuzzTimes, arg)
 		s.do(Event{})
 	case fuzzBegin:
-		s.do(Event{Kind: Begin})
+		s.do(Event{Kind: Begin, Fresh: arg%4 == 1})
 	case fuzzHalt:
 		s.do(Event{Kind: Halt})
 	case fuzzResize:
 		s.do(Event{Kind: Resize, N: int(arg) % 20})
+	case fuzzHold, fuzzRelease:
+		s.do(Event{Kind: HoldSlot + Kind(kind-fuzzHold), N: int(arg)%20 - 1})
 	case fuzzReady:
 		id, kind := s.fuzzID(arg), Ready
 		// A quarter of the standbys send an unexpected message.
@@ -213,6 +218,12 @@ func fuzzSeeds() [][]byte {
 		// A list of delays: the end of it, a long life, clean ends, a reload.
 		{2, 0, 0, 0, 32, fuzzBegin, 0, fuzzCrash, 0, fuzzCrash, 1, fuzzCrash, 0, fuzzPass, 8, fuzzPass, 8, fuzzCrash, 0, fuzzPass, 9, fuzzPass, 9,
 			fuzzCrash, 0, fuzzBegin, 0, fuzzPass, minute, fuzzCrash, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzPass, minute},
+		// Slots that are done, held and released, in a roll too.
+		{3, 0, 0, 0, 16, fuzzBegin, 1, fuzzReadyAll, 0, fuzzExitZero, 0, fuzzHold, 2, fuzzCrash, 0, fuzzRelease, 1, fuzzPass, 8, fuzzRelease, 2,
+			fuzzReadyAll, 0, fuzzHold, 3, fuzzHalt, 0, fuzzRoll, 0, fuzzBegin, 0, fuzzReadyAll, 0, fuzzReadyAll, 0, fuzzExitStopped, 0,
+			fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzPass, 9, fuzzBegin, 1, fuzzRelease, 3, fuzzPass, 8},
+		{2, 0, 0, 0, 24, fuzzHold, 2, fuzzBegin, 0, fuzzReadyAll, 0, fuzzResize, 5, fuzzCrash, 0, fuzzCrash, 0, fuzzRelease, 2, fuzzCrash, 1,
+			fuzzResize, 1, fuzzResize, 3, fuzzPass, 9, fuzzBegin, 1, fuzzPass, 9},
 		// Workers that exit at once.
 		{2, 0, 0, 0, 0, fuzzBegin, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0,
 			fuzzExitZero, 0, fuzzPass, second, fuzzExitZero, 0, fuzzPass, second},

@@ -123,7 +123,7 @@ func (p *Pool) stopNewer(now Time) {
 		}
 		p.stop(now, w, p.cfg.Stop)
 		if s := w.slot; s.worker == w {
-			s.worker = nil
+			p.occupy(s, nil)
 			p.vacate(now, s, false)
 		}
 	}
@@ -212,7 +212,8 @@ func (p *Pool) takeOver(now Time, w *worker) {
 		return
 	}
 	old := s.worker
-	s.worker, s.replacement = w, nil
+	s.replacement = nil
+	p.occupy(s, w)
 	p.roll.surging--
 	if old == nil {
 		s.dequeue()
@@ -261,7 +262,8 @@ func (p *Pool) promoteReplacement(s *slot) {
 	if s.replacement.state == StateKilled {
 		p.roll.dying--
 	}
-	s.worker, s.replacement = s.replacement, nil
+	p.occupy(s, s.replacement)
+	s.replacement = nil
 	p.roll.surging--
 	p.enqueueStale(s)
 }
@@ -319,10 +321,11 @@ func (p *Pool) advanceRoll(now Time) {
 // slot that needs one.
 func (p *Pool) allRolled() bool {
 	r := &p.roll
-	if !p.running || p.toReplace.len() > 0 || r.surging > 0 || !r.proven {
+	rolled := r.rolled + p.closed.empty
+	if !p.running || p.toReplace.len() > 0 || r.surging > 0 || !r.proven && p.closed.empty < p.max {
 		return false
 	}
-	return r.rolled == p.max || !p.wantsWorkers() && r.rolled+p.vacant.len()+p.urgent.len()+p.unused() == p.max
+	return rolled == p.max || !p.wantsWorkers() && rolled+p.vacant.len()+p.urgent.len()+p.unused() == p.max
 }
 
 // updateRolled keeps the number of slots that ready workers of the new

@@ -178,11 +178,11 @@ func (s *sim) checkQueues(sl *slot) {
 		s.t.Fatalf("%v: the replacement in slot %d is in state %d", s.now, sl.index, next.state)
 	}
 	inUse := sl.index < p.max
-	empty := inUse && sl.worker == nil
+	empty := inUse && sl.worker == nil && !sl.done && !s.held[sl.index]
 	if got := sl.queue == &p.vacant || sl.queue == &p.urgent; got != empty {
 		s.t.Fatalf("%v: slot %d is queued for a worker: %v, want %v", s.now, sl.index, got, empty)
 	}
-	stale := inUse && !empty && sl.worker.state < StateStopping && sl.replacement == nil && p.mustReplace(sl.worker)
+	stale := inUse && sl.worker != nil && sl.worker.state < StateStopping && sl.replacement == nil && p.mustReplace(sl.worker)
 	if got := sl.queue == &p.toReplace; got != stale {
 		s.t.Fatalf("%v: slot %d is queued for a replacement: %v, want %v (roll %+v)", s.now, sl.index, got, stale, p.roll)
 	}

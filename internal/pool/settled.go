@@ -12,7 +12,7 @@ func (p *Pool) Settled() bool {
 	if !p.running || p.rolling() || p.stopsStaggered() {
 		return false
 	}
-	full := p.size.ready == p.size.alive && (p.size.ready >= p.max || !p.wantsWorkers())
+	full := p.size.ready == p.size.alive && (p.size.ready+p.closed.empty >= p.max || !p.wantsWorkers())
 	standbys := p.max == 0 || len(p.standby.parked) == p.cfg.Standby
 	return full && standbys && p.toReplace.len() == 0
 }
@@ -47,7 +47,7 @@ func (p *Pool) Wanted() int {
 	if p.sizesDynamically() {
 		return p.size.alive - (p.roll.surging - p.roll.dying)
 	}
-	return p.max
+	return p.max - p.closed.empty
 }
 
 // Needs reports whether the pool wants a worker in a slot.
@@ -55,7 +55,10 @@ func (p *Pool) Needs(slot int) bool {
 	if slot >= p.max {
 		return false
 	}
-	return slot < len(p.slots) && p.slots[slot].worker != nil || p.wantsWorkers()
+	if slot < len(p.slots) && p.slots[slot].worker != nil {
+		return true
+	}
+	return p.wantsWorkers() && !p.closed.held[slot] && !(slot < len(p.slots) && p.slots[slot].done)
 }
 
 // Deadline returns when a worker will be killed, or Never.
@@ -76,17 +79,19 @@ func (p *Pool) HeldUntil() Time {
 	return p.failedUntil
 }
 
-// Slot is the state of a slot that was used.
+// Slot is the state of a slot that was used or is held.
 type Slot struct {
 	Spawns  int // workers that it has had
 	Crashes int // workers in a row that ended abnormally in the newest generation
 	Due     Time
+	Held    bool
+	Done    bool
 }
 
-// Slots returns the number of slots that have been used, from 0.
+// Slots returns the number of slots up to the last one that was used or is held.
 func (p *Pool) Slots() int {
 	n := len(p.slots)
-	if n > 0 && !p.slots[n-1].used {
+	for n > 0 && !p.slots[n-1].used && !p.closed.held[n-1] {
 		n--
 	}
 	return n
@@ -98,10 +103,10 @@ func (p *Pool) Slots() int {
 func (p *Pool) Slot(i int) Slot {
 	s := p.slots[i]
 	due := Never
-	if s.worker == nil && i < p.max && p.running && p.wantsWorkers() {
+	if s.worker == nil && i < p.max && p.running && p.wantsWorkers() && !p.staysEmpty(s) {
 		due = s.due
 	}
-	return Slot{Spawns: s.spawns, Crashes: s.crashes, Due: due}
+	return Slot{Spawns: s.spawns, Crashes: s.crashes, Due: due, Held: p.closed.held[i], Done: s.done}
 }
 
 // countEnd counts the crashes of a slot in a row. A crash after a life that was

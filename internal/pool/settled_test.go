@@ -24,7 +24,7 @@ func (s *sim) checkSettled() {
 			ready++
 		}
 	}
-	if s.cfg.MinSpare == 0 && ready != s.max {
+	if s.cfg.MinSpare == 0 && ready+s.closedSlots(false) != s.max {
 		s.t.Fatalf("%v: settled with %d ready workers of %d", s.now, ready, s.max)
 	}
 	if !s.running {

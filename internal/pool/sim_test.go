@@ -24,6 +24,7 @@ type sim struct {
 
 	workers map[int]*simWorker // by ordinal, without those that are gone
 	gone    map[int]Reason
+	held    map[int]bool
 	slots   map[int]*simSlot
 	spawns  []simSpawn // all that succeeded, in order
 	failed  []Time     // when spawns failed
@@ -101,7 +102,7 @@ func newSim(t testing.TB, cfg Config) *sim {
 	cfg.Stop = syscall.SIGTERM
 	s := &sim{
 		t: t, p: New(cfg), cfg: cfg, max: cfg.Max, wake: Never, lastPaced: Never, lastSurplus: Never,
-		workers: map[int]*simWorker{}, gone: map[int]Reason{}, slots: map[int]*simSlot{}, leftovers: map[int]*simLeftover{},
+		workers: map[int]*simWorker{}, gone: map[int]Reason{}, held: map[int]bool{}, slots: map[int]*simSlot{}, leftovers: map[int]*simLeftover{},
 	}
 	s.replacing = cfg.MinSpare > 0 || cfg.Lifetime > 0 || cfg.Standby > 0
 	for i := noSlot; i < cfg.Max; i++ {

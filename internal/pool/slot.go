@@ -41,6 +41,7 @@ func (p *Pool) vacate(now Time, s *slot, urgent bool) {
 	case s.index >= p.max:
 	case s.replacement != nil && p.mayServeEarly(s.replacement):
 		p.promoteReplacement(s)
+	case p.staysEmpty(s):
 	case s.index != noSlot && p.fill(now, s):
 	default:
 		p.enqueueEmpty(s, urgent)
@@ -55,12 +56,15 @@ func (p *Pool) resize(now Time, n int) {
 		p.stopStandbys(now)
 	}
 	for i := old; i < min(n, len(p.slots)); i++ {
-		if s := p.slots[i]; s.worker == nil {
+		s := p.slots[i]
+		if s.worker == nil && !p.staysEmpty(s) {
 			p.enqueueEmpty(s, false)
 		}
+		p.recount(s)
 	}
 	for i := n; i < min(old, len(p.slots)); i++ {
 		p.closeSlot(now, p.slots[i])
+		p.recount(p.slots[i])
 	}
 	if n > old {
 		p.unusedSince = now
@@ -68,15 +72,16 @@ func (p *Pool) resize(now Time, n int) {
 	}
 }
 
-// addSlot makes sure that the last slot was never used, if there may be one
-// more. The slots after it exist only as a number: the target may be millions,
+// addSlot makes sure that the last slot was never used and is not held, if there
+// may be one more. The slots after it exist only as a number: the target may be millions,
 // and each costs nothing until the one before it gets its first worker.
 func (p *Pool) addSlot() {
-	n := len(p.slots)
-	if n < p.max && (n == 0 || p.slots[n-1].used) {
+	for n := len(p.slots); n < p.max && (n == 0 || p.slots[n-1].used || p.closed.held[n-1]); n++ {
 		s := &slot{index: n, due: p.unusedSince}
 		p.slots = append(p.slots, s)
-		p.enqueueEmpty(s, false)
+		if p.recount(s); !p.staysEmpty(s) {
+			p.enqueueEmpty(s, false)
+		}
 	}
 }
 

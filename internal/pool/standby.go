@@ -88,7 +88,8 @@ func (p *Pool) fill(now Time, s *slot) bool {
 	place.worker, place.due = nil, max(place.due, s.due, after(now, standbySpawnDelay))
 	p.enqueueEmpty(place, false)
 	p.standby.alive--
-	w.slot, s.worker = s, w
+	w.slot = s
+	p.occupy(s, w)
 	s.spawns++
 	p.use(s)
 	// The time as a standby is not part of its life.
@@ -135,7 +136,8 @@ func (p *Pool) exiting(now Time, w *worker) {
 	s, life := w.slot, now-w.spawnedAt
 	young := p.firstDelay() >= 0 && p.isYoung(s, life)
 	holder := w.state == StateReady && s.worker == w && s.replacement == nil
-	if !holder || s.index >= p.max || young || p.roll.direction != none || !p.canFill(s) {
+	restarts := p.cfg.Restart == RestartAlways && !p.staysEmpty(s)
+	if !holder || !restarts || s.index >= p.max || young || p.roll.direction != none || !p.canFill(s) {
 		return
 	}
 	s.dequeue() // its worker may have been recycling
@@ -143,7 +145,8 @@ func (p *Pool) exiting(now Time, w *worker) {
 		p.pace(now, s, life, false, true) // can only reset the delay, since the life is not young
 	}
 	p.discount(w, StateReady)
-	w.exiting, s.worker, s.due = true, nil, now
+	w.exiting, s.due = true, now
+	p.occupy(s, nil)
 	p.updateIdle(w)
 	p.setDeadline(w, after(now, exitingGrace))
 	p.vacate(now, s, false)

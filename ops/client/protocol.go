@@ -132,14 +132,16 @@ type Worker struct {
 	CPU    *float64 `json:"cpu,omitempty"`
 }
 
-// Slot describes a slot in which workers were replaced, or that waits before its
-// next spawn.
+// Slot describes a slot in which workers were replaced, that waits before its next
+// spawn, or that stays empty.
 type Slot struct {
 	Slot       int        `json:"slot"`
 	Spawns     int        `json:"spawns"`
 	Crashes    int        `json:"crashes"` // in a row
 	WaitsUntil *time.Time `json:"waits_until"`
 	LastExit   *Exit      `json:"last_exit"`
+	Held       bool       `json:"held,omitempty"` // it stays empty until it is released
+	Done       bool       `json:"done,omitempty"` // its worker has exited, and no other follows
 }
 
 // Exit describes a worker that is gone.

@@ -161,20 +161,39 @@ func (p *Pool) rows(now time.Time) (rows []row) {
 		rows = append(rows, row{w.Slot, w.ID, text})
 	}
 	for _, s := range p.Slots {
-		if s.WaitsUntil == nil {
+		state := s.Vacancy(now)
+		if state == "" || s.WaitsUntil == nil && hasWorker(p, s.Slot) {
 			continue
 		}
 		slot := strconv.Itoa(s.Slot)
 		if s.Slot < 0 {
 			slot = "-"
 		}
-		rows = append(rows, row{s.Slot, 0, fmt.Sprintf("%s\t-\t-\t-\twaits %s\t-\t-\t-\t%s", slot, Age(s.WaitsUntil.Sub(now)), s.last(now))})
+		rows = append(rows, row{s.Slot, 0, fmt.Sprintf("%s\t-\t-\t-\t%s\t-\t-\t-\t%s", slot, state, s.last(now))})
 	}
 	slices.SortFunc(rows, func(a, b row) int {
 		// Slot -1, of standbys, comes last.
 		return cmp.Or(cmp.Compare(uint(a.slot), uint(b.slot)), cmp.Compare(a.id, b.id))
 	})
 	return rows
+}
+
+// Vacancy says why a slot without a worker has none, for people: "waits 11s", "done"
+// or "held". It is empty if the slot is about to get one.
+func (s Slot) Vacancy(now time.Time) string {
+	switch {
+	case s.WaitsUntil != nil:
+		return "waits " + Age(s.WaitsUntil.Sub(now))
+	case s.Done:
+		return "done"
+	case s.Held:
+		return "held"
+	}
+	return ""
+}
+
+func hasWorker(p *Pool, slot int) bool {
+	return slices.ContainsFunc(p.Workers, func(w Worker) bool { return w.Slot == slot })
 }
 
 // last describes the last exit in the slot.

@@ -19,7 +19,9 @@ const example = `{"api":1,"name":"web","program":"server","version":"v1.4.0","re
 {"id":15,"slot":3,"pid":4720,"gen":2,"state":"stopping","since":"2026-12-01T08:46:34Z","started":"2026-11-28T04:46:52Z","ready_after":"105ms","deadline":"2026-12-01T08:47:04Z","status":"_","paused":false,"requests":880,"memory":1258291},
 {"id":20,"slot":-1,"pid":4730,"gen":3,"state":"standby","since":"2026-12-01T08:46:34Z","started":"2026-12-01T08:46:52Z","ready_after":null,"deadline":null,"status":".","paused":true,"requests":0}],
 "slots":[{"slot":2,"spawns":4,"crashes":3,"waits_until":"2026-12-01T08:47:03Z","last_exit":{"id":9,"pid":4700,"reason":"crashed","code":3,"uptime":"200ms","at":"2026-12-01T08:46:51Z"}},
-{"slot":3,"spawns":2,"crashes":1,"waits_until":null,"last_exit":{"id":8,"pid":4701,"reason":"crashed","code":0,"signal":"SIGSEGV","core_dump":true,"uptime":"200ms","at":"2026-12-01T08:46:52Z"}}],
+{"slot":3,"spawns":2,"crashes":1,"waits_until":null,"last_exit":{"id":8,"pid":4701,"reason":"crashed","code":0,"signal":"SIGSEGV","core_dump":true,"uptime":"200ms","at":"2026-12-01T08:46:52Z"}},
+{"slot":0,"spawns":1,"crashes":0,"waits_until":null,"last_exit":null,"held":true},{"slot":4,"spawns":0,"crashes":0,"waits_until":null,"last_exit":null,"held":true},
+{"slot":5,"spawns":1,"crashes":0,"waits_until":null,"last_exit":null,"held":true,"done":true}],
 "sockets":[{"network":"tcp","address":"127.0.0.1:8080","per_worker":false,"waiting":0,"backlog":4096}]}]}`
 
 func table(t *testing.T, text string) string {
@@ -42,6 +44,8 @@ SLOT  ID  PID   GEN  STATE               ST  REQUESTS  MEMORY  AGE
 0     12  4711  3    ready               R   91        1.3M    9s
 2     -   -     -    waits 11s           -   -         -       last: crashed (exit code 3) 1s ago, 3 in a row
 3     15  4720  2    stopping, 12s left  _   880       1.2M    3d4h  last: crashed (SIGSEGV, core dumped) 0s ago
+4     -   -     -    held                -   -         -       
+5     -   -     -    done                -   -         -       
 -     20  4730  3    standby, paused     .   0         -       0s
 `
 	if got := table(t, example); got != want {

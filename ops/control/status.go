@@ -118,7 +118,7 @@ func (p *pool) status(snap prefork.Snapshot, now time.Time, usage bool) client.P
 		if s.WaitsUntil.After(now) {
 			out.Counts.Waiting++
 		}
-		if s.WaitsUntil.After(now) || s.Crashes > 0 || s.Spawns > 1 || s.LastExit != nil {
+		if s.WaitsUntil.After(now) || s.Crashes > 0 || s.Spawns > 1 || s.LastExit != nil || s.Held {
 			out.Slots = append(out.Slots, slotOf(s, now))
 		}
 	}
@@ -179,7 +179,7 @@ func workerOf(w prefork.WorkerInfo) client.Worker {
 }
 
 func slotOf(s prefork.SlotInfo, now time.Time) client.Slot {
-	out := client.Slot{Slot: s.Slot, Spawns: s.Spawns, Crashes: s.Crashes}
+	out := client.Slot{Slot: s.Slot, Spawns: s.Spawns, Crashes: s.Crashes, Held: s.Held, Done: s.Done}
 	if s.WaitsUntil.After(now) {
 		out.WaitsUntil = timeOrNil(s.WaitsUntil)
 	}

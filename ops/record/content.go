@@ -207,6 +207,15 @@ type noteData struct {
 	Text string `json:"text"`
 }
 
+type doneData struct {
+	Slot int `json:"slot"`
+}
+
+type holdData struct {
+	Slot int  `json:"slot"`
+	Held bool `json:"held"`
+}
+
 type resizeData struct {
 	From int `json:"from"`
 	To   int `json:"to"`

@@ -67,6 +67,12 @@ var recordTypes = []recordType{
 				Interval: time.Duration(d.Interval), Rolling: d.Rolling, Replaces: d.Replaces, Origin: d.Origin,
 			}
 		}),
+	newType("done",
+		func(e prefork.DoneEvent) doneData { return doneData(e) },
+		func(d doneData) prefork.DoneEvent { return prefork.DoneEvent(d) }),
+	newType("hold",
+		func(e prefork.HoldEvent) holdData { return holdData(e) },
+		func(d holdData) prefork.HoldEvent { return prefork.HoldEvent(d) }),
 	newType("resize",
 		func(e prefork.ResizeEvent) resizeData { return resizeData(e) },
 		func(d resizeData) prefork.ResizeEvent { return prefork.ResizeEvent(d) }),

@@ -47,10 +47,10 @@ var jsonValues = []struct {
 			Change:     &prefork.Change{Kind: "upgrade", Generation: 3, Began: aTime, Replaced: 1, Of: 2, Successor: 9, Deadline: aTime},
 			LastReload: &prefork.Outcome{Began: aTime, Ended: aTime, Generation: 2, Err: errors.New("no")}, LastUpgrade: &prefork.Outcome{},
 			Loop:  prefork.Loop{Call: "Run", Hook: "BeforeSpawn", Since: aTime},
-			Slots: []prefork.SlotInfo{{Slot: 2, Spawns: 4, WaitsUntil: aTime, Crashes: 3, LastExit: &anExit, LastExitAt: aTime}, {}},
+			Slots: []prefork.SlotInfo{{Slot: 2, Spawns: 4, WaitsUntil: aTime, Crashes: 3, LastExit: &anExit, LastExitAt: aTime}, {Held: true, Done: true}},
 		},
 		`{"name":"","pid":1,"seq":0,"started":"1970-01-01T00:00:07Z","gen":0,"max_workers":0,"pausing":false,"standbys":0,"workers":null,"sockets":null,` +
-			`"slots":[{"slot":2,"spawns":4,"waits_until":"1970-01-01T00:00:07Z","crashes":3,"last_exit":{"slot":-1,"gen":2,"ordinal":3,"pid":4,"status":"SIGSEGV (core dumped)","reason":"crashed","requests":9,"uptime":"1.5s","ready_after":"20ms"},"last_exit_at":"1970-01-01T00:00:07Z"},{"slot":0,"spawns":0,"crashes":0}],` +
+			`"slots":[{"slot":2,"spawns":4,"waits_until":"1970-01-01T00:00:07Z","crashes":3,"last_exit":{"slot":-1,"gen":2,"ordinal":3,"pid":4,"status":"SIGSEGV (core dumped)","reason":"crashed","requests":9,"uptime":"1.5s","ready_after":"20ms"},"last_exit_at":"1970-01-01T00:00:07Z"},{"slot":0,"spawns":0,"crashes":0,"held":true,"done":true}],` +
 			`"settled":true,"serving":2,"change":{"kind":"upgrade","gen":3,"began":"1970-01-01T00:00:07Z","replaced":1,"of":2,"successor":9,"deadline":"1970-01-01T00:00:07Z"},` +
 			`"last_reload":{"began":"1970-01-01T00:00:07Z","ended":"1970-01-01T00:00:07Z","gen":2,"err":"no"},"last_upgrade":{"began":"0001-01-01T00:00:00Z","ended":"0001-01-01T00:00:00Z","gen":0,"err":null},` +
 			`"stopping":"1970-01-01T00:00:07Z","spawns_held_until":"1970-01-01T00:00:07Z","requests":7,"loop":{"call":"Run","hook":"BeforeSpawn","since":"1970-01-01T00:00:07Z"},"cpu":"1.5s"}`,
@@ -74,6 +74,9 @@ var jsonValues = []struct {
 	{prefork.SignalEvent{Received: syscall.SIGUSR2}, `{"event":"signal","received":"SIGUSR2","sent":null,"interval":"0s","rolling":false,"replaces":false,"origin":""}`},
 	{prefork.SignalEvent{Received: prefork.Request("reload"), Sent: syscall.SIGTERM, Replaces: true}, `{"event":"signal","received":"reload","sent":"SIGTERM","interval":"0s","rolling":false,"replaces":true,"origin":""}`},
 	{prefork.ReloadEvent{Received: prefork.Request("upgrade")}, `{"event":"reload","received":"upgrade","origin":""}`},
+	{prefork.DoneEvent{Slot: 3}, `{"event":"done","slot":3}`},
+	{prefork.HoldEvent{Slot: 3, Held: true}, `{"event":"hold","slot":3,"held":true}`},
+	{prefork.HoldEvent{}, `{"event":"hold","slot":0,"held":false}`},
 	{prefork.ResizeEvent{From: 1, To: 2}, `{"event":"resize","from":1,"to":2}`},
 	{prefork.ReloadEvent{Received: syscall.SIGHUP, Origin: "ctx"}, `{"event":"reload","received":"SIGHUP","origin":"ctx"}`},
 	{prefork.ReloadFailedEvent{Err: errors.New("no")}, `{"event":"reload-failed","err":"no"}`},
@@ -132,6 +135,7 @@ func allEvents() []prefork.Event {
 		prefork.GenerationEvent{}, prefork.StateEvent{}, prefork.ExitEvent{}, prefork.LeftoverEvent{}, prefork.DelayEvent{}, prefork.SpawnFailedEvent{}, prefork.SignalEvent{}, prefork.ResizeEvent{},
 		prefork.ReloadFailedEvent{}, prefork.RolledEvent{}, prefork.RollFailedEvent{}, prefork.CrashLoopEvent{}, prefork.PauseEvent{}, prefork.PausedEvent{}, prefork.ResumeEvent{}, prefork.UpgradeEvent{},
 		prefork.UpgradedEvent{}, prefork.UpgradeFailedEvent{}, prefork.StartedEvent{}, prefork.ReloadEvent{}, prefork.SettledEvent{}, prefork.NoteEvent{}, prefork.EndedEvent{},
+		prefork.DoneEvent{}, prefork.HoldEvent{},
 	}
 }
 

@@ -277,6 +277,8 @@ func TestConfigErrors(t *testing.T) {
 		"MaxSpareWorkers": {MinSpareWorkers: 3, MaxSpareWorkers: 2},
 		"SpawnInterval":   {SpawnInterval: -1},
 		"OrphanTimeout":   {OrphanTimeout: -1},
+		"SuccessCodes":    {SuccessCodes: []int{256}},
+		"Restart":         {Restart: prefork.RestartNever + 1},
 		"Backoff":         {Backoff: []time.Duration{0, -time.Second}},
 		"ShutdownSignal":  {ShutdownSignal: syscall.SIGKILL},
 		"TrapSignals":     {TrapSignals: prefork.Signals{syscall.SIGSTOP: {}}},

@@ -67,6 +67,7 @@ func Examples(t testing.TB) []fmt.Stringer {
 		prefork.SignalEvent{Received: prefork.Request("upgrade")},
 		prefork.ReloadEvent{Received: syscall.SIGHUP, Origin: "Deliver"},
 		prefork.ResizeEvent{From: 1, To: 20},
+		prefork.DoneEvent{Slot: 3}, prefork.HoldEvent{Slot: 3, Held: true}, prefork.HoldEvent{Slot: 4},
 		prefork.ReloadFailedEvent{Err: errors.New("no such file")},
 		prefork.RolledEvent{Generation: 2},
 		prefork.RollFailedEvent{Generation: 3, Kept: 2, Err: errors.New("worker 5 crashed")},

@@ -54,11 +54,12 @@ func rowsOf(p *client.Pool, now time.Time, r *rates) []row {
 	}
 	for i := range p.Slots {
 		s := &p.Slots[i]
-		if s.WaitsUntil == nil {
+		state := s.Vacancy(now)
+		if state == "" || s.WaitsUntil == nil && slices.ContainsFunc(p.Workers, func(w client.Worker) bool { return w.Slot == s.Slot }) {
 			continue
 		}
 		rows = append(rows, row{
-			slot: s.Slot, id: -1, pid: -1, gen: -1, state: "waits " + client.Age(s.WaitsUntil.Sub(now)), kind: "waits", status: "-",
+			slot: s.Slot, id: -1, pid: -1, gen: -1, state: state, kind: "waits", status: "-",
 			memory: -1, age: -1, restarts: max(s.Spawns-1, 0), last: lastExit(s, now),
 		})
 	}

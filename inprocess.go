@@ -74,7 +74,7 @@ func newInProcessSide(m *Manager) (*inProcessSide, error) {
 		return nil, err
 	}
 	inherited.ReadActivation()
-	s := &inProcessSide{managerSide: &managerSide{Manager: m, stop: m.cfg.stopSignal(), view: view{max: m.cfg.MaxWorkers, startedAt: time.Now()}}}
+	s := &inProcessSide{managerSide: &managerSide{Manager: m, closed: make(chan struct{}), stop: m.cfg.stopSignal(), view: view{max: m.cfg.MaxWorkers, startedAt: time.Now()}}}
 	s.publish = s.publishEvent
 	s.inbox.wake = make(chan struct{}, 1)
 	s.paused = pause.New(0, func(int) { s.waits.Store(true) })
@@ -86,6 +86,9 @@ func newInProcessSide(m *Manager) (*inProcessSide, error) {
 
 // enter marks a blocking call as under way, and panics if one is already.
 func (s *inProcessSide) enter(call string) (leave func()) {
+	if s.isClosed() {
+		misuse("%s called after Close", call)
+	}
 	if !s.busy.CompareAndSwap(nil, &hookCall{call, time.Now()}) {
 		misuse("%s called while another blocking call runs: one at a time, and none in the worker's function", call)
 	}
@@ -473,6 +476,20 @@ func (s *inProcessSide) pass(data []byte) {
 }
 
 func (s *inProcessSide) hold(int, bool) {}
+
+func (s *inProcessSide) close() error {
+	switch {
+	case s.isClosed():
+		return nil
+	case s.numWorkers() > 0:
+		return errors.New("the worker is at work; call WaitAllChildren after its stop")
+	case !s.busy.CompareAndSwap(nil, &hookCall{"Close", time.Now()}):
+		return errors.New("a blocking call is under way; Shutdown ends it")
+	}
+	defer s.busy.Store(nil)
+	s.releaseShared()
+	return nil
+}
 
 func (s *inProcessSide) setPaused(paused bool) {
 	s.managerSide.setPaused(paused)

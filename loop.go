@@ -518,6 +518,32 @@ func (l *loop) leftover(e pool.Effect) {
 	}
 }
 
+// release gives back what the loop holds, for Close.
+func (l *loop) release() error {
+	n := l.pool.Len() + l.pool.Standbys() + l.pool.Leftovers()
+	switch {
+	case n > 0:
+		return fmt.Errorf("%d processes are left: stop them, and call WaitAllChildren first", n)
+	case l.successor != nil && !l.successor.exited:
+		return fmt.Errorf("successor %d lives: this process must end", l.successor.proc.Pid())
+	}
+	l.timer.Stop()
+	l.closeCells()
+	for _, g := range l.generations {
+		g.passed.Close()
+		if g.exe != nil {
+			g.exe.Close()
+		}
+	}
+	clear(l.generations)
+	if l.nextBinary != nil {
+		l.nextBinary.Close()
+	}
+	l.resources.Close()
+	l.relay.Finish()
+	return l.procs.Close()
+}
+
 // shutdownWaits reports whether the shutdown signal has arrived and was not
 // handled yet.
 func (l *loop) shutdownWaits() bool { return l.inbox.hasSignal(l.cfg.ShutdownSignal) }

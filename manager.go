@@ -2,6 +2,7 @@ package prefork
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
@@ -45,6 +46,7 @@ type side interface {
 	run(ctx context.Context, work func(*Worker) error) error
 	waitAllChildren(ctx context.Context) (left int, err error)
 	upgrade(ctx context.Context) error
+	close() error
 	finish(code int)
 	worker() *Worker
 	signalReceived() os.Signal
@@ -91,6 +93,8 @@ type managerSide struct {
 	busy       atomic.Pointer[hookCall] // the blocking call that is under way
 	received   atomic.Value             // of sigqueue.Arrival: the signal that ended the last Start
 	failure    error                    // of the shutdown; belongs to the blocking call
+	traps      []func()                 // release what New has trapped
+	closed     chan struct{}            // closed by Close
 	interrupts atomic.Int32             // > 0: an interrupt counts as the shutdown signal
 
 	hook        atomic.Pointer[hookCall] // the hook that runs; nil for none
@@ -182,7 +186,7 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	if loader, program, ok := binary.Loader(process.Args); ok {
 		return nil, fmt.Errorf("prefork: %s was started through a loader, %s, and workers would run the loader alone: start the program itself", program, loader)
 	}
-	s := &managerSide{Manager: m, stop: m.cfg.stopSignal(), view: view{workers: make(map[int]*worker), holds: make(map[int]bool), max: m.cfg.MaxWorkers, startedAt: time.Now()}}
+	s := &managerSide{Manager: m, closed: make(chan struct{}), stop: m.cfg.stopSignal(), view: view{workers: make(map[int]*worker), holds: make(map[int]bool), max: m.cfg.MaxWorkers, startedAt: time.Now()}}
 	m.log, s.deferred, s.relay = logrelay.New(m.log)
 	if err := s.needReaper(exe); err != nil {
 		return nil, err
@@ -208,8 +212,11 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 		s.loop.becomeSuccessor()
 	} else if process.Role == marker.Successor {
 		go func() {
-			<-process.PredecessorGone() // workers may wait for it
-			s.inbox.put(func(*inbox) {})
+			select {
+			case <-process.PredecessorGone(): // workers may wait for it
+				s.inbox.put(func(*inbox) {})
+			case <-s.closed:
+			}
 		}()
 	}
 	return s, nil
@@ -267,6 +274,22 @@ func (m *Manager) Run(ctx context.Context, work func(*Worker) error) error {
 // blocks.
 func (m *Manager) WaitAllChildren(ctx context.Context) (left int, err error) {
 	return m.side.waitAllChildren(ctx)
+}
+
+// Close gives back what the Manager holds: its goroutines, its descriptors, the
+// signals that it traps, and its Name, which a later New may use. Listeners and
+// the files of unix sockets go, too. It is for a program that outlives its pools.
+// It returns an error, and does nothing, while workers, standbys or leftover
+// processes remain, or a blocking call is under way (also in its hooks), and after a
+// successor has taken over. A second call is a no-op.
+//
+// After Close, blocking calls panic, commands such as Reload return an error, and
+// the other methods have no effect. In a worker it is a no-op.
+func (m *Manager) Close() error {
+	if err := m.side.close(); err != nil {
+		return fmt.Errorf("prefork: Close: %w", err)
+	}
+	return nil
 }
 
 // Finish ends a worker with an exit code. It does not return, and deferred calls
@@ -460,6 +483,44 @@ func (s *managerSide) signalReceived() os.Signal {
 	return a.Sig
 }
 
+func (s *managerSide) close() error {
+	if s.isClosed() {
+		return nil
+	}
+	if call := (&hookCall{"Close", time.Now()}); !s.busy.CompareAndSwap(nil, call) {
+		return errors.New("a blocking call is under way; Shutdown ends it")
+	}
+	defer s.busy.Store(nil)
+	if err := s.loop.release(); err != nil {
+		return err
+	}
+	s.releaseShared()
+	return nil
+}
+
+func (s *managerSide) isClosed() bool {
+	select {
+	case <-s.closed:
+		return true
+	default:
+		return false
+	}
+}
+
+// releaseShared gives back what a Manager in in-process mode has, too.
+func (s *managerSide) releaseShared() {
+	for _, release := range s.traps {
+		release()
+	}
+	s.traps = nil
+	close(s.closed)
+	s.refuse(errClosed)
+	s.sockets.StopListening()
+	s.sockets.RemoveFiles()
+	s.sockets.Close()
+	process.Unregister(s.cfg.Name)
+}
+
 // command applies ev at the loop's next turn.
 func (s *managerSide) command(ev pool.Event) {
 	s.do(func() { s.loop.handle(ev) })
@@ -484,8 +545,8 @@ func (s *managerSide) hold(slot int, held bool) {
 	s.command(ev)
 }
 
-// isClosed reports whether a hook has closed a slot that is about to get a worker.
-func (l *loop) isClosed(slot int) bool {
+// slotClosed reports whether a hook has closed a slot that is about to get a worker.
+func (l *loop) slotClosed(slot int) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.max == 0 || slot >= l.max || l.holds[slot] && !l.pool.Held(slot)
@@ -543,6 +604,9 @@ func (s *managerSide) generationNumber() int {
 
 // enter marks a blocking call as under way, and panics if one is already.
 func (s *managerSide) enter(call string) (leave func()) {
+	if s.isClosed() {
+		misuse("%s called after Close", call)
+	}
 	now := &hookCall{call, time.Now()}
 	for !s.busy.CompareAndSwap(nil, now) {
 		if other := s.busy.Load(); other != nil {

@@ -416,6 +416,7 @@ func (s *managerSide) endUpgrade(ev Event, pid int, err error) {
 
 var (
 	errStopping = errors.New("the Manager shuts down")
+	errClosed   = errors.New("the Manager was closed")
 	errWaiting  = errors.New("the program has called WaitAllChildren, which starts no workers")
 )
 

@@ -286,7 +286,11 @@ func (s *managerSide) followReaper() {
 		return
 	}
 	go func() {
-		<-process.ReaperGone
+		select {
+		case <-process.ReaperGone:
+		case <-s.closed:
+			return
+		}
 		s.log.Error("reaper is gone, shutting down", "reaper", process.Reaper.PID())
 		s.shutDown("the reaper is gone", nil)
 	}()

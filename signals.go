@@ -125,15 +125,15 @@ func (s *managerSide) trapTable() {
 		return
 	}
 	for sig := range s.cfg.TrapSignals {
-		s.trap(sig)
+		s.traps = append(s.traps, s.trap(sig))
 	}
 	if _, ok := s.cfg.TrapSignals[s.cfg.ShutdownSignal]; ok {
-		s.trapInterrupt()
+		s.traps = append(s.traps, s.trapInterrupt())
 	}
 	// Go ends a program that writes to a closed standard output or error, unless it
 	// listens for SIGPIPE: a restart of the log's reader would end the service.
 	if _, named := s.cfg.TrapSignals[syscall.SIGPIPE]; !named && !signal.Ignored(syscall.SIGPIPE) {
-		sigqueue.Trap(syscall.SIGPIPE, func(os.Signal) {})
+		s.traps = append(s.traps, sigqueue.Trap(syscall.SIGPIPE, func(os.Signal) {}))
 	}
 	if _, named := s.cfg.TrapSignals[syscall.SIGHUP]; !named && s.cfg.ShutdownSignal != syscall.SIGHUP && !signal.Ignored(syscall.SIGHUP) {
 		s.explainHangup()
@@ -161,11 +161,21 @@ func (s *managerSide) explainHangup() {
 			return
 		}
 		s.log.Error("SIGHUP is not in TrapSignals, ending by it unless the program handles it: name it there, to reload for instance", "signal", sig.Name(hup))
-		(<-release)()
+		releaseOnce(release)
 		if self, err := os.FindProcess(os.Getpid()); err == nil {
 			self.Signal(hup)
 		}
 	})
+	s.traps = append(s.traps, func() { releaseOnce(release) })
+}
+
+// releaseOnce calls the function in the channel, unless that was done before.
+func releaseOnce(release <-chan func()) {
+	select {
+	case f := <-release:
+		f()
+	default:
+	}
 }
 
 // ignored returns the signals that this program's Managers trap and that this one

@@ -162,7 +162,7 @@ func (l *loop) spawn(step pool.Step) {
 	if l.cfg.BeforeSpawn != nil {
 		l.callHook("BeforeSpawn", func() { l.cfg.BeforeSpawn(l.Manager, sp) })
 		sp.Slot, sp.Generation, sp.Ordinal = step.Slot, step.Gen, step.Ordinal
-		if l.isClosed(step.Slot) {
+		if l.slotClosed(step.Slot) {
 			return
 		}
 	}

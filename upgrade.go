@@ -66,7 +66,7 @@ type successor struct {
 
 // firstSuccessor is the first ID of successors in the process table that they
 // share with workers. Ordinals do not reach it.
-const firstSuccessor = 1 << 61
+const firstSuccessor = 1 << 39
 
 var errShutdown = errors.New("a shutdown was requested, which ends both managers")
 

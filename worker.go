@@ -350,6 +350,7 @@ func (s *workerSide) deliver(os.Signal, string)                 {}
 func (s *workerSide) shutDown(string, error)                    {}
 func (s *workerSide) command(pool.Event)                        {}
 func (s *workerSide) setMaxWorkers(int)                         {}
+func (s *workerSide) close() error                              { return nil }
 func (s *workerSide) hold(int, bool)                            {}
 func (s *workerSide) setPaused(bool)                            {}
 func (s *workerSide) setLogLevel(slog.Level)                    {}

@@ -2,6 +2,7 @@ package proc
 
 import (
 	"os"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -14,14 +15,15 @@ import (
 const signalGroup = 1 << 2
 
 // groups caches whether the kernel supports signalGroup.
-type groups struct{ checked, supported bool }
+type groups struct{ checked, supported atomic.Bool }
 
 func (p *pidfdProcess) supportsGroups() bool {
 	g := &p.t.groups
-	if !g.checked {
-		g.checked, g.supported = true, p.sendGroup(0) != unix.EINVAL
+	if !g.checked.Load() {
+		g.supported.Store(p.sendGroup(0) != unix.EINVAL)
+		g.checked.Store(true)
 	}
-	return g.supported
+	return g.supported.Load()
 }
 
 func (p *pidfdProcess) sendGroup(sig syscall.Signal) error {

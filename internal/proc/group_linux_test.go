@@ -32,7 +32,7 @@ func groupsSupported(t Table) bool {
 func oldTables() map[string]func(func(Note)) Table {
 	return map[string]func(func(Note)) Table{"pidfd before 6.9": func(notify func(Note)) Table {
 		t := newTable("pidfd", notify).(*pidfdTable)
-		t.groups.checked = true
+		t.groups.checked.Store(true)
 		return t
 	}}
 }

@@ -2,7 +2,9 @@
 //
 // One goroutine, the loop of the Manager, owns every Process and is the only
 // one that calls its methods. The goroutines of a Table notify that owner of
-// changes and touch no process, so no descriptor is closed under a reader.
+// changes and touch no process, so no descriptor is closed under a reader. All
+// Managers of a process share one Table, of which each has a part of its own;
+// see [Share].
 //
 // On Linux a Table watches its processes by pidfd. On other systems, and if the
 // kernel or a seccomp filter refuses pidfds, it uses one waiting goroutine for
@@ -18,7 +20,7 @@ import (
 
 // NewTable is the function by which a Manager makes its Table. Only package
 // proctest replaces it.
-var NewTable = New
+var NewTable = Share
 
 // ErrWouldBlock is returned if the control socket has nothing to read, or no
 // room to write, at the moment. It is not an errno, so that it cannot be

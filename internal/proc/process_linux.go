@@ -137,7 +137,7 @@ func (p *pidfdProcess) freeLeader() {
 // so a change since the owner's last check is not missed. Unlike a
 // registration, it cannot fail for lack of memory.
 func (p *pidfdProcess) arm(fd int, kind Kind) {
-	if p.t.closed {
+	if p.t.closed.Load() {
 		return
 	}
 	if err := p.epollCtl(unix.EPOLL_CTL_MOD, fd, kind); err != nil {

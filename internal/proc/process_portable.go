@@ -124,7 +124,9 @@ func (p *portableProcess) discard() {
 func (p *portableProcess) free() {
 	p.process.Release()
 	p.closeControl()
+	p.t.mu.Lock()
 	delete(p.t.procs, p)
+	p.t.mu.Unlock()
 	p.t.spawner.release(p.tied)
 	p.tied = false
 }

@@ -8,13 +8,15 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// A spawner starts the processes of one Table. It belongs to the Table's owner.
+// A spawner starts the processes of one Table. It is safe for concurrent use.
 type spawner struct {
+	mu     sync.Mutex  // guards the following
 	thread chan func() // work for a goroutine locked to its thread; nil until needed
 	tied   int         // unreaped processes that the kernel kills when that thread exits
 	closed bool
@@ -59,13 +61,11 @@ func (s *spawner) spawn(spec Spec, attr *syscall.SysProcAttr) (spawned, error) {
 		start()
 	}
 	if err != nil {
+		s.release(child.tied)
 		if child.control >= 0 {
 			unix.Close(child.control)
 		}
 		return spawned{control: -1}, startError(spec, err)
-	}
-	if child.tied {
-		s.tied++
 	}
 	return child, nil
 }
@@ -90,8 +90,10 @@ func startError(spec Spec, err error) error {
 // onThread runs start on a thread that lives as long as the Table's processes.
 // Linux sends the signal of PR_SET_PDEATHSIG when the thread that forked exits.
 // Go ends a thread together with the goroutine that is locked to it, so the
-// caller's thread could exit while the program continues.
+// caller's thread could exit while the program continues. release must follow,
+// also if the start fails.
 func (s *spawner) onThread(start func()) {
+	s.mu.Lock()
 	if s.thread == nil {
 		s.thread = make(chan func())
 		go func(work <-chan func()) {
@@ -103,8 +105,11 @@ func (s *spawner) onThread(start func()) {
 			}
 		}(s.thread)
 	}
+	s.tied++ // the thread lives on
+	thread := s.thread
+	s.mu.Unlock()
 	done := make(chan struct{})
-	s.thread <- func() {
+	thread <- func() {
 		start()
 		close(done)
 	}
@@ -113,6 +118,8 @@ func (s *spawner) onThread(start func()) {
 
 // release must be called once for each process after it has been reaped.
 func (s *spawner) release(tied bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if tied {
 		s.tied--
 	}
@@ -120,10 +127,13 @@ func (s *spawner) release(tied bool) {
 }
 
 func (s *spawner) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.closed = true
 	s.endThread()
 }
 
+// endThread ends the thread if nothing needs it. The caller holds mu.
 func (s *spawner) endThread() {
 	if s.closed && s.tied == 0 && s.thread != nil {
 		close(s.thread)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,13 +33,13 @@ type pidfdTable struct {
 	epfd    int           // descriptor of epoll; File.Fd may change O_NONBLOCK
 	epoll   *os.File      // owns epfd
 	done    chan struct{} // closed when watch has returned
-	closed  bool
+	closed  atomic.Bool
 	spawner spawner
 	groups  groups
 
-	threadless  bool // the kernel has no pidfds of threads
-	cloneFlag   bool // a process was started with CLONE_PIDFD
-	noCloneFlag bool // that flag is refused, and pidfd_open takes its place
+	threadless  atomic.Bool // the kernel has no pidfds of threads
+	cloneFlag   atomic.Bool // a process was started with CLONE_PIDFD
+	noCloneFlag atomic.Bool // that flag is refused, and pidfd_open takes its place
 }
 
 func newPidfdTable(notify func(Note)) (*pidfdTable, error) {
@@ -94,26 +95,28 @@ func probePidfd() error {
 func (t *pidfdTable) Name() string { return "pidfd" }
 
 func (t *pidfdTable) Start(id uint64, spec Spec) (Process, error) {
-	if t.closed {
+	if t.closed.Load() {
 		return nil, errClosed()
 	}
 	attr := sysProcAttr(spec)
 	pidfd := -1
-	if !t.noCloneFlag {
+	if !t.noCloneFlag.Load() {
 		attr.PidFD = &pidfd
 	}
 	child, err := t.spawner.spawn(spec, attr)
-	if err != nil && !t.cloneFlag && mayBeRefusal(err) {
+	if err != nil && !t.cloneFlag.Load() && mayBeRefusal(err) {
 		// qemu-user refuses CLONE_PIDFD with EINVAL, and filters choose other
 		// numbers. The errno does not show whether clone or execve returned it.
 		attr.PidFD = nil
 		if child, err = t.spawner.spawn(spec, attr); err == nil {
-			t.noCloneFlag = true
+			t.noCloneFlag.Store(true)
 		}
 	}
-	t.cloneFlag = t.cloneFlag || err == nil && !t.noCloneFlag
 	if err != nil {
 		return nil, err
+	}
+	if attr.PidFD != nil {
+		t.cloneFlag.Store(true)
 	}
 	p := &pidfdProcess{t: t, id: id, pid: child.pid, pidfd: pidfd, control: child.control, tied: child.tied, group: spec.Group}
 	if err := p.register(); err != nil {
@@ -135,10 +138,9 @@ func mayBeRefusal(err error) bool {
 }
 
 func (t *pidfdTable) Close() error {
-	if t.closed {
+	if t.closed.Swap(true) {
 		return nil
 	}
-	t.closed = true
 	err := t.epoll.Close()
 	<-t.done
 	t.spawner.close()

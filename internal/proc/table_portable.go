@@ -16,13 +16,13 @@ import (
 // of the program waited for the pid, the kernel can give it to an unrelated
 // process before the waiting goroutine returns. Only pidfds close that gap.
 type portableTable struct {
-	why     error // why pidfds are refused; nil if the system has none
-	closed  bool
-	procs   map[*portableProcess]struct{} // that have not been reaped
-	readers sync.WaitGroup                // goroutines that wait for control sockets
+	why     error          // why pidfds are refused; nil if the system has none
+	readers sync.WaitGroup // goroutines that wait for control sockets
 	spawner spawner
 
 	mu     sync.Mutex
+	procs  map[*portableProcess]struct{} // that have not been reaped
+	closed bool
 	notify func(Note) // nil once the table is closed
 }
 
@@ -38,7 +38,10 @@ func (t *portableTable) Name() string {
 }
 
 func (t *portableTable) Start(id uint64, spec Spec) (Process, error) {
-	if t.closed {
+	t.mu.Lock()
+	closed := t.closed
+	t.mu.Unlock()
+	if closed {
 		return nil, errClosed()
 	}
 	child, err := t.spawner.spawn(spec, sysProcAttr(spec))
@@ -54,7 +57,9 @@ func (t *portableTable) Start(id uint64, spec Spec) (Process, error) {
 		p.discard()
 		return nil, err
 	}
+	t.mu.Lock()
 	t.procs[p] = struct{}{}
+	t.mu.Unlock()
 	go p.wait()
 	if p.control != nil {
 		control := p.control
@@ -73,18 +78,18 @@ func (t *portableTable) send(note Note) {
 }
 
 func (t *portableTable) Close() error {
+	t.mu.Lock()
 	if t.closed {
+		t.mu.Unlock()
 		return nil
 	}
-	t.closed = true
-	t.mu.Lock()
-	t.notify = nil
-	t.mu.Unlock()
+	t.closed, t.notify = true, nil
 	for p := range t.procs {
 		if p.control != nil {
 			p.control.stop()
 		}
 	}
+	t.mu.Unlock()
 	t.readers.Wait()
 	t.spawner.close()
 	return nil

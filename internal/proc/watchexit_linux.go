@@ -20,13 +20,13 @@ const watchedThreads = 2
 // WatchExit watches the oldest threads after the first. In a Go program they
 // belong to the runtime and do not exit by themselves.
 func (p *pidfdProcess) WatchExit() {
-	if p.t.threadless || p.pidfd < 0 || p.reaped {
+	if p.t.threadless.Load() || p.pidfd < 0 || p.reaped {
 		return
 	}
 	for _, tid := range p.oldestThreads() {
 		fd, err := unix.PidfdOpen(tid, unix.PIDFD_THREAD)
 		if err == unix.EINVAL {
-			p.t.threadless = true // Linux before 6.9
+			p.t.threadless.Store(true) // Linux before 6.9
 		}
 		if err != nil {
 			return

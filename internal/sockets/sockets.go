@@ -390,11 +390,13 @@ func (set *Set) withFiles() []*socket {
 	return slices.Concat(set.list, set.closed)
 }
 
-// Close closes the manager's copies. Workers keep theirs.
+// Close closes the manager's copies, and the listeners of the program. Workers
+// keep theirs.
 func (set *Set) Close() {
 	set.mu.Lock()
 	defer set.mu.Unlock()
 	for _, s := range set.list {
+		s.program.Close()
 		if s.group != nil {
 			s.group.close()
 		} else {

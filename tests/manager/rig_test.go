@@ -33,6 +33,7 @@ type rig struct {
 	table    prefork.Signals
 	traps    []syscall.Signal              // the signals that New receives
 	handlers map[os.Signal]func(os.Signal) // of the traps
+	released *int                          // counts the traps that were released; nil: not
 
 	mu     sync.Mutex
 	events []prefork.Event
@@ -137,7 +138,11 @@ func (r *rig) trap(sig os.Signal, handler func(os.Signal)) (release func()) {
 	if named || sig != syscall.SIGPIPE && sig != hup { // New traps these two for other ends
 		r.traps = append(r.traps, sig.(syscall.Signal))
 	}
-	return func() {}
+	return func() {
+		if r.released != nil {
+			*r.released++
+		}
+	}
 }
 
 // receive acts as if another process had sent a signal that the Manager traps.

@@ -21,7 +21,7 @@ import (
 // stops on SIGTERM. New copies it.
 type Config struct {
 	// Name names the pool, in logs and in Snapshot. Each Manager of a program
-	// must have a different name, of at most 1 KiB.
+	// must have a different name, of at most 1 KiB. Manager.Close frees it.
 	Name string
 
 	// MaxWorkers is the target number of workers. 0 means 10.

@@ -223,7 +223,7 @@ func openedAndClosed() {
 		if left == "before" {
 			for i := range n {
 				one()
-				if i%100 == 99 {
+				if i%20 == 19 {
 					testprog.Print("closed")
 				}
 			}
@@ -252,7 +252,7 @@ func TestNothingIsLeftAfterClose(t *testing.T) {
 	}
 	before := look("before")
 	next()
-	for range n / 100 {
+	for range n / 20 {
 		p.Expect(`^closed$`)
 	}
 	after := look("after")

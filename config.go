@@ -436,6 +436,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	c.TrapSignals, c.Command = maps.Clone(c.TrapSignals), slices.Clone(c.Command)
 	c.Backoff, c.SuccessCodes = slices.Clone(c.Backoff), slices.Clone(c.SuccessCodes)
+	if err := c.Readiness.check(c.Command != nil); err != nil {
+		return c, err
+	}
 	for _, check := range []func(Config) error{Config.checkLoad, Config.checkSignals, Config.checkProcess} {
 		if err := check(c); err != nil {
 			return c, err
@@ -481,7 +484,7 @@ func (c Config) checkNumbers() error {
 		name  string
 		value time.Duration
 	}{
-		{"Readiness.Timeout", c.Readiness.Timeout}, {"Stuck.Timeout", c.Stuck.Timeout}, {"UpgradeTimeout", c.UpgradeTimeout},
+		{"Readiness.Timeout", c.Readiness.Timeout}, {"Readiness.After", c.Readiness.After}, {"Stuck.Timeout", c.Stuck.Timeout}, {"UpgradeTimeout", c.UpgradeTimeout},
 	} {
 		if f.value > 0 && f.value < time.Millisecond {
 			return configError(f.name, "%v is too short for any process; a number without a unit means nanoseconds, so multiply it by time.Second", f.value)

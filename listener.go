@@ -313,7 +313,7 @@ func (l *loop) steer() {
 	for _, w := range l.workers {
 		// A worker that has closed its control socket is about to exit, or is
 		// another program by now.
-		if w.State == StateReady && w.messages.Open() && !w.exiting {
+		if w.State == StateReady && w.reachable() && !w.exiting {
 			ready = append(ready, sockets.Worker{ID: w.Ordinal, Slot: w.Slot, Accepting: w.accepting})
 		}
 	}
@@ -339,7 +339,7 @@ func (l *loop) move(m sockets.Move) bool {
 			return false
 		}
 	}
-	if w := l.workers[m.From]; w != nil && w.messages.Open() {
+	if w := l.workers[m.From]; w != nil && w.reachable() {
 		// After any other error the worker is about to exit.
 		return w.send(wire.Drop{Socket: m.Group, Slot: m.Slot}) != proc.ErrWouldBlock
 	}

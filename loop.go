@@ -87,6 +87,7 @@ func newLoop(s *managerSide, exe string, depth int, settings *resources.Settings
 		Restart:       pool.Restart(s.cfg.Restart),
 		StopTimeout:   s.cfg.StopTimeout,
 		ReadyTimeout:  s.cfg.Readiness.Timeout,
+		ReadyAfter:    s.cfg.Readiness.After,
 		Stop:          s.stop,
 		Continue:      sig.Continue,
 		Dump:          dumpSignal(s.stop),
@@ -492,7 +493,7 @@ func (l *loop) signal(e pool.Effect) {
 		w = l.leftovers[e.ID]
 	}
 	if e.Sig == l.stop {
-		if w.unreachable = !w.messages.Open(); !w.unreachable {
+		if w.unreachable = !w.reachable(); !w.unreachable {
 			// A worker that reads no messages has a full socket; the signal must do.
 			w.send(wire.Stop{Interrupt: l.shutdown.interrupted})
 		}

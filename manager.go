@@ -57,6 +57,7 @@ type side interface {
 	ask(r Request, how any) *change.Ticket // nil in a worker
 	replaceWorker(ordinal int) (*change.Ticket, error)
 	signalWorker(ordinal int, sig syscall.Signal) error
+	setReady(pid int) bool
 	deliver(sig os.Signal, origin string)
 	shutDown(origin string, err error)
 	command(ev pool.Event)

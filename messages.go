@@ -56,6 +56,7 @@ func (l *loop) read(w *worker) {
 		case err == control.ErrThrottled:
 			l.throttle(w)
 			return
+		case err == io.EOF && w.cell() == nil: // a Command may close it when it likes
 		case err == io.EOF:
 			l.steerDue = true
 			l.disconnect(w)
@@ -316,7 +317,7 @@ func (l *loop) sendPause() {
 	l.mu.Unlock()
 	l.publish(report)
 	for _, w := range l.workers {
-		if w.messages.Open() {
+		if w.reachable() {
 			l.sendPauseTo(w)
 		}
 	}
@@ -482,6 +483,9 @@ type worker struct {
 // cell returns the memory in which the worker publishes its status; nil for a
 // Command.
 func (w *worker) cell() *scoreboard.Cell { return w.record.Cell }
+
+// reachable reports whether the worker can get messages. A Command gets none.
+func (w *worker) reachable() bool { return w.messages.Open() && w.cell() != nil }
 
 // send sends a message to a worker.
 func (w *worker) send(msg wire.Message) error {

@@ -159,6 +159,12 @@ func (m *Manager) SignalWorker(ordinal int, sig os.Signal) error {
 	return m.side.signalWorker(ordinal, sig.(syscall.Signal))
 }
 
+// SetReady makes a Command ready, whatever Config.Readiness has for it, and reports
+// whether a worker that is starting or ready has that pid. It is for a program that
+// finds out by itself, such as by a check of the Command's address. Workers of this
+// program report that themselves: it returns false for them, and in a worker.
+func (m *Manager) SetReady(pid int) bool { return m.side.setReady(pid) }
+
 // NoWorkerError reports an ordinal that no worker has.
 type NoWorkerError struct{ Ordinal int }
 
@@ -335,6 +341,18 @@ func (s *managerSide) signalWorker(ordinal int, n syscall.Signal) error {
 	ev.Kind, ev.ID = pool.SignalOne, ordinal
 	s.command(ev)
 	return nil
+}
+
+func (s *managerSide) setReady(pid int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for ordinal, w := range s.workers {
+		if w.PID == pid && w.cell() == nil && w.State <= StateReady {
+			s.command(pool.Event{Kind: pool.Ready, ID: ordinal})
+			return true
+		}
+	}
+	return false
 }
 
 // beginReload notes that a signal begins to replace the workers, and reports it.

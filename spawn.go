@@ -182,9 +182,12 @@ func (l *loop) spawn(step pool.Step) {
 		proc:       p, spawnedAt: l.now(), exe: l.generations[sp.Generation].exe,
 		record: board.Worker{ID: sp.Ordinal, PID: p.Pid(), Cell: cell, MaxMemory: jittered(l.cfg.Recycle.MaxMemory)},
 	}
-	if l.cfg.Command == nil {
+	switch {
+	case l.cfg.Command == nil:
 		w.level = l.sentLevel
 		w.messages = control.NewReader(p)
+	case l.cfg.Readiness.FD != 0:
+		w.messages = control.NewLineReader(p)
 	}
 	l.mu.Lock()
 	l.workers[w.Ordinal] = w
@@ -194,7 +197,7 @@ func (l *loop) spawn(step pool.Step) {
 		l.takePlace(w)
 	}
 	l.mu.Unlock()
-	l.handle(pool.Event{Kind: pool.Spawned, Ready: l.cfg.Command != nil})
+	l.handle(pool.Event{Kind: pool.Spawned, Command: l.cfg.Command != nil, Ready: l.cfg.Command != nil && l.cfg.Readiness.atOnce()})
 	if l.cfg.AfterSpawn != nil {
 		l.callHook("AfterSpawn", func() { l.cfg.AfterSpawn(l.Manager, w.PID) })
 	}
@@ -271,7 +274,8 @@ func (l *loop) launch(plan launch.Plan, exe *binary.Binary) (proc.Process, error
 
 func (l *loop) startCommand(sp *Spawn, plan launch.Plan) (proc.Process, error) {
 	plan.Args, plan.Generation, plan.ListenFDs = l.cfg.Command, sp.Generation, l.cfg.ListenFDs
-	plan.Ports, plan.PortFDs = l.sockets.HandCommand(launch.FirstPort(sp.Files))
+	plan.Ports, plan.PortFDs = l.sockets.HandCommand()
+	plan.ReadyFD = l.cfg.Readiness.FD
 	plan.Root = cmp.Or(launch.Chroot(plan.Attr), l.cfg.Resources.Chroot)
 	if plan.ListenFDs {
 		plan.Confine = l.resources.Plan(sp.Slot)

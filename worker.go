@@ -346,6 +346,7 @@ func (s *workerSide) ping(context.Context) error                { return nil }
 func (s *workerSide) ask(Request, any) *change.Ticket           { return nil }
 func (s *workerSide) replaceWorker(int) (*change.Ticket, error) { return nil, nil }
 func (s *workerSide) signalWorker(int, syscall.Signal) error    { return nil }
+func (s *workerSide) setReady(int) bool                         { return false }
 func (s *workerSide) deliver(os.Signal, string)                 {}
 func (s *workerSide) shutDown(string, error)                    {}
 func (s *workerSide) command(pool.Event)                        {}
@@ -393,13 +394,42 @@ type Stuck struct{ Timeout time.Duration }
 
 // Readiness decides when a worker is ready: when it reaches Start or, if
 // Explicit is set, when it calls Worker.Ready. A worker that is not ready within
-// Timeout is killed, which counts as a crash. A Command is ready at once.
+// Timeout is killed, which counts as a crash.
 //
 // A worker that warms up after Start should set Explicit: a rolling replacement
 // stops the worker before it when it is ready.
+//
+// A Command is ready at once, unless one of Explicit, FD and After is set.
+// Manager.SetReady makes it ready with each of them. Signals are not held for a
+// Command that is not ready yet.
 type Readiness struct {
-	Explicit bool
-	Timeout  time.Duration // 0 means 60 s; a negative value means never
+	Explicit bool          // a Command is ready when Manager.SetReady is called for it
+	Timeout  time.Duration // 0 means 60 s; a negative value means never; not with After
+
+	// FD is the number of a descriptor, from 3 up, on which a Command reports that
+	// it is ready: it writes a newline, as for s6. Text before and after it is
+	// ignored. The descriptor is a socket, which the program may close then.
+	// Sockets of Listen move to other numbers. 0 means none.
+	FD int
+	// After makes a Command ready that has lived for so long. 0 means at once.
+	After time.Duration
+}
+
+// atOnce reports whether a Command is ready when it was started.
+func (r Readiness) atOnce() bool { return !r.Explicit && r.FD == 0 && r.After == 0 }
+
+func (r Readiness) check(command bool) error {
+	switch {
+	case (r.FD != 0 || r.After != 0) && !command:
+		return configError("Readiness", "FD and After are for a Command; a worker of this program reaches Start, or calls Worker.Ready with Explicit")
+	case r.FD != 0 && r.FD < 3:
+		return configError("Readiness.FD", "%d is a standard stream, or negative; 3 is usual", r.FD)
+	case r.After < 0:
+		return configError("Readiness.After", "%v is negative; 0 means ready at once", r.After)
+	case r.FD != 0 && r.After != 0, r.Explicit && (r.FD != 0 || r.After != 0):
+		return configError("Readiness", "a Command can have one of Explicit, FD and After; SetReady works with each")
+	}
+	return nil
 }
 
 // CrashLoop shuts the Manager down if workers fail this often within Window and

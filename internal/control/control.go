@@ -7,6 +7,7 @@
 package control
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"time"
@@ -37,6 +38,7 @@ func (e *ProtocolError) Unwrap() error { return e.Err }
 // Reader reads the messages of one process. It belongs to the loop. The zero
 // Reader is closed.
 type Reader struct {
+	decode    func([]byte) (msg wire.Message, size int, err error)
 	src       io.Reader // returns proc.ErrWouldBlock if there is nothing to read
 	buf       []byte
 	err       error     // of the last read, not yet returned
@@ -46,7 +48,18 @@ type Reader struct {
 }
 
 // NewReader returns a Reader of the messages that src delivers.
-func NewReader(src io.Reader) Reader { return Reader{src: src} }
+func NewReader(src io.Reader) Reader { return Reader{src: src, decode: wire.Decode} }
+
+// NewLineReader returns a Reader of a process that does not know the messages.
+// Each newline that it writes is a wire.Ready, and all else is discarded.
+func NewLineReader(src io.Reader) Reader { return Reader{src: src, decode: decodeLine} }
+
+func decodeLine(buf []byte) (wire.Message, int, error) {
+	if end := bytes.IndexByte(buf, '\n'); end >= 0 {
+		return wire.Ready{}, end + 1, nil
+	}
+	return nil, len(buf), wire.ErrShort
+}
 
 // Open reports whether more messages can arrive.
 func (r *Reader) Open() bool { return r.src != nil }
@@ -69,9 +82,9 @@ func (r *Reader) Resumes() pool.Time { return r.period + budgetPeriod }
 // After the last two the Reader is closed.
 func (r *Reader) Next(now pool.Time) (wire.Message, error) {
 	for r.src != nil {
-		msg, n, err := wire.Decode(r.buf)
+		msg, n, err := r.decode(r.buf)
+		r.buf = r.buf[n:]
 		if err == nil {
-			r.buf = r.buf[n:]
 			return msg, nil
 		}
 		if err != wire.ErrShort {

@@ -252,3 +252,43 @@ func TestConstants(t *testing.T) {
 		t.Errorf("a process may send %d bytes in %v, want 512 in 10 ms", budgetBytes, budgetPeriod)
 	}
 }
+
+// A process that does not know the messages reports by a newline. All else that it
+// writes is discarded, with the same budget.
+func TestLineReader(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		parts []part
+		want  int // messages
+		err   error
+	}{
+		{"nothing", nil, 0, proc.ErrWouldBlock},
+		{"a newline", []part{{data: []byte("\n")}}, 1, proc.ErrWouldBlock},
+		{"text", []part{{data: []byte("R\x00 ready")}}, 0, proc.ErrWouldBlock},
+		{"a line in parts", []part{{data: []byte("rea")}, {data: []byte("dy")}, {data: []byte("\nmore")}}, 1, proc.ErrWouldBlock},
+		{"two lines and the end", []part{{[]byte("a\nb\n"), io.EOF}}, 2, io.EOF},
+		{"the end alone", []part{{[]byte("a"), io.EOF}}, 0, io.EOF},
+		{"much text", []part{{data: bytes.Repeat([]byte("x"), 4*budgetBytes)}}, 0, ErrThrottled},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := NewLineReader(&script{parts: test.parts})
+			n := 0
+			for {
+				msg, err := r.Next(0)
+				if err != nil {
+					if err != test.err || r.Open() != (err != io.EOF) || len(r.buf) > 0 {
+						t.Errorf("error %v, open %t, %d bytes kept", err, r.Open(), len(r.buf))
+					}
+					break
+				}
+				if msg != (wire.Ready{}) {
+					t.Errorf("message %#v", msg)
+				}
+				n++
+			}
+			if n != test.want {
+				t.Errorf("%d messages, want %d", n, test.want)
+			}
+		})
+	}
+}

@@ -44,8 +44,9 @@ type Plan struct {
 	Passed  []marker.File // for a successor
 	Reaper  *Reaper       // above a successor; nil for none
 
-	Ports      []string // of a Command: SERVER_STARTER_PORT, see Command
+	Ports      []string // of a Command: its sockets by name
 	PortFDs    []int
+	ReadyFD    int // of a Command: where it reports that it is ready; 0 for nowhere
 	Generation int
 	ListenFDs  bool
 	Root       string // its root directory; "" for that of this process
@@ -147,13 +148,15 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 		return spec, nil, err
 	}
 	spec.Path, spec.DieWithParent = path, true
-	p.Started = nil // its numbers are those of Ports
-	for _, fd := range p.PortFDs {
-		p.add(&spec, fd)
+	numbers, err := p.layOutCommand(&spec)
+	if err != nil {
+		release()
+		return spec, nil, err
 	}
+	p.Started = nil // its numbers are those of the Command
 	env := []string{activation.StarterGenerationEnv + "=" + strconv.Itoa(p.Generation)}
 	if len(p.Ports) > 0 {
-		ports := activation.StarterEnv + "=" + strings.Join(p.Ports, ";")
+		ports := activation.StarterEnv + "=" + strings.Join(p.portList(numbers), ";")
 		if len(ports) >= maxVariable {
 			release()
 			return spec, nil, fmt.Errorf("%d sockets do not fit into %s, which may have %d bytes: a Command needs fewer", len(p.Ports), activation.StarterEnv, maxVariable)
@@ -163,7 +166,7 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 	own := []string{depth(p.Depth)}
 	if p.ListenFDs {
 		// The number counts from descriptor 3 and includes Spawn.Files.
-		env = append(env, activation.ListenFDsEnv+"="+strconv.Itoa(len(spec.Files)-3))
+		env = append(env, activation.ListenFDsEnv+"="+strconv.Itoa(len(p.Files)+len(numbers)))
 		step := marker.Command{Manager: os.Getpid(), Path: path}
 		if p.Confine != "" { // in a file: it may name many groups
 			descriptor, err := fd.NewBlob([]byte(p.Confine))
@@ -212,9 +215,6 @@ func (p *Plan) environ() []string {
 // maxVariable is the length of a variable that Linux refuses, with its name and
 // the final 0.
 const maxVariable = 128<<10 - 1
-
-// FirstPort returns the number of a Command's first socket.
-func FirstPort(files []*os.File) int { return 3 + len(files) }
 
 func depth(n int) string { return marker.DepthEnv + "=" + strconv.Itoa(n) }
 

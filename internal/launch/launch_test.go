@@ -213,10 +213,9 @@ func TestCommand(t *testing.T) {
 	extra, a, b := open(t), open(t), open(t)
 	for _, listenFDs := range []bool{false, true} {
 		files := []*os.File{extra}
-		first := FirstPort(files)
 		spec, release, err := Command(Plan{
 			Exe: "/manager", Args: []string{"server", "-x"}, Env: []string{"LAUNCH_TEST=of the hook"}, Files: files, Depth: 3, Generation: 9,
-			Ports: []string{"127.0.0.1:80=" + strconv.Itoa(first), "/run/sock=" + strconv.Itoa(first+1)}, PortFDs: []int{raw(t, a), raw(t, b)},
+			Ports: []string{"127.0.0.1:80", "/run/sock"}, PortFDs: []int{raw(t, a), raw(t, b)},
 			ListenFDs: listenFDs,
 		})
 		if err != nil {
@@ -375,7 +374,7 @@ func TestLongMarker(t *testing.T) {
 		}
 		release()
 	}
-	plan := Plan{Args: []string{"true"}, Ports: slices.Repeat([]string{"127.0.0.1:8080=1000"}, 7000)}
+	plan := Plan{Args: []string{"true"}, Ports: slices.Repeat([]string{"127.0.0.1:8080"}, 7000), PortFDs: make([]int, 7000)}
 	if _, _, err := Command(plan); err == nil || !strings.Contains(err.Error(), "7000 sockets do not fit into SERVER_STARTER_PORT") {
 		t.Errorf("a Command with many sockets: %v", err)
 	}

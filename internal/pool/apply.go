@@ -26,7 +26,7 @@ func (p *Pool) handle(now Time, ev *Event) {
 		p.running = false
 		p.stopStandbys(now)
 	case Spawned:
-		p.spawned(now, ev.Ready)
+		p.spawned(now, ev)
 	case SpawnFailed:
 		p.spawnFailed(now, ev)
 	case Signal:

@@ -48,6 +48,9 @@ func (s *sim) checkWake() {
 		s.t.Fatalf("%v: nothing is due, but Wake is %v: the loop would spin", s.now, s.wake)
 	}
 	for _, w := range s.workers {
+		if w.state == StateStarting && s.readyAt(w) != Never && s.wakesAfter(s.readyAt(w)) {
+			s.t.Fatalf("%v: worker %d is ready at %v, but Wake is %v", s.now, w.id, s.readyAt(w), s.wake)
+		}
 		deadline := s.killDeadline(w)
 		if w.state < StateKilled && deadline != Never && s.wakesAfter(deadline) {
 			s.t.Fatalf("%v: worker %d must be killed at %v, but Wake is %v", s.now, w.id, deadline, s.wake)
@@ -150,7 +153,7 @@ func (s *sim) applySend(ev Event, w *simWorker, e Effect) {
 	if w.state == StateKilled && (e.Sig != syscall.SIGKILL || slices.Contains(w.got, e.Sig)) {
 		s.t.Fatalf("%v: worker %d was killed and is sent %v", s.now, w.id, e.Sig)
 	}
-	harmless := slices.Contains([]syscall.Signal{s.cfg.Stop, rollSig, dumpSig, syscall.SIGKILL, syscall.SIGCONT}, e.Sig) || ev.Immediate
+	harmless := slices.Contains([]syscall.Signal{s.cfg.Stop, rollSig, dumpSig, syscall.SIGKILL, syscall.SIGCONT}, e.Sig) || ev.Immediate || w.command
 	if !w.ready && w.state < StateReady && !harmless {
 		s.t.Fatalf("%v: worker %d is starting and is sent %v", s.now, w.id, e.Sig)
 	}
@@ -166,6 +169,9 @@ func (s *sim) applyChange(ev Event, w *simWorker, e Effect) {
 	w.state = e.To
 	switch e.To {
 	case StateReady:
+		if at := s.readyAt(w); ev.Kind == Tick && (at == Never || at > s.now) {
+			s.t.Fatalf("%v: worker %d becomes ready by a Tick, not due before %v", s.now, w.id, at)
+		}
 		w.ready, w.readyAt = true, s.now
 	case StateKilled:
 		w.why = e.Reason
@@ -261,7 +267,7 @@ func (s *sim) check(ev Event, effects []Effect) {
 	}
 	for _, w := range s.workers {
 		if !w.exiting {
-			s.checkWorker(w)
+			s.checkWorker(ev, w)
 		}
 	}
 	if s.replacing {
@@ -312,7 +318,7 @@ func (s *sim) checkOneWorkerPerSlot() {
 	}
 }
 
-func (s *sim) checkWorker(w *simWorker) {
+func (s *sim) checkWorker(ev Event, w *simWorker) {
 	s.t.Helper()
 	serves := w.slot != noSlot && (w.state == StateStarting || w.state == StateReady)
 	if serves && w.slot >= s.max {
@@ -320,6 +326,9 @@ func (s *sim) checkWorker(w *simWorker) {
 	}
 	if (w.stoppedAt != Never) != (w.state >= StateStopping) && w.state != StateKilled {
 		s.t.Fatalf("%v: worker %d is in state %d, stopped at %v", s.now, w.id, w.state, w.stoppedAt)
+	}
+	if ev.Kind == Tick && ev.ReadUpTo == s.now && w.state == StateStarting && s.passed(s.readyAt(w)) {
+		s.t.Fatalf("%v: worker %d should have become ready at %v", s.now, w.id, s.readyAt(w))
 	}
 	if w.state < StateKilled && s.passed(s.killDeadline(w)) {
 		s.t.Fatalf("%v: worker %d should have been killed at %v", s.now, w.id, s.killDeadline(w))
@@ -351,7 +360,7 @@ func (s *sim) checkSignals(ev Event, effects []Effect) {
 	switch ev.Kind {
 	case Signal:
 		for _, w := range s.workers {
-			due := w.ready || ev.Immediate || ev.Sig == s.cfg.Stop || ev.Sig == syscall.SIGKILL
+			due := w.ready || w.command || ev.Immediate || ev.Sig == s.cfg.Stop || ev.Sig == syscall.SIGKILL
 			if due && w.state < StateKilled && !sends(effects, w.id, ev.Sig) {
 				s.t.Fatalf("%v: worker %d did not get %v", s.now, w.id, ev.Sig)
 			}

@@ -2,7 +2,10 @@
 
 package pool
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 // A Command that puts itself into the background exits at once with code 0. The
 // third such end in a row is reported once, delays grow as after crashes, and
@@ -31,6 +34,128 @@ func TestCommandThatPutsItselfIntoTheBackground(t *testing.T) {
 		want(t, "failures", len(s.failures), 6)
 		if e > 0 {
 			wantAll(t, "spawns in slot 0", s.spawnTimes(0), secs(0, 0, 0, 1, 2.6)...)
+		}
+	}
+}
+
+// lateCommands returns a sim whose commands are not ready at once, unless they
+// have lived for after. The workers of generation 1 are ready.
+func lateCommands(t *testing.T, max int, after time.Duration) *sim {
+	s := newSim(t, Config{Max: max, Surge: 1, ErrRespawn: sec, StopTimeout: 30 * sec, ReadyTimeout: 10 * sec, ReadyAfter: after})
+	s.command, s.late = true, true
+	s.do(Event{Kind: Begin})
+	return s
+}
+
+// A command that is ready after a second is ready after a second, and has no
+// other deadline.
+func TestCommandReadyByAge(t *testing.T) {
+	s := lateCommands(t, 2, sec)
+	want(t, "starting", s.count(StateStarting), 2)
+	want(t, "killed at", s.p.Deadline(1), Never)
+	s.pass(sec - 1)
+	want(t, "starting just before", s.count(StateStarting), 2)
+	s.pass(1)
+	want(t, "ready", s.count(StateReady), 2)
+	s.pass(time.Minute)
+	want(t, "ready for good", s.count(StateReady), 2)
+
+	// One that ends before was not ready.
+	s = lateCommands(t, 1, 20*sec)
+	s.pass(15 * sec)
+	want(t, "killed for the ready timeout", s.count(StateStarting), 1)
+	s.exitZero(1)
+	want(t, "ready", s.count(StateReady), 0)
+}
+
+// The time in which the system was frozen does not count, and a command is not
+// ready before the exits up to that time have been read.
+func TestCommandReadyByAgeIsNotEarly(t *testing.T) {
+	p := New(Config{Max: 1, ReadyAfter: sec})
+	p.Apply(0, Event{Kind: Begin})
+	p.Plan(0)
+	p.Apply(0, Event{Kind: Spawned, Command: true})
+	want(t, "due", p.Plan(0).Wake, sec)
+	p.Apply(2*sec, Event{Frozen: 2 * sec, ReadUpTo: 2 * sec})
+	want(t, "due after a freeze", p.Plan(2*sec).Wake, 3*sec)
+	for _, ev := range []Event{{Kind: Signal, Sig: usr1}, {ReadUpTo: 3*sec - 1}} {
+		p.Apply(3*sec, ev)
+		want(t, "ready by an early event", p.Full(), false)
+	}
+	p.Apply(3*sec, Event{ReadUpTo: 3 * sec})
+	want(t, "ready", p.Full(), true)
+
+	// Nor is a worker of this program ready by its age, and one without its control
+	// socket must exit.
+	s := lateCommands(t, 1, 50*ms)
+	s.do(Event{Kind: Disconnected, ID: 1})
+	s.pass(100 * ms)
+	want(t, "killed", s.count(StateKilled), 1)
+	s = newSim(t, Config{Max: 1, ReadyTimeout: 10 * sec, ReadyAfter: sec})
+	s.do(Event{Kind: Begin})
+	s.pass(2 * sec)
+	want(t, "starting", s.count(StateStarting), 1)
+}
+
+// Signals are not held for a command that is not ready: it handles them from its
+// start on, or never.
+func TestSignalsOfStartingCommands(t *testing.T) {
+	for _, after := range []time.Duration{0, sec} {
+		s := lateCommands(t, 1, after)
+		s.do(Event{Kind: Signal, Sig: usr1})
+		s.do(Event{Kind: SignalOne, ID: 1, Sig: hup})
+		wantAll(t, "sent", s.workers[1].got, usr1, hup)
+		s.do(Event{Kind: Ready, ID: 1})
+		wantAll(t, "sent when ready", s.workers[1].got, usr1, hup)
+	}
+}
+
+// A roll of commands waits for each, and is given up if one ends before it is
+// ready or does not become ready in time.
+func TestRollWaitsForCommands(t *testing.T) {
+	for _, after := range []time.Duration{0, 2 * sec} {
+		begin := func() *sim {
+			s := lateCommands(t, 2, after)
+			s.pass(2 * sec)
+			s.readyAll()
+			want(t, "ready", s.count(StateReady), 2)
+			s.pass(10 * sec)
+			s.do(Event{Kind: Halt})
+			s.do(Event{Kind: Roll, Sig: rollSig})
+			s.do(Event{Kind: Begin})
+			return s
+		}
+		s := begin()
+		for i := range 2 {
+			wantAll(t, "starting", s.starting(), 3+i)
+			s.pass(2*sec - 1)
+			want(t, "serving", s.count(StateReady), 2)
+			s.pass(1)
+			if after == 0 {
+				s.ready(3 + i)
+			}
+			wantAll(t, "stopped", s.sent(rollSig), 1+i)
+		}
+		want(t, "rolls completed", s.rolled, 1)
+
+		s = begin()
+		s.pass(1500 * ms)
+		s.crash(3)
+		want(t, "rolls given up after a crash", s.rollsFailed, 1)
+		want(t, "serving", s.count(StateReady), 2)
+
+		s = begin()
+		s.pass(1500 * ms)
+		s.exitZero(3)
+		want(t, "rolls given up after a clean end", s.rollsFailed, 1)
+
+		if after == 0 {
+			s = begin()
+			s.pass(10 * sec)
+			want(t, "rolls given up after the timeout", s.rollsFailed, 0)
+			s.exit(3, Event{Killed: true})
+			want(t, "rolls given up after the kill", s.rollsFailed, 1)
+			want(t, "serving", s.count(StateReady), 2)
 		}
 	}
 }

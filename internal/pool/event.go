@@ -107,7 +107,8 @@ type Event struct {
 
 	Fresh bool // Begin: slots that are done get workers again
 
-	Ready bool // Spawned: the worker is ready at once, as a command is
+	Command bool // Spawned: the worker is a program that does not know the manager
+	Ready   bool // Spawned: the worker is ready at once
 
 	Shortage bool // SpawnFailed: the system lacks memory, processes or descriptors
 

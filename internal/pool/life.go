@@ -73,7 +73,7 @@ func (p *Pool) begin(now Time, fresh bool) {
 }
 
 // spawned puts a new worker into the slot that Plan has named.
-func (p *Pool) spawned(now Time, ready bool) {
+func (p *Pool) spawned(now Time, ev *Event) {
 	s := p.asked
 	if s == nil {
 		panic("pool: Spawned event without a requested spawn: call Plan first and apply Spawned next")
@@ -85,7 +85,7 @@ func (p *Pool) spawned(now Time, ready bool) {
 		p.standby.alive++
 	}
 	p.ordinal++
-	w := &worker{id: p.ordinal, gen: p.askedGen, slot: s, spawnedAt: now, command: ready}
+	w := &worker{id: p.ordinal, gen: p.askedGen, slot: s, spawnedAt: now, command: ev.Command}
 	p.link(w)
 	if s.queue == &p.toReplace {
 		s.replacement = w
@@ -101,7 +101,7 @@ func (p *Pool) spawned(now Time, ready bool) {
 	p.transition(w, StateStarting, 0)
 	p.startReadyTimeout(now, w)
 	p.joinRoll(w)
-	if ready {
+	if ev.Ready {
 		p.becomeReady(now, w)
 	}
 }
@@ -119,12 +119,18 @@ func (p *Pool) link(w *worker) {
 }
 
 // startReadyTimeout limits the time in which a worker must become ready, or a
-// standby must park.
+// standby must park. A command that becomes ready by its age has no such limit.
 func (p *Pool) startReadyTimeout(now Time, w *worker) {
-	if p.cfg.ReadyTimeout > 0 {
+	switch {
+	case p.readyByAge(w):
+		p.setDeadline(w, after(now, p.cfg.ReadyAfter))
+	case p.cfg.ReadyTimeout > 0:
 		p.setDeadline(w, after(now, p.cfg.ReadyTimeout))
 	}
 }
+
+// readyByAge reports whether the deadline of a starting worker makes it ready.
+func (p *Pool) readyByAge(w *worker) bool { return w.command && p.cfg.ReadyAfter > 0 }
 
 // becomeReady sends a worker the signals that were held for it. Before it was
 // ready, they would have killed it, or it would have missed them.

@@ -253,7 +253,7 @@ func (s *sim) noteSignal(ev Event) {
 		return
 	}
 	for _, w := range s.workers {
-		if w.state <= StateStandby && !w.ready {
+		if w.state <= StateStandby && !w.ready && !w.command {
 			w.held = append(w.held, ev.Sig)
 		}
 	}
@@ -308,13 +308,21 @@ func (s *sim) spawnFailureDelay(n int) time.Duration {
 // readyDeadline returns when a worker must have become ready, or a standby
 // parked, or Never.
 func (s *sim) readyDeadline(w *simWorker) Time {
-	if s.cfg.ReadyTimeout <= 0 || w.ready || w.state == StateStandby {
+	if s.cfg.ReadyTimeout <= 0 || w.ready || w.state == StateStandby || s.readyAt(w) != Never {
 		return Never
 	}
 	if w.stoppedAt != Never || w.disconnectedAt != Never || w.stuckAt != Never {
 		return Never
 	}
 	return w.spawnedAt + s.cfg.ReadyTimeout
+}
+
+// readyAt returns when a command becomes ready by its age, or Never.
+func (s *sim) readyAt(w *simWorker) Time {
+	if !w.command || s.cfg.ReadyAfter == 0 || w.disconnectedAt != Never || w.stuckAt != Never {
+		return Never
+	}
+	return w.spawnedAt + s.cfg.ReadyAfter
 }
 
 // stopDeadline returns when a worker must have stopped, or Never.

@@ -46,6 +46,7 @@ type Config struct {
 	Backoff       List           // replaces the delays of slots by ErrRespawn; nil: none
 	StopTimeout   time.Duration  // negative means never
 	ReadyTimeout  time.Duration  // zero or negative means never
+	ReadyAfter    time.Duration  // a command that has lived for this is ready, without Standby; zero means none
 	Stop          syscall.Signal // the stop signal
 	Continue      syscall.Signal // follows each stop signal, for suspended workers; zero means none
 	Dump          syscall.Signal // makes a stuck worker dump its stacks
@@ -132,7 +133,7 @@ type worker struct {
 	state        State
 	spawnedAt    Time
 	standbyTime  time.Duration // between its spawn and its slot
-	command      bool          // it was ready at once
+	command      bool          // another program, which takes signals from its start on
 	ready        bool          // it has reported ready
 	readyAt      Time          // once it is ready
 	disconnected bool

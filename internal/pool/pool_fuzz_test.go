@@ -80,6 +80,10 @@ func FuzzPool(f *testing.F) {
 // fuzzSim returns a sim. The first bytes choose its Config.
 func fuzzSim(t testing.TB, data []byte) *sim {
 	jitters, n := []float64{0, 0.5, 0.999, 0.25}, int(data[4])
+	standbys, readyAfter := int(data[3])/32%4, pick([]time.Duration{0, sec}, data[4]/64)
+	if standbys > 0 {
+		readyAfter = 0 // a command cannot be one
+	}
 	return newSim(t, Config{
 		Max:           int(data[0]) % 12,
 		Surge:         1 + int(data[0])/12%4,
@@ -96,8 +100,9 @@ func fuzzSim(t testing.TB, data []byte) *sim {
 		ErrRespawn:    pick(fuzzErrRespawns, data[2]),
 		Backoff:       pick(fuzzBackoffs, data[4]/32),
 		StopTimeout:   pick(fuzzStopTimeouts, data[3]),
+		ReadyAfter:    readyAfter,
 		ReadyTimeout:  pick(fuzzReadyTimeouts, data[3]/8),
-		Standby:       int(data[3]) / 32 % 4,
+		Standby:       standbys,
 		Restart:       pick([]Restart{RestartAlways, RestartAlways, RestartOnFailure, RestartNever}, data[4]/8),
 		Jitter:        func() float64 { n++; return jitters[n%len(jitters)] },
 	})
@@ -152,7 +157,7 @@ func (s *sim) fuzz(kind, arg byte) {
 	case fuzzSkip:
 		s.skipping = true
 	case fuzzCommand:
-		s.command = !s.command
+		s.command, s.late = !s.command, arg > 127
 	case fuzzExitStopped:
 		s.exitStopped()
 	case fuzzBusy, fuzzIdle:
@@ -243,6 +248,9 @@ func fuzzSeeds() [][]byte {
 		// A slow loop, spawn requests without an answer, commands.
 		{4, 4, 3, 4, 2, fuzzCommand, 0, fuzzSkip, 0, fuzzBegin, 0, fuzzLate, 11, fuzzCrash, 0, fuzzSkip, 0,
 			fuzzLate, minute, fuzzHalt, 0, fuzzForward, 100, fuzzForward, 205, fuzzLate, minute},
+		// Commands that are ready after a second: some end before, some are rolled.
+		{3, 0, 0, 0, 64, fuzzCommand, 128, fuzzBegin, 0, fuzzSignal, 2, fuzzPass, 5, fuzzCrash, 0, fuzzPass, second, fuzzHalt, 0, fuzzRoll, 0,
+			fuzzBegin, 0, fuzzPass, second, fuzzCrash, 4, fuzzLate, second, fuzzCrash, 5, fuzzPass, minute, fuzzDisconnected, 3, fuzzSignal, 0},
 		// A roll that begins with an empty slot: its probes are bounded.
 		{4, 0, 0, 0, 0, fuzzBegin, 0, fuzzReadyAll, 0, fuzzPass, 8, fuzzHalt, 0, fuzzExitZero, 0, fuzzExitZero, 1, fuzzRoll, 0, fuzzBegin, 0,
 			fuzzReadyAll, 0, fuzzReadyAll, 0, fuzzReadyAll, 0, fuzzReadyAll, 0, fuzzPass, 8, fuzzCrash, 0, fuzzPass, minute},

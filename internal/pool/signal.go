@@ -47,7 +47,8 @@ func (p *Pool) killAll() {
 // signal sends sig to one worker, or holds it until the worker is ready. The
 // stop signal is never held. A worker that is not ready yet simply ends by it.
 // If the worker was ready and that message is late, later signals are held as
-// well.
+// well. Nothing is held for a command: whether it is ready says nothing about
+// its signal handlers.
 func (p *Pool) signal(now Time, w *worker, sig syscall.Signal, immediate bool) {
 	switch {
 	case w.state >= StateKilled:
@@ -55,7 +56,7 @@ func (p *Pool) signal(now Time, w *worker, sig syscall.Signal, immediate bool) {
 		p.kill(w, ReasonStopped)
 	case sig == p.cfg.Stop:
 		p.stop(now, w, sig)
-	case w.ready || immediate:
+	case w.ready || immediate || w.command:
 		p.send(w, sig)
 	case !slices.Contains(w.held, sig):
 		w.held = append(w.held, sig)
@@ -141,9 +142,10 @@ func (p *Pool) deadlineOf(w *worker) Time {
 	return w.deadline
 }
 
-// runDeadlines kills the workers whose deadline has passed. Each worker has a
-// deadline of its own, so a staggered stop is not cut short for the last
-// workers. A worker that is still running after Exiting gets the stop signal.
+// runDeadlines kills the workers whose deadline has passed, or makes them ready
+// if they become ready by their age. Each worker has a deadline of its own, so a
+// staggered stop is not cut short for the last workers. A worker that is still
+// running after Exiting gets the stop signal.
 //
 // A worker is not killed for being late until all messages that were sent
 // before its deadline have been applied: a manager that was suspended may find
@@ -160,6 +162,9 @@ func (p *Pool) runDeadlines(now, readUpTo Time) {
 			why = ReasonStuck
 		case w.state < StateStopping && w.deadline > readUpTo:
 			return
+		case w.state == StateStarting && !w.disconnected && p.readyByAge(w):
+			p.becomeReady(now, w)
+			continue
 		case w.state < StateStopping:
 			why = ReasonReadyTimeout
 		}

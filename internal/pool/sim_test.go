@@ -30,7 +30,8 @@ type sim struct {
 	failed  []Time     // when spawns failed
 	effects []Effect   // of the last do or pass
 
-	command  bool // workers are ready as soon as they are spawned
+	command  bool // workers are commands, ready as soon as they are spawned
+	late     bool // they are not
 	failing  int  // how many of the next spawns fail
 	shortage bool // as they do for want of memory
 	busy     bool // as they do while the file is written
@@ -161,7 +162,7 @@ func (s *sim) answer() Event {
 		s.failing--
 		return Event{Kind: SpawnFailed, Shortage: s.shortage, Busy: s.busy && !s.replacing}
 	}
-	return Event{Kind: Spawned, Ready: s.command}
+	return Event{Kind: Spawned, Command: s.command, Ready: s.command && !s.late}
 }
 
 // step applies one event and carries out the effects.
@@ -181,7 +182,7 @@ func (s *sim) step(ev Event) outcome {
 		s.t.Fatalf("%v: something was due before Wake at %v: %+v", s.now, s.wake, o)
 	}
 	if ev.Kind == Spawned {
-		s.spawned(asked, gen, ev.Ready)
+		s.spawned(asked, gen, ev.Command)
 	}
 	s.wake, s.asked, s.askedGen = o.Wake, o.Slot, o.Gen
 	s.effects = append(s.effects, o.effects...)

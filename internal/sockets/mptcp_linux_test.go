@@ -11,7 +11,7 @@ func TestCommandGetsPlainTCP(t *testing.T) {
 	set := newSet(t, Config{Command: true})
 	listen(t, set.Listen, "tcp", "127.0.0.1:0")
 	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
-	_, fds := set.HandCommand(3)
+	_, fds := set.HandCommand()
 	for _, descriptor := range fds {
 		if got, err := unix.GetsockoptInt(descriptor, unix.SOL_SOCKET, unix.SO_PROTOCOL); got != unix.IPPROTO_TCP || err != nil {
 			t.Errorf("protocol %d, %v; want TCP", got, err)

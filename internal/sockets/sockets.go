@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -317,15 +316,15 @@ func (set *Set) unpoll() {
 	}
 }
 
-// HandCommand returns the sockets for a Command, as elements of
-// SERVER_STARTER_PORT without their descriptors, and the descriptors.
-func (set *Set) HandCommand(first int) (ports []string, fds []int) {
+// HandCommand returns the sockets for a Command: their names, as in
+// SERVER_STARTER_PORT, and their descriptors.
+func (set *Set) HandCommand() (names []string, fds []int) {
 	set.unpoll()
-	for i, s := range set.all() {
-		ports = append(ports, s.name+"="+strconv.Itoa(first+i))
+	for _, s := range set.all() {
+		names = append(names, s.name)
 		fds = append(fds, s.fd)
 	}
-	return ports, fds
+	return names, fds
 }
 
 // RestoreModes makes the shared sockets blocking or non-blocking, as the

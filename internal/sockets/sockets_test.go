@@ -61,13 +61,13 @@ func TestHandShared(t *testing.T) {
 	}
 }
 
-// A Command gets blocking sockets, by name and descriptor.
+// A Command gets blocking sockets with their names.
 func TestHandCommand(t *testing.T) {
 	set, path := newSet(t, Config{Command: true}), absent(t)
 	tcp := listen(t, set.Listen, "tcp", "127.0.0.1:0")
 	listen(t, set.Listen, "unix", path)
-	ports, fds := set.HandCommand(5)
-	if want := []string{tcp.Addr().String() + "=5", path + "=6"}; !slices.Equal(ports, want) || len(fds) != 2 {
+	ports, fds := set.HandCommand()
+	if want := []string{tcp.Addr().String(), path}; !slices.Equal(ports, want) || len(fds) != 2 {
 		t.Errorf("%q, want %q; descriptors %v", ports, want, fds)
 	}
 	for _, descriptor := range fds {

@@ -56,7 +56,7 @@ type blob struct {
 // descriptor may be another file's later.
 func (r *rig) noteBlob(p *proctest.Process) {
 	var b blob
-	if _, ok := successorMarker(r.t, p); !ok && p.Spec.Control != 0 {
+	if _, ok := successorMarker(r.t, p); !ok && p.Spec.Control != 0 && !p.Spec.DieWithParent { // no Command
 		if m := markerOf(r.t, p); m.Passed != 0 {
 			b.fd = int(p.Spec.Files[m.Passed])
 			b.ino = inode(b.fd)

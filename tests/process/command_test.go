@@ -10,6 +10,7 @@ import (
 	"log"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -23,6 +24,7 @@ import (
 
 func init() {
 	preforktest.Register("command", command)
+	preforktest.Register("late", late)
 	preforktest.Register("limited", limited)
 	preforktest.Register("clone", clone)
 }
@@ -181,4 +183,56 @@ func TestSpawnWithoutDescriptors(t *testing.T) {
 	p.ExpectN(2, `^worker$`)
 	p.Signal(term)
 	testprog.ExpectSuccess(t, p)
+}
+
+// late runs its arguments as a Command that reports on descriptor 3.
+func late() {
+	pm := testprog.NewManager(prefork.Config{
+		MaxWorkers: 1, Command: os.Args[1:], Readiness: prefork.Readiness{FD: 3}, TrapSignals: prefork.Signals{syscall.SIGHUP: {Rolling: true}},
+		Observe: func(ev prefork.Event) {
+			if ev, ok := ev.(prefork.StateEvent); ok {
+				testprog.Print("%d %v", ev.Worker.Generation, ev.Worker.State)
+			}
+		},
+	})
+	if _, err := pm.Listen("tcp", "127.0.0.1:0"); err != nil {
+		log.Fatal(err)
+	}
+	if err := pm.Run(context.Background(), nil); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A rolling reload stops a Command when the next one has written a newline to its
+// descriptor. The socket of Listen moves to another number.
+func TestRollWaitsForTheNewline(t *testing.T) {
+	p := preforktest.New(t, "late", "/bin/sh", "-c",
+		`echo "up $SERVER_STARTER_PORT"; read line; printf 'up' >&3; echo >&3; exec 3>&-; exec sleep 1000`)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	p.Cmd.Stdin = r
+	p.Start()
+	r.Close()
+	p.Expect(`^up 127.0.0.1:\d+=4$`)
+	w.WriteString("\n")
+	p.Expect(`^1 ready$`)
+	p.Signal(syscall.SIGHUP)
+	p.Expect(`^up `)
+	w.WriteString("\n")
+	p.Expect(`^1 stopping$`)
+	p.Signal(term)
+	testprog.ExpectSuccess(t, p)
+	want := []string{"1 starting", "1 ready", "2 starting", "2 ready", "1 stopping", "2 stopping"}
+	var got []string
+	for _, line := range p.Lines() {
+		if _, state, _ := strings.Cut(line, " "); slices.Contains([]string{"starting", "ready", "stopping"}, state) {
+			got = append(got, line)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
 }

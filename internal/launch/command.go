@@ -1,0 +1,70 @@
+package launch
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/prefork-go/prefork/internal/fd"
+	"github.com/prefork-go/prefork/internal/proc"
+)
+
+// firstFD is the lowest descriptor of a Command above its standard streams.
+const firstFD = 3
+
+// exact returns the numbers that certain descriptors of a Command must have,
+// sorted.
+func (p *Plan) exact() (numbers []int) {
+	if p.ReadyFD != 0 {
+		numbers = append(numbers, p.ReadyFD)
+	}
+	return numbers
+}
+
+// layOutCommand gives the descriptors with exact numbers those, and the sockets
+// the lowest others. It returns the numbers of the sockets.
+func (p *Plan) layOutCommand(spec *proc.Spec) (sockets []int, err error) {
+	exact := p.exact()
+	if err := p.checkExact(exact); err != nil {
+		return nil, err
+	}
+	for _, descriptor := range p.PortFDs {
+		for slices.Contains(exact, len(spec.Files)) {
+			spec.Files = append(spec.Files, closed)
+		}
+		sockets = append(sockets, len(spec.Files))
+		spec.Files = append(spec.Files, uintptr(descriptor))
+	}
+	for _, n := range exact {
+		for len(spec.Files) <= n {
+			spec.Files = append(spec.Files, closed)
+		}
+	}
+	spec.Control = p.ReadyFD
+	return sockets, nil
+}
+
+// checkExact checks the numbers of descriptors that must have certain ones.
+func (p *Plan) checkExact(exact []int) error {
+	files := firstFD + len(p.Files)
+	for _, n := range exact {
+		switch {
+		case n < files:
+			return fmt.Errorf("descriptor %d is one of Spawn.Files, which have 3 to %d: use another number", n, files-1)
+		case p.ListenFDs && n < files+len(p.PortFDs):
+			return fmt.Errorf("descriptor %d is one of LISTEN_FDS, which have 3 to %d: use a higher number", n, files+len(p.PortFDs)-1)
+		case n >= fd.Limit():
+			return fmt.Errorf("descriptor %d is not below RLIMIT_NOFILE, which is %d: use a lower number", n, fd.Limit())
+		}
+	}
+	return nil
+}
+
+// portList returns the elements of SERVER_STARTER_PORT for sockets with these
+// numbers.
+func (p *Plan) portList(numbers []int) (ports []string) {
+	for i, name := range p.Ports {
+		ports = append(ports, name+"="+strconv.Itoa(numbers[i]))
+	}
+	return ports
+}

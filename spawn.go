@@ -32,7 +32,7 @@ type Spawn struct {
 	Slot, Generation, Ordinal int
 
 	Env   []string             // added to the manager's environment; overrides equal names
-	Files []*os.File           // passed from descriptor 3 up, as by os/exec; not closed
+	Files []*os.File           // passed from descriptor 3 up, as by os/exec, to a Command in blocking mode; not closed
 	Attr  *syscall.SysProcAttr // merged with the library's own; nil for none
 }
 

@@ -2,6 +2,7 @@ package launch
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 
@@ -67,4 +68,20 @@ func (p *Plan) portList(numbers []int) (ports []string) {
 		ports = append(ports, name+"="+strconv.Itoa(numbers[i]))
 	}
 	return ports
+}
+
+// blockAll puts files into blocking mode: a program that writes to a pipe fast
+// would lose data by EAGAIN. File.Fd does that only for files which package os has
+// made non-blocking.
+func blockAll(files []*os.File) error {
+	for _, f := range files {
+		raw, err := fd.Raw(f)
+		if err == nil {
+			err = fd.SetBlocking(int(raw), true)
+		}
+		if err != nil {
+			return fmt.Errorf("cannot put %s into blocking mode: %w", f.Name(), err)
+		}
+	}
+	return nil
 }

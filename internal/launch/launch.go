@@ -147,6 +147,10 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 	if spec, release, err = p.spec(); err != nil {
 		return spec, nil, err
 	}
+	if err := blockAll(p.Files); err != nil {
+		release()
+		return spec, nil, err
+	}
 	spec.Path, spec.DieWithParent = path, true
 	numbers, err := p.layOutCommand(&spec)
 	if err != nil {

@@ -275,22 +275,42 @@ func TestClosedFile(t *testing.T) {
 	}
 }
 
-// A file arrives as os/exec passes it: a pipe of the os package is blocking.
+// A file of a Command arrives in blocking mode, whoever has made it non-blocking.
+// One of a worker arrives as os/exec passes it.
 func TestFilesAreBlocking(t *testing.T) {
-	r, w, err := os.Pipe()
+	pipe, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
-	defer w.Close()
-	_, release, err := Command(Plan{Args: []string{"/bin/sh"}, Files: []*os.File{r}})
-	if err != nil {
+	t.Cleanup(func() { pipe.Close(); w.Close() })
+	var fds [2]int
+	if err := unix.Pipe(fds[:]); err != nil {
 		t.Fatal(err)
 	}
-	defer release()
-	flags, err := unix.FcntlInt(uintptr(raw(t, r)), unix.F_GETFL, 0)
-	if err != nil || flags&unix.O_NONBLOCK != 0 {
-		t.Errorf("flags %o, %v: the file is non-blocking", flags, err)
+	unix.SetNonblock(fds[0], true)
+	given := os.NewFile(uintptr(fds[0]), "given")
+	t.Cleanup(func() { given.Close(); unix.Close(fds[1]) })
+	nonBlocking := func(f *os.File) bool {
+		flags, err := unix.FcntlInt(uintptr(raw(t, f)), unix.F_GETFL, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return flags&unix.O_NONBLOCK != 0
+	}
+	layOut := func(layOut func(Plan) (proc.Spec, func(), error)) {
+		_, release, err := layOut(Plan{Args: []string{"/bin/sh"}, Files: []*os.File{pipe, given}, Marker: base(), Cell: raw(t, open(t))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
+	}
+	layOut(Worker)
+	if nonBlocking(pipe) || !nonBlocking(given) {
+		t.Errorf("in a worker: a pipe is non-blocking: %t, the other file: %t", nonBlocking(pipe), nonBlocking(given))
+	}
+	layOut(Command)
+	if nonBlocking(pipe) || nonBlocking(given) {
+		t.Errorf("in a Command: a pipe is non-blocking: %t, the other file: %t", nonBlocking(pipe), nonBlocking(given))
 	}
 }
 

@@ -1,6 +1,7 @@
 package prefork
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -234,6 +235,13 @@ type Config struct {
 	// sockets. SERVER_STARTER_PORT and SERVER_STARTER_GENERATION describe
 	// them, so programs written for Server::Starter run unchanged.
 	Command []string
+	// Dir is the working directory of a Command, in which a Command[0] with a slash is
+	// looked up too. With Resources.Chroot it is below that, and cannot be combined
+	// with ListenFDs. "" means the manager's, or the root directory.
+	Dir string
+	// ListenStarter sets SERVER_STARTER_PORT for a Command also if there are no
+	// sockets.
+	ListenStarter bool
 	// ListenFDs also sets LISTEN_FDS and LISTEN_PID for a Command, as systemd does.
 	// The Command is then started through a second start of this program, which
 	// takes some milliseconds, because LISTEN_PID must be its own pid. A stop signal
@@ -529,19 +537,36 @@ func (c Config) checkLoad() error {
 // maxArgument is the length of an argument that Linux refuses, with its final 0.
 const maxArgument = 128<<10 - 1
 
+// checkCommand checks a Command; nil is none.
+func checkCommand(args []string) error {
+	switch {
+	case args == nil:
+	case len(args) == 0 || args[0] == "":
+		return errors.New("it names no program; leave it nil to run this program as the worker")
+	case slices.ContainsFunc(args, func(arg string) bool { return strings.IndexByte(arg, 0) >= 0 }):
+		return fmt.Errorf("%q has a zero byte, which no argument of a process can have", args)
+	case slices.ContainsFunc(args, func(arg string) bool { return len(arg) >= maxArgument }):
+		return fmt.Errorf("an argument has %d bytes or more, which Linux does not pass to a process: pass a file", maxArgument)
+	}
+	return nil
+}
+
 // checkProcess checks how worker processes are made.
 func (c Config) checkProcess() error {
+	if err := checkCommand(c.Command); err != nil {
+		return &ConfigError{Field: "Command", Err: err}
+	}
 	switch {
 	case c.Standby > 0 && c.Command != nil:
 		return configError("Standby", "it cannot be combined with Command: only workers of this program can wait in Start")
-	case c.Command != nil && (len(c.Command) == 0 || c.Command[0] == ""):
-		return configError("Command", "it names no program; leave it nil to run this program as the worker")
-	case slices.ContainsFunc(c.Command, func(arg string) bool { return strings.IndexByte(arg, 0) >= 0 }):
-		return configError("Command", "%q has a zero byte, which no argument of a process can have", c.Command)
-	case slices.ContainsFunc(c.Command, func(arg string) bool { return len(arg) >= maxArgument }):
-		return configError("Command", "an argument has %d bytes or more, which Linux does not pass to a process: pass a file", maxArgument)
 	case c.SameGroup && c.StopGroup:
 		return configError("SameGroup", "it cannot be combined with StopGroup, which would stop and kill the manager's own process group")
+	case c.Dir != "" && c.Command == nil:
+		return configError("Dir", "it is for a Command; a worker of this program changes its directory itself")
+	case c.ListenStarter && c.Command == nil:
+		return configError("ListenStarter", "it is for a Command; workers of this program get their sockets from Listen")
+	case strings.IndexByte(c.Dir, 0) >= 0:
+		return configError("Dir", "%q has a zero byte, which no path can have", c.Dir)
 	case c.ListenFDs && c.Command == nil:
 		return configError("ListenFDs", "it is for a Command; workers of this program get their sockets from Listen")
 	case c.Reaper && !reaper.Supported:

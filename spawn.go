@@ -27,13 +27,35 @@ import (
 )
 
 // Spawn describes a worker that is about to be spawned. BeforeSpawn may change
-// Env, Files and Attr. Slot is -1 for a standby.
+// all but its numbers. Slot is -1 for a standby.
 type Spawn struct {
 	Slot, Generation, Ordinal int
 
 	Env   []string             // added to the manager's environment; overrides equal names
-	Files []*os.File           // passed from descriptor 3 up, as by os/exec, to a Command in blocking mode; not closed
+	Unset []string             // names of variables of the manager that the worker does not get
+	Files []*os.File           // passed from descriptor 3 up, as by os/exec; not closed
 	Attr  *syscall.SysProcAttr // merged with the library's own; nil for none
+
+	Stdin, Stdout, Stderr *os.File // nil for those of the manager; not closed
+
+	// The following are for a Command. All files that it gets are put into blocking
+	// mode, in all processes that share them.
+
+	Command []string // in place of Config.Command, with its arguments; nil for that
+	Path    string   // the file to execute, if it is another than Command[0]
+	Dir     string   // the working directory; "" for Config.Dir
+	// FilesAt are passed at exactly these numbers, from 3 up; not closed. Sockets of
+	// Listen move to other numbers. A number that Files, Readiness.FD or, with
+	// ListenFDs, a socket has is an error of the spawn.
+	FilesAt map[int]*os.File
+}
+
+// checkCommand checks the fields that only a Command can have.
+func (sp *Spawn) checkCommand(command bool) error {
+	if !command && (sp.Command != nil || sp.Path != "" || sp.Dir != "" || sp.FilesAt != nil) {
+		return errors.New("Command, Path, Dir and FilesAt of a Spawn are for a Command: set Config.Command")
+	}
+	return checkCommand(sp.Command)
 }
 
 // SpawnError reports a worker that could not be spawned. Slot is -1 for a
@@ -216,14 +238,18 @@ func isShortage(err error) bool {
 
 // startWorker starts the process of a worker. The cell is nil for a Command.
 func (l *loop) startWorker(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, err error) {
+	if err := sp.checkCommand(l.cfg.Command != nil); err != nil {
+		return nil, nil, err
+	}
 	direct := l.cfg.Command != nil && !l.cfg.ListenFDs // it cannot apply its resources itself
 	attr, err := l.resources.Attr(sp.Attr, direct)
 	if err != nil {
 		return nil, nil, err
 	}
 	plan := launch.Plan{
-		Exe: l.exe, Args: process.Args, Env: append(l.resources.Env(l.pool.Max()), sp.Env...), Files: sp.Files, Started: process.Started(),
-		Attr: attr, Depth: l.depth + 1,
+		Exe: l.exe, Args: process.Args, Env: append(l.resources.Env(l.pool.Max()), sp.Env...), Unset: sp.Unset, Files: sp.Files, Started: process.Started(),
+		Streams: [3]*os.File{sp.Stdin, sp.Stdout, sp.Stderr},
+		Attr:    attr, Depth: l.depth + 1,
 		Group: l.cfg.StopGroup, SameGroup: l.cfg.SameGroup,
 	}
 	if l.cfg.Command != nil {
@@ -273,9 +299,13 @@ func (l *loop) launch(plan launch.Plan, exe *binary.Binary) (proc.Process, error
 }
 
 func (l *loop) startCommand(sp *Spawn, plan launch.Plan) (proc.Process, error) {
-	plan.Args, plan.Generation, plan.ListenFDs = l.cfg.Command, sp.Generation, l.cfg.ListenFDs
+	plan.Args, plan.Program, plan.Dir = l.cfg.Command, sp.Path, cmp.Or(sp.Dir, l.cfg.Dir)
+	if sp.Command != nil {
+		plan.Args = sp.Command
+	}
+	plan.Generation, plan.ListenFDs, plan.ListenStarter = sp.Generation, l.cfg.ListenFDs, l.cfg.ListenStarter
 	plan.Ports, plan.PortFDs = l.sockets.HandCommand()
-	plan.ReadyFD = l.cfg.Readiness.FD
+	plan.ReadyFD, plan.FilesAt = l.cfg.Readiness.FD, sp.FilesAt
 	plan.Root = cmp.Or(launch.Chroot(plan.Attr), l.cfg.Resources.Chroot)
 	if plan.ListenFDs {
 		plan.Confine = l.resources.Plan(sp.Slot)
@@ -285,13 +315,8 @@ func (l *loop) startCommand(sp *Spawn, plan launch.Plan) (proc.Process, error) {
 		return nil, err
 	}
 	defer release()
-	if plan.ListenFDs { // that of this program, which executes the Command later
-		if err := launch.CheckCommand(plan.Root, l.cfg.Command[0]); err != nil {
-			return nil, err
-		}
-	}
 	p, err := l.procs.Start(uint64(sp.Ordinal), spec)
-	return p, launch.ExplainCommand(plan.Root, err)
+	return p, launch.ExplainCommand(plan.Root, spec.Dir, err)
 }
 
 // marker returns the part that all markers of this Manager have in common.

@@ -419,9 +419,12 @@ type Readiness struct {
 func (r Readiness) atOnce() bool { return !r.Explicit && r.FD == 0 && r.After == 0 }
 
 func (r Readiness) check(command bool) error {
+	const noCommand = "it is for a Command; a worker of this program is ready in Start, or calls Worker.Ready with Explicit"
 	switch {
-	case (r.FD != 0 || r.After != 0) && !command:
-		return configError("Readiness", "FD and After are for a Command; a worker of this program reaches Start, or calls Worker.Ready with Explicit")
+	case r.FD != 0 && !command:
+		return configError("Readiness.FD", noCommand)
+	case r.After != 0 && !command:
+		return configError("Readiness.After", noCommand)
 	case r.FD != 0 && r.FD < 3:
 		return configError("Readiness.FD", "%d is a standard stream, or negative; 3 is usual", r.FD)
 	case r.After < 0:

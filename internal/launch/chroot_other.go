@@ -7,4 +7,4 @@ import "syscall"
 // Chroot returns the root directory that attr gives a process; "" for none.
 func Chroot(*syscall.SysProcAttr) string { return "" }
 
-func checkFirstStep(*syscall.SysProcAttr, string) error { return nil }
+func (*Plan) checkFirstStep() error { return nil }

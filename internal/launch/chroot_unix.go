@@ -15,14 +15,17 @@ func Chroot(attr *syscall.SysProcAttr) string {
 	return attr.Chroot
 }
 
-// checkFirstStep returns an error for attributes with which this program cannot
-// be the first step of a Command, which then applies confine.
-func checkFirstStep(attr *syscall.SysProcAttr, confine string) error {
+// checkFirstStep returns an error for a plan with which this program cannot be
+// the first step of a Command.
+func (p *Plan) checkFirstStep() error {
+	attr := p.Attr
 	switch {
+	case p.Root != "" && p.Dir != "":
+		return errors.New("Dir cannot be combined with ListenFDs and Resources.Chroot: the Command starts in the root directory")
 	case attr == nil:
 	case attr.Chroot != "":
 		return errors.New("Spawn.Attr.Chroot cannot be combined with ListenFDs, which starts this program first: use Resources.Chroot")
-	case attr.Credential != nil && confine != "":
+	case attr.Credential != nil && p.Confine != "":
 		return errors.New("Spawn.Attr.Credential cannot be combined with ListenFDs, and User or Chroot of Resources: use Resources.User")
 	}
 	return nil

@@ -2,7 +2,7 @@ package launch
 
 import (
 	"fmt"
-	"os"
+	"maps"
 	"slices"
 	"strconv"
 
@@ -15,10 +15,12 @@ const firstFD = 3
 
 // exact returns the numbers that certain descriptors of a Command must have,
 // sorted.
-func (p *Plan) exact() (numbers []int) {
+func (p *Plan) exact() []int {
+	numbers := slices.Collect(maps.Keys(p.FilesAt))
 	if p.ReadyFD != 0 {
 		numbers = append(numbers, p.ReadyFD)
 	}
+	slices.Sort(numbers)
 	return numbers
 }
 
@@ -40,6 +42,11 @@ func (p *Plan) layOutCommand(spec *proc.Spec) (sockets []int, err error) {
 		for len(spec.Files) <= n {
 			spec.Files = append(spec.Files, closed)
 		}
+		if f := p.FilesAt[n]; f != nil {
+			if spec.Files[n], err = fd.Raw(f); err != nil { // it is closed
+				return nil, err
+			}
+		}
 	}
 	spec.Control = p.ReadyFD
 	return sockets, nil
@@ -48,8 +55,12 @@ func (p *Plan) layOutCommand(spec *proc.Spec) (sockets []int, err error) {
 // checkExact checks the numbers of descriptors that must have certain ones.
 func (p *Plan) checkExact(exact []int) error {
 	files := firstFD + len(p.Files)
-	for _, n := range exact {
+	for i, n := range exact {
 		switch {
+		case n < firstFD:
+			return fmt.Errorf("descriptor %d is a standard stream, or negative: use Spawn.Stdin, Stdout or Stderr", n)
+		case i > 0 && n == exact[i-1]:
+			return fmt.Errorf("descriptor %d is Readiness.FD: use another number in Spawn.FilesAt", n)
 		case n < files:
 			return fmt.Errorf("descriptor %d is one of Spawn.Files, which have 3 to %d: use another number", n, files-1)
 		case p.ListenFDs && n < files+len(p.PortFDs):
@@ -70,11 +81,15 @@ func (p *Plan) portList(numbers []int) (ports []string) {
 	return ports
 }
 
-// blockAll puts files into blocking mode: a program that writes to a pipe fast
-// would lose data by EAGAIN. File.Fd does that only for files which package os has
-// made non-blocking.
-func blockAll(files []*os.File) error {
-	for _, f := range files {
+// blockFiles puts the files of a Command into blocking mode: a program that writes
+// to a pipe fast would lose data by EAGAIN. File.Fd does that only for files which
+// package os has made non-blocking.
+func (p *Plan) blockFiles() error {
+	all := slices.Concat(p.Files, p.Streams[:], slices.Collect(maps.Values(p.FilesAt)))
+	for _, f := range all {
+		if f == nil {
+			continue
+		}
 		raw, err := fd.Raw(f)
 		if err == nil {
 			err = fd.SetBlocking(int(raw), true)

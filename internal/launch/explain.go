@@ -12,34 +12,30 @@ import (
 
 // ExplainCommand adds to the error of a Command's start what its file lacks. The
 // kernel reports a missing interpreter as a missing file. root is its root
-// directory; "" for that of this process.
-func ExplainCommand(root string, err error) error {
+// directory and dir its working directory; "" for those of this process.
+func ExplainCommand(root, dir string, err error) error {
 	var at *os.PathError
 	if !errors.As(err, &at) {
 		return err
 	}
-	if why := explain(inRoot(root, at.Path), at.Err); why != "" {
+	if why := explain(inRoot(root, from(dir, at.Path)), at.Err); why != "" {
 		return fmt.Errorf("%w: %s", err, why)
 	}
 	return err
 }
 
-// CheckCommand returns the error with which the start of a Command would fail,
-// as far as its file shows it.
-func CheckCommand(root, name string) error {
-	path, err := LookPath(root, name)
-	if err != nil {
-		return err
-	}
-	head := readHead(inRoot(root, path))
+// checkCommand returns the error with which the start of a Command would fail, as
+// far as its file shows it. The path is that of LookPath.
+func checkCommand(root, dir, path string) error {
+	head := readHead(inRoot(root, from(dir, path)))
 	if interpreter, ok := interpreterOf(head); ok {
 		if _, err := os.Stat(inRoot(root, interpreter)); err != nil {
-			return ExplainCommand(root, &os.PathError{Op: "exec", Path: path, Err: syscall.ENOENT})
+			return ExplainCommand(root, dir, &os.PathError{Op: "exec", Path: path, Err: syscall.ENOENT})
 		}
 		return nil
 	}
 	if len(head) > 0 && !bytes.HasPrefix(head, []byte(elfMagic)) && isText(head) {
-		return ExplainCommand(root, &os.PathError{Op: "exec", Path: path, Err: syscall.ENOEXEC})
+		return ExplainCommand(root, dir, &os.PathError{Op: "exec", Path: path, Err: syscall.ENOEXEC})
 	}
 	return nil
 }

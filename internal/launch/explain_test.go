@@ -34,25 +34,25 @@ func TestExplainCommand(t *testing.T) {
 				t.Fatal(err)
 			}
 			err := exec.Command(path).Run()
-			got := ExplainCommand("", err)
+			got := ExplainCommand("", "", err)
 			if !errors.Is(got, c.errno) || !strings.Contains(got.Error(), c.want) || !strings.Contains(got.Error(), path) {
 				t.Errorf("%v, want %q", got, c.want)
 			}
 			// With ListenFDs the file is examined before this program starts.
 			text := c.errno == syscall.ENOENT || name == "no #!"
-			if err := CheckCommand("", path); text && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			if err := checkCommand("", "", path); text && (err == nil || !strings.Contains(err.Error(), c.want)) {
 				t.Errorf("CheckCommand: %v", err)
 			}
 		})
 	}
 	busy := &os.PathError{Op: "fork/exec", Path: "/x", Err: syscall.ETXTBSY}
-	if err := ExplainCommand("", busy); !errors.Is(err, syscall.ETXTBSY) || !strings.Contains(err.Error(), "open for writing") {
+	if err := ExplainCommand("", "", busy); !errors.Is(err, syscall.ETXTBSY) || !strings.Contains(err.Error(), "open for writing") {
 		t.Errorf("busy: %v", err)
 	}
-	if err := CheckCommand("", "sh"); err != nil {
+	if err := checkCommand("", "", "/bin/sh"); err != nil {
 		t.Errorf("sh: %v", err)
 	}
-	if err := ExplainCommand("", nil); err != nil {
+	if err := ExplainCommand("", "", nil); err != nil {
 		t.Errorf("nil: %v", err)
 	}
 }

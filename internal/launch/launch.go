@@ -3,9 +3,11 @@
 package launch
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
@@ -22,14 +24,16 @@ import (
 // Plan describes a process to start. Worker, Successor and Command each use the
 // fields that concern them.
 type Plan struct {
-	Exe   string   // starts the program of this process again
-	Args  []string // of this process, or the Command
-	Dir   string   // the working directory; "" means that of this process
-	Env   []string // variables beside those of this process
-	Start []string // a successor's variables, if this process has removed them
-	Files []*os.File
-	Attr  *syscall.SysProcAttr
-	Depth int // managers above the new process
+	Exe     string   // starts the program of this process again
+	Args    []string // of this process, or the Command
+	Dir     string   // the working directory; "" means that of this process
+	Env     []string // variables beside those of this process
+	Unset   []string // names of variables of this process that the new one does not get
+	Start   []string // a successor's variables, if this process has removed them
+	Files   []*os.File
+	Streams [3]*os.File // nil for that of this process
+	Attr    *syscall.SysProcAttr
+	Depth   int // managers above the new process
 
 	Started []fd.Started // the descriptors with which this process was started
 
@@ -44,13 +48,16 @@ type Plan struct {
 	Passed  []marker.File // for a successor
 	Reaper  *Reaper       // above a successor; nil for none
 
-	Ports      []string // of a Command: its sockets by name
-	PortFDs    []int
-	ReadyFD    int // of a Command: where it reports that it is ready; 0 for nowhere
-	Generation int
-	ListenFDs  bool
-	Root       string // its root directory; "" for that of this process
-	Confine    string // with ListenFDs: a plan of package resources to apply first
+	Ports         []string // of a Command: its sockets by name
+	PortFDs       []int
+	Program       string           // the Command's file; "" for the one that Args names
+	FilesAt       map[int]*os.File // of a Command: by number
+	ReadyFD       int              // of a Command: where it reports that it is ready; 0 for nowhere
+	Generation    int
+	ListenFDs     bool
+	ListenStarter bool   // SERVER_STARTER_PORT, also without sockets
+	Root          string // its root directory; "" for that of this process
+	Confine       string // with ListenFDs: a plan of package resources to apply first
 }
 
 // Reaper is the reaper above this process.
@@ -59,7 +66,7 @@ type Reaper struct{ PID, FD int }
 // spec returns the part that all kinds of processes have in common.
 func (p *Plan) spec() (spec proc.Spec, release func(), err error) {
 	spec = proc.Spec{Path: p.Exe, Args: p.Args, Dir: p.Dir, Attr: p.Attr, Group: p.Group, SameGroup: p.SameGroup}
-	if release, err = addStreams(&spec); err != nil {
+	if release, err = p.addStreams(&spec); err != nil {
 		return spec, nil, err
 	}
 	for _, f := range p.Files {
@@ -74,7 +81,7 @@ func (p *Plan) spec() (spec proc.Spec, release func(), err error) {
 	closeNull := release
 	return spec, func() {
 		closeNull()
-		runtime.KeepAlive(p.Files)
+		runtime.KeepAlive(p)
 	}, nil
 }
 
@@ -133,21 +140,26 @@ func Successor(p Plan) (spec proc.Spec, release func(), err error) {
 // directory and becomes the user of the Command: it may not exist in the one, and
 // the other may not run it.
 func Command(p Plan) (spec proc.Spec, release func(), err error) {
-	path, err := LookPath(p.Root, p.Args[0])
+	if p.Root == "" && p.Dir != "" {
+		if p.Dir, err = filepath.Abs(p.Dir); err != nil { // PWD needs it
+			return spec, nil, err
+		}
+	}
+	path, err := LookPath(p.Root, p.Dir, cmp.Or(p.Program, p.Args[0]))
 	if err != nil {
 		return spec, nil, err
 	}
 	if p.ListenFDs {
-		if err := checkFirstStep(p.Attr, p.Confine); err != nil {
+		if err := cmp.Or(p.checkFirstStep(), checkCommand(p.Root, p.Dir, path)); err != nil {
 			return spec, nil, err
 		}
 	} else if p.Root != "" {
-		p.Dir = "/" // otherwise it would be outside
+		p.Dir = filepath.Join("/", p.Dir) // otherwise it would be outside
 	}
 	if spec, release, err = p.spec(); err != nil {
 		return spec, nil, err
 	}
-	if err := blockAll(p.Files); err != nil {
+	if err := p.blockFiles(); err != nil {
 		release()
 		return spec, nil, err
 	}
@@ -159,7 +171,7 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 	}
 	p.Started = nil // its numbers are those of the Command
 	env := []string{activation.StarterGenerationEnv + "=" + strconv.Itoa(p.Generation)}
-	if len(p.Ports) > 0 {
+	if len(p.Ports) > 0 || p.ListenStarter {
 		ports := activation.StarterEnv + "=" + strings.Join(p.portList(numbers), ";")
 		if len(ports) >= maxVariable {
 			release()
@@ -188,7 +200,7 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 		own = append(own, marker.CommandEnv+"="+step.String())
 		spec.Path = p.Exe
 	}
-	spec.Env = marker.ChildEnv(withoutNotify(p.environ()), append(env, p.Env...), own...)
+	spec.Env = marker.ChildEnv(withoutNotify(p.environ()), append(p.without(env), p.Env...), own...)
 	return spec, release, nil
 }
 
@@ -206,14 +218,25 @@ func withoutNotify(env []string) []string {
 // another directory, PWD names that, so that os.Getwd returns the name and not
 // what its links lead to.
 func (p *Plan) environ() []string {
-	dir := p.Dir
-	if p.Root != "" {
+	env, dir := os.Environ(), p.Dir
+	if p.Root != "" && dir == "" {
 		dir = "/"
 	}
-	if dir == "" {
-		return os.Environ()
+	if dir != "" {
+		env = append(env, "PWD="+dir)
 	}
-	return append(os.Environ(), "PWD="+dir)
+	return p.without(env)
+}
+
+// without removes the variables of Unset.
+func (p *Plan) without(env []string) []string {
+	if len(p.Unset) == 0 {
+		return env
+	}
+	return slices.DeleteFunc(env, func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(p.Unset, name)
+	})
 }
 
 // maxVariable is the length of a variable that Linux refuses, with its name and
@@ -322,13 +345,21 @@ func (p *Plan) value(spec *proc.Spec, release func()) (string, func(), error) {
 	}, nil
 }
 
-// addStreams gives a process the standard streams of this one; the null device
-// for those that are closed.
-func addStreams(spec *proc.Spec) (release func(), err error) {
+// addStreams gives a process the standard streams of the plan, or those of this
+// process; the null device for those that are closed.
+func (p *Plan) addStreams(spec *proc.Spec) (release func(), err error) {
 	spec.Files = []uintptr{0, 1, 2}
 	var null *os.File
 	release = func() { null.Close() } // a no-op for nil
 	for i, descriptor := range spec.Files {
+		if f := p.Streams[i]; f != nil {
+			if _, err := fd.Raw(f); err != nil { // it is closed
+				release()
+				return nil, err
+			}
+			spec.Files[i] = f.Fd() // see spec
+			continue
+		}
 		if fd.IsStream(descriptor) {
 			continue
 		}

@@ -9,12 +9,19 @@ import (
 	"strings"
 )
 
-// LookPath looks up a Command as exec.LookPath does. If it gets a root directory
-// of its own, its file needs to exist only there, and the result is a path there.
-func LookPath(root, name string) (string, error) {
+// LookPath looks up a Command as exec.LookPath does. A name with a slash is
+// relative to dir, the directory in which the Command starts, and stays so. If it
+// gets a root directory of its own, its file needs to exist only there, and the
+// result is a path there.
+func LookPath(root, dir, name string) (string, error) {
 	if root == "" {
-		return exec.LookPath(name)
+		path, err := exec.LookPath(from(dir, name))
+		if err != nil || path != from(dir, name) {
+			return path, err
+		}
+		return name, nil
 	}
+	name = from(dir, name)
 	candidates := []string{name}
 	if !strings.Contains(name, "/") {
 		candidates = nil
@@ -38,6 +45,14 @@ func LookPath(root, name string) (string, error) {
 		return "", &exec.Error{Name: name, Err: denied}
 	}
 	return "", &exec.Error{Name: name, Err: fmt.Errorf("%w: not found in %s, which is its root directory by Chroot", exec.ErrNotFound, root)}
+}
+
+// from returns the path of a file that a process in dir names.
+func from(dir, name string) string {
+	if dir == "" || filepath.IsAbs(name) || !strings.Contains(name, "/") {
+		return name
+	}
+	return filepath.Join(dir, name)
 }
 
 // maxLinks bounds the symbolic links on the way to a file, as Linux does.

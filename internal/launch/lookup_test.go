@@ -53,18 +53,18 @@ func TestLookPathInRoot(t *testing.T) {
 		{"/bin/sh", "", exec.ErrNotFound},
 	} {
 		for _, root := range []string{root, current} {
-			if got, err := LookPath(root, test.name); got != test.want || !errors.Is(err, test.err) {
+			if got, err := LookPath(root, "", test.name); got != test.want || !errors.Is(err, test.err) {
 				t.Errorf("%s in %s: %q, %v; want %q, %v", test.name, root, got, err, test.want, test.err)
 			}
 		}
 	}
-	if _, err := LookPath(root, "sh"); err == nil || !strings.Contains(err.Error(), "not found in "+root) {
+	if _, err := LookPath(root, "", "sh"); err == nil || !strings.Contains(err.Error(), "not found in "+root) {
 		t.Errorf("%v", err)
 	}
-	if err := CheckCommand(root, "script"); err != nil {
+	if err := checkCommand(root, "", "/bin/script"); err != nil {
 		t.Error(err)
 	}
-	if err := CheckCommand(root, "lost"); err == nil || !strings.Contains(err.Error(), "interpreter /no/such/sh") {
+	if err := checkCommand(root, "", "/bin/lost"); err == nil || !strings.Contains(err.Error(), "interpreter /no/such/sh") {
 		t.Errorf("%v", err)
 	}
 }

@@ -46,7 +46,7 @@ type Config struct {
 	Backoff       List           // replaces the delays of slots by ErrRespawn; nil: none
 	StopTimeout   time.Duration  // negative means never
 	ReadyTimeout  time.Duration  // zero or negative means never
-	ReadyAfter    time.Duration  // a command that has lived for this is ready, without Standby; zero means none
+	ReadyAfter    time.Duration  // a command of this age is ready; needs Standby 0; zero means none
 	Stop          syscall.Signal // the stop signal
 	Continue      syscall.Signal // follows each stop signal, for suspended workers; zero means none
 	Dump          syscall.Signal // makes a stuck worker dump its stacks

@@ -64,7 +64,10 @@ func (p *Pool) Needs(slot int) bool {
 // Deadline returns when a worker will be killed, or Never.
 func (p *Pool) Deadline(id int) Time {
 	w := p.workers[id]
-	if w == nil || w.state == StateStarting && p.readyByAge(w) || w.exiting && w.state < StateStopping && !w.stuck { // it would be stopped first
+	if w == nil || w.state == StateStarting && p.readyByAge(w) { // it will be ready
+		return Never
+	}
+	if w.exiting && w.state < StateStopping && !w.stuck { // it would be stopped first
 		return Never
 	}
 	return p.deadlineOf(w)

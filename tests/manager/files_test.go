@@ -56,7 +56,8 @@ type blob struct {
 // descriptor may be another file's later.
 func (r *rig) noteBlob(p *proctest.Process) {
 	var b blob
-	if _, ok := successorMarker(r.t, p); !ok && p.Spec.Control != 0 && !p.Spec.DieWithParent { // no Command
+	command := p.Spec.DieWithParent
+	if _, ok := successorMarker(r.t, p); !ok && p.Spec.Control != 0 && !command {
 		if m := markerOf(r.t, p); m.Passed != 0 {
 			b.fd = int(p.Spec.Files[m.Passed])
 			b.ino = inode(b.fd)

@@ -4,6 +4,7 @@ package manager_test
 
 import (
 	"context"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -187,19 +188,63 @@ func TestReadinessErrors(t *testing.T) {
 		command   []string
 		readiness prefork.Readiness
 	}{
-		"are for a Command":   {nil, prefork.Readiness{FD: 3}},
-		"Worker.Ready":        {nil, prefork.Readiness{After: time.Second}},
-		"2 is a standard":     {command, prefork.Readiness{FD: 2}},
-		"-1 is a standard":    {command, prefork.Readiness{FD: -1}},
-		"is negative":         {command, prefork.Readiness{After: -time.Second}},
-		"time.Second":         {command, prefork.Readiness{After: 5}},
-		"one of Explicit":     {command, prefork.Readiness{FD: 3, After: time.Second}},
-		"FD and After":        {command, prefork.Readiness{Explicit: true, FD: 3}},
-		"SetReady works with": {command, prefork.Readiness{Explicit: true, After: time.Second}},
+		"FD: it is for a Command": {nil, prefork.Readiness{FD: 3}},
+		"Worker.Ready":            {nil, prefork.Readiness{After: time.Second}},
+		"2 is a standard":         {command, prefork.Readiness{FD: 2}},
+		"-1 is a standard":        {command, prefork.Readiness{FD: -1}},
+		"is negative":             {command, prefork.Readiness{After: -time.Second}},
+		"time.Second":             {command, prefork.Readiness{After: 5}},
+		"one of Explicit":         {command, prefork.Readiness{FD: 3, After: time.Second}},
+		"FD and After":            {command, prefork.Readiness{Explicit: true, FD: 3}},
+		"SetReady works with":     {command, prefork.Readiness{Explicit: true, After: time.Second}},
 	} {
 		_, err := prefork.New(prefork.Config{Command: c.command, Readiness: c.readiness, Name: t.Name()})
 		if err == nil || !strings.Contains(err.Error(), part) || !strings.Contains(err.Error(), "Config.Readiness") {
 			t.Errorf("%+v: %v, want %q", c.readiness, err, part)
 		}
+	}
+}
+
+// What is for a Command is refused for workers of this program: by New, or by the
+// spawn.
+func TestSpawnOfACommandAlone(t *testing.T) {
+	for field, cfg := range map[string]prefork.Config{
+		"Config.Dir: it is for":  {Dir: "/"},
+		"Config.ListenStarter":   {ListenStarter: true},
+		"Config.Dir":             {Dir: "/\x00", Command: []string{"true"}},
+		"Command: it names no":   {Command: []string{""}},
+		"Command: \"true\\x00\"": {Command: []string{"true\x00"}},
+	} {
+		cfg.Name = t.Name()
+		if _, err := prefork.New(cfg); field[0] != 'C' && (err == nil || !strings.Contains(err.Error(), field)) || err == nil {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	for want, test := range map[string]struct {
+		command []string
+		spawn   prefork.Spawn
+	}{
+		"Command, Path":      {nil, prefork.Spawn{Command: []string{"true"}}},
+		"Path, Dir":          {nil, prefork.Spawn{Path: "/bin/true"}},
+		"Dir and FilesAt":    {nil, prefork.Spawn{Dir: "/"}},
+		"set Config.Command": {nil, prefork.Spawn{FilesAt: map[int]*os.File{}}},
+		"names no program":   {[]string{"true"}, prefork.Spawn{Command: []string{}}},
+		"zero byte":          {[]string{"true"}, prefork.Spawn{Command: []string{"true", "\x00"}}},
+		"no/such/dir":        {[]string{"/bin/sh"}, prefork.Spawn{Command: []string{"./x"}, Dir: "/no/such/dir"}},
+	} {
+		t.Run(want, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, prefork.Config{MaxWorkers: 1, Command: test.command, BeforeSpawn: func(_ *prefork.Manager, s *prefork.Spawn) {
+					s.Command, s.Path, s.Dir, s.FilesAt = test.spawn.Command, test.spawn.Path, test.spawn.Dir, test.spawn.FilesAt
+				}}, nil, nil)
+				done := r.startRun(context.Background())
+				synctest.Wait()
+				if n := r.count(want); n != 1 {
+					t.Errorf("%d events have %q: %q", n, want, r.eventLog())
+				}
+				r.Shutdown()
+				<-done
+			})
+		})
 	}
 }

@@ -3,6 +3,7 @@
 package process_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -25,6 +26,7 @@ import (
 func init() {
 	preforktest.Register("command", command)
 	preforktest.Register("late", late)
+	preforktest.Register("placed", placed)
 	preforktest.Register("limited", limited)
 	preforktest.Register("clone", clone)
 }
@@ -234,5 +236,54 @@ func TestRollWaitsForTheNewline(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// placed runs a Command of each slot in its own way.
+func placed() {
+	r, w, err := os.Pipe()
+	if err != nil {
+		log.Fatal(err)
+	}
+	pm := testprog.NewManager(prefork.Config{
+		MaxWorkers: 2, Command: []string{"./run", "given"}, Dir: os.Args[1],
+		BeforeSpawn: func(_ *prefork.Manager, s *prefork.Spawn) {
+			s.Unset = []string{"LATER", "SERVER_STARTER_GENERATION"}
+			s.Stdout, s.FilesAt = w, map[int]*os.File{7: w}
+			if s.Slot == 1 {
+				s.Command, s.Path, s.Dir = []string{"-own", "-c", "echo $0 $*; pwd; exec sleep 1000", "one", "two"}, "/bin/sh", "/"
+			}
+		},
+	})
+	go func() {
+		for lines := bufio.NewScanner(r); lines.Scan(); {
+			testprog.Print("out: %s", lines.Text())
+		}
+	}()
+	if err := pm.Run(context.Background(), nil); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A Command has its directory, its streams, its files at their numbers and its
+// environment, and each slot its own arguments.
+func TestCommandOfASlot(t *testing.T) {
+	dir := t.TempDir()
+	script := "#!/bin/sh\necho \"$0 $* ${LATER-unset} ${SERVER_STARTER_GENERATION-unset} ${SERVER_STARTER_PORT-unset}\"\npwd\necho seven >&7\nexec sleep 1000\n"
+	if err := os.WriteFile(dir+"/run", []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p := preforktest.New(t, "placed", dir)
+	p.Cmd.Env = append(p.Cmd.Environ(), "LATER=set")
+	p.Start()
+	want := []string{"./run given unset unset unset", dir, "seven", "one two", "/"}
+	p.ExpectN(len(want), `^out: `)
+	p.Signal(term)
+	testprog.ExpectSuccess(t, p)
+	lines := p.Lines()
+	for _, line := range want {
+		if !slices.Contains(lines, "out: "+line) {
+			t.Errorf("no line %q in %q", line, lines)
+		}
 	}
 }

@@ -107,6 +107,8 @@ func (c Config) reloadForward(f Forward) (Forward, error) {
 		return f, errors.New("an upgrade is not a reload: call RequestUpgrade")
 	case f.Rolling && f.Interval != 0:
 		return f, errors.New("a Forward with Rolling cannot have an Interval: each worker is stopped when its replacement is ready")
+	case f.Linger < 0 || f.Linger > 0 && !f.Rolling:
+		return f, fmt.Errorf("the Linger %v is negative, or without Rolling", f.Linger)
 	case f.Interval < 0:
 		return f, fmt.Errorf("the Interval %v is negative; 0 means all workers at once", f.Interval)
 	case !f.Rolling && f.Signal != os.Signal(stop):
@@ -157,6 +159,14 @@ func (m *Manager) SignalWorker(ordinal int, sig os.Signal) error {
 		misuse("SignalWorker(%d, %v): not a signal of the system", ordinal, sig)
 	}
 	return m.side.signalWorker(ordinal, sig.(syscall.Signal))
+}
+
+// StopWorker sends one worker the stop signal; StopTimeout later it is killed. Unlike
+// ReplaceWorker it does not wait for a replacement: the slot is empty until it gets
+// one, at once after the worker's end. It returns a *NoWorkerError if no worker has
+// that ordinal. In a worker it is a no-op.
+func (m *Manager) StopWorker(ordinal int) error {
+	return m.side.signalWorker(ordinal, m.cfg.stopSignal())
 }
 
 // SetReady makes a Command ready, whatever Config.Readiness has for it, and reports

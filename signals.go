@@ -50,6 +50,10 @@ type Forward struct {
 	// continues with the newest generation. A Command cannot return to a previous
 	// version of its file.
 	Rolling bool
+	// Linger is how long a Rolling replacement waits between the moment when a worker
+	// is ready and the signal to the one before it, which serves meanwhile. 0 means at
+	// once. A replacement that lingers counts for MaxSurge.
+	Linger time.Duration
 	// Upgrade makes the Manager upgrade itself, as Manager.Upgrade does; nothing is
 	// sent to the workers. Start returns when the upgrade has succeeded or failed.
 	// After a success the next Start returns at once with ShutdownSignal. Run
@@ -76,6 +80,10 @@ func (f Forward) check(received os.Signal) error {
 		return configError("TrapSignals", "%s: Upgrade replaces the manager and sends the workers nothing: leave the other fields of its Forward empty", sig.Name(received))
 	case f.Rolling && f.Interval != 0:
 		return configError("TrapSignals", "%s: Rolling cannot have an Interval: each worker is stopped when its replacement is ready, Config.MaxSurge at a time", sig.Name(received))
+	case f.Linger != 0 && !f.Rolling:
+		return configError("TrapSignals", "%s: Linger is for Rolling: use Interval to stagger a signal", sig.Name(received))
+	case f.Linger < 0:
+		return configError("TrapSignals", "%s: Linger %v is negative; 0 means none", sig.Name(received), f.Linger)
 	case f.Interval < 0:
 		return configError("TrapSignals", "%s: Interval %v is negative; 0 means all workers at once", sig.Name(received), f.Interval)
 	case f.Signal != nil:
@@ -340,7 +348,7 @@ func (l *loop) send(f Forward, report SignalEvent, a sigqueue.Arrival, again boo
 		}
 		report.Sent, report.Rolling = f.Signal, true
 		l.emit(report)
-		l.handle(pool.Event{Kind: pool.Roll, Sig: f.Signal.(syscall.Signal)})
+		l.handle(pool.Event{Kind: pool.Roll, Sig: f.Signal.(syscall.Signal), Linger: f.Linger})
 		return
 	}
 	report.Interval = f.Interval

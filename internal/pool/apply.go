@@ -34,7 +34,7 @@ func (p *Pool) handle(now Time, ev *Event) {
 	case Forward:
 		p.forward(now, ev)
 	case Roll:
-		p.roll.announced, p.roll.stopSignal = true, ev.Sig
+		p.roll.announced, p.roll.stopSignal, p.roll.linger = true, ev.Sig, ev.Linger
 	case KillAll:
 		p.killAll()
 	case Resize:
@@ -83,6 +83,7 @@ func (p *Pool) runDue(now, readUpTo Time) {
 	p.runSchedules(now)
 	p.runDeadlines(now, readUpTo)
 	p.runAges(now)
+	p.runLinger(now)
 	p.runLeftovers(now)
 	p.advanceRoll(now)
 	p.fillDue(now)

@@ -130,6 +130,8 @@ type Event struct {
 	Immediate bool           // Signal, SignalOne, Forward: also to workers that are not ready
 	Interval  time.Duration  // Forward
 	Again     bool           // Forward: also to workers that are stopping already
+	// Linger is for Roll: for how long a ready replacement waits.
+	Linger time.Duration
 	// Received is the signal that the manager received, for Forward. A later
 	// Forward for the same signal supersedes this one.
 	Received syscall.Signal

@@ -26,7 +26,7 @@ func (p *Pool) Plan(now Time) Step {
 
 // nextDue returns when runDue has something to do, except for standbys.
 func (p *Pool) nextDue() Time {
-	at := p.rollSettlesAt()
+	at := Sooner(p.rollSettlesAt(), p.lingerEnds())
 	if p.deadlines.len() > 0 {
 		at = Sooner(at, p.deadlines.first().deadline)
 	}

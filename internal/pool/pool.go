@@ -109,7 +109,7 @@ type slot struct {
 	index       int
 	used        bool    // a spawn was tried, or it got a standby
 	worker      *worker // also one that is stopping, unless its replacement has taken over
-	replacement *worker // until it is ready
+	replacement *worker // until it is ready, and has lingered
 	due         Time    // no spawn before
 	spawnedAt   Time
 	spawns      int // workers that it has had
@@ -148,6 +148,7 @@ type worker struct {
 	held         []syscall.Signal
 	deadline     Time
 	recycleAt    Time
+	lingersUntil Time // in roll.lingering
 	prev, next   *worker
 
 	deadlinePlace, agePlace, idlePlace int // in heaps

@@ -169,7 +169,7 @@ func (s *sim) fuzz(kind, arg byte) {
 	case fuzzStuck:
 		s.do(Event{Kind: Stuck, ID: s.fuzzID(arg)})
 	case fuzzRoll:
-		s.do(Event{Kind: Roll, Sig: rollSig})
+		s.do(Event{Kind: Roll, Sig: rollSig, Linger: pick([]time.Duration{0, 0, 0, sec}, arg)})
 	case fuzzKeepGroups:
 		s.keepGroups = !s.keepGroups
 	case fuzzEmptyGroups:

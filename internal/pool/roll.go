@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"slices"
 	"syscall"
 	"time"
 )
@@ -20,6 +21,8 @@ import (
 type roll struct {
 	announced  bool           // the next generation replaces the workers
 	stopSignal syscall.Signal // stops the workers that were replaced
+	linger     time.Duration  // between a ready replacement and that signal
+	lingering  []*worker      // ready replacements
 
 	direction direction
 	rollGen   int  // forward: workers of generations before this are replaced
@@ -118,7 +121,7 @@ func (p *Pool) failRoll(now Time, id, gen int, why Reason) {
 // were not ready yet. They leave their slots at once.
 func (p *Pool) stopNewer(now Time) {
 	for w := p.oldest; w != nil; w = w.next {
-		if w.gen <= p.fallbackGen || w.state >= StateReady {
+		if w.gen <= p.fallbackGen || w.state >= StateReady && w.slot.replacement != w || w.state >= StateStopping {
 			continue
 		}
 		p.stop(now, w, p.cfg.Stop)
@@ -207,10 +210,48 @@ func (p *Pool) takeOver(now Time, w *worker) {
 		p.endProbe(w)
 		p.prove()
 	}
-	s := w.slot
-	if s.replacement != w {
+	if w.slot.replacement != w {
 		return
 	}
+	if p.ofRoll(w) && p.roll.linger > 0 {
+		w.lingersUntil = after(now, p.roll.linger)
+		p.roll.lingering = append(p.roll.lingering, w)
+		return
+	}
+	p.replace(now, w)
+}
+
+// runLinger lets the replacements that have lingered replace their workers.
+func (p *Pool) runLinger(now Time) {
+	p.roll.lingering = slices.DeleteFunc(p.roll.lingering, func(w *worker) bool {
+		if p.lingers(w) && w.lingersUntil > now {
+			return false
+		}
+		if p.lingers(w) {
+			p.replace(now, w)
+		}
+		return true
+	})
+}
+
+// lingers reports whether a worker has not replaced another yet. One that has
+// stopped, or got an empty slot, does not linger any more.
+func (p *Pool) lingers(w *worker) bool { return w.state == StateReady && w.slot.replacement == w }
+
+// lingerEnds returns when the next replacement has lingered, or Never.
+func (p *Pool) lingerEnds() Time {
+	first := Never
+	for _, w := range p.roll.lingering {
+		if p.lingers(w) {
+			first = Sooner(first, w.lingersUntil)
+		}
+	}
+	return first
+}
+
+// replace makes a replacement the worker of its slot, and stops the one before it.
+func (p *Pool) replace(now Time, w *worker) {
+	s := w.slot
 	old := s.worker
 	s.replacement = nil
 	p.occupy(s, w)
@@ -265,6 +306,8 @@ func (p *Pool) promoteReplacement(s *slot) {
 	p.occupy(s, s.replacement)
 	s.replacement = nil
 	p.roll.surging--
+	p.updateIdle(s.worker) // it may have lingered
+	p.updateRolled(s.worker)
 	p.enqueueStale(s)
 }
 

@@ -174,7 +174,9 @@ func (s *sim) checkProbes() {
 func (s *sim) checkQueues(sl *slot) {
 	s.t.Helper()
 	p := s.p
-	if next := sl.replacement; next != nil && (next.state != StateStarting && next.state != StateKilled || next == sl.worker) {
+	next := sl.replacement
+	lingers := next != nil && next.state == StateReady && slices.Contains(p.roll.lingering, next) && next.lingersUntil > s.now
+	if next != nil && !lingers && (next.state != StateStarting && next.state != StateKilled || next == sl.worker) {
 		s.t.Fatalf("%v: the replacement in slot %d is in state %d", s.now, sl.index, next.state)
 	}
 	inUse := sl.index < p.max

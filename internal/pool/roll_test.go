@@ -467,3 +467,65 @@ func (s *sim) reloadByStop(staggered bool) {
 		s.readyAll()
 	}
 }
+
+// A replacement that is ready lingers beside the worker of its slot.
+func TestRollLingers(t *testing.T) {
+	begin := func(max, surge int) *sim {
+		s := begun(t, Config{Max: max, Surge: surge, ErrRespawn: sec, StopTimeout: 30 * sec, ReadyTimeout: 10 * sec})
+		s.pass(5 * sec)
+		s.do(Event{Kind: Halt})
+		s.do(Event{Kind: Roll, Sig: rollSig, Linger: 3 * sec})
+		s.do(Event{Kind: Begin})
+		return s
+	}
+	s := begin(2, 1)
+	for i := range 2 {
+		wantAll(t, "starting", s.starting(), 3+i)
+		s.pass(sec)
+		s.ready(3 + i)
+		s.pass(3*sec - 1)
+		want(t, "stopped early", len(s.sent(rollSig)), 0)
+		want(t, "ready", s.count(StateReady), 3)
+		s.pass(1)
+		wantAll(t, "stopped", s.sent(rollSig), 1+i)
+	}
+	want(t, "rolls completed", s.rolled, 1)
+
+	// The worker ends meanwhile: its replacement has the slot.
+	s = begin(2, 1)
+	s.ready(3)
+	s.pass(sec)
+	s.crash(1)
+	wantAll(t, "starting at once", s.starting(), 4)
+	s.ready(4)
+	s.pass(3 * sec)
+	wantAll(t, "stopped", s.sent(rollSig), 2)
+	want(t, "rolls completed after an end", s.rolled, 1)
+
+	// The replacement ends meanwhile, or another one: the roll fails, and the worker
+	// goes on.
+	for id := 3; id <= 4; id++ {
+		s = begin(2, 2)
+		s.ready(3)
+		s.ready(4)
+		s.pass(sec)
+		s.crash(id)
+		want(t, "rolls given up", s.rollsFailed, 1)
+		s.exitStopped()
+		s.pass(10 * sec)
+		want(t, "workers of generation 1", s.gens()[1], 2)
+		want(t, "workers of generation 2", s.gens()[2], 0)
+		for _, first := range []int{1, 2} {
+			want(t, "state of the first worker", s.workers[first].state, StateReady)
+		}
+	}
+
+	// A stop of all does not wait for it.
+	s = begin(2, 1)
+	s.ready(3)
+	s.do(Event{Kind: Halt})
+	s.do(Event{Kind: Signal, Sig: term})
+	s.pass(10 * sec)
+	s.exitStopped()
+	want(t, "left", len(s.workers), 0)
+}

@@ -192,6 +192,15 @@ func (s *show) footprint() (f footprint) {
 // Threads of a Go program come with blocking calls, and stay.
 const moreThreads = 8
 
+// moreMemory returns how much memory a manager may use more than before. The race
+// detector keeps a shadow of all memory that was ever used.
+func moreMemory() int64 {
+	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+		return 64 << 20
+	}
+	return 8 << 20
+}
+
 // expectFlat waits until the manager uses no more than before. Connections that were
 // closed just now may take a moment.
 func (s *show) expectFlat(before footprint) footprint {
@@ -200,7 +209,7 @@ func (s *show) expectFlat(before footprint) footprint {
 	for range 100 {
 		now = s.footprint()
 		if now.descriptors <= before.descriptors && now.goroutines <= before.goroutines &&
-			now.threads <= before.threads+moreThreads && now.memory <= before.memory+8<<20 {
+			now.threads <= before.threads+moreThreads && now.memory <= before.memory+moreMemory() {
 			return now
 		}
 		time.Sleep(50 * time.Millisecond)

@@ -39,6 +39,7 @@ func TestBackoffOfConfig(t *testing.T) {
 				}
 				done := r.startLoop()
 				time.Sleep(time.Minute)
+				synctest.Wait()
 				for i, want := range test.want {
 					if i+1 >= len(at) || at[i+1].Sub(at[i]) != want {
 						t.Fatalf("spawns at %v, want gaps of %v", at, test.want)

@@ -56,6 +56,7 @@ func TestCloseRefuses(t *testing.T) {
 		r := newRig(t, prefork.Config{MaxWorkers: 1, AfterSpawn: func(m *prefork.Manager, _ int) { hook = m.Close() }}, nil, nil)
 		done := r.startRun(context.Background())
 		time.Sleep(time.Second)
+		synctest.Wait()
 		if err := r.Close(); err == nil || hook == nil || !strings.Contains(err.Error(), "blocking call") {
 			t.Errorf("Close = %v during Run, %v in a hook", err, hook)
 		}

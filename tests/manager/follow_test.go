@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -437,12 +438,12 @@ func TestFollowHidesNoFreeze(t *testing.T) {
 // The log names a hook that blocks, also if others have run in the time before it.
 func TestHookBlocksAfterOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log strings.Builder
-		blocks := false
+		var log lockedText
+		var blocks atomic.Bool
 		r := newRig(t, prefork.Config{MaxWorkers: 1, Logger: slog.New(slog.NewTextHandler(&log, nil))}, nil, nil)
 		r.Follow(func(rec prefork.Record) {
 			if note, ok := rec.Event.(prefork.NoteEvent); ok && note.Text == "block" {
-				blocks = true
+				blocks.Store(true)
 				time.Sleep(time.Minute)
 			}
 		})
@@ -455,7 +456,7 @@ func TestHookBlocksAfterOthers(t *testing.T) {
 		r.Note("", "block")
 		time.Sleep(hookPatience - time.Millisecond)
 		synctest.Wait()
-		if text := log.String(); !blocks || strings.Contains(text, "hook blocks") {
+		if text := log.String(); !blocks.Load() || strings.Contains(text, "hook blocks") {
 			t.Errorf("too early: %s", text)
 		}
 		time.Sleep(time.Minute)
@@ -469,3 +470,21 @@ func TestHookBlocksAfterOthers(t *testing.T) {
 }
 
 const hookPatience = 5 * time.Second
+
+// A lockedText is a strings.Builder for several goroutines.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}

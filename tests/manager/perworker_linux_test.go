@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -70,7 +71,8 @@ func (r *rig) wantConnections(when, address string, want ...int) {
 		m := markerOf(r.t, p)
 		sockets[m.Slot] = int(p.Spec.Files[m.Sockets[0].FD])
 	}
-	for range 64 {
+	const connections = 64
+	for range connections {
 		conn, err := net.Dial("tcp", address)
 		if err != nil {
 			r.t.Fatal(err)
@@ -78,18 +80,32 @@ func (r *rig) wantConnections(when, address string, want ...int) {
 		defer conn.Close()
 	}
 	var got []int
-	for slot, fd := range sockets {
-		n := 0
-		for {
-			conn, _, err := unix.Accept(fd)
+	var ready []unix.PollFd
+	slots := slices.Sorted(maps.Keys(sockets))
+	for _, slot := range slots {
+		ready = append(ready, unix.PollFd{Fd: int32(sockets[slot]), Events: unix.POLLIN})
+	}
+	// A connection can be there a moment after Dial has returned.
+	for accepted := 0; accepted < connections; {
+		n, err := unix.Poll(ready, 10_000)
+		if n == 0 || err != nil && err != unix.EINTR {
+			r.t.Errorf("%s: %d of %d connections: %v", when, accepted, connections, err)
+			break
+		}
+		for i, p := range ready {
+			if p.Revents == 0 {
+				continue
+			}
+			conn, _, err := unix.Accept(int(p.Fd))
 			if err != nil {
-				break
+				r.t.Errorf("%s: slot %d: %v", when, slots[i], err)
+				return
 			}
 			unix.Close(conn)
-			n++
-		}
-		if n > 0 {
-			got = append(got, slot)
+			accepted++
+			if !slices.Contains(got, slots[i]) {
+				got = append(got, slots[i])
+			}
 		}
 	}
 	if slices.Sort(got); !slices.Equal(got, want) {

@@ -59,6 +59,8 @@ func TestRunEndsWhenAllAreDone(t *testing.T) {
 				if n := len(r.fake.Started()); n != test.workers {
 					t.Errorf("%d workers, want %d", n, test.workers)
 				}
+				// Workers that exit at one time are reaped in any order.
+				slices.SortFunc(r.exits, func(a, b prefork.Exit) int { return a.Ordinal - b.Ordinal })
 				for i, want := range test.reasons {
 					if got := r.exits[i].Reason; got != want {
 						t.Errorf("worker %d was %v, want %v", i+1, got, want)

@@ -70,6 +70,7 @@ func TestStopSignal(t *testing.T) {
 		r := newRig(t, prefork.Config{MaxWorkers: 1, StopSignal: stop, TrapSignals: prefork.Signals{hup: {Signal: stop}, usr1: {Signal: term}}}, nil, endOnStop)
 		done := r.startRun(context.Background())
 		time.Sleep(time.Second)
+		synctest.Wait()
 		r.receive(usr1)
 		r.wantSignals(1, term)
 		if s := r.Snapshot(); s.Generation != 1 || s.Workers[0].State != prefork.StateReady {

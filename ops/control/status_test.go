@@ -263,11 +263,11 @@ func TestCommands(t *testing.T) {
 		return a
 	}
 	for _, test := range []struct{ target, call, note string }{
-		{"/v1/reload", "reload {<nil> 0s false false}", "reload"},
-		{"/v1/reload?how=rolling", "reload {terminated 0s true false}", "reload how=rolling"},
-		{"/v1/reload?how=plain", "reload {terminated 0s false false}", "reload how=plain"},
-		{"/v1/reload?how=interval=1s", "reload {terminated 1s false false}", "reload how=interval=1s"},
-		{"/v1/restart", "reload {terminated 0s false false}", "restart"},
+		{"/v1/reload", "reload {<nil> 0s false 0s false}", "reload"},
+		{"/v1/reload?how=rolling", "reload {terminated 0s true 0s false}", "reload how=rolling"},
+		{"/v1/reload?how=plain", "reload {terminated 0s false 0s false}", "reload how=plain"},
+		{"/v1/reload?how=interval=1s", "reload {terminated 1s false 0s false}", "reload how=interval=1s"},
+		{"/v1/restart", "reload {terminated 0s false 0s false}", "restart"},
 		{"/v1/resume", "resume", "resume"},
 		{"/v1/signal?signal=TERM", "deliver terminated", "signal SIGTERM to=manager"},
 		{"/v1/signal?signal=15&to=manager", "deliver terminated", "signal SIGTERM to=manager"},

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -114,17 +115,19 @@ func (f *flows) ask(client int) (slot int) {
 	return slot
 }
 
-// slots returns the slot of each client, when n slots have some.
+// slots returns the slot of each client, when n slots have some and each client has
+// been answered by its slot twice: the last worker may become ready in between.
 func (f *flows) slots(n int) (slots []int) {
 	f.t.Helper()
 	preforktest.WaitFor(f.t, fmt.Sprint("answers of ", n, " slots"), func() bool {
+		before := slots
 		slots = nil
 		seen := make(map[int]bool)
 		for i := range f.clients {
 			slots = append(slots, f.ask(i))
 			seen[slots[i]] = true
 		}
-		return len(seen) == n
+		return len(seen) == n && slices.Equal(slots, before)
 	})
 	return slots
 }

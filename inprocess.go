@@ -86,11 +86,12 @@ func newInProcessSide(m *Manager) (*inProcessSide, error) {
 
 // enter marks a blocking call as under way, and panics if one is already.
 func (s *inProcessSide) enter(call string) (leave func()) {
-	if s.isClosed() {
-		misuse("%s called after Close", call)
-	}
 	if !s.busy.CompareAndSwap(nil, &hookCall{call, time.Now()}) {
 		misuse("%s called while another blocking call runs: one at a time, and none in the worker's function", call)
+	}
+	if s.isClosed() {
+		s.busy.Store(nil)
+		misuse("%s called after Close", call)
 	}
 	return func() {
 		if !s.started { // or they are those of followSignals
@@ -487,7 +488,9 @@ func (s *inProcessSide) close() error {
 		return errors.New("a blocking call is under way; Shutdown ends it")
 	}
 	defer s.busy.Store(nil)
-	s.releaseShared()
+	if !s.isClosed() { // by another call, before busy was ours
+		s.releaseShared()
+	}
 	return nil
 }
 

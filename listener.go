@@ -146,18 +146,30 @@ func listenError(call, network, address string, err error) error {
 }
 
 func (s *managerSide) listen(lc ListenConfig, network, address string) (net.Listener, error) {
+	if s.isClosed() {
+		return nil, errClosed
+	}
 	return s.sockets.ListenWith(sockets.Options(lc), network, address)
 }
 
 func (s *managerSide) listenPacket(lc ListenConfig, network, address string) (net.PacketConn, error) {
+	if s.isClosed() {
+		return nil, errClosed
+	}
 	return s.sockets.ListenPacketWith(sockets.Options(lc), network, address)
 }
 
 func (s *managerSide) listenPerWorker(lc ListenConfig, network, address string) (net.Listener, error) {
+	if s.isClosed() {
+		return nil, errClosed
+	}
 	return s.sockets.ListenPerWorkerWith(sockets.Options(lc), network, address)
 }
 
 func (s *managerSide) listenPacketPerWorker(lc ListenConfig, network, address string) (net.PacketConn, error) {
+	if s.isClosed() {
+		return nil, errClosed
+	}
 	return s.sockets.ListenPacketPerWorkerWith(sockets.Options(lc), network, address)
 }
 
@@ -402,6 +414,9 @@ func (l *loop) noteSocketUnused(w *worker, socket int) {
 }
 
 func (s *inProcessSide) listen(c ListenConfig, network, address string) (net.Listener, error) {
+	if s.isClosed() {
+		return nil, errClosed
+	}
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
 	ln, reopen, err := s.sockets.ListenLocal(sockets.Options(c), network, address)
@@ -412,10 +427,16 @@ func (s *inProcessSide) listen(c ListenConfig, network, address string) (net.Lis
 }
 
 func (s *inProcessSide) listenPerWorker(c ListenConfig, network, address string) (net.Listener, error) {
+	if s.isClosed() {
+		return nil, errClosed
+	}
 	return s.listen(c, network, address)
 }
 
 func (s *inProcessSide) listenPacket(c ListenConfig, network, address string) (net.PacketConn, error) {
+	if s.isClosed() {
+		return nil, errClosed
+	}
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
 	conn, reopen, err := s.sockets.ListenPacketLocal(sockets.Options(c), network, address)
@@ -426,5 +447,8 @@ func (s *inProcessSide) listenPacket(c ListenConfig, network, address string) (n
 }
 
 func (s *inProcessSide) listenPacketPerWorker(c ListenConfig, network, address string) (net.PacketConn, error) {
+	if s.isClosed() {
+		return nil, errClosed
+	}
 	return s.listenPacket(c, network, address)
 }

@@ -281,8 +281,8 @@ func (m *Manager) WaitAllChildren(ctx context.Context) (left int, err error) {
 // signals that it traps, and its Name, which a later New may use. Listeners and
 // the files of unix sockets go, too. It is for a program that outlives its pools.
 // It returns an error, and does nothing, while workers, standbys or leftover
-// processes remain, or a blocking call is under way (also in its hooks), and after a
-// successor has taken over. A second call is a no-op.
+// processes remain, or a blocking call is under way (also in its hooks), and while a
+// successor that has taken over lives. A second call is a no-op.
 //
 // After Close, blocking calls panic, commands such as Reload return an error, and
 // the other methods have no effect. In a worker it is a no-op.
@@ -492,6 +492,9 @@ func (s *managerSide) close() error {
 		return errors.New("a blocking call is under way; Shutdown ends it")
 	}
 	defer s.busy.Store(nil)
+	if s.isClosed() { // by another call, before busy was ours
+		return nil
+	}
 	if err := s.loop.release(); err != nil {
 		return err
 	}
@@ -605,14 +608,15 @@ func (s *managerSide) generationNumber() int {
 
 // enter marks a blocking call as under way, and panics if one is already.
 func (s *managerSide) enter(call string) (leave func()) {
-	if s.isClosed() {
-		misuse("%s called after Close", call)
-	}
 	now := &hookCall{call, time.Now()}
 	for !s.busy.CompareAndSwap(nil, now) {
 		if other := s.busy.Load(); other != nil {
 			misuse("%s called while %s runs: one blocking call at a time, and none in a hook; from there use Deliver, SignalAllChildren or SetMaxWorkers", call, other.name)
 		}
+	}
+	if s.isClosed() { // before busy was ours
+		s.busy.Store(nil)
+		misuse("%s called after Close", call)
 	}
 	s.loop.seen = s.loop.now() // nothing runs between two calls
 	return func() {

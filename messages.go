@@ -365,7 +365,7 @@ func (l *loop) sendLogLevel() (again pool.Time) {
 	}
 	l.sentLevel, l.levelAgain = level, pool.Never
 	for _, w := range l.workers {
-		if w.level == level || !w.messages.Open() {
+		if w.level == level || !w.reachable() {
 			continue
 		}
 		if w.send(wire.LogLevel{Level: int(level)}) == proc.ErrWouldBlock {

@@ -412,10 +412,15 @@ func (l *loop) warnOfSuccessor() {
 func (l *loop) becomeSuccessor() {
 	l.reportsReady, l.awaitTakeover = true, true
 	go func() {
-		<-process.TookOver()
-		l.inbox.put(func(*inbox) {})
-		<-process.PredecessorGone() // workers may wait for it
-		l.inbox.put(func(*inbox) {})
+		// Workers may wait for the second.
+		for _, happened := range []<-chan struct{}{process.TookOver(), process.PredecessorGone()} {
+			select {
+			case <-happened:
+				l.inbox.put(func(*inbox) {})
+			case <-l.closed:
+				return
+			}
+		}
 	}()
 }
 

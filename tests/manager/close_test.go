@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -113,6 +114,9 @@ func TestClose(t *testing.T) {
 		if err := ln.Close(); err == nil {
 			t.Error("the listener is open")
 		}
+		if ln, err := m.Listen("unix", path); err == nil || ln != nil || !strings.Contains(err.Error(), "closed") {
+			t.Errorf("Listen after Close = %v, %v", ln, err)
+		}
 		m.Deliver(hup)
 		m.Shutdown()
 		m.Hold(0)
@@ -130,5 +134,24 @@ func TestClose(t *testing.T) {
 			t.Errorf("%d of %d traps remain", left, len(r.handlers))
 		}
 		released = 0
+	}
+}
+
+// Of several calls at once, one closes.
+func TestCloseAtOnce(t *testing.T) {
+	for range 200 {
+		r := &rig{t: t, name: t.Name()}
+		m, err := r.newManager(prefork.Config{Name: r.name, TrapSignals: hupAndTerm}, options{onStart: reachStart, onSignal: endOnTerm})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() { m.Close() }) // an error while another closes
+		}
+		wg.Wait()
+		if err := m.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

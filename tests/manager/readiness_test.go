@@ -4,6 +4,7 @@ package manager_test
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -125,6 +126,7 @@ func TestReadinessDescriptorIsNoChannel(t *testing.T) {
 		time.Sleep(9 * time.Second)
 		r.Pause()
 		r.SignalAllChildren(usr1)
+		r.SetLogLevel(slog.LevelDebug)
 		time.Sleep(500 * time.Millisecond)
 		r.wantSignals(1, usr1)
 		r.wantSignals(2, usr1) // it is still starting, and no signal is held for it

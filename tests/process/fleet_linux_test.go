@@ -90,6 +90,7 @@ func TestManyManagers(t *testing.T) {
 	if testprog.Long() {
 		n = 200
 	}
+	t.Setenv("GOMAXPROCS", "2") // which the number of threads depends on
 	p, next := startWithInput(t, "fleet", n)
 	p.Expect(`^first$`)
 	first := residentMiB(t, p.PID())

@@ -153,9 +153,15 @@ func TestForeignDirectory(t *testing.T) {
 	make("own", 0o755, 0)
 	make("sticky", 0o777|os.ModeSticky, 0)
 	make("sticky/below", 0o755, 0)
+	for link, target := range map[string]string{"own/to theirs": "theirs/below", "own/to own": "own", "theirs/to own": "own"} {
+		if err := os.Symlink(filepath.Join(top, target), filepath.Join(top, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for name, ok := range map[string]bool{
 		"theirs": false, "theirs/below": false, "writable": false, "writable/below": false,
 		"sticky": false, "sticky/below": true, "own": true,
+		"own/to theirs": false, "own/to own": true, "theirs/to own": false,
 	} {
 		f, err := Open(Config{Path: filepath.Join(top, name, "a.log")})
 		if (err == nil) != ok {

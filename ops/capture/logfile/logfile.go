@@ -77,7 +77,16 @@ func Open(cfg Config) (*File, error) {
 	case cfg.MaxSize < 0 || cfg.Keep < 0 || cfg.MaxAge < 0:
 		return nil, errors.New("logfile: Config has a negative number")
 	}
-	cfg.Path = path
+	// Links are followed once: open checks the directories of the direct path, and a
+	// link that is switched later leads nowhere else.
+	dir := filepath.Dir(path)
+	if err := checkDir(dir); err != nil {
+		return nil, fmt.Errorf("logfile: %w", err)
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return nil, fmt.Errorf("logfile: %w", err)
+	}
+	cfg.Path = filepath.Join(dir, filepath.Base(path))
 	f := &File{cfg: cfg}
 	if err := f.open(); err != nil {
 		return nil, fmt.Errorf("logfile: %w", err)

@@ -59,7 +59,8 @@ type Config struct {
 	Restart Restart
 
 	// SuccessCodes are exit codes that mean success, in addition to 0: for Restart,
-	// the backoff, CrashLoop and ReasonFinished. Each is from 1 to 255.
+	// the backoff, CrashLoop and ReasonFinished. Each is from 1 to 255. In-process
+	// mode has no exit codes, and ignores them.
 	SuccessCodes []int
 
 	// TrapSignals maps each signal that the Manager receives to the signal that it

@@ -335,8 +335,9 @@ func (m *Manager) SetMaxWorkers(n int) {
 
 // Hold keeps a slot empty: it gets no worker after the one that it has, if any,
 // which keeps working. A slot can be held before Run, and before there are so many
-// slots; a hold lasts through reloads and until Release. It counts before the next
-// spawn, as SetMaxWorkers does. In a worker and in in-process mode it is a no-op.
+// slots; a hold lasts through reloads and until Release. A successor begins with
+// none. It counts before the next spawn, as SetMaxWorkers does. In a worker and in
+// in-process mode it is a no-op.
 // It panics if slot is negative.
 func (m *Manager) Hold(slot int) {
 	if slot < 0 {

@@ -52,7 +52,7 @@ import (
 // up a host name, to check an existing socket file, and for about a second if
 // another program has locked the directory of that file (flock). In that case an
 // existing file is an error. On Linux it also blocks, for up to OrphanTimeout and
-// a second, while the address belongs to workers whose manager has been killed.
+// three seconds, while the address belongs to workers whose manager has been killed.
 func (m *Manager) Listen(network, address string) (net.Listener, error) {
 	return ListenConfig{}.Listen(m, network, address)
 }

@@ -253,7 +253,7 @@ func (x *exchange) worker() error {
 	id, verb, ok := strings.Cut(strings.TrimPrefix(x.path, "/v1/workers/"), "/")
 	ordinal, err := strconv.Atoi(id)
 	if !ok || err != nil || ordinal < 0 {
-		return problemf(404, "there is no %.100q here: /v1/workers/ID/replace, stop, kill or signal", x.path)
+		return problemf(404, "there is no %.60q here: /v1/workers/ID/replace, stop, kill or signal", x.path)
 	}
 	p, err := x.one()
 	if err != nil {

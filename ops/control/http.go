@@ -104,20 +104,20 @@ func readHead(tp *textproto.Reader) (r *request, length int64, err error) {
 	method, rest, _ := strings.Cut(line, " ")
 	target, proto, ok := strings.Cut(rest, " ")
 	if !ok || !isToken(method) || proto != "HTTP/1.1" && proto != "HTTP/1.0" {
-		return nil, 0, problemf(400, "malformed request line %.100q", line)
+		return nil, 0, problemf(400, "malformed request line %.60q", line)
 	}
 	u, err := url.ParseRequestURI(target)
 	if err != nil {
-		return nil, 0, problemf(400, "malformed address %.100q", target)
+		return nil, 0, problemf(400, "malformed address %.60q", target)
 	}
 	r = &request{method: method, path: u.Path}
 	if r.query, err = url.ParseQuery(u.RawQuery); err != nil {
-		return nil, 0, problemf(400, "malformed query %.100q", u.RawQuery)
+		return nil, 0, problemf(400, "malformed query %.60q", u.RawQuery)
 	}
 	if r.header, err = tp.ReadMIMEHeader(); err != nil {
 		var bad textproto.ProtocolError
 		if errors.As(err, &bad) {
-			err = problemf(400, "%v", bad)
+			err = problemf(400, "%.100v", bad)
 		}
 		return nil, 0, err
 	}

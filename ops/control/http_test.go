@@ -136,6 +136,7 @@ func FuzzRequest(f *testing.F) {
 		"GET / HTTP/1.1\r\n\r\n", "POST /v1/scale?workers=%2B1 HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcde",
 		"GET /v1/events?since=7 HTTP/1.0\nAccept: text/event-stream\nLast-Event-ID: 9\n\n",
 		"PUT /v1/loglevel?level=debug HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", get("/x", "A: b", " c", "D:"),
+		get("/", "\x12"+strings.Repeat("x", 1000)), "GET /" + strings.Repeat("%F4%8F%BF%BF", 100) + " HTTP/1.1\r\n\r\n",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -153,7 +154,7 @@ func FuzzRequest(f *testing.F) {
 			if read := len(data) - rest.Len(); read > maxHead+maxBody+8192 {
 				t.Errorf("read %d bytes", read)
 			}
-			answerProblem(&out, problemf(404, "there is no %.100q here", r.path))
+			answerProblem(&out, problemf(404, "there is no %.60q here", r.path))
 		}
 		checkAnswer(t, out.Bytes())
 	})

@@ -59,7 +59,7 @@ func (s *server) dispatch(x *exchange) error {
 	}
 	r, ok := routes[path]
 	if !ok {
-		return problemf(404, "there is no %.100q here: GET / lists the paths", x.path)
+		return problemf(404, "there is no %.60q here: GET / lists the paths", x.path)
 	}
 	if x.method != r.method {
 		p := problemf(405, "%s is for %s", path, r.method)
@@ -115,7 +115,7 @@ func (x *exchange) chosen() ([]*pool, error) {
 			return []*pool{p}, nil
 		}
 	}
-	return nil, problemf(404, "there is no pool %.100q; there are %s", name, x.poolNames())
+	return nil, problemf(404, "there is no pool %.60q; there are %s", name, x.poolNames())
 }
 
 // one returns the pool of a request that is for one.

@@ -85,7 +85,7 @@ func (p *Pool) spawned(now Time, ev *Event) {
 		p.standby.alive++
 	}
 	p.ordinal++
-	w := &worker{id: p.ordinal, gen: p.askedGen, slot: s, spawnedAt: now, command: ev.Command}
+	w := &worker{id: p.ordinal, gen: p.askedGen, slot: s, spawnedAt: now, command: ev.Command, readyAt: Never}
 	p.link(w)
 	if s.queue == &p.toReplace {
 		s.replacement = w
@@ -133,16 +133,18 @@ func (p *Pool) startReadyTimeout(now Time, w *worker) {
 func (p *Pool) readyByAge(w *worker) bool { return w.command && p.cfg.ReadyAfter > 0 }
 
 // becomeReady sends a worker the signals that were held for it. Before it was
-// ready, they would have killed it, or it would have missed them.
+// ready, they would have killed it, or it would have missed them. The message of
+// a worker that was killed comes too late.
 func (p *Pool) becomeReady(now Time, w *worker) {
-	if w.ready || w.disconnected || w.isStandby() {
+	if w.ready || w.disconnected || w.isStandby() || w.state == StateKilled {
 		return
 	}
-	w.ready, w.readyAt = true, now
+	w.ready = true
 	w.slot.strays = 0
 	p.clearDeadline(w)
 	p.transition(w, StateReady, 0)
 	if w.state == StateReady {
+		w.readyAt = now
 		p.takeOver(now, w)
 		p.startLifetime(now, w)
 	}

@@ -262,7 +262,7 @@ func (s *sim) noteSignal(ev Event) {
 func (s *sim) noteWorker(w *simWorker, ev Event) {
 	switch ev.Kind {
 	case Ready:
-		if !w.ready && w.disconnectedAt == Never && w.slot != noSlot {
+		if !w.ready && w.disconnectedAt == Never && w.slot != noSlot && w.state != StateKilled {
 			s.slots[w.slot].strays = 0
 		}
 	case Stuck:

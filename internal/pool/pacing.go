@@ -278,7 +278,7 @@ func (p *Pool) hasWorked(now Time) bool {
 	return false
 }
 
-func (w *worker) hasWorked(now Time) bool { return w.ready && now-w.readyAt > provenLife }
+func (w *worker) hasWorked(now Time) bool { return w.readyAt != Never && now-w.readyAt > provenLife }
 
 // after returns t + d, at most the greatest Time, so that no sum overflows into
 // the past.

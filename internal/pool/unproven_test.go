@@ -4,6 +4,7 @@ package pool
 
 import (
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -163,7 +164,7 @@ func TestRollFailsByCrashAfterASlowStart(t *testing.T) {
 		failed int
 	}{{1500 * ms, 1}, {4900 * ms, 1}, {5 * sec, 0}} {
 		s := rolling(t, 2, 1)
-		s.pass(10 * sec)
+		s.pass(9 * sec) // the ready timeout is 10 s
 		s.ready(3)
 		s.pass(c.served)
 		s.crash(3)
@@ -190,4 +191,65 @@ func TestShortJobsAreNoCrashLoop(t *testing.T) {
 		s.pass(10 * sec)
 	}
 	want(t, "crash loops", s.crashLoops, 0)
+}
+
+// A worker that becomes ready only after it was stopped or killed was never at
+// work. It proves nothing, and if it was killed for not being ready, its end is
+// one that came too early.
+func TestReadyAfterTheEndProvesNothing(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		end  []Event
+	}{
+		{"killed", []Event{{Kind: KillAll}}},
+		{"stopped", []Event{{Kind: Signal, Sig: syscall.SIGTERM}}},
+		{"stopped and killed", []Event{{Kind: Signal, Sig: syscall.SIGTERM}, {Kind: KillAll}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := never(2)
+			cfg.StopTimeout, cfg.ReadyTimeout = -1, 0
+			s := newSim(t, cfg)
+			s.do(Event{Kind: Begin})
+			for _, ev := range c.end {
+				s.do(ev)
+			}
+			s.ready(1)
+			s.do(Event{Kind: Resize, N: 3})
+			s.failing = 100
+			s.crash(3)
+			s.pass(10 * sec)
+			want(t, "crash loops while it has not exited", s.crashLoops, 1)
+		})
+	}
+	t.Run("ready timeout", func(t *testing.T) {
+		cfg := usual(1)
+		cfg.ReadyTimeout = 20 * sec
+		s := newSim(t, cfg)
+		s.do(Event{Kind: Begin})
+		for range 3 {
+			s.pass(cfg.ReadyTimeout)
+			id := s.in(0).id
+			s.ready(id)
+			s.exit(id, Event{Killed: true})
+			want(t, "reason", s.gone[id], ReasonReadyTimeout)
+			for s.in(0) == nil {
+				s.until(s.wake)
+			}
+		}
+		want(t, "ends that count towards the delay", s.p.slots[0].badEnds, 3)
+	})
+	t.Run("exit with code 0 after the ready timeout", func(t *testing.T) {
+		cfg := never(1)
+		cfg.ReadyTimeout = sec
+		s := newSim(t, cfg)
+		at := loopsAt(s, func(id int) {
+			if s.workers[id].state == StateKilled {
+				s.ready(id)
+				s.exitZero(id)
+			}
+		})
+		if at == Never {
+			t.Error("no crash loop")
+		}
+	})
 }

@@ -160,8 +160,9 @@ type Config struct {
 	// OnChildReap can call Manager.ShutdownWith for its exit code.
 	WorkerShutdown bool
 
-	// Resources limits a worker: CPU, memory, user and more. A Command can have
-	// those that take effect when a process starts.
+	// Resources limits a worker: CPU, memory, user and more. A Command with CPUs,
+	// CPUsPerWorker, Nice, Umask, Rlimits or NoNewPrivs is started through a second
+	// start of this program, as with ListenFDs.
 	Resources Resources
 
 	// MaxSurge is how many workers may start or run beyond MaxWorkers while a
@@ -237,8 +238,8 @@ type Config struct {
 	// them, so programs written for Server::Starter run unchanged.
 	Command []string
 	// Dir is the working directory of a Command, in which a Command[0] with a slash is
-	// looked up too. With Resources.Chroot it is below that, and cannot be combined
-	// with ListenFDs. "" means the manager's, or the root directory.
+	// looked up too. With Resources.Chroot it is below that. "" means the manager's, or
+	// the root directory.
 	Dir string
 	// ListenStarter sets SERVER_STARTER_PORT for a Command also if there are no
 	// sockets.
@@ -323,6 +324,10 @@ type Resources struct {
 	// Nice is the nice value of a worker, from -20 (first) to 19 (last). 0 keeps
 	// that of the manager. A lower value than the manager's needs root.
 	Nice int
+
+	// Umask is the file mode creation mask of a worker: an octal number, such as
+	// "027". "" keeps that of the manager.
+	Umask string
 
 	// Rlimits are limits of the worker, each resource at most once. Others stay as
 	// in the manager. A higher hard limit than the manager's needs root.

@@ -241,8 +241,8 @@ func (l *loop) startWorker(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, er
 	if err := sp.checkCommand(l.cfg.Command != nil); err != nil {
 		return nil, nil, err
 	}
-	direct := l.cfg.Command != nil && !l.cfg.ListenFDs // it cannot apply its resources itself
-	attr, err := l.resources.Attr(sp.Attr, direct)
+	step := l.cfg.ListenFDs || l.resources.NeedsStep()
+	attr, err := l.resources.Attr(sp.Attr, l.cfg.Command != nil && !step)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -253,6 +253,7 @@ func (l *loop) startWorker(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, er
 		Group: l.cfg.StopGroup, SameGroup: l.cfg.SameGroup,
 	}
 	if l.cfg.Command != nil {
+		plan.Step = step
 		p, err = l.startCommand(sp, plan)
 		return p, nil, err
 	}
@@ -307,7 +308,7 @@ func (l *loop) startCommand(sp *Spawn, plan launch.Plan) (proc.Process, error) {
 	plan.Ports, plan.PortFDs = l.sockets.HandCommand()
 	plan.ReadyFD, plan.FilesAt = l.cfg.Readiness.FD, sp.FilesAt
 	plan.Root = cmp.Or(launch.Chroot(plan.Attr), l.cfg.Resources.Chroot)
-	if plan.ListenFDs {
+	if plan.Step {
 		plan.Confine = l.resources.Plan(sp.Slot)
 	}
 	spec, release, err := launch.Command(plan)
@@ -486,7 +487,7 @@ func (s *managerSide) interruptHook() {
 // check checks the resources in the manager.
 func (r Resources) check(command, standbys bool) (*resources.Settings, error) {
 	c := resources.Config{
-		GOMAXPROCS: r.GOMAXPROCS, GOMEMLIMIT: r.GOMEMLIMIT, CPUs: r.CPUs, CPUsPerWorker: r.CPUsPerWorker, Nice: r.Nice,
+		GOMAXPROCS: r.GOMAXPROCS, GOMEMLIMIT: r.GOMEMLIMIT, CPUs: r.CPUs, CPUsPerWorker: r.CPUsPerWorker, Nice: r.Nice, Umask: r.Umask,
 		Cgroup: r.Cgroup, User: r.User, Group: r.Group, Groups: r.Groups, Chroot: r.Chroot, NoNewPrivs: r.NoNewPrivs,
 	}
 	for _, l := range r.Rlimits {

@@ -20,13 +20,11 @@ func Chroot(attr *syscall.SysProcAttr) string {
 func (p *Plan) checkFirstStep() error {
 	attr := p.Attr
 	switch {
-	case p.Root != "" && p.Dir != "":
-		return errors.New("Dir cannot be combined with ListenFDs and Resources.Chroot: the Command starts in the root directory")
 	case attr == nil:
 	case attr.Chroot != "":
-		return errors.New("Spawn.Attr.Chroot cannot be combined with ListenFDs, which starts this program first: use Resources.Chroot")
+		return errors.New("Spawn.Attr.Chroot cannot be combined with ListenFDs, nor with Resources that need a first start of this program: use Resources.Chroot")
 	case attr.Credential != nil && p.Confine != "":
-		return errors.New("Spawn.Attr.Credential cannot be combined with ListenFDs, and User or Chroot of Resources: use Resources.User")
+		return errors.New("Spawn.Attr.Credential cannot be combined with Resources that a first start of this program sets: use Resources.User")
 	}
 	return nil
 }

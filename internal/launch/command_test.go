@@ -130,9 +130,8 @@ func TestDirOfACommand(t *testing.T) {
 		{name: "another file", plan: Plan{Args: []string{"-run"}, Program: "./run", Dir: dir}, path: "./run", dir: dir},
 		{name: "below the root", plan: Plan{Args: []string{"./run"}, Root: root, Dir: "/service"}, path: "/service/run", dir: "/service"},
 		{name: "relative below the root", plan: Plan{Args: []string{"./service/run"}, Root: root}, path: "/service/run", dir: "/"},
-		{name: "by the first step", plan: Plan{Args: []string{"./run"}, Dir: dir, ListenFDs: true}, dir: dir},
-		{name: "no interpreter, by the first step", plan: Plan{Args: []string{"bin/lost"}, Dir: dir, ListenFDs: true}, err: "interpreter /no/such/sh"},
-		{name: "below the root, by the first step", plan: Plan{Args: []string{"./run"}, Dir: "/service", Root: root, ListenFDs: true}, err: "starts in the root directory"},
+		{name: "by the first step", plan: Plan{Args: []string{"./run"}, Dir: dir, Step: true}, dir: dir},
+		{name: "no interpreter, by the first step", plan: Plan{Args: []string{"bin/lost"}, Dir: dir, Step: true}, err: "interpreter /no/such/sh"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			spec, release, err := Command(test.plan)

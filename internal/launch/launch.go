@@ -57,7 +57,8 @@ type Plan struct {
 	ListenFDs     bool
 	ListenStarter bool   // SERVER_STARTER_PORT, also without sockets
 	Root          string // its root directory; "" for that of this process
-	Confine       string // with ListenFDs: a plan of package resources to apply first
+	Step          bool   // this program is started first; ListenFDs needs it
+	Confine       string // with Step: a plan of package resources to apply first
 }
 
 // Reaper is the reaper above this process.
@@ -134,11 +135,11 @@ func Successor(p Plan) (spec proc.Spec, release func(), err error) {
 }
 
 // Command lays out a program that does not know of this library. It gets its
-// sockets as start_server passes them. With ListenFDs it also gets them as
-// systemd does: for that, this program is started first, since LISTEN_PID is the
-// pid of a process that does not exist yet. That program also enters the root
-// directory and becomes the user of the Command: it may not exist in the one, and
-// the other may not run it.
+// sockets as start_server passes them, and with ListenFDs also as systemd does.
+// With Step, this program is started first: it applies the resources that only a
+// process itself can set, and knows its pid for LISTEN_PID. It also enters the
+// root directory and becomes the user of the Command: it may not exist in the
+// one, and the other may not run it.
 func Command(p Plan) (spec proc.Spec, release func(), err error) {
 	if p.Root == "" && p.Dir != "" {
 		if p.Dir, err = filepath.Abs(p.Dir); err != nil { // PWD needs it
@@ -149,11 +150,12 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 	if err != nil {
 		return spec, nil, err
 	}
-	if p.ListenFDs {
+	if p.Step {
 		if err := cmp.Or(p.checkFirstStep(), checkCommand(p.Root, p.Dir, path)); err != nil {
 			return spec, nil, err
 		}
-	} else if p.Root != "" {
+	}
+	if p.Root != "" {
 		p.Dir = filepath.Join("/", p.Dir) // otherwise it would be outside
 	}
 	if spec, release, err = p.spec(); err != nil {
@@ -183,7 +185,12 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 	if p.ListenFDs {
 		// The number counts from descriptor 3 and includes Spawn.Files.
 		env = append(env, activation.ListenFDsEnv+"="+strconv.Itoa(len(p.Files)+len(numbers)))
-		step := marker.Command{Manager: os.Getpid(), Path: path}
+	}
+	if p.Step {
+		step := marker.Command{Manager: os.Getpid(), Listen: p.ListenFDs, Path: path}
+		if p.Root != "" { // the step enters the root first
+			step.Dir, spec.Dir = spec.Dir, ""
+		}
 		if p.Confine != "" { // in a file: it may name many groups
 			descriptor, err := fd.NewBlob([]byte(p.Confine))
 			if err != nil {

@@ -216,7 +216,7 @@ func TestCommand(t *testing.T) {
 		spec, release, err := Command(Plan{
 			Exe: "/manager", Args: []string{"server", "-x"}, Env: []string{"LAUNCH_TEST=of the hook"}, Files: files, Depth: 3, Generation: 9,
 			Ports: []string{"127.0.0.1:80", "/run/sock"}, PortFDs: []int{raw(t, a), raw(t, b)},
-			ListenFDs: listenFDs,
+			ListenFDs: listenFDs, Step: listenFDs,
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -232,7 +232,7 @@ func TestCommand(t *testing.T) {
 			activation.StarterEnv: "127.0.0.1:80=4;/run/sock=5", activation.StarterGenerationEnv: "9", "LAUNCH_TEST": "of the hook", marker.DepthEnv: "3",
 		})
 		if listenFDs {
-			wantVariables(t, spec, map[string]string{activation.ListenFDsEnv: "3", marker.CommandEnv: strconv.Itoa(os.Getpid()) + ":0:" + program})
+			wantVariables(t, spec, map[string]string{activation.ListenFDsEnv: "3", marker.CommandEnv: strconv.Itoa(os.Getpid()) + ":0:1:0:" + program})
 			if spec.Path != "/manager" {
 				t.Errorf("starts %s", spec.Path)
 			}

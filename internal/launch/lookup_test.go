@@ -88,7 +88,7 @@ func TestCommandInRoot(t *testing.T) {
 	}
 	wantVariables(t, spec, map[string]string{"PWD": "/"})
 
-	plan.ListenFDs, plan.Confine = true, long
+	plan.Step, plan.ListenFDs, plan.Confine = true, true, long
 	if spec, release, err = Command(plan); err != nil {
 		t.Fatal(err)
 	}
@@ -96,10 +96,25 @@ func TestCommandInRoot(t *testing.T) {
 	if spec.Dir != "" || spec.Path != "/manager" || len(spec.Files) != 5 {
 		t.Errorf("%s starts in %q with descriptors %v", spec.Path, spec.Dir, spec.Files)
 	}
-	step := marker.Command{Manager: os.Getpid(), Plan: 4, Path: "/server"}
+	step := marker.Command{Manager: os.Getpid(), Plan: 4, Listen: true, Dir: "/", Path: "/server"}
 	wantVariables(t, spec, map[string]string{"PWD": "/", "LISTEN_FDS": "1", marker.CommandEnv: step.String()})
 	if text, err := fd.ReadBlob(int(spec.Files[4])); string(text) != long || err != nil {
 		t.Errorf("plan of %d bytes, %v", len(text), err)
+	}
+	// Without ListenFDs, and in a directory below the root.
+	plan.ListenFDs, plan.Dir = false, "sub"
+	inDir, release2, err := Command(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer release2()
+	step.Listen, step.Dir = false, "/sub"
+	if inDir.Dir != "" {
+		t.Errorf("starts in %q", inDir.Dir)
+	}
+	wantVariables(t, inDir, map[string]string{"PWD": "/sub", marker.CommandEnv: step.String()})
+	if _, ok := variable(inDir, "LISTEN_FDS"); ok {
+		t.Error("LISTEN_FDS is set")
 	}
 	for _, attr := range []*syscall.SysProcAttr{{Chroot: "/"}, {Credential: &syscall.Credential{}}} {
 		plan.Attr = attr

@@ -1,29 +1,43 @@
 package marker
 
 import (
-	"strconv"
+	"fmt"
 	"strings"
 )
 
-// Command is the value of CommandEnv: the first step of a Command with
-// Config.ListenFDs, in which the program of the manager puts its own pid into
-// LISTEN_PID. Only the new process itself can do that.
+// Command is the value of CommandEnv: the first step of a Command, in which the
+// program of the manager applies resources, and puts its own pid into LISTEN_PID.
+// Only the new process itself can do these.
 type Command struct {
 	Manager int
 	Plan    int    // descriptor of the file with a plan of package resources; 0 for none
+	Listen  bool   // LISTEN_PID is set
+	Dir     string // below the root directory that the plan sets; "" for no change
 	Path    string // the program to execute, as seen from its root directory
 }
 
 func (c Command) String() string {
-	return strconv.Itoa(c.Manager) + ":" + strconv.Itoa(c.Plan) + ":" + c.Path
+	listen := 0
+	if c.Listen {
+		listen = 1
+	}
+	return fmt.Sprintf("%d:%d:%d:%d:%s%s", c.Manager, c.Plan, listen, len(c.Dir), c.Dir, c.Path)
 }
 
 func parseCommand(value string) (c Command, ok bool) {
-	parts := strings.SplitN(value, ":", 3)
-	if len(parts) < 3 {
+	parts := strings.SplitN(value, ":", 5)
+	if len(parts) < 5 {
 		return c, false
 	}
-	manager, err1 := parseInt(parts[0], 1, 1<<31-1)
-	plan, err2 := parseInt(parts[1], 0, maxFD)
-	return Command{int(manager), int(plan), parts[2]}, err1 == nil && err2 == nil
+	paths := parts[4]
+	var numbers [4]int
+	for i, most := range []int64{1<<31 - 1, maxFD, 1, int64(len(paths))} {
+		n, err := parseInt(parts[i], 0, most)
+		if err != nil {
+			return c, false
+		}
+		numbers[i] = int(n)
+	}
+	n := numbers[3]
+	return Command{numbers[0], numbers[1], numbers[2] == 1, paths[:n], paths[n:]}, numbers[0] > 0
 }

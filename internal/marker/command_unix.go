@@ -26,8 +26,13 @@ func BecomeCommand(confine func(plan string) error) {
 	if !ok || parent != 0 && c.Manager != parent || os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
 		return
 	}
-	os.Setenv(listenPIDEnv, strconv.Itoa(os.Getpid()))
+	if c.Listen {
+		os.Setenv(listenPIDEnv, strconv.Itoa(os.Getpid()))
+	}
 	err := confineCommand(c.Plan, confine)
+	if err == nil && c.Dir != "" {
+		err = os.Chdir(c.Dir)
+	}
 	if err == nil {
 		err = execute(c.Path)
 	}

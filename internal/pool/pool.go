@@ -135,7 +135,7 @@ type worker struct {
 	standbyTime  time.Duration // between its spawn and its slot
 	command      bool          // another program, which takes signals from its start on
 	ready        bool          // it has reported ready
-	readyAt      Time          // when it was at work first, or Never: it may be ready while it stops
+	readyAt      Time          // in StateReady, or Never if it was stopping by then
 	disconnected bool
 	probe        bool // it is starting, of the generation that a roll brings
 	rolled       bool // it is counted in roll.rolled

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Apply carries out a plan in the worker. It must be called before the program
-// does its own work. An empty plan is a no-op.
+// Apply carries out a plan in the worker, or in the first step of a Command. It
+// must be called before the program does its own work. An empty plan is a no-op.
 //
 // Limits come first and privileges last, because each step may need a
 // privilege that a later one drops. Apply verifies each step. It returns a
@@ -34,7 +34,7 @@ func Apply(text string) error {
 	}
 	defer t.close()
 	wasRoot := os.Geteuid() == 0
-	for _, step := range []func(plan, threads) error{applyLimits, applyNice, applyCPUs, applyChroot, applyIdentity, applyNoNewPrivs} {
+	for _, step := range []func(plan, threads) error{applyLimits, applyNice, applyUmask, applyCPUs, applyChroot, applyIdentity, applyNoNewPrivs} {
 		if err := step(p, t); err != nil {
 			return err
 		}
@@ -57,6 +57,13 @@ func applyNice(p plan, t threads) error {
 	}
 	if err := t.setNice(p.nice); err != nil {
 		return fieldError("Nice", "%d: %w", p.nice, explain(err))
+	}
+	return nil
+}
+
+func applyUmask(p plan, _ threads) error {
+	if p.umask != nil {
+		syscall.Umask(*p.umask) // it cannot fail, and all threads share it
 	}
 	return nil
 }

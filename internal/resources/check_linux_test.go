@@ -88,15 +88,58 @@ func TestCheckZeroConfig(t *testing.T) {
 	}
 }
 
-func TestCheckCommand(t *testing.T) {
-	for name, c := range map[string]Config{
-		"CPUs": {CPUs: []int{0}}, "CPUsPerWorker": {CPUsPerWorker: 1}, "Nice": {Nice: 1}, "Rlimits": {Rlimits: []Rlimit{{"core", 0, 0}}},
-		"NoNewPrivs": {NoNewPrivs: true},
+// A Command needs a first step only for resources that the start of a process
+// cannot set.
+func TestNeedsStep(t *testing.T) {
+	for name, c := range map[string]struct {
+		Config
+		needs bool
+		plan  string
+	}{
+		"nothing":       {},
+		"variables":     {Config{GOMAXPROCS: 1, GOMEMLIMIT: 1 << 30}, false, ""},
+		"user":          {Config{User: "root", Groups: []string{}}, false, "id:0:0:"},
+		"chroot":        {Config{Chroot: "/"}, false, "root:/"},
+		"CPUs":          {Config{CPUs: first(t)}, true, "cpu:" + ranges(first(t))},
+		"CPUsPerWorker": {Config{CPUs: first(t), CPUsPerWorker: 1}, true, "cpu:" + ranges(first(t))},
+		"Nice":          {Config{Nice: 19}, true, "nice:19"},
+		"Umask":         {Config{Umask: "0"}, true, "mask:000"},
+		"Rlimits":       {Config{Rlimits: []Rlimit{{"core", 0, 0}}}, true, "lim:core:0:0"},
+		"NoNewPrivs":    {Config{NoNewPrivs: true}, true, "nnp:"},
 	} {
-		_, err := Check(c, true)
-		var field *FieldError
-		if !errors.As(err, &field) || field.Field != name || !errors.Is(err, errors.ErrUnsupported) {
+		if os.Getuid() != 0 && (c.User != "" || c.Chroot != "") {
+			continue
+		}
+		s, err := Check(c.Config, true)
+		if err != nil {
 			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if s.NeedsStep() != c.needs || s.Plan(0) != c.plan {
+			t.Errorf("%s: needs a step %t, plan %q", name, s.NeedsStep(), s.Plan(0))
+		}
+	}
+}
+
+// first returns the first CPU on which this process may run.
+func first(t *testing.T) []int {
+	cpus, err := allowed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cpus[:1]
+}
+
+func TestUmask(t *testing.T) {
+	for text, want := range map[string]string{"": "", "0": "mask:000", "22": "mask:022", "0027": "mask:027", "777": "mask:777"} {
+		if s, err := Check(Config{Umask: text}, false); err != nil || s.Plan(0) != want {
+			t.Errorf("%q: %v, plan %q", text, err, s.Plan(0))
+		}
+	}
+	for _, text := range []string{"8", "1000", "0o22", "-1", "u=rwx", " 22"} {
+		_, err := Check(Config{Umask: text}, false)
+		if field, ok := errors.AsType[*FieldError](err); !ok || field.Field != "Umask" {
+			t.Errorf("%q: %v", text, err)
 		}
 	}
 }

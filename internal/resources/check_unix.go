@@ -66,6 +66,8 @@ func checkLimit(l Rlimit) error {
 	return nil
 }
 
+func checkMayUmask() error { return nil }
+
 func checkUser(s *Settings, c Config) error {
 	if c.User == "" {
 		if c.Group != "" {

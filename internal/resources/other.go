@@ -43,6 +43,7 @@ func checkCgroup(_ *Settings, c Config) error {
 func checkLimit(Rlimit) error { return errors.ErrUnsupported }
 func checkMayNice(int) error  { return errors.ErrUnsupported }
 func checkMayChroot() error   { return errors.ErrUnsupported }
+func checkMayUmask() error    { return unsupported("Umask") }
 
 // Attr returns attr: on this system there is nothing to add.
 func (*Settings) Attr(attr *syscall.SysProcAttr, _ bool) (*syscall.SysProcAttr, error) {

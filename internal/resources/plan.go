@@ -12,6 +12,7 @@ import (
 type plan struct {
 	limits     []Rlimit // sorted by Resource
 	nice       int      // zero means unchanged
+	umask      *int     // nil means unchanged
 	cpus       []int    // sorted; nil means unchanged
 	chroot     string
 	identity   *identity // nil means unchanged
@@ -30,13 +31,14 @@ func (id identity) String() string {
 
 const (
 	minNice, maxNice = -20, 19
+	maxUmask         = 0o777
 	maxCPU           = 1023      // the highest number in a unix.CPUSet
 	maxID            = 1<<32 - 2 // to the kernel, 1<<32 - 1 means "unchanged"
 	maxGroups        = 1 << 16   // NGROUPS_MAX
 )
 
 // String encodes a plan as elements "key:value", separated by bars. The keys
-// are lim, nice, cpu, id (uid:gid:supplementary groups), nnp and root. The path
+// are lim, nice, mask, cpu, id (uid:gid:supplementary groups), nnp and root. The path
 // of root may contain any bytes, also bars, so it is the last element.
 func (p plan) String() string {
 	var all []string
@@ -45,6 +47,9 @@ func (p plan) String() string {
 	}
 	if p.nice != 0 {
 		all = append(all, "nice:"+strconv.Itoa(p.nice))
+	}
+	if p.umask != nil {
+		all = append(all, fmt.Sprintf("mask:%03o", *p.umask))
 	}
 	if len(p.cpus) > 0 {
 		all = append(all, "cpu:"+ranges(p.cpus))
@@ -93,6 +98,8 @@ func (p *plan) parseElement(key, value string) (err error) {
 		return p.parseLimit(value)
 	case "nice":
 		p.nice, err = parseNice(value)
+	case "mask":
+		p.umask, err = parseUmask(value)
 	case "cpu":
 		p.cpus, err = parseRanges(value)
 	case "id":
@@ -111,6 +118,14 @@ func parseNice(value string) (int, error) {
 		err = errors.New("out of range")
 	}
 	return nice, err
+}
+
+func parseUmask(value string) (*int, error) {
+	mask, err := strconv.ParseUint(value, 8, 16)
+	if err == nil && mask > maxUmask {
+		err = errors.New("out of range")
+	}
+	return new(int(mask)), err
 }
 
 func (p *plan) parseLimit(value string) error {

@@ -7,16 +7,16 @@ import (
 )
 
 var full = plan{
-	limits: []Rlimit{{"core", 0, 0}, {"nofile", 1024, 4096}, {"nproc", 7, Unlimited}}, nice: -5, cpus: []int{0, 1, 2, 5, 1023},
+	limits: []Rlimit{{"core", 0, 0}, {"nofile", 1024, 4096}, {"nproc", 7, Unlimited}}, nice: -5, umask: new(0o27), cpus: []int{0, 1, 2, 5, 1023},
 	chroot: "/srv/a|b:c ~d\xff", identity: &identity{1000, 1001, []uint32{4, 24, maxID}}, noNewPrivs: true,
 }
 
 func TestPlanRoundTrip(t *testing.T) {
-	const text = "lim:core:0:0|lim:nofile:1024:4096|lim:nproc:7:18446744073709551615|nice:-5|cpu:0-2.5.1023|id:1000:1001:4.24.4294967294|nnp:|root:/srv/a|b:c ~d\xff"
+	const text = "lim:core:0:0|lim:nofile:1024:4096|lim:nproc:7:18446744073709551615|nice:-5|mask:027|cpu:0-2.5.1023|id:1000:1001:4.24.4294967294|nnp:|root:/srv/a|b:c ~d\xff"
 	if got := full.String(); got != text {
 		t.Errorf("String() = %q, want %q", got, text)
 	}
-	for _, p := range []plan{full, {}, {nice: 19}, {identity: &identity{}}, {cpus: []int{3}}, {chroot: "/"}, {chroot: "/|root:/|nnp:"}} {
+	for _, p := range []plan{full, {}, {nice: 19}, {umask: new(0)}, {identity: &identity{}}, {cpus: []int{3}}, {chroot: "/"}, {chroot: "/|root:/|nnp:"}} {
 		if got, err := parsePlan(p.String()); err != nil || !reflect.DeepEqual(got, p) {
 			t.Errorf("parsePlan(%q) = %+v, %v", p, got, err)
 		}
@@ -26,6 +26,7 @@ func TestPlanRoundTrip(t *testing.T) {
 func TestMalformedPlans(t *testing.T) {
 	for _, text := range []string{
 		"|", "x", "nnp", "nnp:1", "nnp:|nnp:", "nice:0", "nice:20", "nice:-21", "nice:+1", "nice:01", "nice:1|nice:2", "nice:1|lim:core:0:0",
+		"mask:", "mask:27", "mask:0027", "mask:1000", "mask:028", "mask:-01", "mask:022|mask:022", "mask:022|nice:1",
 		"lim:core:0", "lim:rss:1:2", "lim:core:2:1", "lim:core:0:0|lim:core:1:1", "lim:nofile:1:1|lim:core:1:1", "lim:core:-1:1", "lim:core:0:18446744073709551616",
 		"cpu:", "cpu:1024", "cpu:1.0", "cpu:0-0", "cpu:0.1", "cpu:1-0", "cpu:-1", "cpu:0-", "cpu:0-99999999999", "cpu:1.1",
 		"root:", "root:x", "root:/\x00", "root:x|root:/", "|root:/", "nnp:||root:/",

@@ -23,7 +23,6 @@
 package resources
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -42,6 +41,7 @@ type Config struct {
 	CPUs          []int
 	CPUsPerWorker int
 	Nice          int
+	Umask         string
 	Rlimits       []Rlimit
 	Cgroup        string
 	User          string
@@ -92,15 +92,9 @@ type Settings struct {
 //
 // New calls Check once. If a user or a group changes on disk afterwards, the
 // workers keep the old one. With command, the workers are other programs, which
-// cannot change themselves; Check refuses fields that cannot be set when a
-// process starts. Check changes nothing and requires only the privileges that
-// the Config requires.
+// cannot change themselves: NeedsStep reports whether another must do it. Check
+// changes nothing and requires only the privileges that the Config requires.
 func Check(c Config, command bool) (*Settings, error) {
-	if command {
-		if err := checkCommand(c); err != nil {
-			return nil, err
-		}
-	}
 	s := &Settings{per: c.CPUsPerWorker, plan: plan{nice: c.Nice, noNewPrivs: c.NoNewPrivs}}
 	if c.GOMAXPROCS < -1 {
 		return nil, fieldError("GOMAXPROCS", "%d is negative; 0 means a share of the CPUs, -1 leaves it alone", c.GOMAXPROCS)
@@ -117,7 +111,7 @@ func Check(c Config, command bool) (*Settings, error) {
 	if c.GOMEMLIMIT > 0 {
 		s.env = append(s.env, "GOMEMLIMIT="+strconv.FormatInt(c.GOMEMLIMIT, 10))
 	}
-	for _, check := range []func(*Settings, Config) error{checkCPUs, checkNice, checkRlimits, checkUser, checkChroot, checkNoNewPrivs, checkCgroup} {
+	for _, check := range []func(*Settings, Config) error{checkCPUs, checkNice, checkUmask, checkRlimits, checkUser, checkChroot, checkNoNewPrivs, checkCgroup} {
 		if err := check(s, c); err != nil {
 			return nil, err
 		}
@@ -131,22 +125,12 @@ func Check(c Config, command bool) (*Settings, error) {
 	return s, nil
 }
 
-// checkCommand refuses the fields that only a program using this library can
-// apply. Starting a process can set neither limits nor attributes of the
-// starting thread.
-func checkCommand(c Config) error {
-	for _, f := range []struct {
-		name string
-		set  bool
-	}{
-		{"CPUs", c.CPUs != nil}, {"CPUsPerWorker", c.CPUsPerWorker != 0}, {"Nice", c.Nice != 0}, {"Rlimits", len(c.Rlimits) > 0},
-		{"NoNewPrivs", c.NoNewPrivs},
-	} {
-		if f.set {
-			return fieldError(f.name, "%w for a Command, which cannot set it itself: run it by a program such as taskset, nice, prlimit or setpriv", errors.ErrUnsupported)
-		}
-	}
-	return nil
+// NeedsStep reports whether a Command needs a first step that applies the plan and
+// then executes it. Starting a process can set the user and the root directory,
+// but neither limits nor attributes of the starting thread.
+func (s *Settings) NeedsStep() bool {
+	p := s.plan
+	return len(p.limits) > 0 || p.nice != 0 || p.umask != nil || s.cpus != nil || p.noNewPrivs
 }
 
 // Env returns the environment variables of a worker, one of this many, in
@@ -297,4 +281,16 @@ func checkNice(_ *Settings, c Config) error {
 		}
 	}
 	return nil
+}
+
+func checkUmask(s *Settings, c Config) error {
+	if c.Umask == "" {
+		return nil
+	}
+	mask, err := strconv.ParseUint(c.Umask, 8, 16)
+	if err != nil || mask > maxUmask {
+		return fieldError("Umask", "%q is not an octal number from 0 to 777, such as 027", c.Umask)
+	}
+	s.plan.umask = new(int(mask))
+	return checkMayUmask()
 }

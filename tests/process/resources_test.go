@@ -281,3 +281,34 @@ func TestGreatestValues(t *testing.T) {
 	p.Wait()
 	p.WaitGone()
 }
+
+func init() { preforktest.Register("shelled", shelled) }
+
+// shelled runs a shell as the Command, with resources that only a first step can
+// set if there are arguments.
+func shelled() {
+	const script = `exec 2>&1
+echo "umask $(umask) core $(ulimit -c) files $(ulimit -n) nice $(nice) $(grep NoNewPrivs /proc/self/status | tr -d '\t') $(grep Cpus_allowed_list /proc/self/status | tr -d '\t')"
+echo "listen '$LISTEN_PID$LISTEN_FDS' step '$PREFORK_COMMAND' plan $(test -e /proc/self/fd/3 && echo open) up"
+exec sleep 60`
+	cfg := prefork.Config{MaxWorkers: 1, Command: []string{"/bin/sh", "-c", script}}
+	if len(os.Args) > 1 {
+		cfg.Resources = prefork.Resources{
+			Umask: os.Args[1], Nice: 7, NoNewPrivs: true, CPUsPerWorker: 1,
+			Rlimits: []prefork.Rlimit{{Resource: prefork.RlimitCore}, {Resource: prefork.RlimitNofile, Soft: 64}},
+		}
+	}
+	if err := testprog.NewManager(cfg).Run(context.Background(), nil); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// A Command has the Resources that a process can only set itself.
+func TestResourcesOfACommand(t *testing.T) {
+	p := preforktest.New(t, "shelled", "027").Start()
+	p.Expect(`^umask 0027 core 0 files 64 nice 7 NoNewPrivs:1 Cpus_allowed_list:\d+$`)
+	p.Expect(`^listen '' step '' plan  up$`)
+	p.Signal(term)
+	testprog.ExpectSuccess(t, p)
+	p.WaitGone()
+}

@@ -16,7 +16,7 @@ import (
 
 // Errors that the functions and methods of this package return, wrapped.
 var (
-	// ErrNotRunning means that there is no socket, or no process behind it.
+	// ErrNotRunning means that there is no socket, or no process listens on it.
 	ErrNotRunning = errors.New("no manager is running")
 
 	// ErrForbidden means that this user may not do it.

@@ -13,7 +13,7 @@ const example = `{"api":1,"name":"web","program":"server","version":"v1.4.0","re
 "pools":[{"name":"","seq":41,"generation":3,"serving":3,"settled":false,"ready":true,"pausing":false,"stopping":null,"call":"Run","hook":null,
 "limits":{"max_workers":8,"min_spare":0,"max_spare":0,"standby":1,"surge":1,"stop_timeout":"30s","ready_timeout":"1m0s"},
 "counts":{"starting":0,"standby":1,"ready":7,"stopping":0,"killed":0,"busy":3,"waiting":1},"requests":123456,
-"change":null,"last_reload":{"outcome":"failed","generation":2,"serving":3,"at":"2026-12-01T08:34:52Z","seconds":0.7,"error":"generation 2 given up: worker 4699 (slot 0) crashed: exit code 1 after 304ms"},"last_upgrade":null,
+"change":null,"last_reload":{"outcome":"failed","generation":2,"serving":3,"at":"2026-12-01T08:34:52Z","seconds":0.7,"error":"generation 2 failed, keeping generation 1: worker 4699 (slot 0) crashed: exit code 1 after 304ms"},"last_upgrade":null,
 "workers":[
 {"id":12,"slot":0,"pid":4711,"gen":3,"state":"ready","since":"2026-12-01T08:46:43Z","started":"2026-12-01T08:46:43Z","ready_after":"105ms","deadline":null,"status":"R","paused":false,"requests":91,"rss":4603904,"memory":1363148,"cpu":1.25},
 {"id":15,"slot":3,"pid":4720,"gen":2,"state":"stopping","since":"2026-12-01T08:46:34Z","started":"2026-11-28T04:46:52Z","ready_after":"105ms","deadline":"2026-12-01T08:47:04Z","status":"_","paused":false,"requests":880,"memory":1258291},
@@ -39,7 +39,7 @@ func table(t *testing.T, text string) string {
 
 func TestTable(t *testing.T) {
 	want := `web  pid 4242  v1.4.0 (3f2a9c1)  up 3d3h  tcp 127.0.0.1:8080 (0 of 4096 waiting)
-generation 3, not settled  7 of 8 ready, 3 busy, 1 waiting  123456 requests  last reload failed 12m ago: generation 2 given up: worker 4699 (slot 0) crashed: exit code 1 after 304ms
+generation 3, not settled  7 of 8 ready, 3 busy, 1 waiting  123456 requests  last reload failed 12m ago: generation 2 failed, keeping generation 1: worker 4699 (slot 0) crashed: exit code 1 after 304ms
 SLOT  ID  PID   GEN  STATE               ST  REQUESTS  MEMORY  AGE
 0     12  4711  3    ready               R   91        1.3M    9s
 2     -   -     -    waits 11s           -   -         -       last: crashed (exit code 3) 1s ago, 3 in a row

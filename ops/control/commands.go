@@ -64,7 +64,11 @@ func forwardFor(how string, p *pool) (f prefork.Forward, err error) {
 	case how == "":
 		return f, nil // the entry of the table for SIGHUP
 	case how == "rolling":
-		return prefork.Forward{Signal: stop, Rolling: true}, nil
+		f = prefork.Forward{Signal: stop, Rolling: true}
+		if p != nil && p.cfg.TrapSignals[syscall.SIGHUP].Rolling {
+			f.Linger = p.cfg.TrapSignals[syscall.SIGHUP].Linger
+		}
+		return f, nil
 	case how == "plain":
 		return prefork.Forward{Signal: stop}, nil
 	case isInterval:
@@ -267,9 +271,9 @@ func (x *exchange) worker() error {
 			return result{text: fmt.Sprintf("worker %d is replaced", ordinal)}, p.pm.ReplaceWorker(ctx, ordinal)
 		}
 	case "stop":
-		run = x.endWorker(ordinal, p.stopSignal())
+		run = x.endWorker(ordinal, p.pm.StopWorker)
 	case "kill":
-		run = x.endWorker(ordinal, syscall.SIGKILL)
+		run = x.endWorker(ordinal, func(ordinal int) error { return p.pm.SignalWorker(ordinal, syscall.SIGKILL) })
 	case "signal":
 		s, err := x.signalParameter()
 		if err != nil {
@@ -286,7 +290,7 @@ func (x *exchange) worker() error {
 		return problemf(404, "there is no verb %.40q: replace, stop, kill or signal", verb)
 	}
 	if !p.has(ordinal) {
-		return problemf(404, "there is no worker %d; its pid may be %d, and the number is its id", ordinal, ordinal)
+		return problemf(404, "there is no worker with ID %d: %s", ordinal, p.whichID(ordinal))
 	}
 	return x.perform(command{name: "workers/" + id + "/" + verb, note: note, pools: []*pool{p}, run: run})
 }
@@ -302,14 +306,25 @@ func (p *pool) has(ordinal int) bool {
 	return hasWorker(snap, ordinal)
 }
 
+// whichID explains which number is the ID of a worker.
+func (p *pool) whichID(n int) string {
+	snap, _ := p.state()
+	for _, w := range snap.Workers {
+		if w.PID == n {
+			return fmt.Sprintf("it is a pid, of the worker with ID %d", w.Ordinal)
+		}
+	}
+	return "the status lists the IDs, which are not pids"
+}
+
 func hasWorker(snap prefork.Snapshot, ordinal int) bool {
 	return slices.ContainsFunc(snap.Workers, func(w prefork.WorkerInfo) bool { return w.Ordinal == ordinal })
 }
 
-// endWorker sends a worker a signal and waits until it is reaped.
-func (x *exchange) endWorker(ordinal int, s os.Signal) func(ctx context.Context, p *pool) (result, error) {
+// endWorker has a worker end and waits until it is reaped.
+func (x *exchange) endWorker(ordinal int, end func(ordinal int) error) func(ctx context.Context, p *pool) (result, error) {
 	return func(ctx context.Context, p *pool) (result, error) {
-		if err := p.pm.SignalWorker(ordinal, s); err != nil {
+		if err := end(ordinal); err != nil {
 			return result{}, err
 		}
 		err := x.await(ctx, nil, func() bool {

@@ -4,7 +4,7 @@
 // answered with their outcome. PROTOCOL.md describes the protocol, and package
 // client speaks it.
 //
-//	detach, err := control.Attach(control.Config{}, pm) // behind New
+//	detach, err := control.Attach(control.Config{}, pm) // after New
 //	if err != nil { log.Print(err) }
 //	defer detach()
 //
@@ -216,6 +216,7 @@ type manager interface {
 	RequestUpgrade(ctx context.Context) (pid int, err error)
 	ReplaceWorker(ctx context.Context, ordinal int) error
 	SignalWorker(ordinal int, sig os.Signal) error
+	StopWorker(ordinal int) error
 	SignalAllChildren(sig os.Signal)
 	Deliver(sig os.Signal)
 	Shutdown()

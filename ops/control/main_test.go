@@ -284,6 +284,11 @@ func (m *fakeManager) SignalWorker(ordinal int, sig os.Signal) error {
 	return nil
 }
 
+func (m *fakeManager) StopWorker(ordinal int) error {
+	m.called("stop worker %d", ordinal)
+	return nil
+}
+
 func (m *fakeManager) MaxWorkers() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/ops/client"
 )
 
@@ -212,9 +213,23 @@ func (s *server) outcome(ctx context.Context, c command, p *pool, r result, err 
 			a.Outcome, a.Error = client.Failed, "the manager ends"
 		}
 	default:
-		a.Outcome, a.Error = client.Failed, strings.TrimPrefix(err.Error(), "prefork: ")
+		a.Outcome, a.Error = client.Failed, reason(err)
 	}
 	return a
+}
+
+// reason returns the text of a Manager's error. It is shown after the name of the
+// command, which the error need not repeat.
+func reason(err error) string {
+	var none *prefork.NoWorkerError
+	if errors.As(err, &none) {
+		return fmt.Sprintf("there is no worker with ID %d; it may have exited", none.Ordinal)
+	}
+	text := strings.TrimPrefix(err.Error(), "prefork: ")
+	for _, repeated := range []string{"Reload: ", "RequestUpgrade: ", "ReplaceWorker: ", "reload failed, "} {
+		text = strings.TrimPrefix(text, repeated)
+	}
+	return text
 }
 
 func (s *server) isClosing() bool    { return isClosed(s.closing) }

@@ -211,7 +211,7 @@ func outcomeOf(o *prefork.Outcome, serving int) *client.Outcome {
 	}
 	out := &client.Outcome{Outcome: client.Done, Generation: o.Generation, Serving: serving, At: o.Ended, Seconds: seconds(o.Ended.Sub(o.Began))}
 	if o.Err != nil {
-		out.Outcome, out.Error = client.Failed, o.Err.Error()
+		out.Outcome, out.Error = client.Failed, reason(o.Err)
 	}
 	return out
 }

@@ -34,7 +34,7 @@ func exampleSnapshot() prefork.Snapshot {
 			{Ordinal: 16, Slot: 4, PID: 4715, Generation: 3, State: prefork.StateStarting, Status: '.'},
 			{Ordinal: 17, Slot: 5, PID: 4716, Generation: 3, State: prefork.StateKilled, Status: '.'},
 		},
-		LastReload: &prefork.Outcome{Generation: 2, Began: moment, Ended: moment.Add(700 * time.Millisecond), Err: errors.New("generation 2 given up")},
+		LastReload: &prefork.Outcome{Generation: 2, Began: moment, Ended: moment.Add(700 * time.Millisecond), Err: errors.New("generation 2 failed, keeping generation 1")},
 		Change:     &prefork.Change{Kind: "upgrade", Generation: 4, Began: moment, Replaced: 3, Of: 8, Successor: 99, Deadline: moment},
 		Slots: []prefork.SlotInfo{
 			{Slot: 0, Spawns: 1},
@@ -84,7 +84,7 @@ func TestStatus(t *testing.T) {
 		`"limits":{"max_workers":8,"min_spare":0,"max_spare":0,"standby":1,"surge":1,"stop_timeout":"30s","ready_timeout":"1m0s"},` +
 		`"counts":{"starting":1,"standby":1,"ready":2,"stopping":1,"killed":1,"busy":1,"waiting":1},"requests":123456,` +
 		`"change":{"kind":"upgrade","generation":4,"began":"2026-11-28T04:46:52.6Z","replaced":3,"of":8,"successor":99,"deadline":"2026-11-28T04:46:52.6Z"},` +
-		`"last_reload":{"outcome":"failed","generation":2,"serving":3,"at":"2026-11-28T04:46:53.3Z","seconds":0.7,"error":"generation 2 given up"},"last_upgrade":null,` +
+		`"last_reload":{"outcome":"failed","generation":2,"serving":3,"at":"2026-11-28T04:46:53.3Z","seconds":0.7,"error":"generation 2 failed, keeping generation 1"},"last_upgrade":null,` +
 		`"workers":[{"id":12,"slot":0,"pid":4711,"gen":3,"state":"ready","since":"2026-11-28T04:46:52.6Z","started":"2026-11-28T04:46:52.6Z","ready_after":"105ms","deadline":null,"status":"R","paused":false,"requests":91},` +
 		worker(13, 1, 4712, 3, "ready", "_") + "," + strings.Replace(strings.Replace(worker(14, 3, 4713, 2, "stopping", "é"), `"deadline":null`, `"deadline":"2026-11-28T04:46:52.6Z"`, 1), `"paused":false`, `"paused":true`, 1) + "," +
 		worker(15, -1, 4714, 3, "standby", ".") + "," + worker(16, 4, 4715, 3, "starting", ".") + "," + worker(17, 5, 4716, 3, "killed", ".") + `],` +
@@ -262,9 +262,10 @@ func TestCommands(t *testing.T) {
 		}
 		return a
 	}
+	s.pools[0].cfg.TrapSignals[syscall.SIGHUP] = prefork.Forward{Rolling: true, Linger: time.Minute}
 	for _, test := range []struct{ target, call, note string }{
 		{"/v1/reload", "reload {<nil> 0s false 0s false}", "reload"},
-		{"/v1/reload?how=rolling", "reload {terminated 0s true 0s false}", "reload how=rolling"},
+		{"/v1/reload?how=rolling", "reload {terminated 0s true 1m0s false}", "reload how=rolling"},
 		{"/v1/reload?how=plain", "reload {terminated 0s false 0s false}", "reload how=plain"},
 		{"/v1/reload?how=interval=1s", "reload {terminated 1s false 0s false}", "reload how=interval=1s"},
 		{"/v1/restart", "reload {terminated 0s false 0s false}", "restart"},
@@ -311,10 +312,10 @@ func TestCommands(t *testing.T) {
 		m.mu.Lock()
 		m.snap.Workers = []prefork.WorkerInfo{{Ordinal: 12}}
 		m.mu.Unlock()
-		signal := map[string]string{"stop": "terminated", "kill": "killed"}[verb]
+		call := map[string]string{"stop": "stop worker 12", "kill": "worker 12 killed"}[verb]
 		if a := command("/v1/workers/12/" + verb); code == 404 { // gone before
 			continue
-		} else if code != 200 || a.Text != "worker 12 is gone" || !slices.Equal(m.calls, []string{"worker 12 " + signal}) {
+		} else if code != 200 || a.Text != "worker 12 is gone" || !slices.Equal(m.calls, []string{call}) {
 			t.Errorf("%s: %d %+v, calls %q", verb, code, a, m.calls)
 		}
 	}
@@ -361,7 +362,7 @@ func TestCommandWithEvents(t *testing.T) {
 	s.emit(1, 5)
 	m.reload = func(context.Context, prefork.Forward) (int, error) {
 		s.emit(6, 7)
-		return 0, errors.New("generation 9 given up: worker 4711 (slot 0) crashed: exit code 1 after 304ms")
+		return 0, errors.New("generation 9 failed, keeping generation 8: worker 4711 (slot 0) crashed: exit code 1 after 304ms")
 	}
 	c := dial(t, s.sock.address)
 	var seqs []uint64
@@ -369,7 +370,7 @@ func TestCommandWithEvents(t *testing.T) {
 	if !slices.Equal(seqs, []uint64{6, 7}) {
 		t.Errorf("events %v", seqs)
 	}
-	if a.Type != client.TypeOutcome || a.Code != 409 || a.Outcome != client.Failed || !strings.HasPrefix(a.Error, "generation 9 given up") {
+	if a.Type != client.TypeOutcome || a.Code != 409 || a.Outcome != client.Failed || !strings.HasPrefix(a.Error, "generation 9 failed, keeping generation 8") {
 		t.Errorf("%+v", a)
 	}
 }

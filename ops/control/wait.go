@@ -81,8 +81,11 @@ func (s *server) settled(ctx context.Context, p *pool) (prefork.Snapshot, error)
 	}
 	err := s.awaitState(ctx, []*pool{p}, func(now prefork.Snapshot) bool {
 		snap = now
-		return now.Settled
+		return now.Settled || !now.Stopping.IsZero()
 	})
+	if err == nil && !snap.Settled {
+		err = errors.New("the Manager shuts down")
+	}
 	return snap, err
 }
 

@@ -103,10 +103,10 @@ func TestSeveralPools(t *testing.T) {
 	f.status.Pools = []client.Pool{newPool("web"), newPool("queue")}
 	f.mu.Unlock()
 	f.on("POST /v1/reload", outcome(client.Answer{Command: "reload", Outcome: client.Failed, Pools: []client.Answer{
-		{Pool: "web", Outcome: client.Done, Text: "generation 4 is in place, 8 workers"}, {Pool: "queue", Outcome: client.Failed, Error: "generation 2 given up"},
+		{Pool: "web", Outcome: client.Done, Text: "generation 4 is in place, 8 workers"}, {Pool: "queue", Outcome: client.Failed, Error: "generation 2 failed, keeping generation 1"},
 	}}))
 	status, stdout, stderr := command("-s", f.socket, "reload")
-	if status != 1 || stdout != "web: pool \"web\": generation 4 is in place, 8 workers\n" || stderr != "web: pool \"queue\": reload failed: generation 2 given up\n" {
+	if status != 1 || stdout != "web: pool \"web\": generation 4 is in place, 8 workers\n" || stderr != "web: pool \"queue\": reload failed: generation 2 failed, keeping generation 1\n" {
 		t.Errorf("status %d, stdout %q, stderr %q", status, stdout, stderr)
 	}
 }

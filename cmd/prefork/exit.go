@@ -53,7 +53,7 @@ func (a *app) failure(err error) error {
 		return &exitError{code: refusedStatus(refused), text: a.prefix() + refused.Error()}
 	case errors.Is(err, client.ErrForeign):
 		return &exitError{code: exitForbidden, text: a.prefix() + err.Error() +
-			"; any user can take an abstract name, so only that user's prefork asks it"}
+			"; any user can take an abstract name: run prefork as that user"}
 	case errors.Is(err, client.ErrForbidden):
 		return &exitError{code: exitForbidden, text: a.prefix() + whoMay(a.address(), os.Geteuid())}
 	case errors.Is(err, client.ErrNotRunning):
@@ -184,7 +184,7 @@ func othersRunning() string {
 	var running, foreign []string
 	for _, f := range found {
 		if errors.Is(f.Err, client.ErrForeign) {
-			foreign = append(foreign, fmt.Sprintf("%s of user %s", f.Socket, userName(f.UID)))
+			foreign = append(foreign, fmt.Sprintf("%s (run prefork as user %s)", f.Socket, userName(f.UID)))
 			continue
 		}
 		running = append(running, f.Name)

@@ -21,7 +21,7 @@ import (
 
 // Each status, with the words that belong to it.
 func TestExitStatus(t *testing.T) {
-	failed := outcome(client.Answer{Command: "reload", Outcome: client.Failed, Error: "generation 9 given up: worker 4711 (slot 0) crashed: exit code 1 after 304ms"})
+	failed := outcome(client.Answer{Command: "reload", Outcome: client.Failed, Error: "generation 9 failed, keeping generation 8: worker 4711 (slot 0) crashed: exit code 1 after 304ms"})
 	pending := outcome(client.Answer{Command: "pause", Outcome: client.Pending, Error: "not paused yet: worker 4711 (slot 0, id 12)"})
 	broken := func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/x-ndjson")
@@ -39,9 +39,9 @@ func TestExitStatus(t *testing.T) {
 		{"done", "reload", nil, 0, `^web: done it\n$`, `^$`},
 		{"quiet", "-q reload", nil, 0, `^$`, `^$`},
 		{"failed", "reload", map[string]http.HandlerFunc{"POST /v1/reload": failed}, 1, `^$`,
-			`^web: reload failed: generation 9 given up: worker 4711 \(slot 0\) crashed: exit code 1 after 304ms\n$`},
-		{"quiet still prints why", "-q reload", map[string]http.HandlerFunc{"POST /v1/reload": failed}, 1, `^$`, `given up`},
-		{"failed as JSON", "--json reload", map[string]http.HandlerFunc{"POST /v1/reload": failed}, 1, `^\{"manager":"web",.*"outcome":"failed",.*"exit":1\}\n$`, `given up`},
+			`^web: reload failed: generation 9 failed, keeping generation 8: worker 4711 \(slot 0\) crashed: exit code 1 after 304ms\n$`},
+		{"quiet still prints why", "-q reload", map[string]http.HandlerFunc{"POST /v1/reload": failed}, 1, `^$`, `keeping generation 8`},
+		{"failed as JSON", "--json reload", map[string]http.HandlerFunc{"POST /v1/reload": failed}, 1, `^\{"manager":"web",.*"outcome":"failed",.*"exit":1\}\n$`, `keeping generation 8`},
 		{"no such worker", "kill 99", map[string]http.HandlerFunc{"POST /v1/workers/99/kill": refusal(404, "there is no worker 99")}, 1, `^$`, `^web: there is no worker 99`},
 		{"unknown verb", "relaod", nil, 2, `^$`, `unknown command "relaod"`},
 		{"unknown flag", "reload --hwo", nil, 2, `^$`, `unknown flag: --hwo`},

@@ -110,18 +110,18 @@ var columns = []struct {
 	{"PID", 5, true, func(r *row) string { return number(r.pid) }},
 	{"GEN", 6, true, func(r *row) string { return number(r.gen) }},
 	{"STATE", 0, false, func(r *row) string { return r.state }},
-	{"ST", 7, false, func(r *row) string { return r.status }},
+	{"ST", 8, false, func(r *row) string { return r.status }},
 	{"REQ/S", 2, true, func(r *row) string { return r.rate(r.requests) }},
 	{"MEM", 3, true, func(r *row) string { return bytes(r.memory) }},
 	{"CPU%", 4, true, func(r *row) string { return r.rate(r.cpu * 100) }},
 	{"AGE", 3, true, func(r *row) string { return age(r.age) }},
-	{"RESTARTS", 8, true, func(r *row) string { return strconv.Itoa(r.restarts) }},
-	{"LAST EXIT", 9, false, func(r *row) string { return r.last }},
+	{"RESTARTS", 9, true, func(r *row) string { return strconv.Itoa(r.restarts) }},
+	{"LAST EXIT", 7, false, func(r *row) string { return r.last }},
 }
 
 const (
 	gap       = 2  // between two columns
-	leastLast = 14 // the last column is worth this at least
+	leastLast = 21 // the last column is worth this at least
 )
 
 func (r *row) rate(v float64) string {
@@ -188,6 +188,7 @@ func table(rows []row, width int) []string {
 		}
 		return n - gap
 	}
+	wanted := widths[last]
 	if over := total() - width; width > 0 && over > 0 {
 		widths[last] = max(widths[last]-over, min(widths[last], leastLast))
 	}
@@ -197,6 +198,9 @@ func table(rows []row, width int) []string {
 				shown[c] = false
 			}
 		}
+	}
+	if room := width - total(); width > 0 && room > 0 {
+		widths[last] = min(wanted, widths[last]+room)
 	}
 	lines := make([]string, 0, len(rows)+1)
 	var b strings.Builder

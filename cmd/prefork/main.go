@@ -1,5 +1,6 @@
-// Command prefork shows and steers prefork managers that run on this machine. It
-// asks them by their control sockets, which package ops of the library serves:
+// Command prefork shows and steers prefork managers that run on this machine, and
+// runs any program as a pool of workers (prefork run). It asks managers by their
+// control sockets, which package ops of the library serves:
 //
 //	prefork ls
 //	prefork status
@@ -47,7 +48,7 @@ type app struct {
 func run(args []string, out, errs io.Writer) (status int) {
 	a := &app{out: out, err: errs}
 	root := a.command()
-	root.SetArgs(negativeScale(args))
+	root.SetArgs(startServerRestart(negativeScale(args)))
 	root.SetOut(out)
 	root.SetErr(errs)
 	return a.report(root.Execute())
@@ -156,11 +157,11 @@ func (a *app) command() *cobra.Command {
 	root.RegisterFlagCompletionFunc("pool", a.completePools)
 	root.RegisterFlagCompletionFunc("timeout", cobra.NoFileCompletions)
 
-	root.AddGroup(&cobra.Group{ID: groupShow, Title: "Show:"}, &cobra.Group{ID: groupSteer, Title: "Steer:"}, &cobra.Group{ID: groupOther, Title: "Other:"})
+	root.AddGroup(&cobra.Group{ID: groupShow, Title: "Show:"}, &cobra.Group{ID: groupSteer, Title: "Steer:"}, &cobra.Group{ID: groupRun, Title: "Run:"}, &cobra.Group{ID: groupOther, Title: "Other:"})
 	root.SetHelpCommandGroupID(groupOther)
 	a.addQueries(root)
 	a.addCommands(root)
-	root.AddCommand(a.waitCommand(), a.startCommand(), a.zapCommand(), completionCommand())
+	root.AddCommand(a.waitCommand(), a.startCommand(), a.zapCommand(), a.programCommand(), completionCommand())
 	root.SetVersionTemplate("prefork {{.Version}}\n")
 	return root
 }
@@ -168,6 +169,7 @@ func (a *app) command() *cobra.Command {
 const (
 	groupShow  = "show"
 	groupSteer = "steer"
+	groupRun   = "run"
 	groupOther = "other"
 )
 

@@ -1,0 +1,318 @@
+package run
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/internal/sig"
+)
+
+// parseSignal parses the name of a signal, with or without SIG, or its number.
+func parseSignal(s string) (syscall.Signal, error) {
+	if n, err := strconv.Atoi(s); err == nil {
+		if n < 1 || n > 64 {
+			return 0, fmt.Errorf("%q is not the number of a signal", s)
+		}
+		return syscall.Signal(n), nil
+	}
+	name := strings.ToUpper(s)
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	signal, err := sig.Parse(name)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not the name of a signal, such as TERM", s)
+	}
+	return signal, nil
+}
+
+// parseTrap parses a value of --trap: SIG=ACTION.
+func parseTrap(s string) (received syscall.Signal, f prefork.Forward, err error) {
+	fail := func(err error) (syscall.Signal, prefork.Forward, error) {
+		return 0, f, fmt.Errorf("--trap %s: %w", s, err)
+	}
+	name, action, ok := strings.Cut(s, "=")
+	if !ok {
+		return fail(fmt.Errorf("it has no action: give it as HUP=rolling, HUP=TERM, HUP=TERM/1s or USR2=none"))
+	}
+	if received, err = parseSignal(name); err != nil {
+		return fail(err)
+	}
+	action, wait, timed := strings.Cut(action, "/")
+	var d time.Duration
+	if timed {
+		if d, err = parseDuration(wait); err != nil {
+			return fail(err)
+		}
+	}
+	switch {
+	case action == "none" && !timed:
+		return received, f, nil
+	case action == "rolling":
+		f.Rolling, f.Linger = true, d
+		return received, f, nil
+	}
+	sent, err := parseSignal(action)
+	if err != nil {
+		return fail(fmt.Errorf("the action %q is neither rolling, none nor a signal", action))
+	}
+	f.Signal, f.Interval = sent, d
+	return received, f, nil
+}
+
+// parseDuration parses a duration. A number alone means seconds, as with
+// start_server.
+func parseDuration(s string) (time.Duration, error) {
+	d, err := time.ParseDuration(s)
+	if seconds, err2 := strconv.ParseFloat(s, 64); err2 == nil && seconds >= 0 && seconds < 1e9 {
+		d, err = time.Duration(seconds*float64(time.Second)), nil
+	}
+	if err != nil || d < 0 {
+		return 0, fmt.Errorf("%q is not a time such as 500ms, 10s or 2m", s)
+	}
+	return d, nil
+}
+
+// parseBackoff parses a list of delays. The empty list means no delays.
+func parseBackoff(s string) ([]time.Duration, error) {
+	list := []time.Duration{}
+	if strings.TrimSpace(s) == "" {
+		return list, nil
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		d, err := parseDuration(strings.TrimSpace(part))
+		if err != nil {
+			return nil, fmt.Errorf("--backoff %s: %w", s, err)
+		}
+		list = append(list, d)
+	}
+	return list, nil
+}
+
+// A ready says how a program shows that it is ready.
+type ready struct {
+	after   time.Duration
+	fd      int
+	notify  bool
+	url     string // asked until it answers
+	tcp     string // connected to until it accepts
+	explain string // the value, for the log
+}
+
+func parseReady(s string) (r ready, err error) {
+	r.explain = s
+	kind, value, _ := strings.Cut(s, ":")
+	switch kind {
+	case "at-once", "notify":
+		if s != kind {
+			err = fmt.Errorf("%s takes no value", kind)
+		}
+		r.notify = kind == "notify"
+	case "alive":
+		r.after, err = parseDuration(value)
+		if err == nil && r.after > 0 && r.after < time.Millisecond {
+			err = fmt.Errorf("%v is too short for a program", r.after)
+		}
+	case "fd":
+		if r.fd, err = strconv.Atoi(value); err != nil || r.fd < 3 {
+			err = fmt.Errorf("%q is not a number of a descriptor from 3 up", value)
+		}
+	case "http":
+		r.url = value
+		if strings.HasPrefix(value, "//") { // http://host/ is a URL itself
+			r.url = s
+		}
+		var u *url.URL
+		if u, err = url.Parse(expand(r.url, 0, 1)); err == nil && (u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+			err = fmt.Errorf("%q is not a URL such as http://127.0.0.1:8080/health", r.url)
+		}
+	case "https":
+		return parseReady("http:" + s)
+	case "tcp":
+		r.tcp = value
+		if _, _, err = inet("tcp", expand(value, 0, 1)); err == nil && !strings.Contains(value, ":") {
+			r.tcp = "127.0.0.1:" + value
+		}
+	default:
+		err = fmt.Errorf("it is none of alive:1s, fd:3, notify, http://127.0.0.1:8080/, tcp:127.0.0.1:8080 and at-once")
+	}
+	if err != nil {
+		return r, fmt.Errorf("--ready %s: %w", s, err)
+	}
+	return r, nil
+}
+
+// parseGiveUp parses a value of --give-up: N or N/D. 0 means never.
+func parseGiveUp(s string) (prefork.CrashLoop, error) {
+	never := prefork.CrashLoop{Failures: -1}
+	count, window, timed := strings.Cut(s, "/")
+	n, err := strconv.Atoi(count)
+	if err != nil || n < 0 {
+		return never, fmt.Errorf("--give-up %s: %q is not a number of failures: give it as 5/1m", s, count)
+	}
+	loop := prefork.CrashLoop{Failures: n}
+	if timed {
+		if loop.Window, err = parseDuration(window); err == nil && loop.Window == 0 {
+			err = fmt.Errorf("the time is 0")
+		}
+		if err != nil {
+			return never, fmt.Errorf("--give-up %s: %w", s, err)
+		}
+	}
+	if n == 0 {
+		return never, nil
+	}
+	return loop, nil
+}
+
+func parseRestart(s string) (prefork.Restart, error) {
+	switch s {
+	case "always":
+		return prefork.RestartAlways, nil
+	case "on-failure":
+		return prefork.RestartOnFailure, nil
+	case "never":
+		return prefork.RestartNever, nil
+	}
+	return 0, fmt.Errorf("--restart %s: it is none of always, on-failure and never", s)
+}
+
+func parseCodes(s string) (codes []int, err error) {
+	if s == "" {
+		return nil, nil
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(part))
+		if err != nil || n < 0 || n > 255 {
+			return nil, fmt.Errorf("--success %s: %q is not an exit code from 0 to 255", s, part)
+		}
+		if n > 0 { // 0 always is one
+			codes = append(codes, n)
+		}
+	}
+	return codes, nil
+}
+
+// parseSize parses a number of bytes, with K, M or G for powers of 1024.
+func parseSize(s string) (int64, error) {
+	digits, unit := s, int64(1)
+	if s != "" {
+		if at := strings.IndexByte("KMG", s[len(s)-1]&^0x20); at >= 0 && s[len(s)-1] > '9' {
+			digits, unit = s[:len(s)-1], 1<<(10*(at+1))
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil || n < 0 || n > (1<<62)/unit {
+		return 0, fmt.Errorf("%q is not a size such as 64M", s)
+	}
+	return n * unit, nil
+}
+
+// parseLogMax parses a value of --log-max: SIZE or SIZE,N.
+func parseLogMax(s string) (size int64, keep int, err error) {
+	if s == "" {
+		return 0, 0, nil
+	}
+	first, number, both := strings.Cut(s, ",")
+	if size, err = parseSize(first); err == nil && size == 0 {
+		err = fmt.Errorf("the size is 0")
+	}
+	if err == nil && both {
+		if keep, err = strconv.Atoi(number); err != nil || keep < 1 {
+			err = fmt.Errorf("%q is not a number of files", number)
+		}
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("--log-max %s: %w: give it as 64M,10", s, err)
+	}
+	return size, keep, nil
+}
+
+// parsePass parses a value of --pass.
+func parsePass(s string) (starter, systemd bool, err error) {
+	for part := range strings.SplitSeq(s, ",") {
+		switch part {
+		case "starter":
+			starter = true
+		case "systemd":
+			systemd = true
+		case "none":
+			if s != part {
+				return false, false, fmt.Errorf("--pass %s: none stands alone", s)
+			}
+		default:
+			return false, false, fmt.Errorf("--pass %s: %q is none of starter, systemd and none", s, part)
+		}
+	}
+	return starter, systemd, nil
+}
+
+// parseEnv checks the values of --env and --unset.
+func parseEnv(set, unset []string) error {
+	for _, kv := range set {
+		name, value, ok := strings.Cut(kv, "=")
+		if !ok || name == "" || strings.IndexByte(value, 0) >= 0 {
+			return fmt.Errorf("--env %s: give it as NAME=VALUE", kv)
+		}
+	}
+	for _, name := range unset {
+		if name == "" || strings.Contains(name, "=") {
+			return fmt.Errorf("--unset %q: it is not the name of a variable", name)
+		}
+	}
+	return nil
+}
+
+// expand replaces %i by the slot, %g by the generation and %% by a percent sign.
+// A percent sign before another character stays.
+func expand(s string, slot, generation int) string {
+	if !strings.Contains(s, "%") {
+		return s
+	}
+	return strings.NewReplacer("%i", strconv.Itoa(slot), "%g", strconv.Itoa(generation), "%%", "%").Replace(s)
+}
+
+func expandAll(list []string, slot, generation int) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = expand(s, slot, generation)
+	}
+	return out
+}
+
+// readEnvDir reads a directory with a file for each variable: its first line is
+// the value, without blanks at the end, and with newlines for zero bytes. An empty
+// file means that the program does not get the variable.
+func readEnvDir(dir string) (set, unset []string, err error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, e := range entries {
+		name := e.Name()
+		if strings.HasPrefix(name, ".") || strings.Contains(name, "=") {
+			continue
+		}
+		path := dir + string(os.PathSeparator) + name
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			continue
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, nil, err
+		}
+		if len(data) == 0 {
+			unset = append(unset, name)
+			continue
+		}
+		line, _, _ := strings.Cut(string(data), "\n")
+		set = append(set, name+"="+strings.ReplaceAll(strings.TrimRight(line, " \t"), "\x00", "\n"))
+	}
+	return set, unset, nil
+}

@@ -342,7 +342,7 @@ func (p *plan) variables(slot, generation int) (set, unset []string, err error) 
 	}
 	if p.CleanEnv {
 		for _, kv := range os.Environ() {
-			if name := nameOf(kv); !slices.Contains(protocol, name) { // it has those of this manager
+			if name := nameOf(kv); !slices.Contains(protocol, name) {
 				unset = append(unset, name)
 			}
 		}

@@ -1,0 +1,180 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/prefork-go/prefork/internal/testprog"
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+// server is a web server on the socket of SERVER_STARTER_PORT. It exits with code 1
+// after its start if the file that is its argument exists.
+const server = `
+use strict; use Socket;
+my ($fd) = $ENV{SERVER_STARTER_PORT} =~ /=(\d+)/;
+open(my $ln, "+<&=", $fd) or die $!;
+my $stop; $SIG{TERM} = sub { $stop = 1 };
+$| = 1; print "started $ENV{SERVER_STARTER_GENERATION} $ENV{SLOT}\n";
+exit 1 if -e $ARGV[0];
+while (!$stop) {
+	my $in = ''; vec($in, $fd, 1) = 1;
+	select($in, undef, undef, 0.02) > 0 or next;
+	accept(my $c, $ln) or next;
+	my $text = '';
+	while ($text !~ /\r\n\r\n/) { sysread($c, $text, 4096, length $text) or last }
+	syswrite($c, "HTTP/1.0 200 OK\r\nConnection: close\r\n\r\n$ENV{SERVER_STARTER_GENERATION}");
+	shutdown($c, 1); sysread($c, $text, 1);
+}
+`
+
+// get returns the answer of a server.
+func get(client *http.Client, address string) (string, error) {
+	resp, err := client.Get("http://" + address + "/")
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return string(body), err
+}
+
+// A reload of a program of another language loses no request, a generation that
+// fails after its start leaves the one before it, and TERM ends all of it.
+func TestRunPerl(t *testing.T) {
+	t.Parallel()
+	perl := preforktest.NeedCommand(t, "perl", "Debian: apt-get install perl")
+	dir := preforktest.TempDir(t)
+	path := func(name string) string { return filepath.Join(dir, name) }
+	bad := path("bad")
+	p := preforktest.Start(t, "prefork", "run", "-n", "2", "--listen", "127.0.0.1:0=7", "--interval", "0.2", "--log-prefix", "--name", "web", "--env", "SLOT=slot%i",
+		"--control", path("control"), "--pid-file", path("web.pid"), "--status-file", path("status"), "--", perl, "-e", server, bad)
+	address := p.Expect(`address=(127\S+)`)[1]
+	p.ExpectAll(`^web\[0/\d+\] started 1 slot0$`, `^web\[1/\d+\] started 1 slot1$`, "msg=settled")
+	if data, err := os.ReadFile(path("status")); err != nil || !regexp.MustCompile(`^1:\d+\n1:\d+\n$`).Match(data) {
+		t.Errorf("status file: %q, %v; want two lines of generation 1", data, err)
+	}
+	second := preforktest.Start(t, "prefork", "run", "--pid-file", path("web.pid"), "--control", "off", "--", "true")
+	second.Expect("already running")
+	if state := second.Wait(); state.ExitCode() != 4 {
+		t.Errorf("a second manager: %v, want status 4", state)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	load := preforktest.StartLoad(t, 4, func(int) error {
+		_, err := get(client, address)
+		return err
+	})
+	if status, _, errs := command("run", "--restart", "--pid-file", path("web.pid"), "--status-file", path("status")); status != 0 {
+		t.Errorf("run --restart: status %d, %q", status, errs)
+	}
+	p.Expect(`msg=reload generation=2 ready="2 of 2"`)
+	if data, err := os.ReadFile(path("status")); err != nil || !regexp.MustCompile(`^2:\d+\n2:\d+\n$`).Match(data) {
+		t.Errorf("status file: %q, %v; want two lines of generation 2", data, err)
+	}
+	if err := os.WriteFile(bad, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.Signal(syscall.SIGHUP)
+	p.Expect("new generation failed")
+	if err := os.Remove(bad); err != nil {
+		t.Fatal(err)
+	}
+	load.Await(8)
+	if r := load.Stop(); r.Failed > 0 {
+		t.Error(r)
+	}
+	if got, err := get(client, address); got != "2" {
+		t.Errorf("generation %q answers, %v; want 2", got, err)
+	}
+	if status, _, errs := command("run", "--stop", "--pid-file", path("web.pid")); status != 0 {
+		t.Errorf("run --stop: status %d, %q", status, errs)
+	}
+	testprog.ExpectSuccess(t, p)
+}
+
+// Programs that end on their own: exit statuses, and what the last lines were.
+func TestRunEnds(t *testing.T) {
+	t.Parallel()
+	sh := preforktest.NeedCommand(t, "sh", "a POSIX shell")
+	for name, c := range map[string]struct {
+		args   []string
+		status int
+		words  string
+	}{
+		"not found":     {[]string{"--", "/nonexistent/program"}, 127, "no such file"},
+		"no executable": {[]string{"--", "/etc/passwd"}, 126, "permission denied"},
+		"done":          {[]string{"--restart", "never", "--ready", "at-once", "--", sh, "-c", "echo over"}, 0, "over"},
+		"success code":  {[]string{"--restart", "on-failure", "--success", "3", "--ready", "at-once", "--", sh, "-c", "exit 3"}, 0, ""},
+		"gave up":       {[]string{"--give-up", "2/1m", "--backoff", "0", "--", sh, "-c", "echo oops >&2; exit 1"}, 3, "crash loop"},
+		"json":          {[]string{"--restart", "never", "--log-json", "--ready", "at-once", "--", sh, "-c", "echo over"}, 0, `"line":"over"`},
+		"command":       {[]string{"--restart", "never", "--log", "| sed s/over/under/ >&2", "--ready", "at-once", "--", sh, "-c", "echo over"}, 0, "under"},
+		"environment":   {[]string{"--restart", "never", "--clean-env", "--env", "A=b%g", "--dir", "/", "--ready", "at-once", "--", sh, "-c", `echo "$A-$HOME-$PWD"`}, 0, "b1--/"},
+		"fd":            {[]string{"--restart", "never", "--ready", "fd:5", "--", sh, "-c", `echo >&5; sleep 0.1; echo "done"`}, 0, "done"},
+		"usage":         {[]string{"--ready", "soon", "--", "true"}, 2, "--ready soon"},
+		"no program":    {nil, 2, "no program"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := preforktest.TempDir(t)
+			p := preforktest.Start(t, "prefork", append([]string{"run", "--control", filepath.Join(dir, "control")}, c.args...)...)
+			if state := p.Wait(); state.ExitCode() != c.status {
+				t.Errorf("status %d, want %d", state.ExitCode(), c.status)
+			}
+			if out := strings.Join(p.Lines(), "\n"); !strings.Contains(out, c.words) {
+				t.Errorf("no %q in:\n%s", c.words, out)
+			}
+		})
+	}
+}
+
+// A program is ready when a process of its group sends READY=1, and when it
+// answers at its own address. The next generation proves that the first was ready.
+func TestRunReady(t *testing.T) {
+	t.Parallel()
+	perl := preforktest.NeedCommand(t, "perl", "Debian: apt-get install perl")
+	const notify = `
+use strict; use Socket;
+socket(my $s, AF_UNIX, SOCK_DGRAM, 0) or die $!;
+(my $name = $ENV{NOTIFY_SOCKET}) =~ s/^@/\0/;
+if (fork == 0) { send($s, "STATUS=up\nREADY=1\n", 0, pack_sockaddr_un($name)) or die $!; exit }
+wait; sleep 1 while 1;
+`
+	const listen = `
+use strict; use Socket;
+socket(my $s, AF_INET, SOCK_STREAM, 0) or die $!;
+setsockopt($s, SOL_SOCKET, SO_REUSEADDR, 1);
+bind($s, sockaddr_in($ARGV[0], INADDR_LOOPBACK)) and listen($s, 5) or die $!;
+while (accept(my $c, $s)) {}
+`
+	port := freePort(t)
+	for value, args := range map[string][]string{
+		"notify":                              {perl, "-e", notify},
+		fmt.Sprintf("tcp:127.0.0.1:%d", port): {perl, "-e", listen, fmt.Sprint(port)},
+	} {
+		dir := preforktest.TempDir(t)
+		p := preforktest.Start(t, "prefork", append([]string{"run", "--ready", value, "--control", filepath.Join(dir, "control"), "--"}, args...)...)
+		p.Expect("msg=settled")
+		p.Signal(syscall.SIGTERM)
+		testprog.ExpectSuccess(t, p)
+	}
+}
+
+// freePort returns a port that no socket has.
+func freePort(t *testing.T) int {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().(*net.TCPAddr).Port
+}

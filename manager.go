@@ -201,7 +201,8 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	s.sockets = sockets.New(sockets.Config{
 		Log: m.log, Inherited: inherited, Dir: presentDir(), MaxWorkers: s.maxWorkers,
 		Command: m.cfg.Command != nil, Successor: process.Role == marker.Successor, Passive: takesOver,
-		Patience: max(m.cfg.OrphanTimeout, m.cfg.OrphanTimeout+3*time.Second), // without an overflow
+		// The longer of the two: their sum may overflow.
+		Patience: max(m.cfg.OrphanTimeout, m.cfg.OrphanTimeout+3*time.Second),
 	})
 	if name := s.loop.procs.Name(); strings.HasPrefix(name, "portable (") {
 		m.log.Warn("pidfds refused, using one thread for each worker", "why", name)

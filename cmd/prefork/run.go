@@ -65,7 +65,7 @@ func (a *app) programCommand() *cobra.Command {
 	f.StringVar(&o.StatusFile, "status-file", "", "file with a line GENERATION:PID for each worker that is ready")
 	f.StringVar(&o.Control, "control", "", "path of the control socket, or off")
 	f.StringVar(&o.Journal, "journal", "", "journal of all events")
-	f.StringVar(&o.Log, "log", "-", "where its output goes: - (stderr), a FILE, '| COMMAND', or none for the streams of this process")
+	f.StringVar(&o.Log, "log", "-", "the target of its output: - (stderr), a FILE, '| COMMAND', or none for the streams of this process")
 	f.BoolVar(&o.LogPrefix, "log-prefix", false, "put NAME[SLOT/PID] before each line")
 	f.BoolVar(&o.LogJSON, "log-json", false, "write an object of JSON for each line")
 	f.StringVar(&o.LogMax, "log-max", "", "SIZE,N: rotate the file at this size, and keep N")

@@ -53,7 +53,7 @@ type Spawn struct {
 // checkCommand checks the fields that only a Command can have.
 func (sp *Spawn) checkCommand(command bool) error {
 	if !command && (sp.Command != nil || sp.Path != "" || sp.Dir != "" || sp.FilesAt != nil) {
-		return errors.New("Command, Path, Dir and FilesAt of a Spawn are for a Command: set Config.Command")
+		return errors.New("the fields Command, Path, Dir and FilesAt of a Spawn are for a Command: set Config.Command")
 	}
 	return checkCommand(sp.Command)
 }

@@ -62,7 +62,7 @@ func TestRoutes(t *testing.T) {
 		{"POST /v1/workers/x/kill", 404, "ID"},
 		{"POST /v1/workers/-1/kill", 404, "ID"},
 		{"POST /v1/workers/1/kill", 400, "several pools"},
-		{"POST /v1/workers/1/kill?pool=" + web, 404, "no worker 1"},
+		{"POST /v1/workers/1/kill?pool=" + web, 404, "no worker with ID 1"},
 		{"POST /v1/workers/1/dance?pool=" + web, 404, "dance"},
 		{"POST /v1/workers/1/signal?pool=" + web, 400, "signal="},
 		{"GET /v1/events?since=-1", 400, "since"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -129,7 +130,7 @@ func (a *app) runProgram(o program.Options, restart, stop bool) error {
 		return nil
 	}
 	var usage *program.UsageError
-	text := "prefork run: " + err.Error()
+	text := "prefork run: " + strings.TrimPrefix(err.Error(), "prefork: ")
 	if errors.As(err, &usage) {
 		text += "; see prefork run --help"
 	}

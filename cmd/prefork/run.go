@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
-	"strings"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 

@@ -257,8 +257,9 @@ func greatest() {
 	testprog.NewManager(cfg).Run(context.Background(), func(w *prefork.Worker) error {
 		w.Served(math.MaxInt / 2)
 		groups, err := os.Getgroups()
+		ctx := w.Context() // before the test ends the manager
 		testprog.Print("worker %d: uid %d, %d groups, %v, GOMAXPROCS %d", os.Getpid(), os.Getuid(), len(groups), err, runtime.GOMAXPROCS(0))
-		<-w.Context().Done()
+		<-ctx.Done()
 		testprog.Print("stopped")
 		select {}
 	})

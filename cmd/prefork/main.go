@@ -48,7 +48,7 @@ type app struct {
 func run(args []string, out, errs io.Writer) (status int) {
 	a := &app{out: out, err: errs}
 	root := a.command()
-	root.SetArgs(startServerRestart(negativeScale(args)))
+	root.SetArgs(startServerRestart(root, negativeScale(args)))
 	root.SetOut(out)
 	root.SetErr(errs)
 	return a.report(root.Execute())

@@ -92,22 +92,41 @@ func (a *app) programCommand() *cobra.Command {
 // restartNow is the value of --restart without one, as start_server has it.
 const restartNow = "now"
 
-// startServerRestart gives start_server's --restart, which has no value, one.
-func startServerRestart(args []string) []string {
-	verb := slices.Index(args, "run")
-	if verb < 0 {
+// startServerRestart gives start_server's --restart, which has no value, one. It
+// looks at the flags before the program only: what follows is the program's.
+func startServerRestart(root *cobra.Command, args []string) []string {
+	cmd, rest, err := root.Find(args)
+	if err != nil || cmd.Name() != "run" {
 		return args
 	}
-	out := slices.Clone(args)
-	for i := verb + 1; i < len(out) && out[i] != "--"; i++ {
+	out := append([]string{"run"}, rest...)
+	for i := 1; i < len(out) && strings.HasPrefix(out[i], "-") && out[i] != "--"; i++ {
 		if out[i] != "--restart" {
-			continue
-		}
-		if i+1 == len(out) || !slices.Contains([]string{"always", "on-failure", "never"}, out[i+1]) {
+			if takesNext(cmd, out[i]) {
+				i++
+			}
+		} else if i+1 < len(out) && slices.Contains([]string{"always", "on-failure", "never"}, out[i+1]) {
+			i++
+		} else {
 			out[i] += "=" + restartNow
 		}
 	}
 	return out
+}
+
+// takesNext reports whether the value of a flag is the next argument. It
+// is true for an unknown flag, which is an error anyway.
+func takesNext(cmd *cobra.Command, arg string) bool {
+	name, long := strings.CutPrefix(arg, "--")
+	if strings.Contains(name, "=") || !long && len(arg) > 2 {
+		return false
+	}
+	cmd.InheritedFlags() // adds those of the root to cmd.Flags
+	flag := cmd.Flags().Lookup(name)
+	if !long {
+		flag = cmd.Flags().ShorthandLookup(arg[1:])
+	}
+	return flag == nil || flag.NoOptDefVal == ""
 }
 
 func (a *app) runProgram(o program.Options, restart, stop bool) error {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -103,6 +104,30 @@ func TestRunPerl(t *testing.T) {
 }
 
 // Programs that end on their own: exit statuses, and what the last lines were.
+// start_server's --restart has no value, and an argument of the program that looks
+// like it stays as it is, with and without "--" before the program.
+func TestStartServerRestart(t *testing.T) {
+	for given, want := range map[string]string{
+		"run --restart": "run --restart=now",
+		"run --pid-file f --restart --status-file s": "run --pid-file f --restart=now --status-file s",
+		"run --restart never -- app --restart":       "run --restart never -- app --restart",
+		"run --restart=never app --restart":          "run --restart=never app --restart",
+		"run -n 2 --log-json app --restart":          "run -n 2 --log-json app --restart",
+		"run -n2 app --restart":                      "run -n2 app --restart",
+		"run --restart on-failure --group app run":   "run --restart on-failure --group app run",
+		"run --dir --restart app":                    "run --dir --restart app",
+		"run --nonsense --restart":                   "run --nonsense --restart",
+		"-s run restart --restart":                   "-s run restart --restart",
+		"--quiet run --restart":                      "run --quiet --restart=now",
+		"-s web run --restart --timeout 5s":          "run -s web --restart=now --timeout 5s",
+	} {
+		got := strings.Join(startServerRestart(new(app).command(), strings.Fields(given)), " ")
+		if got != want {
+			t.Errorf("%s: %s, want %s", given, got, want)
+		}
+	}
+}
+
 func TestRunEnds(t *testing.T) {
 	t.Parallel()
 	sh := preforktest.NeedCommand(t, "sh", "a POSIX shell")

@@ -74,6 +74,8 @@ type plan struct {
 	systemd bool
 	logSize int64
 	logKeep int
+
+	dirSet, dirUnset []string // variables of --envdir, as last read
 }
 
 // A UsageError is an error of the flags.
@@ -300,10 +302,8 @@ func (p *plan) pacing() (err error) {
 }
 
 func (p *plan) environment() error {
-	if p.EnvDir != "" {
-		if _, _, err := readEnvDir(p.EnvDir); err != nil {
-			return fmt.Errorf("--envdir: %w", err)
-		}
+	if err := p.readEnvDir(); err != nil {
+		return fmt.Errorf("--envdir: %w", err)
 	}
 	if p.Dir != "" && p.Chroot == "" {
 		info, err := os.Stat(p.Dir)
@@ -332,14 +332,25 @@ func (p *plan) log() (err error) {
 	return nil
 }
 
-// variables returns the variables of a worker, and the names of those of this
-// process that it does not get.
-func (p *plan) variables(slot, generation int) (set, unset []string, err error) {
-	if p.EnvDir != "" {
-		if set, unset, err = readEnvDir(p.EnvDir); err != nil {
-			return nil, nil, err
-		}
+// readEnvDir reads the directory of variables, if there is one. After an error the
+// last ones stay.
+func (p *plan) readEnvDir() error {
+	if p.EnvDir == "" {
+		return nil
 	}
+	set, unset, err := readEnvDir(p.EnvDir)
+	if err == nil {
+		p.dirSet, p.dirUnset = set, unset
+	}
+	return err
+}
+
+// variables returns the variables of a worker, and the names of those of this
+// process that it does not get. With an error, those of --envdir are the last that
+// could be read.
+func (p *plan) variables(slot, generation int) (set, unset []string, err error) {
+	err = p.readEnvDir()
+	set, unset = slices.Clone(p.dirSet), slices.Clone(p.dirUnset)
 	if p.CleanEnv {
 		for _, kv := range os.Environ() {
 			if name := nameOf(kv); !slices.Contains(protocol, name) {
@@ -350,7 +361,7 @@ func (p *plan) variables(slot, generation int) (set, unset []string, err error) 
 	if !p.starter {
 		unset = append(unset, starterPort, starterGeneration)
 	}
-	return append(set, expandAll(p.Env, slot, generation)...), append(unset, p.Unset...), nil
+	return append(set, expandAll(p.Env, slot, generation)...), append(unset, p.Unset...), err
 }
 
 // The variables by which a program finds its sockets.

@@ -219,6 +219,27 @@ func TestVariables(t *testing.T) {
 	}
 }
 
+// A directory that can no longer be read changes nothing.
+func TestVariablesOfLostDirectory(t *testing.T) {
+	o := defaults()
+	o.EnvDir, o.CleanEnv = t.TempDir(), true
+	t.Setenv("FROM_OUTSIDE", "x")
+	if err := os.WriteFile(filepath.Join(o.EnvDir, "PASSWORD"), []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := o.plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.RemoveAll(o.EnvDir)
+	for range 2 {
+		set, unset, err := p.variables(0, 1)
+		if err == nil || !slices.Equal(set, []string{"PASSWORD=secret"}) || !slices.Contains(unset, "FROM_OUTSIDE") {
+			t.Errorf("%q, %q, %v", set, unset, err)
+		}
+	}
+}
+
 func TestStatusFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "status")
 	s := statusFile{path: path, workers: make(map[int]int)}

@@ -269,8 +269,7 @@ func (r *runner) beforeSpawn(m *prefork.Manager, sp *prefork.Spawn) {
 	sp.Command = expandAll(r.Args, sp.Slot, sp.Generation)
 	set, unset, err := r.variables(sp.Slot, sp.Generation)
 	if err != nil {
-		r.log.Error("cannot read the directory of variables, the worker gets none of them", "err", err)
-		set, unset = expandAll(r.Env, sp.Slot, sp.Generation), r.Unset
+		r.log.Error("cannot read the directory of variables, the worker gets the last ones", "err", err)
 	}
 	if r.ports != "" && r.starter {
 		set = append(set, starterPort+"="+r.ports)

@@ -51,7 +51,7 @@ type Forward struct {
 	// version of its file.
 	Rolling bool
 	// Linger is how long a Rolling replacement waits between the moment when a worker
-	// is ready and the signal to the one before it, which serves meanwhile. 0 means at
+	// is ready and the signal to the one before it, which serves until then. 0 means at
 	// once. A replacement that lingers counts for MaxSurge.
 	Linger time.Duration
 	// Upgrade makes the Manager upgrade itself, as Manager.Upgrade does; nothing is

@@ -447,7 +447,7 @@ func (l *loop) runHook(name string, hook func()) {
 }
 
 // watchHook has the log name a hook that blocks. One timer serves all hooks that run
-// meanwhile: functions that follow are called for each event.
+// in that time: functions that follow are called for each event.
 func (l *loop) watchHook(after time.Duration) {
 	if l.watched.Swap(true) {
 		return

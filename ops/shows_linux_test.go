@@ -192,10 +192,9 @@ func (s *show) footprint() (f footprint) {
 // Threads of a Go program come with blocking calls, and stay.
 const moreThreads = 8
 
-// moreMemory returns how much memory a manager may use more than before. The race
-// detector keeps a shadow of all memory that was ever used.
+// moreMemory returns how much memory a manager may use more than before.
 func moreMemory() int64 {
-	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
+	if testprog.Race() {
 		return 64 << 20
 	}
 	return 8 << 20

@@ -187,7 +187,7 @@ func TestOpenPeerOfOldKernel(t *testing.T) {
 	}
 }
 
-// The pid that the kernel reports may be that of another process meanwhile.
+// The pid that the kernel reports may be that of another process by then.
 func TestZapReusedPID(t *testing.T) {
 	other, _ := startFakeProcess(t)
 	f := startFake(t) // served by this process, which must not get a signal

@@ -491,7 +491,7 @@ func TestRollLingers(t *testing.T) {
 	}
 	want(t, "rolls completed", s.rolled, 1)
 
-	// The worker ends meanwhile: its replacement has the slot.
+	// The worker ends in that time: its replacement has the slot.
 	s = begin(2, 1)
 	s.ready(3)
 	s.pass(sec)
@@ -502,7 +502,7 @@ func TestRollLingers(t *testing.T) {
 	wantAll(t, "stopped", s.sent(rollSig), 2)
 	want(t, "rolls completed after an end", s.rolled, 1)
 
-	// The replacement ends meanwhile, or another one: the roll fails, and the worker
+	// The replacement ends, or another one: the roll fails, and the worker
 	// goes on.
 	for id := 3; id <= 4; id++ {
 		s = begin(2, 2)

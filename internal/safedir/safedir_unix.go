@@ -93,7 +93,7 @@ func openDir(path string, open func(path string, flags int) (int, error)) (fd in
 
 // walk opens a file by an absolute path without dots, one directory after the
 // other. Each is held open while the next one is opened in it, so no link is
-// followed, however the directories are moved meanwhile.
+// followed, however the directories are moved.
 func walk(path string, flags int) (fd int, err error) {
 	const next = searchOnly | unix.O_DIRECTORY | unix.O_CLOEXEC
 	fd, err = retryEINTR(func() (int, error) { return unix.Open("/", next, 0) })

@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -38,6 +40,13 @@ func Times(n int) int {
 		return max(1, n/50)
 	}
 	return max(1, n/10)
+}
+
+// Race reports whether the tests were built with the race detector, which keeps a
+// shadow of all memory that was ever used.
+func Race() bool {
+	info, ok := debug.ReadBuildInfo()
+	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
 // Repeat runs test as a subtest Times(50) times.

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -18,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/prefork-go/prefork/internal/testprog"
 	"github.com/prefork-go/prefork/preforktest"
 )
 
@@ -111,7 +111,7 @@ func residentMemory() int64 {
 
 // A program writes 16 MiB, or 1 GiB with -long, and the sink is slow: every byte
 // arrives, the memory of this process hardly grows, and commands are answered
-// meanwhile.
+// at the same time.
 func TestVolume(t *testing.T) {
 	size := int64(16 << 20)
 	if *long {
@@ -168,8 +168,8 @@ func TestVolume(t *testing.T) {
 	t.Logf("%d MiB in %v; resident memory grew from %.1f MiB by %.2f MiB; %d calls of Tail: median %v, p99 %v, max %v",
 		size>>20, time.Since(began), float64(sink.rss)/(1<<20), float64(sink.max-sink.rss)/(1<<20), len(took), at(500), at(990), at(1000))
 	limit := int64(8 << 20)
-	if info, ok := debug.ReadBuildInfo(); ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"}) {
-		limit = 64 << 20 // it keeps a shadow of all memory that was ever used
+	if testprog.Race() {
+		limit = 64 << 20
 	}
 	if grown := sink.max - sink.rss; grown > limit {
 		t.Errorf("resident memory grew by %d bytes", grown)

@@ -10,13 +10,13 @@ func TestParseTable(t *testing.T) {
 0000000000000000: 00000002 00000000 00010000 0001 01 20001 /run/prefork/web.prefork.sock
 0000000000000000: 00000003 00000000 00000000 0001 03 20002 /run/prefork/web.prefork.sock
 0000000000000000: 00000002 00000000 00010000 0001 01 20003 @prefork/0/queue
-0000000000000000: 00000002 00000000 00010000 0001 01 20004 /tmp/a b.prefork.sock
+0000000000000000: 00000002 00000000 00010000 0001 01 20004 /srv/a b.prefork.sock
 0000000000000000: 00000002 00000000 00010000 0001 01    5 relative.prefork.sock
 0000000000000000: 00000002 00000000 00010000 0001 01 20006
 0000000000000000: 00000002 00000000 00010000 0001 01 20007 /run/systemd/private
 garbage
 `
-	want := []string{"/run/prefork/web.prefork.sock", "@prefork/0/queue", "/tmp/a b.prefork.sock"}
+	want := []string{"/run/prefork/web.prefork.sock", "@prefork/0/queue", "/srv/a b.prefork.sock"}
 	if got := parseTable(table); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -113,7 +113,7 @@ func (to *call) again(ctx context.Context) error {
 }
 
 // request sends a request and reads the head of the answer. A manager that was
-// superseded meanwhile leaves the request to its successor.
+// superseded in between leaves the request to its successor.
 func (c *Client) request(ctx context.Context, to call) (*response, error) {
 	for n := 0; ; n++ {
 		r, err := c.requestOnce(ctx, to)

@@ -97,7 +97,7 @@ func TestIdleService(t *testing.T) {
 		}
 		return n
 	}
-	limit := time.Second // an observation: nothing must happen meanwhile
+	limit := time.Second // an observation: nothing must happen in it
 	if *long {
 		limit = 10 * time.Second
 	}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -389,17 +390,26 @@ func TestWatchdog(t *testing.T) {
 	p.Wait()
 }
 
-// A systemd that takes no messages holds nothing up.
+// A systemd that takes no messages holds up neither what sends nor the end, and the
+// last messages are kept.
 func TestDeafReceiver(t *testing.T) {
-	r := newReceiver(t)
-	p := r.start("WATCHDOG_USEC=3000") // each millisecond, so that the queues fill
-	r.expect(p.PID(), "READY=1")
-	for range 20 {
-		p.Signal(syscall.SIGHUP)
-		time.Sleep(5 * time.Millisecond)
-	}
-	p.Signal(syscall.SIGTERM)
-	testprog.ExpectSuccess(t, p)
+	synctest.Test(t, func(t *testing.T) {
+		// sent stays open, as when sendAll never gets rid of its message.
+		n := &notifier{queue: make(chan string, queueSize), closing: make(chan struct{}), sent: make(chan struct{})}
+		for i := range 3 * queueSize {
+			n.send(strconv.Itoa(i))
+		}
+		began := time.Now()
+		n.close()
+		if took := time.Since(began); took != closeGrace {
+			t.Errorf("close took %v", took)
+		}
+		for i := 2 * queueSize; i < 3*queueSize; i++ {
+			if got := <-n.queue; got != strconv.Itoa(i) {
+				t.Fatalf("message %s, want %d", got, i)
+			}
+		}
+	})
 }
 
 // Without systemd, and in a worker, Attach does nothing.

@@ -33,7 +33,7 @@ func (*nameLock) close() error                     { return nil }
 func memoryFile(string) (*os.File, error) { return nil, errors.ErrUnsupported }
 
 // replace makes the descriptor of a file one of another file. No process is started
-// meanwhile, which would inherit it.
+// in between, which would inherit it.
 func replace(old, by *os.File) error {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()

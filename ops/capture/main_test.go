@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"os"
 	"strings"
 	"sync"
@@ -13,8 +12,6 @@ import (
 
 	"github.com/prefork-go/prefork/preforktest"
 )
-
-var long = flag.Bool("long", false, "capture 1 GiB, and kill and rotate ten times as often")
 
 func TestMain(m *testing.M) { preforktest.Main(m, nil) }
 

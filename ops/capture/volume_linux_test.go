@@ -114,7 +114,7 @@ func residentMemory() int64 {
 // at the same time.
 func TestVolume(t *testing.T) {
 	size := int64(16 << 20)
-	if *long {
+	if testprog.Long() {
 		size = 1 << 30
 	}
 	sink := new(slow)
@@ -208,7 +208,7 @@ func splicer() {
 func TestCommandIsKilled(t *testing.T) {
 	preforktest.NoLeaks(t)
 	kills, between := 4, 200
-	if *long {
+	if testprog.Long() {
 		kills, between = 40, 2000
 	}
 	file := filepath.Join(t.TempDir(), "log")

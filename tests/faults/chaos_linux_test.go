@@ -18,7 +18,7 @@ import (
 
 var (
 	chaosSeed  = flag.Uint64("chaos.seed", 0, "the seed of a chaos run; 0 chooses one")
-	chaosSteps = flag.Int("chaos.steps", 0, "how many steps a chaos run has; 0 means 100, with -short 20, and with -long so many that each kind comes 1,000 times, and kills 10,000")
+	chaosSteps = flag.Int("chaos.steps", 0, "how many steps a chaos run has; 0 means 50, with -short 10, and with -long so many that each kind comes 1,000 times, and kills 10,000")
 )
 
 // The kinds of steps.
@@ -137,7 +137,7 @@ func TestChaos(t *testing.T) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	if steps == 0 && !testprog.Long() {
-		steps = testprog.Times(1000)
+		steps = testprog.Times(500)
 	}
 	plan := planChaos(seed, steps)
 	t.Logf("go test -run 'Chaos$' -chaos.seed %d -chaos.steps %d", seed, steps)

@@ -65,7 +65,7 @@ func orphanWorkers() int {
 	if testprog.Long() {
 		return 50
 	}
-	return 20
+	return 10
 }
 
 // D14: SIGKILL of a manager with 50 workers. Workers that watch Context are

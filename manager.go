@@ -163,9 +163,9 @@ func New(cfg Config) (*Manager, error) {
 // and the log know a Manager by it, and a program may still use the first one.
 func nameTaken(name string) error {
 	if name == "" {
-		return configError("Name", "there is a Manager without a Name in this program already, also if its Run has returned: give each Manager a Name of its own, the same at each start, or use the first one again")
+		return configError("Name", "there is a Manager without a Name in this program already, also if its Run has returned: give each Manager a Name of its own, the same at each start, or Close the first one, or use it again")
 	}
-	return configError("Name", "there is a Manager named %q in this program already, also if its Run has returned: give each Manager a Name of its own, the same at each start, or use the first one again", name)
+	return configError("Name", "there is a Manager named %q in this program already, also if its Run has returned: give each Manager a Name of its own, the same at each start, or Close the first one, or use it again", name)
 }
 
 func newManagerSide(m *Manager) (*managerSide, error) {

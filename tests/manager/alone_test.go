@@ -15,8 +15,8 @@ import (
 const aloneVar = "PREFORK_TEST_ALONE"
 
 // alone runs f in a bubble, in a process of its own that runs this test and no
-// other. An upgrade is refused in a program with several Managers, and every
-// rig adds one.
+// other: a Manager that a successor has replaced remains until its process ends,
+// and an upgrade is refused in a program with several Managers.
 func alone(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	if os.Getenv(aloneVar) == t.Name() {

@@ -246,7 +246,7 @@ func TestCommandsInStartLoop(t *testing.T) {
 		}
 		time.Sleep(time.Second + boot)
 		answered(t, "reload", reload, 2, "")
-		// Not the first Manager of this program, so an upgrade is refused.
+		newRig(t, prefork.Config{}, nil, nil)
 		refused := command(func() (int, error) { return r.RequestUpgrade(t.Context()) })
 		answered(t, "refused", refused, 0, "several Managers")
 		r.Deliver(term)
@@ -529,7 +529,7 @@ func TestReplaceWorkerRefused(t *testing.T) {
 // The time in which the manager was frozen does not count for the deadline of an
 // upgrade, also in the Snapshot.
 func TestUpgradeDeadlineAfterFreeze(t *testing.T) {
-	alone(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		r := successorRigWith(t, prefork.Config{UpgradeTimeout: time.Minute}, nil, options{
 			wrap: func(p *proctest.Process) proc.Process {
 				if isSuccessor(t, p) {
@@ -600,13 +600,15 @@ func TestNamesOfManagers(t *testing.T) {
 
 // The name "" is that of one Manager, too.
 func TestSecondManagerWithoutAName(t *testing.T) {
-	alone(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		cfg, r := prefork.Config{Logger: slog.New(slog.DiscardHandler)}, &rig{t: t}
-		if _, err := r.newManager(cfg, options{}); err != nil {
+		var err error
+		if r.Manager, err = r.newManager(cfg, options{}); err != nil {
 			t.Fatal(err)
 		}
-		_, err := r.newManager(cfg, options{})
-		if err == nil || !strings.Contains(err.Error(), "without a Name") || !strings.Contains(err.Error(), "give each Manager a Name") {
+		defer r.release()
+		_, err = r.newManager(cfg, options{})
+		if err == nil || !strings.Contains(err.Error(), "without a Name") || !strings.Contains(err.Error(), "give each Manager a Name") || !strings.Contains(err.Error(), "Close the first one") {
 			t.Errorf("%v", err)
 		}
 	})

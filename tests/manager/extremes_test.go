@@ -72,8 +72,7 @@ func works(t *testing.T, field string, cfg prefork.Config) {
 		r := &rig{t: t, name: fmt.Sprintf("%s/%d", t.Name(), rigs.Add(1)), table: cfg.TrapSignals}
 		r.observe(&cfg)
 		cfg.Name, cfg.Logger = r.name, slog.New(slog.DiscardHandler)
-		before := openFiles()
-		t.Cleanup(func() { closeSince(before) })
+		t.Cleanup(r.release)
 		m, err := r.newManager(cfg, options{onStart: reachStart, onSignal: endOnTerm})
 		if err != nil {
 			var bad *prefork.ConfigError

@@ -100,34 +100,6 @@ func inode(fd int) uint64 {
 	return uint64(st.Ino)
 }
 
-// maxFD bounds the descriptors that a rig looks after.
-const maxFD = 128
-
-// openFiles returns the inodes of the open sockets and regular files, by
-// descriptor. Memory files count as regular.
-func openFiles() (all [maxFD]uint64) {
-	for fd := 3; fd < maxFD; fd++ {
-		var st unix.Stat_t
-		if unix.Fstat(fd, &st) != nil {
-			continue
-		}
-		if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFSOCK || kind == unix.S_IFREG {
-			all[fd] = uint64(st.Ino)
-		}
-	}
-	return all
-}
-
-// closeSince closes the sockets and files that were opened since before. A
-// Manager keeps them until its process exits.
-func closeSince(before [maxFD]uint64) {
-	for fd, ino := range openFiles() {
-		if ino != 0 && ino != before[fd] {
-			unix.Close(fd)
-		}
-	}
-}
-
 // isNonblocking reports whether O_NONBLOCK is set on a listener. It is a
 // property of the socket, which all its descriptors share.
 func isNonblocking(t *testing.T, l any) bool {

@@ -75,6 +75,7 @@ func TestLogTellsWhatHappened(t *testing.T) {
 		[]string{`"signal delivered"`, `"signal":"SIGTERM","forward":"SIGTERM"}`}, []string{"signal received"})
 	every := prefork.Signals{term: {Signal: term}, hup: {Signal: term}, usr1: {Rolling: true}, usr2: {Upgrade: true}, syscall.SIGQUIT: {}}
 	run(t, prefork.Config{TrapSignals: every}, ignores, func(r *rig, _ context.CancelFunc) {
+		newRig(r.t, prefork.Config{}, nil, nil) // the second Manager: no upgrade
 		for _, sig := range []syscall.Signal{hup, usr1, usr2, syscall.SIGQUIT, syscall.SIGINT, syscall.SIGINT} {
 			r.Deliver(sig)
 			time.Sleep(time.Second)

@@ -80,14 +80,30 @@ func newRigWith(t testing.TB, cfg prefork.Config, opt options) *rig {
 	if opt.onSignal == nil {
 		opt.onSignal = endOnTerm
 	}
-	before := openFiles()
-	t.Cleanup(func() { closeSince(before) })
+	t.Cleanup(r.release)
 	m, err := r.newManager(cfg, opt)
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Manager = m
 	return r
+}
+
+// release ends the workers that a test has left, and closes the Manager.
+func (r *rig) release() {
+	if r.fake != nil { // not in in-process mode
+		for _, p := range r.fake.Started() {
+			p.Exit(proc.Status{})
+			p.ExitForked()
+		}
+	}
+	if r.Manager == nil {
+		return
+	}
+	// After a handover only the end of the process closes it.
+	if err := r.Close(); err != nil && os.Getenv(aloneVar) == "" {
+		r.t.Error(err)
+	}
 }
 
 // observe makes the Manager record its events and exits in the rig.

@@ -110,7 +110,7 @@ func TestUpgradeFails(t *testing.T) {
 		"dies at once": {func(p *proctest.Process) { p.Exit(proc.Status{}) }, "exit code 0", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			alone(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				r := successorRig(t, prefork.Config{}, c.successor)
 				go func() { time.Sleep(time.Minute); r.Deliver(usr1) }()
 				r.Start()
@@ -158,7 +158,7 @@ func TestUpgradeForwardsSignals(t *testing.T) {
 // A successor that ignores signals is killed. A shutdown stops the workers at
 // once and waits for the successor's end.
 func TestUpgradeOfStuckSuccessor(t *testing.T) {
-	alone(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		r := successorRigWith(t, prefork.Config{StopTimeout: 5 * time.Second}, nil, options{onSignal: func(p *proctest.Process, sig syscall.Signal) {
 			if !isSuccessor(t, p) {
 				endOnTerm(p, sig)
@@ -182,7 +182,7 @@ func TestUpgradeOfStuckSuccessor(t *testing.T) {
 }
 
 func TestUpgradeEndsWithItsContext(t *testing.T) {
-	alone(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		r := successorRig(t, prefork.Config{}, nil)
 		go func() { time.Sleep(time.Minute); r.Deliver(usr1) }()
 		r.Start()
@@ -198,7 +198,7 @@ func TestUpgradeEndsWithItsContext(t *testing.T) {
 
 // A Manager without a generation cannot upgrade.
 func TestUpgradeBeforeStart(t *testing.T) {
-	alone(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		r := successorRig(t, prefork.Config{}, nil)
 		if err := r.Upgrade(context.Background()); err == nil || !strings.Contains(err.Error(), "Start") {
 			t.Errorf("before the first Start: %v", err)
@@ -292,7 +292,7 @@ func TestShutdownAfterTakeover(t *testing.T) {
 // takeover, together with the shutdown signal that the Manager then delivers to
 // itself.
 func TestShutdownJustAfterTakeover(t *testing.T) {
-	alone(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		r := successorRig(t, prefork.Config{TrapSignals: prefork.Signals{usr1: {}}}, func(p *proctest.Process) { send(p, wire.Ready{}) })
 		go func() { time.Sleep(time.Minute); r.receive(usr1) }()
 		r.Start()

@@ -192,7 +192,7 @@ func TestSuccessorOfSuspendedManager(t *testing.T) {
 
 // A crash loop during an upgrade is reported at the end.
 func TestCrashLoopInAnUpgrade(t *testing.T) {
-	alone(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		r := successorRig(t, prefork.Config{ErrRespawnInterval: -1, CrashLoop: prefork.CrashLoop{Failures: 2}}, nil)
 		go func() { time.Sleep(time.Minute); r.Deliver(usr1) }()
 		r.Start()

@@ -89,11 +89,11 @@ func (c *conns) setState(nc net.Conn, state http.ConnState) {
 	case http.StateNew:
 		c.add(nc)
 	case http.StateActive, http.StateIdle:
-		conn, ok := c.byConn.Load(nc)
-		if !ok {
+		conn := c.find(nc)
+		if conn == nil {
 			return // the program has called the hook itself
 		}
-		conn.(*connection).setState(state, time.Since(c.epoch))
+		conn.setState(state, time.Since(c.epoch))
 	case http.StateClosed, http.StateHijacked:
 		conn, ok := c.byConn.LoadAndDelete(nc)
 		if !ok {
@@ -104,6 +104,17 @@ func (c *conns) setState(nc net.Conn, state http.ConnState) {
 		}
 	}
 	c.notify()
+}
+
+// find returns the connection of nc, or nil. Twice for every request, so without
+// the map if possible.
+func (c *conns) find(nc net.Conn) *connection {
+	if t := trackingOf(nc); t != nil {
+		return t.conn
+	}
+	conn, _ := c.byConn.Load(nc)
+	found, _ := conn.(*connection)
+	return found
 }
 
 // notify reports a change to a survey.
@@ -118,6 +129,9 @@ func (c *conns) add(nc net.Conn) {
 	conn := &connection{nc: nc, tracking: trackingOf(nc), since: time.Since(c.epoch)}
 	if info, ok := c.pending.LoadAndDelete(nc); ok {
 		conn.info = info.(*connInfo)
+	}
+	if conn.tracking != nil {
+		conn.tracking.conn = conn
 	}
 	c.byConn.Store(nc, conn)
 }

@@ -21,6 +21,7 @@ type tracking struct {
 	nc      net.Conn
 	sys     syscall.RawConn
 	plain   bool          // no TLS; set before the first Read
+	conn    *connection   // set with StateNew, before the first Read
 	reads   atomic.Uint32 // the Reads that returned data
 	expired atomic.Bool   // the drain has closed it, unless a request begins
 	last    atomic.Bool   // the response closes the connection because of the drain

@@ -18,16 +18,24 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/prefork-go/prefork/cmd/prefork/internal/chain"
 	"github.com/prefork-go/prefork/ops/client"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	if name := filepath.Base(os.Args[0]); chain.Knows(name) { // a link of that name
+		os.Exit(chain.Main(name, os.Args[1:], os.Stderr))
+	}
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 // queryTimeout is how long a manager may take to answer a query. Tests have a
 // shorter one.
@@ -110,7 +118,7 @@ func negativeScale(args []string) []string {
 	var out []string
 	for i, arg := range args {
 		switch {
-		case arg == "--":
+		case arg == "--", !scale && (arg == "exec" || arg == "run") && (i == 0 || !strings.HasPrefix(args[i-1], "-")): // the rest is a program's
 			return append(out, args[i:]...)
 		case arg == "scale":
 			scale = true
@@ -161,7 +169,7 @@ func (a *app) command() *cobra.Command {
 	root.SetHelpCommandGroupID(groupOther)
 	a.addQueries(root)
 	a.addCommands(root)
-	root.AddCommand(a.waitCommand(), a.startCommand(), a.zapCommand(), a.programCommand(), completionCommand())
+	root.AddCommand(a.waitCommand(), a.startCommand(), a.zapCommand(), a.programCommand(), a.execCommand(), completionCommand())
 	root.SetVersionTemplate("prefork {{.Version}}\n")
 	return root
 }

@@ -102,7 +102,7 @@ func TestRlimitNames(t *testing.T) {
 			t.Errorf("%s of %d appears %d times, want 2:\n%s", name, want, n, limits)
 		}
 	}
-	if _, ok := rlimitNumber("rss"); ok {
+	if _, ok := RlimitNumber("rss"); ok {
 		t.Error("rss is a name, want none")
 	}
 }

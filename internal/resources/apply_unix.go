@@ -126,7 +126,7 @@ func explain(err error) error {
 // runtime has changed. Without that, os/exec would restore the old value in
 // the processes that this one starts.
 func setLimit(l Rlimit) error {
-	number, ok := rlimitNumber(l.Resource)
+	number, ok := RlimitNumber(l.Resource)
 	if !ok {
 		return errors.ErrUnsupported
 	}

@@ -14,8 +14,8 @@ import (
 
 var errNotRoot = errors.New("the manager must run as root")
 
-// rlimitNumber returns the number of a limit, if this system has it.
-func rlimitNumber(name string) (number int, ok bool) {
+// RlimitNumber returns the number of a limit, if this system has it.
+func RlimitNumber(name string) (number int, ok bool) {
 	switch name {
 	case "core":
 		return unix.RLIMIT_CORE, true
@@ -39,6 +39,9 @@ func toKernel[T int64 | uint64](dst *T, n uint64) {
 	*dst = T(min(n, unix.RLIM_INFINITY))
 }
 
+// SetSoft sets a soft limit; Unlimited is none.
+func SetSoft(l *syscall.Rlimit, n uint64) { toKernel(&l.Cur, n) }
+
 func fromKernel[T int64 | uint64](n T) uint64 {
 	if uint64(n) >= unix.RLIM_INFINITY {
 		return Unlimited
@@ -47,7 +50,7 @@ func fromKernel[T int64 | uint64](n T) uint64 {
 }
 
 func checkLimit(l Rlimit) error {
-	number, ok := rlimitNumber(l.Resource)
+	number, ok := RlimitNumber(l.Resource)
 	if !ok {
 		return fmt.Errorf("%w: this system does not have this limit", errors.ErrUnsupported)
 	}

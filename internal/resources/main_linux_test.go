@@ -309,7 +309,7 @@ func itoa(n int) string { return strconv.Itoa(n) }
 func hardLimit(t testing.TB, name string) uint64 {
 	t.Helper()
 	var now unix.Rlimit
-	number, ok := rlimitNumber(name)
+	number, ok := RlimitNumber(name)
 	if err := unix.Getrlimit(number, &now); !ok || err != nil {
 		t.Fatalf("%s: %t, %v", name, ok, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/cmd/prefork/internal/envdir"
 )
 
 // Options are the values of the flags.
@@ -338,7 +339,7 @@ func (p *plan) readEnvDir() error {
 	if p.EnvDir == "" {
 		return nil
 	}
-	set, unset, err := readEnvDir(p.EnvDir)
+	set, unset, err := envdir.Read(p.EnvDir)
 	if err == nil {
 		p.dirSet, p.dirUnset = set, unset
 	}

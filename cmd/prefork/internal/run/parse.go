@@ -3,7 +3,6 @@ package run
 import (
 	"fmt"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -284,35 +283,4 @@ func expandAll(list []string, slot, generation int) []string {
 		out[i] = expand(s, slot, generation)
 	}
 	return out
-}
-
-// readEnvDir reads a directory with a file for each variable: its first line is
-// the value, without blanks at the end, and with newlines for zero bytes. An empty
-// file means that the program does not get the variable.
-func readEnvDir(dir string) (set, unset []string, err error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, e := range entries {
-		name := e.Name()
-		if strings.HasPrefix(name, ".") || strings.Contains(name, "=") {
-			continue
-		}
-		path := dir + string(os.PathSeparator) + name
-		if info, err := os.Stat(path); err == nil && info.IsDir() {
-			continue
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return nil, nil, err
-		}
-		if len(data) == 0 {
-			unset = append(unset, name)
-			continue
-		}
-		line, _, _ := strings.Cut(string(data), "\n")
-		set = append(set, name+"="+strings.ReplaceAll(strings.TrimRight(line, " \t"), "\x00", "\n"))
-	}
-	return set, unset, nil
 }

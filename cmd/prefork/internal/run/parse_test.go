@@ -127,19 +127,6 @@ func TestExpand(t *testing.T) {
 	}
 }
 
-func TestEnvDir(t *testing.T) {
-	dir := t.TempDir()
-	for name, text := range map[string]string{"A": "one \t\nsecond line", "B": "x\x00y", "EMPTY": "", "BLANK": "\n", ".hidden": "x", "a=b": "x"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	set, unset, err := readEnvDir(dir)
-	if want := []string{"A=one", "B=x\ny", "BLANK="}; err != nil || !slices.Equal(set, want) || !slices.Equal(unset, []string{"EMPTY"}) {
-		t.Errorf("%q, %q, %v; want %q and EMPTY", set, unset, err, want)
-	}
-}
-
 // defaults returns the options of a command line without flags.
 func defaults() Options {
 	return Options{Args: []string{"/bin/web", "%i"}, Workers: 1, Surge: 1, Group: true, StopTimeout: DefaultStop, ReadyTimeout: DefaultReadyIn,

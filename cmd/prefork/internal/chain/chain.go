@@ -1,0 +1,223 @@
+//go:build unix
+
+// Package chain changes the state of this process and executes another program in
+// its place, as chpst of runit and the programs of daemontools do.
+package chain
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/cmd/prefork/internal/envdir"
+	"github.com/prefork-go/prefork/internal/launch"
+)
+
+// The exit status of daemontools and runit. Exits of the program have the same
+// numbers.
+const (
+	exitUsage  = 100
+	exitFailed = 111
+)
+
+// A state is what Main changes before it executes the program.
+type state struct {
+	program []string
+	paths   []string // at which the program may be
+	argv0   string
+
+	envDir  string
+	account string // for UID and GID
+	user    string
+	root    string
+	dir     string
+
+	nice       int
+	limits     []limit
+	session    bool
+	noNewPrivs bool
+	close      [3]bool
+	lock       *lock
+	verbose    bool
+}
+
+// Main changes this process as args ask it to, and executes the program that they
+// name. It returns only if that fails, with the exit status. The first error is
+// written to errs.
+func Main(name string, args []string, errs io.Writer) (status int) {
+	s, err := parse(name, args)
+	if err != nil {
+		fmt.Fprintf(errs, "%s: %v\n%s\n", name, err, Usage(name))
+		return exitUsage
+	}
+	// The priority, the rights that are given up and the parent's death signal
+	// are those of a thread; the thread that executes becomes the process.
+	runtime.LockOSThread()
+	err = s.apply(errs)
+	var held *heldError
+	switch {
+	case errors.As(err, &held) && s.lock.quiet:
+		return 0
+	case err == nil:
+		err = s.execute()
+	}
+	fmt.Fprintf(errs, "%s: %v\n", name, err)
+	return exitFailed
+}
+
+// apply changes the process, in the order of chpst. Names of users are those of
+// the system, also if the program gets another root directory.
+func (s *state) apply(errs io.Writer) error {
+	var id, account identity
+	var err error
+	if s.user != "" {
+		if id, err = lookUp(s.user); err != nil {
+			return err
+		}
+	}
+	if s.account != "" {
+		if account, err = lookUp(s.account); err != nil {
+			return err
+		}
+	}
+	if s.session {
+		// A process that leads its group already cannot; it keeps its session.
+		if _, err := unix.Setsid(); err != nil && err != unix.EPERM {
+			return os.NewSyscallError("setsid", err)
+		}
+	}
+	if err := s.changeEnv(account); err != nil {
+		return err
+	}
+	if err := s.changeDirs(); err != nil {
+		return err
+	}
+	if s.nice != 0 {
+		if err := changeNice(s.nice); err != nil {
+			return fmt.Errorf("cannot change the priority by %d: %w", s.nice, err)
+		}
+	}
+	if s.user != "" {
+		if err := id.become(); err != nil {
+			return fmt.Errorf("cannot become user %s: %w", s.user, err)
+		}
+	}
+	if s.lock != nil {
+		if err := s.lock.take(); err != nil {
+			return err
+		}
+	}
+	if s.noNewPrivs {
+		if err := setNoNewPrivs(); err != nil {
+			return err
+		}
+	}
+	for fd, closes := range s.close {
+		if closes {
+			unix.Close(fd)
+		}
+	}
+	return s.changeLimits(errs)
+}
+
+// changeEnv changes the environment of this process. The program is looked for in
+// the PATH from before, as by chpst.
+func (s *state) changeEnv(account identity) error {
+	s.paths = candidates(s.program[0])
+	if s.envDir != "" {
+		set, unset, err := envdir.Read(s.envDir)
+		if err != nil {
+			return err
+		}
+		for _, kv := range set {
+			name, value, _ := strings.Cut(kv, "=")
+			if err := os.Setenv(name, value); err != nil {
+				return fmt.Errorf("%s: %w", filepath.Join(s.envDir, name), err)
+			}
+		}
+		for _, name := range unset {
+			os.Unsetenv(name)
+		}
+	}
+	if s.account != "" {
+		os.Setenv("UID", fmt.Sprint(account.uid))
+		os.Setenv("GID", fmt.Sprint(account.groups[0]))
+	}
+	return nil
+}
+
+func (s *state) changeDirs() error {
+	if s.root != "" {
+		if err := os.Chdir(s.root); err != nil {
+			return fmt.Errorf("cannot change the root directory: %w", err)
+		}
+		if err := unix.Chroot("."); err != nil {
+			return fmt.Errorf("cannot change the root directory: chroot %s: %w", s.root, err)
+		}
+	}
+	if s.dir != "" {
+		if err := os.Chdir(s.dir); err != nil {
+			return fmt.Errorf("cannot change the directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// candidates returns the paths at which a program may be.
+func candidates(program string) (paths []string) {
+	if strings.Contains(program, "/") {
+		return []string{program}
+	}
+	path, ok := os.LookupEnv("PATH")
+	if !ok {
+		path = "/usr/local/bin:/usr/bin:/bin"
+	}
+	for dir := range strings.SplitSeq(path, ":") {
+		if dir == "" {
+			dir = "."
+		}
+		paths = append(paths, dir+"/"+program)
+	}
+	return paths
+}
+
+// execute executes the program: the first candidate that is there and may be
+// executed.
+func (s *state) execute() error {
+	argv := slices.Clone(s.program)
+	if s.argv0 != "" {
+		argv[0] = s.argv0
+	}
+	var refused error
+	for _, path := range s.paths {
+		switch err := syscall.Exec(path, argv, os.Environ()); {
+		case errors.Is(err, os.ErrPermission):
+			refused = err
+		case err != syscall.ENOENT && err != syscall.ENOTDIR:
+			return explained(path, err)
+		}
+	}
+	switch name := s.program[0]; {
+	case strings.Contains(name, "/"):
+		if refused == nil {
+			refused = syscall.ENOENT
+		}
+		return explained(name, refused)
+	case refused != nil:
+		return fmt.Errorf("cannot execute %s: the files of this name in PATH may not be executed", name)
+	default:
+		return fmt.Errorf("cannot execute %s: PATH has no file of this name", name)
+	}
+}
+
+func explained(path string, err error) error {
+	return launch.ExplainCommand("", "", &os.PathError{Op: "cannot execute", Path: path, Err: err})
+}

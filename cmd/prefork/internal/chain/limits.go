@@ -1,0 +1,103 @@
+//go:build unix
+
+package chain
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/internal/resources"
+)
+
+// A limit is a soft limit of this process.
+type limit struct {
+	resource string
+	soft     uint64
+}
+
+const unlimited = math.MaxUint64
+
+// changeLimits sets the soft limits, each at most to the hard one, as softlimit
+// does. It is last, since a low limit can keep this program from going on.
+func (s *state) changeLimits(errs io.Writer) error {
+	for _, l := range s.limits {
+		number, ok := resources.RlimitNumber(l.resource)
+		if !ok {
+			if s.verbose {
+				fmt.Fprintf(errs, "this system has no limit %s\n", l.resource)
+			}
+			continue
+		}
+		var r syscall.Rlimit
+		if err := syscall.Getrlimit(number, &r); err != nil {
+			return os.NewSyscallError("getrlimit", err)
+		}
+		hard := r.Max
+		if resources.SetSoft(&r, l.soft); r.Cur > hard {
+			r.Cur = hard
+			if s.verbose && l.soft != unlimited {
+				fmt.Fprintf(errs, "the limit %s is the hard one, %d, and not %d\n", l.resource, hard, l.soft)
+			}
+		}
+		// Package syscall keeps the value of nofile from before the runtime's
+		// change for the exec, unless it has been set.
+		if err := syscall.Setrlimit(number, &r); err != nil {
+			return fmt.Errorf("cannot set the limit %s: %w", l.resource, os.NewSyscallError("setrlimit", err))
+		}
+	}
+	return nil
+}
+
+// A lock is a file that is locked while the program, or a process that has its
+// descriptor, lives.
+type lock struct {
+	path  string
+	waits bool
+	quiet bool // exit 0 if it is held, or cannot be opened
+}
+
+// heldError means that the lock is not to be had.
+type heldError struct{ err error }
+
+func (e *heldError) Error() string { return e.err.Error() }
+func (e *heldError) Unwrap() error { return e.err }
+
+// take locks the file. The descriptor goes to the program.
+func (l *lock) take() error {
+	fd, err := unix.Open(l.path, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_APPEND|unix.O_CREAT, 0o600)
+	if err != nil {
+		return &heldError{fmt.Errorf("cannot open the lock: %w", &os.PathError{Op: "open", Path: l.path, Err: err})}
+	}
+	how := unix.LOCK_EX
+	if !l.waits {
+		how |= unix.LOCK_NB
+	}
+	for {
+		switch err = unix.Flock(fd, how); err {
+		case nil:
+			return nil
+		case unix.EINTR:
+		case unix.EWOULDBLOCK:
+			return &heldError{fmt.Errorf("another process holds the lock %s", l.path)}
+		default:
+			return &heldError{fmt.Errorf("cannot lock %s: %w", l.path, os.NewSyscallError("flock", err))}
+		}
+	}
+}
+
+// changeNice adds to the nice value of this thread, which executes the program.
+func changeNice(by int) error {
+	now, err := niceOfThread()
+	if err != nil {
+		return os.NewSyscallError("getpriority", err)
+	}
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, min(max(now+by, -20), 19)); err != nil {
+		return os.NewSyscallError("setpriority", err)
+	}
+	return nil
+}

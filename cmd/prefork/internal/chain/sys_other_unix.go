@@ -1,0 +1,16 @@
+//go:build unix && !linux
+
+package chain
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+func niceOfThread() (int, error) { return unix.Getpriority(unix.PRIO_PROCESS, 0) }
+
+func setNoNewPrivs() error {
+	return fmt.Errorf("-N: only Linux has it: %w", errors.ErrUnsupported)
+}

@@ -118,8 +118,10 @@ func negativeScale(args []string) []string {
 	var out []string
 	for i, arg := range args {
 		switch {
-		case arg == "--", !scale && (arg == "exec" || arg == "run") && (i == 0 || !strings.HasPrefix(args[i-1], "-")): // the rest is a program's
+		case arg == "--":
 			return append(out, args[i:]...)
+		case (arg == "exec" || arg == "run") && !scale && (i == 0 || !strings.HasPrefix(args[i-1], "-")):
+			return append(out, args[i:]...) // the rest is a program's
 		case arg == "scale":
 			scale = true
 		case scale && negativeNumber.MatchString(arg):

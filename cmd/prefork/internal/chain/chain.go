@@ -30,6 +30,7 @@ const (
 
 // A state is what Main changes before it executes the program.
 type state struct {
+	name    string // for messages
 	program []string
 	paths   []string // at which the program may be
 	argv0   string

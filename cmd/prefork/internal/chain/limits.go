@@ -29,7 +29,7 @@ func (s *state) changeLimits(errs io.Writer) error {
 		number, ok := resources.RlimitNumber(l.resource)
 		if !ok {
 			if s.verbose {
-				fmt.Fprintf(errs, "this system has no limit %s\n", l.resource)
+				fmt.Fprintf(errs, "%s: this system has no limit %s\n", s.name, l.resource)
 			}
 			continue
 		}
@@ -41,7 +41,7 @@ func (s *state) changeLimits(errs io.Writer) error {
 		if resources.SetSoft(&r, l.soft); r.Cur > hard {
 			r.Cur = hard
 			if s.verbose && l.soft != unlimited {
-				fmt.Fprintf(errs, "the limit %s is the hard one, %d, and not %d\n", l.resource, hard, l.soft)
+				fmt.Fprintf(errs, "%s: the limit %s is the hard one, %d, and not %d\n", s.name, l.resource, hard, l.soft)
 			}
 		}
 		// Package syscall keeps the value of nofile from before the runtime's

@@ -31,7 +31,7 @@ func Usage(name string) string { return "usage: " + name + " " + usages[name] }
 
 // parse returns what args ask the program of this name to do.
 func parse(name string, args []string) (*state, error) {
-	s := &state{}
+	s := &state{name: name}
 	f := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	f.SetInterspersed(false)
 	f.SetOutput(io.Discard)

@@ -81,6 +81,11 @@ func (d *dying) kill(r *run) error {
 			return err
 		}
 	}
+	return d.killNow(r)
+}
+
+// killNow kills the worker and waits for the first line of the next one.
+func (d *dying) killNow(r *run) error {
 	began := time.Now()
 	if err := syscall.Kill(d.worker, syscall.SIGKILL); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 func Duplicate(uintptr) (int, error) { return -1, errors.ErrUnsupported }
 func Close(int)                      {}
 func IsStream(uintptr) bool          { return false }
+func Same(int, int) bool             { return false }
 func SetBlocking(int, bool) error    { return errors.ErrUnsupported }
 func SetBacklog(int, int) error      { return errors.ErrUnsupported }
 func Chmod(uintptr, uint32) error    { return errors.ErrUnsupported }

@@ -71,6 +71,13 @@ func identify(n int) (file [2]uint64, ok bool) {
 	return [2]uint64{uint64(st.Dev), uint64(st.Ino)}, err == nil
 }
 
+// Same reports whether two descriptors are of the same file or socket.
+func Same(a, b int) bool {
+	fileA, okA := identify(a)
+	fileB, okB := identify(b)
+	return okA && okB && fileA == fileB
+}
+
 // IsOpen reports whether the program has left the descriptor open.
 func (s Started) IsOpen() bool {
 	file, ok := identify(s.FD)

@@ -81,9 +81,16 @@ func (p *Plan) portList(numbers []int) (ports []string) {
 	return ports
 }
 
+// isPort reports whether a descriptor is of a socket of Listen.
+func (p *Plan) isPort(descriptor int) bool {
+	return slices.ContainsFunc(p.PortFDs, func(port int) bool { return fd.Same(port, descriptor) })
+}
+
 // blockFiles puts the files of a Command into blocking mode: a program that writes
 // to a pipe fast would lose data by EAGAIN. File.Fd does that only for files which
-// package os has made non-blocking.
+// package os has made non-blocking. It leaves out the sockets of Listen, which were
+// blocking before the first worker: those that run may have made them non-blocking
+// since, and an event loop, as in node or Go, hangs in an accept that blocks.
 func (p *Plan) blockFiles() error {
 	all := slices.Concat(p.Files, p.Streams[:], slices.Collect(maps.Values(p.FilesAt)))
 	for _, f := range all {
@@ -91,7 +98,7 @@ func (p *Plan) blockFiles() error {
 			continue
 		}
 		raw, err := fd.Raw(f)
-		if err == nil {
+		if err == nil && !p.isPort(int(raw)) {
 			err = fd.SetBlocking(int(raw), true)
 		}
 		if err != nil {

@@ -314,6 +314,38 @@ func TestFilesAreBlocking(t *testing.T) {
 	}
 }
 
+// A socket of Listen keeps the mode that running workers have given it, also if the
+// Command gets it by a certain number or as a stream.
+func TestSocketsKeepTheirMode(t *testing.T) {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(s)
+	duplicate := func() *os.File {
+		n, err := fd.Duplicate(uintptr(s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := os.NewFile(uintptr(n), "socket")
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	plan := Plan{
+		Args: []string{"/bin/sh"}, Ports: []string{"127.0.0.1:1"}, PortFDs: []int{s},
+		FilesAt: map[int]*os.File{9: duplicate()}, Streams: [3]*os.File{duplicate()},
+	}
+	unix.SetNonblock(s, true) // as an event loop does
+	_, release, err := Command(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if flags, err := unix.FcntlInt(uintptr(s), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+		t.Errorf("the socket is blocking, %v", err)
+	}
+}
+
 // The error of a start names the file, and not the descriptor.
 func TestExplain(t *testing.T) {
 	exe := thisProgram(t)

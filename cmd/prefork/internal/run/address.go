@@ -12,18 +12,18 @@ import (
 type address struct {
 	network string // as for Manager.Listen
 	addr    string
-	fd      int  // the number that it has in the program; 0 for any
+	pinned  bool // it has a certain number in the program: fd
+	fd      int
 	open    bool // a unix socket that all users may connect to
 }
 
 // parseListen parses a value of --listen: a port, host:port, :port, unix:/path or
 // udp:host:port, with the number of the descriptor after "=".
 func parseListen(s string) (address, error) {
-	rest, fd, err := cutFD(s)
+	rest, a, err := cutFD(s)
 	if err != nil {
-		return address{}, fmt.Errorf("--listen %s: %w", s, err)
+		return a, fmt.Errorf("--listen %s: %w", s, err)
 	}
-	a := address{fd: fd}
 	switch kind, value, _ := strings.Cut(rest, ":"); kind {
 	case "unix":
 		a.network, a.addr, err = "unix", value, checkPath(value)
@@ -41,11 +41,11 @@ func parseListen(s string) (address, error) {
 // parsePort parses a value of start_server's --port, where "u" before the port
 // means UDP.
 func parsePort(s string) (address, error) {
-	rest, fd, err := cutFD(s)
+	rest, a, err := cutFD(s)
 	if err != nil {
-		return address{}, fmt.Errorf("--port %s: %w", s, err)
+		return a, fmt.Errorf("--port %s: %w", s, err)
 	}
-	a, network := address{fd: fd}, "tcp"
+	network := "tcp"
 	// The letter is before the port or, in older versions, before the host.
 	host, port := "", rest
 	if at := strings.LastIndexByte(rest, ':'); at >= 0 {
@@ -71,14 +71,15 @@ func isIPHost(host string) bool {
 
 // parsePath parses a value of start_server's --path.
 func parsePath(s string) (address, error) {
-	rest, fd, err := cutFD(s)
+	rest, a, err := cutFD(s)
 	if err == nil {
 		err = checkPath(rest)
 	}
 	if err != nil {
-		return address{}, fmt.Errorf("--path %s: %w", s, err)
+		return a, fmt.Errorf("--path %s: %w", s, err)
 	}
-	return address{network: "unix", addr: rest, fd: fd, open: true}, nil
+	a.network, a.addr, a.open = "unix", rest, true
+	return a, nil
 }
 
 // checkPath refuses paths that SERVER_STARTER_PORT cannot contain, or whose
@@ -95,17 +96,19 @@ func checkPath(path string) error {
 	return nil
 }
 
-// cutFD splits off the number of a descriptor.
-func cutFD(s string) (rest string, fd int, err error) {
-	rest, number, ok := strings.Cut(s, "=")
-	if !ok {
-		return rest, 0, nil
+// cutFD splits off the number of a descriptor. 0 is for servers that inetd could
+// start.
+func cutFD(s string) (rest string, a address, err error) {
+	rest, number, pinned := strings.Cut(s, "=")
+	if !pinned {
+		return rest, a, nil
 	}
-	fd, err = strconv.Atoi(number)
-	if err != nil || fd < 3 {
-		return rest, 0, fmt.Errorf("%q is not a number of a descriptor from 3 up", number)
+	a.pinned = true
+	a.fd, err = strconv.Atoi(number)
+	if err != nil || a.fd < 0 || a.fd == 1 || a.fd == 2 {
+		return rest, a, fmt.Errorf("%q is not the number of a descriptor: it must be 0, or from 3 up", number)
 	}
-	return rest, fd, nil
+	return rest, a, nil
 }
 
 // inet returns the network and the address of a port with or without a host. A

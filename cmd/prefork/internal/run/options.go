@@ -145,7 +145,8 @@ func (p *plan) sockets() error {
 	seen := make(map[int]bool)
 	for _, a := range p.addrs {
 		switch {
-		case a.fd == 0:
+		case !a.pinned:
+			continue
 		case p.systemd:
 			return fmt.Errorf("=%d behind an address cannot be combined with --pass systemd, which numbers the sockets from 3", a.fd)
 		case seen[a.fd]:
@@ -195,6 +196,9 @@ func (p *plan) signals() error {
 	if err := p.startServerHup(table); err != nil {
 		return err
 	}
+	// In the table, TERM is trapped from New on: one that arrives while the sockets and
+	// files are opened must not leave them behind.
+	table[syscall.SIGTERM] = prefork.Forward{Signal: stop}
 	c.StopSignal, c.TrapSignals = stop, table
 	c.StopTimeout = p.StopTimeout
 	if p.StopTimeout == 0 {

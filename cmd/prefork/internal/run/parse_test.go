@@ -21,25 +21,26 @@ func TestAddresses(t *testing.T) {
 	}{
 		{parseListen, "8080", address{network: "tcp4", addr: "0.0.0.0:8080"}},
 		{parseListen, ":8080", address{network: "tcp", addr: ":8080"}},
-		{parseListen, "localhost:8080=5", address{network: "tcp", addr: "localhost:8080", fd: 5}},
+		{parseListen, "localhost:8080=5", address{network: "tcp", addr: "localhost:8080", pinned: true, fd: 5}},
 		{parseListen, "[::1]:8080", address{network: "tcp6", addr: "[::1]:8080"}},
 		{parseListen, "127.0.0.1:0", address{network: "tcp", addr: "127.0.0.1:0"}},
-		{parseListen, "unix:/run/x.sock=4", address{network: "unix", addr: "/run/x.sock", fd: 4}},
+		{parseListen, "unix:/run/x.sock=4", address{network: "unix", addr: "/run/x.sock", pinned: true, fd: 4}},
 		{parseListen, "udp:127.0.0.1:53", address{network: "udp", addr: "127.0.0.1:53"}},
 		{parseListen, "udp:53", address{network: "udp4", addr: "0.0.0.0:53"}},
 		{parsePort, "8080", address{network: "tcp4", addr: "0.0.0.0:8080"}},
 		{parsePort, "u53", address{network: "udp4", addr: "0.0.0.0:53"}},
-		{parsePort, "127.0.0.1:u53=7", address{network: "udp", addr: "127.0.0.1:53", fd: 7}},
+		{parsePort, "127.0.0.1:u53=7", address{network: "udp", addr: "127.0.0.1:53", pinned: true, fd: 7}},
 		{parsePort, "u127.0.0.1:53", address{network: "udp", addr: "127.0.0.1:53"}},
 		{parsePort, "upstream:80", address{network: "tcp", addr: "upstream:80"}},
 		{parsePort, "[::1]:80", address{network: "tcp6", addr: "[::1]:80"}},
 		{parsePath, "/run/x.sock", address{network: "unix", addr: "/run/x.sock", open: true}},
+		{parsePort, "8080=0", address{network: "tcp4", addr: "0.0.0.0:8080", pinned: true}},
 	} {
 		if got, err := c.parse(c.in); err != nil || got != c.want {
 			t.Errorf("%s: %+v, %v; want %+v", c.in, got, err, c.want)
 		}
 	}
-	for _, in := range []string{"", "x", "70000", "a:b", "::1:80", "unix:", "unix:x.sock", "unix:/a;b", "8080=2", "8080=x", "8080=", "udp:", ":u53"} {
+	for _, in := range []string{"", "x", "70000", "a:b", "::1:80", "unix:", "unix:x.sock", "unix:/a;b", "8080=2", "8080=1", "8080=-1", "8080=x", "8080=", "udp:", ":u53"} {
 		if got, err := parseListen(in); err == nil {
 			t.Errorf("--listen %q: %+v, want an error", in, got)
 		}
@@ -140,7 +141,7 @@ func TestPlan(t *testing.T) {
 	}{
 		"defaults": {func(*Options) {}, func(c prefork.Config, p *plan) bool {
 			return c.Name == "web" && c.Readiness == prefork.Readiness{After: time.Second} && c.StopGroup && c.StopSignal == syscall.SIGTERM &&
-				reflect.DeepEqual(c.TrapSignals, prefork.Signals{syscall.SIGHUP: {Rolling: true}}) && len(c.Backoff) == 8 && c.CrashLoop.Failures == -1 && !p.starter
+				reflect.DeepEqual(c.TrapSignals, prefork.Signals{syscall.SIGHUP: {Rolling: true}, syscall.SIGTERM: {Signal: syscall.SIGTERM}}) && len(c.Backoff) == 8 && c.CrashLoop.Failures == -1 && !p.starter
 		}},
 		"listen": {func(o *Options) { o.Listen = []string{"0"} }, func(c prefork.Config, p *plan) bool { return p.starter && c.ListenStarter && !c.ListenFDs }},
 		"systemd": {func(o *Options) { o.Listen, o.Pass = []string{"0"}, "systemd" }, func(c prefork.Config, p *plan) bool {
@@ -154,7 +155,9 @@ func TestPlan(t *testing.T) {
 		"auto restart": {func(o *Options) { o.AutoRestart = true }, func(c prefork.Config, p *plan) bool {
 			return c.Recycle.MaxLifetime == 6*time.Minute && c.TrapSignals[syscall.SIGHUP].Linger == 5*time.Second
 		}},
-		"trap TERM": {func(o *Options) { o.Trap = []string{"TERM=QUIT"} }, func(c prefork.Config, p *plan) bool { return c.StopSignal == syscall.SIGQUIT }},
+		"trap TERM": {func(o *Options) { o.Trap = []string{"TERM=QUIT"} }, func(c prefork.Config, p *plan) bool {
+			return c.StopSignal == syscall.SIGQUIT && c.TrapSignals[syscall.SIGTERM].Signal == syscall.SIGQUIT
+		}},
 		"no timeouts": {func(o *Options) { o.StopTimeout, o.ReadyTimeout, o.Ready = 0, 0, "notify" }, func(c prefork.Config, p *plan) bool {
 			return c.StopTimeout < 0 && c.Readiness.Timeout < 0 && c.Readiness.Explicit
 		}},

@@ -75,6 +75,7 @@ type runner struct {
 	notify   *notifySocket
 	journal  func(prefork.Event)
 	pinned   map[int]*os.File // sockets with a certain number
+	stdin    *os.File         // the socket that is standard input; nil for that of this process
 	ports    string           // SERVER_STARTER_PORT, if there are such
 	names    string           // LISTEN_FDNAMES
 
@@ -198,7 +199,7 @@ func (r *runner) attach() (detach func(), err error) {
 func (r *runner) listen() error {
 	first, exact := 3, map[int]bool{r.ready.fd: true}
 	for _, a := range r.addrs {
-		exact[a.fd] = true
+		exact[a.fd] = true // 0 for any, or standard input
 	}
 	var ports, names []string
 	for _, a := range r.addrs {
@@ -213,23 +214,34 @@ func (r *runner) listen() error {
 		}
 		number := first
 		first++
-		if a.fd != 0 {
-			number = a.fd
-			if r.pinned == nil {
-				r.pinned = make(map[int]*os.File)
-			}
-			if r.pinned[number], err = file(); err != nil {
+		if a.pinned {
+			f, err := file()
+			if err != nil {
 				return err
 			}
+			number = a.fd
+			r.pin(number, f)
 		}
 		ports = append(ports, name+"="+strconv.Itoa(number))
 		names = append(names, strings.NewReplacer(":", "-", "/", "-").Replace(strings.Trim(name, "/")))
 	}
-	if r.pinned != nil {
+	if r.pinned != nil || r.stdin != nil {
 		r.ports = strings.Join(ports, ";")
 	}
 	r.names = strings.Join(names, ":")
 	return nil
+}
+
+// pin gives the program a socket by a certain number.
+func (r *runner) pin(number int, f *os.File) {
+	if number == 0 {
+		r.stdin = f
+		return
+	}
+	if r.pinned == nil {
+		r.pinned = make(map[int]*os.File)
+	}
+	r.pinned[number] = f
 }
 
 // bind binds a socket. It returns its name in SERVER_STARTER_PORT.
@@ -244,6 +256,7 @@ func (r *runner) bind(a address) (file func() (*os.File, error), name string, er
 		if err != nil {
 			return nil, "", err
 		}
+		r.logAddress(pc.LocalAddr())
 		f, _ := pc.(filer)
 		return fileOf(f), "u" + pc.LocalAddr().String(), nil
 	}
@@ -251,9 +264,13 @@ func (r *runner) bind(a address) (file func() (*os.File, error), name string, er
 	if err != nil {
 		return nil, "", err
 	}
-	r.log.Info("listening", "network", ln.Addr().Network(), "address", ln.Addr().String())
+	r.logAddress(ln.Addr())
 	f, _ := ln.(filer)
 	return fileOf(f), ln.Addr().String(), nil
+}
+
+func (r *runner) logAddress(a net.Addr) {
+	r.log.Info("listening", "network", a.Network(), "address", a.String())
 }
 
 func fileOf(f interface{ File() (*os.File, error) }) func() (*os.File, error) {
@@ -280,7 +297,7 @@ func (r *runner) beforeSpawn(m *prefork.Manager, sp *prefork.Spawn) {
 	if r.notify != nil {
 		set = append(set, "NOTIFY_SOCKET="+r.notify.address())
 	}
-	sp.Env, sp.Unset, sp.FilesAt = set, unset, r.pinned
+	sp.Env, sp.Unset, sp.FilesAt, sp.Stdin = set, unset, r.pinned, r.stdin
 	r.recorder.open(sp)
 }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
 
 	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/ops/capture"
@@ -75,6 +76,7 @@ type recorder struct {
 	shown   bool             // the lines are on stderr, beside the events
 	opened  *capture.Worker  // of the worker that is about to be spawned
 	workers map[int]*capture.Worker
+	notes   sync.WaitGroup // last lines that are still to be noted
 }
 
 // open makes the pipes of a worker. Without them, for lack of descriptors, it
@@ -119,7 +121,9 @@ func (r *recorder) ended(m *prefork.Manager, e prefork.Exit) {
 		w.Ended(nil)
 		return
 	}
+	r.notes.Add(1)
 	w.Ended(func(last []capture.Line) {
+		defer r.notes.Done()
 		if len(last) == 0 {
 			return
 		}

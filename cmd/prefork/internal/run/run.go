@@ -103,7 +103,12 @@ func Run(ctx context.Context, o Options, errs io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	return r.pm.Run(ctx, nil)
+	err = r.pm.Run(ctx, nil)
+	// The last lines of the workers whose end has ended Run: the loop must turn once
+	// more to have them in the journal.
+	r.recorder.notes.Wait()
+	r.pm.WaitAllChildren(context.Background())
+	return err
 }
 
 // open opens everything that the pool needs. The function that it returns closes

@@ -129,7 +129,7 @@ func TestRunJournal(t *testing.T) {
 	dir := preforktest.SocketDir(t)
 	file := filepath.Join(dir, "journal")
 	p := startRun(t, "--journal", file, "--log", "| cat >"+filepath.Join(dir, "log"), "--restart", "never", "--ready", "at-once", "--name", "web", "--",
-		sh, "-c", "echo first; echo the last words >&2; exit 3")
+		sh, "-c", "echo first; echo the last words; exit 3")
 	testprog.ExpectSuccess(t, p)
 	var all []string
 	for r, err := range journal.Read(file) {

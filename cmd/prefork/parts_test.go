@@ -57,6 +57,7 @@ for (my $status = 503; accept(my $c, $s); $status = 204) {
 `
 	port := freePort(t) / 10 * 10 // the slot is the last digit
 	p := startRun(t, "--ready", fmt.Sprintf("http://127.0.0.1:%d%%i/health", port/10), "--", perl, "-e", program, fmt.Sprintf("%d%%i", port/10))
+	p.Expect("the old worker may answer")
 	p.Expect(`^503 GET /health$`)
 	p.Expect(`^204 GET /health$`)
 	p.Expect("msg=settled")

@@ -98,6 +98,9 @@ func Run(ctx context.Context, o Options, errs io.Writer) (err error) {
 	if r.pm, err = prefork.New(cfg); err != nil {
 		return err
 	}
+	if r.predecessorAnswers() {
+		r.log.Warn("the old worker may answer for its replacement: put %g into the address of --ready, or replace by --trap HUP=TERM/1s", "ready", r.ready.explain)
+	}
 	closeAll, err := r.open()
 	defer closeAll()
 	if err != nil {
@@ -109,6 +112,13 @@ func Run(ctx context.Context, o Options, errs io.Writer) (err error) {
 	r.recorder.notes.Wait()
 	r.pm.WaitAllChildren(context.Background())
 	return err
+}
+
+// predecessorAnswers reports whether the question to a replacement reaches the worker
+// that it replaces: both have the address of their slot.
+func (r *runner) predecessorAnswers() bool {
+	asked := r.ready.url + r.ready.tcp
+	return asked != "" && !strings.Contains(asked, "%g") && r.config.TrapSignals[syscall.SIGHUP].Rolling
 }
 
 // open opens everything that the pool needs. The function that it returns closes

@@ -59,8 +59,7 @@ for (my $status = 503; accept(my $c, $s); $status = 204) {
 	p := startRun(t, "--ready", fmt.Sprintf("http://127.0.0.1:%d%%i/health", port/10), "--", perl, "-e", program, fmt.Sprintf("%d%%i", port/10))
 	p.Expect("the old worker may answer")
 	p.Expect(`^503 GET /health$`)
-	p.Expect(`^204 GET /health$`)
-	p.Expect("msg=settled")
+	p.ExpectAll(`^204 GET /health$`, "msg=settled") // the line comes by the pipe of the log
 	p.Signal(syscall.SIGTERM)
 	testprog.ExpectSuccess(t, p)
 }

@@ -62,7 +62,7 @@ type (
 
 	// GenerationEvent reports that Start began a generation. Program is the file
 	// that its workers run, without symbolic links; with Config.Command it is the
-	// manager's.
+	// first word of that.
 	GenerationEvent struct {
 		Generation int    `json:"gen"`
 		MaxWorkers int    `json:"max_workers"`

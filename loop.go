@@ -66,7 +66,7 @@ type loop struct {
 
 func newLoop(s *managerSide, exe string, depth int, settings *resources.Settings) *loop {
 	l := &loop{
-		managerSide: s, spawner: newSpawner(exe, depth, settings), origin: time.Now(), timer: time.NewTimer(0),
+		managerSide: s, spawner: newSpawner(exe, depth, settings, s.cfg.Command), origin: time.Now(), timer: time.NewTimer(0),
 		kills: settings.Kills(), leftovers: make(map[int]*worker), steerAgain: pool.Never, levelAgain: pool.Never,
 		board: board.New(board.Config{
 			MinSpare: s.cfg.MinSpareWorkers, MaxSpare: s.cfg.MaxSpareWorkers,

@@ -77,7 +77,7 @@ func (e *SpawnError) Unwrap() error { return e.Err }
 type spawner struct {
 	exe       string // starts the program of this process again
 	onDisk    string // the path of its file, or of the one that has taken its name
-	running   string // the path of the file of this process
+	running   string // the path of the file of this process, or the name of the Command
 	dir       string // the directory in which the program was started, by its name
 	dirFailed bool   // workers cannot be started there, and the log has it
 	depth     int    // managers above this one
@@ -94,11 +94,14 @@ type generation struct {
 	exe    *binary.Binary // nil for the file that this process runs
 }
 
-func newSpawner(exe string, depth int, settings *resources.Settings) spawner {
+func newSpawner(exe string, depth int, settings *resources.Settings, command []string) spawner {
 	s := spawner{exe: exe, depth: depth, resources: settings, generations: make(map[int]generation)}
 	s.dir = binary.DirByName(process.Args[0], process.Dir)
 	s.onDisk, _ = binary.OnDisk(process.Args[0], s.dir)
 	s.running, _ = os.Executable()
+	if command != nil {
+		s.running = command[0]
+	}
 	if process.Role == marker.Successor {
 		s.onDisk = process.Marker.Path // a symbolic link may have changed since
 	}

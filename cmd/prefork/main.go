@@ -157,6 +157,9 @@ func (a *app) command() *cobra.Command {
 		},
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%v; see %s --help", err, cmd.CommandPath())
+	})
 	f := root.PersistentFlags()
 	f.StringVarP(&a.socket, "socket", "s", "", "the manager: its name, the path of its socket, or @NAME of one")
 	f.StringVarP(&a.pool, "pool", "p", "", "the pool, of a program that has several")

@@ -32,6 +32,7 @@ func TestRunPassSystemd(t *testing.T) {
 	sh := preforktest.NeedCommand(t, "sh", "a POSIX shell")
 	p := startRun(t, "--listen", "127.0.0.1:0", "--listen", "udp:127.0.0.1:0", "--pass", "systemd", "--ready", "at-once", "--",
 		sh, "-c", `test $LISTEN_PID = $$ && own=own; echo "fds $LISTEN_FDS, $own pid, names $LISTEN_FDNAMES, starter ${SERVER_STARTER_PORT-unset}"; ls -l /proc/$$/fd/ | grep -c socket; exec sleep 60`)
+	p.Expect(`msg="generation begins" .*program=` + regexp.QuoteMeta(sh) + `$`)
 	p.Expect(`^fds 2, own pid, names 127\.0\.0\.1-\d+:u127\.0\.0\.1-\d+, starter unset$`)
 	p.Expect(`^2$`)
 	p.Signal(syscall.SIGTERM)

@@ -147,6 +147,8 @@ func TestRunEnds(t *testing.T) {
 		"fd":            {[]string{"--restart", "never", "--ready", "fd:5", "--", sh, "-c", `echo >&5; sleep 0.1; echo "done"`}, 0, "done"},
 		"usage":         {[]string{"--ready", "soon", "--", "true"}, 2, "--ready soon"},
 		"no program":    {nil, 2, "no program"},
+		"unknown flag":  {[]string{"--listn", "8080", "--", "true"}, 2, "see prefork run --help"},
+		"unknown user":  {[]string{"--user", "no-such-user", "--", "true"}, 2, "prefork run: --user: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := preforktest.TempDir(t)

@@ -175,6 +175,7 @@ func TestPlan(t *testing.T) {
 		"no workers":       func(o *Options) { o.Workers = 0 },
 		"pin and systemd":  func(o *Options) { o.Listen, o.Pass = []string{"80=5"}, "systemd" },
 		"two pins":         func(o *Options) { o.Listen = []string{"80=5", "81=5"} },
+		"two inputs":       func(o *Options) { o.Listen = []string{"80=0", "81=0"} },
 		"pin and fd":       func(o *Options) { o.Listen, o.Ready = []string{"80=5"}, "fd:5" },
 		"none and starter": func(o *Options) { o.Pass = "none,starter" },
 		"interval, ready":  func(o *Options) { o.Interval, o.Ready = "1", "notify" },

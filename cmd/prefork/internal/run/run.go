@@ -96,7 +96,7 @@ func Run(ctx context.Context, o Options, errs io.Writer) (err error) {
 	cfg := p.config
 	cfg.Logger, cfg.BeforeSpawn, cfg.AfterSpawn, cfg.OnChildReap, cfg.Observe = r.log, r.beforeSpawn, r.afterSpawn, r.onReap, r.observe
 	if r.pm, err = prefork.New(cfg); err != nil {
-		return err
+		return flagError(err)
 	}
 	if r.predecessorAnswers() {
 		r.log.Warn("the old worker may answer for its replacement: put %g into the address of --ready, or replace by --trap HUP=TERM/1s", "ready", r.ready.explain)
@@ -112,6 +112,19 @@ func Run(ctx context.Context, o Options, errs io.Writer) (err error) {
 	r.recorder.notes.Wait()
 	r.pm.WaitAllChildren(context.Background())
 	return err
+}
+
+// flagError names the flag of a field of prefork.Config that New refuses.
+func flagError(err error) error {
+	var config *prefork.ConfigError
+	if !errors.As(err, &config) {
+		return err
+	}
+	flag, ok := map[string]string{"Resources.User": "--user", "Resources.Chroot": "--chroot", "Resources.Cgroup": "--cgroup"}[config.Field]
+	if !ok {
+		return err
+	}
+	return usagef("%s: %w", flag, config.Err)
 }
 
 // predecessorAnswers reports whether the question to a replacement reaches the worker

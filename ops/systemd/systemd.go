@@ -20,6 +20,7 @@ package systemd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -57,8 +58,8 @@ const (
 // after Run or WaitAllChildren has returned.
 //
 // Attach is a no-op without NOTIFY_SOCKET in the environment, and in a worker. It
-// returns an error if a variable of systemd is malformed, and notifies all the
-// same as far as possible.
+// returns an error if a variable of systemd is malformed or its socket cannot be
+// reached, and notifies all the same as far as possible.
 func Attach(cfg Config, pms ...*prefork.Manager) (detach func() error, err error) {
 	if prefork.IsWorker() || len(pms) == 0 || os.Getenv("NOTIFY_SOCKET") == "" {
 		return func() error { return nil }, nil
@@ -77,13 +78,14 @@ func Attach(cfg Config, pms ...*prefork.Manager) (detach func() error, err error
 		now, p.unfollow = pm.Follow(func(r prefork.Record) { n.note(p, r.Event) })
 		n.adopt(p, now)
 	}
-	go n.sendAll()
+	unreachable := reach()
+	go n.sendAll(unreachable != nil)
 	n.wg.Go(n.run)
 	period, err := watchdogPeriod(os.Getenv("WATCHDOG_USEC"), os.Getenv("WATCHDOG_PID"), isSuccessor())
 	if period > 0 {
 		n.wg.Go(func() { n.feedWatchdog(period) })
 	}
-	if err != nil {
+	if err = errors.Join(unreachable, err); err != nil {
 		err = fmt.Errorf("systemd: %w", err)
 	}
 	return sync.OnceValue(n.close), err
@@ -428,9 +430,9 @@ func (n *notifier) send(message string) {
 }
 
 // sendAll sends the queued messages. After a takeover the successor alone sends.
-func (n *notifier) sendAll() {
+// The first failure is logged, unless one was reported already.
+func (n *notifier) sendAll(logged bool) {
 	defer close(n.sent)
-	logged := false
 	for message := range n.queue {
 		if prefork.HandedOver() {
 			continue

@@ -131,7 +131,7 @@ func (x *exchange) pause() error {
 	}
 	return x.perform(command{name: "pause", note: "pause", pools: pools, again: true, run: func(ctx context.Context, p *pool) (result, error) {
 		p.pm.Pause()
-		err := x.awaitState(ctx, []*pool{p}, prefork.Snapshot.AllPaused)
+		_, err := x.whileRunning(ctx, p, prefork.Snapshot.AllPaused)
 		if err != nil && ctx.Err() != nil {
 			snap, _ := p.state()
 			err = errPending{"not paused yet: " + notPaused(snap)}
@@ -159,9 +159,13 @@ func (x *exchange) resume() error {
 	if err != nil {
 		return err
 	}
-	return x.perform(command{name: "resume", note: "resume", pools: pools, run: func(ctx context.Context, p *pool) (result, error) {
+	return x.perform(command{name: "resume", note: "resume", pools: pools, again: true, run: func(ctx context.Context, p *pool) (result, error) {
 		p.pm.Resume()
-		return result{text: "the workers go on"}, p.pm.Ping(ctx)
+		if err := p.pm.Ping(ctx); err != nil {
+			return result{}, err
+		}
+		_, err := x.whileRunning(ctx, p, func(prefork.Snapshot) bool { return true })
+		return result{text: "the workers go on"}, err
 	}})
 }
 
@@ -226,7 +230,16 @@ func (x *exchange) signal() error {
 		} else {
 			p.pm.SignalAllChildren(s)
 		}
-		return result{text: fmt.Sprintf("%s was sent to the %s", signalName(s), to)}, p.pm.Ping(ctx)
+		if err := p.pm.Ping(ctx); err != nil {
+			return result{}, err
+		}
+		var err error
+		if f := p.cfg.TrapSignals[s]; to == "manager" && (f.Rolling || f.Upgrade) {
+			if _, err = x.whileRunning(ctx, p, func(prefork.Snapshot) bool { return true }); err == errStopping {
+				err = fmt.Errorf("%w, and does not act on %s", errStopping, signalName(s))
+			}
+		}
+		return result{text: fmt.Sprintf("%s was sent to the %s", signalName(s), to)}, err
 	}})
 }
 

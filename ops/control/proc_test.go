@@ -422,6 +422,24 @@ func checkStream(t *testing.T, events <-chan client.Event, successor int) {
 	}
 }
 
+// A shutdown that has begun is not paused.
+func TestPauseInShutdown(t *testing.T) {
+	socket := newSocketPath(t)
+	touch(t, filepath.Join(filepath.Dir(socket), "deaf"))
+	defer os.Remove(filepath.Join(filepath.Dir(socket), "deaf"))
+	p := preforktest.Start(t, "pool", socket)
+	p.Expect("open")
+	c := dial(t, socket)
+	await(t, c, "settled")
+	do(t, c, client.Command{Name: "stop", NoWait: true})
+	for _, name := range []string{"pause", "resume", "reload", "upgrade", "scale"} {
+		a := do(t, c, client.Command{Name: name, Query: url.Values{"workers": {"3"}}})
+		if a.Outcome != client.Failed || a.Error != "the Manager shuts down" {
+			t.Errorf("%s: %+v", name, a)
+		}
+	}
+}
+
 // A second manager of the same path has a socket of its own.
 func TestTwice(t *testing.T) {
 	_, c := startPool(t)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -313,13 +314,56 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
+// What needs workers that go on fails once a shutdown has begun, also if it begins
+// while the client waits. What is for the workers that are left is done.
+func TestCommandsInShutdown(t *testing.T) {
+	for _, test := range []struct{ request, want string }{
+		{"POST /v1/pause", "409 the Manager shuts down"},
+		{"POST /v1/resume", "409 the Manager shuts down"},
+		{"POST /v1/scale?workers=3", "409 the Manager shuts down"},
+		{"POST /v1/signal?signal=HUP", "409 the Manager shuts down, and does not act on SIGHUP"},
+		{"POST /v1/signal?signal=USR2", "409 the Manager shuts down, and does not act on SIGUSR2"},
+		{"POST /v1/signal?signal=TERM", "200 "},
+		{"POST /v1/signal?signal=INT", "200 "},
+		{"POST /v1/signal?signal=HUP&to=workers", "200 "},
+		{"POST /v1/workers/12/signal?signal=USR1", "200 "},
+		{"PUT /v1/loglevel?level=debug", "200 "},
+	} {
+		s := newTestServer(t, Config{})
+		m := s.fakes[0]
+		s.pools[0].cfg.TrapSignals = prefork.Signals{syscall.SIGTERM: {Signal: syscall.SIGTERM}, syscall.SIGHUP: {Rolling: true}, syscall.SIGUSR2: {Upgrade: true}}
+		m.snap = prefork.Snapshot{Pausing: true, Stopping: time.Now(), Workers: []prefork.WorkerInfo{{Ordinal: 12, State: prefork.StateStopping}}}
+		code, body := ask(t, s.sock.address, test.request+" HTTP/1.1\r\n\r\n")
+		var a client.Answer
+		json.Unmarshal([]byte(body), &a)
+		if got := fmt.Sprintf("%d %s", code, a.Error); got != test.want {
+			t.Errorf("%s: %s, want %s", test.request, got, test.want)
+		}
+	}
+	s := newTestServer(t, Config{})
+	m := s.fakes[0]
+	m.snap.Workers = []prefork.WorkerInfo{{Ordinal: 12, State: prefork.StateReady}}
+	conn := connect(t, s.sock.address, "POST /v1/pause HTTP/1.1\r\n\r\n")
+	preforktest.WaitFor(t, "the request", func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.asked > 1
+	})
+	m.change(func(snap *prefork.Snapshot) {
+		snap.Pausing, snap.Stopping, snap.Workers[0].State = true, time.Now(), prefork.StateStopping
+	})
+	if text := readAll(conn); !strings.Contains(text, "409") || !strings.Contains(text, "shuts down") {
+		t.Errorf("a shutdown that begins while the workers pause: %s", text)
+	}
+}
+
 func TestConditions(t *testing.T) {
 	running := prefork.Snapshot{Generation: 2, Serving: 2, Settled: true, Pausing: true, Loop: prefork.Loop{Call: "Run"}}
 	running.Workers = []prefork.WorkerInfo{{State: prefork.StateReady, Paused: true}}
 	stopping := running
 	stopping.Stopping, stopping.Settled = time.Now(), false
 	for state, want := range map[string][3]bool{ // of running, stopping and of nothing
-		"ready": {true, false, false}, "settled": {true, false, false}, "paused": {true, true, false},
+		"ready": {true, false, false}, "settled": {true, false, false}, "paused": {true, false, false},
 		"running": {true, false, false}, "reloaded>1": {true, false, false}, "reloaded>2": {false, false, false},
 	} {
 		holds, err := condition(state)

@@ -73,18 +73,26 @@ var closed = func() chan struct{} {
 // settled waits until a change that was asked for is in effect and the pool is
 // settled.
 func (s *server) settled(ctx context.Context, p *pool) (prefork.Snapshot, error) {
-	var snap prefork.Snapshot
 	for range 2 { // the first turn may have begun before
 		if err := p.pm.Ping(ctx); err != nil {
-			return snap, err
+			return prefork.Snapshot{}, err
 		}
 	}
-	err := s.awaitState(ctx, []*pool{p}, func(now prefork.Snapshot) bool {
+	return s.whileRunning(ctx, p, func(now prefork.Snapshot) bool { return now.Settled })
+}
+
+// errStopping is the answer to a command that needs a pool which goes on.
+var errStopping = errors.New("the Manager shuts down")
+
+// whileRunning waits until a condition on the state of a pool holds. It fails if a
+// shutdown has begun, or begins.
+func (s *server) whileRunning(ctx context.Context, p *pool, holds func(prefork.Snapshot) bool) (snap prefork.Snapshot, err error) {
+	err = s.awaitState(ctx, []*pool{p}, func(now prefork.Snapshot) bool {
 		snap = now
-		return now.Settled || !now.Stopping.IsZero()
+		return holds(now) || !now.Stopping.IsZero()
 	})
-	if err == nil && !snap.Settled {
-		err = errors.New("the Manager shuts down")
+	if err == nil && !snap.Stopping.IsZero() {
+		err = errStopping
 	}
 	return snap, err
 }
@@ -132,7 +140,7 @@ func condition(state string) (func(prefork.Snapshot) bool, error) {
 	case state == "settled":
 		return func(s prefork.Snapshot) bool { return s.Settled }, nil
 	case state == "paused":
-		return prefork.Snapshot.AllPaused, nil
+		return func(s prefork.Snapshot) bool { return s.AllPaused() && s.Stopping.IsZero() }, nil
 	case state == "running":
 		return func(s prefork.Snapshot) bool { return s.Loop.Call != "" && s.Generation > 0 && s.Stopping.IsZero() }, nil
 	case reloaded:

@@ -4,9 +4,9 @@ package proc
 
 import "golang.org/x/sys/unix"
 
-// awaitExit waits until a child has exited, and leaves it as a zombie. It
+// AwaitExit waits until a child has exited, and leaves it as a zombie. It
 // returns false if it could not wait.
-func awaitExit(pid int) bool {
+func AwaitExit(pid int) bool {
 	kq, err := unix.Kqueue() // a fork does not inherit it
 	if err != nil {
 		return false

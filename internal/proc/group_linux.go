@@ -97,8 +97,8 @@ func (p *pidfdProcess) reapOrphans() {
 	}
 }
 
-// awaitExit waits until a child has exited, and leaves it as a zombie. It
+// AwaitExit waits until a child has exited, and leaves it as a zombie. It
 // returns false if it could not wait.
-func awaitExit(pid int) bool {
+func AwaitExit(pid int) bool {
 	return waitid(unix.P_PID, pid, unix.WNOWAIT, new(unix.Siginfo), nil) == nil
 }

@@ -2,6 +2,6 @@
 
 package proc
 
-// awaitExit always returns false: these systems offer no wait that leaves a
+// AwaitExit always returns false: these systems offer no wait that leaves a
 // zombie. A group is not signaled here after the wait for its leader has begun.
-func awaitExit(int) bool { return false }
+func AwaitExit(int) bool { return false }

@@ -107,7 +107,7 @@ func (p *portableProcess) hasExited() bool {
 // waits for any child has collected the status.
 func (p *portableProcess) wait() {
 	if p.group {
-		p.killGroup(awaitExit(p.pid))
+		p.killGroup(AwaitExit(p.pid))
 	}
 	p.state, _ = p.process.Wait()
 	close(p.exited)

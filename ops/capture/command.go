@@ -51,7 +51,8 @@ type command struct {
 	left    int // bytes that no program has read, valid after ended
 
 	mu      sync.Mutex
-	process *os.Process // running, else nil
+	process *os.Process // not waited for yet, else nil
+	alone   bool        // the number of its group may become another's
 	killed  bool
 }
 
@@ -95,22 +96,44 @@ func (c *command) start() (*exec.Cmd, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.process = cmd.Process
+	c.process, c.alone = cmd.Process, false
 	if c.killed {
-		killGroup(cmd.Process)
+		c.kill()
 	}
 	return cmd, nil
 }
 
+// wait waits for the program. It collects the status with mu locked, so that the
+// program keeps its pid, the number of its group, while kill may use it.
 func (c *command) wait(cmd *exec.Cmd) error {
-	err := cmd.Wait()
-	c.mu.Lock()
+	var err error
+	if awaitExit(cmd.Process.Pid) {
+		c.mu.Lock()
+		err = cmd.Wait()
+	} else { // this system cannot wait without freeing the pid
+		c.mu.Lock()
+		c.alone = true
+		c.mu.Unlock()
+		err = cmd.Wait()
+		c.mu.Lock()
+	}
 	defer c.mu.Unlock()
 	c.process = nil
 	if err == nil {
 		err = errors.New("exit status 0")
 	}
 	return err
+}
+
+// kill kills the program, and if it can the group. The caller holds mu.
+func (c *command) kill() {
+	switch {
+	case c.process == nil:
+	case c.alone:
+		c.process.Kill()
+	default:
+		killGroup(c.process)
+	}
 }
 
 // keep waits for the program and starts it again, until it ends after Close.
@@ -177,9 +200,7 @@ func (c *command) Close(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	c.killed = true
-	if c.process != nil {
-		killGroup(c.process)
-	}
+	c.kill()
 	c.mu.Unlock()
 	<-c.ended
 	return fmt.Errorf("capture: the log command did not end, and was killed: %w", ctx.Err())

@@ -9,6 +9,8 @@ import (
 
 func setGroup(*exec.Cmd) {}
 
+func awaitExit(int) bool { return false }
+
 func killGroup(p *os.Process) { p.Kill() }
 
 // unread cannot be known.

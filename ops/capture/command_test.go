@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -131,6 +132,34 @@ func TestCommandIsDeaf(t *testing.T) {
 		t.Error(err)
 	}
 	<-filled
+}
+
+// A command that has exited keeps its pid until Close cannot signal its group any
+// more: the number could be another group's.
+func TestCommandKeepsItsPID(t *testing.T) {
+	preforktest.NoLeaks(t)
+	sink := newTestCommand(t, nil, "reader", filepath.Join(t.TempDir(), "log"), "1")
+	sink.mu.Lock()
+	pid := sink.process.Pid
+	if _, err := sink.Write([]byte("a\n")); err != nil { // its last line
+		t.Error(err)
+	}
+	preforktest.WaitFor(t, "the goroutine that notes the exit", func() bool {
+		stacks := make([]byte, 1<<20)
+		for stack := range strings.SplitSeq(string(stacks[:runtime.Stack(stacks, true)]), "\n\n") {
+			if strings.Contains(stack, "(*command).wait") && strings.Contains(stack, "sync.(*Mutex).Lock") {
+				return true
+			}
+		}
+		return false
+	})
+	if err := syscall.Kill(pid, 0); err != nil {
+		t.Errorf("the pid %d is free, and Close would signal its group: %v", pid, err)
+	}
+	sink.mu.Unlock()
+	if err := sink.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 // A command that ends again and again without reading is not started forever.

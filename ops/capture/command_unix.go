@@ -10,17 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/prefork-go/prefork/internal/fd"
+	"github.com/prefork-go/prefork/internal/proc"
 )
 
 func setGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// killGroup kills the process and its group, unless it was waited for: the number
-// could then be another's.
-func killGroup(p *os.Process) {
-	if p.Signal(syscall.Signal(0)) == nil {
-		syscall.Kill(-p.Pid, syscall.SIGKILL)
-	}
-}
+// killGroup kills the group of a process that was not waited for yet.
+func killGroup(p *os.Process) { syscall.Kill(-p.Pid, syscall.SIGKILL) }
+
+func awaitExit(pid int) bool { return proc.AwaitExit(pid) }
 
 // unread returns how many bytes are in a pipe.
 func unread(r *os.File) int {

@@ -240,13 +240,26 @@ func (f *File) Reopen() error {
 	return old.Close()
 }
 
-// Close closes the file, and waits until old files are compressed and deleted.
-func (f *File) Close(context.Context) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.closed {
-		return nil
+// Close closes the file, and waits until old files are compressed and deleted. If
+// ctx ends first, Close returns an error, and both go on in another goroutine: the
+// process should not end then, or an old file may remain uncompressed. A Write that
+// the system keeps from returning cannot be ended.
+func (f *File) Close(ctx context.Context) error {
+	closed := make(chan error, 1)
+	go func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.closed {
+			closed <- nil
+			return
+		}
+		f.closed = true
+		closed <- f.log.Close()
+	}()
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("logfile: %s is not closed yet: %w", f.cfg.Path, ctx.Err())
 	}
-	f.closed = true
-	return f.log.Close()
 }

@@ -1,6 +1,7 @@
 package logfile
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -23,7 +24,7 @@ func open(t *testing.T, cfg Config) *File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { f.Close(t.Context()) })
+	t.Cleanup(func() { f.Close(context.Background()) })
 	return f
 }
 
@@ -228,6 +229,27 @@ func TestClose(t *testing.T) {
 	}
 	if got := files(t, path); got[len(got)-1] != "b\n" {
 		t.Errorf("%q", got)
+	}
+}
+
+// Close waits for a Write and for the compression of old files no longer than its
+// context allows.
+func TestCloseHasAnEnd(t *testing.T) {
+	preforktest.NoLeaks(t)
+	path := filepath.Join(t.TempDir(), "a.log")
+	f := open(t, Config{Path: path})
+	f.mu.Lock() // as a Write that blocks
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := f.Close(ctx); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), path) {
+		t.Errorf("%v", err)
+	}
+	f.mu.Unlock()
+	if err := f.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if _, err := f.Write([]byte("a\n")); !errors.Is(err, capture.ErrLost) {
+		t.Errorf("Write after that: %v", err)
 	}
 }
 

@@ -162,6 +162,75 @@ func TestReplaceable(t *testing.T) {
 	}
 }
 
+// Each link on the way counts with the directory that it is in, and so does one in
+// the place of the socket: who can switch it chooses the process.
+func TestReplaceableLinks(t *testing.T) {
+	if os.Geteuid() != 0 {
+		preforktest.Skipf(t, "needs root, to make directories of others")
+	}
+	const other, third = 64123, 64124
+	thirds := fmt.Sprintf("user %d can replace", third)
+	for _, test := range []struct {
+		name string
+		make func(dir string) // links "first" and "second", the way to the socket is first/s
+		path string
+		want string
+	}{
+		{"a chain of root's", func(dir string) {
+			os.Symlink("../second", dir+"/b/link")
+			os.Symlink("b/link", dir+"/first")
+		}, "first/s", ""},
+		{"a chain by a third user's directory", func(dir string) {
+			os.Symlink("../second", dir+"/b/link")
+			os.Symlink("b/link", dir+"/first")
+			os.Chown(dir+"/b", third, third)
+		}, "first/s", thirds},
+		{"a chain by the manager's user", func(dir string) {
+			os.Symlink("../second", dir+"/b/link")
+			os.Symlink("b/link", dir+"/first")
+			os.Chown(dir+"/b", other, other)
+		}, "first/s", ""},
+		{"a link by a third user's directory and back", func(dir string) {
+			os.Symlink("b/../second", dir+"/first")
+			os.Chown(dir+"/b", third, third)
+		}, "first/s", ""},
+		{"a third user's link, and back by its target", func(dir string) {
+			os.Symlink("../second", dir+"/b/link")
+			os.Chown(dir+"/b", third, third)
+		}, "b/link/../second/s", thirds},
+		{"a link to the socket", func(dir string) { os.Symlink("../second/s", dir+"/b/s") }, "b/s", ""},
+		{"a third user's link to the socket", func(dir string) {
+			os.Symlink("../second/s", dir+"/b/s")
+			os.Chown(dir+"/b", third, third)
+		}, "b/s", thirds},
+		{"a link to a third user's link to the socket", func(dir string) {
+			os.Symlink("../second/s", dir+"/b/s")
+			os.Symlink("b/s", dir+"/first")
+			os.Chown(dir+"/b", third, third)
+		}, "first", thirds},
+		{"a third user's link in /tmp", func(dir string) {
+			os.Chmod(dir+"/b", 0o777|os.ModeSticky)
+			os.Symlink("../second", dir+"/b/link")
+			os.Lchown(dir+"/b/link", third, third)
+			os.Symlink("b/link", dir+"/first")
+		}, "first/s", thirds},
+		{"a loop", func(dir string) { os.Symlink("first", dir+"/first") }, "first/s", "too many links"},
+	} {
+		dir := t.TempDir()
+		for _, name := range []string{"/b", "/second"} {
+			if err := os.Mkdir(dir+name, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		os.WriteFile(dir+"/second/s", nil, 0o600)
+		test.make(dir)
+		err := replaceable(dir+"/"+test.path, other)
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.want)
+		}
+	}
+}
+
 // Without SO_PEERPIDFD (Linux before 6.5) the process must have the socket.
 func TestOpenPeerOfOldKernel(t *testing.T) {
 	old := peerPIDFD

@@ -5,29 +5,55 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // replaceable returns an error if a user other than root, this one and that of the
-// manager can replace the socket at a path: its process could be anyone's.
+// manager can replace the socket at a path: its process could be anyone's. It walks
+// the path as the kernel does, so that each link counts with its directory.
 func replaceable(path string, manager int) error {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return err
-	}
-	paths := []string{path}
-	if dir, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil && dir != filepath.Dir(path) {
-		paths = append(paths, filepath.Join(dir, filepath.Base(path)))
+	if !filepath.IsAbs(path) {
+		dir, err := os.Getwd()
+		if err != nil {
+			return err
+		}
+		path = dir + "/" + path
 	}
 	trusted := func(uid int) bool { return uid == 0 || uid == os.Geteuid() || uid == manager }
-	for _, path := range paths {
-		for dir := filepath.Dir(path); dir != path; path, dir = dir, filepath.Dir(dir) {
-			if who := whoCanReplace(path, dir, trusted); who != "" {
-				return fmt.Errorf("%s can replace %s", who, path)
-			}
+	rest := strings.Split(path, "/")
+	links := 0
+	for dir := "/"; len(rest) > 0; {
+		name := rest[0]
+		rest = rest[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			dir = filepath.Dir(dir)
+			continue
 		}
+		entry := filepath.Join(dir, name)
+		if who := whoCanReplace(entry, dir, trusted); who != "" {
+			return fmt.Errorf("%s can replace %s", who, entry)
+		}
+		target, err := os.Readlink(entry)
+		if err != nil { // no link
+			dir = entry
+			continue
+		}
+		if links++; links > maxLinks {
+			return fmt.Errorf("%s: too many links", path)
+		}
+		if filepath.IsAbs(target) {
+			dir = "/"
+		}
+		rest = append(strings.Split(target, "/"), rest...)
 	}
 	return nil
 }
+
+// maxLinks is how many links in a path Linux follows.
+const maxLinks = 40
 
 // whoCanReplace names who can replace a file in a directory, and is not trusted; ""
 // if they are all.

@@ -224,6 +224,7 @@ type fakeManager struct {
 	pings   int
 	reload  func(ctx context.Context, f prefork.Forward) (int, error)
 	upgrade func(ctx context.Context) (int, error)
+	resumed func() // after Resume, if not nil
 }
 
 func (m *fakeManager) Config() prefork.Config { return m.cfg }
@@ -277,7 +278,13 @@ func (m *fakeManager) SignalAllChildren(sig os.Signal)                 { m.calle
 func (m *fakeManager) Deliver(sig os.Signal)                           { m.called("deliver %v", sig) }
 func (m *fakeManager) Shutdown()                                       { m.called("shutdown") }
 func (m *fakeManager) Pause()                                          { m.called("pause") }
-func (m *fakeManager) Resume()                                         { m.called("resume") }
+
+func (m *fakeManager) Resume() {
+	m.called("resume")
+	if m.resumed != nil {
+		m.resumed()
+	}
+}
 
 func (m *fakeManager) SignalWorker(ordinal int, sig os.Signal) error {
 	m.called("worker %d %v", ordinal, sig)

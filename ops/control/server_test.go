@@ -100,6 +100,7 @@ func TestSupersededWhileWaiting(t *testing.T) {
 		{"GET /v1/wait?for=reloaded%3E7", "503 superseded 99"},
 		{"POST /v1/scale?workers=%2B1", "503 superseded 99"},
 		{"POST /v1/pause", "503 superseded 99"},
+		{"POST /v1/resume", "503 superseded 99"},
 		{"POST /v1/reload", "503 superseded 99"},
 		{"POST /v1/restart", "503 superseded 99"},
 		{"POST /v1/workers/12/stop", "200  0"},
@@ -113,6 +114,11 @@ func TestSupersededWhileWaiting(t *testing.T) {
 				<-s.superseded
 				return 0, errors.New("prefork: shutting down")
 			}
+			takeOver := func() { m.store(prefork.Record{Seq: 1, Event: prefork.UpgradedEvent{PID: 99}}) }
+			m.resumed = func() {
+				takeOver()
+				m.change(func(snap *prefork.Snapshot) { snap.Stopping = time.Now() })
+			}
 			head := " HTTP/1.1\r\n\r\n"
 			if stream {
 				head = " HTTP/1.1\r\nAccept: application/x-ndjson\r\n\r\n"
@@ -123,7 +129,7 @@ func TestSupersededWhileWaiting(t *testing.T) {
 				defer m.mu.Unlock()
 				return m.asked > 1 || len(m.calls) > 0
 			})
-			m.store(prefork.Record{Seq: 1, Event: prefork.UpgradedEvent{PID: 99}})
+			takeOver()
 			if strings.HasPrefix(test.want, "200") { // the last worker of the old manager is gone
 				m.change(func(snap *prefork.Snapshot) { snap.Workers = nil })
 				m.store(prefork.Record{Seq: 3, Event: prefork.EndedEvent{}})

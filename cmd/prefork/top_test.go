@@ -3,7 +3,9 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,10 +20,12 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-// A screen is a terminal of tmux with a shell in it.
+// A screen is a terminal of tmux with a shell in it. One client of tmux in control
+// mode has all commands: a process for each would cost more than what is tested.
 type screen struct {
-	t      *testing.T
-	socket string // of tmux
+	t   *testing.T
+	in  io.Writer
+	out *bufio.Scanner
 }
 
 func startScreen(t *testing.T, width, height int) *screen {
@@ -29,25 +33,59 @@ func startScreen(t *testing.T, width, height int) *screen {
 	if _, err := exec.LookPath("tmux"); err != nil {
 		preforktest.Skipf(t, "tmux is not installed: apt-get install tmux")
 	}
-	s := &screen{t, filepath.Join(testprog.SocketDir(t), "t")}
-	s.tmux("-f", "/dev/null", "new-session", "-d", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height), "env PS1='$ ' TERM=screen-256color sh")
+	socket := filepath.Join(testprog.SocketDir(t), "t")
+	cmd := exec.Command("tmux", "-u", "-S", socket, "-f", "/dev/null", "-C", "new-session", "-f", "no-output", "env PS1='$ ' TERM=screen-256color sh")
+	cmd.Env = append(preforktest.Environ(t, "prefork"), "LC_ALL=C.UTF-8")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s := &screen{t, in, bufio.NewScanner(out)}
 	t.Cleanup(func() {
-		s.tmux("kill-server")
-		os.Remove(s.socket)
+		fmt.Fprintln(in, "kill-server")
+		cmd.Wait()
+		os.Remove(socket)
 	})
+	s.resize(width, height)
 	s.expect(`\$`)
 	return s
 }
 
+// tmux runs a command of tmux and returns its output.
 func (s *screen) tmux(args ...string) string {
 	s.t.Helper()
-	cmd := exec.Command("tmux", append([]string{"-u", "-S", s.socket}, args...)...)
-	cmd.Env = append(preforktest.Environ(s.t, "prefork"), "LC_ALL=C.UTF-8")
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		s.t.Fatalf("tmux %s: %v: %s", args, err, out)
+	for i, arg := range args {
+		args[i] = "'" + arg + "'"
 	}
-	return string(out)
+	fmt.Fprintln(s.in, strings.Join(args, " "))
+	reply, inside := "", false
+	for s.out.Scan() {
+		line := s.out.Text()
+		switch {
+		case !inside: // 1 means that it is the reply to a command of this client
+			inside = strings.HasPrefix(line, "%begin ") && strings.HasSuffix(line, " 1")
+		case strings.HasPrefix(line, "%end "):
+			return reply
+		case strings.HasPrefix(line, "%error "):
+			s.t.Fatalf("tmux %s: %s", args, reply)
+		default:
+			reply += line + "\n"
+		}
+	}
+	s.t.Fatalf("tmux %s: it has ended", args)
+	return ""
+}
+
+func (s *screen) resize(width, height int) {
+	s.t.Helper()
+	s.tmux("resize-window", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height))
 }
 
 func (s *screen) keys(keys ...string) {
@@ -136,9 +174,9 @@ func TestTop(t *testing.T) {
 	s.expect(`choose a worker`)
 	s.keys("?")
 
-	s.tmux("resize-window", "-x", "40", "-y", "10")
+	s.resize(40, 10)
 	s.expect(`(?s)7/8 ready, 3 busy.* 12.*waits`)
-	s.tmux("resize-window", "-x", "200", "-y", "50")
+	s.resize(200, 50)
 	s.expect(`crashed \(exit code 3\) \d+s ago, 3 in a row`)
 
 	s.keys("C-z")

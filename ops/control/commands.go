@@ -49,7 +49,7 @@ func (x *exchange) restart() error {
 func (x *exchange) replace(name, note string, pools []*pool, forward func(*pool) prefork.Forward) command {
 	return command{name: name, note: note, pools: pools, again: true, run: func(ctx context.Context, p *pool) (result, error) {
 		generation, err := p.pm.Reload(ctx, forward(p))
-		return result{generation: generation, text: fmt.Sprintf("generation %d is in place, %d workers", generation, p.pm.MaxWorkers())}, err
+		return result{generation: generation, text: fmt.Sprintf("generation %d is in place, %s", generation, workers(p.pm.MaxWorkers()))}, err
 	}}
 }
 
@@ -78,6 +78,14 @@ func forwardFor(how string, p *pool) (f prefork.Forward, err error) {
 		}
 	}
 	return f, problemf(400, "how=%.40q is none of rolling, plain and interval=1s", how)
+}
+
+// workers returns a number of workers in words.
+func workers(n int) string {
+	if n == 1 {
+		return "1 worker"
+	}
+	return fmt.Sprintf("%d workers", n)
 }
 
 // stopSignal returns the signal that stops the workers of the pool.
@@ -120,7 +128,7 @@ func (x *exchange) scale() error {
 		p.pm.SetMaxWorkers(n)
 		x.scaling.Unlock()
 		snap, err := x.settled(ctx, p)
-		return result{generation: snap.Generation, text: fmt.Sprintf("%d workers", n)}, err
+		return result{generation: snap.Generation, text: workers(n)}, err
 	}})
 }
 
@@ -216,7 +224,7 @@ func (x *exchange) signal() error {
 		to = "manager"
 		for _, p := range pools {
 			if !p.traps(s) {
-				return problemf(400, "%s%s is not in the table of signals, which the program has chosen", p.label(), signalName(s))
+				return problemf(400, "%s%s is not in the program's table of signals (TrapSignals); to=workers sends it to the workers", p.label(), signalName(s))
 			}
 		}
 	case "workers":

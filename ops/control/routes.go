@@ -115,6 +115,9 @@ func (x *exchange) chosen() ([]*pool, error) {
 			return []*pool{p}, nil
 		}
 	}
+	if len(x.pools) == 1 && x.pools[0].name == "" {
+		return nil, problemf(404, "there is no pool %.60q: the program has one, without a name", name)
+	}
 	return nil, problemf(404, "there is no pool %.60q; there are %s", name, x.poolNames())
 }
 

@@ -90,6 +90,13 @@ func TestRoutes(t *testing.T) {
 			}
 		}
 	}
+	single := newTestServer(t, Config{})
+	if code, body := ask(t, single.sock.address, "GET /v1/status?pool=x HTTP/1.1\r\n\r\n"); code != 404 || !strings.Contains(body, "has one, without a name") {
+		t.Errorf("a pool of a program with one: %d %s", code, body)
+	}
+	if got := workers(1) + ", " + workers(2); got != "1 worker, 2 workers" {
+		t.Error(got)
+	}
 }
 
 // A client that waits when a successor takes over is sent on to it, also in a stream

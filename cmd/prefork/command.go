@@ -28,11 +28,20 @@ func (a *app) addCommands(root *cobra.Command) {
 	reload.RunE = func(*cobra.Command, []string) error {
 		return a.runCommand(client.Command{Name: "reload", Query: parameters("how", how)})
 	}
+	reload.Long = `Replaces the workers, as the program has chosen for SIGHUP, or as --how says:
+
+  rolling      each worker is stopped when its replacement is ready
+  plain        all are stopped at once
+  interval=1s  one is stopped each second
+
+It ends when all are replaced. If the new generation fails, the workers before it stay
+(rolling), and the exit status is 1.`
 	reload.Flags().StringVar(&how, "how", "", "the way instead: rolling, plain or interval=1s")
 	reload.RegisterFlagCompletionFunc("how", cobra.FixedCompletions([]string{"rolling", "plain", "interval=1s"}, cobra.ShellCompDirectiveNoFileComp))
 
 	restart := a.simple("restart", "Replace all workers at once, or those with these IDs one after the other")
 	restart.Use, restart.Args, restart.ValidArgsFunction = "restart [ID...]", cobra.ArbitraryArgs, a.completeIDs
+	restart.Long = "Replaces all workers at once; or those with these IDs, each when its replacement is ready.\n" + aboutIDs
 	restart.RunE = func(_ *cobra.Command, ids []string) error {
 		if len(ids) == 0 {
 			return a.runCommand(client.Command{Name: "restart"})
@@ -41,6 +50,8 @@ func (a *app) addCommands(root *cobra.Command) {
 	}
 
 	upgrade := a.simple("upgrade", "Replace the manager by a new one, of the program on disk")
+	upgrade.Long = `Starts a new manager, of the program file on disk. It takes over the sockets when its
+workers are ready. If it fails, the old manager goes on, and the exit status is 1.`
 
 	var by string
 	scale := &cobra.Command{
@@ -61,6 +72,8 @@ func (a *app) addCommands(root *cobra.Command) {
 	var toWorkers bool
 	signal := &cobra.Command{
 		Use: "signal SIG [ID...]", Short: "Deliver a signal to the manager, or send it to workers", GroupID: groupSteer,
+		Long: "Delivers a signal to the manager, which acts by the program's table of signals (TrapSignals);\n" +
+			"or sends it to workers. " + aboutIDs,
 		Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.completeSignal,
 		RunE: func(_ *cobra.Command, args []string) error { return a.signal(args[0], args[1:], toWorkers) },
 	}
@@ -68,12 +81,15 @@ func (a *app) addCommands(root *cobra.Command) {
 
 	kill := &cobra.Command{
 		Use: "kill ID...", Short: "Kill workers (SIGKILL)", GroupID: groupSteer, Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.completeIDs,
+		Long: "Kills workers (SIGKILL), and waits until they are gone. Others take their places.\n" + aboutIDs,
 		RunE: func(_ *cobra.Command, ids []string) error { return a.workers("kill", ids, nil, false) },
 	}
 
 	var stay bool
 	stop := a.simple("stop", "Stop the program, or workers, and wait until they are gone", "down", "exit", "shutdown")
 	stop.Use, stop.Args, stop.ValidArgsFunction = "stop [ID...]", cobra.ArbitraryArgs, a.completeIDs
+	stop.Long = "Stops the program, or the workers with these IDs, and waits until they are gone. Other workers\n" +
+		"take the places of those. " + aboutIDs
 	stop.RunE = func(_ *cobra.Command, ids []string) error {
 		switch {
 		case len(ids) > 0 && stay:
@@ -90,13 +106,18 @@ func (a *app) addCommands(root *cobra.Command) {
 	loglevel := &cobra.Command{
 		Use: "loglevel LEVEL", Short: "Set the level of the log: debug, info, warn or error", GroupID: groupSteer, Args: cobra.ExactArgs(1),
 		ValidArgs: []string{"debug", "info", "warn", "error"},
+		Long: "Sets the level of the log, in the manager and its workers. The program's logger must use\n" +
+			"Manager.LogLevel as its level.",
 		RunE: func(_ *cobra.Command, args []string) error {
 			return a.runCommand(client.Command{Name: "loglevel", Query: parameters("level", args[0])})
 		},
 	}
+	pause := a.simple("pause", "Have the workers pause")
+	pause.Long = `Has the workers pause until prefork resume: they finish what they are doing and begin
+nothing else. Connections wait. It ends when all have paused.`
 	root.AddCommand(
 		reload, restart, upgrade, scale,
-		a.simple("pause", "Have the workers pause"), a.simple("resume", "End the pause", "cont"),
+		pause, a.simple("resume", "End the pause", "cont"),
 		signal, kill, stop, loglevel,
 	)
 	for _, s := range []struct{ verb, by string }{{"ttin", "+1"}, {"ttou", "-1"}} {
@@ -114,6 +135,8 @@ func (a *app) addCommands(root *cobra.Command) {
 		})
 	}
 }
+
+const aboutIDs = "IDs are the numbers in the column ID of prefork status,\nand not pids."
 
 func parameters(name, value string) url.Values {
 	if value == "" {

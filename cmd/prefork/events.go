@@ -12,7 +12,7 @@ import (
 	"github.com/prefork-go/prefork/ops/client"
 )
 
-// eventTypes are the types for completion.
+// eventTypes are the types that events can have.
 var eventTypes = []string{
 	"worker", "exit", "generation", "delay", "spawn-failed", "signal", "resize", "hold", "done", "note", "reload", "settled", "reload-failed", "rolled",
 	"roll-failed", "crash-loop", "leftover", "pause", "paused", "resume", "upgrade", "upgraded", "upgrade-failed", "manager-started",
@@ -44,6 +44,11 @@ type streamKey struct {
 func (a *app) events(opt eventsOptions) error {
 	if opt.last < 0 {
 		return usagef("-n %d: it must not be negative", opt.last)
+	}
+	for _, typ := range opt.types {
+		if !slices.Contains(eventTypes, typ) {
+			return usagef("--type %s: the types are %s", typ, strings.Join(eventTypes, ", "))
+		}
 	}
 	c, err := a.dial()
 	if err != nil {

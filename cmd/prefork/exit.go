@@ -96,18 +96,24 @@ func (a *app) prefix() string {
 	return a.name + ": "
 }
 
-// address returns the address of the socket, if the user has named one.
+// address returns the address of the socket that is not permitted.
 func (a *app) address() string {
 	if isAddress(a.chosen()) {
 		return a.chosen()
 	}
 	found, _ := client.Find()
+	return closed(found, a.chosen())
+}
+
+// closed returns the first socket with a name that this user may not use; the name
+// if there is none. "" stands for any name.
+func closed(found []client.Found, name string) string {
 	for _, f := range found {
-		if f.Err != nil && (a.chosen() == "" || f.Name == a.chosen()) {
+		if errors.Is(f.Err, client.ErrForbidden) && (name == "" || f.Name == name) {
 			return f.Socket
 		}
 	}
-	return a.chosen()
+	return name
 }
 
 // chosen returns the manager that the user has chosen; "" for none.

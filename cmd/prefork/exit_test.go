@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -43,10 +44,11 @@ func TestExitStatus(t *testing.T) {
 		{"quiet still prints why", "-q reload", map[string]http.HandlerFunc{"POST /v1/reload": failed}, 1, `^$`, `keeping generation 8`},
 		{"failed as JSON", "--json reload", map[string]http.HandlerFunc{"POST /v1/reload": failed}, 1, `^\{"manager":"web",.*"outcome":"failed",.*"exit":1\}\n$`, `keeping generation 8`},
 		{"no such worker", "kill 99", map[string]http.HandlerFunc{"POST /v1/workers/99/kill": refusal(404, "there is no worker 99")}, 1, `^$`, `^web: there is no worker 99`},
-		{"unknown verb", "relaod", nil, 2, `^$`, `unknown command "relaod"`},
+		{"unknown verb", "relaod", nil, 2, `^$`, `^unknown command "relaod" for "prefork"; see prefork --help\n$`},
 		{"unknown flag", "reload --hwo", nil, 2, `^$`, `unknown flag: --hwo`},
 		{"too many arguments", "reload now", nil, 2, `^$`, `now`},
-		{"argument missing", "wait", nil, 2, `^$`, `accepts 1 arg`},
+		{"argument missing", "wait", nil, 2, `^$`, `^wait: accepts 1 arg.*; see prefork wait --help \(prefork wait STATE \[flags\]\)\n$`},
+		{"no such type", "events --type exits", nil, 2, `^$`, `^--type exits: the types are worker, exit, `},
 		{"no such state", "wait redy", nil, 2, `^$`, `wait redy: the states are ready, settled, .* gone`},
 		{"no number", "scale many", nil, 2, `^$`, `scale many: it takes a number, such as 8, \+1 or -1`},
 		{"no ID", "kill web", nil, 2, `^$`, `"web" is not the ID of a worker`},
@@ -176,6 +178,21 @@ func TestNotPermitted(t *testing.T) {
 	os.Chmod(dir, 0o700)
 	if want := "the directory " + dir + " is closed"; status != 4 || !strings.Contains(stderr, want) {
 		t.Errorf("status %d, stderr %q", status, stderr)
+	}
+}
+
+// The socket that is not permitted is named, and none that was not asked at all.
+func TestClosedSocket(t *testing.T) {
+	found := []client.Found{
+		{Socket: "@prefork/7/a", Name: "a", Err: fmt.Errorf("a: %w", client.ErrForeign)},
+		{Socket: "/run/b", Name: "b"},
+		{Socket: "/run/c", Name: "c", Err: fmt.Errorf("c: %w", client.ErrForbidden)},
+		{Socket: "/run/d", Name: "d", Err: fmt.Errorf("d: %w", client.ErrForbidden)},
+	}
+	for name, want := range map[string]string{"": "/run/c", "d": "/run/d", "a": "a", "x": "x"} {
+		if got := closed(found, name); got != want {
+			t.Errorf("%q: %s, want %s", name, got, want)
+		}
 	}
 }
 

@@ -59,17 +59,20 @@ func run(args []string, out, errs io.Writer) (status int) {
 	root.SetArgs(startServerRestart(root, negativeScale(args)))
 	root.SetOut(out)
 	root.SetErr(errs)
-	return a.report(root.Execute())
+	return a.report(root.ExecuteC())
 }
 
-// report prints an error and returns the exit status.
-func (a *app) report(err error) int {
+// report prints an error of a verb and returns the exit status.
+func (a *app) report(verb *cobra.Command, err error) int {
 	if err == nil {
 		return exitDone
 	}
 	var e *exitError
 	if !errors.As(err, &e) { // of cobra
-		e = &exitError{code: exitUsage, text: err.Error() + "; see prefork --help"}
+		e = &exitError{code: exitUsage, text: err.Error() + "; see " + verb.CommandPath() + " --help"}
+		if verb.HasParent() {
+			e.text = fmt.Sprintf("%s: %s (%s)", verb.Name(), e.text, verb.UseLine())
+		}
 	}
 	if e.text != "" {
 		if a.json && !e.shown {
@@ -137,9 +140,15 @@ var negativeNumber = regexp.MustCompile(`^-[0-9]+$`)
 // command returns the command with all verbs.
 func (a *app) command() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "prefork",
-		Short:         "Shows and steers prefork managers",
-		Long:          "Prefork shows and steers prefork managers that run on this machine.\nWithout -s it is for the only one that runs, or for the one that PREFORK_CONTROL names.",
+		Use:   "prefork",
+		Short: "Shows and steers prefork managers",
+		Long: `Prefork shows and steers prefork managers that run on this machine.
+Without -s it is for the only one that runs, or for the one that PREFORK_CONTROL names.
+A command ends with its outcome: reload when the new workers are ready, stop when the last
+worker is gone.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 no manager runs, 4 not permitted, 5 no
+answer, 6 not done within --timeout, and goes on.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,

@@ -69,7 +69,15 @@ func (a *app) addQueries(root *cobra.Command) {
 	status := &cobra.Command{
 		Use: "status", GroupID: groupShow, Args: cobra.NoArgs,
 		Short: "Show the workers",
-		RunE:  func(*cobra.Command, []string) error { return a.showStatus(check) },
+		Long: `Shows each pool, and a line for each worker and each slot that waits for one:
+
+  ID        the number that restart, stop, kill and signal take; it is never used again
+  GEN       the generation, which each reload counts up
+  STATE     starting, ready, stopping, killed or standby, with the time left
+  ST        the status that the worker reports (Worker.SetStatus): "." none, "_" idle
+  REQUESTS  as the worker counts them (Worker.Served)
+  MEMORY    of its own, without what it shares`,
+		RunE: func(*cobra.Command, []string) error { return a.showStatus(check) },
 	}
 	status.Flags().BoolVar(&check, "check", false, "exit 1 unless all workers are ready and nothing is under way")
 	root.AddCommand(status)

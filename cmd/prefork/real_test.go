@@ -214,7 +214,7 @@ func TestCommands(t *testing.T) {
 		row{"", "signal WINCH --workers", 0, `SIGWINCH was sent to the workers`},
 		row{"", "signal WINCH ID", 0, `SIGWINCH was sent to worker`},
 		row{"", "signal WINCH 1", 1, `there is no worker with ID 1: the status lists`},
-		row{"", "signal USR1", 2, `SIGUSR1 is not in the table`},
+		row{"", "signal USR1", 2, `SIGUSR1 is not in the program's table of signals`},
 		row{"", "signal NONE", 2, `not the name or number of a signal`},
 		row{"", "kill ID", 0, `worker \d+ is gone`},
 		row{"", "kill 1", 1, `there is no worker with ID 1: the status lists`},

@@ -37,7 +37,7 @@ func dirFlag(cmd *cobra.Command, dir *string) {
 
 // start clears the stopped flag.
 func (a *app) start(dir string) error {
-	s, err := a.service(dir)
+	s, err := a.service(dir, "")
 	if err != nil {
 		return err
 	}
@@ -64,14 +64,15 @@ func (a *app) start(dir string) error {
 }
 
 // service returns the service with the name of the chosen manager. Its files are
-// in a directory that the user has named, or in one where a socket may be.
-func (a *app) service(dir string) (*service.Service, error) {
+// in a directory that the user has named, or in one where a socket may be. The error
+// of a service that is not found begins with also.
+func (a *app) service(dir, also string) (*service.Service, error) {
 	chosen := a.chosen()
 	if chosen == "off" {
 		return nil, a.failure(client.ErrNotRunning)
 	}
 	if chosen == "" {
-		return nil, usagef("name the service with -s, since none of its processes runs: prefork -s web ...")
+		return nil, usagef("name the service with -s, such as -s web")
 	}
 	a.name = nameOf(chosen)
 	dirs := []string{dir}
@@ -85,8 +86,8 @@ func (a *app) service(dir string) (*service.Service, error) {
 		}
 	}
 	if dir == "" {
-		return nil, &exitError{code: exitNotRunning, text: fmt.Sprintf("%sno manager is running, and there are no files %s.pid and %s.stopped of a service in %s. Name the directory with --dir",
-			a.prefix(), a.name, a.name, strings.Join(dirs, ", "))}
+		return nil, &exitError{code: exitNotRunning, text: fmt.Sprintf("%s%sthere is neither %s.pid nor %s.stopped of a service in %s. Name the directory with --dir",
+			a.prefix(), also, a.name, a.name, strings.Join(dirs, ", "))}
 	}
 	s, err := service.New(a.name, dir)
 	if err != nil {
@@ -242,7 +243,7 @@ func (a *app) gone(pid int, by string) error {
 
 // zapService stops a service by its files.
 func (a *app) zapService(e service.Escalation, dir string) error {
-	s, err := a.service(dir)
+	s, err := a.service(dir, "no manager is running, and ")
 	if err != nil {
 		return err
 	}
@@ -252,7 +253,7 @@ func (a *app) zapService(e service.Escalation, dir string) error {
 	outcome, err := s.Zap(ctx, e)
 	switch {
 	case outcome == service.NotRunning:
-		return &exitError{code: exitNotRunning, text: a.prefix() + "the service is not running; its stopped flag is set now"}
+		return &exitError{code: exitNotRunning, text: a.prefix() + "the service is not running; its stopped flag " + s.StopFile + " is set now"}
 	case outcome == service.Exited:
 		return a.gone(pid, "")
 	case errors.Is(err, os.ErrPermission):

@@ -122,6 +122,18 @@ func (s *screen) top(f *fake) {
 	s.expect(`SLOT`)
 }
 
+// child returns the pid of the only child of the shell.
+func (s *screen) child() int {
+	s.t.Helper()
+	shell := 0
+	fmt.Sscan(s.tmux("display-message", "-p", "#{pane_pid}"), &shell)
+	children, err := preforktest.Children(shell)
+	if err != nil || len(children) != 1 {
+		s.t.Fatalf("children of the shell: %v, %v", children, err)
+	}
+	return children[0].PID
+}
+
 // restored checks that the shell has its terminal as before.
 func (s *screen) restored() {
 	s.t.Helper()
@@ -196,15 +208,7 @@ func TestTopEnds(t *testing.T) {
 	s := startScreen(t, 80, 24)
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGHUP} {
 		s.top(f)
-		pid := 0
-		for _, field := range strings.Fields(s.tmux("list-panes", "-F", "#{pane_pid}")) {
-			fmt.Sscan(field, &pid)
-		}
-		children, err := preforktest.Children(pid)
-		if err != nil || len(children) != 1 {
-			t.Fatalf("children of the shell: %v, %v", children, err)
-		}
-		syscall.Kill(children[0].PID, sig)
+		syscall.Kill(s.child(), sig)
 		s.restored()
 	}
 	s.top(f)
@@ -239,33 +243,4 @@ func TestTopPlain(t *testing.T) {
 	if status, stdout, _ := join(); status != 3 || strings.Count(stdout, "SLOT") < 2 {
 		t.Errorf("after the manager's end: status %d, %s", status, stdout)
 	}
-}
-
-// With 100 workers it should use at most 2 % of a CPU. The test prints how much:
-// go test -run TopCPU -long -v.
-func TestTopCPU(t *testing.T) {
-	if !testprog.Long() {
-		preforktest.Skipf(t, "it takes 10 seconds: use -long")
-	}
-	f := startFake(t)
-	f.mu.Lock()
-	p := &f.status.Pools[0]
-	for i := range 98 {
-		w := p.Workers[0]
-		w.ID, w.Slot, w.PID, w.Requests = 100+i, 4+i, 5000+i, uint64(i)
-		p.Workers = append(p.Workers, w)
-	}
-	f.mu.Unlock()
-	s := startScreen(t, 200, 50)
-	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.keys("time "+exe+" -s "+f.socket+" top", "Enter")
-	s.expect(`SLOT`)
-	began := time.Now()
-	time.Sleep(10 * time.Second) // the time that is measured
-	s.keys("q")
-	s.expect(`real|sys`)
-	t.Logf("after %v:\n%s", time.Since(began).Round(time.Second), strings.TrimSpace(s.show()))
 }

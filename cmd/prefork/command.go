@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/prefork-go/prefork/cmd/prefork/internal/top"
 	"github.com/prefork-go/prefork/ops/client"
 )
 
@@ -28,7 +29,7 @@ func (a *app) addCommands(root *cobra.Command) {
 	reload.RunE = func(*cobra.Command, []string) error {
 		return a.runCommand(client.Command{Name: "reload", Query: parameters("how", how)})
 	}
-	reload.Long = `Replaces the workers, as the program has chosen for SIGHUP, or as --how says:
+	reload.Long = `Replaces the workers, as the program has chosen for SIGHUP, or in the way of --how:
 
   rolling      each worker is stopped when its replacement is ready
   plain        all are stopped at once
@@ -113,8 +114,8 @@ workers are ready. If it fails, the old manager goes on, and the exit status is 
 		},
 	}
 	pause := a.simple("pause", "Have the workers pause")
-	pause.Long = `Has the workers pause until prefork resume: they finish what they are doing and begin
-nothing else. Connections wait. It ends when all have paused.`
+	pause.Long = `Has the workers pause until prefork resume: they finish their current work and begin no
+more. Connections wait. It ends when all have paused.`
 	root.AddCommand(
 		reload, restart, upgrade, scale,
 		pause, a.simple("resume", "End the pause", "cont"),
@@ -298,24 +299,15 @@ func (a *app) outcome(c *client.Client, r result) error {
 		case client.Done:
 			a.printDone("%s%s", label, oneLine(p.Text))
 		case client.Pending:
-			text = appendLine(text, fmt.Sprintf("%s%s%s is not done after %v, and goes on%s", a.prefix(), label, commandName(r.Command), a.timeout, a.whyPending(c, p)))
+			text = appendLine(text, fmt.Sprintf("%s%s%s is not done after %v, and goes on%s", a.prefix(), label, top.CommandName(r.Command), a.timeout, a.whyPending(c, p)))
 		default:
-			text = appendLine(text, fmt.Sprintf("%s%s%s failed: %s", a.prefix(), label, commandName(r.Command), oneLine(p.Error)))
+			text = appendLine(text, fmt.Sprintf("%s%s%s failed: %s", a.prefix(), label, top.CommandName(r.Command), oneLine(p.Error)))
 		}
 	}
 	if r.Exit == exitDone {
 		return nil
 	}
 	return &exitError{code: r.Exit, text: text, shown: true}
-}
-
-// commandName returns the name of a command for people: "kill of worker 12" for
-// "workers/12/kill".
-func commandName(command string) string {
-	if f := strings.Split(command, "/"); len(f) == 3 && f[0] == "workers" {
-		return f[2] + " of worker " + f[1]
-	}
-	return command
 }
 
 // whyPending explains why a command takes long: by its answer, or by the hook

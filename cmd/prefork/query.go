@@ -76,7 +76,7 @@ func (a *app) addQueries(root *cobra.Command) {
   STATE     starting, ready, stopping, killed or standby, with the time left
   ST        the status that the worker reports (Worker.SetStatus): "." none, "_" idle
   REQUESTS  as the worker counts them (Worker.Served)
-  MEMORY    of its own, without what it shares`,
+  MEMORY    of the worker alone, without shared memory`,
 		RunE: func(*cobra.Command, []string) error { return a.showStatus(check) },
 	}
 	status.Flags().BoolVar(&check, "check", false, "exit 1 unless all workers are ready and nothing is under way")

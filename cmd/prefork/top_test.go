@@ -167,9 +167,9 @@ func TestTop(t *testing.T) {
 	s.expect(`kill worker 12 \(pid 4711\)\? y/n`)
 	s.keys("n")
 	s.keys("r")
-	s.expect(`workers/12/replace: done it`)
+	s.expect(`replace of worker 12: done it`)
 	s.keys("End", "t", "y")
-	s.expect(`workers/15/stop: done it`)
+	s.expect(`stop of worker 15: done it`)
 	if f.asked("POST /v1/workers/12/kill?timeout=1m0s") {
 		t.Error("a worker was killed although the question was answered by no")
 	}

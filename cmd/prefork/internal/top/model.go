@@ -306,15 +306,25 @@ func (m *model) command(c client.Command) tea.Cmd {
 	}
 	c.Timeout = commandTimeout
 	m.running++
-	m.message, m.bad = c.Name+" …", false
+	name := CommandName(c.Name)
+	m.message, m.bad = name+" …", false
 	return func() tea.Msg {
 		answer, err := m.cfg.Client.Do(context.Background(), c)
 		switch {
 		case err != nil:
-			return doneMsg{fmt.Sprintf("%s: %v", c.Name, err), true}
+			return doneMsg{fmt.Sprintf("%s: %v", name, err), true}
 		case answer.Outcome == client.Done:
-			return doneMsg{fmt.Sprintf("%s: %s", c.Name, answer.Text), false}
+			return doneMsg{fmt.Sprintf("%s: %s", name, answer.Text), false}
 		}
-		return doneMsg{fmt.Sprintf("%s %s: %s", c.Name, answer.Outcome, answer.Error), true}
+		return doneMsg{fmt.Sprintf("%s %s: %s", name, answer.Outcome, answer.Error), true}
 	}
+}
+
+// CommandName returns the name of a command for people: "kill of worker 12" for
+// "workers/12/kill".
+func CommandName(command string) string {
+	if f := strings.Split(command, "/"); len(f) == 3 && f[0] == "workers" {
+		return f[2] + " of worker " + f[1]
+	}
+	return command
 }

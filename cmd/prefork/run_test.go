@@ -161,6 +161,40 @@ func TestRunEnds(t *testing.T) {
 	}
 }
 
+// The program has the resources of all flags, and an error names the flag.
+func TestRunResources(t *testing.T) {
+	t.Parallel()
+	sh := preforktest.NeedCommand(t, "sh", "a POSIX shell")
+	run := func(args ...string) *preforktest.Program {
+		control := filepath.Join(preforktest.TempDir(t), "control")
+		return preforktest.Start(t, "prefork", append([]string{"run", "--control", control, "--restart", "never", "--ready", "at-once"}, args...)...)
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cpu := string(regexp.MustCompile(`(?m)^Cpus_allowed_list:\s*(\d+)`).FindSubmatch(status)[1])
+	args := []string{"--umask", "026", "--nice", "19", "--cpus", cpu, "--limit", "nofile=100:200", "--limit", "core=0", "--no-new-privs"}
+	script := `echo "umask $(umask), nofile $(ulimit -Sn) $(ulimit -Hn), core $(ulimit -Hc)"
+while read -r name value; do case $name in NoNewPrivs:|Cpus_allowed_list:|Uid:|Gid:|Groups:) echo "$name" $value ;; esac; done </proc/self/status
+read -r pid name state ppid group session tty front flags a b c d e f g h priority nice rest </proc/self/stat; echo nice $nice`
+	want := []string{`umask 0026, nofile 100 200, core 0$`, `NoNewPrivs: 1$`, `Cpus_allowed_list: ` + cpu + `$`, `nice 19$`}
+	if os.Getuid() == 0 {
+		args = append(args, "--user", "65534:7", "--groups", "5,6")
+		want = append(want, `Uid: 65534 65534 65534 65534$`, `Gid: 7 7 7 7$`, `Groups: 5 6$`)
+	}
+	p := run(append(args, "--", sh, "-c", script)...)
+	p.ExpectAll(want...)
+	testprog.ExpectSuccess(t, p)
+	for flag, value := range map[string]string{"--umask": "8", "--nice": "20", "--cpus": "1023", "--limit": "rss=1", "--user": "no such user"} {
+		p := run(flag, value, "--", "true")
+		p.Expect(`^prefork run: ` + flag + `: .*see prefork run --help$`)
+		if state := p.Wait(); state.ExitCode() != 2 {
+			t.Errorf("%s %s: %v, want status 2", flag, value, state)
+		}
+	}
+}
+
 // A program is ready when a process of its group sends READY=1, and when it
 // answers at its own address. The next generation proves that the first was ready.
 func TestRunReady(t *testing.T) {

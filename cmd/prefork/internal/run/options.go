@@ -3,11 +3,13 @@
 package run
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -43,11 +45,16 @@ type Options struct {
 	AutoRestart                       bool
 	AutoRestartInterval               string
 
-	Env, Unset   []string
-	CleanEnv     bool
-	EnvDir, Dir  string
-	User, Chroot string
-	Cgroup       string
+	Env, Unset  []string
+	CleanEnv    bool
+	EnvDir, Dir string
+
+	User, Chroot, Cgroup string
+	Groups               []string // nil for those of the user
+	Umask, CPUs          string
+	Nice                 int
+	Limits               []string
+	NoNewPrivs           bool
 
 	PIDFile, StatusFile, Control, Journal string
 
@@ -92,7 +99,7 @@ func usagef(format string, args ...any) error {
 // plan checks the options.
 func (o Options) plan() (*plan, error) {
 	p := &plan{Options: o}
-	for _, step := range []func() error{p.checkProgram, p.sockets, p.signals, p.readiness, p.pacing, p.environment, p.log} {
+	for _, step := range []func() error{p.checkProgram, p.resources, p.sockets, p.signals, p.readiness, p.pacing, p.environment, p.log} {
 		if err := step(); err != nil {
 			return nil, &UsageError{err}
 		}
@@ -114,8 +121,50 @@ func (p *plan) checkProgram() error {
 		p.Name = filepath.Base(p.Args[0])
 	}
 	p.config = prefork.Config{Name: p.Name, Command: p.Args, MaxWorkers: p.Workers, MaxSurge: p.Surge, Dir: p.Dir}
-	p.config.Resources = prefork.Resources{User: p.User, Chroot: p.Chroot, Cgroup: p.Cgroup}
 	return nil
+}
+
+// resources leaves to New what depends on this process and its machine; see
+// flagError.
+func (p *plan) resources() (err error) {
+	r := &p.config.Resources
+	r.Chroot, r.Cgroup, r.Nice, r.Umask, r.NoNewPrivs = p.Chroot, p.Cgroup, p.Nice, p.Umask, p.NoNewPrivs
+	if r.User, r.Group, err = parseUser(p.User); err != nil {
+		return err
+	}
+	if r.Groups = p.Groups; r.Groups != nil && r.User == "" {
+		return fmt.Errorf("--groups %s: it needs --user, whose groups it replaces", strings.Join(p.Groups, ","))
+	}
+	if r.CPUs, err = parseCPUs(p.CPUs); err != nil {
+		return err
+	}
+	for _, value := range p.Limits {
+		l, err := parseLimit(value)
+		if err != nil {
+			return err
+		}
+		r.Rlimits = append(r.Rlimits, l)
+	}
+	return nil
+}
+
+// flags are the flags behind the fields of prefork.Config that New checks.
+var flags = map[string]string{
+	"Resources.User": "--user", "Resources.Group": "--user", "Resources.Groups": "--groups", "Resources.Umask": "--umask", "Resources.Nice": "--nice",
+	"Resources.CPUs": "--cpus", "Resources.Rlimits": "--limit", "Resources.NoNewPrivs": "--no-new-privs", "Resources.Chroot": "--chroot",
+	"Resources.Cgroup": "--cgroup", "Name": "--name", "Dir": "--dir",
+}
+
+// flagError makes an error of New name the flag and not the field.
+func flagError(err error) error {
+	bad, ok := errors.AsType[*prefork.ConfigError](err)
+	if !ok || flags[bad.Field] == "" {
+		return err
+	}
+	if bad.Field == "Resources.Group" {
+		return usagef("--user: %w; give it as USER:GROUP", bad.Err)
+	}
+	return usagef("%s: %w", flags[bad.Field], bad.Err)
 }
 
 func (p *plan) sockets() error {

@@ -213,6 +213,69 @@ func parseSize(s string) (int64, error) {
 	return n * unit, nil
 }
 
+// parseUser parses a value of --user: USER or USER:GROUP.
+func parseUser(s string) (user, group string, err error) {
+	user, group, both := strings.Cut(s, ":")
+	if s != "" && user == "" || both && group == "" {
+		return "", "", fmt.Errorf("--user %s: give it as USER or USER:GROUP, by name or number", s)
+	}
+	return user, group, nil
+}
+
+// parseCPUs parses a value of --cpus: numbers and ranges, as taskset has them. ""
+// means those of this process.
+func parseCPUs(s string) (cpus []int, err error) {
+	if s == "" {
+		return nil, nil
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		low, high, isRange := strings.Cut(part, "-")
+		if !isRange {
+			high = low
+		}
+		first, err1 := strconv.ParseUint(low, 10, 10)
+		last, err2 := strconv.ParseUint(high, 10, 10)
+		if err1 != nil || err2 != nil || first > last {
+			return nil, fmt.Errorf("--cpus %s: %q is not the number of a CPU or a range: give it as 0-3,8", s, part)
+		}
+		for n := first; n <= last; n++ {
+			cpus = append(cpus, int(n))
+		}
+	}
+	return cpus, nil
+}
+
+// parseLimit parses a value of --limit: NAME=SOFT or NAME=SOFT:HARD.
+func parseLimit(s string) (l prefork.Rlimit, err error) {
+	name, value, ok := strings.Cut(s, "=")
+	soft, hard, both := strings.Cut(value, ":")
+	if !both {
+		hard = soft
+	}
+	l.Resource = name
+	if l.Soft, err = parseAmount(soft); err == nil {
+		l.Hard, err = parseAmount(hard)
+	}
+	switch {
+	case !ok || name == "":
+		err = fmt.Errorf("it has no name or no value")
+	case err == nil && l.Soft > l.Hard: // for prefork.Rlimit a Hard of 0 is that of Soft
+		err = fmt.Errorf("the soft limit is above the hard one")
+	}
+	if err != nil {
+		return l, fmt.Errorf("--limit %s: %w: give it as nofile=1024, nofile=1024:4096 or core=unlimited", s, err)
+	}
+	return l, nil
+}
+
+func parseAmount(s string) (uint64, error) {
+	if s == "unlimited" {
+		return prefork.Unlimited, nil
+	}
+	n, err := parseSize(s)
+	return uint64(n), err
+}
+
 // parseLogMax parses a value of --log-max: SIZE or SIZE,N.
 func parseLogMax(s string) (size int64, keep int, err error) {
 	if s == "" {

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -114,6 +115,69 @@ func TestLists(t *testing.T) {
 	for _, in := range []string{"0", "1M,0", "1M,x", ",3"} {
 		if _, _, err := parseLogMax(in); err == nil {
 			t.Errorf("--log-max %s: no error", in)
+		}
+	}
+}
+
+func TestResources(t *testing.T) {
+	for in, want := range map[string][]int{"": nil, "0": {0}, "0-3,8": {0, 1, 2, 3, 8}, "5,2-2": {5, 2}} {
+		if got, err := parseCPUs(in); err != nil || !slices.Equal(got, want) {
+			t.Errorf("--cpus %s: %v, %v; want %v", in, got, err, want)
+		}
+	}
+	for in, want := range map[string]prefork.Rlimit{
+		"nofile=7": {Resource: "nofile", Soft: 7, Hard: 7}, "core=0": {Resource: "core"}, "as=1G:2G": {Resource: "as", Soft: 1 << 30, Hard: 2 << 30},
+		"core=0:unlimited": {Resource: "core", Hard: prefork.Unlimited}, "stack=unlimited": {Resource: "stack", Soft: prefork.Unlimited, Hard: prefork.Unlimited},
+	} {
+		if got, err := parseLimit(in); err != nil || got != want {
+			t.Errorf("--limit %s: %+v, %v; want %+v", in, got, err, want)
+		}
+	}
+	for in, want := range map[string][2]string{"": {}, "www": {"www", ""}, "www:adm": {"www", "adm"}, "7:8": {"7", "8"}} {
+		if user, group, err := parseUser(in); err != nil || user != want[0] || group != want[1] {
+			t.Errorf("--user %s: %s, %s, %v", in, user, group, err)
+		}
+	}
+	for flag, change := range map[string]func(*Options, string){
+		"--cpus": func(o *Options, v string) { o.CPUs = v }, "--limit": func(o *Options, v string) { o.Limits = []string{v} },
+		"--user": func(o *Options, v string) { o.User = v }, "--groups": func(o *Options, v string) { o.Groups = strings.Split(v, ",") },
+	} {
+		for _, value := range map[string][]string{
+			"--cpus": {"x", "3-1", "-1", "0-", "1024", "0,,1"}, "--user": {":", "www:", ":adm"}, "--groups": {"adm,www"},
+			"--limit": {"nofile", "=1", "nofile=", "nofile=x", "nofile=2:1", "nofile=1:0", "nofile=1:", "nofile=-1"},
+		}[flag] {
+			o := defaults()
+			change(&o, value)
+			if _, err := o.plan(); Status(err) != ExitUsage || !strings.HasPrefix(err.Error(), flag+" "+value+":") {
+				t.Errorf("%s %s: %v", flag, value, err)
+			}
+		}
+	}
+	o := defaults()
+	o.User, o.Groups, o.Umask, o.Nice, o.CPUs, o.Limits, o.NoNewPrivs = "7:8", []string{}, "027", 5, "1", []string{"core=0", "nofile=9"}, true
+	p, err := o.plan()
+	want := prefork.Resources{User: "7", Group: "8", Groups: []string{}, Umask: "027", Nice: 5, CPUs: []int{1}, NoNewPrivs: true,
+		Rlimits: []prefork.Rlimit{{Resource: "core"}, {Resource: "nofile", Soft: 9, Hard: 9}}}
+	if err != nil || !reflect.DeepEqual(p.config.Resources, want) {
+		t.Errorf("%+v, %v; want %+v", p.config.Resources, err, want)
+	}
+}
+
+// An error of New names the flag. Each field that a flag sets is in the table.
+func TestFlagError(t *testing.T) {
+	for field, want := range map[string]string{"Resources.Umask": "--umask: why", "Resources.Group": "--user: why; give it as USER:GROUP"} {
+		if got := flagError(&prefork.ConfigError{Field: field, Err: errors.New("why")}); got.Error() != want || Status(got) != ExitUsage {
+			t.Errorf("%s: %v, status %d", field, got, Status(got))
+		}
+	}
+	for _, err := range []error{&prefork.ConfigError{Field: "MaxWorkers", Err: errors.New("why")}, errors.New("another")} {
+		if got := flagError(err); got != err {
+			t.Errorf("%v: %v", err, got)
+		}
+	}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[prefork.Resources]()) {
+		if name := "Resources." + field.Name; flags[name] == "" && !slices.Contains([]string{"GOMAXPROCS", "GOMEMLIMIT", "CPUsPerWorker"}, field.Name) {
+			t.Errorf("%s has no flag", name)
 		}
 	}
 }

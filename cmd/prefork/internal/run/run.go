@@ -114,19 +114,6 @@ func Run(ctx context.Context, o Options, errs io.Writer) (err error) {
 	return err
 }
 
-// flagError names the flag of a field of prefork.Config that New refuses.
-func flagError(err error) error {
-	var config *prefork.ConfigError
-	if !errors.As(err, &config) {
-		return err
-	}
-	flag, ok := map[string]string{"Resources.User": "--user", "Resources.Chroot": "--chroot", "Resources.Cgroup": "--cgroup"}[config.Field]
-	if !ok {
-		return err
-	}
-	return usagef("%s: %w", flag, config.Err)
-}
-
 // predecessorAnswers reports whether the question to a replacement reaches the worker
 // that it replaces: both have the address of their slot.
 func (r *runner) predecessorAnswers() bool {

@@ -233,6 +233,12 @@ type ListenConfig struct {
 	// predecessor instead. The Manager never removes the file of such a unix
 	// socket. A net.Listener has a method File.
 	File *os.File
+
+	// FD is the number of the socket's descriptor in a Command, from 3 up, for a
+	// program that expects it there. Zero means the lowest number that is free. A
+	// number that Spawn.Files, Spawn.FilesAt or Readiness.FD has is an error of the
+	// spawn, as is any with ListenFDs, which numbers the sockets itself.
+	FD int
 }
 
 // Listen is Manager.Listen with the options of lc.

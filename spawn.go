@@ -308,7 +308,9 @@ func (l *loop) startCommand(sp *Spawn, plan launch.Plan) (proc.Process, error) {
 		plan.Args = sp.Command
 	}
 	plan.Generation, plan.ListenFDs, plan.ListenStarter = sp.Generation, l.cfg.ListenFDs, l.cfg.ListenStarter
-	plan.Ports, plan.PortFDs = l.sockets.HandCommand()
+	for _, port := range l.sockets.HandCommand() {
+		plan.Ports = append(plan.Ports, launch.Port(port))
+	}
 	plan.ReadyFD, plan.FilesAt = l.cfg.Readiness.FD, sp.FilesAt
 	plan.Root = cmp.Or(launch.Chroot(plan.Attr), l.cfg.Resources.Chroot)
 	if plan.Step {

@@ -145,10 +145,12 @@ func TestRunEnds(t *testing.T) {
 		"command":       {[]string{"--restart", "never", "--log", "| sed s/over/under/ >&2", "--ready", "at-once", "--", sh, "-c", "echo over"}, 0, "under"},
 		"environment":   {[]string{"--restart", "never", "--clean-env", "--env", "A=b%g", "--dir", "/", "--ready", "at-once", "--", sh, "-c", `echo "$A-$HOME-$PWD"`}, 0, "b1--/"},
 		"fd":            {[]string{"--restart", "never", "--ready", "fd:5", "--", sh, "-c", `echo >&5; sleep 0.1; echo "done"`}, 0, "done"},
-		"usage":         {[]string{"--ready", "soon", "--", "true"}, 2, "--ready soon"},
-		"no program":    {nil, 2, "no program"},
-		"unknown flag":  {[]string{"--listn", "8080", "--", "true"}, 2, "see prefork run --help"},
-		"unknown user":  {[]string{"--user", "no-such-user", "--", "true"}, 2, "prefork run: --user: "},
+		"pinned": {[]string{"--listen", "127.0.0.1:0=7", "--restart", "never", "--ready", "at-once", "--", sh, "-c",
+			`echo "$(ls -l /proc/$$/fd | grep -c socket:) socket at ${SERVER_STARTER_PORT##*=}"`}, 0, "1 socket at 7"},
+		"usage":        {[]string{"--ready", "soon", "--", "true"}, 2, "--ready soon"},
+		"no program":   {nil, 2, "no program"},
+		"unknown flag": {[]string{"--listn", "8080", "--", "true"}, 2, "see prefork run --help"},
+		"unknown user": {[]string{"--user", "no-such-user", "--", "true"}, 2, "prefork run: --user: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := preforktest.TempDir(t)

@@ -28,9 +28,10 @@ func TestNumbersOfACommand(t *testing.T) {
 		files     int
 		ready     int
 		at        []int // FilesAt
+		pinned    []int // numbers of further sockets
 		sockets   int
 		listenFDs bool
-		want      []int  // from 3 up: 100 a file, 200 a socket, 300 control, 400 of FilesAt
+		want      []int  // from 3 up: 100 file, 200 socket, 300 control, 400 FilesAt, 500 pinned
 		ports     string // in SERVER_STARTER_PORT
 		err       string
 	}{
@@ -47,16 +48,27 @@ func TestNumbersOfACommand(t *testing.T) {
 		{name: "a file at a file", at: []int{3}, files: 1, err: "Spawn.Files, which have 3 to 3"},
 		{name: "a file at a stream", at: []int{1}, err: "use Spawn.Stdin"},
 		{name: "a file below", at: []int{-1}, err: "negative"},
-		{name: "a file at the ready number", at: []int{5}, ready: 5, err: "5 is Readiness.FD"},
+		{name: "a file at the ready number", at: []int{5}, ready: 5, err: "descriptor 5 is both one of Readiness.FD and one of Spawn.FilesAt"},
 		{name: "a file among LISTEN_FDS", at: []int{3}, sockets: 1, listenFDs: true, err: "LISTEN_FDS, which have 3 to 3"},
 		{name: "a file behind LISTEN_FDS", at: []int{6}, files: 1, sockets: 2, listenFDs: true, want: []int{100, 200, 200, 400}, ports: "a=4;a=5"},
+		{name: "pinned", pinned: []int{4, 7}, sockets: 2, want: []int{200, 500, 200, none, 500}, ports: "a=3;a=5;p=4;p=7"},
+		{name: "pinned alone, behind a file", files: 1, pinned: []int{4}, want: []int{100, 500}, ports: "p=4"},
+		{name: "pinned beside others", at: []int{3}, pinned: []int{5}, ready: 4, sockets: 1, want: []int{400, 300, 500, 200}, ports: "a=6;p=5"},
+		{name: "pinned at the ready number", pinned: []int{5}, ready: 5, err: "5 is both one of ListenConfig.FD and one of Readiness.FD"},
+		{name: "pinned at a file of a number", pinned: []int{5}, at: []int{5}, err: "5 is both one of ListenConfig.FD and one of Spawn.FilesAt"},
+		{name: "pinned at a file", pinned: []int{3}, files: 1, err: "3 of ListenConfig.FD is one of Spawn.Files"},
+		{name: "pinned and LISTEN_FDS", pinned: []int{9}, listenFDs: true, err: "cannot be combined with ListenFDs"},
+		{name: "pinned too high", pinned: []int{1 << 30}, err: "of ListenConfig.FD is not below RLIMIT_NOFILE"},
 		{name: "too high", ready: 1 << 30, err: "not below RLIMIT_NOFILE"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			file, socket, at := open(t), open(t), open(t)
+			file, socket, at, pinned := open(t), open(t), open(t), open(t)
 			plan := Plan{
 				Args: []string{"/bin/sh"}, Files: slices.Repeat([]*os.File{file}, test.files), ReadyFD: test.ready, ListenFDs: test.listenFDs,
-				Ports: slices.Repeat([]string{"a"}, test.sockets), PortFDs: slices.Repeat([]int{raw(t, socket)}, test.sockets),
+				Ports: slices.Repeat([]Port{{Name: "a", FD: raw(t, socket)}}, test.sockets),
+			}
+			for _, n := range test.pinned {
+				plan.Ports = append(plan.Ports, Port{"p", raw(t, pinned), n})
 			}
 			plan.FilesAt = make(map[int]*os.File)
 			for _, n := range test.at {
@@ -86,6 +98,8 @@ func TestNumbersOfACommand(t *testing.T) {
 					got = append(got, 200)
 				case descriptor == uintptr(raw(t, at)):
 					got = append(got, 400)
+				case descriptor == uintptr(raw(t, pinned)):
+					got = append(got, 500)
 				}
 			}
 			if !slices.Equal(got, test.want) || spec.Control != test.ready {

@@ -48,8 +48,7 @@ type Plan struct {
 	Passed  []marker.File // for a successor
 	Reaper  *Reaper       // above a successor; nil for none
 
-	Ports         []string // of a Command: its sockets by name
-	PortFDs       []int
+	Ports         []Port           // of a Command: its sockets
 	Program       string           // the Command's file; "" for the one that Args names
 	FilesAt       map[int]*os.File // of a Command: by number
 	ReadyFD       int              // of a Command: where it reports that it is ready; 0 for nowhere
@@ -59,6 +58,13 @@ type Plan struct {
 	Root          string // its root directory; "" for that of this process
 	Step          bool   // this program is started first; ListenFDs needs it
 	Confine       string // with Step: a plan of package resources to apply first
+}
+
+// Port is a socket of a Command.
+type Port struct {
+	Name   string // in SERVER_STARTER_PORT
+	FD     int
+	Number int // of the descriptor in the Command; 0 for any
 }
 
 // Reaper is the reaper above this process.

@@ -215,7 +215,7 @@ func TestCommand(t *testing.T) {
 		files := []*os.File{extra}
 		spec, release, err := Command(Plan{
 			Exe: "/manager", Args: []string{"server", "-x"}, Env: []string{"LAUNCH_TEST=of the hook"}, Files: files, Depth: 3, Generation: 9,
-			Ports: []string{"127.0.0.1:80", "/run/sock"}, PortFDs: []int{raw(t, a), raw(t, b)},
+			Ports:     []Port{{Name: "127.0.0.1:80", FD: raw(t, a)}, {Name: "/run/sock", FD: raw(t, b)}},
 			ListenFDs: listenFDs, Step: listenFDs,
 		})
 		if err != nil {
@@ -332,7 +332,7 @@ func TestSocketsKeepTheirMode(t *testing.T) {
 		return f
 	}
 	plan := Plan{
-		Args: []string{"/bin/sh"}, Ports: []string{"127.0.0.1:1"}, PortFDs: []int{s},
+		Args: []string{"/bin/sh"}, Ports: []Port{{Name: "127.0.0.1:1", FD: s}},
 		FilesAt: map[int]*os.File{9: duplicate()}, Streams: [3]*os.File{duplicate()},
 	}
 	unix.SetNonblock(s, true) // as an event loop does
@@ -426,7 +426,7 @@ func TestLongMarker(t *testing.T) {
 		}
 		release()
 	}
-	plan := Plan{Args: []string{"true"}, Ports: slices.Repeat([]string{"127.0.0.1:8080"}, 7000), PortFDs: make([]int, 7000)}
+	plan := Plan{Args: []string{"true"}, Ports: slices.Repeat([]Port{{Name: "127.0.0.1:8080"}}, 7000)}
 	if _, _, err := Command(plan); err == nil || !strings.Contains(err.Error(), "7000 sockets do not fit into SERVER_STARTER_PORT") {
 		t.Errorf("a Command with many sockets: %v", err)
 	}

@@ -77,7 +77,7 @@ func TestCommandInRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	socket, long := open(t), strings.Repeat("x", 1<<20)
-	plan := Plan{Exe: "/manager", Args: []string{"/server"}, Root: root, PortFDs: []int{raw(t, socket)}, Ports: []string{"80=3"}}
+	plan := Plan{Exe: "/manager", Args: []string{"/server"}, Root: root, Ports: []Port{{Name: "80", FD: raw(t, socket)}}}
 	spec, release, err := Command(plan)
 	if err != nil {
 		t.Fatal(err)

@@ -65,7 +65,7 @@ func (set *Set) ListenPacketPerWorkerWith(o Options, network, address string) (n
 
 // listenGroup makes the sockets of a group, or one socket by share.
 func listenGroup[T closer](set *Set, o *Options, network, address string, wrap func(*os.File) (T, error), share func(found []marker.Socket) (T, error)) (s T, err error) {
-	if err := o.check(network); err != nil {
+	if err := set.check(o, network); err != nil {
 		return s, err
 	}
 	found := set.fromPredecessor(network, address, 0)

@@ -11,9 +11,8 @@ func TestCommandGetsPlainTCP(t *testing.T) {
 	set := newSet(t, Config{Command: true})
 	listen(t, set.Listen, "tcp", "127.0.0.1:0")
 	listen(t, set.ListenPerWorker, "tcp", "127.0.0.1:0")
-	_, fds := set.HandCommand()
-	for _, descriptor := range fds {
-		if got, err := unix.GetsockoptInt(descriptor, unix.SOL_SOCKET, unix.SO_PROTOCOL); got != unix.IPPROTO_TCP || err != nil {
+	for _, port := range set.HandCommand() {
+		if got, err := unix.GetsockoptInt(port.FD, unix.SOL_SOCKET, unix.SO_PROTOCOL); got != unix.IPPROTO_TCP || err != nil {
 			t.Errorf("protocol %d, %v; want TCP", got, err)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -23,6 +24,21 @@ type Options struct {
 	Mode     os.FileMode // of a unix socket's file; 0 for that of the umask
 	UID, GID int         // of the file; 0 for those of the process
 	File     *os.File    // a bound socket; nil to bind one
+	FD       int         // the number of the descriptor in a Command; 0 for any
+}
+
+func (set *Set) check(o *Options, network string) error {
+	const firstFD = 3 // above the standard streams
+	switch {
+	case o.FD == 0:
+	case !set.cfg.Command:
+		return errors.New("FD is for a Command: leave it out for workers of this program, which call Listen")
+	case o.FD < firstFD:
+		return fmt.Errorf("FD %d is a standard stream, or negative: use a number from %d up", o.FD, firstFD)
+	case slices.ContainsFunc(set.all(), func(s *socket) bool { return s.number == o.FD }):
+		return fmt.Errorf("FD %d is that of another socket: use another number", o.FD)
+	}
+	return o.check(network)
 }
 
 func (o *Options) check(network string) error {

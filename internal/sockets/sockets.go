@@ -65,6 +65,7 @@ type socket struct {
 	group            *group      // sockets for each slot, of which fd is the first; nil for none
 	fellBack         bool        // the program called ListenPerWorker
 	name             string      // in SERVER_STARTER_PORT, for a Command
+	number           int         // of its descriptor in a Command; 0 for any
 	predecessors     string      // the path of the file that the predecessor still owns
 	site             int         // of the call, if the address alone is ambiguous
 	unpolled         bool        // it does not wake the manager
@@ -80,7 +81,7 @@ func (set *Set) Listen(network, address string) (net.Listener, error) {
 
 // ListenWith is Listen with options.
 func (set *Set) ListenWith(o Options, network, address string) (net.Listener, error) {
-	if err := o.check(network); err != nil {
+	if err := set.check(&o, network); err != nil {
 		return nil, err
 	}
 	found := set.fromPredecessor(network, address, marker.Shared)
@@ -107,7 +108,7 @@ func (set *Set) ListenPacket(network, address string) (net.PacketConn, error) {
 
 // ListenPacketWith is ListenPacket with options.
 func (set *Set) ListenPacketWith(o Options, network, address string) (net.PacketConn, error) {
-	if err := o.check(network); err != nil {
+	if err := set.check(&o, network); err != nil {
 		return nil, err
 	}
 	found := set.fromPredecessor(network, address, marker.Shared)
@@ -195,7 +196,7 @@ func (set *Set) keep(o *Options, sock *socket, s any) (err error) {
 		return err
 	}
 	sock.program, _ = s.(closer)
-	sock.bound = localAddr(s)
+	sock.bound, sock.number = localAddr(s), o.FD
 	err = o.apply(sock)
 	if err == nil && set.cfg.Command {
 		err = set.prepareForCommand(sock)
@@ -316,15 +317,20 @@ func (set *Set) unpoll() {
 	}
 }
 
-// HandCommand returns the sockets for a Command: their names, as in
-// SERVER_STARTER_PORT, and their descriptors.
-func (set *Set) HandCommand() (names []string, fds []int) {
+// Port is a socket for a Command.
+type Port struct {
+	Name   string // in SERVER_STARTER_PORT
+	FD     int
+	Number int // of the descriptor in the Command; 0 for any
+}
+
+// HandCommand returns the sockets for a Command.
+func (set *Set) HandCommand() (all []Port) {
 	set.unpoll()
 	for _, s := range set.all() {
-		names = append(names, s.name)
-		fds = append(fds, s.fd)
+		all = append(all, Port{s.name, s.fd, s.number})
 	}
-	return names, fds
+	return all
 }
 
 // RestoreModes makes the shared sockets blocking or non-blocking, as the

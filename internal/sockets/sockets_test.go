@@ -66,9 +66,26 @@ func TestHandCommand(t *testing.T) {
 	set, path := newSet(t, Config{Command: true}), absent(t)
 	tcp := listen(t, set.Listen, "tcp", "127.0.0.1:0")
 	listen(t, set.Listen, "unix", path)
-	ports, fds := set.HandCommand()
-	if want := []string{tcp.Addr().String(), path}; !slices.Equal(ports, want) || len(fds) != 2 {
-		t.Errorf("%q, want %q; descriptors %v", ports, want, fds)
+	udp, err := set.ListenPacketWith(Options{FD: 9}, "udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	var fds []int
+	for i, want := range []Port{{Name: tcp.Addr().String()}, {Name: path}, {Name: "u" + udp.LocalAddr().String(), Number: 9}} {
+		got := set.HandCommand()[i]
+		fds = append(fds, got.FD)
+		if got.FD = 0; got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+	for n, words := range map[int]string{9: "another socket", 2: "standard stream", -1: "standard stream"} {
+		if _, err := set.ListenWith(Options{FD: n}, "tcp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), words) || len(set.Info()) != 3 {
+			t.Errorf("FD %d: %v, sockets %v", n, err, set.Info())
+		}
+	}
+	if _, err := newSet(t, Config{}).ListenPerWorkerWith(Options{FD: 9}, "tcp", "127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), "for a Command") {
+		t.Errorf("FD for workers: %v", err)
 	}
 	for _, descriptor := range fds {
 		if !blocks(t, descriptor) {
@@ -83,7 +100,7 @@ func TestHandCommand(t *testing.T) {
 		}
 	}
 	// A socket that no variable can name is refused, and leaves nothing behind.
-	if _, err := set.Listen("unix", path+"=x"); err == nil || exists(path+"=x") || len(set.Info()) != 2 {
+	if _, err := set.Listen("unix", path+"=x"); err == nil || exists(path+"=x") || len(set.Info()) != 3 {
 		t.Errorf("error %v, the file exists: %t, sockets %v", err, exists(path+"=x"), set.Info())
 	}
 }

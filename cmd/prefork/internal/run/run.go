@@ -74,10 +74,9 @@ type runner struct {
 	probes   *prober
 	notify   *notifySocket
 	journal  func(prefork.Event)
-	pinned   map[int]*os.File // sockets with a certain number
-	stdin    *os.File         // the socket that is standard input; nil for that of this process
-	ports    string           // SERVER_STARTER_PORT, if there are such
-	names    string           // LISTEN_FDNAMES
+	stdin    *os.File // the socket that is standard input; nil for that of this process
+	ports    string   // SERVER_STARTER_PORT, if there is such
+	names    string   // LISTEN_FDNAMES
 
 	worked   bool // a worker was ready
 	replaced int  // workers of the newest generation that are ready
@@ -222,58 +221,46 @@ func (r *runner) listen() error {
 		if err != nil {
 			return err
 		}
-		// The Manager gives its sockets the lowest numbers that are free. A socket with
-		// a certain number is also at one of these, which the program does not learn.
-		for exact[first] {
+		number := a.fd
+		if number == 0 { // the Manager gives these the lowest numbers that are free
+			for exact[first] {
+				first++
+			}
+			number = first
 			first++
 		}
-		number := first
-		first++
-		if a.pinned {
-			f, err := file()
-			if err != nil {
+		if a.pinned && a.fd == 0 { // it has the other number too, which the program does not learn
+			if r.stdin, err = file(); err != nil {
 				return err
 			}
-			number = a.fd
-			r.pin(number, f)
+			number = 0
 		}
 		ports = append(ports, name+"="+strconv.Itoa(number))
 		names = append(names, strings.NewReplacer(":", "-", "/", "-").Replace(strings.Trim(name, "/")))
 	}
-	if r.pinned != nil || r.stdin != nil {
+	if r.stdin != nil {
 		r.ports = strings.Join(ports, ";")
 	}
 	r.names = strings.Join(names, ":")
 	return nil
 }
 
-// pin gives the program a socket by a certain number.
-func (r *runner) pin(number int, f *os.File) {
-	if number == 0 {
-		r.stdin = f
-		return
-	}
-	if r.pinned == nil {
-		r.pinned = make(map[int]*os.File)
-	}
-	r.pinned[number] = f
-}
-
 // bind binds a socket. It returns its name in SERVER_STARTER_PORT.
 func (r *runner) bind(a address) (file func() (*os.File, error), name string, err error) {
-	lc := prefork.ListenConfig{Backlog: r.Backlog}
-	if a.open {
-		lc.Mode = 0o777
-	}
+	lc := prefork.ListenConfig{FD: a.fd}
 	type filer interface{ File() (*os.File, error) }
 	if strings.HasPrefix(a.network, "udp") {
-		pc, err := prefork.ListenConfig{}.ListenPacket(r.pm, a.network, a.addr)
+		pc, err := lc.ListenPacket(r.pm, a.network, a.addr)
 		if err != nil {
 			return nil, "", err
 		}
 		r.logAddress(pc.LocalAddr())
 		f, _ := pc.(filer)
 		return fileOf(f), "u" + pc.LocalAddr().String(), nil
+	}
+	lc.Backlog = r.Backlog
+	if a.open {
+		lc.Mode = 0o777
 	}
 	ln, err := lc.Listen(r.pm, a.network, a.addr)
 	if err != nil {
@@ -312,7 +299,7 @@ func (r *runner) beforeSpawn(m *prefork.Manager, sp *prefork.Spawn) {
 	if r.notify != nil {
 		set = append(set, "NOTIFY_SOCKET="+r.notify.address())
 	}
-	sp.Env, sp.Unset, sp.FilesAt, sp.Stdin = set, unset, r.pinned, r.stdin
+	sp.Env, sp.Unset, sp.Stdin = set, unset, r.stdin
 	r.recorder.open(sp)
 }
 

@@ -62,7 +62,7 @@ type (
 
 	// GenerationEvent reports that Start began a generation. Program is the file
 	// that its workers run, without symbolic links; with Config.Command it is the
-	// first word of that.
+	// first of its arguments.
 	GenerationEvent struct {
 		Generation int    `json:"gen"`
 		MaxWorkers int    `json:"max_workers"`
@@ -114,7 +114,9 @@ type (
 
 	// SpawnFailedEvent reports a failed spawn, and the time until the next one. A
 	// program file that is open for writing is tried again for 2 s; only the first
-	// of these failures in a slot is reported, and the last.
+	// of these failures in a slot is reported, and the last. A Command that is
+	// started through a second start of this program can also fail there. The event
+	// then follows the ExitEvent, and Retry is 0.
 	SpawnFailedEvent struct {
 		Err   *SpawnError
 		Retry time.Duration

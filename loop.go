@@ -429,6 +429,9 @@ func (l *loop) rollError(e pool.Effect) error {
 		return l.notSpawned
 	}
 	w := l.workers[e.ID]
+	if w.failure != nil {
+		return w.failure
+	}
 	return fmt.Errorf("worker %d (slot %d) %v: %v after %v", w.PID, w.Slot, Reason(e.Reason), ExitStatus(w.status), (l.now() - w.spawnedAt).Round(time.Millisecond))
 }
 
@@ -474,12 +477,17 @@ func (l *loop) transition(w *worker, e pool.Effect) {
 
 // exited acts on the exit of a worker, after it was reported.
 func (l *loop) exited(w *worker, e pool.Effect, exit Exit) {
+	why := errors.New(exit.String())
+	if w.failure != nil {
+		why = w.failure
+		l.emit(SpawnFailedEvent{Err: w.failure})
+	}
 	if e.From == pool.StateStarting || e.From == pool.StateKilled && exit.Reason == ReasonReadyTimeout {
-		l.replacementFailed(exit.Slot, w.place, errors.New(exit.String()))
+		l.replacementFailed(exit.Slot, w.place, why)
 	}
 	failed := e.From < pool.StateStopping && (e.From == pool.StateStarting || !l.cfg.isSuccess(w.status)) && !l.isStray(w)
 	if failed || exit.Reason == ReasonReadyTimeout {
-		l.reportFailed(exit.String())
+		l.reportFailed(why.Error())
 	}
 	if l.cfg.OnChildReap != nil {
 		l.callHook("OnChildReap", func() { l.cfg.OnChildReap(l.Manager, exit) })

@@ -57,6 +57,7 @@ func (l *loop) read(w *worker) {
 			l.throttle(w)
 			return
 		case err == io.EOF && w.cell() == nil: // a Command may close it when it likes
+			l.executed(w)
 		case err == io.EOF:
 			l.steerDue = true
 			l.disconnect(w)
@@ -67,6 +68,14 @@ func (l *loop) read(w *worker) {
 			l.steerDue = true
 			l.handle(pool.Event{Kind: pool.Disconnected, ID: w.Ordinal})
 		}
+	}
+}
+
+// executed notes that the first step of a Command has executed it.
+func (l *loop) executed(w *worker) {
+	if w.notStarted != nil && w.failure == nil {
+		w.notStarted = nil
+		l.handle(pool.Event{Kind: pool.Executed, ID: w.Ordinal, Ready: l.cfg.Readiness.atOnce()})
 	}
 }
 
@@ -94,6 +103,10 @@ func (l *loop) message(w *worker, msg wire.Message) {
 		l.noteAwaitTakeOver(w)
 	case wire.SocketUnused:
 		l.noteSocketUnused(w, msg.Socket)
+	case wire.NotStarted:
+		if w.notStarted != nil && w.State == StateStarting {
+			w.failure = &SpawnError{Slot: w.Slot, Generation: w.Generation, Err: w.notStarted(syscall.Errno(msg.Errno), msg.Reason)}
+		}
 	case wire.Shutdown:
 		if !w.asksShutdown { // a worker that repeats it must not fill the log
 			w.asksShutdown = true
@@ -474,6 +487,11 @@ type worker struct {
 	closed         []int      // the groups whose listener it has closed
 	status         proc.Status
 	usage          *syscall.Rusage
+
+	// notStarted returns the error for a wire.NotStarted, of a Command with a first
+	// step; nil for others.
+	notStarted func(syscall.Errno, string) error
+	failure    *SpawnError // that it has sent
 
 	reaped bool          // or about to be; guarded by mu, as are the following
 	cpu    time.Duration // as last read

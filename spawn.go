@@ -114,12 +114,16 @@ func presentDir() string {
 	return dir
 }
 
-// program returns the path of the file that a generation runs.
-func (s *spawner) program(gen int) string {
-	if exe := s.generations[gen].exe; exe != nil {
+// program returns the path of the file that a generation runs, or the name of the
+// Command.
+func (l *loop) program(gen int) string {
+	if l.cfg.Command != nil {
+		return l.cfg.Command[0]
+	}
+	if exe := l.generations[gen].exe; exe != nil {
 		return exe.File()
 	}
-	return s.running
+	return l.running
 }
 
 // replacedOnDisk reports whether the path of this program's file now has another
@@ -191,7 +195,7 @@ func (l *loop) spawn(step pool.Step) {
 			return
 		}
 	}
-	p, cell, err := l.startWorker(sp)
+	p, err := l.startWorker(sp)
 	if err != nil {
 		l.notSpawned = &SpawnError{Slot: sp.Slot, Generation: sp.Generation, Err: err}
 		busy := errors.Is(err, syscall.ETXTBSY)
@@ -204,8 +208,8 @@ func (l *loop) spawn(step pool.Step) {
 	now := time.Now()
 	w := &worker{
 		WorkerInfo: WorkerInfo{Slot: sp.Slot, Generation: sp.Generation, Ordinal: sp.Ordinal, PID: p.Pid(), Started: now, Since: now},
-		proc:       p, spawnedAt: l.now(), exe: l.generations[sp.Generation].exe,
-		record: board.Worker{ID: sp.Ordinal, PID: p.Pid(), Cell: cell, MaxMemory: jittered(l.cfg.Recycle.MaxMemory)},
+		proc:       p.Process, spawnedAt: l.now(), exe: l.generations[sp.Generation].exe, notStarted: p.notStarted,
+		record: board.Worker{ID: sp.Ordinal, PID: p.Pid(), Cell: p.cell, MaxMemory: jittered(l.cfg.Recycle.MaxMemory)},
 	}
 	switch {
 	case l.cfg.Command == nil:
@@ -213,6 +217,8 @@ func (l *loop) spawn(step pool.Step) {
 		w.messages = control.NewReader(p)
 	case l.cfg.Readiness.FD != 0:
 		w.messages = control.NewLineReader(p)
+	case w.notStarted != nil:
+		w.messages = control.NewReader(p)
 	}
 	l.mu.Lock()
 	l.workers[w.Ordinal] = w
@@ -222,7 +228,8 @@ func (l *loop) spawn(step pool.Step) {
 		l.takePlace(w)
 	}
 	l.mu.Unlock()
-	l.handle(pool.Event{Kind: pool.Spawned, Command: l.cfg.Command != nil, Ready: l.cfg.Command != nil && l.cfg.Readiness.atOnce()})
+	command, stepped := l.cfg.Command != nil, w.notStarted != nil
+	l.handle(pool.Event{Kind: pool.Spawned, Command: command, Step: stepped, Ready: command && !stepped && l.cfg.Readiness.atOnce()})
 	if l.cfg.AfterSpawn != nil {
 		l.callHook("AfterSpawn", func() { l.cfg.AfterSpawn(l.Manager, w.PID) })
 	}
@@ -239,15 +246,22 @@ func isShortage(err error) bool {
 	return false
 }
 
-// startWorker starts the process of a worker. The cell is nil for a Command.
-func (l *loop) startWorker(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, err error) {
+// started is the process of a worker that was just started.
+type started struct {
+	proc.Process
+	cell       *scoreboard.Cell                  // nil for a Command
+	notStarted func(syscall.Errno, string) error // see worker
+}
+
+// startWorker starts the process of a worker.
+func (l *loop) startWorker(sp *Spawn) (p started, err error) {
 	if err := sp.checkCommand(l.cfg.Command != nil); err != nil {
-		return nil, nil, err
+		return p, err
 	}
 	step := l.cfg.ListenFDs || l.resources.NeedsStep()
 	attr, err := l.resources.Attr(sp.Attr, l.cfg.Command != nil && !step)
 	if err != nil {
-		return nil, nil, err
+		return p, err
 	}
 	plan := launch.Plan{
 		Exe: l.exe, Args: process.Args, Env: append(l.resources.Env(l.pool.Max()), sp.Env...), Unset: sp.Unset, Files: sp.Files, Started: process.Started(),
@@ -257,20 +271,19 @@ func (l *loop) startWorker(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, er
 	}
 	if l.cfg.Command != nil {
 		plan.Step = step
-		p, err = l.startCommand(sp, plan)
-		return p, nil, err
+		return l.startCommand(sp, plan)
 	}
 	g := l.generations[sp.Generation]
 	plan.Binary, plan.Dir = g.exe, l.startDir(sp.Attr)
 	if plan.Blob, err = g.passed.FD(); err != nil {
-		return nil, nil, err
+		return p, err
 	}
 	if err := l.sockets.Grow(sp.Slot); err != nil {
-		return nil, nil, err
+		return p, err
 	}
 	plan.Sockets = l.sockets.Hand(sp.Slot)
-	if cell, plan.Cell, err = launch.NewCell(); err != nil {
-		return nil, nil, err
+	if p.cell, plan.Cell, err = launch.NewCell(); err != nil {
+		return p, err
 	}
 	defer fd.Close(plan.Cell)
 	plan.Marker = l.marker()
@@ -278,11 +291,10 @@ func (l *loop) startWorker(sp *Spawn) (p proc.Process, cell *scoreboard.Cell, er
 	plan.Marker.Resources = l.resources.Plan(sp.Slot)
 	plan.Marker.Ignore = marker.SignalList(l.ignored())
 	plan.Marker.Requests = int(jittered(int64(l.cfg.Recycle.MaxRequests)))
-	if p, err = l.launch(plan, g.exe); err != nil {
-		cell.Close()
-		return nil, nil, err
+	if p.Process, err = l.launch(plan, g.exe); err != nil {
+		p.cell.Close()
 	}
-	return p, cell, nil
+	return p, err
 }
 
 // launch starts the process of a worker that runs this program.
@@ -302,7 +314,7 @@ func (l *loop) launch(plan launch.Plan, exe *binary.Binary) (proc.Process, error
 	return p, launch.Explain(err, exe)
 }
 
-func (l *loop) startCommand(sp *Spawn, plan launch.Plan) (proc.Process, error) {
+func (l *loop) startCommand(sp *Spawn, plan launch.Plan) (p started, err error) {
 	plan.Args, plan.Program, plan.Dir = l.cfg.Command, sp.Path, cmp.Or(sp.Dir, l.cfg.Dir)
 	if sp.Command != nil {
 		plan.Args = sp.Command
@@ -315,13 +327,14 @@ func (l *loop) startCommand(sp *Spawn, plan launch.Plan) (proc.Process, error) {
 	plan.Root = cmp.Or(launch.Chroot(plan.Attr), l.cfg.Resources.Chroot)
 	if plan.Step {
 		plan.Confine = l.resources.Plan(sp.Slot)
+		p.notStarted = plan.NotStarted
 	}
 	spec, release, err := launch.Command(plan)
 	if err != nil {
-		return nil, err
+		return p, err
 	}
 	defer release()
-	p, err := l.procs.Start(uint64(sp.Ordinal), spec)
+	p.Process, err = l.procs.Start(uint64(sp.Ordinal), spec)
 	return p, launch.ExplainCommand(plan.Root, spec.Dir, err)
 }
 

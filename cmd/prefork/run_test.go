@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -151,6 +152,7 @@ func TestRunEnds(t *testing.T) {
 		"no program":   {nil, 2, "no program"},
 		"unknown flag": {[]string{"--listn", "8080", "--", "true"}, 2, "see prefork run --help"},
 		"unknown user": {[]string{"--user", "no-such-user", "--", "true"}, 2, "prefork run: --user: "},
+		"name":         {[]string{"--restart", "never", "--ready", "at-once", "--", "true"}, 0, "workers=1 program=true"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := preforktest.TempDir(t)
@@ -160,6 +162,91 @@ func TestRunEnds(t *testing.T) {
 				t.Errorf("status %d, want %d", state.ExitCode(), c.status)
 			}
 		})
+	}
+}
+
+// Each reason for which a program cannot be executed has its own words and a
+// status, the same if prefork is started once more to execute it.
+func TestRunNotExecuted(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	elf := "\x7fELF\x01\x02\x03" + strings.Repeat("\x00", 60)
+	for name, c := range map[string]struct {
+		mode   os.FileMode
+		text   string
+		status int
+		words  string
+		steps  [][]string // flags with which prefork is started once more
+	}{
+		"missing":     {status: 127, words: "no such file or directory"},
+		"directory":   {mode: os.ModeDir | 0o755, status: 126, words: "is a directory: name the program in it"},
+		"below/file":  {status: 126, words: "not a directory"},
+		"mode":        {mode: 0o644, status: 126, words: "permission denied: its mode 0644 has no x: chmod +x it"},
+		"interpreter": {0o755, "#!/no/such/perl -w\n", 127, "its interpreter /no/such/perl does not exist", [][]string{{"--pass", "systemd"}}},
+		"CR":          {0o755, "#!/bin/sh\r\n", 127, "its first line ends with CR", [][]string{{"--umask", "022"}}},
+		"script":      {0o755, "exit 0\n", 126, "a script must begin with #!", [][]string{{"--pass", "systemd"}}},
+		"nameless":    {0o755, "#!\n", 126, "its first line names no interpreter", [][]string{{"--nice", "19"}}},
+		"elf": {0o755, elf, 126, "it is built for another kind of machine, or damaged", [][]string{
+			{"--pass", "systemd"}, {"--pass", "systemd", "--ready", "fd:3"}, {"--pass", "systemd", "--ready", "at-once", "--restart", "never"},
+		}},
+	} {
+		path := filepath.Join(dir, name)
+		switch {
+		case c.mode.IsDir():
+			os.Mkdir(path, c.mode.Perm())
+		case c.mode != 0:
+			if err := os.WriteFile(path, []byte(c.text), c.mode); err != nil {
+				t.Fatal(err)
+			}
+		case strings.Contains(name, "/"):
+			if err := os.WriteFile(filepath.Dir(path), nil, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		direct := ""
+		for _, flags := range append([][]string{nil}, c.steps...) {
+			p := preforktest.Start(t, "prefork", slices.Concat([]string{"run", "--control", "off"}, flags, []string{"--", path})...)
+			line := p.Expect(`^prefork run: cannot spawn a worker for slot 0: .*` + regexp.QuoteMeta(c.words))
+			if state := p.Wait(); state.ExitCode() != c.status {
+				t.Errorf("%s %q: status %d, want %d", name, flags, state.ExitCode(), c.status)
+			}
+			all := p.Lines()
+			if last := all[len(all)-1]; direct == "" {
+				direct = last
+			} else if last != direct {
+				t.Errorf("%s %q: %s, and without: %s", name, flags, line[0], direct)
+			}
+		}
+	}
+}
+
+// A file that is open for writing is tried again, also by the first step.
+func TestRunBusyFile(t *testing.T) {
+	t.Parallel()
+	sh := preforktest.NeedCommand(t, "sh", "a POSIX shell")
+	sh, err := filepath.EvalSymlinks(sh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell, err := os.ReadFile(sh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, flags := range [][]string{nil, {"--pass", "systemd"}} {
+		path := filepath.Join(t.TempDir(), "sh")
+		if err := os.WriteFile(path, shell, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		busy, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := preforktest.Start(t, "prefork", slices.Concat([]string{"run", "--control", "off", "--backoff", "0"}, flags, []string{"--", path, "-c", "echo $0 runs; exec sleep 1000", "it"})...)
+		p.Expect("spawn failed.*text file busy: it is open for writing: write a new file and rename it")
+		busy.Close()
+		p.Expect("^it runs$")
+		p.Signal(syscall.SIGTERM)
+		testprog.ExpectSuccess(t, p)
 	}
 }
 

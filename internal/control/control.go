@@ -51,10 +51,16 @@ type Reader struct {
 func NewReader(src io.Reader) Reader { return Reader{src: src, decode: wire.Decode} }
 
 // NewLineReader returns a Reader of a process that does not know the messages.
-// Each newline that it writes is a wire.Ready, and all else is discarded.
+// Each newline that it writes is a wire.Ready, and all else is discarded, except a
+// wire.NotStarted of the first step before it.
 func NewLineReader(src io.Reader) Reader { return Reader{src: src, decode: decodeLine} }
 
 func decodeLine(buf []byte) (wire.Message, int, error) {
+	if msg, n, err := wire.Decode(buf); err == nil {
+		if msg, ok := msg.(wire.NotStarted); ok {
+			return msg, n, nil
+		}
+	}
 	if end := bytes.IndexByte(buf, '\n'); end >= 0 {
 		return wire.Ready{}, end + 1, nil
 	}

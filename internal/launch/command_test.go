@@ -128,6 +128,9 @@ func TestDirOfACommand(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := os.WriteFile(filepath.Join(root, "service/data"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
 	t.Chdir(root)
 	dir := filepath.Join(root, "service")
 	for _, test := range []struct {
@@ -145,7 +148,8 @@ func TestDirOfACommand(t *testing.T) {
 		{name: "below the root", plan: Plan{Args: []string{"./run"}, Root: root, Dir: "/service"}, path: "/service/run", dir: "/service"},
 		{name: "relative below the root", plan: Plan{Args: []string{"./service/run"}, Root: root}, path: "/service/run", dir: "/"},
 		{name: "by the first step", plan: Plan{Args: []string{"./run"}, Dir: dir, Step: true}, dir: dir},
-		{name: "no interpreter, by the first step", plan: Plan{Args: []string{"bin/lost"}, Dir: dir, Step: true}, err: "interpreter /no/such/sh"},
+		{name: "a directory", plan: Plan{Args: []string{"./bin"}, Dir: dir}, err: "is a directory: name the program in it"},
+		{name: "not executable", plan: Plan{Args: []string{"./data"}, Dir: dir}, err: "its mode 0644 has no x: chmod +x it"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			spec, release, err := Command(test.plan)

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 )
@@ -24,21 +26,52 @@ func ExplainCommand(root, dir string, err error) error {
 	return err
 }
 
-// checkCommand returns the error with which the start of a Command would fail, as
-// far as its file shows it. The path is that of LookPath.
-func checkCommand(root, dir, path string) error {
-	head := readHead(inRoot(root, from(dir, path)))
-	if interpreter, ok := interpreterOf(head); ok {
-		if _, err := os.Stat(inRoot(root, interpreter)); err != nil {
-			return ExplainCommand(root, dir, &os.PathError{Op: "exec", Path: path, Err: syscall.ENOENT})
-		}
+// NotStarted returns the error of a Command that its first step did not execute. It
+// is that of a direct start if reason is empty.
+func (p *Plan) NotStarted(errno syscall.Errno, reason string) error {
+	if reason != "" {
+		return &stepError{errno, reason}
+	}
+	path, err := LookPath(p.Root, p.Dir, p.file())
+	if err != nil {
+		return err
+	}
+	return ExplainCommand(p.Root, p.Dir, &os.PathError{Op: "fork/exec", Path: path, Err: errno})
+}
+
+// A stepError is an error of a Command's first step.
+type stepError struct {
+	errno  syscall.Errno
+	reason string
+}
+
+func (e *stepError) Error() string { return e.reason }
+func (e *stepError) Unwrap() error {
+	if e.errno == 0 {
 		return nil
 	}
-	if len(head) > 0 && !bytes.HasPrefix(head, []byte(elfMagic)) && isText(head) {
-		return ExplainCommand(root, dir, &os.PathError{Op: "exec", Path: path, Err: syscall.ENOEXEC})
-	}
-	return nil
+	return e.errno
 }
+
+// explainLookup adds to an error of LookPath how to fix it.
+func explainLookup(root, dir string, err error) error {
+	at, ok := errors.AsType[*exec.Error](err)
+	if !ok {
+		return err
+	}
+	switch {
+	case errors.Is(err, syscall.EISDIR):
+		return fmt.Errorf("%w: name the program in it", err)
+	case errors.Is(err, fs.ErrPermission):
+		if info, serr := os.Stat(inRoot(root, from(dir, at.Name))); serr == nil && info.Mode().IsRegular() && info.Mode()&0o111 == 0 {
+			return fmt.Errorf("%w: its mode %#o has no x: chmod +x it", err, info.Mode().Perm())
+		}
+		return fmt.Errorf("%w: %s", err, deniedText)
+	}
+	return err
+}
+
+const deniedText = "its user may not execute it: look at its mode, those of the directories above it, and whether its file system is mounted noexec"
 
 const elfMagic = "\x7fELF"
 
@@ -56,6 +89,10 @@ func explain(path string, err error) string {
 		return "a program that it needs to start does not exist: it may be built for another system"
 	case errors.Is(err, syscall.EACCES) && interpreter != "":
 		return fmt.Sprintf("it or its interpreter %s may not be executed", interpreter)
+	case errors.Is(err, syscall.EACCES):
+		return deniedText
+	case errors.Is(err, syscall.E2BIG):
+		return "its arguments and variables are too long together: pass a file"
 	case !errors.Is(err, syscall.ENOEXEC):
 		return ""
 	case len(head) == 0:
@@ -91,6 +128,3 @@ func interpreterOf(head []byte) (interpreter string, script bool) {
 	}
 	return "", false
 }
-
-// isText reports whether a file that begins with head may be a script.
-func isText(head []byte) bool { return bytes.IndexByte(head, 0) < 0 }

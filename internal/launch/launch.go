@@ -145,19 +145,20 @@ func Successor(p Plan) (spec proc.Spec, release func(), err error) {
 // With Step, this program is started first: it applies the resources that only a
 // process itself can set, and knows its pid for LISTEN_PID. It also enters the
 // root directory and becomes the user of the Command: it may not exist in the
-// one, and the other may not run it.
+// one, and the other may not run it. If it fails, it sends a wire.NotStarted to its
+// control socket, which ends with its success unless that is ReadyFD.
 func Command(p Plan) (spec proc.Spec, release func(), err error) {
 	if p.Root == "" && p.Dir != "" {
 		if p.Dir, err = filepath.Abs(p.Dir); err != nil { // PWD needs it
 			return spec, nil, err
 		}
 	}
-	path, err := LookPath(p.Root, p.Dir, cmp.Or(p.Program, p.Args[0]))
+	path, err := LookPath(p.Root, p.Dir, p.file())
 	if err != nil {
-		return spec, nil, err
+		return spec, nil, explainLookup(p.Root, p.Dir, err)
 	}
 	if p.Step {
-		if err := cmp.Or(p.checkFirstStep(), checkCommand(p.Root, p.Dir, path)); err != nil {
+		if err := p.checkFirstStep(); err != nil {
 			return spec, nil, err
 		}
 	}
@@ -193,7 +194,11 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 		env = append(env, activation.ListenFDsEnv+"="+strconv.Itoa(len(p.Files)+len(numbers)))
 	}
 	if p.Step {
-		step := marker.Command{Manager: os.Getpid(), Listen: p.ListenFDs, Path: path}
+		step := marker.Command{Manager: os.Getpid(), Listen: p.ListenFDs, Path: path, Keep: spec.Control != 0}
+		if !step.Keep {
+			spec.Control = p.add(&spec, 0)
+		}
+		step.Report = spec.Control
 		if p.Root != "" { // the step enters the root first
 			step.Dir, spec.Dir = spec.Dir, ""
 		}
@@ -216,6 +221,9 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 	spec.Env = marker.ChildEnv(withoutNotify(p.environ()), append(p.without(env), p.Env...), own...)
 	return spec, release, nil
 }
+
+// file returns the name of a Command's file.
+func (p *Plan) file() string { return cmp.Or(p.Program, p.Args[0]) }
 
 // withoutNotify removes the variables by which systemd asks this program, the
 // main process of its service, for notifications. A Command that sent them too,

@@ -222,17 +222,22 @@ func TestCommand(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer release()
-		if want := []uintptr{uintptr(raw(t, extra)), uintptr(raw(t, a)), uintptr(raw(t, b))}; !slices.Equal(spec.Files[3:], want) {
+		want := []uintptr{uintptr(raw(t, extra)), uintptr(raw(t, a)), uintptr(raw(t, b))}
+		number := 0 // of the control socket
+		if listenFDs {
+			want, number = append(want, 0), 6
+		}
+		if !slices.Equal(spec.Files[3:], want) {
 			t.Errorf("descriptors %v, want %v", spec.Files[3:], want)
 		}
-		if !spec.DieWithParent || spec.Control != 0 || !slices.Equal(spec.Args, []string{"server", "-x"}) {
+		if !spec.DieWithParent || spec.Control != number || !slices.Equal(spec.Args, []string{"server", "-x"}) {
 			t.Errorf("%+v", spec)
 		}
 		wantVariables(t, spec, map[string]string{
 			activation.StarterEnv: "127.0.0.1:80=4;/run/sock=5", activation.StarterGenerationEnv: "9", "LAUNCH_TEST": "of the hook", marker.DepthEnv: "3",
 		})
 		if listenFDs {
-			wantVariables(t, spec, map[string]string{activation.ListenFDsEnv: "3", marker.CommandEnv: strconv.Itoa(os.Getpid()) + ":0:1:0:" + program})
+			wantVariables(t, spec, map[string]string{activation.ListenFDsEnv: "3", marker.CommandEnv: strconv.Itoa(os.Getpid()) + ":0:1:6:0:0:" + program})
 			if spec.Path != "/manager" {
 				t.Errorf("starts %s", spec.Path)
 			}

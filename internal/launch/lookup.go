@@ -7,6 +7,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // LookPath looks up a Command as exec.LookPath does. A name with a slash is
@@ -34,7 +35,11 @@ func LookPath(root, dir, name string) (string, error) {
 		file := path.Join("/", candidate) // the working directory is the root
 		info, err := os.Stat(inRoot(root, file))
 		switch {
-		case err != nil || info.IsDir():
+		case err != nil:
+		case info.IsDir():
+			if strings.Contains(name, "/") {
+				denied = syscall.EISDIR
+			}
 		case info.Mode().Perm()&0o111 == 0:
 			denied = os.ErrPermission
 		default:

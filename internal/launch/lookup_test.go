@@ -47,7 +47,8 @@ func TestLookPathInRoot(t *testing.T) {
 		{"../../bin/real", "/bin/real", nil},
 		{"/up", "/up", nil},
 		{"data", "", os.ErrPermission},
-		{"/bin", "", exec.ErrNotFound},
+		{"/bin", "", syscall.EISDIR},
+		{"bin", "", exec.ErrNotFound},
 		{"/loop", "", exec.ErrNotFound},
 		{"sh", "", exec.ErrNotFound},
 		{"/bin/sh", "", exec.ErrNotFound},
@@ -61,10 +62,8 @@ func TestLookPathInRoot(t *testing.T) {
 	if _, err := LookPath(root, "", "sh"); err == nil || !strings.Contains(err.Error(), "not found in "+root) {
 		t.Errorf("%v", err)
 	}
-	if err := checkCommand(root, "", "/bin/script"); err != nil {
-		t.Error(err)
-	}
-	if err := checkCommand(root, "", "/bin/lost"); err == nil || !strings.Contains(err.Error(), "interpreter /no/such/sh") {
+	plan := Plan{Root: root, Args: []string{"lost"}}
+	if err := plan.NotStarted(syscall.ENOENT, ""); err == nil || !strings.Contains(err.Error(), "fork/exec /bin/lost: no such file or directory: its interpreter /no/such/sh") {
 		t.Errorf("%v", err)
 	}
 }
@@ -93,12 +92,12 @@ func TestCommandInRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer release()
-	if spec.Dir != "" || spec.Path != "/manager" || len(spec.Files) != 5 {
+	if spec.Dir != "" || spec.Path != "/manager" || len(spec.Files) != 6 || spec.Control != 4 {
 		t.Errorf("%s starts in %q with descriptors %v", spec.Path, spec.Dir, spec.Files)
 	}
-	step := marker.Command{Manager: os.Getpid(), Plan: 4, Listen: true, Dir: "/", Path: "/server"}
+	step := marker.Command{Manager: os.Getpid(), Plan: 5, Listen: true, Report: 4, Dir: "/", Path: "/server"}
 	wantVariables(t, spec, map[string]string{"PWD": "/", "LISTEN_FDS": "1", marker.CommandEnv: step.String()})
-	if text, err := fd.ReadBlob(int(spec.Files[4])); string(text) != long || err != nil {
+	if text, err := fd.ReadBlob(int(spec.Files[5])); string(text) != long || err != nil {
 		t.Errorf("plan of %d bytes, %v", len(text), err)
 	}
 	// Without ListenFDs, and in a directory below the root.

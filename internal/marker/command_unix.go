@@ -13,10 +13,12 @@ import (
 )
 
 // BecomeCommand replaces this process by the program in CommandEnv, after confine
-// has applied the plan that came with it. It must be called before Take. The
-// variable has no effect if another process has set it, or if this process has
-// the privileges of another user.
-func BecomeCommand(confine func(plan string) error) {
+// has applied the plan that came with it. If that fails, it calls report with the
+// socket to the manager, and exits. The error of an execution is an errno, and one
+// before it is not. BecomeCommand must be called before Take. The variable has no
+// effect if another process has set it, or if this process has the privileges of
+// another user.
+func BecomeCommand(confine func(plan string) error, report func(socket int, err error) error) {
 	value, ok := takeEnv(CommandEnv)
 	if !ok {
 		return
@@ -25,6 +27,9 @@ func BecomeCommand(confine func(plan string) error) {
 	parent := os.Getppid() // 0 in a new PID namespace, which a hook may ask for
 	if !ok || parent != 0 && c.Manager != parent || os.Getuid() != os.Geteuid() || os.Getgid() != os.Getegid() {
 		return
+	}
+	if c.Report != 0 && !c.Keep {
+		unix.CloseOnExec(c.Report)
 	}
 	if c.Listen {
 		os.Setenv(listenPIDEnv, strconv.Itoa(os.Getpid()))
@@ -36,7 +41,9 @@ func BecomeCommand(confine func(plan string) error) {
 	if err == nil {
 		err = execute(c.Path)
 	}
-	fmt.Fprintf(os.Stderr, "prefork: cannot run the command %s: %v\n", c.Path, err)
+	if c.Report == 0 || report(c.Report, err) != nil {
+		fmt.Fprintf(os.Stderr, "prefork: cannot run the command %s: %v\n", c.Path, err)
+	}
 	syscall.Exit(127)
 }
 
@@ -54,10 +61,10 @@ func confineCommand(plan int, confine func(plan string) error) error {
 }
 
 // execute executes a program. A file that is open for writing is tried again for
-// 2 s.
+// 2 s, with the delays of package pool.
 func execute(path string) error {
 	err := syscall.Exec(path, os.Args, os.Environ())
-	for wait, left := 20*time.Millisecond, 2*time.Second; err == syscall.ETXTBSY && left > 0; wait *= 2 {
+	for wait, left := 20*time.Millisecond, 2*time.Second; err == syscall.ETXTBSY && left > 0; wait = min(2*wait, 80*time.Millisecond) {
 		wait = min(wait, left)
 		time.Sleep(wait)
 		left -= wait

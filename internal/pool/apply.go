@@ -59,6 +59,8 @@ func (p *Pool) handleWorker(now Time, w *worker, ev *Event) {
 	switch ev.Kind {
 	case Ready:
 		p.becomeReady(now, w)
+	case Executed:
+		p.executed(now, w, ev.Ready)
 	case Parked:
 		p.park(w)
 	case Disconnected:

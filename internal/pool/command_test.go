@@ -175,6 +175,38 @@ func TestCleanEndsOfReadyWorkersAreNoFailures(t *testing.T) {
 	want(t, "reports", s.ended, 0)
 }
 
+// A command behind a first step has its age from its execution on, and until then
+// the timeout.
+func TestCommandBehindAStep(t *testing.T) {
+	begin := func(after time.Duration) *Pool {
+		p := New(Config{Max: 1, ErrRespawn: sec, StopTimeout: 30 * sec, ReadyTimeout: 10 * sec, ReadyAfter: after})
+		p.Apply(0, Event{Kind: Begin})
+		p.Plan(0)
+		p.Apply(0, Event{Kind: Spawned, Command: true, Step: true})
+		return p
+	}
+	state := func(p *Pool, now Time, ev Event) State {
+		ev.ID, ev.ReadUpTo = 1, now
+		for _, e := range p.Apply(now, ev) {
+			if e.Kind == Change {
+				return e.To
+			}
+		}
+		return StateNone
+	}
+	p := begin(sec)
+	want(t, "at the age in the step", state(p, sec, Event{}), StateNone)
+	want(t, "at the execution", state(p, 1500*ms, Event{Kind: Executed}), StateNone)
+	want(t, "before the age", state(p, 2500*ms-1, Event{}), StateNone)
+	want(t, "at the age", state(p, 2500*ms, Event{}), StateReady)
+	want(t, "executed again", state(p, 3*sec, Event{Kind: Executed, Ready: true}), StateNone)
+	want(t, "in a step without end", state(begin(sec), 10*sec, Event{}), StateKilled)
+	want(t, "ready at once", state(begin(0), sec, Event{Kind: Executed, Ready: true}), StateReady)
+	p = begin(0)
+	want(t, "not ready at once", state(p, sec, Event{Kind: Executed}), StateNone)
+	want(t, "at the timeout", state(p, 10*sec, Event{}), StateKilled)
+}
+
 // A busy file is tried again after 20, 40, 80 … ms for 2 s, and delays no other
 // slot. Then it is a failed spawn like any other.
 func TestBusyFile(t *testing.T) {
@@ -200,9 +232,18 @@ func TestBusyFile(t *testing.T) {
 		}
 	}
 	want(t, "spawns of the other slot", other, 1)
-	wantAll(t, "tries", tries, secs(0, 0.02, 0.06, 0.14, 0.3, 0.62, 1.26, 2)...)
+	wantAll(t, "tries", tries, busyTries...)
 	want(t, "failed spawns", p.spawnFailures, 1)
 }
+
+// busyTries are the times of the spawns of a file that stays busy.
+var busyTries = func() []Time {
+	tries := secs(0, 0.02, 0.06)
+	for at := 140 * ms; at < 2*sec; at += 80 * ms {
+		tries = append(tries, at)
+	}
+	return append(tries, 2*sec)
+}()
 
 // A roll waits for a busy file, and fails if it stays busy.
 func TestRollWaitsForABusyFile(t *testing.T) {

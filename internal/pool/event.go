@@ -96,6 +96,8 @@ const (
 	Exiting
 	// GroupGone: the process group of worker ID, which was reaped, is empty.
 	GroupGone
+	// Executed: worker ID, which began with a first step, is now the command.
+	Executed
 )
 
 // Event is something that happened. Its Kind determines the other fields that
@@ -108,7 +110,8 @@ type Event struct {
 	Fresh bool // Begin: slots that are done get workers again
 
 	Command bool // Spawned: the worker is a program that does not know the manager
-	Ready   bool // Spawned: the worker is ready at once
+	Step    bool // Spawned: a first step executes the command; Executed follows
+	Ready   bool // Spawned, Executed: the worker is ready at once
 
 	Shortage bool // SpawnFailed: the system lacks memory, processes or descriptors
 

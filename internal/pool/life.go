@@ -85,7 +85,7 @@ func (p *Pool) spawned(now Time, ev *Event) {
 		p.standby.alive++
 	}
 	p.ordinal++
-	w := &worker{id: p.ordinal, gen: p.askedGen, slot: s, spawnedAt: now, command: ev.Command, readyAt: Never}
+	w := &worker{id: p.ordinal, gen: p.askedGen, slot: s, spawnedAt: now, command: ev.Command, step: ev.Step, readyAt: Never}
 	p.link(w)
 	if s.queue == &p.toReplace {
 		s.replacement = w
@@ -130,7 +130,19 @@ func (p *Pool) startReadyTimeout(now Time, w *worker) {
 }
 
 // readyByAge reports whether the deadline of a starting worker makes it ready.
-func (p *Pool) readyByAge(w *worker) bool { return w.command && p.cfg.ReadyAfter > 0 }
+func (p *Pool) readyByAge(w *worker) bool { return w.command && !w.step && p.cfg.ReadyAfter > 0 }
+
+// executed begins the age of a command, which may have waited for its file.
+func (p *Pool) executed(now Time, w *worker, ready bool) {
+	w.step = false
+	switch {
+	case w.state != StateStarting:
+	case ready:
+		p.becomeReady(now, w)
+	case p.readyByAge(w):
+		p.startReadyTimeout(now, w)
+	}
+}
 
 // becomeReady sends a worker the signals that were held for it. Before it was
 // ready, they would have killed it, or it would have missed them. The message of

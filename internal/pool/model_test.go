@@ -224,7 +224,7 @@ func (s *sim) noteSpawnFailed(ev Event) {
 			sl.busySince = s.now
 		}
 		if end := sl.busySince + 2*sec; s.now < end {
-			s.busyDelay = min(time.Duration(20*math.Pow(2, float64(sl.busy-1)))*ms, end-s.now)
+			s.busyDelay = min(time.Duration(20*math.Pow(2, float64(sl.busy-1)))*ms, 80*ms, end-s.now)
 			sl.first = s.now + s.busyDelay
 			sl.last = sl.first
 			return

@@ -22,8 +22,9 @@ const freeCleanEnds = 2
 // A program file that is open for writing is tried again soon, for busyTime: a
 // deploy is writing it, or a process that was just forked has not closed it yet.
 const (
-	firstBusyDelay = 20 * time.Millisecond
-	busyTime       = 2 * time.Second
+	firstBusyDelay   = 20 * time.Millisecond
+	longestBusyDelay = 80 * time.Millisecond
+	busyTime         = 2 * time.Second
 )
 
 // A spawn that fails must not be retried in a tight loop, even without backoff.
@@ -176,7 +177,7 @@ func (p *Pool) retryBusy(now Time, s *slot) bool {
 	if left <= 0 {
 		return false
 	}
-	delay := min(doubled(firstBusyDelay, s.busyTries, busyTime), left)
+	delay := min(doubled(firstBusyDelay, s.busyTries, longestBusyDelay), left)
 	s.busyTries++
 	s.due = now + delay
 	s.queue.fix(s)

@@ -134,6 +134,7 @@ type worker struct {
 	spawnedAt    Time
 	standbyTime  time.Duration // between its spawn and its slot
 	command      bool          // another program, which takes signals from its start on
+	step         bool          // the first step of a command
 	ready        bool          // it has reported ready
 	readyAt      Time          // in StateReady, or Never if it was stopping by then
 	disconnected bool

@@ -82,7 +82,7 @@ type Process struct {
 func Read() *Process {
 	p := &Process{Args: slices.Clone(os.Args)}
 	p.Dir, _ = os.Getwd()
-	marker.BecomeCommand(resources.Apply)
+	marker.BecomeCommand(resources.Apply, reportNotStarted)
 	p.Marker, p.Role, p.Err = marker.Take()
 	p.joinReaper()
 	if p.Role == marker.Successor {
@@ -109,6 +109,20 @@ func Read() *Process {
 	binary.SetName(os.Args[0])
 	p.control = os.NewFile(uintptr(p.Marker.Control), "prefork control socket")
 	return p
+}
+
+// reportNotStarted reports to the manager that this process, the first step of a
+// Command, could not execute it.
+func reportNotStarted(socket int, err error) error {
+	var m wire.NotStarted
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		m.Errno = byte(errno)
+	}
+	if _, executed := err.(syscall.Errno); !executed {
+		m.Reason = err.Error()
+	}
+	_, err = os.NewFile(uintptr(socket), "prefork control socket").Write(wire.Append(nil, m))
+	return err
 }
 
 // IsWorker reports whether this process was started as a worker, also if its

@@ -79,8 +79,16 @@ type Shutdown struct {
 	Message string
 }
 
-// MaxMessage is the maximum length of Shutdown.Message. A longer message is
-// truncated.
+// NotStarted is sent by the first step of a Command that it could not execute.
+// Reason is empty if the execution failed, and not a preparation for it. Errno is
+// 0 for unknown.
+type NotStarted struct {
+	Errno  byte
+	Reason string
+}
+
+// MaxMessage is the maximum length of Shutdown.Message and NotStarted.Reason. A
+// longer one is truncated.
 const MaxMessage = maxBody - 1
 
 // Stop is sent to a worker together with the stop signal. A signal can be lost
@@ -149,6 +157,10 @@ func (Shutdown) kind() byte           { return 'E' }
 func (m Shutdown) body() []byte {
 	return append([]byte{m.Code}, m.Message[:min(len(m.Message), MaxMessage)]...)
 }
+func (NotStarted) kind() byte { return notStarted }
+func (m NotStarted) body() []byte {
+	return append([]byte{m.Errno}, m.Reason[:min(len(m.Reason), MaxMessage)]...)
+}
 func (Stop) kind() byte { return 'S' }
 func (m Stop) body() []byte {
 	if m.Interrupt {
@@ -172,6 +184,10 @@ func (Adopt) kind() byte     { return 'A' }
 func (m Adopt) body() []byte { return pair(m.Socket, m.Slot) }
 func (Drop) kind() byte      { return 'D' }
 func (m Drop) body() []byte  { return pair(m.Socket, m.Slot) }
+
+// notStarted is no character of a text: a Command with a descriptor for its
+// readiness writes lines to the same socket.
+const notStarted = 0x18
 
 // The size of a number, which is big-endian, and of two numbers.
 const (
@@ -221,7 +237,7 @@ func Decode(buf []byte) (Message, int, error) {
 		most = 1
 	case 'F':
 		most = maxBody
-	case 'E':
+	case 'E', notStarted:
 		least, most = 1, maxBody
 	case 'P':
 		least, most = numberSize, maxBody
@@ -275,6 +291,8 @@ func decode(kind byte, body []byte) (Message, error) {
 		return Failed{Reason: string(body)}, nil
 	case 'E':
 		return Shutdown{Code: body[0], Message: string(body[1:])}, nil
+	case notStarted:
+		return NotStarted{Errno: body[0], Reason: string(body[1:])}, nil
 	case 'V':
 		return LogLevel{Level: int(int32(binary.BigEndian.Uint32(body)))}, nil
 	}

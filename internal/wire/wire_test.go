@@ -14,6 +14,7 @@ func TestRoundTrip(t *testing.T) {
 		Drop{math.MaxInt32, 0}, Parked{}, Promote{}, Promote{7, "cpu:0-3"}, Promote{math.MaxInt32, strings.Repeat("x", MaxPlan)}, Ready{},
 		Pause{}, Pause{math.MaxInt32}, Resume{}, LogLevel{}, LogLevel{-4}, LogLevel{math.MinInt32}, LogLevel{math.MaxInt32}, Paused{9}, ListenerClosed{}, ListenerClosed{3}, SocketUnused{}, SocketUnused{3},
 		Shutdown{}, Shutdown{3, "no model"}, Shutdown{255, strings.Repeat("x", MaxMessage)},
+		NotStarted{}, NotStarted{2, ""}, NotStarted{1, "Chroot: not permitted"},
 		Accepting{}, Accepting{4}, AcceptFailed{}, AcceptFailed{5}, AdoptFailed{}, AdoptFailed{6, 70_000},
 	}
 	var buf []byte
@@ -39,6 +40,7 @@ func TestTruncate(t *testing.T) {
 		{Failed{Reason: long}, Failed{Reason: long[:maxBody]}},
 		{Promote{Slot: 7, Plan: long}, Promote{Slot: 7, Plan: long[:MaxPlan]}},
 		{Shutdown{Code: 3, Message: long}, Shutdown{Code: 3, Message: long[:MaxMessage]}},
+		{NotStarted{Errno: 3, Reason: long}, NotStarted{Errno: 3, Reason: long[:MaxMessage]}},
 	} {
 		msg, n, err := Decode(Append(nil, test.msg))
 		if msg != test.want || n != MaxSize || err != nil {
@@ -62,7 +64,7 @@ func TestDecodeRefuses(t *testing.T) {
 // A message can arrive in pieces, split at any byte.
 func TestDecodeInPieces(t *testing.T) {
 	for _, want := range []Message{
-		Ready{}, Stop{}, Stop{Interrupt: true}, TakeOver{}, StatusChanged{}, Recycle{}, Failed{"no room"}, Adopt{3, 4}, Drop{1 << 20, 9}, Parked{}, Promote{5, "cpu:1"}, Pause{3}, Resume{}, LogLevel{-8}, Paused{1 << 30}, ListenerClosed{1}, SocketUnused{2}, Shutdown{3, "why"},
+		Ready{}, Stop{}, Stop{Interrupt: true}, TakeOver{}, StatusChanged{}, Recycle{}, Failed{"no room"}, Adopt{3, 4}, Drop{1 << 20, 9}, Parked{}, Promote{5, "cpu:1"}, Pause{3}, Resume{}, LogLevel{-8}, Paused{1 << 30}, ListenerClosed{1}, SocketUnused{2}, Shutdown{3, "why"}, NotStarted{8, "why"},
 		Accepting{3}, AcceptFailed{4}, AdoptFailed{5, 6},
 	} {
 		whole := Append(nil, want)

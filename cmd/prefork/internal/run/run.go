@@ -359,11 +359,13 @@ func (r *runner) observeState(w prefork.WorkerInfo) {
 // startStatus returns the exit status for a program that cannot be started; 0 for
 // a failure that may pass.
 func startStatus(err error) int {
-	switch {
-	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 		return ExitNotFound
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.ENOEXEC), errors.Is(err, exec.ErrDot):
-		return ExitNoExec
+	}
+	for _, final := range []error{fs.ErrPermission, exec.ErrDot, syscall.ENOEXEC, syscall.EISDIR, syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG, syscall.E2BIG} {
+		if errors.Is(err, final) {
+			return ExitNoExec
+		}
 	}
 	return 0
 }

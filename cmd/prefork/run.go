@@ -77,6 +77,8 @@ func (a *app) programCommand() *cobra.Command {
 	f.BoolVar(&o.LogJSON, "log-json", false, "write an object of JSON for each line")
 	f.StringVar(&o.LogMax, "log-max", "", "SIZE,N: rotate the file at this size, and keep N")
 
+	f.BoolVar(&o.Daemonize, "daemonize", false, "go into the background when the first workers are ready; needs --log FILE or '| COMMAND'")
+
 	// Options of start_server.
 	f.StringArrayVar(&o.Port, "port", nil, "start_server: --listen, with u before the port for UDP")
 	f.StringArrayVar(&o.Path, "path", nil, "start_server: --listen unix:, for all users")
@@ -156,7 +158,9 @@ func (a *app) runProgram(o program.Options, restart, stop bool) error {
 	}
 	var usage *program.UsageError
 	text := "prefork run: " + strings.TrimPrefix(err.Error(), "prefork: ")
-	if errors.As(err, &usage) {
+	if err.Error() == "" { // the daemon has printed it
+		text = ""
+	} else if errors.As(err, &usage) {
 		text += "; see prefork run --help"
 	}
 	return &exitError{code: program.Status(err), text: text}

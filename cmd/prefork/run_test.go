@@ -11,9 +11,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/prefork-go/prefork/internal/testprog"
 	"github.com/prefork-go/prefork/preforktest"
@@ -247,6 +250,49 @@ func TestRunBusyFile(t *testing.T) {
 		p.Expect("^it runs$")
 		p.Signal(syscall.SIGTERM)
 		testprog.ExpectSuccess(t, p)
+	}
+}
+
+// A daemon is ready when its caller returns, has left its session and its streams,
+// and writes to its log. An error before reaches the caller.
+func TestRunDaemonize(t *testing.T) {
+	t.Parallel()
+	sh := preforktest.NeedCommand(t, "sh", "a POSIX shell")
+	for name, log := range map[string]string{"file": "%s", "command": "| cat >>%s"} {
+		t.Run(name, func(t *testing.T) {
+			dir := preforktest.TempDir(t)
+			path := func(name string) string { return filepath.Join(dir, name) }
+			logFile := filepath.Join(t.TempDir(), "log")
+			log := fmt.Sprintf(log, logFile)
+			args := []string{"run", "--daemonize", "--log", log, "--control", path("control"), "--pid-file", path("pid"), "--ready", "fd:5", "--"}
+			failed := preforktest.Start(t, "prefork", append(args, "/nonexistent/program")...)
+			failed.Expect("^prefork run: .*no such file or directory$")
+			if state := failed.Wait(); state.ExitCode() != 127 {
+				t.Errorf("a program that does not exist: %v, want status 127", state)
+			}
+			p := preforktest.Start(t, "prefork", append(args, sh, "-c", "echo >&5; echo output; exec sleep 1000")...)
+			testprog.ExpectSuccess(t, p)
+			text, err := os.ReadFile(path("pid"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+			if session, serr := unix.Getsid(pid); err != nil || serr != nil || session != pid || pid == p.PID() {
+				t.Errorf("pid file %q of %d, session %d, %v, %v", text, p.PID(), session, err, serr)
+			}
+			for stream := range 3 {
+				if to, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, stream)); err != nil || to != os.DevNull && to != logFile {
+					t.Errorf("stream %d leads to %s, %v", stream, to, err)
+				}
+			}
+			if status, _, errs := command("run", "--stop", "--pid-file", path("pid")); status != 0 {
+				t.Errorf("run --stop: status %d, %q", status, errs)
+			}
+			preforktest.WaitFor(t, "the log is complete", func() bool {
+				data, err := os.ReadFile(logFile)
+				return err == nil && strings.Contains(string(data), "output\n") && strings.Contains(string(data), `msg="worker gone"`)
+			})
+		})
 	}
 }
 

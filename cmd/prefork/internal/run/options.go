@@ -60,6 +60,7 @@ type Options struct {
 
 	Log, LogMax        string
 	LogPrefix, LogJSON bool
+	Daemonize          bool
 }
 
 // The defaults of flags.
@@ -376,6 +377,10 @@ func (p *plan) log() (err error) {
 		return err
 	}
 	switch file := isLogFile(p.Log); {
+	case p.Daemonize && (p.Log == logStderr || p.Log == logNone):
+		return fmt.Errorf("--daemonize needs --log FILE or --log '| COMMAND', because a daemon has no terminal")
+	case p.Daemonize && os.Getenv(starterPort) != "":
+		return fmt.Errorf("--daemonize cannot be combined with sockets of start_server (%s), which end with this process", starterPort)
 	case p.LogMax != "" && !file:
 		return fmt.Errorf("--log-max is for a --log that is a file")
 	case p.LogPrefix && p.LogJSON:

@@ -250,6 +250,8 @@ func TestPlan(t *testing.T) {
 		"no dir":           func(o *Options) { o.Dir = "/nonexistent" },
 		"max of stderr":    func(o *Options) { o.LogMax = "1M" },
 		"two forms":        func(o *Options) { o.LogPrefix, o.LogJSON = true, true },
+		"daemon, stderr":   func(o *Options) { o.Daemonize = true },
+		"daemon, no log":   func(o *Options) { o.Daemonize, o.Log = true, "none" },
 		"two ages":         func(o *Options) { o.AutoRestart, o.MaxAge = true, time.Hour },
 	} {
 		o := defaults()

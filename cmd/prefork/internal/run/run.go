@@ -41,11 +41,18 @@ type startError struct {
 func (e *startError) Error() string { return e.err.Error() }
 func (e *startError) Unwrap() error { return e.err }
 
+// An endedError has the exit status of the process that should have become the
+// daemon. It has no text: that process has printed the reason.
+type endedError struct{ code int }
+
+func (e *endedError) Error() string { return "" }
+
 // Status returns the exit status for an error of Run, Restart or Stop.
 func Status(err error) int {
 	var (
 		usage  *UsageError
 		start  *startError
+		ended  *endedError
 		config *prefork.ConfigError
 	)
 	switch {
@@ -53,6 +60,8 @@ func Status(err error) int {
 		return 0
 	case errors.As(err, &start):
 		return start.code
+	case errors.As(err, &ended):
+		return ended.code
 	case errors.As(err, &usage), errors.As(err, &config):
 		return ExitUsage
 	case errors.Is(err, prefork.ErrCrashLoop):
@@ -74,6 +83,7 @@ type runner struct {
 	probes   *prober
 	notify   *notifySocket
 	journal  func(prefork.Event)
+	daemon   *daemon  // nil for none
 	stdin    *os.File // the socket that is standard input; nil for that of this process
 	ports    string   // SERVER_STARTER_PORT, if there is such
 	names    string   // LISTEN_FDNAMES
@@ -91,7 +101,17 @@ func Run(ctx context.Context, o Options, errs io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	r := &runner{plan: p, log: slog.New(slog.NewTextHandler(errs, nil)), status: statusFile{path: p.StatusFile, workers: make(map[int]int)}}
+	var d *daemon
+	if p.Daemonize {
+		if d, err = takeDaemon(); err != nil {
+			return err
+		}
+		if d == nil {
+			return daemonize()
+		}
+		errs = d
+	}
+	r := &runner{plan: p, daemon: d, log: slog.New(slog.NewTextHandler(errs, nil)), status: statusFile{path: p.StatusFile, workers: make(map[int]int)}}
 	cfg := p.config
 	cfg.Logger, cfg.BeforeSpawn, cfg.AfterSpawn, cfg.OnChildReap, cfg.Observe = r.log, r.beforeSpawn, r.afterSpawn, r.onReap, r.observe
 	if r.pm, err = prefork.New(cfg); err != nil {
@@ -331,11 +351,27 @@ func (r *runner) observe(e prefork.Event) {
 		r.newest, r.replaced = e.Generation, 0
 	case prefork.StateEvent:
 		r.observeState(e.Worker)
+	case prefork.SettledEvent:
+		r.detach()
 	case prefork.SpawnFailedEvent:
 		r.recorder.cancel()
 		if code := startStatus(e.Err); code != 0 && !r.worked {
 			r.pm.ShutdownWith(&startError{code, e.Err})
 		}
+	}
+}
+
+// detach ends the wait of the caller of --daemonize.
+func (r *runner) detach() {
+	if r.daemon == nil {
+		return
+	}
+	path := os.DevNull
+	if isLogFile(r.Log) {
+		path = r.Log
+	}
+	if err := r.daemon.detach(r.recorder.capture, path); err != nil {
+		r.pm.ShutdownWith(fmt.Errorf("cannot become a daemon: %w", err))
 	}
 }
 

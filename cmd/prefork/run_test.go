@@ -173,6 +173,13 @@ func TestRunEnds(t *testing.T) {
 func TestRunNotExecuted(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
+	env := t.TempDir()
+	if err := os.WriteFile(filepath.Join(env, "LONG"), []byte(strings.Repeat("x", 200<<10)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("loop", filepath.Join(dir, "loop")); err != nil {
+		t.Fatal(err)
+	}
 	elf := "\x7fELF\x01\x02\x03" + strings.Repeat("\x00", 60)
 	for name, c := range map[string]struct {
 		mode   os.FileMode
@@ -184,6 +191,8 @@ func TestRunNotExecuted(t *testing.T) {
 		"missing":     {status: 127, words: "no such file or directory"},
 		"directory":   {mode: os.ModeDir | 0o755, status: 126, words: "is a directory: name the program in it"},
 		"below/file":  {status: 126, words: "not a directory"},
+		"loop":        {status: 126, words: "too many levels of symbolic links"},
+		"long":        {0o755, "#!/bin/sh\n", 126, "its arguments or variables are too long", nil},
 		"mode":        {mode: 0o644, status: 126, words: "permission denied: its mode 0644 has no x: chmod +x it"},
 		"interpreter": {0o755, "#!/no/such/perl -w\n", 127, "its interpreter /no/such/perl does not exist", [][]string{{"--pass", "systemd"}}},
 		"CR":          {0o755, "#!/bin/sh\r\n", 127, "its first line ends with CR", [][]string{{"--umask", "022"}}},
@@ -207,7 +216,11 @@ func TestRunNotExecuted(t *testing.T) {
 			}
 		}
 		direct := ""
-		for _, flags := range append([][]string{nil}, c.steps...) {
+		first := []string{"--ready", "alive:1s"}
+		if name == "long" {
+			first = append(first, "--envdir", env)
+		}
+		for _, flags := range append([][]string{first}, c.steps...) {
 			p := preforktest.Start(t, "prefork", slices.Concat([]string{"run", "--control", "off"}, flags, []string{"--", path})...)
 			line := p.Expect(`^prefork run: cannot spawn a worker for slot 0: .*` + regexp.QuoteMeta(c.words))
 			if state := p.Wait(); state.ExitCode() != c.status {
@@ -223,7 +236,8 @@ func TestRunNotExecuted(t *testing.T) {
 	}
 }
 
-// A file that is open for writing is tried again, also by the first step.
+// A file that is open for writing is tried again, also by the first step, and the
+// program is ready after its execution.
 func TestRunBusyFile(t *testing.T) {
 	t.Parallel()
 	sh := preforktest.NeedCommand(t, "sh", "a POSIX shell")
@@ -244,10 +258,10 @@ func TestRunBusyFile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := preforktest.Start(t, "prefork", slices.Concat([]string{"run", "--control", "off", "--backoff", "0"}, flags, []string{"--", path, "-c", "echo $0 runs; exec sleep 1000", "it"})...)
+		p := preforktest.Start(t, "prefork", slices.Concat([]string{"run", "--control", "off", "--backoff", "0", "--ready", "alive:10ms"}, flags, []string{"--", path, "-c", "echo $0 runs; exec sleep 1000", "it"})...)
 		p.Expect("spawn failed.*text file busy: it is open for writing: write a new file and rename it")
 		busy.Close()
-		p.Expect("^it runs$")
+		p.ExpectAll("^it runs$", `msg="worker ready"`)
 		p.Signal(syscall.SIGTERM)
 		testprog.ExpectSuccess(t, p)
 	}

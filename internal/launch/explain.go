@@ -92,7 +92,7 @@ func explain(path string, err error) string {
 	case errors.Is(err, syscall.EACCES):
 		return deniedText
 	case errors.Is(err, syscall.E2BIG):
-		return "its arguments and variables are too long together: pass a file"
+		return "its arguments or variables are too long: pass a file"
 	case !errors.Is(err, syscall.ENOEXEC):
 		return ""
 	case len(head) == 0:

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/proc/proctest"
+	"github.com/prefork-go/prefork/internal/wire"
 )
 
 // states counts the workers by state.
@@ -249,4 +251,77 @@ func TestSpawnOfACommandAlone(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A Command that is executed by a first step is starting until then. If the step
+// fails, that is a failed spawn with the reason of a direct start.
+func TestFirstStep(t *testing.T) {
+	const slow = 3 * time.Second
+	for name, readiness := range map[string]prefork.Readiness{
+		"at once": {}, "After": {After: time.Second}, "FD": {FD: 9}, "Explicit": {Explicit: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var failed wire.NotStarted
+				r := newRig(t, prefork.Config{MaxWorkers: 1, TrapSignals: rollingHup, Readiness: readiness, Command: []string{"/bin/sh"}, ListenFDs: true}, func(p *proctest.Process) {
+					time.AfterFunc(slow, func() {
+						if failed.Errno == 0 {
+							p.CloseControl()
+							return
+						}
+						p.Send(wire.Append(nil, failed))
+						p.Exit(proc.Status{Code: 127})
+					})
+				}, nil)
+				done := r.startRun(context.Background())
+				time.Sleep(slow - boot)
+				if n := r.states(prefork.StateStarting); n != 1 {
+					t.Errorf("%d Commands are starting in the step, want 1", n)
+				}
+				time.Sleep(2*boot + readiness.After)
+				if readiness.FD != 0 || readiness.Explicit {
+					if n := r.states(prefork.StateStarting); n != 1 {
+						t.Errorf("%d Commands are starting after the step, want 1", n)
+					}
+					r.SetReady(r.process(1).Pid())
+				}
+				time.Sleep(time.Minute)
+				if n := r.states(prefork.StateReady); n != 1 {
+					t.Errorf("%d Commands are ready, want 1", n)
+				}
+				failed.Errno = byte(syscall.ENOENT)
+				reloaded := r.reload(prefork.Forward{})
+				time.Sleep(slow + boot)
+				answered(t, "after a file that is not there", reloaded, 2, "cannot spawn a worker for slot 0: fork/exec /bin/sh: no such file or directory")
+				failed = wire.NotStarted{Errno: byte(syscall.EPERM), Reason: "Nice: not permitted"}
+				reloaded = r.reload(prefork.Forward{})
+				time.Sleep(slow + boot)
+				answered(t, "after a resource that fails", reloaded, 3, "cannot spawn a worker for slot 0: Nice: not permitted")
+				if n := countEvents[prefork.SpawnFailedEvent](r); n != 2 {
+					t.Errorf("%d failed spawns, want 2: %q", n, r.eventLog())
+				}
+				r.Shutdown()
+				<-done
+			})
+		})
+	}
+}
+
+// A worker of this program cannot report that it was not started.
+func TestNotStartedIsForCommands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, prefork.Config{MaxWorkers: 1, CrashLoop: prefork.CrashLoop{Failures: -1}}, func(p *proctest.Process) {
+			time.AfterFunc(boot, func() {
+				p.Send(wire.Append(nil, wire.NotStarted{Errno: 2}))
+				p.Exit(proc.Status{Code: 127})
+			})
+		}, nil)
+		done := r.startLoop()
+		time.Sleep(2 * boot)
+		r.Deliver(term)
+		<-done
+		if n := countEvents[prefork.SpawnFailedEvent](r); n != 0 || len(r.exits) == 0 {
+			t.Errorf("%d failed spawns, want none: %q", n, r.eventLog())
+		}
+	})
 }

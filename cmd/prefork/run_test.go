@@ -272,7 +272,7 @@ func TestRunBusyFile(t *testing.T) {
 func TestRunDaemonize(t *testing.T) {
 	t.Parallel()
 	sh := preforktest.NeedCommand(t, "sh", "a POSIX shell")
-	for name, log := range map[string]string{"file": "%s", "command": "| cat >>%s"} {
+	for name, log := range map[string]string{"file": "%s", "command": "| exec >>%s; readlink /proc/self/fd/2; exec cat"} {
 		t.Run(name, func(t *testing.T) {
 			dir := preforktest.TempDir(t)
 			path := func(name string) string { return filepath.Join(dir, name) }
@@ -306,6 +306,9 @@ func TestRunDaemonize(t *testing.T) {
 				data, err := os.ReadFile(logFile)
 				return err == nil && strings.Contains(string(data), "output\n") && strings.Contains(string(data), `msg="worker gone"`)
 			})
+			if data, _ := os.ReadFile(logFile); name == "command" && !strings.HasPrefix(string(data), os.DevNull+"\n") {
+				t.Errorf("the command of the log has a stream of the caller: %q", data)
+			}
 		})
 	}
 }

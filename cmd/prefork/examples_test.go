@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/prefork-go/prefork/internal/testprog"
 	"github.com/prefork-go/prefork/preforktest"
@@ -83,7 +84,7 @@ func TestExampleLines(t *testing.T) {
 			if slices.Contains(line, fmt.Sprintf(":%d", port)) {
 				hosts = append(hosts, "[::1]")
 			}
-			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+			client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 			for generation := 1; generation <= 2; generation++ {
 				p.Expect(fmt.Sprintf("msg=settled .*gen=%d", generation))
 				for _, host := range hosts {

@@ -85,8 +85,9 @@ func newProgram(t *testing.T, name string) (p *preforktest.Program, dir string) 
 	return p, dir
 }
 
-// warnings returns the warnings that the program has logged.
+// warnings returns the warnings that the program, which has ended, has logged.
 func warnings(p *preforktest.Program) (all []string) {
+	p.WaitGone() // the last lines
 	for _, line := range p.Lines() {
 		if strings.Contains(line, "level=WARN") || strings.Contains(line, "level=ERROR") {
 			all = append(all, line)
@@ -207,6 +208,7 @@ func TestOff(t *testing.T) {
 	}
 	p.Signal(syscall.SIGTERM)
 	testprog.ExpectSuccess(t, p)
+	p.WaitGone()
 	if text := fmt.Sprint(p.Lines()); strings.Contains(text, "control socket") {
 		t.Error(text)
 	}

@@ -411,6 +411,7 @@ func TestOtherUsers(t *testing.T) {
 		other := start("prefork", test.groups, append([]string{"-s", test.socket}, strings.Fields(test.args)...)...)
 		other.Start()
 		code := other.Wait().ExitCode()
+		other.WaitGone() // its last lines
 		if text := strings.Join(other.Lines(), "\n"); code != test.status || !regexp.MustCompile("(?m)"+test.words).MatchString(text) {
 			t.Errorf("%d, %s: status %d, %s; want %d and %s", test.groups, test.args, code, text, test.status, test.words)
 		}

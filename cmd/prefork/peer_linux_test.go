@@ -198,6 +198,7 @@ func TestReplaceableLinks(t *testing.T) {
 			os.Symlink("../second", dir+"/b/link")
 			os.Chown(dir+"/b", third, third)
 		}, "b/link/../second/s", thirds},
+		{"an absolute link of root's", func(dir string) { os.Symlink(dir+"/second", dir+"/first") }, "first/s", ""},
 		{"a link to the socket", func(dir string) { os.Symlink("../second/s", dir+"/b/s") }, "b/s", ""},
 		{"a third user's link to the socket", func(dir string) {
 			os.Symlink("../second/s", dir+"/b/s")

@@ -23,7 +23,6 @@ int main(void) {
 // supervisor is a contender of restart.
 type supervisor struct {
 	healthy, young *dying // the same process
-	rounds         int    // in which a young program is killed
 }
 
 // restart kills a program below a supervisor, and waits for the first line of the

@@ -69,7 +69,7 @@ func (p *Pool) begin(now Time, fresh bool) {
 	for _, place := range p.standby.places {
 		p.resetDelay(place)
 	}
-	p.beginRoll(now)
+	p.beginRoll(now, fresh)
 }
 
 // spawned puts a new worker into the slot that Plan has named.

@@ -529,3 +529,54 @@ func TestRollLingers(t *testing.T) {
 	s.exitStopped()
 	want(t, "left", len(s.workers), 0)
 }
+
+// A generation that was announced while the last worker ended is a roll, too: its
+// end is reported, and a failure falls back.
+func TestRollWithoutWorkers(t *testing.T) {
+	for _, max := range []int{1, 3} {
+		for _, fails := range []bool{false, true} {
+			s := begun(t, Config{Max: max, Surge: 1, ErrRespawn: -1, StopTimeout: 30 * sec, ReadyTimeout: 10 * sec})
+			s.pass(5 * sec)
+			s.do(Event{Kind: Halt})
+			s.do(Event{Kind: Roll, Sig: rollSig})
+			for _, id := range s.ids() {
+				s.crash(id)
+			}
+			s.do(Event{Kind: Begin})
+			s.pass(sec)
+			if fails {
+				s.crash(s.starting()[0])
+				want(t, "rolls failed", s.rollsFailed, 1)
+			}
+			for range max {
+				s.readyAll()
+				s.pass(sec)
+			}
+			gen := 2
+			if fails {
+				gen = 1
+			}
+			want(t, "rolls completed", s.rolled, gen-1)
+			want(t, "ready workers of the generation", s.gens()[gen], max)
+		}
+	}
+}
+
+// The first generation is no roll, though one was announced, nor is one after a
+// shutdown that has ended all workers.
+func TestRollOfTheFirstGeneration(t *testing.T) {
+	s := newSim(t, Config{Max: 2, Surge: 1, StopTimeout: 30 * sec, ReadyTimeout: 10 * sec})
+	for gen := 1; gen <= 2; gen++ {
+		s.do(Event{Kind: Roll, Sig: rollSig})
+		s.do(Event{Kind: Begin, Fresh: gen > 1})
+		want(t, "starting", len(s.starting()), 2)
+		s.readyAll()
+		s.pass(10 * sec)
+		want(t, "rolls completed", s.rolled, 0)
+		want(t, "ready workers of the generation", s.gens()[gen], 2)
+		s.do(Event{Kind: Halt})
+		for _, id := range s.ids() {
+			s.crash(id)
+		}
+	}
+}

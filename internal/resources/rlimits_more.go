@@ -12,8 +12,6 @@ func moreRlimits(name string) (number int, ok bool) {
 		return unix.RLIMIT_MEMLOCK, true
 	case "nproc":
 		return unix.RLIMIT_NPROC, true
-	case "rss": // not of a Config: Linux ignores it
-		return unix.RLIMIT_RSS, true
 	}
 	return 0, false
 }

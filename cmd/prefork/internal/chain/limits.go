@@ -26,7 +26,7 @@ const unlimited = math.MaxUint64
 // does. It is last, since a low limit can keep this program from going on.
 func (s *state) changeLimits(errs io.Writer) error {
 	for _, l := range s.limits {
-		number, ok := resources.RlimitNumber(l.resource)
+		number, ok := rlimitNumber(l.resource)
 		if !ok {
 			if s.verbose {
 				fmt.Fprintf(errs, "%s: this system has no limit %s\n", s.name, l.resource)

@@ -4,7 +4,17 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/internal/resources"
 )
+
+// rlimitNumber knows a limit that a pool has not, because Linux ignores it.
+func rlimitNumber(name string) (number int, ok bool) {
+	if name == "rss" {
+		return unix.RLIMIT_RSS, true
+	}
+	return resources.RlimitNumber(name)
+}
 
 // niceOfThread undoes the offset of 20 of the system call.
 func niceOfThread() (int, error) {

@@ -322,7 +322,7 @@ func TestFilesAreBlocking(t *testing.T) {
 // A socket of Listen keeps the mode that running workers have given it, also if the
 // Command gets it by a certain number or as a stream.
 func TestSocketsKeepTheirMode(t *testing.T) {
-	s, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

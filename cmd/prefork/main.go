@@ -123,7 +123,7 @@ func negativeScale(args []string) []string {
 		switch {
 		case arg == "--":
 			return append(out, args[i:]...)
-		case (arg == "exec" || arg == "run") && !scale && (i == 0 || !strings.HasPrefix(args[i-1], "-")):
+		case (arg == "exec" || arg == "log" || arg == "run") && !scale && (i == 0 || !strings.HasPrefix(args[i-1], "-")):
 			return append(out, args[i:]...) // the rest is a program's
 		case arg == "scale":
 			scale = true
@@ -183,7 +183,7 @@ answer, 6 not done within --timeout, and goes on.`,
 	root.SetHelpCommandGroupID(groupOther)
 	a.addQueries(root)
 	a.addCommands(root)
-	root.AddCommand(a.waitCommand(), a.startCommand(), a.zapCommand(), a.programCommand(), a.execCommand(), completionCommand())
+	root.AddCommand(a.waitCommand(), a.startCommand(), a.zapCommand(), a.programCommand(), a.execCommand(), a.logCommand(), completionCommand())
 	root.SetVersionTemplate("prefork {{.Version}}\n")
 	return root
 }

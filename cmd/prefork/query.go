@@ -96,7 +96,7 @@ func (a *app) addQueries(root *cobra.Command) {
 
 	var opt eventsOptions
 	events := &cobra.Command{
-		Use: "events", Aliases: []string{"log"}, GroupID: groupShow, Args: cobra.NoArgs,
+		Use: "events", GroupID: groupShow, Args: cobra.NoArgs,
 		Short: "Print the last events, and those that follow",
 		RunE:  func(*cobra.Command, []string) error { return a.events(opt) },
 	}

@@ -1,0 +1,575 @@
+package logger
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+// Files are rotated at the last line that fits, and so many are kept, also with
+// stamps and in several directories.
+func TestRotation(t *testing.T) {
+	for _, row := range []struct {
+		args       string
+		dirs, most int // of a file's bytes
+		least      int
+	}{
+		{"-s 5000 -n 3", 1, 5000, 5000 - 102},
+		{"-s 70000 -n 3", 1, 70000, 70000 - 102},
+		{"-s 5000 -n 3 -tt -p p:", 2, 5000, 5000 - 102 - 30},
+		{"-s 5000 -n 3", 2, 5000, 5000 - 102},
+	} {
+		t.Run(row.args, func(t *testing.T) {
+			top := t.TempDir()
+			args := strings.Fields(row.args)
+			for i := range row.dirs {
+				args = append(args, filepath.Join(top, fmt.Sprint(i)))
+			}
+			p := newPipe(t)
+			l := p.start("log", args...)
+			var all strings.Builder
+			for i := range 6000 {
+				fmt.Fprintf(&all, "%s\n", strings.Repeat("x", i%100))
+			}
+			p.print("%s", all.String())
+			p.print("last")
+			p.end(l)
+			for i := range row.dirs {
+				dir := filepath.Join(top, fmt.Sprint(i))
+				names := rotated(dir)
+				if len(names) != 3 {
+					t.Errorf("%d files", len(names))
+				}
+				for _, name := range names {
+					content, err := os.ReadFile(filepath.Join(dir, name))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if len(content) > row.most || len(content) < row.least || content[len(content)-1] != '\n' {
+						t.Errorf("%s has %d bytes and ends with %q", name, len(content), content[len(content)-1])
+					}
+					if !regexp.MustCompile(`^@4[0-9a-f]{23}\.s$`).MatchString(name) || mode(t, filepath.Join(dir, name)) != 0o744 {
+						t.Errorf("%s has mode %v", name, mode(t, filepath.Join(dir, name)))
+					}
+				}
+				if len(args) == 5 && !strings.HasSuffix(all.String()+"last\n", contents(t, dir)) {
+					t.Error("the files differ from the input")
+				}
+				if !strings.HasSuffix(contents(t, dir), "last\n") {
+					t.Error("the last line is not complete")
+				}
+			}
+		})
+	}
+}
+
+// Current has mode 0644 while it is open and 0744 when it is closed. A file that a
+// killed logger has written to becomes a .u file, and the next one a .s file.
+func TestStateOfFiles(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	current := filepath.Join(dir, "current")
+	suffixes := func() (s string) {
+		for _, name := range rotated(dir) {
+			s += name[len(name)-1:]
+		}
+		return s
+	}
+	p := newPipe(t)
+	l := p.start("log", "-n", "0", dir)
+	p.print("a\nb")
+	until(t, dir, "a\nb")
+	if m := mode(t, current); m != 0o644 {
+		t.Errorf("open: %v", m)
+	}
+	l.Signal(syscall.SIGTERM)
+	expectStatus(t, l, 0)
+	if m := mode(t, current); m != 0o744 {
+		t.Errorf("closed: %v", m)
+	}
+	l = p.start("log", "-n", "0", dir)
+	p.print("c\n")
+	until(t, dir, "a\nbc\n")
+	l.Signal(syscall.SIGALRM)
+	preforktest.WaitFor(t, "current is rotated", func() bool { return suffixes() == "s" })
+	p.print("d")
+	until(t, dir, "a\nbc\nd")
+	l.Kill()
+	l.Wait()
+	l = p.start("log", "-n", "0", dir)
+	p.print("e\nf\ng")
+	until(t, dir, "a\nbc\nde\nf\ng")
+	l.Signal(syscall.SIGALRM) // within a line
+	l.Signal(syscall.SIGHUP)  // which keeps what is known about the file
+	p.print("h\n")
+	preforktest.WaitFor(t, "current is rotated", func() bool { return suffixes() == "su" })
+	p.print("i\n")
+	until(t, dir, "a\nbc\nde\nf\ngh\ni\n")
+	content, err := os.ReadFile(filepath.Join(dir, rotated(dir)[1]))
+	if err != nil || string(content) != "de\nf\ngh\n" {
+		t.Errorf("%q, %v", content, err)
+	}
+	l.Signal(syscall.SIGALRM)
+	preforktest.WaitFor(t, "current is rotated", func() bool { return suffixes() == "sus" })
+	l.Signal(syscall.SIGALRM) // of an empty file
+	p.print("j")
+	p.end(l)
+	if got := contents(t, dir); suffixes() != "sus" || got != "a\nbc\nde\nf\ngh\ni\nj\n" {
+		t.Errorf("%s, %q", suffixes(), got)
+	}
+}
+
+// With stamps, a line tells that lines may come again.
+func TestRestartedLine(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	p := newPipe(t)
+	l := p.start("log", "-p", "p:", dir)
+	p.print("a\nb")
+	until(t, dir, "p:a\np:b")
+	p.drained()
+	l.Kill()
+	l.Wait()
+	p.print("c\n")
+	l = p.start("log", "-p", "p:", dir)
+	until(t, dir, "p:a\np:b\n-- restarted --\np:c\n")
+	l.Signal(syscall.SIGTERM)
+	expectStatus(t, l, 0)
+	p.print("d\n")
+	p.end(p.start("log", "-p", "p:", dir))
+	if got := contents(t, dir); got != "p:a\np:b\n-- restarted --\np:c\np:d\n" {
+		t.Errorf("%q", got)
+	}
+	if err := os.Rename(filepath.Join(dir, "current"), filepath.Join(dir, "@4000000000000000.s")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Two loggers cannot use a directory, whichever program they are.
+func TestLock(t *testing.T) {
+	dir := t.TempDir()
+	p := newPipe(t)
+	first := p.start("log", dir)
+	p.print("a\n")
+	until(t, dir, "a\n")
+	second := newPipe(t).start("log", dir)
+	second.Expect("^prefork log: " + regexp.QuoteMeta(dir) + ": another logger uses the directory$")
+	expectStatus(t, second, 111)
+	first.Kill()
+	first.Wait()
+	path, err := exec.LookPath("svlogd")
+	if err != nil {
+		t.Log("without svlogd")
+		return
+	}
+	svlogd := preforktest.Command(t, exec.Command(path, "-v", dir))
+	svlogd.Cmd.Stdin = p.r
+	svlogd.Start()
+	p.print("b\n")
+	until(t, dir, "a\nb\n") // it has made a .u file
+	second = newPipe(t).start("log", dir)
+	second.Expect("another logger")
+	expectStatus(t, second, 111)
+	p.w.Close()
+	svlogd.Wait()
+}
+
+// Lines are changed as by svlogd.
+func TestAsSvlogd(t *testing.T) {
+	path := preforktest.NeedCommand(t, "svlogd", "Debian: apt-get install runit")
+	for _, flag := range []string{"-t", "-tt", "-ttt", ""} {
+		for _, prefix := range []string{"", "a prefix: "} {
+			var got [2]string
+			for i := range got {
+				dir := t.TempDir()
+				if err := os.WriteFile(filepath.Join(dir, "config"), []byte("p"+prefix+"\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				args := strings.Fields(flag)
+				cmd := preforktest.Command(t, exec.Command(path, append(args, dir)...))
+				if i == 1 {
+					if prefix != "" {
+						args = append(args, "-p", prefix)
+					}
+					cmd = preforktest.New(t, "log", append(args, dir)...)
+				}
+				cmd.Cmd.Stdin = strings.NewReader("one\n\n two\tthree\nfour\n")
+				cmd.Start().Wait()
+				stamp := regexp.MustCompile(`(?m)^(@4[0-9a-f]{23}|2\d{3}-\d\d-\d\d[_T]\d\d:\d\d:\d\d\.\d{5}) `)
+				got[i] = stamp.ReplaceAllStringFunc(contents(t, dir), func(s string) string {
+					return fmt.Sprintf("%c%d ", s[10], len(s))
+				})
+				if flag == "-t" {
+					got[i] = regexp.MustCompile(`(?m)^.26 `).ReplaceAllString(got[i], "@ ")
+				}
+			}
+			if got[0] != got[1] {
+				t.Errorf("%s %q: svlogd %q, ours %q", flag, prefix, got[0], got[1])
+			}
+		}
+	}
+}
+
+// A file that cannot grow holds the writer, and no byte is lost.
+func TestFullFile(t *testing.T) {
+	for _, flags := range []string{"-s 0", "-s 30000", "-s 0 -p p"} {
+		t.Run(flags, func(t *testing.T) {
+			dir := t.TempDir()
+			p := newPipe(t)
+			l := p.start("limited", append(strings.Fields(flags), dir)...)
+			var all strings.Builder
+			for i := range 20_000 {
+				fmt.Fprintln(&all, i, "of a file")
+			}
+			written := make(chan struct{})
+			go func() {
+				defer close(written)
+				p.w.WriteString(all.String())
+				p.w.Close()
+			}()
+			l.Expect("cannot write, and tries again: file too large$")
+			select {
+			case <-written:
+				t.Fatal("the writer did not wait")
+			default:
+			}
+			if err := unix.Prlimit(l.PID(), unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}, nil); err != nil {
+				t.Fatal(err)
+			}
+			l.Expect("writes again$")
+			<-written
+			expectStatus(t, l, 0)
+			want := all.String()
+			if strings.Contains(flags, "-p") {
+				want = regexp.MustCompile("(?m)^.").ReplaceAllString(want, "p$0")
+			}
+			if got := contents(t, dir); got != want {
+				t.Errorf("%d bytes, want %d", len(got), len(want))
+			}
+		})
+	}
+}
+
+func init() { preforktest.Register("full", full) }
+
+// A full disk holds the writer until there is space, or old files are removed.
+func TestFullDisk(t *testing.T) {
+	preforktest.NeedRoot(t)
+	p := preforktest.New(t, "full", t.TempDir())
+	p.Cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	p.Start()
+	for line := p.NextLine(); line != "done"; line = p.NextLine() {
+		t.Error(line)
+	}
+	p.Wait()
+}
+
+// full logs to a small file system of its own, and reports each thing that is
+// wrong.
+func full() {
+	dir := os.Args[1]
+	defer fmt.Println("done")
+	if err := unix.Mount("prefork-test", dir, "tmpfs", 0, "size=256k,mode=755"); err != nil {
+		fmt.Println("mount:", err)
+		return
+	}
+	fill := filepath.Join(dir, "fill")
+	for _, row := range []struct {
+		flags string
+		fill  int
+	}{
+		{"-s 0 -n 0", 100 << 10},
+		{"-s 50000 -n 0", 100 << 10},
+		{"-s 50000 -n 0 -l 90", 100 << 10},
+		{"-s 50000 -n 0 -N 2", 0},
+		{"-s 50000 -n 0 -N 2 -l 90", 0},
+	} {
+		if err := fullRow(filepath.Join(dir, "log"), fill, row.flags, row.fill); err != nil {
+			fmt.Println(row.flags, err)
+		}
+	}
+}
+
+func fullRow(dir, fill, flags string, filled int) error {
+	defer os.RemoveAll(dir)
+	defer os.Remove(fill)
+	if filled > 0 {
+		if err := os.WriteFile(fill, make([]byte, filled), 0o600); err != nil {
+			return err
+		}
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	o, err := parse(append(strings.Fields(flags), dir))
+	if err != nil {
+		return err
+	}
+	var messages []string
+	l := newLogger(o, int(r.Fd()))
+	err = l.open(func(format string, args ...any) {
+		messages = append(messages, fmt.Sprintf(format, args...))
+		os.Remove(fill)
+	})
+	if err != nil {
+		return err
+	}
+	var all bytes.Buffer
+	size := 200_000
+	if filled == 0 {
+		size = 600_000
+	}
+	for i := 0; all.Len() < size; i++ {
+		fmt.Fprintf(&all, "%d %s\n", i, strings.Repeat("x", i%70))
+	}
+	written := make(chan error, 1)
+	go func() {
+		_, err := w.Write(all.Bytes())
+		w.Close()
+		written <- err
+	}()
+	if err := l.run(); err != nil {
+		return err
+	}
+	if err := <-written; err != nil {
+		return err
+	}
+	var got bytes.Buffer
+	names := files(dir)
+	for _, name := range names {
+		content, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		got.Write(content)
+	}
+	switch text := strings.Join(messages, "; "); {
+	case !strings.Contains(text, "no space left"):
+		return fmt.Errorf("messages: %q", messages)
+	case filled > 0 && got.String() != all.String():
+		return fmt.Errorf("%d bytes of %d", got.Len(), all.Len())
+	case filled == 0 && (!bytes.HasSuffix(all.Bytes(), got.Bytes()) || len(names) < 3):
+		return fmt.Errorf("%d files have %d bytes, and not the last of the input", len(names), got.Len())
+	}
+	return nil
+}
+
+// The logger follows a current that another program empties or removes.
+func TestFollows(t *testing.T) {
+	dir := t.TempDir()
+	current := filepath.Join(dir, "current")
+	p := newPipe(t)
+	o, err := parse([]string{dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLogger(o, int(p.r.Fd()))
+	if err := l.open(t.Logf); err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	turn := func(text string) {
+		t.Helper()
+		p.print("%s", text)
+		if err := l.wait(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.step(); err != nil {
+			t.Fatal(err)
+		}
+		if got := contents(t, dir); got != text {
+			t.Errorf("%q, want %q", got, text)
+		}
+	}
+	turn("aaa\n")
+	if err := os.Truncate(current, 0); err != nil {
+		t.Fatal(err)
+	}
+	turn("b\n")
+	if err := os.Remove(current); err != nil {
+		t.Fatal(err)
+	}
+	turn("c\n")
+	if err := os.Rename(current, filepath.Join(dir, "moved")); err != nil {
+		t.Fatal(err)
+	}
+	l.dirs[0].rotateSoon()
+	turn("d\n")
+	if names := rotated(dir); len(names) > 0 {
+		t.Errorf("rotated %v, which another program has moved", names)
+	}
+}
+
+// SIGHUP opens a current that another program has renamed.
+func TestReopens(t *testing.T) {
+	dir := t.TempDir()
+	current, moved := filepath.Join(dir, "current"), filepath.Join(dir, "moved")
+	p := newPipe(t)
+	l := p.start("log", dir)
+	p.print("a\n")
+	until(t, dir, "a\n")
+	if err := os.Rename(current, moved); err != nil {
+		t.Fatal(err)
+	}
+	l.Signal(syscall.SIGHUP)
+	preforktest.WaitFor(t, "another current", func() bool { _, err := os.Stat(current); return err == nil })
+	p.print("b\n")
+	until(t, dir, "b\n")
+	if m := mode(t, moved); m != 0o744 {
+		t.Errorf("the moved file has mode %v", m)
+	}
+	if err := os.Rename(current, moved); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(current, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l.Signal(syscall.SIGHUP)
+	l.Expect("cannot open the file again, and goes on with the open one: .* is a directory$")
+	p.print("c\n")
+	p.end(l)
+	if content, err := os.ReadFile(moved); err != nil || string(content) != "b\nc\n" {
+		t.Errorf("%q, %v", content, err)
+	}
+}
+
+// A file that is old is rotated, and an empty one is not.
+func TestAge(t *testing.T) {
+	dir := t.TempDir()
+	p := newPipe(t)
+	l := p.start("log", "-a", "20ms", dir)
+	p.print("a\n")
+	preforktest.WaitFor(t, "the file is rotated", func() bool { return len(rotated(dir)) == 1 })
+	p.print("b\n")
+	preforktest.WaitFor(t, "the file is rotated", func() bool { return len(rotated(dir)) == 2 })
+	time.Sleep(60 * time.Millisecond)
+	p.end(l)
+	if names := rotated(dir); len(names) != 2 {
+		t.Errorf("%v", names)
+	}
+}
+
+// An input that is no pipe is read to its end.
+func TestOtherInputs(t *testing.T) {
+	text := strings.Repeat("a line\n", 30_000)
+	file := filepath.Join(t.TempDir(), "input")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket, other := os.NewFile(uintptr(pair[0]), "socket"), os.NewFile(uintptr(pair[1]), "other")
+	defer socket.Close()
+	conn, err := net.FileConn(other)
+	other.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		conn.Write([]byte(text))
+		conn.Close()
+	}()
+	for _, in := range []*os.File{in, socket} {
+		dir := t.TempDir()
+		l := preforktest.New(t, "log", "-s", "50000", dir)
+		l.Cmd.Stdin = in
+		expectStatus(t, l.Start(), 0)
+		if got := contents(t, dir); got != text || len(rotated(dir)) != 4 {
+			t.Errorf("%s: %d bytes in %v", in.Name(), len(got), rotated(dir))
+		}
+	}
+}
+
+// On a file system without splice, bytes are copied.
+func TestWithoutSplice(t *testing.T) {
+	dir := t.TempDir()
+	o, err := parse([]string{"-s", "0", dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newPipe(t)
+	l := newLogger(o, int(p.r.Fd()))
+	if err := l.open(t.Logf); err != nil {
+		t.Fatal(err)
+	}
+	// Splice refuses such a file.
+	if _, err := unix.FcntlInt(uintptr(l.dirs[0].fd), unix.F_SETFL, unix.O_APPEND); err != nil {
+		t.Fatal(err)
+	}
+	p.print("a\nb\n")
+	p.w.Close()
+	if err := l.run(); err != nil {
+		t.Fatal(err)
+	}
+	if got := contents(t, dir); got != "a\nb\n" {
+		t.Errorf("%q", got)
+	}
+}
+
+func TestErrors(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string) {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("file")
+	for _, name := range []string{"dir", "link", "fifo"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, err := range []error{
+		os.Mkdir(filepath.Join(dir, "dir/current"), 0o700), os.Symlink("../file", filepath.Join(dir, "link/current")),
+		unix.Mkfifo(filepath.Join(dir, "fifo/current"), 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for args, want := range map[string]int{
+		"": 100, "-x D": 100, "-s x D": 100, "-s -1 D": 100, "-n -1 D": 100, "-N -1 D": 100, "-N 10 D": 100, "-n 3 -N 3 D": 100, "-tttt D": 100, "-l -2 D": 100,
+		"-a x D": 100, "-a -1s D": 100, "+pattern D": 100,
+		"D/file": 111, "D/none/none": 111, "D/dir": 111, "D/link": 111, "D/fifo": 111,
+	} {
+		var errs bytes.Buffer
+		status := 0
+		arguments := strings.Fields(strings.ReplaceAll(args, "D", dir))
+		if want == 100 {
+			status = Main("prefork log", arguments, &errs)
+		} else { // it changes signals of the process
+			l := preforktest.Start(t, "log", arguments...)
+			l.WaitGone()
+			status = l.Wait().ExitCode()
+			errs.WriteString(strings.Join(l.Lines(), "\n"))
+		}
+		if status != want || !strings.HasPrefix(errs.String(), "prefork log: ") || strings.Contains(errs.String(), "usage") != (want == 100) {
+			t.Errorf("%s: %d, %s", args, status, errs.String())
+		}
+	}
+	if status := Main("prefork log", []string{"-p", "a\nb", dir}, &bytes.Buffer{}); status != 100 {
+		t.Errorf("prefix of two lines: %d", status)
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) != 4 {
+		t.Errorf("%v", entries)
+	}
+}

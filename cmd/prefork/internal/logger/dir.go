@@ -36,6 +36,7 @@ type dir struct {
 	restarted bool
 	soon      bool // rotate at the next end of a line
 	failing   bool // the last write has failed
+	lost      bool // current was removed, and another one cannot be opened
 }
 
 // errLocked is the error of a directory that another logger uses.
@@ -98,15 +99,19 @@ func (d *dir) open() error {
 	}
 	d.killed = size > 0 && st.Mode()&closed == 0
 	f.Chmod(st.Mode().Perm() &^ closed) // fails on file systems without modes
-	d.current, d.fd, d.size, d.opened = f, int(f.Fd()), size, time.Now()
+	d.current, d.fd, d.size, d.opened, d.lost = f, int(f.Fd()), size, time.Now(), false
 	return nil
 }
 
-// finish marks a file as complete.
-func (d *dir) finish(f *os.File) {
+// sync has the system write a file to the disk.
+func (d *dir) sync(f *os.File) {
 	if err := f.Sync(); err != nil {
 		d.report("%v", err)
 	}
+}
+
+// finish marks a file as complete and closes it.
+func finish(f *os.File) {
 	if st, err := f.Stat(); err == nil {
 		f.Chmod(st.Mode().Perm() | closed)
 	}
@@ -114,7 +119,8 @@ func (d *dir) finish(f *os.File) {
 }
 
 func (d *dir) close() {
-	d.finish(d.current)
+	d.sync(d.current)
+	finish(d.current)
 	d.lock.Close()
 }
 
@@ -133,7 +139,8 @@ func (d *dir) reopen() {
 		return
 	}
 	d.soon = false
-	d.finish(before)
+	d.sync(before)
+	finish(before)
 }
 
 // follow adapts to a current that another program has emptied or removed.
@@ -142,7 +149,10 @@ func (d *dir) follow() {
 	switch err := unix.Fstat(d.fd, &st); {
 	case err != nil:
 	case st.Nlink == 0:
-		d.reopen()
+		if !d.lost { // one message
+			d.lost = true
+			d.reopen()
+		}
 	case st.Size != d.size:
 		if size, err := d.current.Seek(0, io.SeekEnd); err == nil {
 			d.size = size
@@ -259,7 +269,7 @@ func (d *dir) rotated() (names []string) {
 // rotate gives current its final name and opens another one.
 func (d *dir) rotate() {
 	d.soon = false
-	d.finish(d.current)
+	d.sync(d.current)
 	names := d.rotated()
 	last := ""
 	if len(names) > 0 {
@@ -280,6 +290,10 @@ func (d *dir) rotate() {
 		}
 		d.failed("rename the file", err)
 	}
+	// Only now: after a kill, a current that is complete would mean that the input
+	// was taken from the pipe, too.
+	finish(d.current)
+	d.fd = -1
 	if d.maxFiles > 0 {
 		for _, name := range names[:max(0, len(names)-d.maxFiles)] {
 			if err := os.Remove(d.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -150,8 +150,15 @@ func TestRestartedLine(t *testing.T) {
 	if got := contents(t, dir); got != "p:a\np:b\n-- restarted --\np:c\np:d\n" {
 		t.Errorf("%q", got)
 	}
-	if err := os.Rename(filepath.Join(dir, "current"), filepath.Join(dir, "@4000000000000000.s")); err != nil {
+	// A logger was killed between two files.
+	if err := os.Rename(filepath.Join(dir, "current"), filepath.Join(dir, nextName("", time.Now())+".s")); err != nil {
 		t.Fatal(err)
+	}
+	p = newPipe(t)
+	p.print("e\n")
+	p.end(p.start("log", "-l", "9", dir))
+	if got := contents(t, dir); !strings.HasSuffix(got, "p:d\n-- restarted --\ne\n") {
+		t.Errorf("%q", got)
 	}
 }
 
@@ -409,6 +416,27 @@ func TestFollows(t *testing.T) {
 	turn("d\n")
 	if names := rotated(dir); len(names) > 0 {
 		t.Errorf("rotated %v, which another program has moved", names)
+	}
+}
+
+// A logger whose directory was removed reports that once, and goes on.
+func TestRemovedDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	p := newPipe(t)
+	l := p.start("log", dir)
+	p.print("a\n")
+	until(t, dir, "a\n")
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		p.print("b\n")
+		p.drained()
+	}
+	p.end(l)
+	l.WaitGone()
+	if lines := l.Lines(); len(lines) > 1 {
+		t.Errorf("%q", lines)
 	}
 }
 

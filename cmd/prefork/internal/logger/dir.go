@@ -86,9 +86,6 @@ func (d *dir) open() error {
 		return err
 	}
 	st, err := f.Stat()
-	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", f.Name())
-	}
 	var size int64
 	if err == nil {
 		size, err = f.Seek(0, io.SeekEnd)

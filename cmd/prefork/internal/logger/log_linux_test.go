@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -378,14 +379,7 @@ func TestFollows(t *testing.T) {
 	dir := t.TempDir()
 	current := filepath.Join(dir, "current")
 	p := newPipe(t)
-	o, err := parse([]string{dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := newLogger(o, int(p.r.Fd()))
-	if err := l.open(t.Logf); err != nil {
-		t.Fatal(err)
-	}
+	l := p.open(dir)
 	defer l.close()
 	turn := func(text string) {
 		t.Helper()
@@ -416,6 +410,99 @@ func TestFollows(t *testing.T) {
 	turn("d\n")
 	if names := rotated(dir); len(names) > 0 {
 		t.Errorf("rotated %v, which another program has moved", names)
+	}
+}
+
+// After SIGTERM the logger writes the bytes that the pipe had, and leaves those that
+// come later to the next one.
+func TestTerm(t *testing.T) {
+	for _, flags := range []string{"-s 0", "-s 100", "-p p"} {
+		dir := t.TempDir()
+		p := newPipe(t)
+		l := p.open(append(strings.Fields(flags), dir)...)
+		p.print("abc\nde")
+		l.signals = make(chan os.Signal, 1)
+		l.signals <- syscall.SIGTERM
+		l.handleSignals()
+		p.print("f\n")
+		if err := l.run(); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.ReplaceAll(contents(t, dir), "p", ""); got != "abc\nde" {
+			t.Errorf("%s: %q", flags, got)
+		}
+	}
+}
+
+// A chunk is taken from the pipe by whole lines if it has any, so that one that
+// comes again begins with a line.
+func TestChunkOfLines(t *testing.T) {
+	dir := t.TempDir()
+	p := newPipe(t)
+	l := p.open("-p", "p", dir)
+	defer l.close()
+	p.print("a\nb")
+	for _, want := range []string{"pa\n", "pa\npb"} {
+		if _, err := l.step(); err != nil {
+			t.Fatal(err)
+		}
+		if got := contents(t, dir); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// An empty file is not rotated, and is never too old. A full disk leaves -N files.
+func TestDir(t *testing.T) {
+	dir := t.TempDir()
+	p := newPipe(t)
+	l := p.open("-n", "0", "-N", "2", "-a", "1ms", dir)
+	defer l.close()
+	d := l.dirs[0]
+	d.rotateSoon()
+	if _, ok := d.untilOld(time.Now().Add(time.Hour)); ok || len(rotated(dir)) > 0 {
+		t.Errorf("too old: %v, files: %v", ok, rotated(dir))
+	}
+	for range 4 {
+		d.write([]byte("a\n"))
+		d.rotateSoon()
+	}
+	names := rotated(dir)
+	for range 3 {
+		d.failed("write", syscall.ENOSPC)
+	}
+	if left := rotated(dir); len(names) != 4 || !slices.Equal(left, names[2:]) {
+		t.Errorf("%v are left of %v", left, names)
+	}
+}
+
+// A message to a closed stderr does not end the logger.
+func TestClosedStderr(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "log")
+	p, stderr := newPipe(t), newPipe(t)
+	stderr.r.Close()
+	cmd := exec.Command(self, dir)
+	cmd.Env = preforktest.Environ(t, "log")
+	cmd.Stdin, cmd.Stderr = p.r, stderr.w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.print("a\n")
+	until(t, dir, "a\n")
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		p.print("b\n")
+		p.drained()
+	}
+	p.w.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -530,15 +617,8 @@ func TestOtherInputs(t *testing.T) {
 // On a file system without splice, bytes are copied.
 func TestWithoutSplice(t *testing.T) {
 	dir := t.TempDir()
-	o, err := parse([]string{"-s", "0", dir})
-	if err != nil {
-		t.Fatal(err)
-	}
 	p := newPipe(t)
-	l := newLogger(o, int(p.r.Fd()))
-	if err := l.open(t.Logf); err != nil {
-		t.Fatal(err)
-	}
+	l := p.open("-s", "0", dir)
 	// Splice refuses such a file.
 	if _, err := unix.FcntlInt(uintptr(l.dirs[0].fd), unix.F_SETFL, unix.O_APPEND); err != nil {
 		t.Fatal(err)

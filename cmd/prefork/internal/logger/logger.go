@@ -50,9 +50,7 @@ func Main(name string, args []string, errs io.Writer) (status int) {
 		fmt.Fprintf(errs, "%s: %v\nusage: %s %s\n", name, err, name, Usage)
 		return exitUsage
 	}
-	// A closed stderr does not end the logger. A file that reached its limit is
-	// an error, and not a signal.
-	signal.Ignore(syscall.SIGPIPE, syscall.SIGXFSZ)
+	signal.Ignore(syscall.SIGPIPE) // a closed stderr does not end the logger
 	report := func(format string, args ...any) { fmt.Fprintf(errs, name+": "+format+"\n", args...) }
 	if err := serve(o, report); err != nil {
 		report("%v", err)

@@ -54,6 +54,20 @@ func (p *pipe) start(program string, args ...string) *preforktest.Program {
 	return l.Start()
 }
 
+// open returns a logger in this process.
+func (p *pipe) open(args ...string) *logger {
+	p.t.Helper()
+	o, err := parse(args)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	l := newLogger(o, int(p.r.Fd()))
+	if err := l.open(p.t.Logf); err != nil {
+		p.t.Fatal(err)
+	}
+	return l
+}
+
 func (p *pipe) print(format string, args ...any) {
 	p.t.Helper()
 	if _, err := fmt.Fprintf(p.w, format, args...); err != nil {

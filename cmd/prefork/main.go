@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -29,6 +30,14 @@ import (
 	"github.com/prefork-go/prefork/cmd/prefork/internal/chain"
 	"github.com/prefork-go/prefork/ops/client"
 )
+
+// The main goroutine stays on the main thread if this process becomes another
+// program: the kernel keeps the death signal of the parent by thread.
+func init() {
+	if len(os.Args) > 1 && os.Args[1] == "exec" || chain.Knows(filepath.Base(os.Args[0])) {
+		runtime.LockOSThread()
+	}
+}
 
 func main() {
 	if name := filepath.Base(os.Args[0]); chain.Knows(name) { // a link of that name

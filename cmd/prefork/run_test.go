@@ -299,12 +299,19 @@ func TestRunDaemonize(t *testing.T) {
 					t.Errorf("stream %d leads to %s, %v", stream, to, err)
 				}
 			}
+			if status, _, errs := command("-s", path("control"), "upgrade"); status != 0 {
+				t.Errorf("upgrade: status %d, %q", status, errs)
+			}
+			preforktest.WaitFor(t, "the pid file is the successor's", func() bool {
+				next, err := os.ReadFile(path("pid"))
+				return err == nil && string(next) != string(text)
+			})
 			if status, _, errs := command("run", "--stop", "--pid-file", path("pid")); status != 0 {
 				t.Errorf("run --stop: status %d, %q", status, errs)
 			}
 			preforktest.WaitFor(t, "the log is complete", func() bool {
 				data, err := os.ReadFile(logFile)
-				return err == nil && strings.Contains(string(data), "output\n") && strings.Contains(string(data), `msg="worker gone"`)
+				return err == nil && strings.Count(string(data), "output\n") == 2 && strings.Contains(string(data), `msg="worker gone"`)
 			})
 			if data, _ := os.ReadFile(logFile); name == "command" && !strings.HasPrefix(string(data), os.DevNull+"\n") {
 				t.Errorf("the command of the log has a stream of the caller: %q", data)

@@ -5,6 +5,7 @@
 package chain
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -59,16 +60,17 @@ func Main(name string, args []string, errs io.Writer) (status int) {
 		fmt.Fprintf(errs, "%s: %v\n%s\n", name, err, Usage(name))
 		return exitUsage
 	}
-	// The priority, the rights that are given up and the parent's death signal
-	// are those of a thread; the thread that executes becomes the process.
+	// The priority and the rights that are given up are those of a thread; the
+	// thread that executes becomes the process. If it is not the main thread, the
+	// death signal of the parent is lost; see the init of the command.
 	runtime.LockOSThread()
-	err = s.apply(errs)
+	err = s.apply()
 	var held *heldError
 	switch {
 	case errors.As(err, &held) && s.lock.quiet:
 		return 0
 	case err == nil:
-		err = s.execute()
+		err = s.execute(errs)
 	}
 	fmt.Fprintf(errs, "%s: %v\n", name, err)
 	return exitFailed
@@ -76,7 +78,7 @@ func Main(name string, args []string, errs io.Writer) (status int) {
 
 // apply changes the process, in the order of chpst. Names of users are those of
 // the system, also if the program gets another root directory.
-func (s *state) apply(errs io.Writer) error {
+func (s *state) apply() error {
 	var id, account identity
 	var err error
 	if s.user != "" {
@@ -126,7 +128,7 @@ func (s *state) apply(errs io.Writer) error {
 			unix.Close(fd)
 		}
 	}
-	return s.changeLimits(errs)
+	return nil
 }
 
 // changeEnv changes the environment of this process. The program is looked for in
@@ -190,33 +192,31 @@ func candidates(program string) (paths []string) {
 	return paths
 }
 
-// execute executes the program: the first candidate that is there and may be
-// executed.
-func (s *state) execute() error {
+// execute sets the limits and executes the program: the first candidate that is
+// there and may be executed.
+func (s *state) execute(errs io.Writer) error {
+	changes, err := s.limitChanges(errs)
+	if err != nil {
+		return err
+	}
 	argv := slices.Clone(s.program)
 	if s.argv0 != "" {
 		argv[0] = s.argv0
 	}
-	var refused error
-	for _, path := range s.paths {
-		switch err := syscall.Exec(path, argv, os.Environ()); {
-		case errors.Is(err, os.ErrPermission):
-			refused = err
-		case err != syscall.ENOENT && err != syscall.ENOTDIR:
-			return explained(path, err)
-		}
-	}
+	path, refused, err := enter(changes, s.paths, argv, os.Environ())
 	switch name := s.program[0]; {
-	case strings.Contains(name, "/"):
-		if refused == nil {
-			refused = syscall.ENOENT
-		}
-		return explained(name, refused)
-	case refused != nil:
+	case path != "" || strings.Contains(name, "/"):
+		return explained(cmp.Or(path, name), err)
+	case refused:
 		return fmt.Errorf("cannot execute %s: the files of this name in PATH may not be executed", name)
 	default:
 		return fmt.Errorf("cannot execute %s: PATH has no file of this name", name)
 	}
+}
+
+// goesOn reports whether the next candidate is tried after an error.
+func goesOn(err syscall.Errno) bool {
+	return err == syscall.EACCES || err == syscall.EPERM || err == syscall.ENOENT || err == syscall.ENOTDIR
 }
 
 func explained(path string, err error) error {

@@ -244,6 +244,22 @@ func TestBeyondChpst(t *testing.T) {
 	if out, _ := run("softlimit", "-o 10 -o = prlimit --nofile -o SOFT --noheadings"); out != hard {
 		t.Errorf("-o =: %q, want %q", out, hard)
 	}
+	// The limits are set when the Go runtime needs no more memory, and that of open
+	// files is the one from before its start.
+	t.Setenv("LARGE", strings.Repeat("x", 110_000))
+	for range 20 {
+		if _, status := run("softlimit", "-m 3000000 true"); status != 0 {
+			t.Fatalf("-m 3000000: exit %d", status)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := call{name: "chpst", path: "/bin/sh", args: []string{"-c", `ulimit -S -n 77; exec "$0" -v sh -c 'ulimit -S -n'`, self}}
+	if out, status := c.run(t); out != "77\n" || status != 0 {
+		t.Errorf("open files: %q, %d, want 77", out, status)
+	}
 	// As setlock(8) has it; -n and -N of runit 2.1.2 are exchanged.
 	f, err := os.Create(filepath.Join(dir, "lock"))
 	if err != nil {

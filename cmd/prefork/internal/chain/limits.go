@@ -22,9 +22,15 @@ type limit struct {
 
 const unlimited = math.MaxUint64
 
-// changeLimits sets the soft limits, each at most to the hard one, as softlimit
-// does. It is last, since a low limit can keep this program from going on.
-func (s *state) changeLimits(errs io.Writer) error {
+// A change is that of a soft limit of this process.
+type change struct {
+	number        int
+	before, after syscall.Rlimit
+}
+
+// limitChanges returns the changes of the soft limits, each at most to the hard
+// one, as softlimit does.
+func (s *state) limitChanges(errs io.Writer) (changes []change, err error) {
 	for _, l := range s.limits {
 		number, ok := rlimitNumber(l.resource)
 		if !ok {
@@ -35,22 +41,18 @@ func (s *state) changeLimits(errs io.Writer) error {
 		}
 		var r syscall.Rlimit
 		if err := syscall.Getrlimit(number, &r); err != nil {
-			return os.NewSyscallError("getrlimit", err)
+			return nil, os.NewSyscallError("getrlimit", err)
 		}
-		hard := r.Max
-		if resources.SetSoft(&r, l.soft); r.Cur > hard {
-			r.Cur = hard
+		c := change{number, r, r}
+		if resources.SetSoft(&c.after, l.soft); c.after.Cur > r.Max {
+			c.after.Cur = r.Max
 			if s.verbose && l.soft != unlimited {
-				fmt.Fprintf(errs, "%s: the limit %s is the hard one, %d, and not %d\n", s.name, l.resource, hard, l.soft)
+				fmt.Fprintf(errs, "%s: the limit %s is the hard one, %d, and not %d\n", s.name, l.resource, r.Max, l.soft)
 			}
 		}
-		// Package syscall keeps the value of nofile from before the runtime's
-		// change for the exec, unless it has been set.
-		if err := syscall.Setrlimit(number, &r); err != nil {
-			return fmt.Errorf("cannot set the limit %s: %w", l.resource, os.NewSyscallError("setrlimit", err))
-		}
+		changes = append(changes, c)
 	}
-	return nil
+	return changes, nil
 }
 
 // A lock is a file that is locked while the program, or a process that has its

@@ -97,6 +97,7 @@ func Stop(ctx context.Context, pidFile string) error {
 func send(pid int, sent syscall.Signal) error {
 	p, err := os.FindProcess(pid)
 	if err == nil {
+		defer p.Release()
 		err = p.Signal(sent)
 	}
 	if err != nil {

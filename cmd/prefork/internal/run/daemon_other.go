@@ -8,6 +8,8 @@ import (
 	"github.com/prefork-go/prefork/ops/capture"
 )
 
+const daemonEnv = "PREFORK_RUN_DAEMON"
+
 type daemon struct{}
 
 func daemonize() error                                { return errors.ErrUnsupported }

@@ -17,7 +17,8 @@ import (
 	"github.com/prefork-go/prefork/ops/capture"
 )
 
-// daemonEnv has the pid of the process that started this one with daemonize.
+// daemonEnv has the pid of the process that started this one with daemonize, or
+// daemonRuns. Workers do not get it.
 const daemonEnv = "PREFORK_RUN_DAEMON"
 
 // daemonPipe is the descriptor of the pipe to that process.
@@ -51,10 +52,12 @@ func daemonize() error {
 	}
 	ended := make(chan struct{})
 	defer close(ended)
+	var interrupted atomic.Int32
 	go func() {
 		for {
 			select {
-			case <-interrupts:
+			case sig := <-interrupts:
+				interrupted.Store(int32(sig.(syscall.Signal)))
 				cmd.Process.Signal(syscall.SIGTERM)
 			case <-ended:
 				return
@@ -64,44 +67,83 @@ func daemonize() error {
 	if n, _ := r.Read(make([]byte, 1)); n > 0 {
 		return nil
 	}
-	if err := cmd.Wait(); err == nil || cmd.ProcessState.Exited() {
+	err = cmd.Wait()
+	if sig := interrupted.Load(); err == nil && sig != 0 { // as a shell reports it
+		return &endedError{128 + int(sig)}
+	}
+	if err == nil || cmd.ProcessState.Exited() {
 		return &endedError{cmd.ProcessState.ExitCode()} // it has printed the reason
 	}
 	return fmt.Errorf("process %d, which should have become the daemon: %v", cmd.Process.Pid, cmd.ProcessState)
 }
 
-// A daemon is this process, if daemonize has started it. It implements io.Writer
-// for the messages of the manager.
+// A daemon is this process, if daemonize has started it, or its successor. It
+// implements io.Writer for the messages of the manager.
 type daemon struct {
-	out    atomic.Pointer[os.File] // stderr of the caller, and later the log
-	parent *os.File                // nil after detach
+	parent *os.File     // the pipe to the caller; nil if there is none
+	log    atomic.Int32 // descriptor to which messages go; that of the caller's stderr at first
+	lost   atomic.Int64 // messages since the log took the last one
+	inLog  bool
 }
 
-// takeDaemon returns nil in a process that daemonize did not start.
+// daemonRuns is the value of daemonEnv in a daemon, for its successor.
+const daemonRuns = "runs"
+
+// takeDaemon returns nil in a process that the user started.
 func takeDaemon() (*daemon, error) {
-	parent := os.Getenv(daemonEnv)
-	os.Unsetenv(daemonEnv)
-	if parent != strconv.Itoa(os.Getppid()) {
+	value := os.Getenv(daemonEnv)
+	if value == "" {
 		return nil, nil
 	}
+	os.Setenv(daemonEnv, daemonRuns)
+	d := &daemon{}
+	stderr, err := unix.FcntlInt(os.Stderr.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	d.log.Store(int32(stderr))
+	if value == daemonRuns { // its messages go where the crash output of its predecessor goes
+		return d, nil
+	}
 	unix.CloseOnExec(daemonPipe)
-	d := &daemon{parent: os.NewFile(daemonPipe, "pipe to the caller")}
-	d.out.Store(os.Stderr)
+	d.parent = os.NewFile(daemonPipe, "pipe to the caller")
 	// The command of the log must not keep the streams of the caller.
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	os.Stdout, os.Stderr = null, null
 	return d, err
 }
 
-func (d *daemon) Write(p []byte) (int, error) { return d.out.Load().Write(p) }
+// Write never waits: the log is read by this process, which would wait for itself.
+// A message that the log does not take is lost, and counted.
+func (d *daemon) Write(p []byte) (int, error) {
+	fd := int(d.log.Load())
+	if n := d.lost.Swap(0); n > 0 && !d.write(fd, fmt.Appendf(nil, "%d messages were lost, because the log took none\n", n)) {
+		d.lost.Add(n)
+	}
+	if !d.write(fd, p) {
+		d.lost.Add(1)
+	}
+	return len(p), nil
+}
+
+// write reports whether the descriptor took all of p.
+func (*daemon) write(fd int, p []byte) bool {
+	for {
+		n, err := unix.Write(fd, p)
+		if err != unix.EINTR {
+			return err == nil && n == len(p)
+		}
+	}
+}
 
 // detach gives up the streams of the caller, whose daemonize then returns. Messages
 // go to the log, as lines of slot -1, and what the Go runtime prints in a crash to
 // the file path, or nowhere.
 func (d *daemon) detach(c *capture.Capture, path string) error {
-	if d.parent == nil {
+	if d.inLog {
 		return nil
 	}
+	d.inLog = true
 	crash, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return err
@@ -116,17 +158,20 @@ func (d *daemon) detach(c *capture.Capture, path string) error {
 		w.Cancel()
 		return os.NewSyscallError("fcntl", err)
 	}
+	if err := unix.SetNonblock(out, true); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
 	w.Started(os.Getpid())
-	d.out.Store(os.NewFile(uintptr(out), "log"))
+	before := d.log.Swap(int32(out))
+	unix.Close(int(before))
 	for _, stream := range []int{1, 2} {
 		err = errors.Join(err, unix.Dup2(int(crash.Fd()), stream))
 	}
-	if err != nil {
+	if err != nil || d.parent == nil {
 		return err
 	}
 	_, err = d.parent.Write([]byte{1})
 	d.parent.Close()
-	d.parent = nil
 	if errors.Is(err, syscall.EPIPE) { // the caller was killed
 		return nil
 	}

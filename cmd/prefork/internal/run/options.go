@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -379,6 +380,8 @@ func (p *plan) log() (err error) {
 	switch file := isLogFile(p.Log); {
 	case p.Daemonize && (p.Log == logStderr || p.Log == logNone):
 		return fmt.Errorf("--daemonize needs --log FILE or --log '| COMMAND', because a daemon has no terminal")
+	case p.Daemonize && os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()):
+		return fmt.Errorf("--daemonize cannot be combined with sockets of systemd (LISTEN_FDS), which are for this process: leave it out, as systemd needs no daemon")
 	case p.Daemonize && os.Getenv(starterPort) != "":
 		return fmt.Errorf("--daemonize cannot be combined with sockets of start_server (%s), which end with this process", starterPort)
 	case p.LogMax != "" && !file:

@@ -319,7 +319,7 @@ func (r *runner) beforeSpawn(m *prefork.Manager, sp *prefork.Spawn) {
 	if r.notify != nil {
 		set = append(set, "NOTIFY_SOCKET="+r.notify.address())
 	}
-	sp.Env, sp.Unset, sp.Stdin = set, unset, r.stdin
+	sp.Env, sp.Unset, sp.Stdin = set, append(unset, daemonEnv), r.stdin
 	r.recorder.open(sp)
 }
 

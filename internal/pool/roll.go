@@ -71,11 +71,11 @@ func (p *Pool) ofRoll(w *worker) bool {
 
 // beginRoll starts to replace the workers if a Roll event announced the
 // generation, also if the last of them has just ended, but not if a shutdown
-// ended them. Otherwise its workers take the slots that fall empty. A roll that
-// is in progress continues, to the newest generation.
+// ended them, or if there was none yet. Otherwise its workers take the slots that
+// fall empty. A roll that is in progress continues, to the newest generation.
 func (p *Pool) beginRoll(now Time, fresh bool) {
 	r := &p.roll
-	announced := r.announced && p.gen > 1 && (!fresh || p.Len() > 0)
+	announced := r.announced && p.ordinal > 0 && (!fresh || p.Len() > 0)
 	r.announced = false
 	switch {
 	case !announced && (p.Len() == 0 || p.settledOnNewest()):

@@ -56,7 +56,6 @@ func TestRequests(t *testing.T) {
 		"-p a status":                  "GET /v1/status?pool=a&usage=1",
 		"--json -p b status":           "GET /v1/status?pool=b&usage=1",
 		"events":                       "GET /v1/events?follow=0&since=0",
-		"log -p a":                     "GET /v1/events?follow=0&pool=a&since=0",
 		"wait ready --timeout 24h":     "GET /v1/wait?for=ready&timeout=",
 		"check":                        "GET /v1/wait?for=ready&timeout=",
 		"wait reloaded>3":              "GET /v1/wait?for=reloaded%3E3&timeout=",

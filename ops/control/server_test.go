@@ -363,7 +363,8 @@ func TestCommandsInShutdown(t *testing.T) {
 		return m.asked > 1
 	})
 	m.change(func(snap *prefork.Snapshot) {
-		snap.Pausing, snap.Stopping, snap.Workers[0].State = true, time.Now(), prefork.StateStopping
+		snap.Pausing, snap.Stopping = true, time.Now()
+		snap.Workers = []prefork.WorkerInfo{{Ordinal: 12, State: prefork.StateStopping}} // readers have the old one
 	})
 	if text := readAll(conn); !strings.Contains(text, "409") || !strings.Contains(text, "shuts down") {
 		t.Errorf("a shutdown that begins while the workers pause: %s", text)

@@ -416,7 +416,7 @@ func TestB8FileOfOtherUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkRunning(t, s, victim.PID())
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	outcome, err := s.Zap(ctx, service.Escalation{Term: time.Millisecond})
 	if outcome != service.StillRunning || err == nil {

@@ -284,7 +284,7 @@ func TestRunDaemonize(t *testing.T) {
 			if state := failed.Wait(); state.ExitCode() != 127 {
 				t.Errorf("a program that does not exist: %v, want status 127", state)
 			}
-			p := preforktest.Start(t, "prefork", append(args, sh, "-c", "echo >&5; echo output; exec sleep 1000")...)
+			p := preforktest.Start(t, "prefork", append(args, sh, "-c", "echo output; echo >&5; exec sleep 1000")...)
 			testprog.ExpectSuccess(t, p)
 			text, err := os.ReadFile(path("pid"))
 			if err != nil {

@@ -95,7 +95,13 @@ func TestDescriptors(t *testing.T) {
 	}
 	s := startServer(t, modes, "-warm-up", "0")
 	s.rollAndWait() // a worker of the first generation may have fewer descriptors
-	worker, manager := descriptors(t, s.workerPIDs()[0]), descriptors(t, s.manager)
+	var worker string
+	preforktest.WaitFor(t, "the workers have the same descriptors", func() bool { // and not also sockets of one that stops
+		pids := s.workerPIDs()
+		worker = descriptors(t, pids[0])
+		return !slices.ContainsFunc(pids[1:], func(pid int) bool { return descriptors(t, pid) != worker })
+	})
+	manager := descriptors(t, s.manager)
 	t.Logf("manager: %s", manager)
 	t.Logf("worker:  %s", worker)
 	check := func(when string) {

@@ -17,7 +17,7 @@ import (
 	"github.com/prefork-go/prefork/preforktest"
 )
 
-func init() { preforktest.Register("restarts", restarts) }
+func init() { preforktest.RegisterOptional("restarts", restarts) }
 
 // restarts runs a Command that exits at once as often as its second argument says.
 func restarts() {

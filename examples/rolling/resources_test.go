@@ -96,7 +96,8 @@ func TestDescriptors(t *testing.T) {
 	s := startServer(t, modes, "-warm-up", "0")
 	s.rollAndWait() // a worker of the first generation may have fewer descriptors
 	var worker string
-	preforktest.WaitFor(t, "the workers have the same descriptors", func() bool { // and not also sockets of one that stops
+	// Until then one of them can also have the sockets of a worker that stops.
+	preforktest.WaitFor(t, "the workers have the same descriptors", func() bool {
 		pids := s.workerPIDs()
 		worker = descriptors(t, pids[0])
 		return !slices.ContainsFunc(pids[1:], func(pid int) bool { return descriptors(t, pid) != worker })

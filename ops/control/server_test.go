@@ -364,7 +364,8 @@ func TestCommandsInShutdown(t *testing.T) {
 	})
 	m.change(func(snap *prefork.Snapshot) {
 		snap.Pausing, snap.Stopping = true, time.Now()
-		snap.Workers = []prefork.WorkerInfo{{Ordinal: 12, State: prefork.StateStopping}} // readers have the old one
+		// Readers have the old slice.
+		snap.Workers = []prefork.WorkerInfo{{Ordinal: 12, State: prefork.StateStopping}}
 	})
 	if text := readAll(conn); !strings.Contains(text, "409") || !strings.Contains(text, "shuts down") {
 		t.Errorf("a shutdown that begins while the workers pause: %s", text)

@@ -71,11 +71,12 @@ func identify(n int) (file [2]uint64, ok bool) {
 	return [2]uint64{uint64(st.Dev), uint64(st.Ino)}, err == nil
 }
 
-// Same reports whether two descriptors are of the same file or socket.
+// Same reports whether two descriptors are of the same file or socket. Sockets of
+// systems that do not number them are never the same.
 func Same(a, b int) bool {
 	fileA, okA := identify(a)
 	fileB, okB := identify(b)
-	return okA && okB && fileA == fileB
+	return okA && okB && fileA == fileB && fileA[1] != 0
 }
 
 // IsOpen reports whether the program has left the descriptor open.

@@ -5,42 +5,21 @@
 package main
 
 import (
-	"context"
 	"log"
-	"log/slog"
 	"os"
-	"strconv"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/bench/program/workers"
 	"github.com/prefork-go/prefork/ops/journal"
 )
 
 func main() {
-	os.Stdout.WriteString("main\n")
-	if len(os.Args) < 3 {
-		return
-	}
-	workers, err := strconv.Atoi(os.Args[1])
-	if err != nil {
-		log.Fatal(err)
-	}
-	j, err := journal.Open(os.Args[2], journal.Config{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	pm, err := prefork.New(prefork.Config{MaxWorkers: workers, Logger: slog.New(slog.DiscardHandler), Observe: journal.Observer(j, nil)})
-	if err != nil {
-		log.Fatal(err)
-	}
-	pm.Follow(func(r prefork.Record) {
-		if _, ok := r.Event.(prefork.SettledEvent); ok {
-			os.Stdout.WriteString("ready\n")
+	workers.Run(func(cfg *prefork.Config) func(*prefork.Manager) func() {
+		j, err := journal.Open(os.Args[2], journal.Config{})
+		if err != nil {
+			log.Fatal(err)
 		}
+		cfg.Observe = journal.Observer(j, nil)
+		return workers.Alone
 	})
-	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
-		<-w.Context().Done()
-		return nil
-	}); err != nil {
-		log.Fatal(err)
-	}
 }

@@ -1,43 +1,16 @@
 //go:build linux
 
-// Operate is the program library that also calls ops.Attach. With a number of
-// workers as its argument it runs them, and prints when all are ready.
+// Operate is the program library that also calls ops.Attach.
 package main
 
 import (
-	"context"
-	"log"
-	"log/slog"
-	"os"
-	"strconv"
-
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/bench/program/workers"
 	"github.com/prefork-go/prefork/ops"
 )
 
 func main() {
-	os.Stdout.WriteString("main\n")
-	if len(os.Args) < 2 {
-		return
-	}
-	workers, err := strconv.Atoi(os.Args[1])
-	if err != nil {
-		log.Fatal(err)
-	}
-	pm, err := prefork.New(prefork.Config{MaxWorkers: workers, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer ops.Attach(pm)()
-	pm.Follow(func(r prefork.Record) {
-		if _, ok := r.Event.(prefork.SettledEvent); ok {
-			os.Stdout.WriteString("ready\n")
-		}
+	workers.Run(func(*prefork.Config) func(*prefork.Manager) func() {
+		return func(pm *prefork.Manager) func() { return ops.Attach(pm) }
 	})
-	if err := pm.Run(context.Background(), func(w *prefork.Worker) error {
-		<-w.Context().Done()
-		return nil
-	}); err != nil {
-		log.Fatal(err)
-	}
 }

@@ -206,6 +206,7 @@ func TestErrors(t *testing.T) {
 		"-u root:nosuch true":         `no group "nosuch"`,
 		"-u :1 true":                  "give numbers as :UID:GID",
 		"-u :1:4294967295 true":       `"4294967295" is not a number`,
+		"-n x true":                   "-n x: it is not a number",
 		"-o many true":                "a limit is a number, or =",
 		"-C nosuch true":              "cannot change the directory: chdir nosuch",
 		"-e nosuch true":              "nosuch: no such file",

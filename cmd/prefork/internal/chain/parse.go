@@ -4,17 +4,21 @@ package chain
 
 import (
 	"errors"
-	"io"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"github.com/prefork-go/prefork/cmd/prefork/internal/letters"
 )
+
+// chpst has the flags of that program, and -C and -N.
+const chpst = "[-vP012N] [-u USER[:GROUP...]] [-U USER[:GROUP...]] [-b ARGV0] [-e DIR] [-/ ROOT] [-C DIR] [-n INC] [-l|-L LOCK] [-m|-d|-o|-p|-f|-c|-r|-t N] PROGRAM [ARG...]"
 
 // usages has the names that Main knows, with what follows them.
 var usages = map[string]string{
-	"prefork exec": "[-vP012N] [-u USER[:GROUP...]] [-U USER[:GROUP...]] [-b ARGV0] [-e DIR] [-/ ROOT] [-C DIR] [-n INC] [-l|-L LOCK] [-m|-d|-o|-p|-f|-c|-r|-t N] PROGRAM [ARG...]",
-	"chpst":        "[-vP012N] [-u USER[:GROUP...]] [-U USER[:GROUP...]] [-b ARGV0] [-e DIR] [-/ ROOT] [-C DIR] [-n INC] [-l|-L LOCK] [-m|-d|-o|-p|-f|-c|-r|-t N] PROGRAM [ARG...]",
+	"prefork exec": chpst,
+	"chpst":        chpst,
 	"softlimit":    "[-a|-c|-d|-f|-l|-m|-o|-p|-r|-s|-t N] PROGRAM [ARG...]",
 	"setlock":      "[-nNxX] FILE PROGRAM [ARG...]",
 	"envdir":       "DIR PROGRAM [ARG...]",
@@ -32,10 +36,8 @@ func Usage(name string) string { return "usage: " + name + " " + usages[name] }
 // parse returns what args ask the program of this name to do.
 func parse(name string, args []string) (*state, error) {
 	s := &state{name: name}
-	f := pflag.NewFlagSet(name, pflag.ContinueOnError)
+	f := letters.New(name)
 	f.SetInterspersed(false)
-	f.SetOutput(io.Discard)
-	f.Usage = func() {}
 	switch name {
 	case "prefork exec", "chpst":
 		s.addFlags(f)
@@ -52,7 +54,7 @@ func parse(name string, args []string) (*state, error) {
 			f.Lookup(name).NoOptDefVal = "true"
 		}
 	}
-	if err := f.Parse(args); err != nil {
+	if err := letters.Parse(f, args); err != nil {
 		return nil, err
 	}
 	args = f.Args()

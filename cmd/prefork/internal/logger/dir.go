@@ -230,7 +230,7 @@ func (d *dir) wrote(n int64) {
 // retryDelay is how long a logger waits after an error.
 const retryDelay = 250 * time.Millisecond
 
-// failed returns when an operation that has failed can be tried again. Meanwhile
+// failed returns when an operation that has failed can be tried again. Until then
 // the writers of the pipe wait.
 func (d *dir) failed(operation string, err error) {
 	if !d.failing {

@@ -5,13 +5,12 @@ package logger
 import (
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/spf13/pflag"
+	"github.com/prefork-go/prefork/cmd/prefork/internal/letters"
 )
 
 // Usage has the flags and arguments.
@@ -29,9 +28,7 @@ type options struct {
 
 func parse(args []string) (*options, error) {
 	o := &options{}
-	f := pflag.NewFlagSet("log", pflag.ContinueOnError)
-	f.SetOutput(io.Discard)
-	f.Usage = func() {}
+	f := letters.New("log")
 	f.CountVarP(&o.format.stamp, "stamp", "t", "")
 	f.Int64VarP(&o.maxSize, "size", "s", 1000000, "")
 	f.IntVarP(&o.maxFiles, "number", "n", 10, "")
@@ -39,7 +36,7 @@ func parse(args []string) (*options, error) {
 	f.VarP((*age)(&o.maxAge), "age", "a", "")
 	f.StringVarP(&o.format.prefix, "prefix", "p", "", "")
 	f.IntVarP(&o.format.length, "length", "l", 0, "")
-	if err := f.Parse(args); err != nil {
+	if err := letters.Parse(f, args); err != nil {
 		return nil, err
 	}
 	o.paths = f.Args()

@@ -36,7 +36,10 @@ while (!$stop) {
 	select($in, undef, undef, 0.02) > 0 or next;
 	accept(my $c, $ln) or next;
 	my $text = '';
-	while ($text !~ /\r\n\r\n/) { sysread($c, $text, 4096, length $text) or last }
+	while ($text !~ /\r\n\r\n/) {
+		my $n = sysread($c, $text, 4096, length $text);
+		last if defined $n ? !$n : !$!{EINTR}; # TERM may come between
+	}
 	syswrite($c, "HTTP/1.0 200 OK\r\nConnection: close\r\n\r\n$ENV{SERVER_STARTER_GENERATION}");
 	shutdown($c, 1); sysread($c, $text, 1);
 }

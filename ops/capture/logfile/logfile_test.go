@@ -208,6 +208,32 @@ func TestReopen(t *testing.T) {
 	}
 }
 
+// A rotation between another program's rename and Reopen begins another file.
+func TestRotationOfMovedFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.log")
+	f := open(t, Config{Path: path, MaxSize: 4})
+	write(t, f, "a\nb\n")
+	for _, rotate := range []func(){
+		func() { write(t, f, "c\nd\n") },
+		func() {
+			if err := f.Rotate(); err != nil {
+				t.Error(err)
+			}
+		},
+	} {
+		if err := os.Rename(path, path+".1"); err != nil {
+			t.Skipf("this system does not rename an open file: %v", err)
+		}
+		rotate()
+	}
+	write(t, f, "e\n")
+	for name, want := range map[string]string{path + ".1": "c\nd\n", path: "e\n"} {
+		if got, err := os.ReadFile(name); string(got) != want {
+			t.Errorf("%s: %q, %v", filepath.Base(name), got, err)
+		}
+	}
+}
+
 func TestClose(t *testing.T) {
 	preforktest.NoLeaks(t)
 	path := filepath.Join(t.TempDir(), "a.log")

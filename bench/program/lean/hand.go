@@ -15,14 +15,14 @@ import (
 // byHand keeps n processes without the library. It starts them in a loop, waits
 // for each, and sends signals in a loop. It forwards SIGUSR1 and SIGTERM; after
 // SIGTERM it exits when all processes have exited.
-func byHand(n int, again, wired bool) {
+func byHand(n int, program string, again, wired bool) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGTERM)
 	if again {
 		for range n {
 			go func() {
 				for {
-					wait(start(wired))
+					wait(start(program, wired))
 				}
 			}()
 		}
@@ -31,7 +31,7 @@ func byHand(n int, again, wired bool) {
 	}
 	processes := make([]*os.Process, n)
 	for i := range processes {
-		processes[i] = start(wired)
+		processes[i] = start(program, wired)
 	}
 	for sig := range signals {
 		for _, p := range processes {
@@ -48,8 +48,11 @@ func byHand(n int, again, wired bool) {
 	ended.Wait()
 }
 
-func start(wired bool) *os.Process {
+func start(program string, wired bool) *os.Process {
 	args, files := []string{os.Args[0], "child"}, []uintptr{0, 1, 2}
+	if program == "" {
+		program = "/proc/self/exe"
+	}
 	if wired {
 		// The other end stays open for the lifetime of this process.
 		ends, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC, 0)
@@ -59,7 +62,7 @@ func start(wired bool) *os.Process {
 		defer syscall.Close(ends[1])
 		args, files = append(args, "-wired"), append(files, uintptr(ends[1]))
 	}
-	pid, _, err := syscall.StartProcess("/proc/self/exe", args, &syscall.ProcAttr{
+	pid, _, err := syscall.StartProcess(program, args, &syscall.ProcAttr{
 		Env: os.Environ(), Files: files,
 		Sys: &syscall.SysProcAttr{Setpgid: true}, // as for the workers of a pool
 	})

@@ -37,6 +37,7 @@ func main() {
 	wired := flags.Bool("wired", false, "by hand: give each process a socket to detect the death of its parent, as workers have")
 	parked := flags.Bool("parked", false, "by hand: keep a process that waits to be woken; in a child: wait")
 	again := flags.Bool("again", false, "by hand: start another process when one exits")
+	program := flags.String("program", "", "by hand: the program of the processes, in place of this one")
 	if os.Args[1] == "child" || prefork.IsWorker() {
 		line("main %d", os.Getpid())
 	}
@@ -55,7 +56,7 @@ func main() {
 		if *parked {
 			parkedByHand()
 		}
-		byHand(*n, *again, *wired)
+		byHand(*n, *program, *again, *wired)
 	case "child":
 		if *parked {
 			syscall.Read(0, make([]byte, 1))

@@ -84,3 +84,35 @@ func hasUser(pid int, uid uint32) bool {
 	fmt.Sscan(fields, &real, &effective, &saved)
 	return fields != "" && (real == uid || saved == uid)
 }
+
+// LockedBy returns the process that has locked a file by flock, as far as
+// /proc/locks shows, or 0. The process may belong to any user, and its pid need
+// not be in the file. It is unknown if the process has exited and another one has
+// inherited the lock, or is in another PID namespace.
+func LockedBy(f *os.File) int {
+	var st unix.Stat_t
+	if unix.Fstat(rawFD(f), &st) != nil {
+		return 0
+	}
+	locks, _ := os.ReadFile("/proc/locks")
+	device := fmt.Sprintf("%02x:%02x", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)))
+	inode := fmt.Sprint(st.Ino)
+	for line := range strings.Lines(string(locks)) {
+		fields := strings.Fields(line)
+		if len(fields) < 6 || fields[1] != "FLOCK" || fields[3] != "WRITE" {
+			continue
+		}
+		pid, _ := strconv.Atoi(fields[4])
+		dev, ok := strings.CutSuffix(fields[5], ":"+inode)
+		if !ok || pid <= 0 {
+			continue
+		}
+		if dev == device {
+			return pid
+		}
+		if has, known := hasOpen(pid, &st, f); has && known { // overlay, btrfs
+			return pid
+		}
+	}
+	return 0
+}

@@ -14,12 +14,13 @@ func TestDependencies(t *testing.T) {
 	}
 	const module = "github.com/prefork-go/prefork/ops"
 	allowed := map[string][]string{ // of other modules
-		"":         {"golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener", "github.com/coreos/go-systemd/v22/daemon"},
-		"/control": {"golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener"},
-		"/record":  {"golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener"},
-		"/systemd": {"golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener", "github.com/coreos/go-systemd/v22/daemon"},
-		"/capture": {"golang.org/x/sys/"},
-		"/client":  {"golang.org/x/sys/"},
+		"":           {"golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener", "github.com/coreos/go-systemd/v22/daemon"},
+		"/control":   {"golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener"},
+		"/record":    {"golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener"},
+		"/systemd":   {"golang.org/x/sys/", "github.com/lestrrat-go/server-starter/listener", "github.com/coreos/go-systemd/v22/daemon"},
+		"/capture":   {"golang.org/x/sys/"},
+		"/client":    {"golang.org/x/sys/"},
+		"/supervise": {"golang.org/x/sys/"},
 	}
 	for path, modules := range allowed {
 		out, err := exec.Command("go", "list", "-deps", module+path).Output()
@@ -33,7 +34,7 @@ func TestDependencies(t *testing.T) {
 				t.Errorf("%s links %s, which takes time when a process starts", module+path, dep)
 			case path == "" && strings.HasPrefix(dep, module+"/capture"):
 				t.Errorf("%s links %s: only programs that capture output need it", module+path, dep)
-			case (path == "/client" || path == "/capture") && dep == "github.com/prefork-go/prefork":
+			case (path == "/client" || path == "/capture" || path == "/supervise") && dep == "github.com/prefork-go/prefork":
 				t.Errorf("%s links the library", module+path)
 			case !strings.Contains(first, ".") || strings.HasPrefix(dep, "github.com/prefork-go/prefork"):
 			case !hasPrefix(dep, modules):

@@ -94,7 +94,6 @@ func TestFiles(t *testing.T) {
 	}
 	syscall.Umask(old)
 	must(t, err)
-	defer d.Close()
 	want := map[string]fs.FileMode{"ok": fs.ModeNamedPipe | 0o600, "control": fs.ModeNamedPipe | 0o600,
 		"lock": 0o600, "pid": 0o644, "stat": 0o644, "status": 0o644}
 	got := modes(t, dir+"/supervise")
@@ -116,6 +115,9 @@ func TestFiles(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
+	must(t, d.Close())
+	dir = t.TempDir()
+	d = open(t, dir)
 	must(t, d.Write(supervise.Status{Since: running.Since}))
 	if pid, stat := read(t, dir+"/supervise/pid"), read(t, dir+"/supervise/stat"); pid != "" || stat != "down\n" {
 		t.Errorf("pid %q, stat %q", pid, stat)
@@ -186,9 +188,11 @@ func TestWriteFails(t *testing.T) {
 		t.Error("stat.new is left")
 	}
 	must(t, os.RemoveAll(dir+"/supervise/stat"))
-	must(t, d.Write(paused))
-	if got := read(t, dir+"/supervise/stat"); got != "run, paused\n" {
-		t.Errorf("stat: %q", got)
+	for _, s := range []supervise.Status{running, paused} { // also the status before
+		must(t, d.Write(s))
+		if got := read(t, dir+"/supervise/stat"); got != s.String()+"\n" {
+			t.Errorf("stat: %q, want %q", got, s)
+		}
 	}
 	if err := d.Write(supervise.Status{PID: -1}); err == nil {
 		t.Error("Write of a pid that does not exist")
@@ -331,6 +335,21 @@ func TestFilesOfOtherUser(t *testing.T) {
 	if d, err := supervise.Open(dir); err == nil {
 		d.Close()
 		t.Error("opened a lock that is another file")
+	}
+}
+
+// The owner of a service's directory may choose the place of supervise.
+func TestLinkOfOtherUser(t *testing.T) {
+	preforktest.NeedRoot(t)
+	const nobody = 65534
+	base := t.TempDir()
+	must(t, os.Mkdir(base+"/web", 0o755))
+	must(t, os.Symlink(base+"/run", base+"/web/supervise"))
+	must(t, os.Lchown(base+"/web/supervise", nobody, nobody))
+	must(t, os.Chown(base+"/web", nobody, nobody))
+	must(t, open(t, base+"/web").Write(running))
+	if got := read(t, base+"/run/stat"); got != "run\n" {
+		t.Errorf("stat: %q", got)
 	}
 }
 

@@ -89,28 +89,21 @@ func hasUser(pid int, uid uint32) bool {
 // /proc/locks shows, or 0. The process may belong to any user, and its pid need
 // not be in the file. It is unknown if the process has exited and another one has
 // inherited the lock, or is in another PID namespace.
-func LockedBy(f *os.File) int {
+func LockedBy(file *os.File) int {
 	var st unix.Stat_t
-	if unix.Fstat(rawFD(f), &st) != nil {
+	if unix.Fstat(rawFD(file), &st) != nil {
 		return 0
 	}
 	locks, _ := os.ReadFile("/proc/locks")
-	device := fmt.Sprintf("%02x:%02x", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)))
-	inode := fmt.Sprint(st.Ino)
+	inode := fmt.Sprint(":", st.Ino)
 	for line := range strings.Lines(string(locks)) {
-		fields := strings.Fields(line)
-		if len(fields) < 6 || fields[1] != "FLOCK" || fields[3] != "WRITE" {
+		f := strings.Fields(line)
+		if len(f) < 6 || f[1] != "FLOCK" || f[3] != "WRITE" || !strings.HasSuffix(f[5], inode) {
 			continue
 		}
-		pid, _ := strconv.Atoi(fields[4])
-		dev, ok := strings.CutSuffix(fields[5], ":"+inode)
-		if !ok || pid <= 0 {
-			continue
-		}
-		if dev == device {
-			return pid
-		}
-		if has, known := hasOpen(pid, &st, f); has && known { // overlay, btrfs
+		// The device is not compared, because of overlay and btrfs.
+		pid, _ := strconv.Atoi(f[4])
+		if has, _ := hasOpen(pid, &st, file); has && pid > 0 {
 			return pid
 		}
 	}

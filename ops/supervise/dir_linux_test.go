@@ -2,10 +2,38 @@ package supervise_test
 
 import (
 	"os"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/prefork-go/prefork/ops/supervise"
 )
+
+// A process that is being started has the descriptor of the lock until its exec.
+// Close releases the lock all the same.
+func TestLockInChild(t *testing.T) {
+	dir := t.TempDir()
+	d := open(t, dir)
+	fds, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	copies := 0
+	for _, fd := range fds {
+		link, _ := os.Readlink("/proc/self/fd/" + fd.Name())
+		if strings.HasSuffix(link, dir+"/supervise/lock") {
+			n, _ := strconv.Atoi(fd.Name())
+			dup, err := syscall.Dup(n)
+			must(t, err)
+			defer syscall.Close(dup)
+			copies++
+		}
+	}
+	if copies != 1 {
+		t.Fatalf("%d descriptors of the lock", copies)
+	}
+	must(t, d.Close())
+	open(t, dir)
+}
 
 // A Dir needs no thread, and four descriptors.
 func TestThreads(t *testing.T) {

@@ -98,7 +98,9 @@ var seconds = regexp.MustCompile(`\d+s\b`)
 type svRow struct {
 	args   string
 	status supervise.Status
-	prep   string // down: with the file down; closed: no supervisor; check0, check1: with a script check
+	// down: with the file down; closed: no supervisor; check0, check1: with a
+	// script check of that exit code
+	prep   string
 	answer map[byte]supervise.Status
 
 	wrote string

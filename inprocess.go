@@ -476,7 +476,7 @@ func (s *inProcessSide) pass(data []byte) {
 	s.data = slices.Clone(data)
 }
 
-func (s *inProcessSide) hold(int, bool) {}
+func (s *inProcessSide) hold(int, pool.Kind) {}
 
 func (s *inProcessSide) close() error {
 	switch {

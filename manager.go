@@ -62,7 +62,7 @@ type side interface {
 	shutDown(origin string, err error)
 	command(ev pool.Event)
 	setMaxWorkers(n int)
-	hold(slot int, held bool)
+	hold(slot int, how pool.Kind)
 	setPaused(paused bool)
 	setLogLevel(level slog.Level)
 	pass(data []byte)
@@ -344,13 +344,19 @@ func (m *Manager) Hold(slot int) {
 	if slot < 0 {
 		misuse("Hold(%d): slots are numbered from 0", slot)
 	}
-	m.side.hold(slot, true)
+	m.side.hold(slot, pool.HoldSlot)
 }
 
 // Release ends the hold of a slot, and also a slot's being done (Config.Restart),
 // its backoff and the delay after failed spawns. An empty slot gets a worker at
 // once, after SpawnInterval at most.
-func (m *Manager) Release(slot int) { m.side.hold(slot, false) }
+func (m *Manager) Release(slot int) { m.side.hold(slot, pool.ReleaseSlot) }
+
+// Unhold ends the hold of a slot, as Release does, and keeps its backoff, which
+// counts from the last spawn. It is for a program that has something to do between
+// two workers of a slot: OnChildReap holds the slot, and Unhold follows. It is a
+// no-op if the slot is not held.
+func (m *Manager) Unhold(slot int) { m.side.hold(slot, pool.UnholdSlot) }
 
 // Pause asks the workers to pause: each works on until it reaches
 // Worker.Checkpoint, waits there, and then counts as paused in Snapshot and by a
@@ -540,15 +546,14 @@ func (s *managerSide) setMaxWorkers(n int) {
 	s.inbox.put(func(*inbox) {})
 }
 
-func (s *managerSide) hold(slot int, held bool) {
+func (s *managerSide) hold(slot int, how pool.Kind) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ev := pool.Event{Kind: pool.ReleaseSlot, N: slot}
 	delete(s.holds, slot)
-	if held {
-		ev.Kind, s.holds[slot] = pool.HoldSlot, true
+	if how == pool.HoldSlot {
+		s.holds[slot] = true
 	}
-	s.command(ev)
+	s.command(pool.Event{Kind: how, N: slot})
 }
 
 // slotClosed reports whether a hook has closed a slot that is about to get a worker.

@@ -352,7 +352,7 @@ func (s *workerSide) shutDown(string, error)                    {}
 func (s *workerSide) command(pool.Event)                        {}
 func (s *workerSide) setMaxWorkers(int)                         {}
 func (s *workerSide) close() error                              { return nil }
-func (s *workerSide) hold(int, bool)                            {}
+func (s *workerSide) hold(int, pool.Kind)                       {}
 func (s *workerSide) setPaused(bool)                            {}
 func (s *workerSide) setLogLevel(slog.Level)                    {}
 func (s *workerSide) pass([]byte)                               {}

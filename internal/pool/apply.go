@@ -43,6 +43,8 @@ func (p *Pool) handle(now Time, ev *Event) {
 		p.hold(now, ev.N)
 	case ReleaseSlot:
 		p.release(now, ev.N)
+	case UnholdSlot:
+		p.unhold(now, ev.N)
 	case Surveyed:
 		p.stopSurplus(now)
 	case GroupGone:

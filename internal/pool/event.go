@@ -82,6 +82,8 @@ const (
 	HoldSlot
 	// ReleaseSlot: slot N is neither held nor done any more, and has no delay.
 	ReleaseSlot
+	// UnholdSlot: slot N is not held any more. It keeps its delay.
+	UnholdSlot
 	// Busy: worker ID is busy.
 	Busy
 	// Idle: worker ID is no longer busy.
@@ -105,7 +107,7 @@ const (
 type Event struct {
 	Kind Kind
 	ID   int // the ordinal of the worker, for each kind that concerns one
-	N    int // Resize, HoldSlot, ReleaseSlot
+	N    int // Resize, HoldSlot, ReleaseSlot, UnholdSlot
 
 	Fresh bool // Begin: slots that are done get workers again
 

@@ -94,6 +94,23 @@ func (p *Pool) release(now Time, index int) {
 	p.vacate(now, s, false)
 }
 
+// unhold ends a hold. An empty slot gets a worker when its delay ends.
+func (p *Pool) unhold(now Time, index int) {
+	if !p.closed.held[index] {
+		return
+	}
+	delete(p.closed.held, index)
+	p.effects = append(p.effects, Effect{Kind: Hold, Slot: index})
+	if index >= len(p.slots) {
+		return
+	}
+	s := p.slots[index]
+	p.recount(s)
+	if s.worker == nil {
+		p.vacate(now, s, false)
+	}
+}
+
 // reopen lets the slots that are done get workers again.
 func (p *Pool) reopen(now Time) {
 	for _, s := range p.slots {

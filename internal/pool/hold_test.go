@@ -11,11 +11,8 @@ import (
 // applyHold: a hold, or the end of one, is the answer to a request and true.
 func (s *sim) applyHold(ev Event, e Effect) {
 	s.t.Helper()
-	wanted := HoldSlot
-	if !e.Held {
-		wanted = ReleaseSlot
-	}
-	if ev.Kind != wanted || ev.N != e.Slot || s.held[e.Slot] != e.Held {
+	ends := ev.Kind == ReleaseSlot || ev.Kind == UnholdSlot
+	if e.Held != (ev.Kind == HoldSlot) || !e.Held && !ends || ev.N != e.Slot || s.held[e.Slot] != e.Held {
 		s.t.Fatalf("%v: after %+v %+v, held: %t", s.now, ev, e, s.held[e.Slot])
 	}
 }
@@ -70,6 +67,7 @@ func (s *sim) checkClosed() {
 
 func hold(n int) Event    { return Event{Kind: HoldSlot, N: n} }
 func release(n int) Event { return Event{Kind: ReleaseSlot, N: n} }
+func unhold(n int) Event  { return Event{Kind: UnholdSlot, N: n} }
 
 // kinds returns how often an effect of a kind happened in the last do or pass.
 func (s *sim) kinds(kind EffectKind) (n int) {
@@ -157,6 +155,41 @@ func TestReleaseStartsAtOnce(t *testing.T) {
 	s.exitZero(1)
 	s.do(release(0))
 	want(t, "with SpawnInterval", s.wake, 10*sec)
+}
+
+// The end of a hold keeps the delay of the slot, which counts from its last spawn,
+// and what leads to the next one.
+func TestUnhold(t *testing.T) {
+	s := begun(t, Config{Max: 1, ErrRespawn: sec, Backoff: List{10 * sec, time.Minute}, Restart: RestartOnFailure})
+	s.crash(1)
+	s.do(hold(0))
+	s.pass(4 * sec)
+	want(t, "due while it is held", s.p.Slot(0).Due, Never)
+	s.do(unhold(0))
+	want(t, "reports", s.kinds(Hold), 1)
+	want(t, "workers in the delay", len(s.workers), 0)
+	want(t, "due", s.p.Slot(0).Due, 10*sec)
+	s.pass(6 * sec)
+	want(t, "workers after the delay", len(s.workers), 1)
+	s.do(unhold(0))
+	want(t, "reports of a slot that is not held", s.kinds(Hold), 0)
+	s.do(hold(0))
+	s.do(unhold(0))
+	s.pass(sec)
+	want(t, "workers of a slot that has one", len(s.workers), 1)
+	s.do(hold(0))
+	s.crash(2)
+	s.pass(2 * time.Minute)
+	s.do(unhold(0))
+	want(t, "workers, when the delay has passed in the hold", len(s.workers), 1)
+	s.exitZero(3)
+	s.do(hold(0))
+	s.do(unhold(0))
+	s.pass(time.Hour)
+	want(t, "workers of a slot that is done", len(s.workers), 0)
+	s.do(hold(1))
+	s.do(unhold(1))
+	want(t, "reports of a slot that does not exist", s.kinds(Hold), 1)
 }
 
 // A slot is done after an end for which Restart starts no other worker.

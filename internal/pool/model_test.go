@@ -151,6 +151,8 @@ func (s *sim) note(ev Event) {
 		}
 	case ReleaseSlot:
 		s.noteRelease(ev.N)
+	case UnholdSlot:
+		delete(s.held, ev.N)
 	case SpawnFailed:
 		s.noteSpawnFailed(ev)
 	case Signal:

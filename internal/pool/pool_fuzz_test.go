@@ -56,6 +56,7 @@ const (
 	fuzzExiting
 	fuzzHold
 	fuzzRelease
+	fuzzUnhold
 	fuzzKinds
 )
 
@@ -123,7 +124,7 @@ func (s *sim) fuzz(kind, arg byte) {
 		s.do(Event{Kind: Halt})
 	case fuzzResize:
 		s.do(Event{Kind: Resize, N: int(arg) % 20})
-	case fuzzHold, fuzzRelease:
+	case fuzzHold, fuzzRelease, fuzzUnhold:
 		s.do(Event{Kind: HoldSlot + Kind(kind-fuzzHold), N: int(arg)%20 - 1})
 	case fuzzReady:
 		id, kind := s.fuzzID(arg), Ready
@@ -227,7 +228,7 @@ func fuzzSeeds() [][]byte {
 		{3, 0, 0, 0, 16, fuzzBegin, 1, fuzzReadyAll, 0, fuzzExitZero, 0, fuzzHold, 2, fuzzCrash, 0, fuzzRelease, 1, fuzzPass, 8, fuzzRelease, 2,
 			fuzzReadyAll, 0, fuzzHold, 3, fuzzHalt, 0, fuzzRoll, 0, fuzzBegin, 0, fuzzReadyAll, 0, fuzzReadyAll, 0, fuzzExitStopped, 0,
 			fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzPass, 9, fuzzBegin, 1, fuzzRelease, 3, fuzzPass, 8},
-		{2, 0, 0, 0, 24, fuzzHold, 2, fuzzBegin, 0, fuzzReadyAll, 0, fuzzResize, 5, fuzzCrash, 0, fuzzCrash, 0, fuzzRelease, 2, fuzzCrash, 1,
+		{2, 0, 0, 0, 24, fuzzHold, 2, fuzzBegin, 0, fuzzUnhold, 3, fuzzReadyAll, 0, fuzzResize, 5, fuzzCrash, 0, fuzzCrash, 0, fuzzRelease, 2, fuzzCrash, 1,
 			fuzzResize, 1, fuzzResize, 3, fuzzPass, 9, fuzzBegin, 1, fuzzPass, 9},
 		// Workers that exit at once.
 		{2, 0, 0, 0, 0, fuzzBegin, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0, fuzzExitZero, 0,

@@ -164,6 +164,39 @@ func TestHoldInHooks(t *testing.T) {
 	}
 }
 
+// A program that has something to do between two workers holds the slot meanwhile,
+// and the backoff counts from the last spawn all the same.
+func TestUnhold(t *testing.T) {
+	for name, test := range map[string]struct{ meanwhile, want time.Duration }{
+		"shorter than the delay": {4 * time.Second, 10 * time.Second},
+		"longer":                 {12 * time.Second, 12 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var spawned []time.Time
+				r := newRig(t, prefork.Config{MaxWorkers: 1, Backoff: []time.Duration{10 * time.Second},
+					AfterSpawn: func(*prefork.Manager, int) { spawned = append(spawned, time.Now()) },
+					OnChildReap: func(m *prefork.Manager, _ prefork.Exit) {
+						m.Hold(0)
+						time.AfterFunc(test.meanwhile, func() { m.Unhold(0) })
+					},
+				}, nil, nil)
+				r.Hold(0)
+				r.Unhold(0)
+				done := r.startRun(context.Background())
+				time.Sleep(time.Millisecond)
+				r.process(1).Exit(proc.Status{Code: 1})
+				time.Sleep(time.Minute)
+				r.Shutdown()
+				<-done
+				if len(spawned) != 2 || spawned[1].Sub(spawned[0]).Round(10*time.Millisecond) != test.want {
+					t.Errorf("spawned at %v, want two with %v between them", spawned, test.want)
+				}
+			})
+		})
+	}
+}
+
 // A slot that is done is released by a hook, before the Manager ends for it.
 func TestReleaseOfTheLastSlotInAHook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,0 +1,60 @@
+// Package scan watches a directory of programs and service directories. It
+// reports which of its names are such, and when a change of one has settled.
+package scan
+
+import (
+	"context"
+	"time"
+)
+
+// A Kind is a kind of service.
+type Kind uint8
+
+const (
+	Program Kind = iota + 1 // an executable file
+	Service                 // a directory with an executable run
+)
+
+// An Entry is a name in the directory.
+type Entry struct {
+	Name string
+	Kind Kind // zero if the name is passed over
+}
+
+// An Op is what has happened to a name.
+type Op uint8
+
+const (
+	Added      Op = iota + 1
+	Changed       // the file of a Program is another one; never of a Service
+	Removed       // also if a file is not executable any more
+	PassedOver    // the name is neither a Program nor a Service, see Change.Reason
+)
+
+// A Change is the outcome of one save, move or removal.
+type Change struct {
+	Op     Op
+	Entry  Entry
+	Reason string // why it is passed over, or removed although it is there
+}
+
+// Config configures Watch.
+type Config struct {
+	Dir    string        // absolute
+	Settle time.Duration // how long nothing must happen to a name; zero means 300 ms
+	Max    int           // services; zero means 4096
+	Report func(error)   // gets errors that Watch survives, such as a lack of inotify watches
+}
+
+// Watch reports the services of a directory until ctx ends, whose error it then
+// returns. The first call of f has all that is there, without waiting until it
+// has settled. Later calls have at least one change. Changes are sorted by name;
+// if a name becomes another service, its Removed is followed by Added. f is
+// called by one goroutine, and delays later changes until it returns. A value
+// from rescan looks at the directory at once.
+//
+// If the directory vanishes, all services are removed, and Watch waits for
+// another one of that name.
+func Watch(ctx context.Context, cfg Config, rescan <-chan struct{}, f func([]Change)) error {
+	panic("not written yet")
+}

@@ -4,6 +4,7 @@ package scan
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -14,6 +15,16 @@ const (
 	Program Kind = iota + 1 // an executable file
 	Service                 // a directory with an executable run
 )
+
+func (k Kind) String() string {
+	switch k {
+	case Program:
+		return "program"
+	case Service:
+		return "service directory"
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
 
 // An Entry is a name in the directory.
 type Entry struct {
@@ -31,11 +42,25 @@ const (
 	PassedOver    // the name is neither a Program nor a Service, see Change.Reason
 )
 
+func (o Op) String() string {
+	switch o {
+	case Added:
+		return "added"
+	case Changed:
+		return "changed"
+	case Removed:
+		return "removed"
+	case PassedOver:
+		return "passed over"
+	}
+	return fmt.Sprintf("op %d", uint8(o))
+}
+
 // A Change is the outcome of one save, move or removal.
 type Change struct {
 	Op     Op
 	Entry  Entry
-	Reason string // why it is passed over, or removed although it is there
+	Reason string // why it is passed over, or removed although the name is there
 }
 
 // Config configures Watch.
@@ -43,8 +68,24 @@ type Config struct {
 	Dir    string        // absolute
 	Settle time.Duration // how long nothing must happen to a name; zero means 300 ms
 	Max    int           // services; zero means 4096
-	Report func(error)   // gets errors that Watch survives, such as a lack of inotify watches
+	Report func(error)   // gets errors that Watch survives, such as a lack of inotify watches; may be nil
 }
+
+const (
+	defaultSettle = 300 * time.Millisecond
+	defaultMax    = 4096
+
+	// latest is the time after which a name that does not settle counts as it
+	// is then.
+	latest = 5 * time.Second
+
+	// soon and late are the intervals of scans. The first applies while the
+	// system does not notify of everything, see watcher.interval. The second
+	// is for file systems that other machines change, and for a directory
+	// above that is renamed.
+	soon = 5 * time.Second
+	late = time.Minute
+)
 
 // Watch reports the services of a directory until ctx ends, whose error it then
 // returns. The first call of f has all that is there, without waiting until it
@@ -56,5 +97,7 @@ type Config struct {
 // If the directory vanishes, all services are removed, and Watch waits for
 // another one of that name.
 func Watch(ctx context.Context, cfg Config, rescan <-chan struct{}, f func([]Change)) error {
-	panic("not written yet")
+	w := newWatcher(cfg)
+	defer w.close()
+	return w.run(ctx, rescan, f)
 }

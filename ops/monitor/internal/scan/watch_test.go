@@ -1,0 +1,308 @@
+//go:build unix
+
+package scan
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+func mkdir(t *testing.T, path string) {
+	t.Helper()
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func rename(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The first call has all that is there, although it may still be written.
+func TestWatchFirst(t *testing.T) {
+	dir := t.TempDir()
+	mkdir(t, filepath.Join(dir, "service"))
+	writeFile(t, filepath.Join(dir, "service/run"), 0o755, "")
+	writeFile(t, filepath.Join(dir, "program"), 0o755, "")
+	writeFile(t, filepath.Join(dir, ".hidden"), 0o755, "")
+	ctx, cancel := context.WithCancel(t.Context())
+	calls := 0
+	err := Watch(ctx, Config{Dir: dir}, nil, func(changes []Change) {
+		calls++
+		want := []Change{{Op: Added, Entry: Entry{"program", Program}}, {Op: Added, Entry: Entry{"service", Service}}}
+		if !slices.Equal(changes, want) {
+			t.Errorf("changes: %v, want %v", changes, want)
+		}
+		cancel()
+	})
+	if !errors.Is(err, context.Canceled) || calls != 1 {
+		t.Errorf("%d calls, then %v", calls, err)
+	}
+}
+
+func TestWatchNoDirectory(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "file"), 0o755, "")
+	f := func(changes []Change) { t.Errorf("changes: %v", changes) }
+	if err := Watch(t.Context(), Config{Dir: filepath.Join(dir, "nothing")}, nil, f); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no directory: %v", err)
+	}
+	if err := Watch(t.Context(), Config{Dir: filepath.Join(dir, "file")}, nil, f); err == nil || err.Error() != "watch "+dir+"/file: not a directory" {
+		t.Errorf("a file: %v", err)
+	}
+}
+
+// An empty directory is a first call too: its user learns that it was scanned.
+func TestWatchEmpty(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	w, first := startWatch(t, newWatcher(Config{Dir: dir, Settle: 10 * time.Millisecond}))
+	if len(first) > 0 {
+		t.Errorf("first: %v", first)
+	}
+	w.expect()
+}
+
+// A directory becomes a service when it gets an executable run, however long after
+// its creation.
+func TestWatchServiceIsWritten(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	w, _ := startWatch(t, newWatcher(Config{Dir: dir, Settle: 10 * time.Millisecond}))
+	web := filepath.Join(dir, "web")
+	mkdir(t, web)
+	w.await("passed over web (directory without run)")
+	writeFile(t, filepath.Join(web, "run"), 0o644, "#!/bin/sh\n")
+	w.await("passed over web (its run is not executable)")
+	os.Chmod(filepath.Join(web, "run"), 0o755)
+	w.await("added web")
+
+	// From then on its files do not matter.
+	writeFile(t, filepath.Join(web, "run"), 0o755, "#!/bin/sh\necho\n")
+	writeFile(t, filepath.Join(web, "finish"), 0o755, "")
+	os.Remove(filepath.Join(web, "run"))
+	w.expect()
+	// Another directory is another service.
+	mkdir(t, filepath.Join(dir, ".next"))
+	writeFile(t, filepath.Join(dir, ".next/run"), 0o755, "")
+	os.RemoveAll(web)
+	rename(t, filepath.Join(dir, ".next"), web)
+	if got := w.sinceThen(); !slices.Equal(got, []string{"removed web", "added web"}) &&
+		!slices.Equal(got, []string{"removed web (directory without run)", "added web"}) { // it took long
+		t.Errorf("another directory: %q", got)
+	}
+}
+
+// The directory itself is renamed, removed, made again, replaced at once, and is
+// behind a link that is switched.
+func TestWatchDirectoryItself(t *testing.T) {
+	t.Parallel()
+	for _, held := range []bool{false, true} {
+		t.Run(fmt.Sprintf("held %v", held), func(t *testing.T) {
+			t.Parallel()
+			base, err := filepath.EvalSymlinks(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir, away, next := filepath.Join(base, "services"), filepath.Join(base, "away"), filepath.Join(base, "next")
+			mkdir(t, dir)
+			writeFile(t, filepath.Join(dir, "web"), 0o755, "1")
+			w, first := startWatch(t, newWatcher(Config{Dir: dir, Settle: 100 * time.Millisecond}))
+			if len(first) != 1 {
+				t.Fatalf("first: %v", first)
+			}
+			hold := func() {
+				if !held {
+					return
+				}
+				f, err := os.Open(dir) // as one that has a lock on it
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { f.Close() })
+			}
+			hold()
+			rename(t, dir, away)
+			w.report("is gone")
+			w.await("removed web")
+			rename(t, away, dir)
+			w.rescan <- struct{}{} // it would be noticed after 5 s
+			w.await("added web")
+
+			mkdir(t, next)
+			writeFile(t, filepath.Join(next, "other"), 0o755, "1")
+			writeFile(t, filepath.Join(next, "web"), 0o755, "2")
+			hold()
+			exchange(t, dir, next)
+			w.await("added other", "changed web")
+			w.expect()
+
+			hold()
+			os.RemoveAll(dir)
+			w.report("is gone")
+			var removed []string
+			for len(removed) < 3 { // of a marker too
+				removed = append(removed, texts(w.next())...)
+			}
+			slices.Sort(removed)
+			if want := []string{"removed other", "removed web", "removed zz-marker-1"}; !slices.Equal(removed, want) {
+				t.Errorf("after the removal: %q, want %q", removed, want)
+			}
+		})
+	}
+}
+
+// exchange renames the directories so that dir is never gone for long.
+func exchange(t *testing.T, dir, next string) {
+	t.Helper()
+	rename(t, dir, dir+".old")
+	rename(t, next, dir)
+}
+
+// The system's queue overflows while a caller is slow.
+func TestWatchOverflow(t *testing.T) {
+	t.Parallel()
+	limit := 16384
+	if data, err := os.ReadFile("/proc/sys/fs/inotify/max_queued_events"); err == nil {
+		fmt.Sscan(string(data), &limit)
+	}
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b"} {
+		writeFile(t, filepath.Join(dir, name), 0o755, "")
+	}
+	watcher := newWatcher(Config{Dir: dir, Settle: 10 * time.Millisecond})
+	var w *watch
+	blocked, release := make(chan struct{}), make(chan struct{})
+	changes := make(chan []Change, 10)
+	w = &watch{t: t, dir: dir, errs: make(chan error, 10), changes: changes}
+	watcher.cfg.Report = func(err error) { w.errs <- err }
+	ctx, cancel := context.WithCancel(t.Context())
+	defer watcher.close()
+	done := make(chan error)
+	calls := 0
+	go func() {
+		done <- watcher.run(ctx, nil, func(c []Change) {
+			if calls++; calls == 1 {
+				close(blocked)
+				<-release
+				return
+			}
+			changes <- c
+		})
+	}()
+	<-blocked
+	for range limit { // those of one file in a row count once
+		os.Chmod(filepath.Join(dir, "a"), 0o755)
+		os.Chmod(filepath.Join(dir, "b"), 0o755)
+	}
+	writeFile(t, filepath.Join(dir, "c"), 0o755, "") // its events are lost
+	close(release)
+	w.report("were lost")
+	w.await("added c")
+	writeFile(t, filepath.Join(dir, "d"), 0o755, "")
+	w.await("added d")
+	cancel()
+	<-done
+}
+
+// Without notifications the directory is scanned.
+func TestWatchWithoutNotifications(t *testing.T) {
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "web"), 0o755, "1")
+	synctest.Test(t, func(t *testing.T) {
+		watcher := newWatcher(Config{Dir: dir})
+		watcher.newNotify = func() (*fsnotify.Watcher, error) { return nil, errors.New("too many open files") }
+		w, first := startWatch(t, watcher)
+		w.report("it is scanned each 5s: too many open files")
+		if len(first) != 1 {
+			t.Fatalf("first: %v", first)
+		}
+		start := time.Now()
+		at := func(want time.Duration, changes ...string) {
+			t.Helper()
+			w.await(changes...)
+			if got := time.Since(start); got != want {
+				t.Errorf("%q after %v, want %v", changes, got, want)
+			}
+		}
+		time.Sleep(time.Second)
+		writeFile(t, filepath.Join(dir, "web"), 0o755, "two")
+		at(5300*time.Millisecond, "changed web")
+		os.Remove(filepath.Join(dir, "web"))
+		w.rescan <- struct{}{}
+		at(5600*time.Millisecond, "removed web")
+		mkdir(t, filepath.Join(dir, "web"))
+		at(10600*time.Millisecond, "passed over web (directory without run)")
+		writeFile(t, filepath.Join(dir, "web/run"), 0o755, "")
+		at(15600*time.Millisecond, "added web")
+		time.Sleep(time.Minute)
+	})
+}
+
+// Scans are frequent only while the system does not notify of everything.
+func TestWatchInterval(t *testing.T) {
+	base, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(base, "services")
+	mkdir(t, filepath.Join(dir, "service"))
+	writeFile(t, filepath.Join(dir, "service/run"), 0o755, "")
+	os.Symlink("services", filepath.Join(base, "link"))
+	scan := func(dir string) time.Duration {
+		w := newWatcher(Config{Dir: dir, Report: func(err error) { t.Errorf("%s: %v", dir, err) }})
+		defer w.close()
+		w.scan()
+		return time.Until(w.scanAt).Round(time.Second)
+	}
+	for _, c := range []struct {
+		what string
+		do   func()
+		want time.Duration
+	}{
+		{"a service", func() {}, late},
+		{"a directory without run", func() { mkdir(t, filepath.Join(dir, "empty")) }, late},
+		{"a link", func() { os.Symlink("service", filepath.Join(dir, "again")) }, soon},
+		{"nothing at all", func() { os.RemoveAll(dir); mkdir(t, dir) }, soon},
+		{"a program", func() { writeFile(t, filepath.Join(dir, "web"), 0o755, "") }, late},
+	} {
+		c.do()
+		if got := scan(dir); got != c.want {
+			t.Errorf("%s: next scan after %v, want %v", c.what, got, c.want)
+		}
+		if got := scan(filepath.Join(base, "link")); got != soon {
+			t.Errorf("%s, by a link: next scan after %v", c.what, got)
+		}
+	}
+}
+
+// The directory is behind a link that is switched.
+func TestWatchLinkIsSwitched(t *testing.T) {
+	base := t.TempDir()
+	for _, release := range []string{"1", "2"} {
+		mkdir(t, filepath.Join(base, release))
+		writeFile(t, filepath.Join(base, release, "web"), 0o755, release)
+	}
+	current := filepath.Join(base, "current")
+	os.Symlink("1", current)
+	w, _ := startWatch(t, newWatcher(Config{Dir: current, Settle: 10 * time.Millisecond}))
+	os.Symlink("2", current+".new")
+	rename(t, current+".new", current)
+	w.rescan <- struct{}{} // it would be noticed after 5 s
+	w.await("changed web")
+	writeFile(t, filepath.Join(base, "2", "new-one"), 0o755, "") // notifications are of the other directory now
+	w.await("added new-one")
+}

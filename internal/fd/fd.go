@@ -40,6 +40,12 @@ func SetBlocking(fd int, blocking bool) error {
 	return os.NewSyscallError("fcntl", unix.SetNonblock(fd, !blocking))
 }
 
+// Blocks reports whether a socket is in blocking mode.
+func Blocks(fd int) bool {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	return err == nil && flags&unix.O_NONBLOCK == 0
+}
+
 // SetBacklog sets the length of the accept queue of a listening socket. The
 // system limits it.
 func SetBacklog(fd, n int) error { return os.NewSyscallError("listen", unix.Listen(fd, n)) }

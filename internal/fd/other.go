@@ -12,6 +12,7 @@ func Close(int)                      {}
 func IsStream(uintptr) bool          { return false }
 func Same(int, int) bool             { return false }
 func SetBlocking(int, bool) error    { return errors.ErrUnsupported }
+func Blocks(int) bool                { return true }
 func SetBacklog(int, int) error      { return errors.ErrUnsupported }
 func Chmod(uintptr, uint32) error    { return errors.ErrUnsupported }
 func NewBlob([]byte) (int, error)    { return -1, errors.ErrUnsupported }

@@ -232,15 +232,6 @@ func newWorker(t *testing.T, set *Set, slot int) (in *Inherited, sent *[]wire.Me
 	return NewInherited(given, func(m wire.Message) { *sent = append(*sent, m) }), sent
 }
 
-func copied(t *testing.T, descriptor int) int {
-	t.Helper()
-	descriptor, err := fd.Duplicate(uintptr(descriptor))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return descriptor
-}
-
 // wantSent checks and forgets the messages that a worker has sent.
 func wantSent(t *testing.T, sent *[]wire.Message, want ...wire.Message) {
 	t.Helper()

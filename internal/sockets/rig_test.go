@@ -103,3 +103,12 @@ func exists(path string) bool {
 
 // absent is a name in a new directory.
 func absent(t *testing.T) string { return filepath.Join(socketDir(t), "sock") }
+
+func copied(t *testing.T, descriptor int) int {
+	t.Helper()
+	descriptor, err := fd.Duplicate(uintptr(descriptor))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return descriptor
+}

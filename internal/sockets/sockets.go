@@ -69,6 +69,7 @@ type socket struct {
 	predecessors     string      // the path of the file that the predecessor still owns
 	site             int         // of the call, if the address alone is ambiguous
 	unpolled         bool        // it does not wake the manager
+	blocks           bool        // the mode that the programs of a Command have given it
 }
 
 // closer is common to net.Listener and net.PacketConn.
@@ -139,25 +140,26 @@ func (set *Set) obtainListener(o *Options, network, address string, found []mark
 // obtain takes the socket that the predecessor has, or one that fits from those
 // that the process was started with. It binds one if there are none.
 func obtain[T closer](set *Set, o *Options, network, address string, found []marker.Socket, kind int, newSocket func(network, address string) (T, error), wrap func(*os.File) (T, error)) (s T, err error) {
-	fd, have, other := -1, false, ""
+	descriptor, have, other := -1, false, ""
 	if o.File == nil {
-		if fd, have, other, err = set.cfg.Inherited.takeActivated(network, address); err != nil {
+		if descriptor, have, other, err = set.cfg.Inherited.takeActivated(network, address); err != nil {
 			return s, err
 		}
 	}
 	if other != "" {
 		set.cfg.Log.Info("given socket instead of the requested address", "network", network, "address", address, "socket", other)
 	}
-	sock := &socket{fd: -1, network: network, address: address, fellBack: kind == marker.FellBack, site: siteOf(address), activated: have}
+	sock := &socket{fd: -1, network: network, address: address, fellBack: kind == marker.FellBack, site: siteOf(address), activated: have, blocks: true}
 	if len(found) > 0 {
-		fd, have = found[0].FD, true
+		descriptor, have = found[0].FD, true
 		closeFDs(found[1:]) // of other slots, for a Command
+		sock.blocks = fd.Blocks(descriptor)
 		if found[0].Own {
 			sock.predecessors = set.pathOf(found[0])
 		}
 	}
 	if have {
-		s, err = wrapFD(fd, network+" "+address, wrap)
+		s, err = wrapFD(descriptor, network+" "+address, wrap)
 	} else if o.File != nil {
 		s, err = newSocket(network, address)
 	} else {
@@ -226,7 +228,8 @@ func localAddr(s any) string {
 // prepareForCommand names a socket as start_server does, and puts it into
 // blocking mode. A program that was written for start_server expects that:
 // Starlet would spin on a non-blocking socket, Python's accept fail. Go's
-// sockets are non-blocking, and the mode is shared by all duplicates.
+// sockets are non-blocking, and the mode is shared by all duplicates. That of a
+// predecessor gets back the mode that its programs, which are running, had.
 func (set *Set) prepareForCommand(sock *socket) (err error) {
 	path := sock.predecessors
 	if sock.file != nil {
@@ -235,7 +238,7 @@ func (set *Set) prepareForCommand(sock *socket) (err error) {
 	if sock.name, err = activation.StarterName(sock.fd, path); err != nil {
 		return err
 	}
-	return fd.SetBlocking(sock.fd, true)
+	return fd.SetBlocking(sock.fd, sock.blocks)
 }
 
 // duplicate duplicates the descriptor of a listener or connection.
@@ -267,6 +270,9 @@ func (set *Set) Hand(slot int) []marker.Socket {
 
 // HandAll returns the sockets for a successor: those of all slots.
 func (set *Set) HandAll() []marker.Socket {
+	for _, s := range set.all() {
+		s.blocks = fd.Blocks(s.fd)
+	}
 	return set.hand(func(int) bool { return true }, false)
 }
 
@@ -333,13 +339,13 @@ func (set *Set) HandCommand() (all []Port) {
 	return all
 }
 
-// RestoreModes makes the shared sockets blocking or non-blocking, as the
-// workers of this manager need them. All duplicates of a socket share that
-// mode, so the Listen of a successor may have changed it.
+// RestoreModes makes the shared sockets non-blocking, and for a Command as they
+// were at the last HandAll. All duplicates of a socket share that mode, so the
+// Listen of a successor may have changed it.
 func (set *Set) RestoreModes() {
 	for _, s := range set.all() {
 		if s.group == nil {
-			fd.SetBlocking(s.fd, set.cfg.Command)
+			fd.SetBlocking(s.fd, set.cfg.Command && s.blocks)
 		}
 	}
 }

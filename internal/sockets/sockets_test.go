@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/prefork-go/prefork/internal/activation"
 	"github.com/prefork-go/prefork/internal/fd"
 	"github.com/prefork-go/prefork/internal/marker"
@@ -88,30 +86,42 @@ func TestHandCommand(t *testing.T) {
 		t.Errorf("FD for workers: %v", err)
 	}
 	for _, descriptor := range fds {
-		if !blocks(t, descriptor) {
+		if !fd.Blocks(descriptor) {
 			t.Errorf("descriptor %d does not block", descriptor)
 		}
-		fd.SetBlocking(descriptor, false) // as the Listen of a successor
+	}
+	// The modes that running programs have given them outlast an upgrade: in the
+	// successor, and here if it fails.
+	fd.SetBlocking(fds[0], false)
+	modes := func() (all []bool) {
+		for _, descriptor := range fds {
+			all = append(all, fd.Blocks(descriptor))
+		}
+		return all
+	}
+	want := []bool{false, true, true}
+	given := set.HandAll()
+	for i := range given {
+		given[i].FD = copied(t, given[i].FD)
+	}
+	successor := newSet(t, Config{Successor: true, Command: true, Inherited: NewInherited(given, nil)})
+	listen(t, successor.Listen, "tcp", "127.0.0.1:0")
+	listen(t, successor.Listen, "unix", path)
+	listen(t, successor.ListenPacket, "udp", "127.0.0.1:0")
+	if got := modes(); !slices.Equal(got, want) {
+		t.Errorf("with a successor: modes %v, want %v", got, want)
+	}
+	for i, descriptor := range fds {
+		fd.SetBlocking(descriptor, !want[i])
 	}
 	set.RestoreModes()
-	for _, descriptor := range fds {
-		if !blocks(t, descriptor) {
-			t.Errorf("descriptor %d does not block again", descriptor)
-		}
+	if got := modes(); !slices.Equal(got, want) {
+		t.Errorf("restored: modes %v, want %v", got, want)
 	}
 	// A socket that no variable can name is refused, and leaves nothing behind.
 	if _, err := set.Listen("unix", path+"=x"); err == nil || exists(path+"=x") || len(set.Info()) != 3 {
 		t.Errorf("error %v, the file exists: %t, sockets %v", err, exists(path+"=x"), set.Info())
 	}
-}
-
-func blocks(t *testing.T, descriptor int) bool {
-	t.Helper()
-	flags, err := unix.FcntlInt(uintptr(descriptor), unix.F_GETFL, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return flags&unix.O_NONBLOCK == 0
 }
 
 // A worker gets each socket once, by the words of the call.

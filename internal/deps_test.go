@@ -60,7 +60,7 @@ func needGo(t *testing.T) {
 // of lower floors; ground floor packages import nothing of the repository.
 var floors = [][]string{
 	{ // ground
-		"internal/activation", "internal/binary", "internal/change", "internal/fd", "internal/follow",
+		"internal/activation", "internal/binary", "internal/change", "internal/envdir", "internal/fd", "internal/follow",
 		"internal/loadgen", "internal/logrelay", "internal/marker", "internal/pause", "internal/picture",
 		"internal/plain", "internal/pool", "internal/port", "internal/proc", "internal/prose", "internal/reaper",
 		"internal/resources", "internal/reuseport", "internal/safedir", "internal/scoreboard", "internal/sig", "internal/sigqueue",
@@ -71,7 +71,7 @@ var floors = [][]string{
 		"internal/proc/proctest", "internal/reaper/early", "internal/prose/count",
 	},
 	{"."},
-	{"preforkhttp", "internal/testprog"},
+	{"preforkhttp", "internal/testprog", "internal/values"},
 }
 
 // TestFloors checks the order of the packages. Each must be on a floor, so that a

@@ -94,7 +94,9 @@ const (
 	Logger                  // the directory log of a Service
 )
 
-func (k Kind) String() string { return [...]string{"unknown", "program", "service", "logger"}[min(k, 4)%4] }
+func (k Kind) String() string {
+	return [...]string{"unknown", "program", "service", "logger"}[min(k, 4)%4]
+}
 
 // An EventKind is the kind of an Event.
 type EventKind uint8

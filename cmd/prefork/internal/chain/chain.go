@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/prefork-go/prefork/cmd/prefork/internal/envdir"
+	"github.com/prefork-go/prefork/internal/envdir"
 	"github.com/prefork-go/prefork/internal/launch"
 )
 

@@ -15,7 +15,8 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
-	"github.com/prefork-go/prefork/cmd/prefork/internal/envdir"
+	"github.com/prefork-go/prefork/internal/envdir"
+	"github.com/prefork-go/prefork/internal/values"
 )
 
 // Options are the values of the flags.
@@ -131,8 +132,8 @@ func (p *plan) checkProgram() error {
 func (p *plan) resources() (err error) {
 	r := &p.config.Resources
 	r.Chroot, r.Cgroup, r.Nice, r.Umask, r.NoNewPrivs = p.Chroot, p.Cgroup, p.Nice, p.Umask, p.NoNewPrivs
-	if r.User, r.Group, err = parseUser(p.User); err != nil {
-		return err
+	if r.User, r.Group, err = values.User(p.User); err != nil {
+		return fmt.Errorf("--user %s: %w", p.User, err)
 	}
 	if r.Groups = p.Groups; r.Groups != nil && r.User == "" {
 		return fmt.Errorf("--groups %s: it needs --user, whose groups it replaces", strings.Join(p.Groups, ","))
@@ -141,9 +142,9 @@ func (p *plan) resources() (err error) {
 		return err
 	}
 	for _, value := range p.Limits {
-		l, err := parseLimit(value)
+		l, err := values.Limit(value)
 		if err != nil {
-			return err
+			return fmt.Errorf("--limit %s: %w", value, err)
 		}
 		r.Rlimits = append(r.Rlimits, l)
 	}
@@ -235,7 +236,7 @@ func (p *plan) signals() error {
 		if flag.value == "" {
 			continue
 		}
-		sent, err := parseSignal(flag.value)
+		sent, err := values.Signal(flag.value)
 		if err != nil {
 			return fmt.Errorf("%s: %w", flag.name, err)
 		}
@@ -276,7 +277,7 @@ func (p *plan) startServerHup(table prefork.Signals) error {
 	}
 	f := prefork.Forward{Rolling: true}
 	if p.SignalOnHup != "" {
-		sent, err := parseSignal(p.SignalOnHup)
+		sent, err := values.Signal(p.SignalOnHup)
 		if err != nil {
 			return fmt.Errorf("--signal-on-hup: %w", err)
 		}
@@ -284,7 +285,7 @@ func (p *plan) startServerHup(table prefork.Signals) error {
 	}
 	if delay != "" {
 		var err error
-		if f.Linger, err = parseDuration(delay); err != nil {
+		if f.Linger, err = values.Duration(delay); err != nil {
 			return fmt.Errorf("--kill-old-delay: %w", err)
 		}
 	}
@@ -325,14 +326,14 @@ func (p *plan) readiness() (err error) {
 
 func (p *plan) pacing() (err error) {
 	c := &p.config
-	if c.Backoff, err = parseBackoff(p.Backoff); err != nil {
-		return err
+	if c.Backoff, err = values.Delays(p.Backoff); err != nil {
+		return fmt.Errorf("--backoff %s: %w", p.Backoff, err)
 	}
-	if c.Restart, err = parseRestart(p.Restart); err != nil {
-		return err
+	if c.Restart, err = values.Restart(p.Restart); err != nil {
+		return fmt.Errorf("--restart %s: %w", p.Restart, err)
 	}
-	if c.SuccessCodes, err = parseCodes(p.Success); err != nil {
-		return err
+	if c.SuccessCodes, err = values.Codes(p.Success); err != nil {
+		return fmt.Errorf("--success %s: %w", p.Success, err)
 	}
 	if c.CrashLoop, err = parseGiveUp(p.GiveUp); err != nil {
 		return err
@@ -345,12 +346,12 @@ func (p *plan) pacing() (err error) {
 		if p.MaxAge != 0 {
 			return fmt.Errorf("--enable-auto-restart means --max-age %ss, so it cannot be combined with --max-age", p.AutoRestartInterval)
 		}
-		if c.Recycle.MaxLifetime, err = parseDuration(p.AutoRestartInterval); err != nil {
+		if c.Recycle.MaxLifetime, err = values.Duration(p.AutoRestartInterval); err != nil {
 			return fmt.Errorf("--auto-restart-interval: %w", err)
 		}
 	}
 	if p.MaxMemory != "" {
-		if c.Recycle.MaxMemory, err = parseSize(p.MaxMemory); err != nil {
+		if c.Recycle.MaxMemory, err = values.Size(p.MaxMemory); err != nil {
 			return fmt.Errorf("--max-memory: %w", err)
 		}
 	}

@@ -9,27 +9,8 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
-	"github.com/prefork-go/prefork/internal/sig"
+	"github.com/prefork-go/prefork/internal/values"
 )
-
-// parseSignal parses the name of a signal, with or without SIG, or its number.
-func parseSignal(s string) (syscall.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil {
-		if n < 1 || n > 64 {
-			return 0, fmt.Errorf("%q is not the number of a signal", s)
-		}
-		return syscall.Signal(n), nil
-	}
-	name := strings.ToUpper(s)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	signal, err := sig.Parse(name)
-	if err != nil {
-		return 0, fmt.Errorf("%q is not the name of a signal, such as TERM", s)
-	}
-	return signal, nil
-}
 
 // parseTrap parses a value of --trap: SIG=ACTION.
 func parseTrap(s string) (received syscall.Signal, f prefork.Forward, err error) {
@@ -40,13 +21,13 @@ func parseTrap(s string) (received syscall.Signal, f prefork.Forward, err error)
 	if !ok {
 		return fail(fmt.Errorf("it has no action: give it as HUP=rolling, HUP=TERM, HUP=TERM/1s or USR2=none"))
 	}
-	if received, err = parseSignal(name); err != nil {
+	if received, err = values.Signal(name); err != nil {
 		return fail(err)
 	}
 	action, wait, timed := strings.Cut(action, "/")
 	var d time.Duration
 	if timed {
-		if d, err = parseDuration(wait); err != nil {
+		if d, err = values.Duration(wait); err != nil {
 			return fail(err)
 		}
 	}
@@ -57,41 +38,12 @@ func parseTrap(s string) (received syscall.Signal, f prefork.Forward, err error)
 		f.Rolling, f.Linger = true, d
 		return received, f, nil
 	}
-	sent, err := parseSignal(action)
+	sent, err := values.Signal(action)
 	if err != nil {
 		return fail(fmt.Errorf("the action %q is neither rolling, none nor a signal", action))
 	}
 	f.Signal, f.Interval = sent, d
 	return received, f, nil
-}
-
-// parseDuration parses a duration. A number alone means seconds, as with
-// start_server.
-func parseDuration(s string) (time.Duration, error) {
-	d, err := time.ParseDuration(s)
-	if seconds, err2 := strconv.ParseFloat(s, 64); err2 == nil && seconds >= 0 && seconds < 1e9 {
-		d, err = time.Duration(seconds*float64(time.Second)), nil
-	}
-	if err != nil || d < 0 {
-		return 0, fmt.Errorf("%q is not a time such as 500ms, 10s or 2m", s)
-	}
-	return d, nil
-}
-
-// parseBackoff parses a list of delays. The empty list means no delays.
-func parseBackoff(s string) ([]time.Duration, error) {
-	list := []time.Duration{}
-	if strings.TrimSpace(s) == "" {
-		return list, nil
-	}
-	for part := range strings.SplitSeq(s, ",") {
-		d, err := parseDuration(strings.TrimSpace(part))
-		if err != nil {
-			return nil, fmt.Errorf("--backoff %s: %w", s, err)
-		}
-		list = append(list, d)
-	}
-	return list, nil
 }
 
 // A ready says how a program shows that it is ready.
@@ -114,7 +66,7 @@ func parseReady(s string) (r ready, err error) {
 		}
 		r.notify = kind == "notify"
 	case "alive":
-		r.after, err = parseDuration(value)
+		r.after, err = values.Duration(value)
 		if err == nil && r.after > 0 && r.after < time.Millisecond {
 			err = fmt.Errorf("%v is too short for a program", r.after)
 		}
@@ -157,7 +109,7 @@ func parseGiveUp(s string) (prefork.CrashLoop, error) {
 	}
 	loop := prefork.CrashLoop{Failures: n}
 	if timed {
-		if loop.Window, err = parseDuration(window); err == nil && loop.Window == 0 {
+		if loop.Window, err = values.Duration(window); err == nil && loop.Window == 0 {
 			err = fmt.Errorf("the time is 0")
 		}
 		if err != nil {
@@ -168,58 +120,6 @@ func parseGiveUp(s string) (prefork.CrashLoop, error) {
 		return never, nil
 	}
 	return loop, nil
-}
-
-func parseRestart(s string) (prefork.Restart, error) {
-	switch s {
-	case "always":
-		return prefork.RestartAlways, nil
-	case "on-failure":
-		return prefork.RestartOnFailure, nil
-	case "never":
-		return prefork.RestartNever, nil
-	}
-	return 0, fmt.Errorf("--restart %s: it is none of always, on-failure and never", s)
-}
-
-func parseCodes(s string) (codes []int, err error) {
-	if s == "" {
-		return nil, nil
-	}
-	for part := range strings.SplitSeq(s, ",") {
-		n, err := strconv.Atoi(strings.TrimSpace(part))
-		if err != nil || n < 0 || n > 255 {
-			return nil, fmt.Errorf("--success %s: %q is not an exit code from 0 to 255", s, part)
-		}
-		if n > 0 { // 0 always is one
-			codes = append(codes, n)
-		}
-	}
-	return codes, nil
-}
-
-// parseSize parses a number of bytes, with K, M or G for powers of 1024.
-func parseSize(s string) (int64, error) {
-	digits, unit := s, int64(1)
-	if s != "" {
-		if at := strings.IndexByte("KMG", s[len(s)-1]&^0x20); at >= 0 && s[len(s)-1] > '9' {
-			digits, unit = s[:len(s)-1], 1<<(10*(at+1))
-		}
-	}
-	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n < 0 || n > (1<<62)/unit {
-		return 0, fmt.Errorf("%q is not a size such as 64M", s)
-	}
-	return n * unit, nil
-}
-
-// parseUser parses a value of --user: USER or USER:GROUP.
-func parseUser(s string) (user, group string, err error) {
-	user, group, both := strings.Cut(s, ":")
-	if s != "" && user == "" || both && group == "" {
-		return "", "", fmt.Errorf("--user %s: give it as USER or USER:GROUP, by name or number", s)
-	}
-	return user, group, nil
 }
 
 // parseCPUs parses a value of --cpus: numbers and ranges, as taskset has them. ""
@@ -245,44 +145,13 @@ func parseCPUs(s string) (cpus []int, err error) {
 	return cpus, nil
 }
 
-// parseLimit parses a value of --limit: NAME=SOFT or NAME=SOFT:HARD.
-func parseLimit(s string) (l prefork.Rlimit, err error) {
-	name, value, ok := strings.Cut(s, "=")
-	soft, hard, both := strings.Cut(value, ":")
-	if !both {
-		hard = soft
-	}
-	l.Resource = name
-	if l.Soft, err = parseAmount(soft); err == nil {
-		l.Hard, err = parseAmount(hard)
-	}
-	switch {
-	case !ok || name == "":
-		err = fmt.Errorf("it has no name or no value")
-	case err == nil && l.Soft > l.Hard: // for prefork.Rlimit a Hard of 0 is that of Soft
-		err = fmt.Errorf("the soft limit is above the hard one")
-	}
-	if err != nil {
-		return l, fmt.Errorf("--limit %s: %w: give it as nofile=1024, nofile=1024:4096 or core=unlimited", s, err)
-	}
-	return l, nil
-}
-
-func parseAmount(s string) (uint64, error) {
-	if s == "unlimited" {
-		return prefork.Unlimited, nil
-	}
-	n, err := parseSize(s)
-	return uint64(n), err
-}
-
 // parseLogMax parses a value of --log-max: SIZE or SIZE,N.
 func parseLogMax(s string) (size int64, keep int, err error) {
 	if s == "" {
 		return 0, 0, nil
 	}
 	first, number, both := strings.Cut(s, ",")
-	if size, err = parseSize(first); err == nil && size == 0 {
+	if size, err = values.Size(first); err == nil && size == 0 {
 		err = fmt.Errorf("the size is 0")
 	}
 	if err == nil && both {

@@ -82,31 +82,16 @@ func TestTrap(t *testing.T) {
 }
 
 func TestLists(t *testing.T) {
-	if got, err := parseBackoff("0, 1s,2"); err != nil || !slices.Equal(got, []time.Duration{0, time.Second, 2 * time.Second}) {
-		t.Errorf("%v, %v", got, err)
-	}
-	if got, err := parseBackoff(""); err != nil || got == nil || len(got) != 0 {
-		t.Errorf("empty: %#v, %v; want an empty list, which is not nil", got, err)
-	}
-	if got, err := parseCodes("0,3, 4"); err != nil || !slices.Equal(got, []int{3, 4}) {
-		t.Errorf("%v, %v", got, err)
-	}
 	for in, want := range map[string]prefork.CrashLoop{"0": {Failures: -1}, "5": {Failures: 5}, "5/1m": {Failures: 5, Window: time.Minute}} {
 		if got, err := parseGiveUp(in); err != nil || got != want {
 			t.Errorf("--give-up %s: %+v, %v; want %+v", in, got, err, want)
-		}
-	}
-	for in, want := range map[string]int64{"7": 7, "1K": 1 << 10, "64m": 64 << 20, "2G": 2 << 30} {
-		if got, err := parseSize(in); err != nil || got != want {
-			t.Errorf("%s: %d, %v; want %d", in, got, err, want)
 		}
 	}
 	if size, keep, err := parseLogMax("1M,3"); err != nil || size != 1<<20 || keep != 3 {
 		t.Errorf("%d %d, %v", size, keep, err)
 	}
 	for name, err := range map[string]error{
-		"backoff": second(parseBackoff("1s,,2s")), "codes": second(parseCodes("256")), "give-up": second(parseGiveUp("5/0")), "size": second(parseSize("M")),
-		"size 2": second(parseSize("9223372036854775807G")), "empty size": second(parseSize("")), "restart": second(parseRestart("x")), "env": parseEnv([]string{"=x"}, nil), "unset": parseEnv(nil, []string{"a=b"}),
+		"give-up": second(parseGiveUp("5/0")), "env": parseEnv([]string{"=x"}, nil), "unset": parseEnv(nil, []string{"a=b"}),
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", name)
@@ -123,19 +108,6 @@ func TestResources(t *testing.T) {
 	for in, want := range map[string][]int{"": nil, "0": {0}, "0-3,8": {0, 1, 2, 3, 8}, "5,2-2": {5, 2}} {
 		if got, err := parseCPUs(in); err != nil || !slices.Equal(got, want) {
 			t.Errorf("--cpus %s: %v, %v; want %v", in, got, err, want)
-		}
-	}
-	for in, want := range map[string]prefork.Rlimit{
-		"nofile=7": {Resource: "nofile", Soft: 7, Hard: 7}, "core=0": {Resource: "core"}, "as=1G:2G": {Resource: "as", Soft: 1 << 30, Hard: 2 << 30},
-		"core=0:unlimited": {Resource: "core", Hard: prefork.Unlimited}, "stack=unlimited": {Resource: "stack", Soft: prefork.Unlimited, Hard: prefork.Unlimited},
-	} {
-		if got, err := parseLimit(in); err != nil || got != want {
-			t.Errorf("--limit %s: %+v, %v; want %+v", in, got, err, want)
-		}
-	}
-	for in, want := range map[string][2]string{"": {}, "www": {"www", ""}, "www:adm": {"www", "adm"}, "7:8": {"7", "8"}} {
-		if user, group, err := parseUser(in); err != nil || user != want[0] || group != want[1] {
-			t.Errorf("--user %s: %s, %s, %v", in, user, group, err)
 		}
 	}
 	for flag, change := range map[string]func(*Options, string){

@@ -1,0 +1,119 @@
+package machine
+
+import "github.com/prefork-go/prefork/ops/supervise"
+
+// command carries out a command byte as runsv does. Unknown ones are ignored.
+func (m *Machine) command(c byte) {
+	if m.Logger && c == 'x' && !m.final {
+		return
+	}
+	if m.spawning {
+		m.queue = append(m.queue, c)
+		return
+	}
+	switch c {
+	case 'u', 'o':
+		if !m.final {
+			m.start(c)
+		}
+	case 'd', 'x':
+		if !m.final {
+			m.want, m.once, m.hurry = down, false, false
+			if c == 'x' {
+				m.want = exit
+			}
+		}
+		m.stop(c)
+	case 't':
+		m.stop(c)
+	case 'k':
+		if m.state == supervise.Finish {
+			m.do(KillFinish, 0)
+			return
+		}
+		m.signal(c)
+	case 'p', 'c', 'h', 'a', 'i', 'q', '1', '2':
+		m.signal(c)
+	}
+}
+
+// start is the command u or o. In the wait before the next start both start at
+// once; o while finish runs is noted, and nothing follows.
+func (m *Machine) start(c byte) {
+	isDown := m.state == supervise.Down
+	m.once = c == 'o' && isDown
+	m.want = down
+	if c == 'u' {
+		m.want, m.gaveUp = up, false
+	}
+	m.hurry = c == 'u' || isDown
+	m.blocked, m.asked = false, false
+}
+
+// stop is the command t, d or x: the script t or the stop signal, then the script
+// d or x.
+func (m *Machine) stop(c byte) {
+	if m.state != supervise.Run {
+		return
+	}
+	m.stopBy = c
+	if m.has('t') {
+		m.do(Script, 't')
+		return
+	}
+	m.terminate()
+}
+
+func (m *Machine) terminate() {
+	m.do(Stop, 0)
+	m.term = true
+	m.stopped()
+}
+
+// stopped follows the stop signal, or the script in its place.
+func (m *Machine) stopped() {
+	if m.stopBy != 't' && m.has(m.stopBy) {
+		m.do(Script, m.stopBy)
+	}
+}
+
+func (m *Machine) signal(c byte) {
+	if m.state != supervise.Run {
+		return
+	}
+	if c == 'p' || c == 'c' {
+		m.paused = c == 'p'
+	}
+	if m.has(c) {
+		m.do(Script, c)
+		return
+	}
+	m.do(Signal, c)
+}
+
+func (m *Machine) scripted(ev Event) {
+	if ev.Byte == 'u' {
+		m.asked = m.asking && (m.want == up || m.once)
+		m.asking = false
+		return
+	}
+	if m.state != supervise.Run || ev.ID != m.id {
+		return
+	}
+	switch {
+	case ev.Byte == 'd' || ev.Byte == 'x':
+	case ev.Byte != 't':
+		if !ev.Replaced {
+			m.do(Signal, ev.Byte)
+		}
+	case !ev.Replaced:
+		m.terminate()
+	default:
+		if m.stopBy != 't' {
+			m.do(Signal, 'c') // a paused service could not end
+		}
+		m.stopped()
+	}
+}
+
+func (m *Machine) has(c byte) bool { return m.Scripts != nil && m.Scripts(c) }

@@ -55,13 +55,14 @@ type Config struct {
 	// cannot be started counts as ended.
 	Once bool
 
-	// Output, if not nil, is called before each start of a program, of run, and of
-	// log/run, whose service is "NAME/log". It gives the process its Stdout and
-	// Stderr. The Stdout of a service with a logger is then replaced by the pipe.
-	// The functions that it returns may be nil: started is called once, with the pid,
-	// or 0 if the process could not be started. ended follows unless it was 0. By
-	// default the processes have the streams of this process. Calls for one service
-	// do not overlap. They must not block.
+	// Output, if not nil, is called before each start of a program, and of run, finish
+	// and control scripts; the service of those in log is "NAME/log". It gives the
+	// process its Stdout and Stderr; other fields of sp are ignored for scripts. If the
+	// service has a logger, the pipe then takes the place of Stdout. The functions that
+	// it returns may be nil: started is called once, with the pid, or 0 if the process
+	// could not be started, and ended follows unless it was 0. By default the processes
+	// have the streams of this process. None of the three must block, or call methods
+	// of the Monitor.
 	Output func(service string, sp *prefork.Spawn) (started func(pid int), ended func(prefork.Exit))
 
 	// Attach, if not nil, is called with each new Manager, before its Run, and detach

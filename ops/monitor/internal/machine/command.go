@@ -56,24 +56,23 @@ func (m *Machine) stop(c byte) {
 	if m.state != supervise.Run {
 		return
 	}
-	m.stopBy = c
 	if m.has('t') {
-		m.do(Script, 't')
+		m.actions = append(m.actions, Action{Kind: Script, Byte: 't', For: c, ID: m.id})
 		return
 	}
-	m.terminate()
+	m.terminate(c)
 }
 
-func (m *Machine) terminate() {
+func (m *Machine) terminate(c byte) {
 	m.do(Stop, 0)
 	m.term = true
-	m.stopped()
+	m.stopped(c)
 }
 
 // stopped follows the stop signal, or the script in its place.
-func (m *Machine) stopped() {
-	if m.stopBy != 't' && m.has(m.stopBy) {
-		m.do(Script, m.stopBy)
+func (m *Machine) stopped(c byte) {
+	if c != 't' && m.has(c) {
+		m.do(Script, c)
 	}
 }
 
@@ -107,12 +106,12 @@ func (m *Machine) scripted(ev Event) {
 			m.do(Signal, ev.Byte)
 		}
 	case !ev.Replaced:
-		m.terminate()
+		m.terminate(ev.For)
 	default:
-		if m.stopBy != 't' {
+		if ev.For != 't' {
 			m.do(Signal, 'c') // a paused service could not end
 		}
-		m.stopped()
+		m.stopped(ev.For)
 	}
 }
 

@@ -39,7 +39,7 @@ func (s *sim) step(b, arg byte) {
 	case 8:
 		s.endScript()
 	case 9:
-		s.do(Event{Kind: Scripted, Byte: commands[int(arg)%len(commands)], ID: s.id - int(arg>>6), Replaced: flag})
+		s.do(Event{Kind: Scripted, Byte: commands[int(arg)%len(commands)], For: "tdx"[arg%3], ID: s.id - int(arg>>6), Replaced: flag})
 	case 10:
 		if arg < 16 {
 			s.do(Event{Kind: []Kind{Quit, Drain, Kill}[arg%3], Again: arg&8 > 0})

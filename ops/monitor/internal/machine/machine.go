@@ -20,7 +20,8 @@ const (
 	Due
 	// Started: run was started as PID. ID is new for each.
 	Started
-	// Failed: run could not be started, and is tried again.
+	// Failed: run could not be started, and is tried again. It is ignored unless a
+	// start is under way.
 	Failed
 	// Blocked: run is due and cannot start before Unblocked, or a command u or o.
 	Blocked
@@ -34,8 +35,8 @@ const (
 	// FinishEnded: finish has ended, or could not be started. GiveUp is its exit
 	// status 125.
 	FinishEnded
-	// Scripted: the script control/Byte of run ID has ended. With Replaced, it stands
-	// in for the signal.
+	// Scripted: the script control/Byte of run ID has ended; For is that of its Action.
+	// With Replaced, it stands in for the signal.
 	Scripted
 	// Quit: as the command x, and no later command starts the service again.
 	Quit
@@ -50,6 +51,7 @@ const (
 type Event struct {
 	Kind   Kind
 	Byte   byte
+	For    byte
 	ID     int
 	PID    int
 	Finish bool
@@ -92,6 +94,7 @@ const (
 type Action struct {
 	Kind ActionKind
 	Byte byte
+	For  byte // of a Script t: the command, which may be d or x
 	ID   int
 }
 
@@ -129,7 +132,6 @@ type Machine struct {
 	asking   bool // control/u is running
 	asked    bool // it has ended
 	hurry    bool // the next start does not wait for its delay
-	stopBy   byte // the command of the last stop
 	gone     bool
 
 	actions []Action
@@ -153,6 +155,12 @@ func (m *Machine) GaveUp() bool { return m.gaveUp }
 func (m *Machine) Idle() bool {
 	return m.state == supervise.Down && !m.spawning && !m.asking && m.want != up && !m.once
 }
+
+// Open reports whether the slot is not held.
+func (m *Machine) Open() bool { return m.open && !m.gone }
+
+// Starting reports whether Started or Failed must be next. Commands wait for it.
+func (m *Machine) Starting() bool { return m.spawning }
 
 // Apply changes the state by an event at now. The actions are valid until the next
 // call.
@@ -190,7 +198,7 @@ func (m *Machine) Apply(now time.Time, ev Event) []Action {
 }
 
 func (m *Machine) do(kind ActionKind, c byte) {
-	m.actions = append(m.actions, Action{kind, c, m.id})
+	m.actions = append(m.actions, Action{Kind: kind, Byte: c, ID: m.id})
 }
 
 // settle makes the slot open or held as the state requires.
@@ -243,6 +251,9 @@ func (m *Machine) started(now time.Time, ev Event) {
 
 // failed ends a start. A service that should be started once is not tried again.
 func (m *Machine) failed(blocked bool) {
+	if !blocked && !m.spawning {
+		return
+	}
 	m.spawning, m.once, m.blocked = false, false, blocked
 	m.replay()
 }

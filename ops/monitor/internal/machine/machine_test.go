@@ -39,6 +39,9 @@ func newSim(t testing.TB, scripts string) *sim {
 var actionNames = [...]string{"", "start", "hold", "unhold", "release", "stop", "signal", "script", "finish", "kill finish", "gave up", "gone"}
 
 func (a Action) String() string {
+	if a.For != 0 && a.For != a.Byte {
+		return fmt.Sprintf("%s %c for %c", actionNames[a.Kind], a.Byte, a.For)
+	}
 	if a.Byte != 0 {
 		return actionNames[a.Kind] + " " + string(a.Byte)
 	}

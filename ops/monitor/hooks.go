@@ -1,0 +1,235 @@
+//go:build unix
+
+package monitor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/ops/monitor/internal/machine"
+	"github.com/prefork-go/prefork/ops/supervise"
+)
+
+// What the Manager of a unit calls.
+
+func (u *unit) beforeSpawn(pm *prefork.Manager, sp *prefork.Spawn) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if s := u.slots[sp.Slot]; !u.mayStart(pm, s, sp) {
+		pm.Hold(sp.Slot)
+	}
+}
+
+// mayStart reports whether run may start now, and completes sp for it.
+func (u *unit) mayStart(pm *prefork.Manager, s *slot, sp *prefork.Spawn) bool {
+	if u.pm != pm { // it is ending
+		return false
+	}
+	if s.Starting() { // the last start has failed, for a reason that passes soon
+		u.startFailed(s)
+	}
+	u.load()
+	if u.renew() {
+		return false
+	}
+	if err := u.obstacle(s); err != nil {
+		u.block(s, err)
+		return false
+	}
+	if !u.apply(s, machine.Event{Kind: machine.Due}) {
+		return false
+	}
+	s.ordinal, s.ready = sp.Ordinal, false
+	u.starting = s
+	u.complete(s, sp)
+	return true
+}
+
+// renew ends the Manager if it has read other settings and nothing runs.
+func (u *unit) renew() bool {
+	if reflect.DeepEqual(u.set.managed, u.using) {
+		return false
+	}
+	for _, s := range u.slots {
+		if s.Status().State == supervise.Run || s.Starting() {
+			return false
+		}
+	}
+	u.pm.Shutdown()
+	u.pm = nil // what follows is for the next one
+	return true
+}
+
+// obstacle returns why run must not start now.
+func (u *unit) obstacle(s *slot) error {
+	switch {
+	case u.set.err != nil:
+		return u.set.err
+	case u.refused != nil && reflect.DeepEqual(u.set.managed, u.using):
+		return u.refused
+	case u.set.lockFD != 0:
+		return u.takeLock(s)
+	}
+	return nil
+}
+
+// takeLock locks the file of lock-fd for the processes of the next run. The lock is
+// held as long as one of them has the descriptor.
+func (u *unit) takeLock(s *slot) error {
+	name := "service-lock"
+	if s.index > 0 {
+		name += "-" + strconv.Itoa(s.index)
+	}
+	u.dropLock()
+	f, err := os.OpenFile(filepath.Join(u.dir, "supervise", name), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return fmt.Errorf("a process of its last run holds %s: end that first", f.Name())
+		}
+		return &os.PathError{Op: "flock", Path: f.Name(), Err: err}
+	}
+	u.lock = f
+	return nil
+}
+
+func (u *unit) dropLock() {
+	u.lock.Close() // nil is allowed
+	u.lock = nil
+}
+
+const (
+	firstRetry   = time.Second
+	longestRetry = time.Minute
+)
+
+// block keeps a service from starting, and tries again later. A command u or o tries
+// at once.
+func (u *unit) block(s *slot, err error) {
+	u.setProblem(err)
+	u.apply(s, machine.Event{Kind: machine.Blocked})
+	u.delay = min(max(2*u.delay, firstRetry), longestRetry)
+	u.retry = time.AfterFunc(u.delay, func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		u.apply(s, machine.Event{Kind: machine.Unblocked})
+	})
+}
+
+// setProblem notes why a service cannot be started. The log has each reason once.
+func (u *unit) setProblem(err error) {
+	if text := err.Error(); text != u.problem {
+		u.problem = text
+		u.log.Error("cannot start the service", "err", err)
+	}
+}
+
+// complete adds to a spawn what Config has not.
+func (u *unit) complete(s *slot, sp *prefork.Spawn) {
+	sp.Stdin = u.mon.null
+	if f := u.mon.cfg.Output; f != nil {
+		s.started, s.output = f(u.name, sp)
+	}
+	switch {
+	case u.pipe == nil:
+	case u.kind == Logger:
+		sp.Stdin = u.pipe.r
+	default:
+		sp.Stdout = u.pipe.w
+	}
+	sp.Env = append(sp.Env, u.set.env...)
+	sp.Unset = append(sp.Unset, u.unset()...)
+	if u.set.session {
+		sp.Attr = &syscall.SysProcAttr{Setsid: true}
+	}
+	if u.lock != nil {
+		sp.FilesAt = map[int]*os.File{u.set.lockFD: u.lock}
+	}
+}
+
+// unset returns the variables that run, finish and control scripts do not get. There
+// are no sockets.
+func (u *unit) unset() []string {
+	return append([]string{"SERVER_STARTER_PORT", "SERVER_STARTER_GENERATION"}, u.set.unset...)
+}
+
+func (u *unit) afterSpawn(_ *prefork.Manager, pid int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := u.starting
+	u.endOutput(s, pid)
+	u.dropLock()
+	u.problem, u.delay = "", 0
+	u.apply(s, machine.Event{Kind: machine.Started, ID: s.ordinal, PID: pid})
+}
+
+// startFailed notes that the start of a slot has failed.
+func (u *unit) startFailed(s *slot) {
+	u.endOutput(s, 0)
+	u.dropLock()
+	u.apply(s, machine.Event{Kind: machine.Failed})
+}
+
+// endOutput calls the function that Config.Output has returned.
+func (u *unit) endOutput(s *slot, pid int) {
+	if s.started != nil {
+		s.started(pid)
+	}
+	s.started = nil
+	if pid == 0 {
+		s.output = nil
+	}
+}
+
+func (u *unit) onReap(_ *prefork.Manager, e prefork.Exit) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := u.slots[e.Slot]
+	s.exit, s.ready = e, false
+	if s.output != nil {
+		s.output(e)
+		s.output = nil
+	}
+	u.count(Death{time.Now(), e.Status})
+	ev := machine.Event{Kind: machine.Exited, ID: e.Ordinal, Finish: u.dir != "" && isExecutable(filepath.Join(u.dir, "finish"))}
+	switch u.set.restart {
+	case prefork.RestartNever:
+		ev.Last = true
+	case prefork.RestartOnFailure:
+		ev.Last = e.Reason == prefork.ReasonFinished
+	}
+	ev.Again = u.kind == Logger && u.pipe.again()
+	u.apply(s, ev)
+}
+
+// observe follows the events that have no hook of their own.
+func (u *unit) observe(ev prefork.Event) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch ev := ev.(type) {
+	case prefork.SpawnFailedEvent:
+		u.problem = ev.Err.Err.Error() // the log has it
+		if s := u.slots[ev.Err.Slot]; s.Starting() {
+			u.startFailed(s)
+		}
+	case prefork.StateEvent:
+		s, w := u.slots[ev.Worker.Slot], ev.Worker
+		switch {
+		case w.State == prefork.StateReady:
+			s.ready = true
+		case w.State == prefork.StateKilled && ev.Reason == prefork.ReasonStopTimeout && u.set.killGroup:
+			// It was not waited for, so the number cannot belong to another group.
+			syscall.Kill(-w.PID, syscall.SIGKILL)
+		}
+	}
+}

@@ -1,0 +1,200 @@
+//go:build unix
+
+package monitor
+
+import (
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/prefork-go/prefork/ops/monitor/internal/machine"
+	"github.com/prefork-go/prefork/ops/supervise"
+)
+
+// A service is an entry of the directory: a unit, and that of its logger.
+type service struct {
+	mon    *Monitor
+	name   string
+	kind   Kind
+	main   *unit
+	logger *unit // nil for none
+	pipe   *pipe
+	ended  chan struct{} // closed when nothing is left
+}
+
+// startService starts a service. A command x, or quit, ends it.
+func (m *Monitor) startService(kind Kind, name string) (*service, error) {
+	s := &service{mon: m, name: name, kind: kind, main: newUnit(m, kind, name), ended: make(chan struct{})}
+	if kind == Service {
+		if err := s.open(); err != nil {
+			s.close()
+			return nil, err
+		}
+	}
+	if s.logger != nil {
+		s.logger.start()
+	}
+	s.main.start()
+	go s.wait()
+	return s, nil
+}
+
+// open opens what a service directory has and a program has not.
+func (s *service) open() (err error) {
+	if s.main.sup, err = supervise.Open(s.main.dir); err != nil {
+		return err
+	}
+	if !isExecutable(filepath.Join(s.main.dir, "log", "run")) {
+		return nil
+	}
+	s.logger = newUnit(s.mon, Logger, s.name+"/log")
+	if s.logger.sup, err = supervise.Open(s.logger.dir); err != nil {
+		return err
+	}
+	if s.pipe, err = newPipe(); err != nil {
+		return err
+	}
+	s.main.pipe, s.logger.pipe = s.pipe, s.pipe
+	return nil
+}
+
+// start starts a unit, unless it has a file down.
+func (u *unit) start() {
+	u.writeFiles()
+	if u.sup != nil {
+		u.sup.Commands(u.command)
+	}
+	go u.keep()
+	switch {
+	case u.set.down:
+	case u.mon.cfg.Once && u.kind != Logger:
+		u.command('o')
+	default:
+		u.command('u')
+	}
+}
+
+// wait ends the logger after the service, and then everything else. The last process
+// that writes to the pipe has gone when the logger reads its end.
+func (s *service) wait() {
+	<-s.main.ended
+	if l := s.logger; l != nil {
+		l.mu.Lock()
+		s.pipe.w.Close()
+		s.pipe.drain = true
+		left := pending(s.pipe.r.Fd())
+		for _, sl := range l.slots {
+			l.apply(sl, machine.Event{Kind: machine.Drain, Again: left > 0})
+		}
+		l.mu.Unlock()
+		<-l.ended
+		if n := pending(s.pipe.r.Fd()); n > 0 {
+			l.log.Error("the logger has not read everything", "bytes", n)
+		}
+	}
+	written := make(chan struct{})
+	s.mon.writer.changed(nil, func() { close(written) })
+	<-written
+	s.close()
+	close(s.ended)
+}
+
+// close gives back what open has opened. The logger's ok goes first.
+func (s *service) close() {
+	for _, u := range []*unit{s.logger, s.main} {
+		if u != nil && u.sup != nil {
+			u.sup.Close()
+		}
+	}
+	if s.pipe != nil {
+		s.pipe.w.Close()
+		s.pipe.r.Close()
+	}
+}
+
+// units are the unit of the service, and that of its logger.
+func (s *service) units() []*unit {
+	if s.logger == nil {
+		return []*unit{s.main}
+	}
+	return []*unit{s.main, s.logger}
+}
+
+// quit stops the service for good; its logger follows.
+func (s *service) quit() { s.main.all(machine.Event{Kind: machine.Quit}) }
+
+// remove is quit for a service whose entry has gone.
+func (s *service) remove() {
+	for _, u := range s.units() {
+		u.mu.Lock()
+		u.removed = true
+		u.mu.Unlock()
+	}
+	s.quit()
+}
+
+func (s *service) kill() {
+	for _, u := range s.units() {
+		u.all(machine.Event{Kind: machine.Kill})
+		u.mu.Lock()
+		u.request(killAll)
+		u.mu.Unlock()
+	}
+}
+
+// status returns the state of a unit.
+func (u *unit) status() Status {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	shown := u.oldest()
+	st := Status{Name: u.name, Kind: u.kind, Status: shown.Status(), Ready: shown.ready, GaveUp: shown.GaveUp(), Problem: u.problem, Tally: slices.Clone(u.tally)}
+	for _, s := range u.slots {
+		if now := s.Status(); now.State == supervise.Run {
+			st.PIDs = append(st.PIDs, now.PID)
+		}
+	}
+	if u.pm != nil && st.State == supervise.Down && shown.Open() {
+		for _, info := range u.pm.Snapshot().Slots {
+			if info.Slot == shown.index {
+				st.WaitsUntil = info.WaitsUntil
+			}
+		}
+	}
+	return st
+}
+
+// oldest returns the slot that the files show: the one whose run is the oldest, or
+// one without run if there is none.
+func (u *unit) oldest() *slot {
+	best := u.slots[0]
+	for _, s := range u.slots[1:] {
+		a, b := s.Status(), best.Status()
+		aRuns, bRuns := a.State == supervise.Run, b.State == supervise.Run
+		if aRuns && (!bRuns || a.Since.Before(b.Since)) {
+			best = s
+		}
+	}
+	return best
+}
+
+// cleanUp ends what may still be on its way when a unit has ended.
+func (u *unit) cleanUp() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.retry != nil {
+		u.retry.Stop()
+	}
+	u.dropLock()
+}
+
+func (s *service) hasEnded() bool {
+	select {
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// patience is after which time of a stop the log names what is waited for.
+const patience = 5 * time.Second

@@ -1,0 +1,446 @@
+//go:build unix
+
+package monitor
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prefork-go/prefork/ops/monitor/internal/scan"
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+// up is a run that writes a line, and ends by TERM.
+const up = `echo up $$; exec sleep 1000`
+
+// stubborn is one that ignores TERM.
+const stubborn = `trap "" TERM; echo up $$; while :; do sleep 1000; done`
+
+func TestStartAndRestart(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", "run: "+up)
+	r.start()
+	pid := r.want(`up (\d+)`)[0]
+	r.do("web", "t")
+	if again := r.want(`up (\d+)`)[0]; again == pid {
+		t.Errorf("pid %s again", pid)
+	}
+	r.do("web", "d")
+	r.state("web", "down")
+	r.quiet(50 * time.Millisecond)
+	r.do("web", "u")
+	r.want("up .*")
+	r.do("web", "o")
+	r.state("web", "run, want down")
+	r.do("web", "k")
+	r.state("web", "down")
+	r.do("web", "o")
+	r.want("up .*")
+	r.do("web", "tx")
+	preforktest.WaitFor(t, "end of the service", func() bool { return r.hasEvent(Removed, "web") })
+	if st := r.status("web"); st.State != 0 || st.PID != 0 {
+		t.Errorf("after x: %+v", st)
+	}
+	if err := r.m.Do("web", 't'); err == nil {
+		t.Error("a command to a service that has ended is no error")
+	}
+	r.m.Rescan()
+	r.want("up .*")
+	if err := r.m.Do("nosuch", 't'); err == nil {
+		t.Error("a command to no service is no error")
+	}
+}
+
+// A service directory and a program run at once; each has what it should have.
+func TestEntries(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("dir", `run: echo dir $0 $# "$PWD" $FROM $(readlink /proc/self/fd/0) "${SERVER_STARTER_GENERATION-none}"; exec sleep 1000`, "env/FROM: file")
+	r.file("prog", "#!/bin/sh\necho prog $0 $# $(readlink /proc/self/fd/0)\nexec sleep 1000\n")
+	r.start()
+	got := []string{r.line(), r.line()}
+	for _, want := range []string{"dir ./run 0 " + r.dir + "/dir file /dev/null none", "prog " + r.dir + "/prog 0 /dev/null"} {
+		if got[0] != want && got[1] != want {
+			t.Errorf("lines %q, want %q", got, want)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(r.dir, "dir", "supervise", "ok")); err != nil {
+		t.Error(err)
+	}
+	if !r.hasEvent(Added, "dir") || !r.hasEvent(Added, "prog") {
+		t.Errorf("events %+v", r.events)
+	}
+}
+
+// finish has the end of run as arguments and in its environment.
+func TestFinish(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		style Style
+		end   string
+		want  string
+	}{
+		{"exit", StyleRunit, "exit 7", `7 0 web PID code 7 crashed \d+`},
+		{"success", StyleRunit, "exit 0", `0 0 web PID code 0 finished \d+`},
+		{"signal", StyleRunit, "kill -9 $$", `-1 9 web PID signal SIGKILL crashed \d+`},
+		{"signal, as s6", StyleS6, "kill -9 $$", `256 9 web PID signal SIGKILL crashed \d+`},
+		{"exit, as s6", StyleS6, "exit 7", `7 0 web PID code 7 crashed \d+`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, Config{Style: tt.style, Once: true})
+			r.service("web", "run: echo up $$; "+tt.end, `finish: echo $1 $2 $3 $4 $PREFORK_EXIT $PREFORK_REASON $PREFORK_UPTIME_MS $A $#`, "env/A: a")
+			r.start()
+			pid := r.want(`up (\d+)`)[0]
+			r.want(strings.Replace(tt.want, "PID", pid, 1) + " a 4")
+			if err := <-r.done; err != nil { // Once
+				t.Error(err)
+			}
+			r.done <- nil
+		})
+	}
+}
+
+// run follows finish, with the delay of backoff counted from the start; a finish that
+// exits with 125 ends that until a command u.
+func TestFinishGivesUp(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", "run: echo up; exit 1", `finish: echo finish; test ! -e giveup || exit 125`, "backoff: 0")
+	r.start()
+	r.want("up", "finish", "up", "finish", "up")
+	r.file("web/giveup", "")
+	preforktest.WaitFor(t, "gave-up", func() bool { return r.hasEvent(GaveUp, "web") })
+	if st := r.state("web", "down"); !st.GaveUp || st.Up {
+		t.Errorf("after 125: %+v", st)
+	}
+	for len(r.lines) > 0 {
+		r.line()
+	}
+	r.quiet(50 * time.Millisecond)
+	os.Remove(filepath.Join(r.dir, "web", "giveup"))
+	r.do("web", "u")
+	r.want("up", "finish", "up")
+	if r.status("web").GaveUp {
+		t.Error("it still has given up after u")
+	}
+}
+
+// A finish that hangs is killed with its group after timeout-finish. Commands are
+// taken, and shown, meanwhile.
+func TestFinishThatHangs(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", "run: echo up; test -e once && exec sleep 1000; >once; exit 1", `finish: trap "" TERM; sleep 1000 & echo finish $!; wait; wait`, "timeout-finish: 60000")
+	r.start()
+	r.want("up")
+	child, _ := strconv.Atoi(r.want(`finish (\d+)`)[0])
+	st := r.state("web", "finish")
+	if st.PID == 0 {
+		t.Errorf("no pid of finish: %+v", st)
+	}
+	r.do("web", "d")
+	r.state("web", "finish, want down")
+	r.do("web", "tcu")
+	r.state("web", "finish")
+	r.do("web", "k")
+	r.want("up") // at once, since u came
+	preforktest.WaitFor(t, "end of the child of finish", func() bool { return syscall.Kill(child, 0) != nil || isZombie(child) })
+
+	r.file("web/timeout-finish", "50\n")
+	r.do("web", "t") // read again at the next start
+	r.want(`finish \d+`)
+	r.do("web", "k")
+	r.want("up")
+	r.do("web", "t")
+	r.want(`finish \d+`, "up") // without a command
+	if !strings.Contains(r.log.String(), "finish was killed") {
+		t.Error("the log has nothing of it")
+	}
+}
+
+// isZombie reports whether a process waits for its parent, which is process 1.
+func isZombie(pid int) bool {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	return err != nil || strings.Contains(string(data), ") Z ")
+}
+
+func TestDownAndOnce(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", "run: "+up, "down: ")
+	r.service("batch", "run: echo batch; exit 1", "restart: never")
+	r.service("job", "run: echo job; test -e done", "restart: on-failure", "backoff: 0", "success: 3")
+	r.start()
+	r.state("web", "down")
+	for jobs, batches := 0, 0; jobs < 3 || batches < 1; {
+		switch r.line() {
+		case "job":
+			jobs++
+		case "batch":
+			batches++
+		default:
+			t.Fatal("web was started, which has a file down")
+		}
+	}
+	r.file("job/done", "")
+	if st := r.state("batch", "down"); st.Up {
+		t.Errorf("batch: %+v", st)
+	}
+	preforktest.WaitFor(t, "end of job", func() bool { return !r.status("job").Up })
+}
+
+// A control script that exits with 0 replaces the signal, t also for d and x, and u
+// comes before each start. One that fails or hangs does not.
+func TestControlScripts(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", `run: trap "echo hup" HUP; trap "echo usr1" USR1; trap "echo term; exit" TERM; echo up; while :; do sleep 0.01; done`,
+		"control/u: echo control u", "control/t: echo control t", "control/h: echo control h; exit 1", "control/d: echo control d", "control/1: echo control 1")
+	r.start()
+	r.want("control u", "up")
+	r.do("web", "1")
+	r.want("control 1")
+	r.do("web", "h")
+	r.want("control h", "hup")
+	r.do("web", "t")
+	r.want("control t")
+	r.do("web", "d")
+	r.want("control t", "control d")
+	if st := r.state("web", "run, want down"); st.Term {
+		t.Errorf("TERM was sent: %+v", st)
+	}
+	os.Remove(filepath.Join(r.dir, "web", "control", "t"))
+	r.do("web", "t")
+	r.want("term")
+	r.do("web", "u")
+	r.want("control u", "up")
+}
+
+// A control script takes the log pipe as its output, and a command goes on while
+// another one has a script that hangs.
+func TestControlScriptThatHangs(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", `run: trap "echo usr2" USR2; echo up; while :; do sleep 0.01; done`, "control/t: echo control $$; exec sleep 1000", "log/run: exec cat")
+	r.start()
+	r.want("up")
+	r.do("web", "t")
+	script, _ := strconv.Atoi(r.want(`control (\d+)`)[0])
+	r.do("web", "2")
+	r.want("usr2")
+	r.do("web", "k")
+	r.want("up")
+	os.Remove(filepath.Join(r.dir, "web", "control", "t")) // the stop would wait for it
+	syscall.Kill(script, syscall.SIGKILL)
+}
+
+func TestNotificationFD(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", `run: echo up; read line <fifo; echo text >&5; echo ready; exec sleep 1000`, "notification-fd: 5")
+	if err := syscall.Mkfifo(filepath.Join(r.dir, "web", "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.service("slow", "run: echo slow; exec sleep 1000", "notification-fd: 3", "timeout-ready: 20", "backoff: 0,60", "finish: echo $PREFORK_REASON")
+	r.service("plain", "run: exec sleep 1000")
+	r.start()
+	preforktest.WaitFor(t, "plain ready", func() bool { return r.status("plain").Ready })
+	for slow := 0; slow < 2; { // it is killed, and started again
+		switch r.line() {
+		case "ready timeout":
+			slow++
+		}
+	}
+	r.state("web", "run")
+	if r.status("web").Ready {
+		t.Error("ready before it said so")
+	}
+	f, err := os.OpenFile(filepath.Join(r.dir, "web", "fifo"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.WriteString("go\n")
+	f.Close()
+	preforktest.WaitFor(t, "ready", func() bool { return r.status("web").Ready })
+}
+
+func TestSignals(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", `run: for s in ALRM HUP INT QUIT USR1 USR2; do trap "echo $s" $s; done; trap "echo stop; exit" WINCH; trap "echo reload" TTIN; echo up; while :; do sleep 0.01; done`,
+		"down-signal: SIGWINCH", "reload-signal: ttin")
+	r.start()
+	r.want("up")
+	for c, want := range map[string]string{"a": "ALRM", "h": "reload", "i": "INT", "q": "QUIT", "1": "USR1", "2": "USR2"} {
+		r.do("web", c)
+		r.want(want)
+	}
+	r.do("web", "p")
+	pid := r.state("web", "run, paused").PID
+	preforktest.WaitFor(t, "stop of the process", func() bool { return processState(pid) == "T" })
+	r.do("web", "c")
+	r.state("web", "run")
+	preforktest.WaitFor(t, "continuation", func() bool { return processState(pid) != "T" })
+	r.do("web", "p")
+	preforktest.WaitFor(t, "stop of the process", func() bool { return processState(pid) == "T" })
+	r.do("web", "t") // a process that is paused ends, too
+	r.want("stop", "up")
+}
+
+func processState(pid int) string {
+	data, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	_, rest, _ := strings.Cut(string(data), ") ")
+	state, _, _ := strings.Cut(rest, " ")
+	return state
+}
+
+// The delays of the list follow one another from start to start, the last one
+// repeats, and a command starts at once and begins the list again.
+func TestBackoff(t *testing.T) {
+	const unit = 40 * time.Millisecond
+	r := newRig(t, Config{Backoff: []time.Duration{0, unit, 3 * unit, 12 * unit, 12 * unit}})
+	r.file("prog", "#!/bin/sh\necho up $(date +%s%N)\nexit 1\n")
+	r.start()
+	start := func() time.Time { return time.Unix(0, int64(atoi(t, r.want(`up (\d+)`)[0]))) }
+	last, delays := start(), []time.Duration(nil)
+	for range 6 {
+		at := start()
+		delays = append(delays, at.Sub(last))
+		last = at
+	}
+	for i, n := range []time.Duration{0, 1, 3, 12, 12, 12} {
+		if d := delays[i]; d < n*unit-unit/2 || d > n*unit+2*time.Second {
+			t.Errorf("delay %d of %v, want %v", i, d, n*unit)
+		}
+	}
+	if st := r.state("prog", "down"); !st.Up || time.Until(st.WaitsUntil) > 12*unit || st.WaitsUntil.IsZero() {
+		t.Errorf("in the wait: %+v", st)
+	}
+	r.do("prog", "u")
+	r.want("up .*", "up .*")
+	if d := time.Since(last); d > 12*unit {
+		t.Errorf("%v after u", d)
+	}
+	r.do("prog", "d")
+	if st := r.status("prog"); st.Up || !st.WaitsUntil.IsZero() {
+		t.Errorf("after d: %+v", st)
+	}
+}
+
+// The tally has the last deaths, in the form of s6, before finish runs.
+func TestTally(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", "run: echo up; test -e killed || { >killed; kill -9 $$; }; exit 3", `finish: echo $(wc -c <supervise/death_tally)`, "backoff: 0", "max-death-tally: 3")
+	r.start()
+	r.want("up", "14", "up", "28", "up", "42", "up", "42", "up", "42")
+	r.do("web", "d")
+	r.state("web", "down")
+	st := r.status("web")
+	if len(st.Tally) != 3 || st.Tally[2].Status.Code != 3 || time.Since(st.Tally[0].Time) > time.Minute {
+		t.Errorf("tally %+v", st.Tally)
+	}
+	b := appendTally(nil, []Death{{Time: time.Unix(0x6b0b68a2-10, 0x0fbe9efb), Status: st.Tally[2].Status}})
+	if string(b) != "\x40\x00\x00\x00\x6b\x0b\x68\xa2\x0f\xbe\x9e\xfb\x03\x00" {
+		t.Errorf("% x", b)
+	}
+	if s6, err := exec.LookPath("s6-svdt"); err == nil {
+		out, err := exec.Command(s6, filepath.Join(r.dir, "web")).CombinedOutput()
+		if n := strings.Count(string(out), "exitcode 3"); err != nil || n != 3 {
+			t.Errorf("s6-svdt: %v, %s", err, out)
+		}
+	}
+}
+
+// A program whose file has changed is stopped, then started; two never run at a time.
+func TestProgramChanged(t *testing.T) {
+	r := newRig(t, Config{})
+	const program = "#!/bin/sh\nexec 2>/dev/null\ntrap 'sleep 0.1; echo gone; exit' TERM\necho up %\nwhile :; do sleep 0.01; done\n"
+	r.file("prog", strings.Replace(program, "%", "1", 1))
+	r.start()
+	r.want("up 1")
+	r.file("prog", strings.Replace(program, "%", "2", 1))
+	r.change(scan.Changed, "prog")
+	r.want("gone", "up 2")
+	r.do("prog", "d")
+	r.want("gone")
+	r.change(scan.Changed, "prog")
+	r.quiet(50 * time.Millisecond) // it is wanted down
+	r.do("prog", "u")
+	r.want("up 2")
+	r.change(scan.Removed, "prog")
+	r.want("gone")
+	preforktest.WaitFor(t, "no service", func() bool { return len(r.m.Services()) == 0 })
+	r.change(scan.Added, "prog")
+	r.want("up 2")
+	r.change(scan.Removed, "prog")
+	r.change(scan.Added, "prog") // before it has ended
+	r.want("gone", "up 2")
+}
+
+// The children of a program are stopped with it, those of a service directory only
+// with flag-group.
+func TestGroups(t *testing.T) {
+	const children = "sleep 1000 & echo up $!; wait"
+	r := newRig(t, Config{StopTimeout: 200 * time.Millisecond})
+	r.file("prog", "#!/bin/sh\n"+children+"\n")
+	r.start()
+	child, _ := strconv.Atoi(r.want(`up (\d+)`)[0])
+	r.do("prog", "d")
+	gone := func(pid int) func() bool { return func() bool { return syscall.Kill(pid, 0) != nil || isZombie(pid) } }
+	preforktest.WaitFor(t, "end of the child", gone(child))
+	r.close()
+
+	r = newRig(t, Config{})
+	r.service("alone", "run: "+children)
+	r.service("group", "run: "+children, "flag-group: ", "timeout-kill: 200")
+	r.service("killed", `run: trap "" TERM; `+children+`; wait; wait`, "timeout-kill: 50", "flag-timeout-killpg: ")
+	for _, name := range []string{"alone", "group", "killed"} {
+		r.service(name, "down: ")
+	}
+	r.start()
+	r.do("alone", "u")
+	child, _ = strconv.Atoi(r.want(`up (\d+)`)[0])
+	r.do("alone", "d")
+	r.state("alone", "down")
+	if gone(child)() {
+		t.Error("the child of a service without flag-group was stopped")
+	}
+	syscall.Kill(child, syscall.SIGKILL)
+	for _, name := range []string{"group", "killed"} {
+		r.do(name, "u")
+		child, _ = strconv.Atoi(r.want(`up (\d+)`)[0])
+		r.do(name, "d")
+		preforktest.WaitFor(t, "end of the child of "+name, gone(child))
+	}
+}
+
+func TestInstances(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", "run: echo up $$; exec sleep 1000", "instances: 3", "finish: echo finish")
+	r.start()
+	first, _ := strconv.Atoi(r.want(`up (\d+)`)[0])
+	r.want("up .*", "up .*")
+	if st := r.state("web", "run"); len(st.PIDs) != 3 || st.PID != first {
+		t.Errorf("%+v, first %d", st, first)
+	}
+	syscall.Kill(first, syscall.SIGKILL)
+	r.want("finish", "up .*")
+	r.do("web", "d")
+	r.want("finish", "finish", "finish")
+	r.state("web", "down")
+}
+
+// lock-fd keeps a second run from starting while a process of the first one lives.
+func TestLockFD(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", "run: test -e /proc/self/fd/7 && echo locked; (trap '' HUP; exec sleep 1000) >/dev/null 2>&1 & echo up $!; exit 1", "lock-fd: 7", "backoff: 0")
+	r.start()
+	r.want("locked")
+	child, _ := strconv.Atoi(r.want(`up (\d+)`)[0])
+	preforktest.WaitFor(t, "problem", func() bool { return strings.Contains(r.status("web").Problem, "service-lock") })
+	r.quiet(50 * time.Millisecond)
+	syscall.Kill(child, syscall.SIGKILL)
+	preforktest.WaitFor(t, "end", func() bool { return isZombie(child) })
+	r.do("web", "u")
+	r.want("locked")
+	child, _ = strconv.Atoi(r.want(`up (\d+)`)[0])
+	syscall.Kill(child, syscall.SIGKILL)
+}

@@ -1,0 +1,272 @@
+//go:build unix
+
+package monitor
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/ops/monitor/internal/machine"
+	"github.com/prefork-go/prefork/ops/supervise"
+)
+
+// A unit is what one Manager keeps running: a program, run of a service directory,
+// or log/run. Its mutex guards the machines of its slots; the hooks of the Manager,
+// the reader of supervise/control, scripts and timers call them. It is held while
+// requests go to the Manager, so that they arrive in order.
+type unit struct {
+	mon   *Monitor
+	name  string
+	kind  Kind
+	dir   string         // of run; "" for a program
+	path  string         // of a program
+	pipe  *pipe          // to or from the logger; nil for none
+	sup   *supervise.Dir // nil for none
+	log   *slog.Logger
+	ended chan struct{} // closed when nothing is left
+
+	mu       sync.Mutex
+	set      settings
+	pm       *prefork.Manager // nil between two
+	using    managed          // the settings of pm
+	refused  error            // why it could not have these
+	slots    []*slot
+	warned   map[string]string // by file: the bad content that the log has
+	problem  string            // why it cannot be started
+	retry    *time.Timer       // ends a block
+	delay    time.Duration     // of the last one
+	lock     *os.File          // of lock-fd
+	tally    []Death
+	tallied  bool  // the file must be written
+	gone     int   // slots whose service has ended
+	failing  bool  // the files cannot be written
+	removed  bool  // the entry has gone
+	starting *slot // whose start is under way
+}
+
+// A slot is one instance of run.
+type slot struct {
+	*machine.Machine
+	index   int
+	ordinal int // of the last start
+	ready   bool
+	exit    prefork.Exit // the last one
+	finish  *script      // nil for none
+	started func(int)
+	output  func(prefork.Exit)
+}
+
+func newUnit(m *Monitor, kind Kind, name string) *unit {
+	u := &unit{mon: m, kind: kind, name: name, ended: make(chan struct{}), warned: make(map[string]string), log: m.log.With("service", name)}
+	switch kind {
+	case Program:
+		u.path = filepath.Join(m.cfg.Dir, name)
+	default:
+		u.dir = filepath.Join(m.cfg.Dir, name)
+	}
+	u.set = u.settings()
+	for i := range max(1, u.set.instances) {
+		s := &slot{Machine: machine.New(time.Now()), index: i}
+		s.Logger, s.Scripts = kind == Logger, u.hasScript
+		u.slots = append(u.slots, s)
+	}
+	return u
+}
+
+// settings returns the settings as they are now.
+func (u *unit) settings() settings {
+	if u.kind != Program {
+		return read(u.dir)
+	}
+	s := defaults()
+	s.killAfter, s.group, s.backoff = u.mon.cfg.StopTimeout, true, u.mon.cfg.Backoff
+	return s
+}
+
+// hasScript reports whether there is a script control/C. A logger has none, as with
+// runsv.
+func (u *unit) hasScript(c byte) bool {
+	return u.kind == Service && isExecutable(filepath.Join(u.dir, "control", string(rune(c))))
+}
+
+// command carries out a byte of supervise/control.
+func (u *unit) command(c byte) { u.all(machine.Event{Kind: machine.Command, Byte: c}) }
+
+// all applies an event to all slots.
+func (u *unit) all(ev machine.Event) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, s := range u.slots {
+		if s.Starting() && ev.Kind == machine.Command {
+			u.endStart(s)
+		}
+		u.apply(s, ev)
+	}
+}
+
+// changed restarts a program whose file has changed. One that is wanted down stays
+// so.
+func (u *unit) changed() {
+	wantsUp := u.slots[0].Status().Up
+	u.command('t')
+	if wantsUp {
+		u.command('u')
+	}
+}
+
+// endStart finds out that a start has failed of which the Manager reports nothing,
+// because it tries again soon: the commands wait for it.
+func (u *unit) endStart(s *slot) {
+	pm, ordinal := u.pm, s.ordinal
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if pm == nil || pm.Ping(ctx) != nil { // the start is over when it returns
+			return
+		}
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if s.Starting() && s.ordinal == ordinal {
+			u.startFailed(s)
+		}
+	}()
+}
+
+// apply applies an event to a slot and carries out the actions. It reports whether
+// run may start.
+func (u *unit) apply(s *slot, ev machine.Event) (start bool) {
+	for _, a := range s.Apply(time.Now(), ev) {
+		switch a.Kind {
+		case machine.Start:
+			start = true
+		case machine.Hold:
+			u.request(func(pm *prefork.Manager) { pm.Hold(s.index) })
+		case machine.Unhold:
+			u.request(func(pm *prefork.Manager) { pm.Unhold(s.index) })
+		case machine.Release:
+			u.request(func(pm *prefork.Manager) { pm.Release(s.index) })
+		case machine.Stop:
+			u.request(func(pm *prefork.Manager) { pm.StopWorker(a.ID) })
+		case machine.Signal:
+			u.request(func(pm *prefork.Manager) { pm.SignalWorker(a.ID, signalOf(a.Byte, u.set.reload)) })
+		case machine.Script:
+			u.runScript(s, a)
+		case machine.Finish:
+			u.runFinish(s)
+		case machine.KillFinish:
+			u.mon.scripts.kill(s.finish)
+		case machine.GaveUp:
+			u.log.Warn("finish has exited with 125, giving up: it is not started before a command u")
+			u.mon.emit(Event{Kind: GaveUp, Service: u.name, Type: u.kind})
+		case machine.Gone:
+			if u.gone++; u.gone == len(u.slots) {
+				u.request((*prefork.Manager).Shutdown)
+			}
+		}
+	}
+	u.mon.writer.changed(u, nil)
+	if u.mon.cfg.Once && s.Idle() {
+		u.mon.checkOnce()
+	}
+	return start
+}
+
+// request passes a request to the Manager. Between two there is none, and the next
+// one begins as the machines are then.
+func (u *unit) request(f func(*prefork.Manager)) {
+	if u.pm != nil {
+		f(u.pm)
+	}
+}
+
+// keep runs one Manager after another until the service has ended.
+func (u *unit) keep() {
+	defer close(u.ended)
+	for {
+		pm, err := u.newManager()
+		if err != nil {
+			u.log.Error("cannot keep the service running", "err", err)
+			return
+		}
+		var detach func()
+		if u.mon.cfg.Attach != nil {
+			detach = u.mon.cfg.Attach(u.name, pm)
+		}
+		pm.Run(context.Background(), nil)
+		u.mu.Lock()
+		u.pm = nil
+		done := u.gone == len(u.slots)
+		u.mu.Unlock()
+		if detach != nil {
+			detach()
+		}
+		if err := pm.Close(); err != nil {
+			u.log.Error("cannot close the manager of a service", "err", err)
+			return
+		}
+		if done {
+			u.cleanUp()
+			return
+		}
+	}
+}
+
+// newManager makes a Manager with the settings of the moment. If these are refused,
+// it has the default ones, and the service is blocked.
+func (u *unit) newManager() (*prefork.Manager, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.load()
+	pm, err := prefork.New(u.config(u.set.managed))
+	if u.refused = err; err != nil {
+		spare := defaults().managed
+		spare.instances = len(u.slots)
+		pm, err = prefork.New(u.config(spare))
+	}
+	if err != nil {
+		return nil, err
+	}
+	u.pm, u.using = pm, u.set.managed
+	for _, s := range u.slots {
+		if !s.Open() {
+			pm.Hold(s.index)
+		}
+	}
+	if u.gone == len(u.slots) {
+		pm.Shutdown()
+	}
+	return pm, nil
+}
+
+func (u *unit) config(g managed) prefork.Config {
+	cfg := prefork.Config{
+		Name: u.name, MaxWorkers: len(u.slots), Command: []string{"./run"}, Dir: u.dir, Backoff: g.backoff, SuccessCodes: g.success,
+		TrapSignals: prefork.Signals{}, StopSignal: g.stop, Untrapped: true, StopTimeout: g.killAfter, StopGroup: g.group,
+		Readiness: prefork.Readiness{FD: g.readyFD}, CrashLoop: prefork.CrashLoop{Failures: -1}, Resources: g.resources,
+		BeforeSpawn: u.beforeSpawn, AfterSpawn: u.afterSpawn, OnChildReap: u.onReap, Observe: u.observe, Logger: u.mon.log,
+	}
+	if g.readyFD != 0 {
+		cfg.Readiness.Timeout = g.readyTimeout
+	}
+	if u.kind == Program {
+		cfg.Command = []string{u.path}
+	}
+	return cfg
+}
+
+// load reads the settings, and warns of bad files, once for each content.
+func (u *unit) load() {
+	u.set = u.settings()
+	u.set.instances = len(u.slots)
+	for _, p := range u.set.problems {
+		if last, ok := u.warned[p.file]; !ok || last != p.content {
+			u.warned[p.file] = p.content
+			u.log.Warn("bad content of a file, using the default", "file", filepath.Join(u.dir, p.file), "content", p.content, "err", p.err)
+		}
+	}
+}

@@ -205,6 +205,20 @@ type Config struct {
 	// only.
 	Reaper bool
 
+	// ReaperKills makes Reaper, which it implies, kill all descendants of the program
+	// when that ends, and at once if SIGKILL ends the manager or the reaper: also
+	// those that have left their process group or session, or have daemonized. The
+	// workers then have no OrphanTimeout. A second process, the guard, has the pid
+	// with which the program was started; the reaper is its child. Whichever of the
+	// two survives the other kills the rest.
+	//
+	// The guard and the reaper hold the files and directories open with which the
+	// program was started. With a lock by flock on one of them, a second copy of the
+	// program cannot start before all processes of the first are gone: open it before
+	// New, without close-on-exec. The first Manager of the program must set the
+	// field; a successor keeps the reaper of its predecessor. Linux only.
+	ReaperKills bool
+
 	// InProcess runs the worker's function in this process, as the only worker, for
 	// a debugger, a profiler or a test of the program's main. The variable
 	// PREFORK_IN_PROCESS=1 in the environment does the same for a program as it is.
@@ -575,6 +589,8 @@ func (c Config) checkProcess() error {
 		return configError("Dir", "%q has a zero byte, which no path can have", c.Dir)
 	case c.ListenFDs && c.Command == nil:
 		return configError("ListenFDs", "it is for a Command; workers of this program get their sockets from Listen")
+	case c.ReaperKills && !reaper.Supported:
+		return configError("ReaperKills", "%s has no processes that adopt orphans: %w", runtime.GOOS, errors.ErrUnsupported)
 	case c.Reaper && !reaper.Supported:
 		return configError("Reaper", "on %s only process 1 can adopt orphans: run the program below an init", runtime.GOOS)
 	case c.ReloadBinary && c.Command != nil:

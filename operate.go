@@ -1,6 +1,7 @@
 package prefork
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -191,13 +192,14 @@ func wait(ctx context.Context, ticket *change.Ticket) (n int, err error) {
 }
 
 // ReaperPID returns the pid of the reaper above this process, which Config.Reaper
-// or process 1 has, and 0 if there is none. It is safe for concurrent use, also
-// before New.
+// or process 1 has, and 0 if there is none. With Config.ReaperKills it is the pid
+// of the guard above the reaper. In both cases the program was started with it. It
+// is safe for concurrent use, also before New.
 func ReaperPID() int {
 	if process.Reaper == nil {
 		return 0
 	}
-	return process.Reaper.PID()
+	return cmp.Or(process.Guard, process.Reaper.PID())
 }
 
 // do has the loop call f in its next turn.

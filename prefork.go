@@ -265,10 +265,13 @@ func checkDepth() (int, error) {
 
 // needReaper executes the program again, below a reaper, if it must have one.
 func (s *managerSide) needReaper(exe string) error {
-	if !s.cfg.Reaper && (os.Getpid() != 1 || !reaper.Supported) {
+	if !s.cfg.Reaper && !s.cfg.ReaperKills && (os.Getpid() != 1 || !reaper.Supported) {
 		return nil
 	}
-	err := process.BecomeReaper(exe)
+	err := process.BecomeReaper(exe, s.cfg.ReaperKills)
+	if errors.Is(err, self.ErrNoGuard) {
+		return configError("ReaperKills", "%w", err)
+	}
 	if errors.Is(err, self.ErrNoReaper) {
 		s.log.Warn("no reaper for a successor; to have one, stop the program and start it again")
 		return nil

@@ -176,7 +176,7 @@ func (l *loop) startSuccessor() error {
 	}
 	plan.Marker.Path, plan.Marker.Pause, plan.Marker.Level, plan.Marker.Ignore = l.onDisk, 0, 0, marker.SignalList(l.ignoredBySuccessor())
 	if r := process.Reaper; r != nil {
-		plan.Reaper = &launch.Reaper{PID: r.PID(), FD: r.FD()}
+		plan.Reaper = &launch.Reaper{PID: r.PID(), FD: r.FD(), Guard: process.Guard}
 	}
 	spec, release, err := launch.Successor(plan)
 	if err != nil {

@@ -45,6 +45,7 @@ func (a *app) programCommand() *cobra.Command {
 	f.DurationVar(&o.StopTimeout, "stop-timeout", program.DefaultStop, "time until a worker that stops is killed; 0 means never")
 	f.BoolVar(&o.Group, "group", true, "stop the process group of a worker")
 	f.BoolVar(&o.NoGroup, "no-group", false, "stop the process of a worker only")
+	f.BoolVar(&o.KillAll, "kill-all", false, "kill all that the program has started, at the end, and at once if SIGKILL ends this command (Linux)")
 	f.StringVar(&o.Ready, "ready", "", "when a worker is ready: alive:TIME, fd:N, notify, http:URL, tcp:ADDR or at-once (default "+program.DefaultReady+")")
 	f.DurationVar(&o.ReadyTimeout, "ready-timeout", program.DefaultReadyIn, "time until a worker that is not ready is killed; 0 means never")
 	f.StringVar(&o.Backoff, "backoff", program.DefaultBackoff, "delays after young bad ends")

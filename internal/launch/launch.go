@@ -67,8 +67,8 @@ type Port struct {
 	Number int // of the descriptor in the Command; 0 for any
 }
 
-// Reaper is the reaper above this process.
-type Reaper struct{ PID, FD int }
+// Reaper is the reaper above this process, and its guard, if it has one.
+type Reaper struct{ PID, FD, Guard int }
 
 // spec returns the part that all kinds of processes have in common.
 func (p *Plan) spec() (spec proc.Spec, release func(), err error) {
@@ -124,7 +124,7 @@ func Successor(p Plan) (spec proc.Spec, release func(), err error) {
 	}
 	var own []string
 	if p.Reaper != nil {
-		own = append(own, marker.ReaperEnv+"="+marker.BelowReaper(p.Reaper.PID, p.add(&spec, p.Reaper.FD)))
+		own = append(own, marker.ReaperEnv+"="+marker.Reaper{PID: p.Reaper.PID, FD: p.add(&spec, p.Reaper.FD), Guard: p.Reaper.Guard}.String())
 	}
 	closeNull := release
 	if release, err = p.addStarted(&spec, closeNull); err != nil {

@@ -158,7 +158,7 @@ func TestWorker(t *testing.T) {
 func TestSuccessor(t *testing.T) {
 	lock, socket, link := open(t), open(t), open(t)
 	exe := thisProgram(t)
-	for _, reaper := range []*Reaper{nil, {PID: 77, FD: raw(t, link)}} {
+	for _, reaper := range []*Reaper{nil, {PID: 77, FD: raw(t, link), Guard: 76}} {
 		m := base()
 		m.Path, m.Slot, m.Generation, m.Ordinal = "/program", 0, 1, 1
 		spec, release, err := Successor(Plan{
@@ -196,8 +196,8 @@ func TestSuccessor(t *testing.T) {
 			}
 			continue
 		}
-		pid, descriptor, err := marker.ParseReaper(value)
-		if err != nil || pid != 77 || spec.Files[descriptor] != uintptr(raw(t, link)) {
+		r, err := marker.ParseReaper(value)
+		if err != nil || r.PID != 77 || r.Guard != 76 || spec.Files[r.FD] != uintptr(raw(t, link)) {
 			t.Errorf("%s=%q: %v", marker.ReaperEnv, value, err)
 		}
 	}

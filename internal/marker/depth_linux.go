@@ -88,7 +88,7 @@ type ancestor struct {
 	ours        bool   // it runs this program
 	worker      bool   // it was started with a worker's marker
 	predecessor int    // the manager that it replaces, if it was started as a successor; else 0
-	reaper      int    // the reaper above it, by its environment; 0 for none
+	reaper      int    // the reaper or the guard above it, by its environment; 0 for none
 	depth       string // its depth, by its environment
 	hasDepth    bool
 }
@@ -103,7 +103,8 @@ func readAncestor(pid int, isOurs func(pid int) bool) ancestor {
 	_, a.worker = lookup(environ, Env)
 	a.depth, a.hasDepth = lookup(environ, DepthEnv)
 	if value, ok := lookup(environ, ReaperEnv); ok {
-		a.reaper, _, _ = ParseReaper(value)
+		r, _ := ParseReaper(value)
+		a.reaper = r.PID
 	}
 	if value, ok := lookup(environ, SuccessorEnv); ok {
 		if m, err := ParseSuccessor(value); err == nil {
@@ -115,7 +116,7 @@ func readAncestor(pid int, isOurs func(pid int) bool) ancestor {
 
 // managersAbove counts the managers among the ancestors of line[0], from the
 // nearest to the farthest. A manager runs this program and is not a worker. A
-// reaper is not a manager: it runs no code of the program.
+// reaper is not a manager, nor is its guard: they run no code of the program.
 //
 // A successor and the managers that it replaces count as one, since a manager
 // lives until its last worker has ended. Otherwise a few upgrades in a row would

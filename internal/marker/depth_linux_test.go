@@ -35,6 +35,7 @@ func TestManagersAbove(t *testing.T) {
 		"successor whose manager is gone, and which another manager has adopted": {[]ancestor{successor(9, 8), manager(7), other(1)}, 1},
 		"successor with another between them":                                    {[]ancestor{successor(9, 8), other(10), manager(8), other(1)}, 1},
 		"below a reaper":                                                         {[]ancestor{below(manager(9), 8), manager(8), other(1)}, 0},
+		"below a guard":                                                          {[]ancestor{below(manager(9), 8), below(manager(8), 7), manager(7), other(1)}, 0},
 		"in a worker below a reaper":                                             {[]ancestor{manager(9), worker(8), below(manager(7), 6), manager(6)}, 1},
 		"successor below a reaper":                                               {[]ancestor{below(successor(9, 8), 7), below(manager(8), 7), manager(7)}, 0},
 		"successor whose manager is gone, below a reaper":                        {[]ancestor{below(successor(9, 8), 7), manager(7)}, 0},

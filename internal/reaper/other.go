@@ -11,7 +11,7 @@ import (
 const Supported = false
 
 // Run does nothing on this system.
-func Run(string, []string, []string, func(pid, fd int) string) {}
+func Run(Config) {}
 
 // A Link is a manager's end of the socket to its reaper. No Link exists on this
 // system.

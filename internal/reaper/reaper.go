@@ -8,6 +8,9 @@
 // the status of the last manager. A socket connects the two. The manager uses
 // it to report a successor that has taken over. If the reaper exits, the
 // manager reads the end of the socket.
+//
+// A reaper that kills has a guard above it: a reaper whose only manager is that
+// reaper. Whichever of the two survives the other kills all descendants.
 package reaper
 
 import (
@@ -18,6 +21,31 @@ import (
 	"strings"
 	"syscall"
 )
+
+// Config configures Run.
+type Config struct {
+	Path    string                   // of the program
+	Args    []string                 // with which it is started
+	Env     []string                 // without the variable that LinkEnv returns
+	LinkEnv func(pid, fd int) string // the reaper's pid, and its socket in the program
+
+	// Kill makes the reaper kill all its descendants before it exits. It then keeps
+	// the files and directories open that it was started with, for their locks. The
+	// reaper with a Guard also kills them after its guard has been killed. The one
+	// without is the guard of another: the program that it starts.
+	Kill  bool
+	Guard *Link
+}
+
+func (c Config) isGuard() bool { return c.Kill && c.Guard == nil }
+
+// name is the name of the process.
+func (c Config) name() string {
+	if c.isGuard() {
+		return "guard"
+	}
+	return "reaper"
+}
 
 // maxPID bounds the process IDs in messages; no system has larger ones.
 const maxPID = 1 << 30

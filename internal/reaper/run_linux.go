@@ -20,20 +20,17 @@ const Supported = true
 
 // Run turns this process into a reaper and does not return. It must be called
 // before the program has started its own work.
-//
-// The path and args start the program. Its environment is env plus the variable
-// that linkEnv returns for the reaper's process ID and the descriptor of the
-// socket in the program.
-func Run(path string, args, env []string, linkEnv func(pid, fd int) string) {
-	r := &reaper{pid: os.Getpid()}
-	if err := r.run(path, args, env, linkEnv); err != nil {
-		fmt.Fprintf(os.Stderr, "prefork: reaper (pid %d): start program: %v\n", r.pid, err)
+func Run(cfg Config) {
+	r := &reaper{cfg: cfg, pid: os.Getpid()}
+	if err := r.run(); err != nil {
+		r.report(fmt.Sprintf("start program: %v", err))
 		os.Exit(1)
 	}
 }
 
 // reaper is the state of this process.
 type reaper struct {
+	cfg  Config
 	pid  int
 	sock int
 	file *os.File // owns sock
@@ -47,37 +44,55 @@ type reaper struct {
 	resumed chan struct{}
 }
 
-func (r *reaper) run(path string, args, env []string, linkEnv func(pid, fd int) string) error {
+func (r *reaper) run() error {
 	if r.pid != 1 {
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return os.NewSyscallError("prctl", err)
 		}
 	}
-	name := []byte("reaper\x00")
+	name := []byte(r.cfg.name() + "\x00")
 	// The name is for ps. It also keeps signals that are sent by the name of
 	// the program (killall) away from the reaper: they are for the manager.
 	unix.Prctl(unix.PR_SET_NAME, pointer(name), 0, 0, 0)
 
 	r.mu.Lock()
 	r.forwardAll(false) // signals that arrive during start wait for the lock
-	passed, err := r.start(path, args, env, linkEnv)
+	passed, err := r.start()
 	r.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	r.forwardAll(true)
 	for _, fd := range passed {
-		unix.Close(fd)
+		if !r.cfg.Kill || !mayHoldLock(fd) {
+			unix.Close(fd)
+		}
 	}
 	go r.readLink()
+	if r.cfg.Guard != nil {
+		go r.followGuard()
+	}
 	for {
 		r.reap()
 	}
 }
 
+// mayHoldLock reports whether a lock of flock on this descriptor can keep the
+// program from being started a second time. A reaper that kills keeps it: the
+// kernel must not free the lock before all processes are gone. A socket or a pipe
+// that it kept would stay open for its other end.
+func mayHoldLock(fd int) bool {
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return false
+	}
+	kind := stat.Mode & unix.S_IFMT
+	return kind == unix.S_IFREG || kind == unix.S_IFDIR
+}
+
 // start starts the program. It returns the descriptors that the program has
-// inherited, which the reaper can close.
-func (r *reaper) start(path string, args, env []string, linkEnv func(pid, fd int) string) (passed []int, err error) {
+// inherited.
+func (r *reaper) start() (passed []int, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
@@ -92,14 +107,14 @@ func (r *reaper) start(path string, args, env []string, linkEnv func(pid, fd int
 		}
 		files = append(files, uintptr(fd))
 	}
-	env = append(slices.Clone(env), linkEnv(r.pid, len(files)))
+	env := append(slices.Clone(r.cfg.Env), r.cfg.LinkEnv(r.pid, len(files)))
 	files = append(files, uintptr(fds[1]))
 	// The program gets its own process group: a signal that the terminal
 	// sends to the group must reach the program once.
 	attr := &syscall.SysProcAttr{Setpgid: true, Foreground: inForeground()}
-	pid, _, err := syscall.StartProcess(path, args, &syscall.ProcAttr{Env: env, Files: files, Sys: attr})
+	pid, _, err := syscall.StartProcess(r.cfg.Path, r.cfg.Args, &syscall.ProcAttr{Env: env, Files: files, Sys: attr})
 	if err != nil {
-		return nil, &os.PathError{Op: "fork/exec", Path: path, Err: err}
+		return nil, &os.PathError{Op: "fork/exec", Path: r.cfg.Path, Err: err}
 	}
 	r.chain = chain{{pid: pid, handle: -1}}
 	return passed, nil
@@ -234,12 +249,12 @@ func open(pid int) (handle int, close func()) {
 func (r *reaper) reap() {
 	var info unix.Siginfo
 	err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WSTOPPED|unix.WNOWAIT, nil)
+	r.mu.Lock() // after followGuard, until this process exits
+	defer r.mu.Unlock()
 	if err != nil && err != unix.EINTR {
-		fmt.Fprintf(os.Stderr, "prefork: reaper (pid %d): no children left: %v\n", r.pid, err)
+		r.report(fmt.Sprintf("no children left: %v", err))
 		os.Exit(1)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	for {
 		var status unix.WaitStatus
 		pid, err := unix.Wait4(-1, &status, unix.WNOHANG|unix.WUNTRACED, nil)
@@ -261,6 +276,7 @@ func (r *reaper) reap() {
 		}
 		r.chain.reaped(pid, code, sig, isChild)
 		if r.chain.target() == nil {
+			r.killDescendants()
 			r.exit(r.chain[len(r.chain)-1])
 		}
 	}
@@ -275,7 +291,7 @@ func (r *reaper) reap() {
 // forwarded as well, it could arrive after the terminal has stopped the manager
 // again, and undo that stop before the reaper has seen it.
 func (r *reaper) followStop(pid int, sig syscall.Signal) {
-	if _, ours := r.chain.find(pid); !ours || sig != unix.SIGTSTP && sig != unix.SIGTTIN && sig != unix.SIGTTOU {
+	if _, ours := r.chain.find(pid); !ours || !r.follows(sig) {
 		return
 	}
 	if r.pid != 1 {
@@ -293,6 +309,20 @@ func (r *reaper) followStop(pid int, sig syscall.Signal) {
 		}
 	}
 	unix.Kill(-pid, unix.SIGCONT)
+}
+
+// follows reports whether this process stops after a signal has stopped its
+// manager. A reaper follows its manager by SIGSTOP, and its guard follows it.
+func (r *reaper) follows(sig syscall.Signal) bool {
+	return sig == unix.SIGTSTP || sig == unix.SIGTTIN || sig == unix.SIGTTOU || sig == unix.SIGSTOP && r.cfg.isGuard()
+}
+
+// followGuard kills all descendants after the guard has been killed.
+func (r *reaper) followGuard() {
+	r.cfg.Guard.Wait()
+	r.mu.Lock() // for ever: nothing else happens any more
+	r.killDescendants()
+	os.Exit(1)
 }
 
 // inForeground reports whether this process is in the foreground group of the

@@ -31,7 +31,7 @@ func reaperProgram() {
 	if len(os.Args) > 1 && os.Args[1] == "nowhere" {
 		path = "/no/such/program"
 	}
-	Run(path, os.Args, os.Environ(), func(pid, fd int) string { return fmt.Sprintf("%s=%d:%d", linkVar, pid, fd) })
+	Run(Config{Path: path, Args: os.Args, Env: os.Environ(), LinkEnv: func(pid, fd int) string { return fmt.Sprintf("%s=%d:%d", linkVar, pid, fd) }})
 }
 
 // managerProgram is a manager that carries out its arguments in order.

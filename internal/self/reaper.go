@@ -18,14 +18,18 @@ func (p *Process) joinReaper() {
 	if !ok || !reaper.Supported || p.Role != marker.Ordinary && p.Role != marker.Successor {
 		return
 	}
-	pid, fd, err := marker.ParseReaper(value)
-	if err == nil {
-		p.Reaper, err = reaper.Join(pid, fd)
-	}
-	if err != nil {
+	r, err := marker.ParseReaper(value)
+	if err != nil || r.Become {
 		return
 	}
-	activation.Readdress(pid)
+	if p.Reaper, err = reaper.Join(r.PID, r.FD); err != nil {
+		return
+	}
+	p.Guard = r.Guard
+	activation.Readdress(r.PID)
+	if p.Guard != 0 {
+		activation.Readdress(p.Guard)
+	}
 	p.ReaperGone = make(chan struct{})
 	go func() {
 		p.Reaper.Wait()
@@ -37,18 +41,28 @@ func (p *Process) joinReaper() {
 // did not have.
 var ErrNoReaper = errors.New("a manager that takes over from another cannot have a new reaper")
 
+// ErrNoGuard means that a program below a reaper cannot have one that kills.
+var ErrNoGuard = errors.New("the program runs below a reaper that does not kill: the first Manager of the program must ask for the one that does")
+
 // BecomeReaper executes the program again. Package early then makes this process
-// a reaper, and starts the program below it. BecomeReaper returns only on failure,
-// or if there is a reaper already.
-func (p *Process) BecomeReaper(exe string) error {
+// a reaper, and starts the program below it: with kill, by a guard and a reaper
+// that kill all descendants. BecomeReaper returns only on failure, or if there is
+// a reaper already.
+func (p *Process) BecomeReaper(exe string, kill bool) error {
+	value := marker.BecomeReaper(os.Getpid())
+	if kill {
+		value = marker.BecomeGuard(os.Getpid())
+	}
 	switch {
-	case p.Reaper != nil:
+	case p.Reaper != nil && (!kill || p.Guard != 0):
 		return nil
 	case p.Role == marker.Successor:
 		return ErrNoReaper
+	case p.Reaper != nil:
+		return ErrNoGuard
 	case !reaper.Supported:
 		return errors.ErrUnsupported // or the new program would do the same again
 	}
-	env := append(activation.RestoreNotify(os.Environ(), p.Notify), marker.ReaperEnv+"="+marker.BecomeReaper(os.Getpid()))
+	env := append(activation.RestoreNotify(os.Environ(), p.Notify), marker.ReaperEnv+"="+value)
 	return fmt.Errorf("execute %s again: %w", exe, syscall.Exec(exe, p.Args, env))
 }

@@ -66,6 +66,7 @@ type Process struct {
 	HandedOver atomic.Bool   // a successor has taken over from this process
 
 	Reaper     *reaper.Link  // above this process; nil for none
+	Guard      int           // the pid of the guard above the reaper; 0 for none
 	ReaperGone chan struct{} // closed when it has exited
 
 	mu          sync.Mutex

@@ -20,6 +20,7 @@ import (
 	"github.com/prefork-go/prefork/internal/fd"
 	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/pause"
+	"github.com/prefork-go/prefork/internal/reaper"
 	"github.com/prefork-go/prefork/internal/wire"
 )
 
@@ -372,10 +373,21 @@ func TestIsWorker(t *testing.T) {
 
 // A process that has a reaper, or cannot have one, is not executed again.
 func TestBecomeReaper(t *testing.T) {
-	if err := (&Process{Role: marker.Successor}).BecomeReaper("/nonexistent"); err != ErrNoReaper {
+	if err := (&Process{Role: marker.Successor}).BecomeReaper("/nonexistent", false); err != ErrNoReaper {
 		t.Errorf("a successor: %v", err)
 	}
-	if err := new(Process).BecomeReaper("/nonexistent"); err == nil || !strings.Contains(err.Error(), "/nonexistent") && !strings.Contains(err.Error(), "unsupported") {
+	if err := (&Process{Reaper: new(reaper.Link)}).BecomeReaper("/nonexistent", true); err != ErrNoGuard {
+		t.Errorf("below a reaper that does not kill: %v", err)
+	}
+	if err := (&Process{Reaper: new(reaper.Link), Role: marker.Successor}).BecomeReaper("/nonexistent", true); err != ErrNoReaper {
+		t.Errorf("a successor below a reaper that does not kill: %v", err)
+	}
+	for _, kill := range []bool{false, true} {
+		if err := (&Process{Reaper: new(reaper.Link), Guard: 1}).BecomeReaper("/nonexistent", kill); err != nil {
+			t.Errorf("below a reaper that kills: %v", err)
+		}
+	}
+	if err := new(Process).BecomeReaper("/nonexistent", false); err == nil || !strings.Contains(err.Error(), "/nonexistent") && !strings.Contains(err.Error(), "unsupported") {
 		t.Errorf("a file that does not exist: %v", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,14 +23,15 @@ import (
 
 func init() { preforktest.Register("first", first) }
 
-// first is a manager below a reaper: as process 1, or by Config.Reaper. If the
+// first is a manager below a reaper: as process 1, by Config.Reaper, or by
+// Config.ReaperKills. If the
 // second argument is not 0, its workers leave that number of orphans while the
 // manager runs commands. On QUIT it exits with code 7.
 func first() {
 	orphans, _ := strconv.Atoi(os.Args[2])
 	wrong := 0
 	pm := testprog.NewManager(prefork.Config{
-		MaxWorkers: 2, Reaper: os.Args[1] == "asked", ErrRespawnInterval: -1,
+		MaxWorkers: 2, Reaper: os.Args[1] == "asked", ReaperKills: os.Args[1] == "kills", ErrRespawnInterval: -1,
 		TrapSignals: prefork.Signals{
 			term: {Signal: term}, hup: {Signal: term}, usr1: {}, syscall.SIGUSR2: {Upgrade: true}, syscall.SIGQUIT: {},
 			syscall.SIGTTIN: {}, syscall.SIGTTOU: {}, syscall.SIGTSTP: {}, syscall.SIGWINCH: {}, syscall.SIGALRM: {}, syscall.SIGABRT: {},
@@ -50,7 +52,7 @@ func first() {
 		os.Exit(1)
 	}
 	if !prefork.IsWorker() {
-		testprog.Print("manager %d below %d, at %s, sees %q", os.Getpid(), os.Getppid(), ln.Addr(), os.Getenv("PREFORK_REAPER"))
+		testprog.Print("manager %d below %d, at %s, sees %q, started as %d", os.Getpid(), os.Getppid(), ln.Addr(), os.Getenv("PREFORK_REAPER"), prefork.ReaperPID())
 		if orphans > 0 {
 			go func() {
 				for i := range orphans {
@@ -98,24 +100,50 @@ func first() {
 	testprog.Print("%d ends: %v", os.Getpid(), err)
 }
 
-// eachReaper runs a test below each kind of reaper.
-func eachReaper(t *testing.T, test func(t *testing.T, start func(orphans int) *preforktest.Program)) {
-	t.Run("process 1", func(t *testing.T) {
-		test(t, func(n int) *preforktest.Program {
-			return preforktest.New(t, "first", "given", strconv.Itoa(n)).AsInit().Start()
+// eachReaper runs a test below each kind of reaper: as process 1, by Reaper, and
+// by ReaperKills.
+func eachReaper(t *testing.T, kinds []string, test func(t *testing.T, start func(orphans int) *preforktest.Program)) {
+	for _, kind := range kinds {
+		how, init := strings.CutPrefix(kind, "process 1 ")
+		t.Run(kind, func(t *testing.T) {
+			test(t, func(n int) *preforktest.Program {
+				p := preforktest.New(t, "first", how, strconv.Itoa(n))
+				if init {
+					p.AsInit()
+				}
+				return p.Start()
+			})
 		})
-	})
-	t.Run("asked for", func(t *testing.T) {
-		test(t, func(n int) *preforktest.Program {
-			return preforktest.Start(t, "first", "asked", strconv.Itoa(n))
-		})
-	})
+	}
+}
+
+// The kinds of eachReaper.
+var (
+	allReapers   = []string{"process 1 given", "asked", "kills", "process 1 kills"}
+	plainReapers = allReapers[:2]
+)
+
+// reaperPID returns the pid of the reaper: of the child of the guard, if there is
+// one.
+func reaperPID(t *testing.T, p *preforktest.Program) int {
+	t.Helper()
+	if !slices.Contains(p.Cmd.Args, "kills") {
+		return p.PID()
+	}
+	all, err := preforktest.Children(p.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) != 1 {
+		t.Fatalf("the guard has %d children: %v", len(all), all)
+	}
+	return all[0].PID
 }
 
 // managers returns the children of the reaper, by their pids out here.
 func managers(t *testing.T, p *preforktest.Program) []preforktest.Proc {
 	t.Helper()
-	all, err := preforktest.Children(p.PID())
+	all, err := preforktest.Children(reaperPID(t, p))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,13 +152,15 @@ func managers(t *testing.T, p *preforktest.Program) []preforktest.Proc {
 
 // The reaper forwards signals, and exits with the status of the manager.
 func TestReaper(t *testing.T) {
-	eachReaper(t, func(t *testing.T, start func(int) *preforktest.Program) {
+	eachReaper(t, allReapers, func(t *testing.T, start func(int) *preforktest.Program) {
 		p := start(0)
-		p.Expect(`^manager \d+ below \d+, at \S+, sees ""$`)
+		if got, _ := strconv.Atoi(p.Expect(`^manager \d+ below \d+, at \S+, sees "", started as (\d+)$`)[1]); got != p.PID() && got != 1 {
+			t.Errorf("the program was started as %d, and ReaperPID is %d", p.PID(), got)
+		}
 		p.ExpectN(2, `^worker of \d+, generation 1$`)
 		p.Signal(hup)
 		p.ExpectN(2, `^worker of \d+, generation 2$`)
-		if memory, err := preforktest.PrivateMemory(p.PID()); err == nil {
+		if memory, err := preforktest.PrivateMemory(reaperPID(t, p)); err == nil {
 			t.Logf("private memory of the reaper: %d KiB", memory/1024)
 		}
 		if n := len(managers(t, p)); n != 1 {
@@ -161,7 +191,7 @@ func TestReaper(t *testing.T) {
 // The reaper forwards every signal that a table can name, even those that stop
 // a process on a terminal.
 func TestReaperPassesSignals(t *testing.T) {
-	eachReaper(t, func(t *testing.T, start func(int) *preforktest.Program) {
+	eachReaper(t, allReapers, func(t *testing.T, start func(int) *preforktest.Program) {
 		p := start(0)
 		p.ExpectN(2, `^worker of`)
 		for _, sig := range []syscall.Signal{syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGTSTP, syscall.SIGWINCH, syscall.SIGALRM, syscall.SIGABRT, 35, 64} {
@@ -190,7 +220,7 @@ func TestReaperIgnored(t *testing.T) {
 // 10,000 grandchildren become orphans, and all are reaped. Commands that the
 // manager runs by os/exec at the same time all return their own status.
 func TestReaperReaps(t *testing.T) {
-	eachReaper(t, func(t *testing.T, start func(int) *preforktest.Program) {
+	eachReaper(t, plainReapers, func(t *testing.T, start func(int) *preforktest.Program) {
 		n := testprog.Times(10_000)
 		p := start(n)
 		for done := 0; done < 3; { // each line separately
@@ -207,7 +237,7 @@ func TestReaperReaps(t *testing.T) {
 
 // An upgrade keeps the reaper above the successor, and loses no connection.
 func TestReaperUpgrade(t *testing.T) {
-	eachReaper(t, func(t *testing.T, start func(int) *preforktest.Program) {
+	eachReaper(t, allReapers, func(t *testing.T, start func(int) *preforktest.Program) {
 		p := start(0)
 		manager := p.Expect(`^manager (\d+)`)[1]
 		p.ExpectN(2, `^worker of`)
@@ -220,7 +250,7 @@ func TestReaperUpgrade(t *testing.T) {
 			p.Expect(`^` + successor + ` received user defined signal 1$`)
 			manager = successor
 			preforktest.WaitFor(t, "the reaper has a handle of no other manager", func() bool {
-				fds, err := preforktest.Descriptors(p.PID())
+				fds, err := preforktest.Descriptors(reaperPID(t, p))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -242,7 +272,7 @@ func TestReaperUpgrade(t *testing.T) {
 // A successor that exits while the old manager drains does not end the program.
 // Its status becomes the program's.
 func TestReaperOfTwo(t *testing.T) {
-	eachReaper(t, func(t *testing.T, start func(int) *preforktest.Program) {
+	eachReaper(t, allReapers, func(t *testing.T, start func(int) *preforktest.Program) {
 		p := start(0)
 		address := p.Expect(`^manager \d+ below \d+, at (\S+),`)[1]
 		p.ExpectN(2, `^worker of`)
@@ -283,7 +313,10 @@ func TestReaperKilled(t *testing.T) {
 // addressed to the pid of the reaper. An upgrade is not refused: start_server
 // and systemd see only the reaper.
 func TestReaperPassesSockets(t *testing.T) {
-	for _, how := range []string{`SERVER_STARTER_PORT="$1=3" exec "$0" asked 0`, `SYSTEMD_EXEC_PID=$$ LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" asked 0`} {
+	for _, how := range []string{
+		`SERVER_STARTER_PORT="$1=3" exec "$0" asked 0`, `SYSTEMD_EXEC_PID=$$ LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" asked 0`,
+		`SYSTEMD_EXEC_PID=$$ LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" kills 0`,
+	} {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)

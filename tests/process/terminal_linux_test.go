@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,7 +21,7 @@ func init() { preforktest.Register("interactive", interactive) }
 // interactive is a manager on a terminal whose worker reads lines from it.
 func interactive() {
 	pm := testprog.NewManager(prefork.Config{
-		MaxWorkers: 1, ErrRespawnInterval: -1, SameGroup: true, Reaper: len(os.Args) > 1,
+		MaxWorkers: 1, ErrRespawnInterval: -1, SameGroup: true, Reaper: slices.Contains(os.Args, "reaper"), ReaperKills: slices.Contains(os.Args, "kills"),
 		TrapSignals: prefork.Signals{term: {Signal: term}, hup: {}},
 		Observe: func(ev prefork.Event) {
 			if ev, ok := ev.(prefork.SignalEvent); ok {
@@ -83,9 +84,15 @@ func TestSameGroup(t *testing.T) {
 }
 
 // Below a reaper, the manager handles the terminal's signals: Ctrl-C arrives
-// once, and Ctrl-Z stops both processes, any number of times.
+// once, and Ctrl-Z stops all processes, any number of times.
 func TestReaperOnTerminal(t *testing.T) {
-	p, terminal := onTerminal(t, "reaper")
+	for _, kind := range []string{"reaper", "kills"} {
+		t.Run(kind, func(t *testing.T) { testReaperOnTerminal(t, kind) })
+	}
+}
+
+func testReaperOnTerminal(t *testing.T, kind string) {
+	p, terminal := onTerminal(t, kind)
 	p.Expect(`^worker`)
 	fmt.Fprintln(terminal, "hello")
 	p.Expect(`^read hello$`)

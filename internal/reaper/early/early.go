@@ -1,5 +1,5 @@
 // Package early makes this process a reaper, if New has executed the program for
-// that, before most packages of the program are initialized.
+// that, or a guard has started it, before most packages of the program are initialized.
 //
 // Go initializes packages in the order of their import paths, each as soon as its
 // imports are. This one does not import net, and net itself waits for a package
@@ -17,7 +17,22 @@ import (
 )
 
 func init() {
-	if !reaper.Supported || os.Getenv(marker.ReaperEnv) != marker.BecomeReaper(os.Getpid()) {
+	value := os.Getenv(marker.ReaperEnv)
+	if !reaper.Supported || value == "" {
+		return
+	}
+	var cfg reaper.Config
+	above, err := marker.ParseReaper(value)
+	switch {
+	case value == marker.BecomeReaper(os.Getpid()):
+	case value == marker.BecomeGuard(os.Getpid()):
+		cfg.Kill = true
+	case err == nil && above.Become:
+		if cfg.Guard, err = reaper.Join(above.PID, above.FD); err != nil {
+			return
+		}
+		cfg.Kill = true
+	default:
 		return
 	}
 	exe, err := binary.Executable()
@@ -26,7 +41,13 @@ func init() {
 	}
 	os.Unsetenv(marker.ReaperEnv)
 	proc.ReserveThreads()
-	reaper.Run(exe, os.Args, os.Environ(), func(pid, fd int) string {
-		return marker.ReaperEnv + "=" + marker.BelowReaper(pid, fd)
-	})
+	cfg.Path, cfg.Args, cfg.Env = exe, os.Args, os.Environ()
+	cfg.LinkEnv = func(pid, fd int) string {
+		link := marker.Reaper{PID: pid, FD: fd, Become: cfg.Kill && cfg.Guard == nil}
+		if cfg.Guard != nil {
+			link.Guard = above.PID
+		}
+		return marker.ReaperEnv + "=" + link.String()
+	}
+	reaper.Run(cfg)
 }

@@ -62,7 +62,7 @@ type Options struct {
 
 	Log, LogMax        string
 	LogPrefix, LogJSON bool
-	Daemonize          bool
+	Daemonize, KillAll bool
 }
 
 // The defaults of flags.
@@ -123,7 +123,7 @@ func (p *plan) checkProgram() error {
 	if p.Name == "" {
 		p.Name = filepath.Base(p.Args[0])
 	}
-	p.config = prefork.Config{Name: p.Name, Command: p.Args, MaxWorkers: p.Workers, MaxSurge: p.Surge, Dir: p.Dir}
+	p.config = prefork.Config{Name: p.Name, Command: p.Args, MaxWorkers: p.Workers, MaxSurge: p.Surge, Dir: p.Dir, ReaperKills: p.KillAll}
 	return nil
 }
 
@@ -155,7 +155,7 @@ func (p *plan) resources() (err error) {
 var flags = map[string]string{
 	"Resources.User": "--user", "Resources.Group": "--user", "Resources.Groups": "--groups", "Resources.Umask": "--umask", "Resources.Nice": "--nice",
 	"Resources.CPUs": "--cpus", "Resources.Rlimits": "--limit", "Resources.NoNewPrivs": "--no-new-privs", "Resources.Chroot": "--chroot",
-	"Resources.Cgroup": "--cgroup", "Name": "--name", "Dir": "--dir",
+	"Resources.Cgroup": "--cgroup", "Name": "--name", "Dir": "--dir", "ReaperKills": "--kill-all",
 }
 
 // flagError makes an error of New name the flag and not the field.
@@ -385,6 +385,8 @@ func (p *plan) log() (err error) {
 		return fmt.Errorf("--daemonize cannot be combined with sockets of systemd (LISTEN_FDS), which are for this process: leave it out, as systemd needs no daemon")
 	case p.Daemonize && os.Getenv(starterPort) != "":
 		return fmt.Errorf("--daemonize cannot be combined with sockets of start_server (%s), which end with this process", starterPort)
+	case p.Daemonize && p.KillAll:
+		return fmt.Errorf("--daemonize cannot be combined with --kill-all: the two processes of --kill-all would keep the terminal")
 	case p.LogMax != "" && !file:
 		return fmt.Errorf("--log-max is for a --log that is a file")
 	case p.LogPrefix && p.LogJSON:

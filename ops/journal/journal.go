@@ -364,13 +364,17 @@ func (j *Journal) wrap(err error) error {
 //
 // The function is not safe for concurrent use. A Manager calls it from one
 // goroutine at a time.
-func Observer(sink Sink, log *slog.Logger) func(prefork.Event) {
+func Observer(sink Sink, log *slog.Logger) func(prefork.Event) { return PoolObserver(sink, "", log) }
+
+// PoolObserver is Observer for one of several Managers that have one journal. Pool
+// is the Name of the Manager: each Record has it.
+func PoolObserver(sink Sink, pool string, log *slog.Logger) func(prefork.Event) {
 	if log == nil {
 		log = slog.Default()
 	}
 	logged := ""
 	return func(ev prefork.Event) {
-		err := sink.Write(Record{Time: clock(), Event: ev})
+		err := sink.Write(Record{Time: clock(), Event: ev, Pool: pool})
 		switch {
 		case err == nil:
 			logged = ""

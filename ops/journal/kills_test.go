@@ -139,7 +139,7 @@ func countWorkers(t *testing.T, path string) (pid int, workers map[int]bool, bad
 	return pid, workers, bad
 }
 
-func addWorkers(set map[int]bool, workers []prefork.WorkerInfo) {
+func addWorkers(set map[int]bool, workers []Worker) {
 	for _, w := range workers {
 		set[w.PID] = true
 	}

@@ -33,7 +33,7 @@ func TestStateOfSuccessors(t *testing.T) {
 	state := func(pid int, workers ...int) (s State) {
 		s = State{Started: at(0), PID: pid}
 		for _, w := range workers {
-			s.Workers = append(s.Workers, worker(w).Worker)
+			s.Workers = append(s.Workers, Worker{WorkerInfo: worker(w).Worker})
 		}
 		return s
 	}

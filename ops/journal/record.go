@@ -31,6 +31,24 @@ type (
 	// Warning is a message of the program that writes the journal.
 	Warning = record.Warning
 
+	// A Worker is a worker of a State.
+	Worker = record.Worker
+
+	// ProgramAdded and the following are written by prefork watch about services.
+	ProgramAdded = record.ProgramAdded
+
+	// ProgramChanged: the file of a program has changed.
+	ProgramChanged = record.ProgramChanged
+
+	// ProgramRemoved: a service has gone.
+	ProgramRemoved = record.ProgramRemoved
+
+	// PassedOver: a name in the directory is no service.
+	PassedOver = record.PassedOver
+
+	// GaveUp: a service is not started again.
+	GaveUp = record.GaveUp
+
 	// Unknown is a record whose type this version does not know.
 	Unknown = record.Unknown
 )

@@ -42,7 +42,7 @@ func TestRotation(t *testing.T) {
 		os.Remove(name)
 	}
 	s, err := PreviousState(path)
-	if err != nil || s.PID != os.Getpid() || len(s.Workers) != 1 || s.Workers[0] != worker.Worker {
+	if err != nil || s.PID != os.Getpid() || len(s.Workers) != 1 || s.Workers[0].WorkerInfo != worker.Worker {
 		t.Errorf("PreviousState of the last file: %v, %v", s, err)
 	}
 	// A writer that died between the rename and the new file.

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/prefork-go/prefork/internal/plain"
 )
 
 // A Sink receives records. Journal is a Sink; NewJSONSink, NewTextSink and
@@ -67,7 +65,7 @@ func textLine(rec Record) ([]byte, error) {
 	if rec.Event == nil {
 		return nil, errors.New("record has no event: set Record.Event")
 	}
-	return fmt.Appendf(nil, "%s %s\n", rec.Time.Local().Format("2006-01-02 15:04:05.000"), plain.Line(rec.Event.String())), nil
+	return fmt.Appendf(nil, "%s %s\n", rec.Time.Local().Format("2006-01-02 15:04:05.000"), rec.Text()), nil
 }
 
 // MultiSink returns a Sink that writes each record to all sinks, also if one of

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/ops/record"
 )
 
 // ErrNoStart is returned by PreviousState if the journal does not exist, or
@@ -40,7 +41,7 @@ func PreviousState(path string) (State, error) {
 // A tracker computes the State from records.
 type tracker struct {
 	now     State // without workers
-	workers map[int]prefork.WorkerInfo
+	workers map[int]record.Worker
 
 	// The manager of now has had an event, or none is known to have had one.
 	ran bool
@@ -113,7 +114,7 @@ func (t *tracker) applyBackward(records []Record) {
 }
 
 func (t *tracker) reset(s State) {
-	t.workers = make(map[int]prefork.WorkerInfo)
+	t.workers = make(map[int]record.Worker)
 	for _, w := range s.Workers {
 		t.workers[w.PID] = w
 	}
@@ -127,9 +128,9 @@ func (t *tracker) state() State {
 	for _, w := range t.workers {
 		s.Workers = append(s.Workers, w)
 	}
-	slices.SortFunc(s.Workers, func(a, b prefork.WorkerInfo) int {
+	slices.SortFunc(s.Workers, func(a, b record.Worker) int {
 		// Not by time alone: the clock may go back.
-		return cmp.Or(cmp.Compare(a.Ordinal, b.Ordinal), a.Started.Compare(b.Started), cmp.Compare(a.PID, b.PID))
+		return cmp.Or(cmp.Compare(a.Pool, b.Pool), cmp.Compare(a.Ordinal, b.Ordinal), a.Started.Compare(b.Started), cmp.Compare(a.PID, b.PID))
 	})
 	return s
 }
@@ -204,18 +205,20 @@ func (t *tracker) applyActive(rec Record) {
 		if e.Worker.State == prefork.StateGone {
 			delete(t.workers, e.Worker.PID)
 		} else {
-			t.workers[e.Worker.PID] = e.Worker
+			t.workers[e.Worker.PID] = record.Worker{Pool: rec.Pool, WorkerInfo: e.Worker}
 		}
 	case MoreWorkers:
 		for _, w := range e.Workers {
 			t.workers[w.PID] = w
 		}
 	case prefork.PausedEvent:
-		t.workers[e.Worker.PID] = e.Worker
+		t.workers[e.Worker.PID] = record.Worker{Pool: rec.Pool, WorkerInfo: e.Worker}
 	case prefork.ResumeEvent:
 		for pid, w := range t.workers {
-			w.Paused = false
-			t.workers[pid] = w
+			if w.Pool == rec.Pool {
+				w.Paused = false
+				t.workers[pid] = w
+			}
 		}
 	case prefork.ExitEvent:
 		delete(t.workers, e.Exit.PID)

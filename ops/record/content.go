@@ -31,14 +31,21 @@ type rotatedData struct {
 }
 
 type workersData struct {
-	Workers []workerData `json:"workers,omitempty"`
+	Workers []poolWorkerData `json:"workers,omitempty"`
 }
 
 type stateData struct {
-	Started time.Time    `json:"started,omitzero"`
-	PID     int          `json:"pid,omitempty"`
-	Ended   time.Time    `json:"ended,omitzero"`
-	Workers []workerData `json:"workers,omitempty"`
+	Started time.Time        `json:"started,omitzero"`
+	PID     int              `json:"pid,omitempty"`
+	Ended   time.Time        `json:"ended,omitzero"`
+	Workers []poolWorkerData `json:"workers,omitempty"`
+}
+
+// poolWorkerData is a worker of a state. That of an event has the pool of its
+// record.
+type poolWorkerData struct {
+	Pool string `json:"pool,omitempty"`
+	workerData
 }
 
 func stateToData(s State) stateData {
@@ -49,18 +56,29 @@ func (d stateData) state() State {
 	return State{Started: d.Started, PID: d.PID, Ended: d.Ended, Workers: workersFromData(d.Workers)}
 }
 
-func workersToData(workers []prefork.WorkerInfo) (data []workerData) {
+func workersToData(workers []Worker) (data []poolWorkerData) {
 	for _, w := range workers {
-		data = append(data, workerToData(w))
+		data = append(data, poolWorkerData{w.Pool, workerToData(w.WorkerInfo)})
 	}
 	return data
 }
 
-func workersFromData(data []workerData) (workers []prefork.WorkerInfo) {
+func workersFromData(data []poolWorkerData) (workers []Worker) {
 	for _, d := range data {
-		workers = append(workers, d.worker())
+		workers = append(workers, Worker{d.Pool, d.worker()})
 	}
 	return workers
+}
+
+type serviceData struct {
+	Service string `json:"service"`
+	Kind    string `json:"kind,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+}
+
+type passedOverData struct {
+	Name   string `json:"name"`
+	Reason string `json:"reason,omitempty"`
 }
 
 type generationData struct {

@@ -24,18 +24,31 @@ type Record struct {
 	// Time is when the event happened. Zero means the time of the Write.
 	Time time.Time
 
-	// Event is a prefork.Event, or one of Started, TookOver, Ended, Rotated,
-	// MoreWorkers, Warning and Unknown. Other types cannot be written.
+	// Event is a prefork.Event, or a type of this package. Other types cannot be
+	// written.
 	Event fmt.Stringer
 
 	// PID is the process that has written the record. A journal sets it. Zero
 	// means unknown. During an upgrade two processes write.
 	PID int
+
+	// Pool is the Name of the Manager, if records of several are written to one
+	// place. It may be empty.
+	Pool string
 }
 
 // String returns the time and the event on one line.
 func (r Record) String() string {
-	return fmt.Sprintf("%s %s", r.Time.Format(time.RFC3339Nano), plain.Line(fmt.Sprint(r.Event)))
+	return fmt.Sprintf("%s %s", r.Time.Format(time.RFC3339Nano), r.Text())
+}
+
+// Text returns the event on one line, after the name of its pool if it has one.
+func (r Record) Text() string {
+	text := fmt.Sprint(r.Event)
+	if r.Pool != "" {
+		text = r.Pool + ": " + text
+	}
+	return plain.Line(text)
 }
 
 type (
@@ -68,10 +81,28 @@ type (
 
 	// MoreWorkers follows a Rotated or TookOver that has more workers than
 	// fit in one line.
-	MoreWorkers struct{ Workers []prefork.WorkerInfo }
+	MoreWorkers struct{ Workers []Worker }
 
 	// Warning is a message of the program that writes the journal.
 	Warning struct{ Component, Error string }
+
+	// ProgramAdded is written by prefork watch when a service has come: its program
+	// was put into the directory. Service is its name, or "NAME/log" of a logger.
+	ProgramAdded struct{ Service, Kind string }
+
+	// ProgramChanged is written when the file of a program has changed, which is
+	// stopped and started again.
+	ProgramChanged struct{ Service string }
+
+	// ProgramRemoved is written when a service has gone. Reason may be empty.
+	ProgramRemoved struct{ Service, Reason string }
+
+	// PassedOver is written for a name in the directory that is no service.
+	PassedOver struct{ Name, Reason string }
+
+	// GaveUp is written when a service is not started again, because its finish has
+	// exited with 125.
+	GaveUp struct{ Service, Reason string }
 
 	// Unknown is a record whose type this version does not know.
 	Unknown struct {
@@ -107,6 +138,29 @@ func (e MoreWorkers) String() string { return fmt.Sprintf("%d more workers", len
 
 func (e Warning) String() string { return plain.Line(e.Component + ": " + e.Error) }
 
+func (e ProgramAdded) String() string {
+	return plain.Line(fmt.Sprintf("%s added: %s", e.Kind, e.Service))
+}
+
+func (e ProgramChanged) String() string { return plain.Line("program changed: " + e.Service) }
+
+func (e ProgramRemoved) String() string {
+	return plain.Line("service removed: " + e.Service + because(e.Reason))
+}
+
+func (e PassedOver) String() string { return plain.Line("passed over: " + e.Name + because(e.Reason)) }
+
+func (e GaveUp) String() string {
+	return plain.Line("service gave up: " + e.Service + because(e.Reason))
+}
+
+func because(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return " (" + reason + ")"
+}
+
 func (e Unknown) String() string { return plain.Line(e.Type + ": " + string(e.Data)) }
 
 // A State describes the last active manager of a journal. During an
@@ -119,7 +173,13 @@ type State struct {
 
 	// Workers are the running workers, or those that ran when the manager was
 	// killed. They are in the order of their spawn.
-	Workers []prefork.WorkerInfo
+	Workers []Worker
+}
+
+// A Worker is a worker of a State.
+type Worker struct {
+	Pool string // of its Manager, see Record.Pool
+	prefork.WorkerInfo
 }
 
 // String returns a description for people.
@@ -162,6 +222,7 @@ const (
 type frame struct {
 	Time time.Time       `json:"time"`
 	PID  int             `json:"pid,omitempty"`
+	Pool string          `json:"pool,omitempty"`
 	Type string          `json:"type"`
 	Data json.RawMessage `json:"data"`
 }
@@ -169,13 +230,13 @@ type frame struct {
 // Line returns the record as a line with its newline.
 func (r Record) Line() ([]byte, error) {
 	if u, ok := r.Event.(Unknown); ok {
-		return frame{r.Time.UTC(), r.PID, u.Type, u.Data}.line()
+		return frame{r.Time.UTC(), r.PID, truncate(r.Pool), u.Type, u.Data}.line()
 	}
 	name, data, err := Encode(r.Event)
 	if err != nil {
 		return nil, err
 	}
-	return frame{r.Time.UTC(), r.PID, name, data}.line()
+	return frame{r.Time.UTC(), r.PID, truncate(r.Pool), name, data}.line()
 }
 
 // Encode returns the name of an event's type and its content as JSON. The event is
@@ -220,7 +281,7 @@ func Decode(name string, data []byte) (fmt.Stringer, error) {
 // Lines returns the record as a journal has it: workers that do not fit in the
 // line follow as MoreWorkers.
 func (r Record) Lines() ([]byte, error) {
-	var more []prefork.WorkerInfo
+	var more []Worker
 	split := func(s State) State {
 		n := min(len(s.Workers), workersPerLine)
 		s.Workers, more = s.Workers[:n], s.Workers[n:]
@@ -234,7 +295,7 @@ func (r Record) Lines() ([]byte, error) {
 	}
 	lines, err := r.Line()
 	for part := range slices.Chunk(more, workersPerLine) {
-		line, partErr := Record{r.Time, MoreWorkers{part}, r.PID}.Line()
+		line, partErr := Record{Time: r.Time, Event: MoreWorkers{part}, PID: r.PID}.Line()
 		lines, err = append(lines, line...), errors.Join(err, partErr)
 	}
 	return lines, err
@@ -267,7 +328,7 @@ func Parse(line []byte) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	return Record{f.Time, event, f.PID}, nil
+	return Record{f.Time, event, f.PID, f.Pool}, nil
 }
 
 func truncate(s string) string {

@@ -124,3 +124,27 @@ func TestPlainStrings(t *testing.T) {
 		}
 	}
 }
+
+// A record of one of several Managers has its pool, whatever the type.
+func TestPool(t *testing.T) {
+	const line = `{"time":"2026-11-25T07:00:00Z","pid":7,"pool":"web/log","type":"pause","data":{}}` + "\n"
+	want := record.Record{Time: recordtest.Moment.Truncate(time.Second), Event: prefork.PauseEvent{}, PID: 7, Pool: "web/log"}
+	if got, err := want.Line(); err != nil || string(got) != line {
+		t.Errorf("written as %s, %v; want %s", got, err, line)
+	}
+	got, err := record.Parse([]byte(strings.TrimSuffix(line, "\n")))
+	if err != nil || got != want {
+		t.Errorf("read as %v, %v", got, err)
+	}
+	if s := got.String(); s != "2026-11-25T07:00:00Z web/log: "+want.Event.String() {
+		t.Errorf("String: %s", s)
+	}
+	unknown := record.Record{Time: want.Time, Event: record.Unknown{Type: "later", Data: []byte(`{}`)}, Pool: "a"}
+	if line, err := unknown.Line(); err != nil || !strings.Contains(string(line), `"pool":"a"`) {
+		t.Errorf("of a later type: %s, %v", line, err)
+	}
+	long := record.Record{Time: want.Time, Event: want.Event, Pool: strings.Repeat("x", 2<<20)}
+	if line, err := long.Line(); err != nil || len(line) > record.MaxLine {
+		t.Errorf("a long name: %d bytes, %v", len(line), err)
+	}
+}

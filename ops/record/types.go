@@ -30,6 +30,25 @@ var recordTypes = []recordType{
 	newType("warning",
 		func(e Warning) warningData { return warningData{truncate(e.Component), truncate(e.Error)} },
 		func(d warningData) Warning { return Warning(d) }),
+	newType("program-added",
+		func(e ProgramAdded) serviceData { return serviceData{Service: truncate(e.Service), Kind: e.Kind} },
+		func(d serviceData) ProgramAdded { return ProgramAdded{d.Service, d.Kind} }),
+	newType("program-changed",
+		func(e ProgramChanged) serviceData { return serviceData{Service: truncate(e.Service)} },
+		func(d serviceData) ProgramChanged { return ProgramChanged{d.Service} }),
+	newType("program-removed",
+		func(e ProgramRemoved) serviceData {
+			return serviceData{Service: truncate(e.Service), Reason: truncate(e.Reason)}
+		},
+		func(d serviceData) ProgramRemoved { return ProgramRemoved{d.Service, d.Reason} }),
+	newType("passed-over",
+		func(e PassedOver) passedOverData { return passedOverData{truncate(e.Name), truncate(e.Reason)} },
+		func(d passedOverData) PassedOver { return PassedOver(d) }),
+	newType("gave-up",
+		func(e GaveUp) serviceData {
+			return serviceData{Service: truncate(e.Service), Reason: truncate(e.Reason)}
+		},
+		func(d serviceData) GaveUp { return GaveUp{d.Service, d.Reason} }),
 
 	// Of a Manager, not of the process: a program can have several, one after
 	// another or at once.

@@ -35,14 +35,14 @@ func Examples(t testing.TB) []fmt.Stringer {
 	usage.Utime, usage.Stime = syscall.NsecToTimeval(1_500_000_000), syscall.NsecToTimeval(20_000)
 	events := []fmt.Stringer{
 		record.Started{PID: 1}, record.Started{PID: 2, Successor: true},
-		record.TookOver{State: record.State{Started: Moment, PID: 2, Workers: []prefork.WorkerInfo{worker}}},
+		record.TookOver{State: record.State{Started: Moment, PID: 2, Workers: []record.Worker{{WorkerInfo: worker}}}},
 		record.Ended{PID: 1}, record.Warning{Component: "watcher", Error: "a \"quoted\"\nerror"},
 		record.Rotated{Reason: record.ReasonSize},
-		record.Rotated{Reason: record.ReasonAge, State: record.State{Started: Moment, PID: 1, Ended: Moment.Add(1), Workers: []prefork.WorkerInfo{worker}}},
+		record.Rotated{Reason: record.ReasonAge, State: record.State{Started: Moment, PID: 1, Ended: Moment.Add(1), Workers: []record.Worker{{WorkerInfo: worker}}}},
 		record.Rotated{Reason: record.ReasonGap, State: record.State{Started: Moment, PID: 1}},
 		record.Rotated{Reason: record.ReasonTruncated}, record.Rotated{Reason: record.ReasonDamaged},
 		record.Rotated{Reason: record.ReasonMoved}, record.Rotated{Reason: record.ReasonRequest},
-		record.MoreWorkers{Workers: []prefork.WorkerInfo{worker}},
+		record.MoreWorkers{Workers: []record.Worker{{WorkerInfo: worker}}},
 		record.Unknown{Type: "of a later version", Data: []byte(`{"a":[1,2]}`)},
 		prefork.GenerationEvent{Generation: 1, MaxWorkers: 4}, prefork.GenerationEvent{Generation: 2, Program: "/srv/app/2/server"},
 		prefork.StateEvent{Worker: worker, From: prefork.StateStarting},
@@ -76,6 +76,11 @@ func Examples(t testing.TB) []fmt.Stringer {
 		prefork.PauseEvent{}, prefork.PausedEvent{Worker: prefork.WorkerInfo{PID: 7, Paused: true}}, prefork.ResumeEvent{},
 		prefork.UpgradeEvent{PID: 99}, prefork.UpgradeEvent{PID: 99, Program: "/srv/app/2/server"}, prefork.UpgradedEvent{PID: 99},
 		prefork.UpgradeFailedEvent{PID: 99, Err: errors.New("it ended")}, prefork.UpgradeFailedEvent{Err: errors.New("no file")},
+		record.MoreWorkers{Workers: []record.Worker{{Pool: "web/log", WorkerInfo: worker}}},
+		record.ProgramAdded{Service: "web", Kind: "program"}, record.ProgramChanged{Service: "web"},
+		record.ProgramRemoved{Service: "web"}, record.ProgramRemoved{Service: "web", Reason: "not executable"},
+		record.PassedOver{Name: "notes.txt", Reason: "not executable"},
+		record.GaveUp{Service: "web/log", Reason: "finish has exited with 125"},
 	}
 	checkComplete(t, events)
 	return events

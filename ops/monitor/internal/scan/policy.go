@@ -77,7 +77,7 @@ func newPolicy(settle time.Duration, max int) *policy {
 func (p *policy) look(key string, f file, at time.Time, happened bool) {
 	n := p.names[key]
 	if n == nil {
-		if f.state == gone && !happened {
+		if f.state == gone {
 			return
 		}
 		n = &name{}
@@ -152,7 +152,7 @@ func (p *policy) change(key string, n *name) (changes []Change) {
 		n.full = false
 	}
 	switch {
-	case was == is || n.full:
+	case was == is:
 		return nil
 	case was.state == program && is.state == program:
 		n.reported = is

@@ -123,6 +123,9 @@ func TestPolicy(t *testing.T) {
 	}{
 		{"nothing", nil, 0, nil, ""},
 		{"first", map[string]file{"b": aProgram(1), "a": aService(2), "c": plain}, 0, nil, "0 added a, 0 added b, 0 passed over c"},
+		{"two, one after the other", nil, 0, []step{{0, "a", aProgram(1), false}, {100, "b", aProgram(1), false}}, "300 added a, 400 added b"},
+		{"another directory without run is the same news", nil, 0,
+			[]step{{0, "a", noRunYet, false}, {500, "a", file{noRun, identity{inode: 8}, noRunYet.reason}, false}}, "300 passed over a"},
 		{"new program", nil, 0, []step{{10, "a", aProgram(1), false}}, "310 added a"},
 		{"written in parts", map[string]file{"a": aProgram(1)}, 0,
 			[]step{{0, "a", aProgram(2), false}, {200, "a", aProgram(3), false}, {200, "a", aProgram(4), false}}, "0 added a, 700 changed a"},

@@ -213,6 +213,8 @@ type Answer struct {
 	Code       int      `json:"code,omitempty"`  // the status code of HTTP, after events
 	Pools      []Answer `json:"pools,omitempty"` // if there are several
 	Pool       string   `json:"pool,omitempty"`  // in Pools
+
+	Services []ServiceOutcome `json:"services,omitempty"` // of a command for services
 }
 
 // Outcomes of a command.

@@ -62,6 +62,10 @@ type Config struct {
 	// Stay sets the stopped flag of the program's service, for a stop that
 	// should last: use service.Service.Stop. Nil refuses such a stop.
 	Stay func() error
+
+	// Services are shown and commanded below /v1/services. Nil means that the
+	// program keeps none.
+	Services Services
 }
 
 const (

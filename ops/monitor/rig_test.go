@@ -70,7 +70,10 @@ func newRig(t testing.TB, cfg Config) *rig {
 		t.Fatal(err)
 	}
 	r.out = out
-	t.Cleanup(func() { in.Close() })
+	t.Cleanup(func() {
+		out.Close()
+		in.Close()
+	})
 	go func() {
 		for lines := bufio.NewScanner(in); lines.Scan(); {
 			r.lines <- lines.Text()
@@ -146,7 +149,6 @@ func (r *rig) close() {
 			r.m.Kill()
 			<-r.done
 		}
-		r.out.Close()
 		if r.t.Failed() {
 			r.t.Logf("log:\n%s", r.log)
 		}
@@ -181,7 +183,7 @@ func (r *rig) service(name string, files ...string) {
 	r.t.Helper()
 	for _, f := range files {
 		base, content, _ := strings.Cut(f, ": ")
-		if base == "run" || base == "finish" || base == "log/run" || base == "log/finish" || strings.HasPrefix(base, "control/") {
+		if base == "run" || base == "finish" || base == "log/run" || base == "log/finish" || base == "check" || strings.HasPrefix(base, "control/") {
 			content = "#!/bin/sh\n" + content + "\n"
 		}
 		r.file(filepath.Join(name, base), content)

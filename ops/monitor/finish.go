@@ -4,6 +4,7 @@ package monitor
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -172,22 +173,19 @@ func appendTally(b []byte, deaths []Death) []byte {
 // writeFiles writes the files of supervise/. The writer calls it.
 func (u *unit) writeFiles() {
 	u.mu.Lock()
-	if u.sup == nil {
-		u.mu.Unlock()
-		return
-	}
-	status, tallied, tally := u.oldest().Status(), u.tallied, u.tally
+	sup, status, tallied, tally := u.sup, u.oldest().Status(), u.tallied, u.tally
 	u.tallied = false
 	u.mu.Unlock()
-	err := u.sup.Write(status)
+	if sup == nil {
+		return
+	}
+	err := sup.Write(status)
 	if tallied {
-		if err2 := u.sup.WriteTally(appendTally(nil, tally)); err == nil {
-			err = err2
-		}
+		err = errors.Join(err, sup.WriteTally(appendTally(nil, tally)))
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if err != nil && !u.failing && !u.removed {
+	if err != nil && !u.failing && !u.removed && u.sup != nil {
 		u.log.Warn("cannot write the files of supervise", "err", err)
 	}
 	u.failing = err != nil

@@ -20,22 +20,23 @@ import (
 // What the Manager of a unit calls.
 
 func (u *unit) beforeSpawn(pm *prefork.Manager, sp *prefork.Spawn) {
+	set := u.settings() // without the mutex: a disk that hangs holds up no command
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if s := u.slots[sp.Slot]; !u.mayStart(pm, s, sp) {
+	if s := u.slots[sp.Slot]; !u.mayStart(pm, set, s, sp) {
 		pm.Hold(sp.Slot)
 	}
 }
 
 // mayStart reports whether run may start now, and completes sp for it.
-func (u *unit) mayStart(pm *prefork.Manager, s *slot, sp *prefork.Spawn) bool {
+func (u *unit) mayStart(pm *prefork.Manager, set settings, s *slot, sp *prefork.Spawn) bool {
 	if u.pm != pm { // it is ending
 		return false
 	}
 	if s.Starting() { // the last start has failed, for a reason that passes soon
 		u.startFailed(s)
 	}
-	u.load()
+	u.load(set)
 	if u.renew() {
 		return false
 	}
@@ -149,8 +150,11 @@ func (u *unit) complete(s *slot, sp *prefork.Spawn) {
 	}
 	sp.Env = append(sp.Env, u.set.env...)
 	sp.Unset = append(sp.Unset, u.unset()...)
-	if u.set.session {
-		sp.Attr = &syscall.SysProcAttr{Setsid: true}
+	if u.set.session || u.set.newPIDs {
+		sp.Attr = &syscall.SysProcAttr{Setsid: u.set.session}
+	}
+	if u.set.newPIDs {
+		setNewPIDs(sp.Attr)
 	}
 	if u.lock != nil {
 		sp.FilesAt = map[int]*os.File{u.set.lockFD: u.lock}
@@ -221,6 +225,15 @@ func (u *unit) observe(ev prefork.Event) {
 		u.problem = ev.Err.Err.Error() // the log has it
 		if s := u.slots[ev.Err.Slot]; s.Starting() {
 			u.startFailed(s)
+		}
+	case prefork.LeftoverEvent:
+		kind := machine.LeftGone
+		if ev.State == prefork.StateStopping {
+			kind = machine.Left
+		}
+		// Those that are never killed must not keep the service from starting.
+		if u.using.killAfter >= 0 {
+			u.apply(u.slots[ev.Worker.Slot], machine.Event{Kind: kind})
 		}
 	case prefork.StateEvent:
 		s, w := u.slots[ev.Worker.Slot], ev.Worker

@@ -1,6 +1,10 @@
 package monitor
 
-import "golang.org/x/sys/unix"
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
 
 // pipeSize lets a service write on while its logger is started again.
 const pipeSize = 1 << 20
@@ -13,3 +17,6 @@ func pending(fd uintptr) int {
 	n, _ := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
 	return n
 }
+
+// setNewPIDs starts a process as the first one of a namespace of pids.
+func setNewPIDs(attr *syscall.SysProcAttr) { attr.Cloneflags |= syscall.CLONE_NEWPID }

@@ -2,7 +2,11 @@
 
 package monitor
 
-import "golang.org/x/sys/unix"
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
 
 func enlarge(uintptr) {}
 
@@ -14,3 +18,5 @@ func pending(fd uintptr) int {
 	}
 	return 1
 }
+
+func setNewPIDs(*syscall.SysProcAttr) {} // Linux only

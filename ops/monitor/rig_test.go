@@ -35,7 +35,6 @@ type rig struct {
 	scanned chan struct{} // closed when the services are there
 	done    chan error
 	stop    context.CancelFunc
-	out     *os.File
 	log     *logBuffer
 
 	mu      sync.Mutex
@@ -69,7 +68,6 @@ func newRig(t testing.TB, cfg Config) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.out = out
 	t.Cleanup(func() {
 		out.Close()
 		in.Close()

@@ -34,6 +34,10 @@ type Monitor struct {
 	stop    chan struct{} // closed by Shutdown
 	watch   func(context.Context, scan.Config, <-chan struct{}, func([]scan.Change)) error
 
+	// patience is for how long services may take longer than StopTimeout to stop until
+	// the log names them.
+	patience time.Duration
+
 	stopOnce sync.Once
 	observe  sync.Mutex // for Config.Observe
 
@@ -83,7 +87,7 @@ func New(cfg Config) (*Monitor, error) {
 	}
 	return &Monitor{
 		cfg: cfg, log: cfg.Logger, rescan: make(chan struct{}, 1), stop: make(chan struct{}),
-		watch: scan.Watch, entries: make(map[string]*entry),
+		watch: scan.Watch, entries: make(map[string]*entry), patience: 5 * time.Second,
 	}, nil
 }
 
@@ -142,11 +146,11 @@ func (m *Monitor) stopAll() {
 			e.retry.Stop()
 		}
 		if e.svc != nil {
-			e.svc.quit()
+			go e.svc.quit() // one whose disk hangs must not hold up the others
 		}
 	}
 	m.mu.Unlock()
-	waits := time.AfterFunc(max(patience, m.cfg.StopTimeout+patience), m.reportWait)
+	waits := time.AfterFunc(max(m.patience, m.cfg.StopTimeout+m.patience), m.reportWait)
 	defer waits.Stop()
 	m.left.Wait()
 }
@@ -183,7 +187,7 @@ func (m *Monitor) apply(changes []scan.Change) {
 		case scan.Changed:
 			m.emit(Event{Kind: Changed, Service: name, Type: kind})
 			if e != nil && e.svc != nil {
-				e.svc.main.changed()
+				go e.svc.main.changed()
 			}
 		case scan.Removed:
 			if e != nil {
@@ -203,7 +207,7 @@ func (m *Monitor) remove(name string, e *entry, reason string) {
 		e.retry.Stop()
 	}
 	if e.svc != nil {
-		e.svc.remove()
+		go e.svc.remove()
 	} else {
 		delete(m.entries, name)
 	}
@@ -329,7 +333,7 @@ func (m *Monitor) Kill() {
 	m.stopping = true
 	for _, e := range m.entries {
 		if e.svc != nil {
-			e.svc.kill()
+			go e.svc.kill()
 		}
 	}
 	if m.scripts != nil {
@@ -343,16 +347,19 @@ func killAll(pm *prefork.Manager) { pm.SignalAllChildren(syscall.SIGKILL) }
 // Services returns the state of all services, sorted by name.
 func (m *Monitor) Services() []Status {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	all := make([]Status, 0, len(m.entries))
+	all, running := make([]Status, 0, len(m.entries)), make([]*service, 0, len(m.entries))
 	for name, e := range m.entries {
 		if e.svc == nil {
 			all = append(all, Status{Name: name, Kind: e.kind})
-			continue
+		} else {
+			running = append(running, e.svc)
 		}
-		st := e.svc.main.status()
-		if e.svc.logger != nil {
-			log := e.svc.logger.status()
+	}
+	m.mu.Unlock()
+	for _, svc := range running {
+		st := svc.main.status()
+		if svc.logger != nil {
+			log := svc.logger.status()
 			st.Log = &log
 		}
 		all = append(all, st)
@@ -364,26 +371,35 @@ func (m *Monitor) Services() []Status {
 // Do carries out a command as if its byte had been written to supervise/control of
 // a service, or of a logger, "NAME/log". For a program the commands act in the same
 // way. It returns an error if there is no such service. Unknown bytes are ignored.
+// A command u starts a service again that has ended by a command x.
 func (m *Monitor) Do(name string, command byte) error {
+	u, err := m.find(name, command)
+	if u != nil {
+		u.command(command)
+	}
+	return err
+}
+
+// find returns the unit of a command; nil if there is nothing more to do.
+func (m *Monitor) find(name string, command byte) (*unit, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	entryName, isLog := strings.CutSuffix(name, "/log")
-	e := m.entries[entryName]
+	name, isLog := strings.CutSuffix(name, "/log")
+	e := m.entries[name]
 	switch {
 	case e == nil:
-		return fmt.Errorf("there is no service %s", entryName)
+		return nil, fmt.Errorf("there is no service %s", name)
 	case e.svc == nil && command == 'u' && e.present && !isLog:
 		m.start(name, e)
+		return nil, nil
 	case e.svc == nil:
-		return fmt.Errorf("service %s has ended", entryName)
-	case isLog && e.svc.logger == nil:
-		return fmt.Errorf("service %s has no logger", entryName)
-	case isLog:
-		e.svc.logger.command(command)
-	default:
-		e.svc.main.command(command)
+		return nil, fmt.Errorf("service %s has ended", name)
+	case !isLog:
+		return e.svc.main, nil
+	case e.svc.logger == nil:
+		return nil, fmt.Errorf("service %s has no logger", name)
 	}
-	return nil
+	return e.svc.logger, nil
 }
 
 // isIdle reports whether nothing of a unit runs, and nothing starts by itself.

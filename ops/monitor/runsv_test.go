@@ -138,7 +138,7 @@ var svCases = []struct {
 		sv start
 		sv -w20 restart
 		sv check`},
-	{"finish", []string{"run: : >up; exec sleep 1000", "finish: test -e quit || exec sleep 1000"}, `
+	{"finish", []string{"run: : >up; exec sleep 1000", "finish: test -e quit || exec sleep 1000", "timeout-finish: 0"}, `
 		sv kill
 		sv status = finish: DIR: (pid N) Ts
 		sv -v hup
@@ -306,11 +306,13 @@ func TestAgainstRunsv(t *testing.T) {
 	}
 	runit, ours := side{t, theirs.dir}, side{t, r.dir}
 	for _, c := range svCases {
-		preforktest.Command(t, exec.Command(runsv, filepath.Join(theirs.dir, c.name))).Start()
+		p := preforktest.Command(t, exec.Command(runsv, filepath.Join(theirs.dir, c.name))).Start()
 		t.Cleanup(func() { // or it would leave its service behind
 			theirs.file(c.name+"/quit", "")
+			runit.call(c.name, "sv kill") // also finish, which runsv starts again
 			runit.call(c.name, "sv exit")
 			runit.call(c.name, "sv kill")
+			p.Wait()
 		})
 	}
 	r.start()

@@ -5,7 +5,6 @@ package monitor
 import (
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/prefork-go/prefork/ops/monitor/internal/machine"
 	"github.com/prefork-go/prefork/ops/supervise"
@@ -102,9 +101,14 @@ func (s *service) wait() {
 // close gives back what open has opened. The logger's ok goes first.
 func (s *service) close() {
 	for _, u := range []*unit{s.logger, s.main} {
-		if u != nil && u.sup != nil {
-			u.sup.Close()
+		if u == nil || u.sup == nil {
+			continue
 		}
+		u.mu.Lock()
+		sup := u.sup
+		u.sup = nil
+		u.mu.Unlock()
+		sup.Close()
 	}
 	if s.pipe != nil {
 		s.pipe.w.Close()
@@ -154,8 +158,10 @@ func (u *unit) status() Status {
 		}
 	}
 	if u.pm != nil && st.State == supervise.Down && shown.Open() {
-		for _, info := range u.pm.Snapshot().Slots {
-			if info.Slot == shown.index {
+		all := u.pm.Snapshot()
+		st.WaitsUntil = all.SpawnsHeldUntil
+		for _, info := range all.Slots {
+			if info.Slot == shown.index && info.WaitsUntil.After(st.WaitsUntil) {
 				st.WaitsUntil = info.WaitsUntil
 			}
 		}
@@ -186,15 +192,3 @@ func (u *unit) cleanUp() {
 	}
 	u.dropLock()
 }
-
-func (s *service) hasEnded() bool {
-	select {
-	case <-s.ended:
-		return true
-	default:
-		return false
-	}
-}
-
-// patience is after which time of a stop the log names what is waited for.
-const patience = 5 * time.Second

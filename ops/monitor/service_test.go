@@ -20,7 +20,7 @@ import (
 const up = `echo up $$; exec sleep 1000`
 
 // stubborn is one that ignores TERM.
-const stubborn = `trap "" TERM; echo up $$; while :; do sleep 1000; done`
+const stubborn = `trap "" TERM; echo up $$; exec sleep 1000`
 
 func TestStartAndRestart(t *testing.T) {
 	r := newRig(t, Config{})

@@ -16,6 +16,7 @@ import (
 
 	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/internal/envdir"
+	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/internal/values"
 )
 
@@ -38,6 +39,7 @@ type settings struct {
 	reload       syscall.Signal
 	killGroup    bool // flag-timeout-killpg
 	session      bool // flag-setsid
+	newPIDs      bool // flag-newpidns
 	down         bool
 	restart      prefork.Restart
 	tally        int
@@ -94,7 +96,13 @@ var files = []file{
 	{"timeout-ready", false, func(s *settings, text string) error { return limit(&s.readyTimeout, text) }},
 	{"notification-fd", false, func(s *settings, text string) error { return descriptor(&s.readyFD, text) }},
 	{"lock-fd", false, func(s *settings, text string) error { return descriptor(&s.lockFD, text) }},
-	{"down-signal", false, func(s *settings, text string) error { return signal(&s.stop, text) }},
+	{"down-signal", false, func(s *settings, text string) error {
+		err := signal(&s.stop, text)
+		if err == nil && s.stop != syscall.SIGKILL && sig.Untrappable(s.stop) != "" {
+			err = errors.New("it is not a signal that asks a process to end; use timeout-kill")
+		}
+		return err
+	}},
 	{"reload-signal", false, func(s *settings, text string) error { return signal(&s.reload, text) }},
 	{"max-death-tally", false, func(s *settings, text string) error { return number(&s.tally, text, 0, maxTally) }},
 	{"instances", false, func(s *settings, text string) error { return number(&s.instances, text, 1, maxInstances) }},
@@ -131,7 +139,7 @@ func read(dir string) settings {
 			s.load(dir, f)
 		}
 	}
-	s.down, s.session = names["down"], names["flag-setsid"]
+	s.down, s.session, s.newPIDs = names["down"], names["flag-setsid"], names["flag-newpidns"]
 	s.group, s.killGroup = names["flag-group"], names["flag-timeout-killpg"]
 	if s.lockFD != 0 && s.lockFD == s.readyFD {
 		s.problems = append(s.problems, problem{"lock-fd", strconv.Itoa(s.lockFD), errors.New("notification-fd has the same number")})

@@ -112,7 +112,9 @@ func (u *unit) all(ev machine.Event) {
 // changed restarts a program whose file has changed. One that is wanted down stays
 // so.
 func (u *unit) changed() {
+	u.mu.Lock()
 	wantsUp := u.slots[0].Status().Up
+	u.mu.Unlock()
 	u.command('t')
 	if wantsUp {
 		u.command('u')
@@ -219,9 +221,10 @@ func (u *unit) keep() {
 // newManager makes a Manager with the settings of the moment. If these are refused,
 // it has the default ones, and the service is blocked.
 func (u *unit) newManager() (*prefork.Manager, error) {
+	set := u.settings()
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.load()
+	u.load(set)
 	pm, err := prefork.New(u.config(u.set.managed))
 	if u.refused = err; err != nil {
 		spare := defaults().managed
@@ -259,9 +262,9 @@ func (u *unit) config(g managed) prefork.Config {
 	return cfg
 }
 
-// load reads the settings, and warns of bad files, once for each content.
-func (u *unit) load() {
-	u.set = u.settings()
+// load takes settings, and warns of bad files, once for each content.
+func (u *unit) load(set settings) {
+	u.set = set
 	u.set.instances = len(u.slots)
 	for _, p := range u.set.problems {
 		if last, ok := u.warned[p.file]; !ok || last != p.content {

@@ -40,6 +40,13 @@ func (s *sim) step(b, arg byte) {
 		s.endScript()
 	case 9:
 		s.do(Event{Kind: Scripted, Byte: commands[int(arg)%len(commands)], For: "tdx"[arg%3], ID: s.id - int(arg>>6), Replaced: flag})
+	case 11:
+		if !s.running {
+			s.left++
+			s.do(Event{Kind: Left})
+		}
+	case 12:
+		s.endLeft()
 	case 10:
 		if arg < 16 {
 			s.do(Event{Kind: []Kind{Quit, Drain, Kill}[arg%3], Again: arg&8 > 0})
@@ -63,10 +70,20 @@ func (s *sim) endScript() {
 	}
 }
 
+func (s *sim) endLeft() {
+	if s.left > 0 {
+		s.left--
+		s.do(Event{Kind: LeftGone})
+	}
+}
+
 // rest lets everything end that is running.
 func (s *sim) rest() {
 	for s.asking > 0 {
 		s.endScript()
+	}
+	for s.left > 0 {
+		s.endLeft()
 	}
 	if s.m.spawning {
 		s.started()

@@ -38,6 +38,10 @@ const (
 	// Scripted: the script control/Byte of run ID has ended; For is that of its Action.
 	// With Replaced, it stands in for the signal.
 	Scripted
+	// Left: processes of run remain, which get the stop signal. They are gone, or
+	// killed, at LeftGone.
+	Left
+	LeftGone
 	// Quit: as the command x, and no later command starts the service again.
 	Quit
 	// Drain: as Quit, but run ends by itself: its input has ended. With Again, one
@@ -129,6 +133,7 @@ type Machine struct {
 	queue    []byte // commands in that time
 	open     bool   // not held
 	blocked  bool
+	left     int  // runs of which processes remain
 	asking   bool // control/u is running
 	asked    bool // it has ended
 	hurry    bool // the next start does not wait for its delay
@@ -190,6 +195,10 @@ func (m *Machine) Apply(now time.Time, ev Event) []Action {
 		m.finishEnded(now, ev.GiveUp)
 	case Scripted:
 		m.scripted(ev)
+	case Left:
+		m.left++
+	case LeftGone:
+		m.left--
 	case Quit, Drain, Kill:
 		m.quit(ev.Kind, ev.Again)
 	}
@@ -214,7 +223,7 @@ func (m *Machine) settle() {
 		m.do(Gone, 0)
 		return
 	}
-	open := (m.want == up || m.once) && m.state != supervise.Finish && !m.asking && !m.blocked
+	open := (m.want == up || m.once) && m.state != supervise.Finish && !m.asking && !m.blocked && m.left == 0
 	switch {
 	case open && m.hurry:
 		m.do(Release, 0)

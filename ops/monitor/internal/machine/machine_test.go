@@ -26,6 +26,7 @@ type sim struct {
 	running  bool
 	finish   bool
 	asking   int // scripts u
+	left     int
 	done     bool
 	log      []string // the actions of the last event
 }
@@ -99,7 +100,7 @@ func (s *sim) do(ev Event) {
 	if s.m.Status().PID != 0 != (s.running || s.finish && s.m.Status().PID == 9) {
 		s.t.Fatalf("running %t, finish %t: %+v", s.running, s.finish, s.m.Status())
 	}
-	if s.released && (s.finish || s.m.blocked || s.m.asking) {
+	if s.released && (s.finish || s.left > 0 || s.m.blocked || s.m.asking) {
 		s.t.Fatalf("released while %+v", s.m)
 	}
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"os/exec"
 	"syscall"
 )
 
@@ -19,3 +20,9 @@ func ownerOf(st fs.FileInfo) (uid, gid int, ok bool) {
 
 // hasExited reports whether there is no process with a pid.
 func hasExited(pid int) bool { return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) }
+
+// ownGroup starts a command in a process group of its own, which its context kills.
+func ownGroup(cmd *exec.Cmd) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+}

@@ -27,11 +27,11 @@ type Service struct {
 	Since time.Time `json:"since"`         // of the last start of run, or of the end in state down
 	PID   int       `json:"pid,omitempty"` // that of finish in state finish
 
-	Want       string     `json:"want"`        // WantUp, WantDown or WantExit
-	Paused     bool       `json:"paused"`      // it was sent SIGSTOP
-	Term       bool       `json:"term"`        // it was sent the stop signal since its start
-	Ready      bool       `json:"ready"`       // it is up and, if it reports that, ready
-	NormallyUp bool       `json:"normally_up"` // there is no file down
+	Want       string     `json:"want"`                  // WantUp, WantDown or WantExit
+	Paused     bool       `json:"paused"`                // it was sent SIGSTOP
+	Term       bool       `json:"term"`                  // it was sent the stop signal since its start
+	Ready      bool       `json:"ready"`                 // it is up and, if it reports that, ready
+	NormallyUp bool       `json:"normally_up"`           // there is no file down
 	WaitsUntil *time.Time `json:"waits_until,omitempty"` // it is not started before
 	GaveUp     bool       `json:"gave_up,omitempty"`     // finish has exited with 125
 	Problem    string     `json:"problem,omitempty"`     // why it cannot be started

@@ -43,7 +43,11 @@ func main() {
 	if name := filepath.Base(os.Args[0]); chain.Knows(name) { // a link of that name
 		os.Exit(chain.Main(name, os.Args[1:], os.Stderr))
 	}
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	args := os.Args[1:]
+	if filepath.Base(os.Args[0]) == "sv" {
+		args = append([]string{"sv"}, args...)
+	}
+	os.Exit(run(args, os.Stdout, os.Stderr))
 }
 
 // queryTimeout is how long a manager may take to answer a query. Tests have a

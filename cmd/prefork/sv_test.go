@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -233,5 +234,172 @@ func TestServiceVerbs(t *testing.T) {
 				t.Errorf("wrote %q, want %q", f.wrote["web"], row.wrote)
 			}
 		})
+	}
+}
+
+// Services that are commanded together wait together, and each is reported when it
+// is done.
+func TestManyServices(t *testing.T) {
+	var all []client.Service
+	var names []string
+	for i := range 300 { // more than one request has room for
+		s := svDown
+		s.Name = fmt.Sprintf("service-with-a-long-name-%03d", i)
+		all, names = append(all, s), append(names, s.Name)
+	}
+	all[7].Want = client.WantUp // and so the command is not sent
+	all[8] = svUp
+	all[8].Name = names[8]
+	f := startServices(t, all...)
+	f.react = changes{'u': func(s *client.Service) {
+		if s.Name != names[3] {
+			name := s.Name
+			svStart(s)
+			s.Name = name
+		}
+	}}
+	code, out, _ := command(append([]string{"sv", "-w", "1", "start", "none"}, names...)...)
+	if ok := strings.Count(out, "ok: run: "); code != 3 || ok != 298 || strings.Count(out, "timeout: down: ") != 2 || strings.Count(out, "fail: ") != 1 {
+		t.Errorf("exit %d, %d are ok: %q", code, ok, out)
+	}
+	for i, name := range names {
+		want := "u"
+		if i == 7 || i == 8 {
+			want = ""
+		}
+		if f.wrote[name] != want {
+			t.Errorf("%s got %q", name, f.wrote[name])
+		}
+	}
+	code, out, _ = command(append([]string{"sv", "hup"}, append(names, "a", "b", "c")...)...)
+	if code != 3 || strings.Count(out, "\n") != 3 {
+		t.Errorf("exit %d, %q", code, out)
+	}
+}
+
+// The logger of a service is a service, too.
+func TestServiceLog(t *testing.T) {
+	web := svUp
+	web.Log = &client.Service{Name: "web/log", Kind: "logger", Path: "/none/web/log", State: client.StateRun, Since: svUp.Since, PID: 4712, Want: client.WantUp, NormallyUp: true, Ready: true}
+	f := startServices(t, web)
+	for _, row := range []struct{ args, out string }{
+		{"status web", "run: web: (pid 4711) Ns; run: log: (pid 4712) Ns\n"},
+		{"status web/log", "run: web/log: (pid 4712) Ns\n"},
+		{"status /none/web/log", "run: /none/web/log: (pid 4712) Ns\n"},
+		{"-v hup web/log", "ok: run: web/log: (pid 4712) Ns\n"},
+	} {
+		code, out, errs := command(append([]string{"sv"}, strings.Fields(row.args)...)...)
+		if out = svSeconds.ReplaceAllString(out, "Ns"); code != 0 || out != row.out || errs != "" {
+			t.Errorf("%s: exit %d, %q %q, want %q", row.args, code, out, errs, row.out)
+		}
+	}
+	if f.wrote["web/log"] != "h" {
+		t.Errorf("wrote %v", f.wrote)
+	}
+}
+
+// The script check decides for the verbs that wait, and is run again until it
+// succeeds.
+func TestServiceCheck(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/check", []byte("#!/bin/sh\necho noise\n[ -e second ] || { touch second; exit 1; }\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	web := svDown
+	web.Path = dir
+	f := startServices(t, web)
+	f.react = changes{'u': func(s *client.Service) { svStart(s); s.Path = dir }}
+	code, out, errs := command("sv", "start", "web")
+	if out = svSeconds.ReplaceAllString(out, "Ns"); code != 0 || out != "ok: run: web: (pid 4800) Ns\n" || errs != "" {
+		t.Errorf("exit %d, %q, %q", code, out, errs)
+	}
+	if _, err := os.Stat(dir + "/second"); err != nil {
+		t.Error("check was not run")
+	}
+}
+
+// A check that hangs is killed after a second, with what it has started.
+func TestServiceCheckHangs(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/check", []byte("#!/bin/sh\nexec >held\nsleep 1000 &\nwait\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(dir+"/held", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error)
+	go func() {
+		_, err := os.ReadFile(dir + "/held") // until both have exited
+		ended <- err
+	}()
+	web := svUp
+	web.Path = dir
+	startServices(t, web)
+	if code, out, _ := command("sv", "-w", "0", "check", "web"); code != 1 || !strings.HasPrefix(out, "timeout: run: web: ") {
+		t.Errorf("exit %d, %q", code, out)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestServicesUnreachable(t *testing.T) {
+	t.Setenv("SVWAIT", "0")
+	dir := testprog.SocketDir(t)
+	t.Setenv(client.EnvSocket, dir+"/none.prefork.sock")
+	if code, out, errs := command("sv", "stop", "a", "b"); code != 2 || out != "" || !strings.Contains(errs, "no manager is running") {
+		t.Errorf("no manager: exit %d, %q, %q", code, out, errs)
+	}
+	f := startFake(t)
+	f.on("GET /v1/services", refusal(404, "this program keeps no services"))
+	t.Setenv(client.EnvSocket, f.socket)
+	if code, out, errs := command("sv", "status"); code != 1 || out != "" || !strings.Contains(errs, "keeps no services") {
+		t.Errorf("no services: exit %d, %q, %q", code, out, errs)
+	}
+	f.on("GET /v1/services", reply(200, client.Services{Now: time.Now(), Services: []client.Service{svUp, svDown}}))
+	f.on("POST /v1/services/command", refusal(403, "only root may"))
+	if code, out, errs := command("sv", "stop", "web"); code != 1 || out != "fail: web: only root may\n" || errs != "" {
+		t.Errorf("not permitted: exit %d, %q, %q", code, out, errs)
+	}
+	f.on("POST /v1/services/command", events(`{"name":"other"}`)) // and the end
+	if code, out, _ := command("sv", "stop", "web", "web"); code != 1 || !strings.Contains(out, "fail: ") {
+		t.Errorf("a strange answer: exit %d, %q", code, out)
+	}
+}
+
+func TestServicesAsJSON(t *testing.T) {
+	f := startServices(t, svUp)
+	f.react = changes{'d': svTerm}
+	for _, row := range []struct {
+		args string
+		code int
+		out  string
+	}{
+		{"--json status", 0, `{"manager":"watch","services":[{"name":"web","outcome":"","service":{"name":"web",`},
+		{"--json -w 0 stop web", 1, `"outcome":"timeout"`},
+		{"--json hup none", 1, `"error":"fail: none: there is no such service"`},
+	} {
+		code, out, errs := command(append([]string{"sv"}, strings.Fields(row.args)...)...)
+		if code != row.code || !strings.Contains(out, row.out) || strings.Count(out, "\n") != 1 || errs != "" {
+			t.Errorf("%s: exit %d, %q, %q, want %d, %q", row.args, code, out, errs, row.code, row.out)
+		}
+	}
+}
+
+func TestCompleteServices(t *testing.T) {
+	web := svUp
+	web.Log = &client.Service{Name: "web/log", State: client.StateRun}
+	startServices(t, web)
+	for args, want := range map[string]string{
+		"sv ":            "force-stop",
+		"sv up ":         "web\trun",
+		"sv up web ":     "web/log\trun",
+		"sv up web web/": "web/log",
+	} {
+		words := strings.Split(args, " ")
+		_, out, _ := command(append([]string{"__complete"}, words...)...)
+		if !strings.Contains(out, want) {
+			t.Errorf("%q: %q, want %q", args, out, want)
+		}
 	}
 }

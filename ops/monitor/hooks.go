@@ -218,6 +218,7 @@ func (u *unit) onReap(_ *prefork.Manager, e prefork.Exit) {
 
 // observe follows the events that have no hook of their own.
 func (u *unit) observe(ev prefork.Event) {
+	defer u.mon.changes.notify()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch ev := ev.(type) {

@@ -24,3 +24,5 @@ func (m *Monitor) Shutdown()                 {}
 func (m *Monitor) Kill()                     {}
 func (m *Monitor) Services() []Status        { return nil }
 func (m *Monitor) Do(string, byte) error     { return errors.ErrUnsupported }
+func (m *Monitor) Changed() <-chan struct{}  { return nil }
+func (m *Monitor) dir() string               { return "" }

@@ -40,6 +40,7 @@ type Monitor struct {
 
 	stopOnce sync.Once
 	observe  sync.Mutex // for Config.Observe
+	changes  notifier   // of what Services returns
 
 	mu       sync.Mutex
 	entries  map[string]*entry
@@ -105,7 +106,7 @@ func (m *Monitor) Run(ctx context.Context) (err error) {
 	}
 	defer m.null.Close()
 	var helpers sync.WaitGroup
-	m.writer, m.scripts = newWriter(), newScripts(depth+1, m.null)
+	m.writer, m.scripts = newWriter(m.changes.notify), newScripts(depth+1, m.null)
 	helpers.Go(m.writer.loop)
 	helpers.Go(m.scripts.loop)
 	defer helpers.Wait()
@@ -267,6 +268,7 @@ func (m *Monitor) ended(name string, e *entry) {
 		e.exited = true
 		m.emit(Event{Kind: Removed, Service: name, Type: e.kind, Reason: "it was asked to exit"})
 	}
+	m.changes.notify()
 	m.lockedCheckOnce()
 	m.left.Done()
 }
@@ -294,6 +296,7 @@ func (m *Monitor) lockedCheckOnce() {
 
 // emit calls Config.Observe.
 func (m *Monitor) emit(ev Event) {
+	m.changes.notify()
 	if m.cfg.Observe == nil {
 		return
 	}
@@ -367,6 +370,12 @@ func (m *Monitor) Services() []Status {
 	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }
+
+// Changed returns a channel that is closed when the state of a service has changed
+// since the call, or when a service has come or gone.
+func (m *Monitor) Changed() <-chan struct{} { return m.changes.next() }
+
+func (m *Monitor) dir() string { return m.cfg.Dir }
 
 // Do carries out a command as if its byte had been written to supervise/control of
 // a service, or of a logger, "NAME/log". For a program the commands act in the same

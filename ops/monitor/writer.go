@@ -7,7 +7,8 @@ import "sync"
 // writer writes the files of supervise/. One goroutine does it for all units, and
 // only the last state of each, so that no start and no command waits for a disk.
 type writer struct {
-	wake chan struct{}
+	wake   chan struct{}
+	notify func() // called at each change, also of what has no files
 
 	mu    sync.Mutex
 	units []*unit // that have changed
@@ -16,12 +17,13 @@ type writer struct {
 	stop  bool
 }
 
-func newWriter() *writer {
-	return &writer{wake: make(chan struct{}, 1), known: make(map[*unit]bool)}
+func newWriter(notify func()) *writer {
+	return &writer{notify: notify, wake: make(chan struct{}, 1), known: make(map[*unit]bool)}
 }
 
 // changed has the files of a unit written soon, and then calls f, if not nil.
 func (w *writer) changed(u *unit, f func()) {
+	w.notify()
 	w.mu.Lock()
 	if u != nil && !w.known[u] {
 		w.known[u] = true

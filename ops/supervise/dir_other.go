@@ -12,3 +12,5 @@ func (d *Dir) Commands(func(byte))     {}
 func (d *Dir) Write(Status) error      { return errors.ErrUnsupported }
 func (d *Dir) WriteTally([]byte) error { return errors.ErrUnsupported }
 func (d *Dir) Close() error            { return nil }
+
+func SetDown(string, bool) error { return errors.ErrUnsupported }

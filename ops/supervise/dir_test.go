@@ -460,3 +460,25 @@ func TestManyCommands(t *testing.T) {
 		t.Errorf("%d commands", n)
 	}
 }
+
+func TestSetDown(t *testing.T) {
+	dir := t.TempDir()
+	for _, down := range []bool{false, true, true, false} {
+		must(t, supervise.SetDown(dir, down))
+		if _, err := os.Lstat(dir + "/down"); (err == nil) != down {
+			t.Errorf("down %v: %v", down, err)
+		}
+	}
+	must(t, os.WriteFile(dir+"/precious", []byte("precious"), 0o600))
+	must(t, os.Symlink("precious", dir+"/down"))
+	must(t, supervise.SetDown(dir, true))
+	must(t, supervise.SetDown(dir, false))
+	if got := read(t, dir+"/precious"); got != "precious" {
+		t.Errorf("the target of a link: %q", got)
+	}
+	for _, down := range []bool{false, true} {
+		if err := supervise.SetDown(dir+"/none", down); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("no service: %v", err)
+		}
+	}
+}

@@ -101,6 +101,31 @@ func mkdir(path string) error {
 	return nil
 }
 
+// SetDown writes the file down in the directory of a service, or removes it. A
+// service with the file is not started by the next supervisor. It follows no link
+// of that name.
+func SetDown(dir string, down bool) error {
+	d, err := safedir.Hold(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if !down {
+		if err := d.Remove("down"); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	f, err := d.Create("down", 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
 // fifo opens a FIFO, and makes it if it is not there.
 func (d *Dir) fifo(name string, access int) (fd int, err error) {
 	path := filepath.Join(d.dir.Path(), name)

@@ -89,13 +89,13 @@ func (s *Service) line(name string, now time.Time) string {
 	case !isUp && s.NormallyUp:
 		b.WriteString(", normally up")
 	}
-	if s.Paused {
+	if s.Paused && isUp {
 		b.WriteString(", paused")
 	}
 	if isUp != (s.Want == WantUp) {
 		b.WriteString(", want " + s.Want)
 	}
-	if s.Term {
+	if s.Term && isUp {
 		b.WriteString(", got TERM")
 	}
 	if s.Problem != "" {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prefork-go/prefork/ops/client"
 	"github.com/prefork-go/prefork/ops/supervise"
 	"github.com/prefork-go/prefork/preforktest"
 )
@@ -369,6 +370,40 @@ func TestDaemontools(t *testing.T) {
 		}
 		if wrote := f.commands(t); wrote != row.wrote {
 			t.Errorf("%s of %q wrote %q, want %q", row.args, row.status, wrote, row.wrote)
+		}
+	}
+}
+
+// The line of prefork sv for a service is that of sv, in all states.
+func TestLine(t *testing.T) {
+	sv := preforktest.NeedCommand(t, "sv", installRunit)
+	args, want := []string{"status"}, ""
+	for i := range 48 {
+		bit := func(n int) bool { return i&n != 0 }
+		s := supervise.Status{Since: ago, State: supervise.State(i / 16), Paused: bit(1), Up: bit(2), Term: bit(4)}
+		shown := client.Service{State: s.State.String(), Since: ago, Paused: s.Paused, Term: s.Term, Want: client.WantDown, NormallyUp: !bit(8)}
+		if s.State != supervise.Down {
+			s.PID, shown.PID = 4711, 4711
+		}
+		if s.Up {
+			shown.Want = client.WantUp
+		}
+		f := newFake(t, s, nil)
+		if bit(8) {
+			must(t, supervise.SetDown(f.dir, true))
+		}
+		args = append(args, f.dir)
+		want += shown.Line(f.dir, time.Now()) + "\n"
+	}
+	out, err := exec.Command(sv, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	mask := func(text string) []string { return strings.Split(seconds.ReplaceAllString(text, "Ns"), "\n") }
+	got := mask(string(out))
+	for i, line := range mask(want) {
+		if line != got[min(i, len(got)-1)] {
+			t.Errorf("%q, and sv says %q", line, got[min(i, len(got)-1)])
 		}
 	}
 }

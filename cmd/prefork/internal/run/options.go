@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/cmd/prefork/internal/output"
 	"github.com/prefork-go/prefork/internal/envdir"
 	"github.com/prefork-go/prefork/internal/values"
 )
@@ -60,8 +61,7 @@ type Options struct {
 
 	PIDFile, StatusFile, Control, Journal string
 
-	Log, LogMax        string
-	LogPrefix, LogJSON bool
+	output.Options
 	Daemonize, KillAll bool
 }
 
@@ -83,8 +83,6 @@ type plan struct {
 	ready   ready
 	starter bool
 	systemd bool
-	logSize int64
-	logKeep int
 
 	dirSet, dirUnset []string // variables of --envdir, as last read
 }
@@ -374,12 +372,9 @@ func (p *plan) environment() error {
 	return parseEnv(p.Env, p.Unset)
 }
 
-func (p *plan) log() (err error) {
-	if p.logSize, p.logKeep, err = parseLogMax(p.LogMax); err != nil {
-		return err
-	}
-	switch file := isLogFile(p.Log); {
-	case p.Daemonize && (p.Log == logStderr || p.Log == logNone):
+func (p *plan) log() error {
+	switch {
+	case p.Daemonize && (p.Log == output.Stderr || p.Log == output.None):
 		return fmt.Errorf("--daemonize needs --log FILE or --log '| COMMAND', because a daemon has no terminal")
 	case p.Daemonize && os.Getenv("LISTEN_PID") == strconv.Itoa(os.Getpid()):
 		return fmt.Errorf("--daemonize cannot be combined with sockets of systemd (LISTEN_FDS), which are for this process: leave it out, as systemd needs no daemon")
@@ -387,14 +382,8 @@ func (p *plan) log() (err error) {
 		return fmt.Errorf("--daemonize cannot be combined with sockets of start_server (%s), which end with this process", starterPort)
 	case p.Daemonize && p.KillAll:
 		return fmt.Errorf("--daemonize cannot be combined with --kill-all: the two processes of --kill-all would keep the terminal")
-	case p.LogMax != "" && !file:
-		return fmt.Errorf("--log-max is for a --log that is a file")
-	case p.LogPrefix && p.LogJSON:
-		return fmt.Errorf("--log-prefix cannot be combined with --log-json")
-	case p.Log == logNone && (p.LogPrefix || p.LogJSON):
-		return fmt.Errorf("--log none leaves the lines as they are, so it cannot be combined with --log-prefix or --log-json")
 	}
-	return nil
+	return p.Options.Options.Check()
 }
 
 // readEnvDir reads the directory of variables, if there is one. After an error the

@@ -145,26 +145,6 @@ func parseCPUs(s string) (cpus []int, err error) {
 	return cpus, nil
 }
 
-// parseLogMax parses a value of --log-max: SIZE or SIZE,N.
-func parseLogMax(s string) (size int64, keep int, err error) {
-	if s == "" {
-		return 0, 0, nil
-	}
-	first, number, both := strings.Cut(s, ",")
-	if size, err = values.Size(first); err == nil && size == 0 {
-		err = fmt.Errorf("the size is 0")
-	}
-	if err == nil && both {
-		if keep, err = strconv.Atoi(number); err != nil || keep < 1 {
-			err = fmt.Errorf("%q is not a number of files", number)
-		}
-	}
-	if err != nil {
-		return 0, 0, fmt.Errorf("--log-max %s: %w: give it as 64M,10", s, err)
-	}
-	return size, keep, nil
-}
-
 // parsePass parses a value of --pass.
 func parsePass(s string) (starter, systemd bool, err error) {
 	for part := range strings.SplitSeq(s, ",") {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/cmd/prefork/internal/output"
 )
 
 func TestAddresses(t *testing.T) {
@@ -87,19 +88,11 @@ func TestLists(t *testing.T) {
 			t.Errorf("--give-up %s: %+v, %v; want %+v", in, got, err, want)
 		}
 	}
-	if size, keep, err := parseLogMax("1M,3"); err != nil || size != 1<<20 || keep != 3 {
-		t.Errorf("%d %d, %v", size, keep, err)
-	}
 	for name, err := range map[string]error{
 		"give-up": second(parseGiveUp("5/0")), "env": parseEnv([]string{"=x"}, nil), "unset": parseEnv(nil, []string{"a=b"}),
 	} {
 		if err == nil {
 			t.Errorf("%s: no error", name)
-		}
-	}
-	for _, in := range []string{"0", "1M,0", "1M,x", ",3"} {
-		if _, _, err := parseLogMax(in); err == nil {
-			t.Errorf("--log-max %s: no error", in)
 		}
 	}
 }
@@ -167,7 +160,7 @@ func TestExpand(t *testing.T) {
 // defaults returns the options of a command line without flags.
 func defaults() Options {
 	return Options{Args: []string{"/bin/web", "%i"}, Workers: 1, Surge: 1, Group: true, StopTimeout: DefaultStop, ReadyTimeout: DefaultReadyIn,
-		Backoff: DefaultBackoff, Restart: "always", GiveUp: "0", AutoRestartInterval: DefaultAutoRestart, Log: "-"}
+		Backoff: DefaultBackoff, Restart: "always", GiveUp: "0", AutoRestartInterval: DefaultAutoRestart, Options: output.Options{Log: "-"}}
 }
 
 func TestPlan(t *testing.T) {

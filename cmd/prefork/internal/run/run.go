@@ -15,6 +15,7 @@ import (
 	"syscall"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/cmd/prefork/internal/output"
 	"github.com/prefork-go/prefork/ops/capture"
 	"github.com/prefork-go/prefork/ops/control"
 	"github.com/prefork-go/prefork/ops/journal"
@@ -169,11 +170,11 @@ func (r *runner) open() (closeAll func(), err error) {
 		}
 		closers = append(closers, done("pid file", detach))
 	}
-	c, err := r.openLog(r.log)
+	c, err := r.Open(r.Name, r.log)
 	if err != nil {
 		return closeAll, err
 	}
-	r.recorder = recorder{log: r.log, capture: c, shown: r.Log == logStderr, workers: make(map[int]*capture.Worker)}
+	r.recorder = recorder{log: r.log, capture: c, shown: r.Log == output.Stderr, workers: make(map[int]*capture.Worker)}
 	if c != nil {
 		closers = append(closers, done("log", func() error {
 			r.recorder.cancel()
@@ -367,10 +368,10 @@ func (r *runner) detach() {
 		return
 	}
 	path := os.DevNull
-	if isLogFile(r.Log) {
+	if r.IsFile() {
 		path = r.Log
 	}
-	if err := r.daemon.detach(r.recorder.capture, path); err != nil {
+	if err := r.daemon.detach(r.recorder.capture.Capture, path); err != nil {
 		r.pm.ShutdownWith(fmt.Errorf("cannot become a daemon: %w", err))
 	}
 }

@@ -196,7 +196,8 @@ answer, 6 not done within --timeout, and goes on.`,
 	root.SetHelpCommandGroupID(groupOther)
 	a.addQueries(root)
 	a.addCommands(root)
-	root.AddCommand(a.waitCommand(), a.startCommand(), a.zapCommand(), a.programCommand(), a.svCommand(), a.execCommand(), a.logCommand(), completionCommand())
+	root.AddCommand(a.waitCommand(), a.startCommand(), a.zapCommand(), a.programCommand(), a.watchCommand(), a.svCommand(),
+		a.execCommand(), a.logCommand(), completionCommand())
 	root.SetVersionTemplate("prefork {{.Version}}\n")
 	return root
 }

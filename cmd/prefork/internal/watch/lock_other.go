@@ -1,0 +1,12 @@
+//go:build !unix || solaris || aix
+
+package watch
+
+import (
+	"fmt"
+	"runtime"
+)
+
+func (p *plan) lock(func(*BusyError)) error {
+	return fmt.Errorf("%s cannot lock a directory", runtime.GOOS)
+}

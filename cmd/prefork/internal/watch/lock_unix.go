@@ -1,0 +1,127 @@
+//go:build unix && !solaris && !aix
+
+package watch
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/internal/safedir"
+)
+
+// lock locks the directory, and the journal if there is one. The locks are held
+// until this process and those that inherit the descriptors have exited.
+func (p *plan) lock(waiting func(*BusyError)) error {
+	if err := p.lockPath(p.Dir, openDir, waiting); err != nil {
+		return err
+	}
+	if p.Journal == "" {
+		return nil
+	}
+	return p.lockPath(p.Journal, openJournal, waiting)
+}
+
+func openDir(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+}
+
+// openJournal opens the journal as package journal does, which locks a file beside
+// it: that lock ends with the manager.
+func openJournal(path string) (f *os.File, err error) {
+	dir, err := safedir.Open(filepath.Dir(path))
+	if err == nil {
+		defer dir.Close()
+		if err = dir.Shared(); err == nil {
+			f, err = dir.OpenFile(filepath.Base(path), unix.O_RDWR, 0o600)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--journal: %w", err)
+	}
+	return f, nil
+}
+
+// lockPath locks a file, and leaves the descriptor open for the programs that this
+// process executes.
+func (p *plan) lockPath(path string, open func(string) (*os.File, error), waiting func(*BusyError)) error {
+	for {
+		f, err := open(path)
+		if err != nil {
+			return err
+		}
+		err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
+		if err == unix.EWOULDBLOCK {
+			busy := &BusyError{Path: path, PID: holder(f)}
+			if !p.Wait {
+				f.Close()
+				return busy
+			}
+			waiting(busy)
+			err = flock(f, unix.LOCK_EX)
+		}
+		if err != nil {
+			f.Close()
+			return &fs.PathError{Op: "lock", Path: path, Err: err}
+		}
+		// Another file may have taken the name meanwhile.
+		if now, err := os.Stat(path); err == nil {
+			if own, err := f.Stat(); err == nil && os.SameFile(own, now) {
+				_, err = unix.FcntlInt(f.Fd(), unix.F_SETFD, 0)
+				held = append(held, f)
+				return err
+			}
+		}
+		f.Close()
+	}
+}
+
+// held keeps the locks from the garbage collector.
+var held []*os.File
+
+func flock(f *os.File, how int) error {
+	for {
+		if err := unix.Flock(int(f.Fd()), how); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// holder returns the process that has locked a file, as far as /proc/locks shows
+// it; 0 if it is unknown. On some file systems (overlay, btrfs) the device number
+// there is not that of stat: a lock on the same inode number counts if it is the
+// only one.
+func holder(f *os.File) int {
+	var st unix.Stat_t
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil || unix.Fstat(int(f.Fd()), &st) != nil {
+		return 0
+	}
+	device := fmt.Sprintf("%02x:%02x:", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)))
+	inode := ":" + strconv.FormatUint(uint64(st.Ino), 10)
+	var others []int
+	for line := range strings.Lines(string(locks)) {
+		// 1: FLOCK ADVISORY WRITE 4711 fe:01:131 0 EOF
+		fields := strings.Fields(line)
+		if len(fields) < 6 || fields[1] != "FLOCK" || fields[3] != "WRITE" || !strings.HasSuffix(fields[5], inode) {
+			continue
+		}
+		pid, err := strconv.Atoi(fields[4])
+		if err != nil || pid <= 0 {
+			continue
+		}
+		if strings.HasPrefix(fields[5], device) {
+			return pid
+		}
+		others = append(others, pid)
+	}
+	if len(others) == 1 {
+		return others[0]
+	}
+	return 0
+}

@@ -1,0 +1,12 @@
+//go:build unix
+
+package watch
+
+import (
+	"os"
+	"syscall"
+)
+
+var trapped = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGALRM, syscall.SIGUSR1}
+
+const reopenSignal = syscall.SIGUSR1

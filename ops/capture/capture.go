@@ -21,7 +21,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -63,7 +65,7 @@ type Config struct {
 	// Format is Plain, Prefix or JSON.
 	Format Format
 
-	// Name is the name in a prefix or a JSON object.
+	// Name is the name in a prefix or a JSON object, except of workers of OpenAs.
 	Name string
 
 	// MaxLine is the maximum number of bytes in a line. Zero means 8 KiB; the
@@ -104,7 +106,7 @@ type Sink interface {
 // workers would otherwise block forever.
 var ErrLost = errors.New("the log is lost")
 
-// A Capture writes the lines of all workers of a pool to one Sink. Its methods
+// A Capture writes the lines of all workers of one or several pools to one Sink. Its methods
 // are safe for concurrent use. Except for Close, none of them waits for the Sink.
 type Capture struct {
 	cfg Config
@@ -124,9 +126,15 @@ type Capture struct {
 	running   sync.WaitGroup
 
 	smu    sync.Mutex
-	tails  map[int]*tail
+	tails  map[place]*tail
 	pipes  map[*pipe]struct{}
 	closed bool
+}
+
+// A place is where a worker runs.
+type place struct {
+	name string // of its pool
+	slot int
 }
 
 // New returns a Capture that writes to cfg.Sink.
@@ -146,7 +154,7 @@ func New(cfg Config) (*Capture, error) {
 		in:      make([]byte, cfg.MaxLine+chunk),
 		endWait: endWait,
 		aborted: make(chan struct{}),
-		tails:   make(map[int]*tail),
+		tails:   make(map[place]*tail),
 		pipes:   make(map[*pipe]struct{}),
 	}, nil
 }
@@ -154,8 +162,12 @@ func New(cfg Config) (*Capture, error) {
 // Open makes the pipes of a worker that is about to be spawned in a slot. Call
 // Started when it has a pid, or Cancel if it could not be spawned. Open fails
 // after Close, or if the process has no descriptors left.
-func (c *Capture) Open(slot int) (*Worker, error) {
-	w := &Worker{slot: slot, c: c}
+func (c *Capture) Open(slot int) (*Worker, error) { return c.OpenAs(c.cfg.Name, slot) }
+
+// OpenAs is Open for a worker of a pool with a name of its own. Use it for several
+// pools with one Sink: a Capture for each would need a buffer for each.
+func (c *Capture) OpenAs(name string, slot int) (*Worker, error) {
+	w := &Worker{name: name, slot: slot, c: c}
 	for i, out := range []**os.File{&w.Stdout, &w.Stderr} {
 		p, write, err := newPipe(w, Stream(i+1))
 		if err != nil {
@@ -171,10 +183,11 @@ func (c *Capture) Open(slot int) (*Worker, error) {
 		w.Cancel()
 		return nil, errors.New("capture: Open was called after Close")
 	}
-	w.tail = c.tails[slot]
+	at := place{name, slot}
+	w.tail = c.tails[at]
 	if w.tail == nil {
-		w.tail = &tail{slot: slot}
-		c.tails[slot] = w.tail
+		w.tail = &tail{name: name, slot: slot}
+		c.tails[at] = w.tail
 	}
 	return w, nil
 }
@@ -182,14 +195,35 @@ func (c *Capture) Open(slot int) (*Worker, error) {
 // Tail returns up to n of the last lines that were read from the workers of a
 // slot, the oldest first. A Capture keeps 100 lines or 64 KiB of each slot. Tail
 // does not block.
-func (c *Capture) Tail(slot, n int) []Line {
+func (c *Capture) Tail(slot, n int) []Line { return c.TailOf(c.cfg.Name, slot, n) }
+
+// TailOf is Tail for workers of OpenAs. A negative slot stands for all slots of
+// that name: then it is the last lines of all of them together. It has the type of
+// control.Config.Tail.
+func (c *Capture) TailOf(name string, slot, n int) (lines []Line) {
+	var tails []*tail
 	c.smu.Lock()
-	t := c.tails[slot]
-	c.smu.Unlock()
-	if t == nil {
-		return nil
+	for at, t := range c.tails {
+		if at.name == name && (slot < 0 || at.slot == slot) {
+			tails = append(tails, t)
+		}
 	}
-	return t.last(n, 0)
+	c.smu.Unlock()
+	for _, t := range tails {
+		lines = append(lines, t.last(n, 0)...)
+	}
+	if len(tails) > 1 {
+		slices.SortStableFunc(lines, func(a, b Line) int { return a.Time.Compare(b.Time) })
+	}
+	return lines[max(0, len(lines)-max(0, n)):]
+}
+
+// Forget drops the last lines of all workers of OpenAs with a name. Use it after the
+// last worker of a pool that does not come back has ended.
+func (c *Capture) Forget(name string) {
+	c.smu.Lock()
+	defer c.smu.Unlock()
+	maps.DeleteFunc(c.tails, func(at place, _ *tail) bool { return at.name == name })
 }
 
 // Close reads what the workers have written, closes the pipes and then the Sink.

@@ -11,6 +11,7 @@ import (
 // A Line is a line that a worker has written.
 type Line struct {
 	Time   time.Time // when it was read
+	Name   string    // of the pool
 	Slot   int
 	PID    int
 	Stream Stream

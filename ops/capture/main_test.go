@@ -81,7 +81,12 @@ type writer struct {
 
 func start(t testing.TB, c *Capture, slot, pid int) *writer {
 	t.Helper()
-	w, err := c.Open(slot)
+	return startAs(t, c, c.cfg.Name, slot, pid)
+}
+
+func startAs(t testing.TB, c *Capture, name string, slot, pid int) *writer {
+	t.Helper()
+	w, err := c.OpenAs(name, slot)
 	if err != nil {
 		t.Fatal(err)
 	}

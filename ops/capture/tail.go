@@ -15,12 +15,13 @@ const (
 // maxTailBytes. Its memory grows with the lines that it keeps, and is used again.
 type tail struct {
 	mu      sync.Mutex
-	entries [maxTailLines]entry // a ring
-	first   int                 // index of the oldest
+	entries []entry // a ring of maxTailLines; nil before the first line
+	first   int     // index of the oldest
 	count   int
 	data    []byte // a ring with the texts
 	begin   int    // index of the oldest byte
 	used    int
+	name    string
 	slot    int
 }
 
@@ -36,6 +37,9 @@ type entry struct {
 func (t *tail) add(e entry, text []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.entries == nil {
+		t.entries = make([]entry, maxTailLines)
+	}
 	for t.count == maxTailLines || t.used+len(text) > maxTailBytes {
 		size := t.entries[t.first].size
 		t.first = (t.first + 1) % maxTailLines
@@ -88,7 +92,7 @@ func (t *tail) last(n, pid int) []Line {
 			if skip--; skip < 0 {
 				text := make([]byte, e.size)
 				t.copyOut(text, at)
-				lines = append(lines, Line{e.time, t.slot, e.pid, e.stream, string(text), e.continued})
+				lines = append(lines, Line{e.time, t.name, t.slot, e.pid, e.stream, string(text), e.continued})
 			}
 		}
 		if len(t.data) > 0 {

@@ -1,9 +1,12 @@
 package capture
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"testing"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
 // A tail has the same lines as a slice of all lines that is cut at the limits.
@@ -68,5 +71,46 @@ func TestTailOfEmptyLines(t *testing.T) {
 	}
 	if got := tl.last(1000, 0); len(got) != maxTailLines {
 		t.Errorf("%d lines", len(got))
+	}
+}
+
+// Workers of several pools share a Capture: each line has the name of its pool, and
+// each slot of each pool its last lines.
+func TestOpenAs(t *testing.T) {
+	out := newMemory()
+	c := newCapture(t, Config{Sink: out, Format: Prefix, Name: "own"})
+	for i, name := range []string{"web", "db", "own", "web"} {
+		w := startAs(t, c, name, i/3, 40+i)
+		w.print("one of " + name + "\n")
+		preforktest.WaitFor(t, "the line", func() bool { return len(c.TailOf(name, i/3, 9)) == 1 })
+		w.end()
+	}
+	texts := func(lines []Line) (all []string) {
+		for _, l := range lines {
+			all = append(all, fmt.Sprintf("%s %d %d %s", l.Name, l.Slot, l.PID, l.Text))
+		}
+		return all
+	}
+	for _, row := range []struct {
+		got  []Line
+		want string
+	}{
+		{c.TailOf("web", 0, 9), "[web 0 40 one of web]"}, {c.TailOf("web", 1, 9), "[web 1 43 one of web]"}, {c.TailOf("web", -1, 1), "[web 1 43 one of web]"},
+		{c.TailOf("web", -1, 9), "[web 0 40 one of web web 1 43 one of web]"}, {c.TailOf("db", 0, 9), "[db 0 41 one of db]"}, {c.TailOf("db", 1, 9), "[]"},
+		{c.Tail(0, 9), "[own 0 42 one of own]"}, {c.TailOf("none", -1, 9), "[]"}, {c.TailOf("web", -1, 0), "[]"},
+	} {
+		if got := fmt.Sprint(texts(row.got)); got != row.want {
+			t.Errorf("%s, want %s", got, row.want)
+		}
+	}
+	c.Forget("web")
+	if got := c.TailOf("web", -1, 9); len(got) > 0 || len(c.TailOf("db", 0, 9)) != 1 {
+		t.Errorf("after Forget: %v", got)
+	}
+	if err := c.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if want := "web[0/40] one of web\ndb[0/41] one of db\nown[0/42] one of own\nweb[1/43] one of web\n"; out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
 	}
 }

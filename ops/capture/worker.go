@@ -29,6 +29,7 @@ type Worker struct {
 	Stdout, Stderr *os.File
 
 	c     *Capture
+	name  string
 	slot  int
 	pid   int
 	pipes []*pipe
@@ -53,7 +54,7 @@ func (w *Worker) Started(pid int) {
 			p.r.Close()
 			continue
 		}
-		p.setHead(w.c.cfg.Format, w.c.cfg.Name)
+		p.setHead(w.c.cfg.Format, w.name)
 		w.c.pipes[p] = struct{}{}
 		w.c.running.Add(1)
 		go p.run()

@@ -16,7 +16,7 @@ import (
 var eventTypes = []string{
 	"worker", "exit", "generation", "delay", "spawn-failed", "signal", "resize", "hold", "done", "note", "reload", "settled", "reload-failed", "rolled",
 	"roll-failed", "crash-loop", "leftover", "pause", "paused", "resume", "upgrade", "upgraded", "upgrade-failed", "manager-started",
-	"manager-ended", "end", "lost",
+	"manager-ended", "pool-added", "pool-removed", "end", "lost",
 }
 
 type eventsOptions struct {
@@ -113,8 +113,11 @@ func (p *eventPrinter) isNew(e client.Event) bool {
 func (p *eventPrinter) since(pid int) uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(p.pools) == 0 {
+		return 0
+	}
 	since := ^uint64(0)
-	for _, pool := range p.pools {
+	for _, pool := range p.pools { // of those that have come since, too
 		since = min(since, p.seen[streamKey{pid, pool}])
 	}
 	return since
@@ -160,6 +163,13 @@ func (p *eventPrinter) stream(ctx context.Context, c *client.Client, pid int, up
 			return p.failure(err)
 		}
 		p.mu.Lock()
+		switch e.Type {
+		case client.TypePoolAdded:
+			p.pools = append(p.pools, e.Pool)
+		case client.TypePoolRemoved:
+			p.pools = slices.DeleteFunc(p.pools, func(name string) bool { return name == e.Pool })
+			delete(p.seen, streamKey{e.PID, e.Pool}) // the next pool of this name counts from 1
+		}
 		if p.isNew(e) && p.wanted(e) {
 			p.print(e)
 		}

@@ -106,11 +106,49 @@ func (a *app) addQueries(root *cobra.Command) {
 	events.RegisterFlagCompletionFunc("type", cobra.FixedCompletions(eventTypes, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(events)
 
+	var slot, lines int
+	tail := &cobra.Command{
+		Use: "tail", GroupID: groupShow, Args: cobra.NoArgs,
+		Short: "Print the last lines of the workers",
+		Long: "Prints the last lines that the workers of a pool have written, of those that the manager keeps:\n" +
+			"100 lines or 64 KiB of each slot. The programs of prefork run and prefork watch have them.",
+		RunE: func(*cobra.Command, []string) error { return a.tail(slot, lines) },
+	}
+	tail.Flags().IntVar(&slot, "slot", -1, "only those of the workers in this slot")
+	tail.Flags().IntVarP(&lines, "lines", "n", 20, "the number of lines")
+	root.AddCommand(tail)
+
 	root.AddCommand(&cobra.Command{
 		Use: "ping", GroupID: groupShow, Args: cobra.NoArgs,
 		Short: "Check that the manager's loop turns",
 		RunE:  func(*cobra.Command, []string) error { return a.ping() },
 	})
+}
+
+func (a *app) tail(slot, lines int) error {
+	if lines < 0 {
+		return usagef("-n %d: it must not be negative", lines)
+	}
+	c, err := a.dial()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := query()
+	defer cancel()
+	t, err := c.Tail(ctx, client.TailOptions{Pool: a.pool, OneSlot: slot >= 0, Slot: slot, Lines: lines})
+	a.peer = c.Peer()
+	if err != nil {
+		return a.failure(err)
+	}
+	t.Lines = t.Lines[max(0, len(t.Lines)-lines):]
+	if a.json {
+		a.printJSON(t)
+		return nil
+	}
+	for _, l := range t.Lines {
+		fmt.Fprintf(a.out, "%s  %d/%d  %s\n", l.Time.Local().Format("2006-01-02 15:04:05.000"), l.Slot, l.PID, oneLine(l.Text()))
+	}
+	return nil
 }
 
 // A listed is a manager in the list.

@@ -151,6 +151,36 @@ func (c *Client) Status(ctx context.Context, opt StatusOptions) (*Status, error)
 	return s, nil
 }
 
+// TailOptions choose which lines a Tail has.
+type TailOptions struct {
+	Pool    string // "" means the only one
+	OneSlot bool   // only lines of Slot
+	Slot    int
+	Lines   int // at most; 0 means all that the manager keeps
+}
+
+// Tail returns the last lines that the workers of a pool have written. It waits for
+// the answer for 5 seconds if ctx has no deadline.
+func (c *Client) Tail(ctx context.Context, opt TailOptions) (*Tail, error) {
+	q := url.Values{}
+	setNonempty(q, "pool", opt.Pool)
+	if opt.OneSlot {
+		q.Set("slot", strconv.Itoa(opt.Slot))
+	}
+	if opt.Lines > 0 {
+		q.Set("lines", strconv.Itoa(opt.Lines))
+	}
+	body, err := c.query(ctx, "/v1/tail", q, "application/json")
+	if err != nil {
+		return nil, err
+	}
+	t := new(Tail)
+	if err := json.Unmarshal(body, t); err != nil {
+		return nil, fmt.Errorf("%s: answer is not a tail: %w", c.socket, err)
+	}
+	return t, nil
+}
+
 // Get returns the answer to any query, such as "/metrics". It waits for it for 5
 // seconds if ctx has no deadline.
 func (c *Client) Get(ctx context.Context, path string, query url.Values) ([]byte, error) {

@@ -170,7 +170,7 @@ type Socket struct {
 // Event is an event of the manager. Type is a type of the journal, or one of the
 // constants below. Data depends on the type.
 type Event struct {
-	Seq  uint64          `json:"seq,omitempty"` // 0 for the types below, except TypeState
+	Seq  uint64          `json:"seq,omitempty"` // of the pool; 0 for the types below, except TypeState
 	Time time.Time       `json:"time"`
 	PID  int             `json:"pid"` // of the manager
 	Pool string          `json:"pool"`
@@ -181,10 +181,13 @@ type Event struct {
 
 // Types of events that are not in the journal.
 const (
-	TypeState   = "state"   // the first: Data is a Status
-	TypeBeat    = "beat"    // every 15 seconds
-	TypeLost    = "lost"    // this reader was too slow, so events are missing: connect again
-	TypeEnd     = "end"     // Data is an End; events of an old manager may follow
+	TypeState       = "state"      // the first: Data is a Status
+	TypeBeat        = "beat"       // every 15 seconds
+	TypeLost        = "lost"       // this reader was too slow, so events are missing: connect again
+	TypeEnd         = "end"        // Data is an End; events of an old manager may follow
+	TypePoolAdded   = "pool-added" // Data is a Pool
+	TypePoolRemoved = "pool-removed"
+
 	TypeOutcome = "outcome" // the last line of a command's events: an Answer
 )
 
@@ -223,6 +226,35 @@ const (
 	Failed  = "failed"
 	Pending = "pending" // not done in time; it goes on
 )
+
+// MaxTail is how many lines of a slot a manager keeps.
+const MaxTail = 100
+
+// Tail has the last lines that the workers of a pool have written.
+type Tail struct {
+	API   int    `json:"api"`
+	Pool  string `json:"pool"`
+	Lines []Line `json:"lines"` // the oldest first
+}
+
+// Line is a line that a worker has written.
+type Line struct {
+	Time      time.Time `json:"time"` // when it was read
+	Slot      int       `json:"slot"`
+	PID       int       `json:"pid"`
+	Stream    string    `json:"stream"` // stdout or stderr
+	Line      string    `json:"line"`
+	Raw       []byte    `json:"raw,omitempty"`       // instead, if it is not valid UTF-8
+	Continued bool      `json:"continued,omitempty"` // the rest of a long line
+}
+
+// Text returns the line as it was written.
+func (l Line) Text() string {
+	if l.Raw != nil {
+		return string(l.Raw)
+	}
+	return l.Line
+}
 
 // Problem is the answer to a request that was refused.
 type Problem struct {

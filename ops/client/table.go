@@ -18,14 +18,20 @@ import (
 func (s *Status) WriteTable(w io.Writer) error {
 	var b strings.Builder
 	b.WriteString(line(s.Name, "pid "+strconv.Itoa(s.PID), s.version(), "up "+Age(s.Now.Sub(s.Started)), s.soleSockets()))
+	if s.ofOne() {
+		s.writeLines(&b)
+	}
 	for i := range s.Pools {
 		p := &s.Pools[i]
+		if s.ofOne() {
+			break
+		}
 		if len(s.Pools) > 1 {
 			b.WriteString("\n" + line("pool "+strconv.Quote(p.Name), p.sockets()))
 		}
 		b.WriteString(p.headline(s.Now))
 		t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "SLOT\tID\tPID\tGEN\tSTATE\tST\tREQUESTS\tMEMORY\tAGE")
+		fmt.Fprintln(t, columns)
 		for _, row := range p.rows(s.Now) {
 			fmt.Fprintln(t, row.text)
 		}
@@ -33,6 +39,31 @@ func (s *Status) WriteTable(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+const columns = "SLOT\tID\tPID\tGEN\tSTATE\tST\tREQUESTS\tMEMORY\tAGE"
+
+// ofOne reports whether there are several pools of one worker each, as a program
+// that keeps services has.
+func (s *Status) ofOne() bool {
+	return len(s.Pools) > 1 && !slices.ContainsFunc(s.Pools, func(p Pool) bool { return p.Limits.MaxWorkers > 1 })
+}
+
+// writeLines writes a line for each worker of all pools.
+func (s *Status) writeLines(b *strings.Builder) {
+	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	defer t.Flush()
+	fmt.Fprintln(t, "POOL\t"+columns)
+	for i := range s.Pools {
+		p := &s.Pools[i]
+		rows := p.rows(s.Now)
+		if len(rows) == 0 {
+			rows = []row{{text: "-\t-\t-\t-\t" + p.Condition(s.Now) + "\t-\t-\t-\t-"}}
+		}
+		for _, row := range rows {
+			fmt.Fprintln(t, clean(p.Name)+"\t"+row.text)
+		}
+	}
 }
 
 func line(parts ...string) string {

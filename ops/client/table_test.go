@@ -2,6 +2,7 @@ package client
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -133,4 +134,33 @@ func FuzzTable(f *testing.F) {
 			t.Errorf("control characters in %q", b.String())
 		}
 	})
+}
+
+// Pools of one worker each, as of services, have a line each.
+func TestTableOfServices(t *testing.T) {
+	now := time.Date(2026, 11, 28, 5, 0, 0, 0, time.UTC)
+	until := now.Add(5 * time.Second)
+	one := Limits{MaxWorkers: 1}
+	s := Status{Name: "watch", PID: 7, Started: now.Add(-time.Minute), Now: now, Pools: []Pool{
+		{Name: "db", Limits: one, Workers: []Worker{{ID: 3, PID: 42, Generation: 1, State: "ready", Status: ".", Started: now.Add(-time.Second)}}},
+		{Name: "off\n", Limits: one, Call: "Run"},
+		{Name: "web", Limits: one, Slots: []Slot{{WaitsUntil: &until, Crashes: 2, LastExit: &Exit{ID: 4, Reason: "crashed", Code: 3, At: now}}}},
+	}}
+	var b strings.Builder
+	s.WriteTable(&b)
+	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+	var got []string
+	for _, l := range lines[1:] {
+		got = append(got, strings.Join(strings.Fields(l), " "))
+	}
+	want := []string{"POOL SLOT ID PID GEN STATE ST REQUESTS MEMORY AGE", "db 0 3 42 1 ready . 0 - 1s", "off - - - - not settled - - - -"}
+	if len(got) != 4 || !slices.Equal(got[:3], want) || !strings.HasPrefix(got[3], "web 0 - - - waits 5s - - - ") {
+		t.Errorf("%q\nwant %q", got, want)
+	}
+	s.Pools[0].Limits.MaxWorkers = 2
+	b.Reset()
+	s.WriteTable(&b)
+	if !strings.Contains(b.String(), `pool "db"`) {
+		t.Error(b.String())
+	}
 }

@@ -99,6 +99,12 @@ func (p *pool) stopSignal() os.Signal {
 func (x *exchange) upgrade() error {
 	// A program with several Managers refuses it, so the first one's answer is
 	// that of all.
+	switch {
+	case x.cfg.Stop != nil:
+		return problemf(409, "this program cannot be upgraded: stop it and start it again")
+	case len(x.pools) == 0:
+		return errNoPools
+	}
 	return x.perform(command{name: "upgrade", note: "upgrade", pools: x.pools[:1], run: func(ctx context.Context, p *pool) (result, error) {
 		pid, err := p.pm.RequestUpgrade(ctx)
 		return result{successor: pid, text: fmt.Sprintf("successor %d has taken over", pid)}, err
@@ -182,6 +188,9 @@ func (x *exchange) stop() error {
 	if err != nil {
 		return err
 	}
+	if x.cfg.Stop != nil && x.query.Has("pool") {
+		return problemf(409, "pool %.60q is not stopped alone: prefork sv stops a service, and stop without pool= the program", pools[0].name)
+	}
 	c := command{name: "stop", note: "stop", pools: pools}
 	if x.query.Get("stay") == "1" {
 		switch {
@@ -200,13 +209,25 @@ func (x *exchange) stop() error {
 	}
 	c.run = func(ctx context.Context, p *pool) (result, error) {
 		p.pm.Shutdown()
-		err := x.await(ctx, nil, p.ended.Load)
-		if x.isClosing() { // the program ends
-			err = nil
+		err := x.await(ctx, nil, func() bool { return p.ended.Load() || p.gone.Load() })
+		return stopped(x, err)
+	}
+	if x.cfg.Stop != nil {
+		c.pools, c.program = nil, true
+		c.run = func(ctx context.Context, _ *pool) (result, error) {
+			x.cfg.Stop()
+			return stopped(x, x.await(ctx, nil, x.isClosing))
 		}
-		return result{text: "stopped"}, err
 	}
 	return x.perform(c)
+}
+
+// stopped is the result of a stop. The program may end before its pools have.
+func stopped(x *exchange, err error) (result, error) {
+	if x.isClosing() {
+		err = nil
+	}
+	return result{text: "stopped"}, err
 }
 
 func (x *exchange) signal() error {

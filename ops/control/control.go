@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/ops/capture"
 )
 
 // Config holds the options of a control socket. The zero value is valid.
@@ -58,6 +59,20 @@ type Config struct {
 
 	// Readers is a group whose members may ask, and give no commands.
 	Readers string
+
+	// Stop ends the program after a stop without the name of a pool. Nil shuts the
+	// Managers down. A program whose Managers do not end it sets it, for one that
+	// keeps services; then a stop of a single pool is refused.
+	Stop func()
+
+	// Tail returns the last lines of a worker, for clients that ask for them: use
+	// the TailOf of a capture.Capture. A negative slot stands for all of the pool. Nil
+	// means that the program keeps none.
+	Tail func(pool string, slot, lines int) []capture.Line
+
+	// Logger logs what the socket does. Nil means that of the first Manager, or for
+	// Open that of package slog.
+	Logger *slog.Logger
 
 	// Stay sets the stopped flag of the program's service, for a stop that
 	// should last: use service.Service.Stop. Nil refuses such a stop.
@@ -101,6 +116,39 @@ func Attach(cfg Config, pms ...*prefork.Manager) (detach func() error, err error
 	return sync.OnceValue(s.detach), nil
 }
 
+// A Server serves the control socket of Managers that come and go.
+type Server struct {
+	s     *server
+	close func() error
+}
+
+// Open is Attach for a program whose Managers come and go: Server.Add and its
+// remove tell which there are. The caller must call Close.
+func Open(cfg Config) (*Server, error) {
+	if prefork.IsWorker() {
+		return &Server{close: func() error { return nil }}, nil
+	}
+	s := newServer(cfg, nil)
+	if err := s.attach(); err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	return &Server{s, sync.OnceValue(s.detach)}, nil
+}
+
+// Add adds a Manager, until remove is called, which must be before Manager.Close.
+// Clients find the Managers in the order of their names, and the events report
+// that one has come or gone. Add and remove are safe for concurrent use, also in a
+// hook of a Manager. In a worker they are no-ops.
+func (s *Server) Add(pm *prefork.Manager) (remove func()) {
+	if s.s == nil || s.s.sock == nil {
+		return func() {}
+	}
+	return s.s.add(pm)
+}
+
+// Close ends everything, as detach of Attach does.
+func (s *Server) Close() error { return s.close() }
+
 // attach opens or inherits the socket and starts to accept.
 func (s *server) attach() (err error) {
 	if s.perm, err = newPermissions(s.cfg); err != nil {
@@ -125,7 +173,7 @@ func (s *server) attach() (err error) {
 	}
 	s.perm.byMode = s.perm.mode() == ownerOnly && !strings.HasPrefix(s.sock.address, "@")
 	prefork.PassFile(s.key, s.sock.file)
-	for _, p := range s.pools {
+	for _, p := range s.all() {
 		_, p.unfollow = p.pm.Follow(s.follower(p))
 	}
 	s.log.Info("control socket is open", "socket", s.sock.address)
@@ -155,7 +203,7 @@ func (s *server) detach() error {
 		s.closeConns(true)
 		<-done
 	}
-	for _, p := range s.pools {
+	for _, p := range s.all() {
 		p.unfollow()
 	}
 	if !s.inherited || tookOver() {
@@ -173,12 +221,11 @@ var beatPeriod = 15 * time.Second
 
 // A server serves a control socket.
 type server struct {
-	cfg   Config
-	name  string
-	pools []*pool
-	perm  permissions
-	sock  *socket
-	key   string // under which the socket is passed to a successor
+	cfg  Config
+	name string
+	perm permissions
+	sock *socket
+	key  string // under which the socket is passed to a successor
 
 	// The predecessor of an upgrade has passed the socket on, and has it until this
 	// manager has taken over.
@@ -198,6 +245,10 @@ type server struct {
 
 	mu    sync.Mutex
 	conns map[net.Conn]connState
+
+	// Each pool that comes or goes replaces the list and gets the next number.
+	pools   []*pool
+	changes int
 
 	closing    chan struct{} // closed by close
 	successor  atomic.Int64  // its pid, after it has taken over
@@ -238,6 +289,7 @@ type pool struct {
 	name     string
 	unfollow func()
 	ended    atomic.Bool // the last worker was reaped after a shutdown
+	gone     atomic.Bool // it was removed
 	shared   sharedState
 	pinged   sharedPing
 }
@@ -253,18 +305,24 @@ func newServer(cfg Config, pms []manager) *server {
 		served: make(chan struct{}, maxConns), refused: make(chan struct{}, maxRefusals),
 		closing: make(chan struct{}), superseded: make(chan struct{}),
 	}
+	s.log = cfg.Logger
 	for _, pm := range pms {
 		c := pm.Config()
 		s.pools = append(s.pools, &pool{pm: pm, cfg: c, name: c.Name})
 		if s.name == "" {
 			s.name = c.Name
 		}
+		if s.log == nil {
+			s.log = c.Logger
+		}
+	}
+	if s.log == nil {
+		s.log = slog.Default()
 	}
 	if s.name == "" {
 		s.name = s.about.program
 	}
 	s.name = fileName(s.name)
-	s.log = s.pools[0].cfg.Logger
 	return s
 }
 

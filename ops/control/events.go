@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,6 +46,9 @@ func eventLine(e client.Event) []byte {
 // A stream writes events to a client.
 type stream struct {
 	x      *exchange
+	all    bool             // also pools that come later are wanted
+	from   uint64           // number of the first entry of the ring that is after order was taken
+	change int              // how often the pools had changed
 	order  []*pool          // those that are wanted
 	pools  map[*pool]uint64 // the same, and the last event that the client has
 	at     uint64           // number of the next entry of the ring
@@ -55,7 +59,7 @@ type stream struct {
 }
 
 func (x *exchange) newStream(pools []*pool) *stream {
-	s := &stream{x: x, order: pools, pools: make(map[*pool]uint64)}
+	s := &stream{x: x, order: slices.Clone(pools), pools: make(map[*pool]uint64), change: x.changes}
 	for _, p := range pools {
 		s.pools[p] = 0
 	}
@@ -72,7 +76,11 @@ func (s *stream) position() string {
 		}
 		b.WriteString(strconv.FormatUint(s.pools[p], 10))
 	}
-	return b.String() + "@" + strconv.Itoa(os.Getpid())
+	b.WriteString("@" + strconv.Itoa(os.Getpid()))
+	if s.change > 0 {
+		b.WriteString("/" + strconv.Itoa(s.change))
+	}
+	return b.String()
 }
 
 // put adds a line. A zero seq gives it no id.
@@ -124,9 +132,9 @@ func (s *stream) copy() (changed <-chan struct{}, err error) {
 		if len(entries) == 0 {
 			return changed, s.flush()
 		}
-		s.at += uint64(len(entries))
 		for _, e := range entries {
 			s.add(e)
+			s.at++
 		}
 		if err := s.flush(); err != nil {
 			return nil, err
@@ -138,6 +146,10 @@ func (s *stream) copy() (changed <-chan struct{}, err error) {
 var errLost = errors.New("events are missing")
 
 func (s *stream) add(e *entry) {
+	if e.notice != nil {
+		s.addNotice(e)
+		return
+	}
 	last, wanted := s.pools[e.pool]
 	if !wanted || e.Seq <= last {
 		return
@@ -147,6 +159,25 @@ func (s *stream) add(e *entry) {
 	if up, ok := e.Event.(prefork.UpgradedEvent); ok {
 		s.end(client.End{Reason: client.Upgraded, Successor: up.PID})
 	}
+}
+
+// addNotice adds the event that a pool has come or left, unless the stream has begun
+// after it.
+func (s *stream) addNotice(e *entry) {
+	_, known := s.pools[e.pool]
+	switch {
+	case s.at < s.from || !s.all && !(known && e.left):
+		return
+	case e.come:
+		at, _ := slices.BinarySearchFunc(s.order, e.pool.name, func(p *pool, name string) int { return strings.Compare(p.name, name) })
+		s.order = slices.Insert(s.order, at, e.pool)
+		s.pools[e.pool] = e.Seq
+	default:
+		s.order = slices.DeleteFunc(s.order, func(p *pool) bool { return p == e.pool })
+		delete(s.pools, e.pool)
+	}
+	s.change++
+	s.put(0, e.notice)
 }
 
 // end tells the client that another process is the manager, or none.
@@ -169,6 +200,7 @@ func (x *exchange) events() error {
 	}
 	s := x.newStream(pools)
 	s.sse = x.accepts(typeSSE)
+	s.all, s.from = !x.query.Has("pool"), x.from
 	since, err := x.since(len(pools))
 	if err != nil {
 		return err
@@ -190,19 +222,32 @@ func (x *exchange) events() error {
 }
 
 // since returns the number of the last event of each pool that the client has; nil
-// if it asks for the state. Those of another manager, such as the predecessor, do
-// not count here. One number is for all pools.
+// if it asks for the state, or if pools have come or gone since then, so that their
+// numbers are those of others. Those of another manager, such as the predecessor,
+// do not count here. One number is for all pools.
 func (x *exchange) since(pools int) ([]uint64, error) {
 	text := x.query.Get("since")
+	changed := false // if a number does not say of which pool it is
 	if text == "" {
 		text = x.header.Get("Last-Event-Id") // of a browser that connects again
+		changed = x.changes > 0
 	}
 	if text == "" {
 		return nil, nil
 	}
-	numbers, pid, _ := strings.Cut(text, "@")
+	numbers, by, _ := strings.Cut(text, "@")
+	pid, change, _ := strings.Cut(by, "/")
+	own := pid == "" || pid == strconv.Itoa(os.Getpid())
 	parts := strings.Split(numbers, ",")
-	if len(parts) != 1 && len(parts) != pools {
+	switch {
+	case change != "", len(parts) > 1:
+		n, _ := strconv.Atoi(change)
+		changed = n != x.changes
+	}
+	if own && changed {
+		return nil, nil
+	}
+	if len(parts) != 1 && len(parts) != pools && (own || x.changes == 0) {
 		return nil, problemf(400, "since=%.40q is for %d pools, and there are %d here", text, len(parts), pools)
 	}
 	since := make([]uint64, pools)
@@ -211,7 +256,7 @@ func (x *exchange) since(pools int) ([]uint64, error) {
 		if err != nil {
 			return nil, problemf(400, "since=%.40q is not the number of an event", text)
 		}
-		if pid == "" || pid == strconv.Itoa(os.Getpid()) {
+		if own {
 			since[i] = n
 		}
 	}

@@ -218,6 +218,7 @@ type fakeManager struct {
 	queues  []prefork.QueueInfo
 	stuck   bool
 	store   func(prefork.Record)
+	early   []prefork.Record // stored before Follow returns
 	notes   []string
 	calls   []string
 	asked   int // for a Snapshot
@@ -231,7 +232,11 @@ func (m *fakeManager) Config() prefork.Config { return m.cfg }
 
 func (m *fakeManager) Follow(f func(prefork.Record)) (prefork.Snapshot, func()) {
 	m.store = f
-	return m.Snapshot(), func() {}
+	snap := m.Snapshot()
+	for _, r := range m.early {
+		f(r)
+	}
+	return snap, func() {}
 }
 
 func (m *fakeManager) Snapshot() prefork.Snapshot {

@@ -24,6 +24,9 @@ type command struct {
 	name  string
 	note  string // of the events and the log
 	pools []*pool
+	// program is set if it is for the program, and run is called once, with nil.
+	program bool
+
 	again bool // a successor that takes over before the outcome has to do it as well
 
 	// prepare, if set, is called once the request is known to make sense.
@@ -55,6 +58,9 @@ func (x *exchange) perform(c command) error {
 	if err != nil {
 		return err
 	}
+	if len(c.pools) == 0 && !c.program {
+		return errNoPools
+	}
 	if c.prepare != nil {
 		if err := c.prepare(); err != nil {
 			return err
@@ -65,6 +71,9 @@ func (x *exchange) perform(c command) error {
 	stream.at = x.ring.end()
 	for _, p := range c.pools {
 		p.pm.Note(x.peer.String(), c.note)
+	}
+	if c.program {
+		x.log.Info(c.note, "by", x.peer.String())
 	}
 	began := time.Now()
 	done := make(chan *client.Answer, 1)
@@ -149,6 +158,11 @@ func codeOf(a *client.Answer) int {
 
 // runAll runs a command in all its pools at once.
 func (s *server) runAll(ctx context.Context, c command) *client.Answer {
+	if c.program {
+		r, err := s.runOne(ctx, c, nil)
+		a := s.outcome(ctx, c, &pool{}, r, err)
+		return &a
+	}
 	answers := make([]client.Answer, len(c.pools))
 	var wg sync.WaitGroup
 	for i, p := range c.pools {
@@ -176,7 +190,7 @@ func (s *server) runAll(ctx context.Context, c command) *client.Answer {
 			errs = append(errs, fmt.Sprintf("pool %q: %s", a.Pool, a.Error))
 		}
 	}
-	all.Text, all.Error = strings.Join(texts, "; "), strings.Join(errs, "; ")
+	all.Text, all.Error = some(texts, "; "), some(errs, "; ")
 	return all
 }
 

@@ -23,6 +23,11 @@ type ring struct {
 type entry struct {
 	prefork.Record
 	pool *pool
+
+	// The pool has come or left. Then notice is the event.
+	come, left bool
+	notice     []byte
+
 	json atomic.Pointer[[]byte] // the encoded event, made by the first reader
 }
 

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -19,6 +20,10 @@ type exchange struct {
 	w      timedWriter
 	peer   peer
 	access access
+
+	pools   []*pool // when the request came
+	changes int     // of the pools until then
+	from    uint64  // number of the first entry of the ring after that
 }
 
 // A route handles the requests for a path. Its function returns a *problem that the
@@ -37,6 +42,7 @@ func init() {
 		"/v1/status":           {"GET", "[?usage=1][&pool=NAME] the status; with Accept: text/plain as a table", (*exchange).status},
 		"/v1/events":           {"GET", "[?since=SEQ][&follow=0] the state, or the last events, and those that follow", (*exchange).events},
 		"/v1/wait":             {"GET", "?for=ready|settled|paused|running|reloaded>N[&timeout=30s] waits until it holds", (*exchange).wait},
+		"/v1/tail":             {"GET", "[?pool=NAME][&slot=N][&lines=N] the last lines of the workers", (*exchange).tail},
 		"/healthz":             {"GET", "200 when every loop has turned within 2 s", (*exchange).healthz},
 		"/readyz":              {"GET", "200 when each pool has a ready worker", (*exchange).readyz},
 		"/v1/reload":           {"POST", "[?how=rolling|plain|interval=1s] replaces the workers", (*exchange).reload},
@@ -55,6 +61,7 @@ func init() {
 }
 
 func (s *server) dispatch(x *exchange) error {
+	x.look()
 	path := x.path
 	if strings.HasPrefix(path, "/v1/workers/") {
 		path = "/v1/workers"
@@ -129,16 +136,22 @@ func (x *exchange) one() (*pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(pools) > 1 {
-		return nil, problemf(400, "there are several pools, name one with pool=: %s", x.poolNames())
+	switch len(pools) {
+	case 0:
+		return nil, errNoPools
+	case 1:
+		return pools[0], nil
 	}
-	return pools[0], nil
+	return nil, problemf(400, "there are several pools, name one with pool=: %s", x.poolNames())
 }
 
-func (s *server) poolNames() string {
+// errNoPools is the answer to a command while there is no pool.
+var errNoPools = problemf(409, "there is no pool now")
+
+func (x *exchange) poolNames() string {
 	var names []string
-	for _, p := range s.pools {
+	for _, p := range x.pools {
 		names = append(names, fmt.Sprintf("%q", p.name))
 	}
-	return strings.Join(names, ", ")
+	return cmp.Or(some(names, ", "), "none")
 }

@@ -51,7 +51,7 @@ func (p *pool) stateAfter(ctx context.Context, moment time.Time) (prefork.Snapsh
 // forget has the next who asks get a new state, after a command. It leaves pings
 // alone: one that is under way may hold its lock for a while.
 func (s *server) forget() {
-	for _, p := range s.pools {
+	for _, p := range s.all() {
 		p.shared.mu.Lock()
 		p.shared.at = time.Time{}
 		p.shared.mu.Unlock()

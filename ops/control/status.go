@@ -2,6 +2,7 @@ package control
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -31,7 +32,15 @@ type statusKey struct {
 	text  bool
 }
 
+// forget drops what is of no use after a pool has gone.
+func (c *statusCache) forget(pool string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.last, func(k statusKey, _ *madeStatus) bool { return k.pool == pool })
+}
+
 type madeStatus struct {
+	pools  []*pool
 	of     []time.Time // when the states of the pools were taken
 	status *client.Status
 	body   []byte
@@ -39,17 +48,20 @@ type madeStatus struct {
 
 // statusOf returns the status of some pools. It is shared and must not be changed.
 func (s *server) statusOf(pools []*pool, usage, text bool) (*client.Status, []byte) {
-	key := statusKey{pool: pools[0].name, all: len(pools) > 1, usage: usage, text: text}
+	key := statusKey{all: true, usage: usage, text: text}
+	if len(pools) == 1 {
+		key.pool, key.all = pools[0].name, false
+	}
 	s.cache.mu.Lock()
 	defer s.cache.mu.Unlock()
 	states, of := make([]prefork.Snapshot, len(pools)), make([]time.Time, len(pools))
 	for i, p := range pools {
 		states[i], of[i] = p.state()
 	}
-	if made := s.cache.last[key]; made != nil && slices.Equal(made.of, of) {
+	if made := s.cache.last[key]; made != nil && slices.Equal(made.pools, pools) && slices.Equal(made.of, of) {
 		return made.status, made.body
 	}
-	made := &madeStatus{of: of, status: s.makeStatus(pools, states, usage)}
+	made := &madeStatus{pools: pools, of: of, status: s.makeStatus(pools, states, usage)}
 	if text {
 		var b strings.Builder
 		made.status.WriteTable(&b)
@@ -258,7 +270,7 @@ func (x *exchange) healthz() error {
 	var wg sync.WaitGroup
 	for i, p := range x.pools {
 		wg.Go(func() {
-			if p.ping() != nil {
+			if p.ping() != nil && !p.gone.Load() {
 				problems[i] = p.label() + p.standsStill(time.Now())
 			}
 		})

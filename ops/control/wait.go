@@ -48,10 +48,14 @@ func (s *server) awaitState(ctx context.Context, pools []*pool, holds func(prefo
 }
 
 // holdNow reports whether a condition holds in each pool. A state from before the
-// call, and so from before an event, does not count.
+// call, and so from before an event, does not count. A pool that has gone does not
+// count either.
 func holdNow(ctx context.Context, pools []*pool, holds func(prefork.Snapshot) bool) bool {
 	now := time.Now()
 	for _, p := range pools {
+		if p.gone.Load() {
+			continue
+		}
 		if snap, err := p.stateAfter(ctx, now); err != nil || !holds(snap) {
 			return false
 		}
@@ -91,6 +95,9 @@ func (s *server) whileRunning(ctx context.Context, p *pool, holds func(prefork.S
 		snap = now
 		return holds(now) || !now.Stopping.IsZero()
 	})
+	if err == nil && p.gone.Load() {
+		return snap, errGone
+	}
 	if err == nil && !snap.Stopping.IsZero() {
 		err = errStopping
 	}
@@ -120,6 +127,8 @@ func (x *exchange) wait() error {
 	}
 	a := client.Answer{Command: "wait", Outcome: client.Done, Seconds: seconds(time.Since(began)), Text: state}
 	switch {
+	case err == nil && x.query.Has("pool") && pools[0].gone.Load():
+		return problemf(404, "pool %.60q has gone", pools[0].name)
 	case err == nil: // a status that is made after that is not of an older state
 	case x.isClosing():
 		return problemf(503, "the manager ends")

@@ -212,7 +212,11 @@ func (r *runner) open() (closeAll func(), err error) {
 // attach opens the control socket and notifies systemd. A socket that the user has
 // not asked for is no reason to fail.
 func (r *runner) attach() (detach func(), err error) {
-	closeSocket, err := control.Attach(control.Config{Path: r.Control}, r.pm)
+	cfg := control.Config{Path: r.Control}
+	if c := r.recorder.capture; c != nil {
+		cfg.Tail = c.TailOf
+	}
+	closeSocket, err := control.Attach(cfg, r.pm)
 	if err != nil {
 		if r.Control != "" {
 			return func() {}, fmt.Errorf("--control: %w", err)

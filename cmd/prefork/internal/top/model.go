@@ -132,6 +132,7 @@ func (m *model) addEvent(e client.Event) {
 func (m *model) layout() {
 	p := poolOf(m.status, m.pool)
 	if p == nil {
+		m.rows = nil // the last pool has gone
 		return
 	}
 	m.rows = rowsOf(p, m.now(), &m.rates)

@@ -43,11 +43,15 @@ func main() {
 	if name := filepath.Base(os.Args[0]); chain.Knows(name) { // a link of that name
 		os.Exit(chain.Main(name, os.Args[1:], os.Stderr))
 	}
-	args := os.Args[1:]
-	if filepath.Base(os.Args[0]) == "sv" {
-		args = append([]string{"sv"}, args...)
+	os.Exit(run(arguments(os.Args), os.Stdout, os.Stderr))
+}
+
+// arguments returns the arguments of the command. A link named sv acts as the verb.
+func arguments(argv []string) []string {
+	if filepath.Base(argv[0]) == "sv" {
+		return append([]string{"sv"}, argv[1:]...)
 	}
-	os.Exit(run(args, os.Stdout, os.Stderr))
+	return argv[1:]
 }
 
 // queryTimeout is how long a manager may take to answer a query. Tests have a

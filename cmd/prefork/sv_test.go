@@ -403,3 +403,13 @@ func TestCompleteServices(t *testing.T) {
 		}
 	}
 }
+
+func TestLinkNamedSV(t *testing.T) {
+	for want, argv := range map[string][]string{
+		"sv up web": {"/usr/local/bin/sv", "up", "web"}, "sv": {"sv"}, "status": {"prefork", "status"}, "": {"/usr/bin/prefork"},
+	} {
+		if got := strings.Join(arguments(argv), " "); got != want {
+			t.Errorf("%q: %q, want %q", argv, got, want)
+		}
+	}
+}

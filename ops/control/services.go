@@ -248,7 +248,7 @@ func (c *serviceCommand) await(gone context.Context, names []string) error {
 			case c.holds(s, c.before[name]):
 			case now[name] == nil:
 				err = fmt.Errorf("there is no service %.60q any more", name)
-			case s.GaveUp && !c.before[name].GaveUp:
+			case s.GaveUp && (!c.before[name].GaveUp || !s.Since.Equal(c.before[name].Since)):
 				err = errGaveUp
 			case c.isClosing():
 				err = errEnds

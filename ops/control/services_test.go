@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -293,6 +295,11 @@ func TestServiceWaitEnds(t *testing.T) {
 	if body := <-got; !strings.Contains(body, "125") || !strings.Contains(body, `"failed"`) {
 		t.Error(body)
 	}
+	got = wait("db", "up") // and again, after another start
+	f.change("db", func(s *client.Service) { s.Since = s.Since.Add(time.Second) })
+	if body := <-got; !strings.Contains(body, "125") {
+		t.Error(body)
+	}
 	got = wait("web", "restarted")
 	f.change("web", func(*client.Service) { delete(f.all, "web") })
 	if body := <-got; !strings.Contains(body, "any more") || !strings.Contains(body, `"service":null`) {
@@ -318,5 +325,23 @@ func TestServiceWaitAndDetach(t *testing.T) {
 	s.detachOnce()
 	if body := <-got; !strings.Contains(body, "the manager ends") {
 		t.Error(body)
+	}
+}
+
+// Who has given a command is in the events of the service's pool, or in the log.
+func TestServiceNotes(t *testing.T) {
+	f := newFakeServices(upNow, isOff)
+	s := newTestServer(t, Config{Services: f}, "queue", "web")
+	var log strings.Builder
+	s.log = slog.New(slog.NewTextHandler(&log, nil))
+	send(t, s, "POST /v1/services/command?name=web&name=db&bytes=tcu&keep=down")
+	by := fmt.Sprintf("user %d (pid %d)", os.Geteuid(), os.Getpid())
+	if got, want := s.fakes[1].notes, []string{by + ": keep down", by + ": service command tcu"}; !slices.Equal(got, want) || s.fakes[0].notes != nil {
+		t.Errorf("notes %q and %q, want %q", got, s.fakes[0].notes, want)
+	}
+	for _, want := range []string{`msg="keep down" service=db by="` + by, `msg="service command tcu" service=db by="` + by} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("log %q, want %q", log.String(), want)
+		}
 	}
 }

@@ -3,6 +3,7 @@
 package envdir
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,7 +12,7 @@ import (
 // Read returns the variables of a directory, as NAME=VALUE, and the names of those
 // that a program does not get: their files are empty. A value is the first line
 // of a file, without blanks at the end, and with newlines for zero bytes. Hidden
-// files, directories and names with an equals sign are passed over.
+// files, directories, FIFOs and names with an equals sign are passed over.
 func Read(dir string) (set, unset []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -23,7 +24,8 @@ func Read(dir string) (set, unset []string, err error) {
 			continue
 		}
 		path := filepath.Join(dir, name)
-		if info, err := os.Stat(path); err == nil && info.IsDir() {
+		// A FIFO could keep the reader waiting. A link to the null device is an empty file.
+		if info, err := os.Stat(path); err == nil && info.Mode()&(fs.ModeDir|fs.ModeNamedPipe|fs.ModeSocket) != 0 {
 			continue
 		}
 		data, err := os.ReadFile(path)

@@ -223,7 +223,7 @@ func (m *Monitor) start(name string, e *entry) {
 	if m.stopping || e.svc != nil {
 		return
 	}
-	svc, err := m.startService(e.kind, name)
+	svc, err := m.startService(e.kind, name, func() { m.ended(name, e) })
 	if err != nil {
 		m.emit(Event{Kind: PassedOver, Service: name, Type: e.kind, Reason: err.Error()})
 		m.log.Error("cannot supervise a service", "service", name, "err", err)
@@ -233,10 +233,6 @@ func (m *Monitor) start(name string, e *entry) {
 	e.svc, e.delay, e.exited = svc, 0, false
 	m.left.Add(1)
 	m.emit(Event{Kind: Added, Service: name, Type: e.kind})
-	go func() {
-		<-svc.ended
-		m.ended(name, e)
-	}()
 }
 
 // startLater tries again to start a service that has another supervisor, or whose

@@ -14,16 +14,17 @@ import (
 type service struct {
 	mon    *Monitor
 	name   string
-	kind   Kind
 	main   *unit
 	logger *unit // nil for none
 	pipe   *pipe
-	ended  chan struct{} // closed when nothing is left
+	ended  func() // called when nothing is left
 }
 
-// startService starts a service. A command x, or quit, ends it.
-func (m *Monitor) startService(kind Kind, name string) (*service, error) {
-	s := &service{mon: m, name: name, kind: kind, main: newUnit(m, kind, name), ended: make(chan struct{})}
+// startService starts a service. A command x, or quit, ends it; ended is called then,
+// by another goroutine.
+func (m *Monitor) startService(kind Kind, name string, ended func()) (*service, error) {
+	s := &service{mon: m, name: name, main: newUnit(m, kind, name)}
+	s.main.ended, s.ended = s.mainEnded, ended
 	if kind == Service {
 		if err := s.open(); err != nil {
 			s.close()
@@ -31,10 +32,10 @@ func (m *Monitor) startService(kind Kind, name string) (*service, error) {
 		}
 	}
 	if s.logger != nil {
+		s.logger.ended = s.loggerEnded
 		s.logger.start()
 	}
 	s.main.start()
-	go s.wait()
 	return s, nil
 }
 
@@ -73,29 +74,37 @@ func (u *unit) start() {
 	}
 }
 
-// wait ends the logger after the service, and then everything else. The last process
-// that writes to the pipe has gone when the logger reads its end.
-func (s *service) wait() {
-	<-s.main.ended
-	if l := s.logger; l != nil {
-		l.mu.Lock()
-		s.pipe.w.Close()
-		s.pipe.drain = true
-		left := pending(s.pipe.r.Fd())
-		for _, sl := range l.slots {
-			l.apply(sl, machine.Event{Kind: machine.Drain, Again: left > 0})
-		}
-		l.mu.Unlock()
-		<-l.ended
-		if n := pending(s.pipe.r.Fd()); n > 0 {
-			l.log.Error("the logger has not read everything", "bytes", n)
-		}
+// mainEnded ends the logger after the service. The last process that writes to the
+// pipe has gone when the logger reads its end.
+func (s *service) mainEnded() {
+	l := s.logger
+	if l == nil {
+		s.finish()
+		return
 	}
-	written := make(chan struct{})
-	s.mon.writer.changed(nil, func() { close(written) })
-	<-written
-	s.close()
-	close(s.ended)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.pipe.w.Close()
+	s.pipe.drain = true
+	again := pending(s.pipe.r.Fd()) > 0
+	for _, slot := range l.slots {
+		l.apply(slot, machine.Event{Kind: machine.Drain, Again: again})
+	}
+}
+
+func (s *service) loggerEnded() {
+	if n := pending(s.pipe.r.Fd()); n > 0 {
+		s.logger.log.Error("the logger has not read everything", "bytes", n)
+	}
+	s.finish()
+}
+
+// finish closes everything when the files show the end.
+func (s *service) finish() {
+	s.mon.writer.changed(nil, func() {
+		s.close()
+		go s.ended() // it may start the service again
+	})
 }
 
 // close gives back what open has opened. The logger's ok goes first.

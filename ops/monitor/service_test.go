@@ -413,12 +413,13 @@ func TestInstances(t *testing.T) {
 	r := newRig(t, Config{})
 	r.service("web", "run: echo up $$; exec sleep 1000", "instances: 3", "finish: echo finish")
 	r.start()
-	first, _ := strconv.Atoi(r.want(`up (\d+)`)[0])
-	r.want("up .*", "up .*")
-	if st := r.state("web", "run"); len(st.PIDs) != 3 || st.PID != first {
-		t.Errorf("%+v, first %d", st, first)
+	r.want("up .*", "up .*", "up .*")
+	preforktest.WaitFor(t, "three", func() bool { return len(r.status("web").PIDs) == 3 })
+	st := r.status("web")
+	if st.PID != st.PIDs[0] { // the oldest
+		t.Errorf("pid %d of %v", st.PID, st.PIDs)
 	}
-	syscall.Kill(first, syscall.SIGKILL)
+	syscall.Kill(st.PID, syscall.SIGKILL)
 	r.want("finish", "up .*")
 	r.do("web", "d")
 	r.want("finish", "finish", "finish")

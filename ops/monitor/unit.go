@@ -28,7 +28,7 @@ type unit struct {
 	pipe  *pipe          // to or from the logger; nil for none
 	sup   *supervise.Dir // nil for none
 	log   *slog.Logger
-	ended chan struct{} // closed when nothing is left
+	ended func() // called when nothing is left
 
 	mu       sync.Mutex
 	set      settings
@@ -62,7 +62,7 @@ type slot struct {
 }
 
 func newUnit(m *Monitor, kind Kind, name string) *unit {
-	u := &unit{mon: m, kind: kind, name: name, ended: make(chan struct{}), warned: make(map[string]string), log: m.log.With("service", name)}
+	u := &unit{mon: m, kind: kind, name: name, warned: make(map[string]string), log: m.log.With("service", name)}
 	switch kind {
 	case Program:
 		u.path = filepath.Join(m.cfg.Dir, name)
@@ -188,7 +188,7 @@ func (u *unit) request(f func(*prefork.Manager)) {
 
 // keep runs one Manager after another until the service has ended.
 func (u *unit) keep() {
-	defer close(u.ended)
+	defer func() { u.ended() }()
 	for {
 		pm, err := u.newManager()
 		if err != nil {

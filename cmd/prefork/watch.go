@@ -33,7 +33,7 @@ func (a *app) watchCommand() *cobra.Command {
 				o.LogPrefix = !o.LogJSON && o.Log != output.None
 			}
 			if crontab {
-				return a.printCrontab(o, cmd.LocalNonPersistentFlags())
+				return a.printCrontab(o, cmd)
 			}
 			return watchError(o, watch.Run(context.Background(), o, os.Stderr))
 		},
@@ -65,7 +65,7 @@ func (a *app) watchCommand() *cobra.Command {
 
 // printCrontab prints a crontab with the flags that were set. cron runs the command
 // in another directory.
-func (a *app) printCrontab(o watch.Options, flags *pflag.FlagSet) error {
+func (a *app) printCrontab(o watch.Options, cmd *cobra.Command) error {
 	program, err := os.Executable()
 	if err != nil {
 		return err
@@ -75,13 +75,13 @@ func (a *app) printCrontab(o watch.Options, flags *pflag.FlagSet) error {
 		return err
 	}
 	command := []string{program, "watch"}
-	flags.Visit(func(f *pflag.Flag) {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
 		value := f.Value.String()
 		isPath := f.Name == "journal" || f.Name == "control" && isAddress(value) || f.Name == "log" && o.IsFile()
 		if isPath && value[0] != '@' {
 			value, err = filepath.Abs(value)
 		}
-		if f.Name != "crontab" {
+		if f.Name != "crontab" && cmd.InheritedFlags().Lookup(f.Name) == nil {
 			command = append(command, "--"+f.Name+"="+value)
 		}
 	})

@@ -253,12 +253,10 @@ func (w *watcher) attach(service string, pm *prefork.Manager) (detach func()) {
 	}
 }
 
-// observe writes the events of the Monitor to the journal.
+// observe writes the events of the Monitor to the log and the journal.
 func (w *watcher) observe(e monitor.Event) {
-	if w.journal == nil {
-		return
-	}
 	r := journal.Record{Time: e.Time}
+	level := slog.LevelInfo
 	switch e.Kind {
 	case monitor.Added:
 		r.Event = journal.ProgramAdded{Service: e.Service, Kind: e.Type.String()}
@@ -267,10 +265,18 @@ func (w *watcher) observe(e monitor.Event) {
 	case monitor.Removed:
 		r.Event = journal.ProgramRemoved{Service: e.Service, Reason: e.Reason}
 	case monitor.PassedOver:
-		r.Event = journal.PassedOver{Name: e.Service, Reason: e.Reason}
+		r.Event, level = journal.PassedOver{Name: e.Service, Reason: e.Reason}, slog.LevelWarn
 	case monitor.GaveUp:
-		r.Event = journal.GaveUp{Service: e.Service, Reason: e.Reason}
+		r.Event, level = journal.GaveUp{Service: e.Service, Reason: e.Reason}, slog.LevelWarn
 	default:
+		return
+	}
+	attrs := []slog.Attr{slog.String("name", e.Service)}
+	if e.Reason != "" {
+		attrs = append(attrs, slog.String("reason", e.Reason))
+	}
+	w.log.LogAttrs(context.Background(), level, e.Kind.String(), attrs...)
+	if w.journal == nil {
 		return
 	}
 	if err := w.journal.Write(r); err != nil {

@@ -1,0 +1,404 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/ops/journal"
+	"github.com/prefork-go/prefork/preforktest"
+)
+
+// The tests of prefork watch with processes. Numbers of cronmon, such as C13, are
+// those of docs/PORTING.md.
+
+var watchKills = flag.Int("watch.kills", 2, "how often TestWatchKilled kills the manager")
+
+// A watched is a running prefork watch.
+type watched struct {
+	*preforktest.Program
+	t                  *testing.T
+	base, dir, journal string
+}
+
+// newWatched returns an empty directory of services, and the place of a journal.
+func newWatched(t *testing.T) *watched {
+	t.Helper()
+	base := t.TempDir()
+	w := &watched{t: t, base: base, dir: filepath.Join(base, "services of 100%"), journal: filepath.Join(base, "journal")}
+	if err := os.Mkdir(w.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (w *watched) start(flags ...string) {
+	w.t.Helper()
+	w.Program = preforktest.Start(w.t, "prefork", w.args(flags...)...)
+}
+
+func (w *watched) args(flags ...string) []string {
+	return append(append([]string{"watch", "--control", "off", "--journal", w.journal}, flags...), w.dir)
+}
+
+// program writes a program, as an editor that renames does.
+func (w *watched) program(name, script string) {
+	w.t.Helper()
+	next := filepath.Join(w.dir, "."+name+".new")
+	err := os.MkdirAll(filepath.Dir(next), 0o755)
+	if err == nil {
+		err = os.WriteFile(next, []byte("#!/bin/sh\n"+script+"\n"), 0o755)
+	}
+	if err == nil {
+		err = os.Rename(next, filepath.Join(w.dir, name))
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// recordsOf returns the records of a type, of a service; "" for any.
+func recordsOf[E any](w *watched, service string) (found []E) {
+	w.t.Helper()
+	for r, err := range journal.Read(w.journal) {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if e, ok := r.Event.(E); ok && (service == "" || r.Pool == service) {
+			found = append(found, e)
+		}
+	}
+	return found
+}
+
+// stop stops it by a signal, and checks its exit status.
+func (w *watched) stop(sig syscall.Signal, want int) {
+	w.t.Helper()
+	w.Signal(sig)
+	w.expectExit(want)
+}
+
+func (w *watched) expectExit(want int) {
+	w.t.Helper()
+	if state := w.Wait(); state.ExitCode() != want {
+		w.t.Errorf("it ended with %v, want status %d", state, want)
+	}
+	w.WaitGone()
+}
+
+// Programs get no arguments, /dev/null and the log; they are started, replaced and
+// stopped as their files come, change and go. The journal has all of it (1, 4, 7,
+// 10, 11, 12, 16, 18, 20, 22, C4, C5, C6, C7).
+func TestWatchFiles(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	w.program("one", `echo "one 1: $# arguments, in $(pwd), from $(readlink /proc/self/fd/0), to $(readlink /proc/self/fd/1 | cut -c 1-4), as $0"
+echo "one on stderr" >&2
+exec sleep 1000`)
+	if err := os.WriteFile(filepath.Join(w.dir, "notes.txt"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.program(".hidden", "echo hidden")
+	w.program("backup~", "echo backup")
+	w.start("--settle", "200ms")
+	cwd, _ := os.Getwd()
+	w.ExpectAll(`\[0/\d+\] one 1: 0 arguments, in `+regexp.QuoteMeta(cwd)+`, from /dev/null, to pipe, as `+regexp.QuoteMeta(w.dir)+`/one$`, `\[0/\d+\] one on stderr$`, "notes.txt")
+
+	w.program("one", "echo one 2\nexec sleep 1000")
+	w.Expect(`\] one 2$`)
+	w.program("two", "echo two 1\nexec sleep 1000")
+	w.Expect(`\] two 1$`)
+	os.Chmod(filepath.Join(w.dir, "two"), 0o644)
+	w.Expect(`pool=two .*pid=\d+ reason=stopped`)
+	os.Chmod(filepath.Join(w.dir, "two"), 0o755)
+	w.Expect(`\] two 1$`)
+	os.Rename(filepath.Join(w.dir, "two"), filepath.Join(w.dir, "three"))
+	w.Expect(`\] two 1$`) // as three
+	os.Remove(filepath.Join(w.dir, "three"))
+	w.Expect(`pool=three .*pid=\d+ reason=stopped`)
+	w.Signal(syscall.SIGALRM)
+	w.Expect(`received="?alarm clock`)
+	w.stop(syscall.SIGTERM, 0)
+
+	var got []string
+	for r, err := range journal.Read(w.journal) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch e := r.Event.(type) {
+		case journal.ProgramAdded, journal.ProgramChanged, journal.ProgramRemoved, journal.PassedOver, journal.Ended:
+			got = append(got, strings.TrimSuffix(fmt.Sprint(e), strconv.Itoa(r.PID)))
+		case prefork.ExitEvent:
+			if e.Exit.Reason != prefork.ReasonStopped || e.Exit.Status.Signal != syscall.SIGTERM || e.Exit.PID == 0 {
+				t.Errorf("exit of %s: %+v", r.Pool, e.Exit)
+			}
+		}
+	}
+	want := []string{
+		"passed over: notes.txt (not executable)", "program added: one", "program changed: one", "program added: two",
+		"service removed: two (not executable)", "program added: two", "program added: three", "service removed: two",
+		"service removed: three",
+	}
+	slices.Sort(want)
+	ended := got[len(got)-1]
+	got = got[:len(got)-1]
+	slices.Sort(got)
+	if !slices.Equal(got, want) || !strings.HasPrefix(ended, "manager ") {
+		t.Errorf("the journal has %q and %q, want %q", got, ended, want)
+	}
+	if n := len(recordsOf[prefork.ExitEvent](w, "one")); n != 2 {
+		t.Errorf("one has ended %d times, want 2: by its change and the stop", n)
+	}
+}
+
+// One process has a directory or a journal. Others exit with the status of
+// --busy-exit, or wait (2, 3).
+func TestWatchOne(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	w.program("web", "echo up\nexec sleep 1000")
+	w.start()
+	w.Expect(`\] up$`)
+	already := fmt.Sprintf("already running, as process %d", w.PID())
+	other := newWatched(t)
+	other.journal = w.journal
+	for _, c := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"watch", "--control", "off", w.dir}, 0},
+		{w.args("--busy-exit", "9"), 9},
+		{other.args("--busy-exit", "9"), 9}, // the journal alone
+	} {
+		p := preforktest.Start(t, "prefork", c.args...)
+		p.Expect(regexp.QuoteMeta(already))
+		if state := p.Wait(); state.ExitCode() != c.want {
+			t.Errorf("%q: %v, want status %d", c.args, state, c.want)
+		}
+		p.WaitGone()
+	}
+	// One that waits can be interrupted, and goes on when it gets the lock.
+	patient := []string{"--wait"}
+	impatient := preforktest.Start(t, "prefork", w.args(patient...)...)
+	impatient.Expect(regexp.QuoteMeta(already))
+	impatient.Signal(os.Interrupt)
+	impatient.Wait()
+	impatient.WaitGone()
+	next := *w
+	next.start(patient...)
+	next.Expect(regexp.QuoteMeta(already))
+	w.stop(syscall.SIGTERM, 0)
+	next.Expect(`\] up$`)
+	next.stop(syscall.SIGTERM, 0)
+}
+
+// All services are stopped at once, and killed by one deadline (5, 8, 17, C8). A
+// second interrupt kills them (C14).
+func TestWatchStops(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	const n = 4
+	for i := range n {
+		w.program(fmt.Sprintf("deaf-%d", i), "trap '' TERM\necho up\nwhile :; do sleep 1000; done")
+	}
+	w.start("--stop-timeout", "1s")
+	w.ExpectN(n, `\] up$`)
+	w.stop(os.Interrupt.(syscall.Signal), 0)
+	var killed []time.Time
+	for r, err := range journal.Read(w.journal) {
+		if e, ok := r.Event.(prefork.StateEvent); err == nil && ok && e.Worker.State == prefork.StateKilled {
+			killed = append(killed, r.Time)
+		}
+	}
+	if len(killed) != n || killed[n-1].Sub(killed[0]) > time.Second {
+		t.Errorf("killed at %v: one after the other would take 1 s each", killed)
+	}
+
+	w.start("--stop-timeout", "0") // never
+	w.ExpectN(n, `\] up$`)
+	w.Signal(os.Interrupt)
+	w.ExpectN(n, "msg=\"worker stopping\"")
+	w.stop(os.Interrupt.(syscall.Signal), 0)
+
+	w.start("--stop-timeout", "0")
+	w.ExpectN(n, `\] up$`)
+	w.stop(syscall.SIGQUIT, 1)
+	if lines := strings.Join(w.Lines(), "\n"); !strings.Contains(lines, "prefork watch: all services were killed after SIGQUIT") {
+		t.Errorf("after SIGQUIT: %s", lines)
+	}
+}
+
+// A program that ends is started again after each delay of the list, of which the
+// last one repeats (18, 19, C1). With --once none is (C13).
+func TestWatchBackoff(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	w.program("bad", "echo x >>"+w.base+"/starts; exit 1")
+	w.program("good", "exit 0")
+	w.start("--backoff", "0,100ms,200ms,300ms", "--log", "none", "--log-prefix=false")
+	preforktest.WaitFor(t, "starts", func() bool {
+		data, _ := os.ReadFile(w.base + "/starts")
+		return len(data) >= 2*7
+	})
+	w.stop(syscall.SIGTERM, 0)
+	// A delay counts from the start before: the life of the program is part of it.
+	var delays []time.Duration
+	life := time.Duration(0)
+	for r, err := range journal.Read(w.journal) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch e := r.Event.(type) {
+		case prefork.ExitEvent:
+			life = e.Exit.Uptime
+		case prefork.DelayEvent:
+			if r.Pool == "bad" {
+				delays = append(delays, e.For+life)
+			}
+		}
+	}
+	// If the program took longer than a delay, there is no event of that one.
+	list := []time.Duration{100, 200, 300, 300, 300}
+	for _, d := range delays {
+		list = list[max(0, slices.IndexFunc(list, func(want time.Duration) bool { return d < want*time.Millisecond*11/10 })):]
+	}
+	if n := len(delays); n < 3 || list[0] != 300 || delays[n-1] < 290*time.Millisecond || delays[n-1] > 330*time.Millisecond || !slices.IsSortedFunc(delays, closeTo) {
+		t.Errorf("delays %v: want 100 ms, 200 ms, then 300 ms", delays)
+	}
+	if len(recordsOf[prefork.ExitEvent](w, "good")) < 2 {
+		t.Error("a program that ends well is not started again")
+	}
+
+	os.Remove(w.base + "/starts")
+	w.start("--once")
+	w.expectExit(0)
+	if data, err := os.ReadFile(w.base + "/starts"); err != nil || len(data) != 2 {
+		t.Errorf("with --once, bad was started %d times, %v", len(data)/2, err)
+	}
+}
+
+// closeTo compares durations with a tolerance.
+func closeTo(a, b time.Duration) int {
+	if (a - b).Abs() < 20*time.Millisecond {
+		return 0
+	}
+	return int(a - b)
+}
+
+// hostile is a program that leaves as much behind as it can. Only one copy of it
+// may run at a time.
+const hostile = `
+[ -e "$B/running" ] && kill -0 $(cat "$B/running") 2>/dev/null && echo TWICE >>"$B/faults"
+echo $$ >"$B/running"
+trap '' TERM HUP INT
+setsid sh -c 'trap "" TERM HUP; touch "$0/left"; while :; do sleep 1000; done' "$B" &
+(setsid sleep 1000 >/dev/null 2>&1 &)
+sleep 1000 &
+while [ ! -e "$B/left" ]; do :; done; rm "$B/left"
+echo up
+while :; do sleep 1000; done`
+
+// After SIGKILL of the manager or of a process above it, nothing that the services
+// have started is left. Started again at once, it is refused until then, and no
+// program runs twice (13, 14, 15, C10, C11, C12). The journal says which process
+// was of which service (24, C3).
+func TestWatchKilled(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	w.program("hostile", "B='"+w.base+"'"+hostile)
+	w.start()
+	w.Expect(`\] up$`)
+	for round := range *watchKills {
+		st, err := journal.PreviousState(w.journal)
+		if err != nil || len(st.Workers) != 1 || st.Workers[0].Pool != "hostile" {
+			t.Fatalf("the journal has %+v, %v", st, err)
+		}
+		if running, err := os.ReadFile(w.base + "/running"); err != nil || strings.TrimSpace(string(running)) != strconv.Itoa(st.Workers[0].PID) {
+			t.Errorf("the journal has process %d, and %q runs, %v", st.Workers[0].PID, running, err)
+		}
+		// The manager, the reaper above it, or its guard.
+		victim := []int{st.PID, parent(t, st.PID), w.PID()}[round%3]
+		if err := syscall.Kill(victim, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		killed := time.Now()
+		last := *w
+		for refused := 0; ; refused++ {
+			w.start()
+			if w.Expect(`already running|\] up$`)[0] != "already running" {
+				t.Logf("refused %d times, up after %v", refused, time.Since(killed).Round(time.Millisecond))
+				break
+			}
+			w.expectExit(0)
+		}
+		last.Wait()
+		last.WaitGone() // also the output of all that the services have started
+	}
+	w.Signal(syscall.SIGQUIT)
+	w.expectExit(1)
+	if faults, err := os.ReadFile(w.base + "/faults"); err == nil {
+		t.Errorf("two copies ran at a time: %s", faults)
+	}
+}
+
+func parent(t *testing.T, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ppid, _ := strconv.Atoi(regexp.MustCompile(`\nPPid:\t(\d+)\n`).FindStringSubmatch(string(status))[1])
+	return ppid
+}
+
+// What is wrong with the flags is said, with status 2; a directory that is not there
+// is an error at run time.
+func TestWatchUsage(t *testing.T) {
+	for _, c := range []struct {
+		args   string
+		status int
+		text   string
+	}{
+		{"watch", 2, "accepts 1 arg"},
+		{"watch a b", 2, "accepts 1 arg"},
+		{"watch --backoff 0,x .", 2, "prefork watch: --backoff 0,x: "},
+		{"watch --style x .", 2, "prefork watch: --style x: "},
+		{"watch --log-json --log-prefix .", 2, "--log-prefix cannot be combined"},
+		{"watch /nonexistent/services", 1, "/nonexistent/services: no such file or directory"},
+		{"watch watch.go", 1, "watch.go: not a directory"},
+		{"watch --journal /nonexistent/journal .", 1, "--journal: "},
+	} {
+		if status, out, errs := command(strings.Fields(c.args)...); status != c.status || out != "" || !strings.Contains(errs, c.text) {
+			t.Errorf("%s: status %d, %q, %q; want %d, %q", c.args, status, out, errs, c.status, c.text)
+		}
+	}
+}
+
+// The printed crontab has the flags, and paths that do not depend on the directory.
+func TestWatchCrontab(t *testing.T) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	abs := func(name string) string { return "'" + filepath.Join(cwd, name) + "'" }
+	status, out, errs := command("watch", "--crontab", "--journal", "a b", "--log", "x.log", "--control", "@web", "--settle", "1s", "some services 100%")
+	command := "'" + program + "' watch '--journal=" + filepath.Join(cwd, "a b") + "' '--log=" + filepath.Join(cwd, "x.log") +
+		"' --control=@web --settle=1s " + abs(`some services 100\%`)
+	lines := strings.Split(out, "\n")
+	if status != 0 || errs != "" || len(lines) != 5 || lines[2] != "@reboot "+command || lines[3] != "* * * * * "+command {
+		t.Fatalf("status %d, %s%s; want the command %s", status, out, errs, command)
+	}
+}

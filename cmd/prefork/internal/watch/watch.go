@@ -105,7 +105,7 @@ func (w *watcher) needReaper() error {
 	if runtime.GOOS != "linux" {
 		return nil
 	}
-	pm, err := prefork.New(prefork.Config{Name: "watch", Reaper: true, Untrapped: true, Logger: w.log})
+	pm, err := prefork.New(prefork.Config{Name: "watch", ReaperKills: true, Untrapped: true, Logger: w.log})
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ func TestPools(t *testing.T) {
 		if err != nil || s.PID != os.Getpid() {
 			t.Fatalf("%s: %v, %v", when, s, err)
 		}
-		want := []Worker{{"web", worker(11, true)}, {"web/log", worker(12, false)}}
+		want := []Worker{{Pool: "web", WorkerInfo: worker(11, true)}, {Pool: "web/log", WorkerInfo: worker(12, false)}}
 		if len(s.Workers) != 2 || s.Workers[0] != want[0] || s.Workers[1] != want[1] {
 			t.Errorf("%s: workers %+v, want %+v", when, s.Workers, want)
 		}

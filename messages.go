@@ -71,9 +71,10 @@ func (l *loop) read(w *worker) {
 	}
 }
 
-// executed notes that the first step of a Command has executed it.
+// executed notes that the first step of a Command has executed it, unless it has
+// failed or was killed.
 func (l *loop) executed(w *worker) {
-	if w.notStarted != nil && w.failure == nil {
+	if w.notStarted != nil && w.executing && w.failure == nil {
 		w.notStarted = nil
 		l.handle(pool.Event{Kind: pool.Executed, ID: w.Ordinal, Ready: l.cfg.Readiness.atOnce()})
 	}
@@ -103,6 +104,8 @@ func (l *loop) message(w *worker, msg wire.Message) {
 		l.noteAwaitTakeOver(w)
 	case wire.SocketUnused:
 		l.noteSocketUnused(w, msg.Socket)
+	case wire.Executing:
+		w.executing = true
 	case wire.NotStarted:
 		if w.notStarted != nil && w.State == StateStarting {
 			w.failure = &SpawnError{Slot: w.Slot, Generation: w.Generation, Err: w.notStarted(syscall.Errno(msg.Errno), msg.Reason)}
@@ -491,6 +494,7 @@ type worker struct {
 	// notStarted returns the error for a wire.NotStarted, of a Command with a first
 	// step; nil for others.
 	notStarted func(syscall.Errno, string) error
+	executing  bool        // it is about to execute the Command
 	failure    *SpawnError // that it has sent
 
 	reaped bool          // or about to be; guarded by mu, as are the following

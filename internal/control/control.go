@@ -52,12 +52,13 @@ func NewReader(src io.Reader) Reader { return Reader{src: src, decode: wire.Deco
 
 // NewLineReader returns a Reader of a process that does not know the messages.
 // Each newline that it writes is a wire.Ready, and all else is discarded, except a
-// wire.NotStarted of the first step before it.
+// wire.Executing or wire.NotStarted of the first step before it.
 func NewLineReader(src io.Reader) Reader { return Reader{src: src, decode: decodeLine} }
 
 func decodeLine(buf []byte) (wire.Message, int, error) {
 	if msg, n, err := wire.Decode(buf); err == nil {
-		if msg, ok := msg.(wire.NotStarted); ok {
+		switch msg.(type) {
+		case wire.Executing, wire.NotStarted:
 			return msg, n, nil
 		}
 	}

@@ -15,7 +15,8 @@ import (
 // BecomeCommand replaces this process by the program in CommandEnv, after confine
 // has applied the plan that came with it. If that fails, it calls report with the
 // socket to the manager, and exits. The error of an execution is an errno, and one
-// before it is not. BecomeCommand must be called before Take. The variable has no
+// before it is not. Directly before the execution it calls report with nil.
+// BecomeCommand must be called before Take. The variable has no
 // effect if another process has set it, or if this process has the privileges of
 // another user.
 func BecomeCommand(confine func(plan string) error, report func(socket int, err error) error) {
@@ -39,6 +40,9 @@ func BecomeCommand(confine func(plan string) error, report func(socket int, err 
 		err = os.Chdir(c.Dir)
 	}
 	if err == nil {
+		if c.Report != 0 {
+			report(c.Report, nil)
+		}
 		err = execute(c.Path)
 	}
 	if c.Report == 0 || report(c.Report, err) != nil {

@@ -83,7 +83,7 @@ type Process struct {
 func Read() *Process {
 	p := &Process{Args: slices.Clone(os.Args)}
 	p.Dir, _ = os.Getwd()
-	marker.BecomeCommand(resources.Apply, reportNotStarted)
+	marker.BecomeCommand(resources.Apply, reportStep)
 	p.Marker, p.Role, p.Err = marker.Take()
 	p.joinReaper()
 	if p.Role == marker.Successor {
@@ -112,9 +112,20 @@ func Read() *Process {
 	return p
 }
 
-// reportNotStarted reports to the manager that this process, the first step of a
-// Command, could not execute it.
-func reportNotStarted(socket int, err error) error {
+// stepSocket is that of reportStep. It stays here, since a file that is collected
+// closes its descriptor, which the Command may get.
+var stepSocket *os.File
+
+// reportStep reports to the manager that this process, the first step of a Command,
+// is about to execute it, or could not.
+func reportStep(socket int, err error) error {
+	if stepSocket == nil {
+		stepSocket = os.NewFile(uintptr(socket), "prefork control socket")
+	}
+	if err == nil {
+		_, err = stepSocket.Write(wire.Append(nil, wire.Executing{}))
+		return err
+	}
 	var m wire.NotStarted
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		m.Errno = byte(errno)
@@ -122,7 +133,7 @@ func reportNotStarted(socket int, err error) error {
 	if _, executed := err.(syscall.Errno); !executed {
 		m.Reason = err.Error()
 	}
-	_, err = os.NewFile(uintptr(socket), "prefork control socket").Write(wire.Append(nil, m))
+	_, err = stepSocket.Write(wire.Append(nil, m))
 	return err
 }
 

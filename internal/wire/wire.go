@@ -87,6 +87,11 @@ type NotStarted struct {
 	Reason string
 }
 
+// Executing is sent by the first step of a Command directly before it executes it.
+// The end of the socket then means that it has, and without Executing that the
+// step was killed.
+type Executing struct{}
+
 // MaxMessage is the maximum length of Shutdown.Message and NotStarted.Reason. A
 // longer one is truncated.
 const MaxMessage = maxBody - 1
@@ -157,7 +162,9 @@ func (Shutdown) kind() byte           { return 'E' }
 func (m Shutdown) body() []byte {
 	return append([]byte{m.Code}, m.Message[:min(len(m.Message), MaxMessage)]...)
 }
-func (NotStarted) kind() byte { return notStarted }
+func (Executing) kind() byte   { return executing }
+func (Executing) body() []byte { return nil }
+func (NotStarted) kind() byte  { return notStarted }
 func (m NotStarted) body() []byte {
 	return append([]byte{m.Errno}, m.Reason[:min(len(m.Reason), MaxMessage)]...)
 }
@@ -185,9 +192,12 @@ func (m Adopt) body() []byte { return pair(m.Socket, m.Slot) }
 func (Drop) kind() byte      { return 'D' }
 func (m Drop) body() []byte  { return pair(m.Socket, m.Slot) }
 
-// notStarted is no character of a text: a Command with a descriptor for its
-// readiness writes lines to the same socket.
-const notStarted = 0x18
+// notStarted and executing are no characters of a text: a Command with a descriptor
+// for its readiness can write a text to the same socket.
+const (
+	notStarted = 0x18
+	executing  = 0x19
+)
 
 // The size of a number, which is big-endian, and of two numbers.
 const (
@@ -232,7 +242,7 @@ func Decode(buf []byte) (Message, int, error) {
 	}
 	least, most := 0, 0 // bytes of content
 	switch buf[0] {
-	case 'R', 'T', 'W', 'B', 'Q', 'K', 'G':
+	case 'R', 'T', 'W', 'B', 'Q', 'K', 'G', executing:
 	case 'S':
 		most = 1
 	case 'F':
@@ -291,6 +301,8 @@ func decode(kind byte, body []byte) (Message, error) {
 		return Failed{Reason: string(body)}, nil
 	case 'E':
 		return Shutdown{Code: body[0], Message: string(body[1:])}, nil
+	case executing:
+		return Executing{}, nil
 	case notStarted:
 		return NotStarted{Errno: body[0], Reason: string(body[1:])}, nil
 	case 'V':

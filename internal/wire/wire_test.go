@@ -14,7 +14,7 @@ func TestRoundTrip(t *testing.T) {
 		Drop{math.MaxInt32, 0}, Parked{}, Promote{}, Promote{7, "cpu:0-3"}, Promote{math.MaxInt32, strings.Repeat("x", MaxPlan)}, Ready{},
 		Pause{}, Pause{math.MaxInt32}, Resume{}, LogLevel{}, LogLevel{-4}, LogLevel{math.MinInt32}, LogLevel{math.MaxInt32}, Paused{9}, ListenerClosed{}, ListenerClosed{3}, SocketUnused{}, SocketUnused{3},
 		Shutdown{}, Shutdown{3, "no model"}, Shutdown{255, strings.Repeat("x", MaxMessage)},
-		NotStarted{}, NotStarted{2, ""}, NotStarted{1, "Chroot: not permitted"},
+		Executing{}, NotStarted{}, NotStarted{2, ""}, NotStarted{1, "Chroot: not permitted"},
 		Accepting{}, Accepting{4}, AcceptFailed{}, AcceptFailed{5}, AdoptFailed{}, AdoptFailed{6, 70_000},
 	}
 	var buf []byte
@@ -53,7 +53,7 @@ func TestDecodeRefuses(t *testing.T) {
 	for _, in := range []string{
 		"X\x00", "R\x01x", "\x00\x00", "A\x00", "D\x07", "A\x09", "D\xff",
 		"A\x08\x80\x00\x00\x00\x00\x00\x00\x00", "D\x08\x00\x00\x00\x00\xff\xff\xff\xff",
-		"K\x01x", "L\x00", "M\x05", "E\x00", "N\x04", "N\x08\x00\x00\x00\x00\x80\x00\x00\x00", "H\x00", "H\x05", "G\x01", "Z\x04\x80\x00\x00\x00", "C\x00", "P\x03\x00\x00\x00", "P\x04\x80\x00\x00\x00",
+		"K\x01x", "L\x00", "M\x05", "E\x00", "N\x04", "N\x08\x00\x00\x00\x00\x80\x00\x00\x00", "H\x00", "H\x05", "G\x01", "Z\x04\x80\x00\x00\x00", "C\x00", "P\x03\x00\x00\x00", "\x19\x01x", "P\x04\x80\x00\x00\x00",
 	} {
 		if msg, n, err := Decode([]byte(in)); err == nil || errors.Is(err, ErrShort) || n != 0 {
 			t.Errorf("Decode(%q) = %v, %d, %v; want an error that is not ErrShort", in, msg, n, err)
@@ -64,7 +64,7 @@ func TestDecodeRefuses(t *testing.T) {
 // A message can arrive in pieces, split at any byte.
 func TestDecodeInPieces(t *testing.T) {
 	for _, want := range []Message{
-		Ready{}, Stop{}, Stop{Interrupt: true}, TakeOver{}, StatusChanged{}, Recycle{}, Failed{"no room"}, Adopt{3, 4}, Drop{1 << 20, 9}, Parked{}, Promote{5, "cpu:1"}, Pause{3}, Resume{}, LogLevel{-8}, Paused{1 << 30}, ListenerClosed{1}, SocketUnused{2}, Shutdown{3, "why"}, NotStarted{8, "why"},
+		Ready{}, Stop{}, Stop{Interrupt: true}, TakeOver{}, StatusChanged{}, Recycle{}, Failed{"no room"}, Adopt{3, 4}, Drop{1 << 20, 9}, Parked{}, Promote{5, "cpu:1"}, Pause{3}, Resume{}, LogLevel{-8}, Paused{1 << 30}, ListenerClosed{1}, SocketUnused{2}, Shutdown{3, "why"}, NotStarted{8, "why"}, Executing{},
 		Accepting{3}, AcceptFailed{4}, AdoptFailed{5, 6},
 	} {
 		whole := Append(nil, want)

@@ -263,8 +263,15 @@ func TestFirstStep(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var failed wire.NotStarted
+				killed := false
 				r := newRig(t, prefork.Config{MaxWorkers: 1, TrapSignals: rollingHup, Readiness: readiness, Command: []string{"/bin/sh"}, ListenFDs: true}, func(p *proctest.Process) {
 					time.AfterFunc(slow, func() {
+						if killed {
+							p.CloseControl()
+							time.AfterFunc(boot, func() { p.Exit(proc.Status{Code: -1, Signal: syscall.SIGKILL}) })
+							return
+						}
+						p.Send(wire.Append(nil, wire.Executing{}))
 						if failed.Errno == 0 {
 							p.CloseControl()
 							return
@@ -300,6 +307,14 @@ func TestFirstStep(t *testing.T) {
 				if n := countEvents[prefork.SpawnFailedEvent](r); n != 2 {
 					t.Errorf("%d failed spawns, want 2: %q", n, r.eventLog())
 				}
+				killed = true
+				reloaded = r.reload(prefork.Forward{})
+				time.Sleep(slow + boot/2)
+				if n := r.states(prefork.StateReady); n != 1 { // the one of before
+					t.Errorf("%d Commands are ready after a step that was killed, want 1: %q", n, r.eventLog())
+				}
+				time.Sleep(boot)
+				answered(t, "after a step that was killed", reloaded, 4, "crashed: ")
 				r.Shutdown()
 				<-done
 			})

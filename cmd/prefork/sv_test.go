@@ -29,12 +29,16 @@ type fakeServices struct {
 	changed chan struct{}
 	wrote   map[string]string
 	react   map[byte]func(*client.Service)
+	look    func(*client.Service) // before each list
 }
 
 func (f *fakeServices) Services() (all []client.Service) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, s := range f.all {
+		if f.look != nil {
+			f.look(s)
+		}
 		all = append(all, *s)
 	}
 	slices.SortFunc(all, func(a, b client.Service) int { return strings.Compare(a.Name, b.Name) })
@@ -318,6 +322,24 @@ func TestServiceCheck(t *testing.T) {
 	}
 }
 
+// A service that has ended while its check ran is not up.
+func TestServiceEndsInCheck(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/check", []byte("#!/bin/sh\n>ran\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	web := svUp
+	web.Path = dir
+	startServices(t, web).look = func(s *client.Service) {
+		if _, err := os.Stat(dir + "/ran"); err == nil {
+			*s = svDown
+		}
+	}
+	if code, out, _ := command("sv", "check", "web"); code != 1 || !strings.HasPrefix(out, "timeout: down: web: ") {
+		t.Errorf("exit %d, %q", code, out)
+	}
+}
+
 // A check that hangs is killed after a second, with what it has started.
 func TestServiceCheckHangs(t *testing.T) {
 	dir := t.TempDir()
@@ -360,6 +382,13 @@ func TestServicesUnreachable(t *testing.T) {
 	f.on("POST /v1/services/command", refusal(403, "only root may"))
 	if code, out, errs := command("sv", "stop", "web"); code != 1 || out != "fail: web: only root may\n" || errs != "" {
 		t.Errorf("not permitted: exit %d, %q, %q", code, out, errs)
+	}
+	db := svUp
+	db.Name = "db"
+	f.on("GET /v1/services", reply(200, client.Services{Now: time.Now(), Services: []client.Service{svUp, db}}))
+	f.on("POST /v1/services/command", events(string(encode(t, client.ServiceOutcome{Name: "web", Outcome: client.Done, Service: &svDown})))) // and the end
+	if code, out, errs := command("sv", "stop", "web", "db"); code != 1 || strings.Count(out, "\n") != 2 || !strings.Contains(out, "ok: down: web: ") || !strings.Contains(out, "fail: db: the connection ended") || errs != "" {
+		t.Errorf("the manager ends: exit %d, %q, %q", code, out, errs)
 	}
 	f.on("POST /v1/services/command", events(`{"name":"other"}`)) // and the end
 	if code, out, _ := command("sv", "stop", "web", "web"); code != 1 || !strings.Contains(out, "fail: ") {

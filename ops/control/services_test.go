@@ -244,7 +244,7 @@ func TestServiceOutcomes(t *testing.T) {
 	outcomes := make(chan client.ServiceOutcome)
 	done := make(chan error)
 	go func() {
-		done <- c.CommandServices(context.Background(), client.ServiceCommand{Names: []string{"web", "no", "db"}, Bytes: "tcu", Until: "restarted"},
+		done <- c.CommandServices(context.Background(), client.ServiceCommand{Names: []string{"web", "db", "no"}, Bytes: "tcu", Until: "restarted"},
 			func(o client.ServiceOutcome) { outcomes <- o })
 	}()
 	expect := func(name, outcome, err string, pid int) {

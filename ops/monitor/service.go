@@ -60,13 +60,14 @@ func (s *service) open() (err error) {
 
 // start starts a unit, unless it has a file down.
 func (u *unit) start() {
+	down := u.set.down // keep reads the settings again
 	u.writeFiles()
 	if u.sup != nil {
 		u.sup.Commands(u.command)
 	}
 	go u.keep()
 	switch {
-	case u.set.down:
+	case down:
 	case u.mon.cfg.Once && u.kind != Logger:
 		u.command('o')
 	default:

@@ -128,6 +128,19 @@ func TestLoggerThatDiesInTheEnd(t *testing.T) {
 	}
 }
 
+// A logger that does not end is killed after its timeout-kill; one without it is
+// waited for.
+func TestLoggerThatDoesNotEnd(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", "run: echo up >&2; exec sleep 1000", "log/run: exec sleep 1000", "log/timeout-kill: 50")
+	r.start()
+	r.want("up")
+	r.close()
+	if log := r.log.String(); strings.Contains(log, "has not read everything") {
+		t.Errorf("log:\n%s", log)
+	}
+}
+
 // The log has one line for a file with bad content, and the service runs with the
 // default.
 func TestBadContent(t *testing.T) {

@@ -5,6 +5,7 @@ package monitor
 import (
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/prefork-go/prefork/ops/monitor/internal/machine"
 	"github.com/prefork-go/prefork/ops/supervise"
@@ -90,6 +91,9 @@ func (s *service) mainEnded() {
 	again := pending(s.pipe.r.Fd()) > 0
 	for _, slot := range l.slots {
 		l.apply(slot, machine.Event{Kind: machine.Drain, Again: again})
+	}
+	if l.set.killAfter >= 0 {
+		l.limit = time.AfterFunc(l.set.killAfter, func() { l.all(machine.Event{Kind: machine.Kill}) })
 	}
 }
 
@@ -199,6 +203,9 @@ func (u *unit) cleanUp() {
 	defer u.mu.Unlock()
 	if u.retry != nil {
 		u.retry.Stop()
+	}
+	if u.limit != nil {
+		u.limit.Stop()
 	}
 	u.dropLock()
 }

@@ -40,6 +40,7 @@ type unit struct {
 	problem  string            // why it cannot be started
 	retry    *time.Timer       // ends a block
 	delay    time.Duration     // of the last one
+	limit    *time.Timer       // kills a logger that does not read to the end
 	lock     *os.File          // of lock-fd
 	tally    []Death
 	tallied  bool  // the file must be written

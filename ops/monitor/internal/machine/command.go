@@ -4,7 +4,7 @@ import "github.com/prefork-go/prefork/ops/supervise"
 
 // command carries out a command byte as runsv does. Unknown ones are ignored.
 func (m *Machine) command(c byte) {
-	if m.Logger && c == 'x' && !m.final {
+	if m.Logger && c == 'x' {
 		return
 	}
 	if m.spawning {
@@ -18,7 +18,7 @@ func (m *Machine) command(c byte) {
 		}
 	case 'd', 'x':
 		if !m.final {
-			m.want, m.once, m.hurry = down, false, false
+			m.want, m.once = down, false
 			if c == 'x' {
 				m.want = exit
 			}
@@ -40,14 +40,12 @@ func (m *Machine) command(c byte) {
 // start is the command u or o. In the wait before the next start both start at
 // once; o while finish runs is noted, and nothing follows.
 func (m *Machine) start(c byte) {
-	isDown := m.state == supervise.Down
-	m.once = c == 'o' && isDown
+	m.once = c == 'o' && m.state == supervise.Down
 	m.want = down
 	if c == 'u' {
 		m.want, m.gaveUp = up, false
 	}
-	m.hurry = c == 'u' || isDown
-	m.blocked, m.asked = false, false
+	m.hurry, m.blocked = true, false
 }
 
 // stop is the command t, d or x: the script t or the stop signal, then the script

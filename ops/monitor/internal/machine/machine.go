@@ -136,7 +136,7 @@ type Machine struct {
 	left     int  // runs of which processes remain
 	asking   bool // control/u is running
 	asked    bool // it has ended
-	hurry    bool // the next start does not wait for its delay
+	hurry    bool // a command has asked for the next start, which waits for no delay
 	gone     bool
 
 	actions []Action
@@ -212,9 +212,6 @@ func (m *Machine) do(kind ActionKind, c byte) {
 
 // settle makes the slot open or held as the state requires.
 func (m *Machine) settle() {
-	if m.gone {
-		return
-	}
 	if m.want == exit && !m.once && m.state == supervise.Down && !m.spawning {
 		if m.open {
 			m.do(Hold, 0)
@@ -251,7 +248,7 @@ func (m *Machine) due() {
 
 func (m *Machine) started(now time.Time, ev Event) {
 	m.spawning, m.state, m.pid, m.id, m.since = false, supervise.Run, ev.PID, ev.ID, now
-	m.once, m.hurry, m.paused, m.term = false, false, false, false
+	m.once, m.paused, m.term = false, false, false
 	if m.killing {
 		m.do(Signal, 'k')
 	}
@@ -310,7 +307,7 @@ func (m *Machine) finishEnded(now time.Time, giveUp bool) {
 
 func (m *Machine) quit(kind Kind, again bool) {
 	again = again && m.want == up
-	m.want, m.final, m.once, m.hurry = exit, true, false, false
+	m.want, m.final, m.once = exit, true, false
 	switch {
 	case kind == Kill:
 		m.killing = true

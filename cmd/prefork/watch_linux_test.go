@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/internal/testprog"
+	"github.com/prefork-go/prefork/ops/client"
 	"github.com/prefork-go/prefork/ops/journal"
 	"github.com/prefork-go/prefork/preforktest"
 )
@@ -109,12 +111,19 @@ exec sleep 1000`)
 	}
 	w.program(".hidden", "echo hidden")
 	w.program("backup~", "echo backup")
-	w.start("--settle", "200ms")
+	socket := filepath.Join(testprog.SocketDir(t), "w"+client.Suffix)
+	w.start("--settle", "200ms", "--control", socket)
 	cwd, _ := os.Getwd()
-	w.ExpectAll(`\[0/\d+\] one 1: 0 arguments, in `+regexp.QuoteMeta(cwd)+`, from /dev/null, to pipe, as `+regexp.QuoteMeta(w.dir)+`/one$`, `\[0/\d+\] one on stderr$`, "notes.txt")
+	w.ExpectAll(`^one\[0/\d+\] one 1: 0 arguments, in `+regexp.QuoteMeta(cwd)+`, from /dev/null, to pipe, as `+regexp.QuoteMeta(w.dir)+`/one$`, `^one\[0/\d+\] one on stderr$`, "notes.txt")
 
 	w.program("one", "echo one 2\nexec sleep 1000")
 	w.Expect(`\] one 2$`)
+	if status, out, errs := command("-s", socket, "sv", "status"); status != 0 || !regexp.MustCompile(`^run: one: \(pid \d+\) \d+s\n$`).MatchString(out) {
+		t.Errorf("sv status: %d, %q, %q", status, out, errs)
+	}
+	if status, out, errs := command("-s", socket, "status", "--pool", "one"); status != 0 || !strings.Contains(out, "ready") {
+		t.Errorf("status: %d, %q, %q", status, out, errs)
+	}
 	w.program("two", "echo two 1\nexec sleep 1000")
 	w.Expect(`\] two 1$`)
 	os.Chmod(filepath.Join(w.dir, "two"), 0o644)

@@ -18,14 +18,22 @@ import (
 // lock locks the directory, and the journal if there is one. The locks are held
 // until this process and those that inherit the descriptors have exited.
 func (p *plan) lock(waiting func(*BusyError)) error {
-	if err := p.lockPath(p.Dir, openDir, waiting); err != nil {
+	dir, err := p.lockPath(p.Dir, openDir, waiting)
+	if err != nil || p.Journal == "" {
+		held = []*os.File{dir}
 		return err
 	}
-	if p.Journal == "" {
-		return nil
+	journal, err := p.lockPath(p.Journal, openJournal, waiting)
+	if err != nil {
+		dir.Close()
+		return err
 	}
-	return p.lockPath(p.Journal, openJournal, waiting)
+	held = []*os.File{dir, journal}
+	return nil
 }
+
+// held keeps the locks from the garbage collector.
+var held []*os.File
 
 func openDir(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
@@ -47,42 +55,37 @@ func openJournal(path string) (f *os.File, err error) {
 	return f, nil
 }
 
-// lockPath locks a file, and leaves the descriptor open for the programs that this
+// lockPath locks a file. The descriptor stays open in the programs that this
 // process executes.
-func (p *plan) lockPath(path string, open func(string) (*os.File, error), waiting func(*BusyError)) error {
+func (p *plan) lockPath(path string, open func(string) (*os.File, error), waiting func(*BusyError)) (*os.File, error) {
 	for {
 		f, err := open(path)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
 		if err == unix.EWOULDBLOCK {
 			busy := &BusyError{Path: path, PID: holder(f)}
 			if !p.Wait {
 				f.Close()
-				return busy
+				return nil, busy
 			}
 			waiting(busy)
 			err = flock(f, unix.LOCK_EX)
 		}
 		if err != nil {
 			f.Close()
-			return &fs.PathError{Op: "lock", Path: path, Err: err}
+			return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
 		}
-		// Another file may have taken the name meanwhile.
-		if now, err := os.Stat(path); err == nil {
-			if own, err := f.Stat(); err == nil && os.SameFile(own, now) {
-				_, err = unix.FcntlInt(f.Fd(), unix.F_SETFD, 0)
-				held = append(held, f)
-				return err
-			}
+		now, err := os.Stat(path)
+		own, ownErr := f.Stat()
+		if err == nil && ownErr == nil && os.SameFile(own, now) {
+			_, err = unix.FcntlInt(f.Fd(), unix.F_SETFD, 0)
+			return f, err
 		}
-		f.Close()
+		f.Close() // another file has taken the name meanwhile
 	}
 }
-
-// held keeps the locks from the garbage collector.
-var held []*os.File
 
 func flock(f *os.File, how int) error {
 	for {

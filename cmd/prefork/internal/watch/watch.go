@@ -17,6 +17,7 @@ import (
 	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/cmd/prefork/internal/output"
 	"github.com/prefork-go/prefork/ops/capture"
+	"github.com/prefork-go/prefork/ops/control"
 	"github.com/prefork-go/prefork/ops/journal"
 	"github.com/prefork-go/prefork/ops/monitor"
 )
@@ -60,6 +61,7 @@ type watcher struct {
 	log     *slog.Logger
 	out     *output.Log      // nil for the streams of this process
 	journal *journal.Journal // nil for none
+	socket  *control.Server  // nil for none
 	notes   sync.WaitGroup   // last lines that are still to be noted
 
 	mu    sync.Mutex
@@ -96,7 +98,31 @@ func Run(ctx context.Context, o Options, errs io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := w.openSocket(m); err != nil {
+		return err
+	}
+	if w.socket != nil {
+		defer w.socket.Close()
+	}
 	return w.run(ctx, m)
+}
+
+// openSocket opens the control socket. One that the user has not asked for is no
+// reason to fail.
+func (w *watcher) openSocket(m *monitor.Monitor) (err error) {
+	cfg := control.Config{Path: w.Control, Name: w.Name, Services: m.Control(), Stop: m.Shutdown, Logger: w.log}
+	if w.out != nil {
+		cfg.Tail = w.out.TailOf
+	}
+	w.socket, err = control.Open(cfg)
+	switch {
+	case err == nil:
+		return nil
+	case w.Control != "":
+		return fmt.Errorf("--control: %w", err)
+	}
+	w.log.Warn("no control socket", "err", err)
+	return nil
 }
 
 // needReaper returns below a reaper that kills all processes of the services if
@@ -194,7 +220,7 @@ func (w *watcher) run(ctx context.Context, m *monitor.Monitor) error {
 
 // output gives a process the pipes of the log.
 func (w *watcher) output(service string, sp *prefork.Spawn) (started func(pid int), ended func(prefork.Exit)) {
-	c, err := w.out.Open(sp.Slot)
+	c, err := w.out.OpenAs(service, sp.Slot)
 	if err != nil {
 		w.log.Warn("no pipes for the log of a service, which writes to stderr", "service", service, "err", err)
 		return nil, nil
@@ -233,18 +259,22 @@ func (w *watcher) ended(service string, c *capture.Worker, e prefork.Exit) {
 	})
 }
 
-// attach adds the Manager of a service to the journal.
+// attach adds the Manager of a service to the control socket and the journal.
 func (w *watcher) attach(service string, pm *prefork.Manager) (detach func()) {
 	w.mu.Lock()
 	w.pools[service] = pm
 	w.mu.Unlock()
-	stop := func() {}
+	remove, stop := func() {}, func() {}
+	if w.socket != nil {
+		remove = w.socket.Add(pm)
+	}
 	if w.journal != nil {
 		write := journal.PoolObserver(w.journal, service, w.log)
 		_, stop = pm.Follow(func(r prefork.Record) { write(r.Event) })
 	}
 	return func() {
 		stop()
+		remove()
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if w.pools[service] == pm {
@@ -276,6 +306,9 @@ func (w *watcher) observe(e monitor.Event) {
 		attrs = append(attrs, slog.String("reason", e.Reason))
 	}
 	w.log.LogAttrs(context.Background(), level, e.Kind.String(), attrs...)
+	if e.Kind == monitor.Removed && w.out != nil {
+		w.out.Forget(e.Service)
+	}
 	if w.journal == nil {
 		return
 	}

@@ -411,3 +411,41 @@ func TestWatchCrontab(t *testing.T) {
 		t.Fatalf("status %d, %s%s; want the command %s", status, out, errs, command)
 	}
 }
+
+// The services of examples/watch run, and its commands work.
+func TestWatchExample(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	dir := filepath.Join(base, "services")
+	if err := os.CopyFS(dir, os.DirFS("../../examples/watch/services")); err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(program, filepath.Join(base, "prefork")); err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(testprog.SocketDir(t), "w"+client.Suffix)
+	p := preforktest.New(t, "prefork", "watch", "--control", socket, dir)
+	p.Cmd.Env = append(os.Environ(), "PATH="+base+":"+os.Getenv("PATH"))
+	p.Start()
+	p.ExpectAll(`^clock\[0/\d+\] it is \d\d:\d\d:\d\d$`, `^batch\[0/\d+\] batch has ended with [01] 0$`)
+	current := filepath.Join(dir, "web/log/main/current")
+	preforktest.WaitFor(t, "lines of web in "+current, func() bool {
+		data, err := os.ReadFile(current)
+		return err == nil && regexp.MustCompile(`(?m)^@[0-9a-f]{24} web starts in .*/web$`).Match(data) && strings.Contains(string(data), "GET / 200")
+	})
+	for _, args := range []string{"sv status", "sv restart web", "sv -v stop batch"} {
+		if status, out, errs := command(append([]string{"-s", socket}, strings.Fields(args)...)...); status != 0 || errs != "" {
+			t.Errorf("%s: status %d, %q, %q", args, status, out, errs)
+		}
+	}
+	p.Signal(syscall.SIGTERM)
+	testprog.ExpectSuccess(t, p)
+	p.WaitGone()
+	if data, err := os.ReadFile(current); err != nil || !regexp.MustCompile(` web stops\n(.*\n)*.* web stops\n$`).Match(data) {
+		t.Errorf("the log does not end with the last line of web: %v, %.300q", err, data[max(0, len(data)-300):])
+	}
+}

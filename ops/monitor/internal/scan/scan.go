@@ -68,7 +68,10 @@ type Config struct {
 	Dir    string        // absolute
 	Settle time.Duration // how long nothing must happen to a name; zero means 300 ms
 	Max    int           // services; zero means 4096
-	Report func(error)   // gets errors that Watch survives, such as a lack of inotify watches; may be nil
+
+	// Report, if not nil, gets errors that Watch survives, such as a lack of
+	// inotify watches.
+	Report func(error)
 }
 
 const (

@@ -100,8 +100,9 @@ func TestWatchServiceIsWritten(t *testing.T) {
 	writeFile(t, filepath.Join(dir, ".next/run"), 0o755, "")
 	os.RemoveAll(web)
 	rename(t, filepath.Join(dir, ".next"), web)
-	if got := w.sinceThen(); !slices.Equal(got, []string{"removed web", "added web"}) &&
-		!slices.Equal(got, []string{"removed web (directory without run)", "added web"}) { // it took long
+	// If it takes long, the directory is seen while it is emptied.
+	got := w.sinceThen()
+	if !slices.Equal(got, []string{"removed web", "added web"}) && !slices.Equal(got, []string{"removed web (directory without run)", "added web"}) {
 		t.Errorf("another directory: %q", got)
 	}
 }
@@ -303,6 +304,7 @@ func TestWatchLinkIsSwitched(t *testing.T) {
 	rename(t, current+".new", current)
 	w.rescan <- struct{}{} // it would be noticed after 5 s
 	w.await("changed web")
-	writeFile(t, filepath.Join(base, "2", "new-one"), 0o755, "") // notifications are of the other directory now
+	// Notifications are of the other directory now.
+	writeFile(t, filepath.Join(base, "2", "new-one"), 0o755, "")
 	w.await("added new-one")
 }

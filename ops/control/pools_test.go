@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -174,10 +175,12 @@ func TestPositionsOfChangedPools(t *testing.T) {
 		t.Errorf("at the same position: %s", got)
 	}
 	removeA()
-	s.add(newFake("c"))
+	c := newFake("c")
+	c.snap.Seq = 4
+	s.add(c)
 	b.store(prefork.Record{Seq: 1, Event: prefork.ResumeEvent{}})
 	id = position()
-	if want := fmt.Sprintf("1,0@%d/4", os.Getpid()); id != want {
+	if want := fmt.Sprintf("1,4@%d/4", os.Getpid()); id != want {
 		t.Errorf("position %s, want %s", id, want)
 	}
 	for since, want := range map[string]string{
@@ -244,6 +247,11 @@ func TestStopOfProgram(t *testing.T) {
 	}
 	conn := connect(t, s.sock.address, "POST /v1/stop HTTP/1.1\r\n\r\n")
 	<-stops
+	conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if n, err := conn.Read(make([]byte, 1)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("an answer before the program ends: %d bytes, %v", n, err)
+	}
+	conn.SetReadDeadline(time.Now().Add(time.Minute))
 	go detach()
 	if got := readAll(conn); !strings.HasPrefix(got, "HTTP/1.1 200") || !strings.Contains(got, `"text":"stopped"`) {
 		t.Error(got)

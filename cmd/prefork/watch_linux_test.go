@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/internal/testprog"
 	"github.com/prefork-go/prefork/ops/client"
@@ -208,6 +210,41 @@ func TestWatchOne(t *testing.T) {
 	w.stop(syscall.SIGTERM, 0)
 	next.Expect(`\] up$`)
 	next.stop(syscall.SIGTERM, 0)
+}
+
+// If another directory takes the name, its services run in the place of the others,
+// and it is locked too.
+func TestWatchDirReplaced(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	next := *w
+	next.dir = filepath.Join(w.base, "next")
+	w.program("web", "echo one\nexec sleep 1000")
+	next.program("web", "echo two\nexec sleep 1000")
+	w.start()
+	w.Expect(`^web.* one$`)
+	if err := unix.Renameat2(unix.AT_FDCWD, next.dir, unix.AT_FDCWD, w.dir, unix.RENAME_EXCHANGE); err != nil {
+		t.Fatal(err)
+	}
+	w.Expect(`^web.* two$`)
+	p := preforktest.Start(t, "prefork", "watch", "--control", "off", w.dir)
+	p.Expect(`already running, as process \d+$`)
+	p.Wait()
+	// One that another process watches is not taken.
+	other := newWatched(t)
+	other.program("web", "echo other\nexec sleep 1000")
+	other.start()
+	other.Expect(`^web.* other$`)
+	if err := unix.Renameat2(unix.AT_FDCWD, other.dir, unix.AT_FDCWD, w.dir, unix.RENAME_EXCHANGE); err != nil {
+		t.Fatal(err)
+	}
+	w.ExpectAll("already running", `pool=web .*reason=stopped`)
+	other.Signal(syscall.SIGTERM)
+	other.Wait()
+	other.WaitGone()
+	w.Signal(syscall.SIGHUP)
+	w.Expect(`^web.* other$`)
+	w.stop(syscall.SIGTERM, 0)
 }
 
 // All services are stopped at once, and killed by one deadline (5, 8, 17, C8). A

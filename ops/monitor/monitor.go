@@ -33,6 +33,12 @@ type Config struct {
 	// Dir is the directory of the services.
 	Dir string
 
+	// Enter, if not nil, is called before a directory is looked at for the first time:
+	// at the start of Run, which returns its error, and when another directory has
+	// taken the name. If it returns an error then, the services are stopped, and it is
+	// called again later. Use it for a lock.
+	Enter func() error
+
 	// Backoff is Config.Backoff of programs (executable files). nil means 0, 5 s,
 	// 15 s, 1 min; empty means no delay. Service directories have a file for it.
 	Backoff []time.Duration

@@ -116,7 +116,7 @@ func (m *Monitor) Run(ctx context.Context) (err error) {
 	watching, cancel := context.WithCancel(ctx)
 	watched := make(chan error, 1)
 	go func() {
-		watched <- m.watch(watching, scan.Config{Dir: m.cfg.Dir, Settle: m.cfg.Settle, Max: m.cfg.Max, Report: m.reportScan}, m.rescan, m.apply)
+		watched <- m.watch(watching, scan.Config{Dir: m.cfg.Dir, Settle: m.cfg.Settle, Max: m.cfg.Max, Enter: m.cfg.Enter, Report: m.reportScan}, m.rescan, m.apply)
 	}()
 	select {
 	case <-ctx.Done():

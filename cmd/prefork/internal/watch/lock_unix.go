@@ -18,18 +18,52 @@ import (
 // lock locks the directory, and the journal if there is one. The locks are held
 // until this process and those that inherit the descriptors have exited.
 func (p *plan) lock(waiting func(*BusyError)) error {
-	dir, err := p.lockPath(p.Dir, openDir, waiting)
-	if err != nil || p.Journal == "" {
-		held = []*os.File{dir}
-		return err
+	files := []*os.File{}
+	for _, l := range []struct {
+		path string
+		open func(string) (*os.File, error)
+	}{{p.Dir, openDir}, {p.Journal, openJournal}} {
+		if l.path == "" {
+			continue
+		}
+		f, err := p.lockPath(l.path, l.open, waiting)
+		if err == nil {
+			files = append(files, f)
+			_, err = unix.FcntlInt(f.Fd(), unix.F_SETFD, 0) // for the program that New executes
+		}
+		if err != nil {
+			for _, f := range files {
+				f.Close()
+			}
+			return err
+		}
 	}
-	journal, err := p.lockPath(p.Journal, openJournal, waiting)
-	if err != nil {
-		dir.Close()
-		return err
-	}
-	held = []*os.File{dir, journal}
+	held = files
 	return nil
+}
+
+// enter locks another directory that has taken the name of the first. Only this
+// process holds that lock.
+func (p *plan) enter() func() error {
+	first, err := os.Stat(p.Dir)
+	var other *os.File
+	return func() error {
+		if err != nil {
+			return err
+		}
+		now, err := os.Stat(p.Dir)
+		if err != nil {
+			return err
+		}
+		if other != nil {
+			other.Close()
+			other = nil
+		}
+		if !os.SameFile(now, first) {
+			other, err = p.lockPath(p.Dir, openDir, nil)
+		}
+		return err
+	}
 }
 
 // held keeps the locks from the garbage collector.
@@ -55,8 +89,7 @@ func openJournal(path string) (f *os.File, err error) {
 	return f, nil
 }
 
-// lockPath locks a file. The descriptor stays open in the programs that this
-// process executes.
+// lockPath locks a file. If waiting is nil, it does not wait.
 func (p *plan) lockPath(path string, open func(string) (*os.File, error), waiting func(*BusyError)) (*os.File, error) {
 	for {
 		f, err := open(path)
@@ -66,7 +99,7 @@ func (p *plan) lockPath(path string, open func(string) (*os.File, error), waitin
 		err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
 		if err == unix.EWOULDBLOCK {
 			busy := &BusyError{Path: path, PID: holder(f)}
-			if !p.Wait {
+			if !p.Wait || waiting == nil {
 				f.Close()
 				return nil, busy
 			}
@@ -80,8 +113,7 @@ func (p *plan) lockPath(path string, open func(string) (*os.File, error), waitin
 		now, err := os.Stat(path)
 		own, ownErr := f.Stat()
 		if err == nil && ownErr == nil && os.SameFile(own, now) {
-			_, err = unix.FcntlInt(f.Fd(), unix.F_SETFD, 0)
-			return f, err
+			return f, nil
 		}
 		f.Close() // another file has taken the name meanwhile
 	}

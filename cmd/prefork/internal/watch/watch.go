@@ -90,7 +90,7 @@ func Run(ctx context.Context, o Options, errs io.Writer) error {
 		return err
 	}
 	c := w.config
-	c.Logger, c.Attach, c.Observe = w.log, w.attach, w.observe
+	c.Logger, c.Attach, c.Observe, c.Enter = w.log, w.attach, w.observe, p.enter()
 	if w.out != nil {
 		c.Output = w.output
 	}

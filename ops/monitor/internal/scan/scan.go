@@ -69,6 +69,12 @@ type Config struct {
 	Settle time.Duration // how long nothing must happen to a name; zero means 300 ms
 	Max    int           // services; zero means 4096
 
+	// Enter, if not nil, is called before a directory is looked at for the first
+	// time: at the start, and when another one has taken the name. If it returns an
+	// error, that directory counts as gone, and Enter is called again with each scan.
+	// Use it for a lock.
+	Enter func() error
+
 	// Report, if not nil, gets errors that Watch survives, such as a lack of
 	// inotify watches.
 	Report func(error)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -27,6 +28,7 @@ type watcher struct {
 	unseen   map[string]bool // names of whose changes the system does not notify
 	overflow bool            // since the last scan
 	goneAt   time.Time       // when the directory was found gone; zero if it is there
+	refused  bool            // Config.Enter has refused the directory
 	failing  map[string]string
 	scanAt   time.Time // next scan
 }
@@ -101,9 +103,15 @@ func (w *watcher) first() error {
 	case !info.IsDir():
 		return &fs.PathError{Op: "watch", Path: w.cfg.Dir, Err: errors.New("not a directory")}
 	}
-	_, err = os.ReadDir(w.cfg.Dir)
+	if _, err = os.ReadDir(w.cfg.Dir); err == nil && w.cfg.Enter != nil {
+		err = w.cfg.Enter()
+	}
+	if err != nil {
+		return err
+	}
+	w.watched, _ = identifyDir(w.cfg.Dir)
 	w.scan()
-	return err
+	return nil
 }
 
 // settled looks again at the names that are to settle, and returns the changes of
@@ -169,6 +177,9 @@ func (w *watcher) lost(err error) {
 // look looks at one name.
 func (w *watcher) look(key string, happened bool) {
 	f, link := look(w.cfg.Dir, key)
+	if w.refused {
+		f, link = file{}, false
+	}
 	if f.state == noRun && !w.inside[key] && w.watchInside(key) {
 		f, link = look(w.cfg.Dir, key) // run may have come meanwhile
 	}
@@ -208,8 +219,11 @@ func earlier(a, b time.Time) time.Time {
 
 // scan looks at all names of the directory.
 func (w *watcher) scan() {
-	w.follow()
-	entries, err := os.ReadDir(w.cfg.Dir)
+	err := w.follow()
+	var entries []fs.DirEntry
+	if err == nil {
+		entries, err = os.ReadDir(w.cfg.Dir)
+	}
 	now := time.Now()
 	clear(w.unseen)
 	w.scanAt = now.Add(late)
@@ -217,6 +231,8 @@ func (w *watcher) scan() {
 	case err == nil:
 		w.goneAt = time.Time{}
 		w.warn("dir", nil)
+	case w.refused:
+		w.warn("dir", fmt.Errorf("the services are stopped: %w", err))
 	case !absent(err):
 		w.warn("dir", fmt.Errorf("cannot scan, the services stay as they are: %w", err))
 	case w.goneAt.IsZero():
@@ -224,7 +240,7 @@ func (w *watcher) scan() {
 	case now.Sub(w.goneAt) >= w.cfg.Settle:
 		w.warn("dir", fmt.Errorf("%s is gone, and its services with it: waiting for another one", w.cfg.Dir))
 	}
-	if err == nil || absent(err) {
+	if err == nil || absent(err) || w.refused {
 		found := make(map[string]bool)
 		for _, e := range entries {
 			if !ignored(e.Name()) {
@@ -256,14 +272,19 @@ func (w *watcher) interval(err error) time.Duration {
 }
 
 // follow makes notify watch the directory that has the name now.
-func (w *watcher) follow() {
+func (w *watcher) follow() error {
 	id, err := identifyDir(w.cfg.Dir)
+	w.refused = false
+	if err == nil && id != w.watched && w.cfg.Enter != nil {
+		err = w.cfg.Enter()
+		w.refused = err != nil
+	}
 	if err != nil {
 		w.close()
-		return
+		return err
 	}
 	if w.notify != nil && id == w.watched {
-		return
+		return nil
 	}
 	w.close()
 	w.notify, err = w.newNotify()
@@ -280,6 +301,7 @@ func (w *watcher) follow() {
 	// If the directory was replaced meanwhile, the next look notices, because
 	// the identity is that from before.
 	w.watched, w.inside = id, make(map[string]bool)
+	return nil
 }
 
 // warn reports an error unless the last one of the same kind was the same.
@@ -301,7 +323,7 @@ func identifyDir(dir string) (identity, error) {
 		return identity{}, err
 	}
 	if !info.IsDir() {
-		return identity{}, fmt.Errorf("%s is not a directory", dir)
+		return identity{}, &fs.PathError{Op: "watch", Path: dir, Err: syscall.ENOTDIR}
 	}
 	id := identify(info)
 	id.size, id.mtime = 0, 0

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -307,4 +308,41 @@ func TestWatchLinkIsSwitched(t *testing.T) {
 	// Notifications are of the other directory now.
 	writeFile(t, filepath.Join(base, "2", "new-one"), 0o755, "")
 	w.await("added new-one")
+}
+
+// A directory that has taken the name must be entered first, such as by a lock.
+func TestWatchEnter(t *testing.T) {
+	base := t.TempDir()
+	dir, next := filepath.Join(base, "services"), filepath.Join(base, "next")
+	for _, d := range []string{dir, next} {
+		mkdir(t, d)
+		writeFile(t, filepath.Join(d, "web"), 0o755, d)
+	}
+	var refuse atomic.Bool
+	var entered atomic.Int32
+	cfg := Config{Dir: dir, Settle: 10 * time.Millisecond, Enter: func() error {
+		entered.Add(1)
+		if refuse.Load() {
+			return errors.New("locked by another")
+		}
+		return nil
+	}}
+	w, _ := startWatch(t, newWatcher(cfg))
+	w.rescan <- struct{}{}
+	w.rescan <- struct{}{}
+	if n := entered.Load(); n != 1 {
+		t.Errorf("entered %d times", n)
+	}
+	refuse.Store(true)
+	exchange(t, dir, next)
+	w.await("removed web")
+	w.report("the services are stopped: locked by another")
+	refuse.Store(false)
+	w.rescan <- struct{}{}
+	w.await("added web")
+
+	refuse.Store(true)
+	if err := Watch(t.Context(), cfg, nil, func([]Change) {}); err == nil || err.Error() != "locked by another" {
+		t.Errorf("refused at the start: %v", err)
+	}
 }

@@ -346,3 +346,37 @@ func TestWatchEnter(t *testing.T) {
 		t.Errorf("refused at the start: %v", err)
 	}
 }
+
+// Each loss of notifications is reported, and a directory only if it stays gone.
+func TestWatchReports(t *testing.T) {
+	base := t.TempDir()
+	dir, away := filepath.Join(base, "services"), filepath.Join(base, "away")
+	mkdir(t, dir)
+	synctest.Test(t, func(t *testing.T) {
+		reports := 0
+		w := newWatcher(Config{Dir: dir, Report: func(error) { reports++ }})
+		w.newNotify = func() (*fsnotify.Watcher, error) { return nil, errors.New("too many open files") }
+		expect := func(when string, want int) {
+			t.Helper()
+			w.scan()
+			if reports != want {
+				t.Errorf("%s: %d reports, want %d", when, reports, want)
+			}
+		}
+		expect("no notifications", 1)
+		expect("the same again", 1)
+		w.lost(fsnotify.ErrEventOverflow)
+		w.lost(fsnotify.ErrEventOverflow)
+		reports = 0
+		for range 2 {
+			rename(t, dir, away)
+			expect("gone a moment ago", 0)
+			time.Sleep(defaultSettle)
+			expect("gone", 1)
+			expect("still gone", 1)
+			rename(t, away, dir)
+			w.scan()
+			reports = 0
+		}
+	})
+}

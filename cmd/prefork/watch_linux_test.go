@@ -265,7 +265,7 @@ func TestWatchStops(t *testing.T) {
 			killed = append(killed, r.Time)
 		}
 	}
-	if len(killed) != n || killed[n-1].Sub(killed[0]) > time.Second {
+	if len(killed) != n || killed[n-1].Sub(killed[0]) > 2*time.Second {
 		t.Errorf("killed at %v: one after the other would take 1 s each", killed)
 	}
 
@@ -329,6 +329,31 @@ func TestWatchBackoff(t *testing.T) {
 	w.expectExit(0)
 	if data, err := os.ReadFile(w.base + "/starts"); err != nil || len(data) != 2 {
 		t.Errorf("with --once, bad was started %d times, %v", len(data)/2, err)
+	}
+}
+
+// The log has a line for the start and one for the end of a program, and its
+// output. The journal has the other events too.
+func TestWatchLog(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	w.program("one", "echo up")
+	w.start("--once")
+	w.expectExit(0)
+	var got []string
+	for _, line := range w.Lines() {
+		if strings.Contains(line, "pool=one") {
+			got = append(got, line)
+		}
+	}
+	if len(got) != 2 || !strings.Contains(got[0], `msg="worker starting"`) || !strings.Contains(got[1], `msg="worker gone"`) {
+		t.Errorf("lines of a program:\n%s", strings.Join(got, "\n"))
+	}
+	if all := strings.Join(w.Lines(), "\n"); !strings.Contains(all, `msg="program added" service=one`) || !strings.Contains(all, "one[0/") {
+		t.Errorf("log:\n%s", all)
+	}
+	if len(recordsOf[prefork.SettledEvent](w, "one")) == 0 {
+		t.Error("the journal has not all events")
 	}
 }
 

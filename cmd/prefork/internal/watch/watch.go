@@ -90,7 +90,7 @@ func Run(ctx context.Context, o Options, errs io.Writer) error {
 		return err
 	}
 	c := w.config
-	c.Logger, c.Attach, c.Observe, c.Enter = w.log, w.attach, w.observe, p.enter()
+	c.Logger, c.Attach, c.Observe, c.Enter = slog.New(brief{w.log.Handler()}), w.attach, w.observe, p.enter()
 	if w.out != nil {
 		c.Output = w.output
 	}
@@ -301,11 +301,11 @@ func (w *watcher) observe(e monitor.Event) {
 	default:
 		return
 	}
-	attrs := []slog.Attr{slog.String("name", e.Service)}
+	attrs := []slog.Attr{slog.String("service", e.Service)}
 	if e.Reason != "" {
 		attrs = append(attrs, slog.String("reason", e.Reason))
 	}
-	w.log.LogAttrs(context.Background(), level, e.Kind.String(), attrs...)
+	w.log.LogAttrs(context.Background(), level, strings.ReplaceAll(e.Kind.String(), "-", " "), attrs...)
 	if e.Kind == monitor.Removed && w.out != nil {
 		w.out.Forget(e.Service)
 	}

@@ -386,7 +386,8 @@ func TestServicesUnreachable(t *testing.T) {
 	db := svUp
 	db.Name = "db"
 	f.on("GET /v1/services", reply(200, client.Services{Now: time.Now(), Services: []client.Service{svUp, db}}))
-	f.on("POST /v1/services/command", events(string(encode(t, client.ServiceOutcome{Name: "web", Outcome: client.Done, Service: &svDown})))) // and the end
+	// And the end.
+	f.on("POST /v1/services/command", events(string(encode(t, client.ServiceOutcome{Name: "web", Outcome: client.Done, Service: &svDown}))))
 	if code, out, errs := command("sv", "stop", "web", "db"); code != 1 || strings.Count(out, "\n") != 2 || !strings.Contains(out, "ok: down: web: ") || !strings.Contains(out, "fail: db: the connection ended") || errs != "" {
 		t.Errorf("the manager ends: exit %d, %q, %q", code, out, errs)
 	}

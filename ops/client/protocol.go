@@ -170,7 +170,7 @@ type Socket struct {
 // Event is an event of the manager. Type is a type of the journal, or one of the
 // constants below. Data depends on the type.
 type Event struct {
-	Seq  uint64          `json:"seq,omitempty"` // of the pool; 0 for the types below, except TypeState
+	Seq  uint64          `json:"seq,omitempty"` // of the pool; 0 for the types below but TypeState
 	Time time.Time       `json:"time"`
 	PID  int             `json:"pid"` // of the manager
 	Pool string          `json:"pool"`

@@ -29,7 +29,8 @@ func TestStopInParallel(t *testing.T) {
 	r.start()
 	var pids []int
 	for range n / 2 {
-		pids = append(pids, atoi(t, r.want(`up (\d+)`)[0])) // those of the others go to their loggers
+		// Those of the others go to their loggers.
+		pids = append(pids, atoi(t, r.want(`up (\d+)`)[0]))
 	}
 	for i := range n / 2 {
 		r.state(fmt.Sprint("dir", i), "run")

@@ -77,8 +77,8 @@ func (s *sim) endLeft() {
 	}
 }
 
-// rest lets everything end that is running.
-func (s *sim) rest() {
+// settle lets everything end that is running.
+func (s *sim) settle() {
 	for s.asking > 0 {
 		s.endScript()
 	}
@@ -112,7 +112,7 @@ func FuzzMachine(f *testing.F) {
 		}
 		if !s.m.gone && !s.m.final {
 			s.command('u')
-			s.rest()
+			s.settle()
 			for range 2 { // one may be for control/u
 				if s.running || s.tryStart() {
 					break
@@ -124,7 +124,7 @@ func FuzzMachine(f *testing.F) {
 			}
 		}
 		s.do(Event{Kind: Kill})
-		s.rest()
+		s.settle()
 		if !s.done || s.released {
 			t.Fatalf("gone: %t, held: %t: %+v", s.done, !s.released, s.m)
 		}

@@ -31,12 +31,11 @@ type Dir struct {
 
 // Open makes the directory supervise in the directory of a service, if it is not
 // there, locks it, and opens its FIFOs ok and control: from then on clients see
-// that the service has a supervisor, and what they write to control is kept for
-// Commands. Open writes no status. It does not block.
+// that the service has a supervisor, and their commands are kept for Commands. Open writes no status. It does not block.
 //
-// The directory is made with mode 0700, its files with those of runsv. What is
-// there already keeps its mode and its owner, by which an administrator may let
-// another user control the service. supervise may be a symbolic link, also to a
+// The directory is made with mode 0700, its files with those of runsv. Existing
+// ones keep their mode and owner, by which an administrator may let another user
+// control the service. supervise may be a symbolic link, also to a
 // directory that does not exist yet.
 //
 // The error matches ErrLocked if another process holds the directory.
@@ -184,8 +183,8 @@ func (d *Dir) isClosed() bool {
 	return d.closed
 }
 
-// Write writes the files pid, stat and status, those that differ from what the Dir
-// has written last. Each is written to NAME.new, which then replaces NAME, so a
+// Write writes those of the files pid, stat and status that differ from their last
+// content. Each is written to NAME.new, which then replaces NAME, so a
 // client reads the old content or the new one. After an error some may be written;
 // the next Write tries the others again.
 func (d *Dir) Write(s Status) error {

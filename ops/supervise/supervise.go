@@ -41,7 +41,7 @@ func (e *LockedError) Error() string {
 
 func (e *LockedError) Is(target error) bool { return target == ErrLocked }
 
-// State is what runs of a service.
+// A State names the program of a service that runs.
 type State uint8
 
 const (
@@ -59,8 +59,8 @@ func (s State) String() string {
 
 var states = [...]string{Down: "down", Run: "run", Finish: "finish"}
 
-// Status is what the files pid, stat and status show of a service. The zero value
-// is the status of a service that is down and wanted down, at no time.
+// Status is the content of the files pid, stat and status of a service. The zero
+// value is the status of a service that is down and wanted down, at no time.
 type Status struct {
 	Since  time.Time // of the last start of run, or of the end in state Down
 	PID    int       // 0 for none; that of finish in state Finish
@@ -102,7 +102,7 @@ func (s Status) AppendBinary(b []byte) ([]byte, error) {
 	return append(b, bit(s.Paused), want, bit(s.Term), byte(s.State)), nil
 }
 
-// MarshalBinary returns what AppendBinary appends.
+// MarshalBinary returns the bytes that AppendBinary appends.
 func (s Status) MarshalBinary() ([]byte, error) { return s.AppendBinary(make([]byte, 0, size)) }
 
 func bit(b bool) byte {
@@ -114,7 +114,7 @@ func bit(b bool) byte {
 
 // UnmarshalBinary reads the bytes of a file status. Exit is false then, because
 // they do not have it. It returns an error, and leaves the status as it was, if
-// they are not what AppendBinary produces.
+// AppendBinary cannot produce them.
 func (s *Status) UnmarshalBinary(b []byte) error {
 	if len(b) != size {
 		return fmt.Errorf("supervise: a status has %d bytes, not %d", size, len(b))
@@ -153,7 +153,7 @@ func (s Status) String() string {
 		b.WriteString(", got TERM")
 	}
 	switch {
-	case s.State == Down: // runsv says there what is, not what is wanted
+	case s.State == Down: // runsv does not show there which state is wanted
 	case s.Exit:
 		b.WriteString(", want exit")
 	case !s.Up:

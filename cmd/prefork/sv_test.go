@@ -386,8 +386,8 @@ func TestServicesUnreachable(t *testing.T) {
 	db := svUp
 	db.Name = "db"
 	f.on("GET /v1/services", reply(200, client.Services{Now: time.Now(), Services: []client.Service{svUp, db}}))
-	// And the end.
-	f.on("POST /v1/services/command", events(string(encode(t, client.ServiceOutcome{Name: "web", Outcome: client.Done, Service: &svDown}))))
+	one := client.ServiceOutcome{Name: "web", Outcome: client.Done, Service: &svDown}
+	f.on("POST /v1/services/command", events(string(encode(t, one)))) // and the end
 	if code, out, errs := command("sv", "stop", "web", "db"); code != 1 || strings.Count(out, "\n") != 2 || !strings.Contains(out, "ok: down: web: ") || !strings.Contains(out, "fail: db: the connection ended") || errs != "" {
 		t.Errorf("the manager ends: exit %d, %q, %q", code, out, errs)
 	}

@@ -29,7 +29,7 @@ type Service struct {
 
 	Want       string     `json:"want"`                  // WantUp, WantDown or WantExit
 	Paused     bool       `json:"paused"`                // it was sent SIGSTOP
-	Term       bool       `json:"term"`                  // the stop signal was sent since its start
+	Term       bool       `json:"term"`                  // the stop signal was sent since the start
 	Ready      bool       `json:"ready"`                 // it is up and, if it reports that, ready
 	NormallyUp bool       `json:"normally_up"`           // there is no file down
 	WaitsUntil *time.Time `json:"waits_until,omitempty"` // it is not started before

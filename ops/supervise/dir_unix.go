@@ -31,7 +31,8 @@ type Dir struct {
 
 // Open makes the directory supervise in the directory of a service, if it is not
 // there, locks it, and opens its FIFOs ok and control: from then on clients see
-// that the service has a supervisor, and their commands are kept for Commands. Open writes no status. It does not block.
+// that the service has a supervisor, and their commands are kept for Commands.
+// Open writes no status. It does not block.
 //
 // The directory is made with mode 0700, its files with those of runsv. Existing
 // ones keep their mode and owner, by which an administrator may let another user

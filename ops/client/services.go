@@ -152,13 +152,10 @@ type ServiceOutcome struct {
 	Service *Service `json:"service"` // at that time; null if there is none
 }
 
-// maxNames is how many bytes of names a request may have.
-const maxNames = 6 << 10
-
 // CommandServices commands services and waits for the outcome of each: f is called
 // with them as they come. The error is nil if the manager has answered. The commands
-// are sent to all services before any outcome is waited for, if their names have at
-// most 6 KiB together.
+// are sent to all services before any outcome is waited for. A request has room for
+// about 6 KiB of names.
 func (c *Client) CommandServices(ctx context.Context, cmd ServiceCommand, f func(ServiceOutcome)) error {
 	if cmd.Timeout == 0 {
 		cmd.Timeout = defaultTimeout

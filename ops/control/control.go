@@ -122,8 +122,8 @@ type Server struct {
 	close func() error
 }
 
-// Open is Attach for a program whose Managers come and go: Server.Add and its
-// remove tell which there are. The caller must call Close.
+// Open is Attach for a program whose Managers come and go. Server.Add adds one, and
+// the function that it returns removes it. The caller must call Close.
 func Open(cfg Config) (*Server, error) {
 	if prefork.IsWorker() {
 		return &Server{close: func() error { return nil }}, nil

@@ -48,7 +48,7 @@ func wantedUp(s *client.Service) bool { return s.Want == client.WantUp && s.Stat
 func stopping(s *client.Service) bool { return s.Want != client.WantUp && s.Term }
 func isDown(s *client.Service) bool   { return s.PID == 0 }
 
-const restarted = "restarted,down" // what is down needs no restart
+const restarted = "restarted,down" // a service that is down needs no restart
 
 var svVerbs = []svVerb{
 	{names: "status s", short: "show it"},

@@ -17,7 +17,7 @@ import (
 	"github.com/prefork-go/prefork/ops/supervise"
 )
 
-// What the Manager of a unit calls.
+// The hooks of a unit's Manager.
 
 func (u *unit) beforeSpawn(pm *prefork.Manager, sp *prefork.Spawn) {
 	set := u.settings() // without the mutex: a disk that hangs holds up no command
@@ -64,7 +64,7 @@ func (u *unit) renew() bool {
 		}
 	}
 	u.pm.Shutdown()
-	u.pm = nil // what follows is for the next one
+	u.pm = nil // commands from now on are for the next one
 	return true
 }
 
@@ -135,7 +135,7 @@ func (u *unit) setProblem(err error) {
 	}
 }
 
-// complete adds to a spawn what Config has not.
+// complete adds to a spawn the things that Config has not.
 func (u *unit) complete(s *slot, sp *prefork.Spawn) {
 	sp.Stdin = u.mon.null
 	if f := u.mon.cfg.Output; f != nil {

@@ -7,8 +7,8 @@
 //	err = m.Run(ctx) // until ctx ends or m.Shutdown is called
 //
 // Use it only in a program that is below a reaper with Config.ReaperKills: finish
-// and control scripts, and what services have started, otherwise outlive a
-// program that is killed.
+// and control scripts, and processes that services have started, otherwise outlive
+// a program that is killed.
 package monitor
 
 import (

@@ -7,8 +7,8 @@ import (
 )
 
 // A pipe leads from a service to its logger. It is made once, and this process holds
-// both ends until the service has ended: what is written while one of the two is not
-// running is kept.
+// both ends until the service has ended: bytes that are written while one of the two
+// is not running are kept.
 type pipe struct {
 	r, w  *os.File
 	left  int // bytes that were in it when the logger ended last, while it drains

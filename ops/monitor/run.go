@@ -170,7 +170,7 @@ func (m *Monitor) reportWait() {
 	m.log.Warn("stop waits: kill them, or give them a file timeout-kill", "services", strings.Join(names, ", "))
 }
 
-// apply acts on what has happened in the directory.
+// apply acts on changes of the directory.
 func (m *Monitor) apply(changes []scan.Change) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

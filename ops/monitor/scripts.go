@@ -58,7 +58,7 @@ func newScripts(depth int, null *os.File) *scripts {
 	return r
 }
 
-// put adds to what the goroutine takes.
+// put adds something for the goroutine.
 func (r *scripts) put(add func()) {
 	r.mu.Lock()
 	add()

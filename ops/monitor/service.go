@@ -40,7 +40,7 @@ func (m *Monitor) startService(kind Kind, name string, ended func()) (*service, 
 	return s, nil
 }
 
-// open opens what a service directory has and a program has not.
+// open opens the files of a service directory. A program has none.
 func (s *service) open() (err error) {
 	if s.main.sup, err = supervise.Open(s.main.dir); err != nil {
 		return err
@@ -112,7 +112,7 @@ func (s *service) finish() {
 	})
 }
 
-// close gives back what open has opened. The logger's ok goes first.
+// close is the opposite of open. The logger's ok goes first.
 func (s *service) close() {
 	for _, u := range []*unit{s.logger, s.main} {
 		if u == nil || u.sup == nil {

@@ -33,7 +33,7 @@ type managed struct {
 	resources    prefork.Resources
 }
 
-// settings is what the files of a service directory say.
+// settings are the values of the files of a service directory.
 type settings struct {
 	managed
 	reload       syscall.Signal

@@ -118,7 +118,7 @@ func readFiles(t *testing.T, file, content string) settings {
 	return read(dir)
 }
 
-// What is no regular file does not keep the reader waiting.
+// Anything but a regular file does not keep the reader waiting.
 func TestSettingsThatAreNoFiles(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"timeout-kill", "user"} {

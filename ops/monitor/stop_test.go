@@ -101,7 +101,7 @@ func TestStopNamesWhatItWaitsFor(t *testing.T) {
 	syscall.Kill(atoi(t, pid), syscall.SIGKILL)
 }
 
-// What services have needed is given back when they have gone.
+// Everything that services have needed is given back when they have gone.
 func TestLeaks(t *testing.T) {
 	preforktest.NoLeaks(t)
 	r := newRig(t, Config{})

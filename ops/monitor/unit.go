@@ -15,8 +15,8 @@ import (
 	"github.com/prefork-go/prefork/ops/supervise"
 )
 
-// A unit is what one Manager keeps running: a program, run of a service directory,
-// or log/run. Its mutex guards the machines of its slots; the hooks of the Manager,
+// A unit is kept running by one Manager: a program, run of a service directory, or
+// log/run. Its mutex guards the machines of its slots; the hooks of the Manager,
 // the reader of supervise/control, scripts and timers call them. It is held while
 // requests go to the Manager, so that they arrive in order.
 type unit struct {

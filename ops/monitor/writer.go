@@ -8,7 +8,7 @@ import "sync"
 // only the last state of each, so that no start and no command waits for a disk.
 type writer struct {
 	wake   chan struct{}
-	notify func() // called at each change, also of what has no files
+	notify func() // called at each change, also of units without files
 
 	mu    sync.Mutex
 	units []*unit // that have changed

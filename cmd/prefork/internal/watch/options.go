@@ -46,7 +46,7 @@ type UsageError struct{ Err error }
 func (e *UsageError) Error() string { return e.Err.Error() }
 func (e *UsageError) Unwrap() error { return e.Err }
 
-// A plan is what checked Options ask for.
+// A plan is Options that are checked.
 type plan struct {
 	Options
 	config monitor.Config

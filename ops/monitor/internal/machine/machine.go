@@ -1,5 +1,5 @@
-// Package machine decides what happens to one service: what a command does in
-// each state, when run may start, and what follows its end. It is pure: time is an
+// Package machine decides for one service how a command acts in each state, when
+// run may start, and how its end goes on. It is pure: time is an
 // argument, and the caller carries out the actions.
 package machine
 
@@ -124,7 +124,7 @@ type Machine struct {
 	pid, id  int
 	want     want
 	once     bool // it is started once, whatever is wanted
-	final    bool // commands do not change what is wanted
+	final    bool // commands do not change want
 	killing  bool
 	paused   bool
 	term     bool
@@ -145,7 +145,7 @@ type Machine struct {
 // New returns a service that is down since now.
 func New(now time.Time) *Machine { return &Machine{since: now} }
 
-// Status returns what supervise/status shows.
+// Status returns the state that supervise/status shows.
 func (m *Machine) Status() supervise.Status {
 	return supervise.Status{
 		Since: m.since, PID: m.pid, State: m.state, Paused: m.paused, Term: m.term,

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A state is what a look at a name has found.
+// A state is the outcome of a look at a name.
 type state uint8
 
 const (
@@ -84,7 +84,7 @@ func (p *policy) look(key string, f file, at time.Time, happened bool) {
 		p.names[key] = n
 	}
 	if f.state == unknown && n.reported.isService() {
-		f = n.reported // a disk that fails does not end what runs
+		f = n.reported // a disk that fails ends no service
 	}
 	if n.reported.state == service && f.state == noRun && f.id == n.reported.id {
 		f = n.reported // an editor saves run, or it is gone: the next start fails
@@ -145,7 +145,7 @@ func (p *policy) changes(now time.Time) (changes []Change) {
 	return changes
 }
 
-// change reports what a name is now, except that admit adds services.
+// change reports the new state of a name, except that admit adds services.
 func (p *policy) change(key string, n *name) (changes []Change) {
 	was, is := n.reported, n.seen
 	if !is.isService() {

@@ -32,7 +32,7 @@ type Entry struct {
 	Kind Kind // zero if the name is passed over
 }
 
-// An Op is what has happened to a name.
+// An Op is a kind of change.
 type Op uint8
 
 const (

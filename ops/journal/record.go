@@ -34,19 +34,20 @@ type (
 	// A Worker is a worker of a State.
 	Worker = record.Worker
 
-	// ProgramAdded and the following are written by prefork watch about services.
+	// ProgramAdded and the following are written by prefork watch. It reports that a
+	// service has come.
 	ProgramAdded = record.ProgramAdded
 
-	// ProgramChanged: the file of a program has changed.
+	// ProgramChanged reports that the file of a program has changed.
 	ProgramChanged = record.ProgramChanged
 
-	// ProgramRemoved: a service has gone.
+	// ProgramRemoved reports that a service has gone.
 	ProgramRemoved = record.ProgramRemoved
 
-	// PassedOver: a name in the directory is no service.
+	// PassedOver reports that a name in the directory is no service.
 	PassedOver = record.PassedOver
 
-	// GaveUp: a service is not started again.
+	// GaveUp reports that a service is not started again.
 	GaveUp = record.GaveUp
 
 	// Unknown is a record whose type this version does not know.

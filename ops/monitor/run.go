@@ -46,7 +46,6 @@ type Monitor struct {
 	entries  map[string]*entry
 	scanned  bool // the first scan is complete
 	stopping bool
-	killed   bool
 	left     sync.WaitGroup // services
 }
 

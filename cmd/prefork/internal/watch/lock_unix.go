@@ -38,7 +38,7 @@ func (p *plan) lock(waiting func(*BusyError)) error {
 			return err
 		}
 	}
-	held = files
+	p.locks = files
 	return nil
 }
 
@@ -65,9 +65,6 @@ func (p *plan) enter() func() error {
 		return err
 	}
 }
-
-// held keeps the locks from the garbage collector.
-var held []*os.File
 
 func openDir(path string) (*os.File, error) {
 	return os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)

@@ -5,6 +5,7 @@ package watch
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -50,6 +51,7 @@ func (e *UsageError) Unwrap() error { return e.Err }
 type plan struct {
 	Options
 	config monitor.Config
+	locks  []*os.File // held until the process ends
 }
 
 func (o Options) plan() (*plan, error) {

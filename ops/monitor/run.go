@@ -187,7 +187,7 @@ func (m *Monitor) apply(changes []scan.Change) {
 		case scan.Changed:
 			m.emit(Event{Kind: Changed, Service: name, Type: kind})
 			if e != nil && e.svc != nil {
-				go e.svc.main.changed()
+				e.svc.main.changed()
 			}
 		case scan.Removed:
 			if e != nil {

@@ -19,6 +19,8 @@ type service struct {
 	logger *unit // nil for none
 	pipe   *pipe
 	ended  func() // called when nothing is left
+
+	oneEnded bool // the service or its logger; guarded by the mutex of the latter
 }
 
 // startService starts a service. A command x, or quit, ends it; ended is called then,
@@ -86,6 +88,11 @@ func (s *service) mainEnded() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if s.oneEnded {
+		s.finish()
+		return
+	}
+	s.oneEnded = true
 	s.pipe.w.Close()
 	s.pipe.drain = true
 	again := pending(s.pipe.r.Fd()) > 0
@@ -97,7 +104,14 @@ func (s *service) mainEnded() {
 	}
 }
 
+// loggerEnded comes first only if everything is killed.
 func (s *service) loggerEnded() {
+	s.logger.mu.Lock()
+	defer s.logger.mu.Unlock()
+	if !s.oneEnded {
+		s.oneEnded = true
+		return
+	}
 	if n := pending(s.pipe.r.Fd()); n > 0 {
 		s.logger.log.Error("the logger has not read everything", "bytes", n)
 	}

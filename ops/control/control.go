@@ -32,7 +32,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
-	"github.com/prefork-go/prefork/ops/capture"
+	"github.com/prefork-go/prefork/ops/client"
 )
 
 // Config holds the options of a control socket. The zero value is valid.
@@ -65,10 +65,10 @@ type Config struct {
 	// keeps services; then a stop of a single pool is refused.
 	Stop func()
 
-	// Tail returns the last lines of a worker, for clients that ask for them: use
-	// the TailOf of a capture.Capture. A negative slot stands for all of the pool. Nil
+	// Tail returns the last lines of a worker, for clients that ask for them: such
+	// as those of capture.Capture.TailOf. A negative slot stands for all of the pool. Nil
 	// means that the program keeps none.
-	Tail func(pool string, slot, lines int) []capture.Line
+	Tail func(pool string, slot, lines int) []client.Line
 
 	// Logger logs what the socket does. Nil means that of the first Manager, or for
 	// Open that of package slog.

@@ -18,7 +18,6 @@ import (
 
 	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/internal/testprog"
-	"github.com/prefork-go/prefork/ops/capture"
 	"github.com/prefork-go/prefork/ops/client"
 	"github.com/prefork-go/prefork/preforktest"
 )
@@ -292,9 +291,9 @@ func TestManyPools(t *testing.T) {
 // The last lines of the workers of a pool.
 func TestTailOfPool(t *testing.T) {
 	calls := make(chan string, 10)
-	s, _ := newOpenServer(t, Config{Tail: func(pool string, slot, lines int) []capture.Line {
+	s, _ := newOpenServer(t, Config{Tail: func(pool string, slot, lines int) []client.Line {
 		calls <- fmt.Sprintf("%s %d %d", pool, slot, lines)
-		return []capture.Line{{Time: time.Unix(9, 0), Slot: 1, PID: 7, Stream: capture.Stderr, Text: "one"}, {Slot: 2, PID: 8, Stream: capture.Stdout, Text: "\xff", Continued: true}}
+		return []client.Line{{Time: time.Unix(9, 0).UTC(), Slot: 1, PID: 7, Stream: "stderr", Line: "one"}, {Slot: 2, PID: 8, Stream: "stdout", Raw: []byte("\xff"), Continued: true}}
 	}})
 	defer s.add(newFake("web"))()
 	for request, want := range map[string]string{

@@ -3,7 +3,6 @@ package control
 import (
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/prefork-go/prefork/ops/client"
 )
@@ -28,12 +27,8 @@ func (x *exchange) tail() error {
 	out := client.Tail{API: client.API, Pool: p.name, Lines: []client.Line{}}
 	var text strings.Builder
 	for _, l := range x.cfg.Tail(p.name, slot, lines) {
-		line := client.Line{Time: l.Time.UTC(), Slot: l.Slot, PID: l.PID, Stream: l.Stream.String(), Line: l.Text, Continued: l.Continued}
-		if !utf8.ValidString(l.Text) {
-			line.Line, line.Raw = "", []byte(l.Text)
-		}
-		out.Lines = append(out.Lines, line)
-		text.WriteString(l.Text + "\n")
+		out.Lines = append(out.Lines, l)
+		text.WriteString(l.Text() + "\n")
 	}
 	if x.accepts("text/plain") {
 		return answer(x.w, 200, typeText, []byte(text.String()))

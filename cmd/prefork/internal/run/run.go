@@ -214,7 +214,7 @@ func (r *runner) open() (closeAll func(), err error) {
 func (r *runner) attach() (detach func(), err error) {
 	cfg := control.Config{Path: r.Control}
 	if c := r.recorder.capture; c != nil {
-		cfg.Tail = c.TailOf
+		cfg.Tail = output.Tail(c.Capture)
 	}
 	closeSocket, err := control.Attach(cfg, r.pm)
 	if err != nil {

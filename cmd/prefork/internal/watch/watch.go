@@ -112,7 +112,7 @@ func Run(ctx context.Context, o Options, errs io.Writer) error {
 func (w *watcher) openSocket(m *monitor.Monitor) (err error) {
 	cfg := control.Config{Path: w.Control, Name: w.Name, Services: m.Control(), Stop: m.Shutdown, Logger: w.log}
 	if w.out != nil {
-		cfg.Tail = w.out.TailOf
+		cfg.Tail = output.Tail(w.out.Capture)
 	}
 	w.socket, err = control.Open(cfg)
 	switch {

@@ -96,8 +96,14 @@ func TestExampleLines(t *testing.T) {
 					p.Signal(syscall.SIGHUP)
 				}
 			}
+			// Starlet waits for a client if TERM comes between its look at it and accept.
+			clients := preforktest.StartLoad(t, 1, func(int) error {
+				get(client, fmt.Sprintf("127.0.0.1:%d", port))
+				return nil
+			})
 			p.Signal(syscall.SIGTERM)
 			testprog.ExpectSuccess(t, p)
+			clients.Stop()
 			if text := strings.Join(p.Lines(), "\n"); strings.Contains(text, "level=WARN") {
 				t.Errorf("warnings: %s", text)
 			}

@@ -504,6 +504,10 @@ func TestWatchExample(t *testing.T) {
 			t.Errorf("%s: status %d, %q, %q", args, status, out, errs)
 		}
 	}
+	preforktest.WaitFor(t, "the second web handles TERM", func() bool {
+		data, err := os.ReadFile(current)
+		return err == nil && regexp.MustCompile(` web stops\n.* web starts .*\n.* GET / 200\n`).Match(data)
+	})
 	p.Signal(syscall.SIGTERM)
 	testprog.ExpectSuccess(t, p)
 	p.WaitGone()

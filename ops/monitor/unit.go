@@ -103,7 +103,7 @@ func (u *unit) all(ev machine.Event) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, s := range u.slots {
-		if s.Starting() && ev.Kind == machine.Command {
+		if s.Starting() {
 			u.endStart(s)
 		}
 		u.apply(s, ev)
@@ -114,10 +114,12 @@ func (u *unit) all(ev machine.Event) {
 // so.
 func (u *unit) changed() {
 	u.mu.Lock()
-	wantsUp := u.slots[0].Status().Up
+	st := u.slots[0].Status()
 	u.mu.Unlock()
-	u.command('t')
-	if wantsUp {
+	if !st.Term { // it is stopping already
+		u.command('t')
+	}
+	if st.Up {
 		u.command('u')
 	}
 }

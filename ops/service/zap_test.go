@@ -55,7 +55,7 @@ func TestZapUnknownPID(t *testing.T) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 1200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
 	got, err := s.Zap(ctx, service.Escalation{Term: time.Millisecond})
 	if got != service.StillRunning || err == nil || !strings.Contains(err.Error(), "cannot send SIGTERM: the service runs with an unknown pid") {

@@ -210,9 +210,14 @@ func (m *Machine) do(kind ActionKind, c byte) {
 	m.actions = append(m.actions, Action{Kind: kind, Byte: c, ID: m.id})
 }
 
-// settle makes the slot open or held as the state requires.
+// settle makes the slot open or held as the state requires. During a start it waits
+// for the outcome: a Manager that holds a slot takes its start back, and
+// reports nothing.
 func (m *Machine) settle() {
-	if m.want == exit && !m.once && m.state == supervise.Down && !m.spawning {
+	if m.spawning {
+		return
+	}
+	if m.want == exit && !m.once && m.state == supervise.Down {
 		if m.open {
 			m.do(Hold, 0)
 		}

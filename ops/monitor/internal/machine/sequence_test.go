@@ -200,8 +200,8 @@ func TestSequences(t *testing.T) {
 		"quit in a start": {"", []step{
 			{command('u'), "release|down"},
 			{due, "start|down"},
-			{event(Event{Kind: Quit}), "hold|down"},
-			{(*sim).started, "stop|run, got TERM, want exit"},
+			{event(Event{Kind: Quit}), "|down"},
+			{(*sim).started, "stop, hold|run, got TERM, want exit"},
 		}},
 		"drain": {"", []step{
 			{(*sim).up, "|run"},
@@ -235,8 +235,14 @@ func TestSequences(t *testing.T) {
 		"kill in a start": {"", []step{
 			{command('u'), "release|down"},
 			{due, "start|down"},
-			{event(Event{Kind: Kill}), "hold|down"},
-			{(*sim).started, "signal k|run, want exit"},
+			{event(Event{Kind: Kill}), "|down"},
+			{(*sim).started, "signal k, hold|run, want exit"},
+		}},
+		"quit in a start that fails": {"", []step{
+			{command('u'), "release|down"},
+			{due, "start|down"},
+			{event(Event{Kind: Quit}), "|down"},
+			{event(Event{Kind: Failed}), "hold, gone|down"},
 		}},
 	} {
 		s := newSim(t, tt.scripts)

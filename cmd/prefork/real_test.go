@@ -256,7 +256,7 @@ func TestCommands(t *testing.T) {
 		row{"-deaf", "wait settled", 0, ``},
 
 		// A hook that blocks.
-		row{"+hook", "--timeout 50ms restart", 6, `in the hook BeforeSpawn since`},
+		row{"+hook", "--timeout 2s restart", 6, `in the hook BeforeSpawn since`},
 		row{"", "--timeout 50ms reload", 6, `in the hook BeforeSpawn since`},
 		row{"", "--timeout 50ms scale 2", 6, `in the hook BeforeSpawn since`},
 		row{"", "--timeout 50ms resume", 6, `in the hook BeforeSpawn since`},

@@ -53,6 +53,11 @@ func startScreen(t *testing.T, width, height int) *screen {
 		cmd.Wait()
 		os.Remove(socket)
 	})
+	for !strings.HasPrefix(s.out.Text(), "%session-changed ") { // commands before it have no window
+		if !s.out.Scan() {
+			t.Fatal("tmux has ended")
+		}
+	}
 	s.resize(width, height)
 	s.expect(`\$`)
 	return s

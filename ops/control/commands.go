@@ -47,7 +47,7 @@ func (x *exchange) restart() error {
 
 // replace is a command that begins a new generation.
 func (x *exchange) replace(name, note string, pools []*pool, forward func(*pool) prefork.Forward) command {
-	return command{name: name, note: note, pools: pools, again: true, run: func(ctx context.Context, p *pool) (result, error) {
+	return command{name: name, note: note, pools: pools, again: true, steers: true, run: func(ctx context.Context, p *pool) (result, error) {
 		generation, err := p.pm.Reload(ctx, forward(p))
 		return result{generation: generation, text: fmt.Sprintf("generation %d is in place, %s", generation, workers(p.pm.MaxWorkers()))}, err
 	}}
@@ -126,7 +126,7 @@ func (x *exchange) scale() error {
 		return problemf(400, "workers=%.40q is not a number: write 8, +1 or -1", text)
 	}
 	relative := text[0] == '+' || text[0] == '-'
-	return x.perform(command{name: "scale", note: "scale workers=" + text, pools: []*pool{p}, again: true, run: func(ctx context.Context, p *pool) (result, error) {
+	return x.perform(command{name: "scale", note: "scale workers=" + text, pools: []*pool{p}, again: true, steers: true, run: func(ctx context.Context, p *pool) (result, error) {
 		x.scaling.Lock()
 		if relative {
 			n = max(n+p.pm.MaxWorkers(), 0)
@@ -143,7 +143,7 @@ func (x *exchange) pause() error {
 	if err != nil {
 		return err
 	}
-	return x.perform(command{name: "pause", note: "pause", pools: pools, again: true, run: func(ctx context.Context, p *pool) (result, error) {
+	return x.perform(command{name: "pause", note: "pause", pools: pools, again: true, steers: true, run: func(ctx context.Context, p *pool) (result, error) {
 		p.pm.Pause()
 		_, err := x.whileRunning(ctx, p, prefork.Snapshot.AllPaused)
 		if err != nil && ctx.Err() != nil {
@@ -173,7 +173,7 @@ func (x *exchange) resume() error {
 	if err != nil {
 		return err
 	}
-	return x.perform(command{name: "resume", note: "resume", pools: pools, again: true, run: func(ctx context.Context, p *pool) (result, error) {
+	return x.perform(command{name: "resume", note: "resume", pools: pools, again: true, steers: true, run: func(ctx context.Context, p *pool) (result, error) {
 		p.pm.Resume()
 		if err := p.pm.Ping(ctx); err != nil {
 			return result{}, err
@@ -253,7 +253,7 @@ func (x *exchange) signal() error {
 		return problemf(400, "to=%.40q is neither manager nor workers", to)
 	}
 	note := fmt.Sprintf("signal %s to=%s", signalName(s), to)
-	return x.perform(command{name: "signal", note: note, pools: pools, run: func(ctx context.Context, p *pool) (result, error) {
+	return x.perform(command{name: "signal", note: note, pools: pools, steers: to == "manager", run: func(ctx context.Context, p *pool) (result, error) {
 		if to == "manager" {
 			p.pm.Deliver(s)
 		} else {
@@ -334,7 +334,7 @@ func (x *exchange) worker() error {
 	if !p.has(ordinal) {
 		return problemf(404, "there is no worker with ID %d: %s", ordinal, p.whichID(ordinal))
 	}
-	return x.perform(command{name: "workers/" + id + "/" + verb, note: note, pools: []*pool{p}, run: run})
+	return x.perform(command{name: "workers/" + id + "/" + verb, note: note, pools: []*pool{p}, steers: verb == "replace", run: run})
 }
 
 // has reports whether a worker is not reaped yet. It may be younger than the shared

@@ -27,6 +27,10 @@ type command struct {
 	// program is set if it is for the program, and run is called once, with nil.
 	program bool
 
+	// steers is set if it decides which workers run. For a service its supervisor does
+	// that alone: it would lose count of a run that another has started.
+	steers bool
+
 	again bool // a successor that takes over before the outcome has to do it as well
 
 	// prepare, if set, is called once the request is known to make sense.
@@ -60,6 +64,11 @@ func (x *exchange) perform(c command) error {
 	}
 	if len(c.pools) == 0 && !c.program {
 		return errNoPools
+	}
+	if c.steers {
+		if err := x.notServices(c.pools); err != nil {
+			return err
+		}
 	}
 	if c.prepare != nil {
 		if err := c.prepare(); err != nil {

@@ -67,6 +67,20 @@ func serviceCondition(until string) (serviceState, error) {
 	}, nil
 }
 
+// notServices returns an error if one of the pools is a service.
+func (s *server) notServices(pools []*pool) error {
+	if s.cfg.Services == nil {
+		return nil
+	}
+	services, _ := s.serviceMap()
+	for _, p := range pools {
+		if services[p.name] != nil {
+			return problemf(409, "%.60s is a service: use prefork sv (restart, down, up), and its file instances for more copies", p.name)
+		}
+	}
+	return nil
+}
+
 // serviceMap returns the services and their loggers by name.
 func (s *server) serviceMap() (map[string]*client.Service, []client.Service) {
 	all := s.cfg.Services.Services()

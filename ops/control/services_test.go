@@ -199,6 +199,26 @@ func TestServiceRoutes(t *testing.T) {
 	}
 }
 
+// A service that has a pool of its name does not take the commands that decide which
+// workers run.
+func TestServiceTakesNoPoolCommand(t *testing.T) {
+	web := upNow
+	web.Log = &client.Service{Name: "web/log", State: client.StateRun}
+	s := newTestServer(t, Config{Services: newFakeServices(web)}, "own", "web", "web/log")
+	for _, request := range []string{
+		"reload?pool=web", "reload?pool=web/log&how=plain", "reload", "restart?pool=web", "scale?pool=web&workers=2",
+		"pause?pool=web", "resume?pool=web", "signal?pool=web&signal=TERM",
+	} {
+		code, body := send(t, s, "POST /v1/"+request)
+		if code != 409 || !strings.Contains(body, "is a service: use prefork sv") {
+			t.Errorf("%s: %d %s", request, code, body)
+		}
+	}
+	if code, body := send(t, s, "POST /v1/resume?pool=own"); code != 200 {
+		t.Errorf("another pool: %d %s", code, body)
+	}
+}
+
 // send sends a request and returns the answer.
 func send(t *testing.T, s *testServer, line string, headers ...string) (code int, body string) {
 	t.Helper()

@@ -23,7 +23,8 @@ func (u *unit) beforeSpawn(pm *prefork.Manager, sp *prefork.Spawn) {
 	set := u.settings() // without the mutex: a disk that hangs holds up no command
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if s := u.slots[sp.Slot]; !u.mayStart(pm, set, s, sp) {
+	// Only a caller of Config.Attach that scales the Manager makes other slots.
+	if sp.Slot >= len(u.slots) || !u.mayStart(pm, set, u.slots[sp.Slot], sp) {
 		pm.Hold(sp.Slot)
 	}
 }

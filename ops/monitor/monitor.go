@@ -73,7 +73,8 @@ type Config struct {
 
 	// Attach, if not nil, is called with each new Manager, before its Run, and detach
 	// (if not nil) when it has ended. A service directory gets another Manager when
-	// files have changed that a Manager reads once. Name is that of Output.
+	// files have changed that a Manager reads once. Name is that of Output. The Manager
+	// must not be scaled, reloaded or shut down: Do commands the service.
 	Attach func(name string, pm *prefork.Manager) (detach func())
 
 	// Observe, if not nil, is called with each event, by one goroutine at a time. It

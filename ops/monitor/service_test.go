@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/ops/monitor/internal/scan"
 	"github.com/prefork-go/prefork/preforktest"
 )
@@ -441,4 +442,26 @@ func TestLockFD(t *testing.T) {
 	r.want("locked")
 	child, _ = strconv.Atoi(r.want(`up (\d+)`)[0])
 	syscall.Kill(child, syscall.SIGKILL)
+}
+
+// A Manager that is scaled up all the same has no second run.
+func TestScaled(t *testing.T) {
+	managers := make(chan *prefork.Manager, 1)
+	r := newRig(t, Config{Attach: func(_ string, pm *prefork.Manager) func() {
+		managers <- pm
+		return nil
+	}})
+	r.service("web", "run: "+up)
+	r.start()
+	r.want("up .*")
+	pm := <-managers
+	pm.SetMaxWorkers(2)
+	if err := pm.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.do("web", "t")
+	r.want("up .*")
+	if st := r.status("web"); len(st.PIDs) > 1 {
+		t.Errorf("%+v", st)
+	}
 }

@@ -66,7 +66,11 @@ type Death struct {
 // normally down". The name comes from the caller. The line of its logger follows.
 func (s *Service) Line(name string, now time.Time) string {
 	if s.State == StateEnded {
-		return "ended: " + clean(name)
+		text := "ended: " + clean(name)
+		if s.Problem != "" {
+			text += ": " + clean(s.Problem)
+		}
+		return text
 	}
 	text := s.line(name, now)
 	if s.Log != nil {

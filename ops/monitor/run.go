@@ -57,6 +57,7 @@ type entry struct {
 	exited  bool // by a command x
 	retry   *time.Timer
 	delay   time.Duration
+	problem string // why it could not be started
 }
 
 // New checks the configuration. It starts nothing.
@@ -224,12 +225,15 @@ func (m *Monitor) start(name string, e *entry) {
 	}
 	svc, err := m.startService(e.kind, name, func() { m.ended(name, e) })
 	if err != nil {
-		m.emit(Event{Kind: PassedOver, Service: name, Type: e.kind, Reason: err.Error()})
-		m.log.Error("cannot supervise a service", "service", name, "err", err)
+		if e.problem != err.Error() { // each attempt would be a line
+			e.problem = err.Error()
+			m.emit(Event{Kind: PassedOver, Service: name, Type: e.kind, Reason: e.problem})
+			m.log.Error("cannot supervise a service", "service", name, "err", err)
+		}
 		m.startLater(name, e)
 		return
 	}
-	e.svc, e.delay, e.exited = svc, 0, false
+	e.svc, e.delay, e.exited, e.problem = svc, 0, false, ""
 	m.left.Add(1)
 	m.emit(Event{Kind: Added, Service: name, Type: e.kind})
 }
@@ -348,7 +352,7 @@ func (m *Monitor) Services() []Status {
 	all, running := make([]Status, 0, len(m.entries)), make([]*service, 0, len(m.entries))
 	for name, e := range m.entries {
 		if e.svc == nil {
-			all = append(all, Status{Name: name, Kind: e.kind})
+			all = append(all, Status{Name: name, Kind: e.kind, Problem: e.problem})
 		} else {
 			running = append(running, e.svc)
 		}
@@ -396,6 +400,8 @@ func (m *Monitor) find(name string, command byte) (*unit, error) {
 	case e.svc == nil && command == 'u' && e.present && !isLog:
 		m.start(name, e)
 		return nil, nil
+	case e.svc == nil && e.problem != "":
+		return nil, errors.New(e.problem)
 	case e.svc == nil:
 		return nil, fmt.Errorf("service %s has ended", name)
 	case !isLog:

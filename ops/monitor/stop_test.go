@@ -163,6 +163,17 @@ func TestLockedByAnother(t *testing.T) {
 	if !strings.Contains(other.log.String(), "process "+strconv.Itoa(os.Getpid())) {
 		t.Error("the log does not name the process")
 	}
+	other.change(scan.Added, "web") // another attempt, with the same reason
+	other.change(scan.Added, "web") // is complete when this is taken
+	if n := strings.Count(other.log.String(), "cannot supervise"); n != 1 {
+		t.Errorf("%d lines of the log for one reason, want 1", n)
+	}
+	if p := other.status("web").Problem; !strings.Contains(p, "is locked") {
+		t.Errorf("the status has the problem %q", p)
+	}
+	if err := other.m.Do("web", 't'); err == nil || !strings.Contains(err.Error(), "is locked") {
+		t.Errorf("a command has the error %v", err)
+	}
 	r.close()
 	other.m.Rescan()
 	other.want("up .*")

@@ -3,6 +3,9 @@
 package envdir
 
 import (
+	"bytes"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,7 +15,8 @@ import (
 // Read returns the variables of a directory, as NAME=VALUE, and the names of those
 // that a program does not get: their files are empty. A value is the first line
 // of a file, without blanks at the end, and with newlines for zero bytes. Hidden
-// files, directories, FIFOs and names with an equals sign are passed over.
+// files, directories, FIFOs and names with an equals sign are passed over. A value
+// that is longer than the system takes is an error.
 func Read(dir string) (set, unset []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -28,16 +32,36 @@ func Read(dir string) (set, unset []string, err error) {
 		if info, err := os.Stat(path); err == nil && info.Mode()&(fs.ModeDir|fs.ModeNamedPipe|fs.ModeSocket) != 0 {
 			continue
 		}
-		data, err := os.ReadFile(path)
+		line, empty, err := firstLine(path)
 		if err != nil {
 			return nil, nil, err
 		}
-		if len(data) == 0 {
+		if empty {
 			unset = append(unset, name)
 			continue
 		}
-		line, _, _ := strings.Cut(string(data), "\n")
 		set = append(set, name+"="+strings.ReplaceAll(strings.TrimRight(line, " \t"), "\x00", "\n"))
 	}
 	return set, unset, nil
+}
+
+// maxValue is the length of a variable that Linux takes.
+const maxValue = 128 << 10
+
+// firstLine returns the first line of a file, which may be a device without an end.
+func firstLine(path string) (line string, empty bool, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", false, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxValue))
+	if err != nil {
+		return "", false, err
+	}
+	first, _, whole := bytes.Cut(data, []byte("\n"))
+	if !whole && len(data) == maxValue {
+		return "", false, fmt.Errorf("%s: its first line is longer than %d bytes", path, maxValue-1)
+	}
+	return string(first), len(data) == 0, nil
 }

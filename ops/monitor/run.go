@@ -256,13 +256,17 @@ func (m *Monitor) startLater(name string, e *entry) {
 func (m *Monitor) ended(name string, e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	removed := e.svc.main.isRemoved()
+	removed, fault := e.svc.main.isRemoved(), e.svc.main.fault
 	e.svc = nil
 	switch {
 	case !e.present:
 		delete(m.entries, name)
 	case removed:
 		m.start(name, e)
+	case fault != nil && !m.stopping:
+		e.problem, e.delay = fault.Error(), longestRetry // it may last
+		m.emit(Event{Kind: PassedOver, Service: name, Type: e.kind, Reason: e.problem})
+		m.startLater(name, e)
 	case !m.stopping:
 		e.exited = true
 		m.emit(Event{Kind: Removed, Service: name, Type: e.kind, Reason: "it was asked to exit"})

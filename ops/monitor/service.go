@@ -44,6 +44,9 @@ func (m *Monitor) startService(kind Kind, name string, ended func()) (*service, 
 
 // open opens the files of a service directory. A program has none.
 func (s *service) open() (err error) {
+	if s.main.set.unread { // whether there is a file down, for one
+		return s.main.set.err
+	}
 	if s.main.sup, err = supervise.Open(s.main.dir); err != nil {
 		return err
 	}
@@ -51,6 +54,9 @@ func (s *service) open() (err error) {
 		return nil
 	}
 	s.logger = newUnit(s.mon, Logger, s.name+"/log")
+	if s.logger.set.unread {
+		return s.logger.set.err
+	}
 	if s.logger.sup, err = supervise.Open(s.logger.dir); err != nil {
 		return err
 	}

@@ -465,3 +465,39 @@ func TestScaled(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 }
+
+// A service that this process cannot keep is tried again, and does not count as one
+// that was asked to exit.
+func TestFault(t *testing.T) {
+	other, err := prefork.New(prefork.Config{Name: "web", Untrapped: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t, Config{})
+	r.service("web", "run: "+up)
+	r.start()
+	preforktest.WaitFor(t, "the fault is reported", func() bool { return r.hasEvent(PassedOver, "web") })
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.do("web", "u")
+	r.want("up .*")
+}
+
+// The services of a directory that cannot be read are not started: it may have a
+// file down.
+func TestUnread(t *testing.T) {
+	if os.Geteuid() == 0 {
+		preforktest.Skipf(t, "root can read every directory")
+	}
+	r := newRig(t, Config{})
+	r.service("web", "run: "+up, "down: ")
+	if err := os.Chmod(filepath.Join(r.dir, "web"), 0o300); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Chmod(filepath.Join(r.dir, "web"), 0o700) })
+	r.start()
+	if st := r.m.Services(); len(st) != 1 || st[0].Problem == "" {
+		t.Errorf("%+v", st)
+	}
+}

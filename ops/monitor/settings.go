@@ -49,6 +49,7 @@ type settings struct {
 
 	problems []problem
 	err      error // why it must not be started
+	unread   bool  // the directory cannot be read: nothing else is known
 }
 
 // A problem is a file with bad content.
@@ -127,7 +128,7 @@ func read(dir string) settings {
 	s := defaults()
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		s.err = err
+		s.err, s.unread = err, true
 		return s
 	}
 	names := make(map[string]bool, len(entries))

@@ -29,6 +29,7 @@ type unit struct {
 	sup   *supervise.Dir // nil for none
 	log   *slog.Logger
 	ended func() // called when nothing is left
+	fault error  // why keep has given up; set before ended
 
 	mu       sync.Mutex
 	set      settings
@@ -195,7 +196,7 @@ func (u *unit) keep() {
 	for {
 		pm, err := u.newManager()
 		if err != nil {
-			u.log.Error("cannot keep the service running", "err", err)
+			u.fail(err)
 			return
 		}
 		var detach func()
@@ -211,7 +212,7 @@ func (u *unit) keep() {
 			detach()
 		}
 		if err := pm.Close(); err != nil {
-			u.log.Error("cannot close the manager of a service", "err", err)
+			u.fail(err)
 			return
 		}
 		if done {
@@ -219,6 +220,12 @@ func (u *unit) keep() {
 			return
 		}
 	}
+}
+
+// fail ends keep because of a fault of this process.
+func (u *unit) fail(err error) {
+	u.fault = err
+	u.log.Error("cannot keep the service running", "err", err)
 }
 
 // newManager makes a Manager with the settings of the moment. If these are refused,

@@ -15,8 +15,8 @@ import (
 // Read returns the variables of a directory, as NAME=VALUE, and the names of those
 // that a program does not get: their files are empty. A value is the first line
 // of a file, without blanks at the end, and with newlines for zero bytes. Hidden
-// files, directories, FIFOs and names with an equals sign are passed over. A value
-// that is longer than the system takes is an error.
+// files, directories, FIFOs and names with an equals sign are passed over. A first
+// line without an end is an error.
 func Read(dir string) (set, unset []string, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -45,8 +45,9 @@ func Read(dir string) (set, unset []string, err error) {
 	return set, unset, nil
 }
 
-// maxValue is the length of a variable that Linux takes.
-const maxValue = 128 << 10
+// maxValue is beyond the length of a variable that a system takes, which the start
+// of a program reports.
+const maxValue = 1 << 20
 
 // firstLine returns the first line of a file, which may be a device without an end.
 func firstLine(path string) (line string, empty bool, err error) {

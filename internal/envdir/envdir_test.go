@@ -23,7 +23,7 @@ func TestRead(t *testing.T) {
 
 // A file may be longer than a variable, but not its first line.
 func TestReadLong(t *testing.T) {
-	long := strings.Repeat("x", 1<<20)
+	long := strings.Repeat("x", 2<<20)
 	for text, want := range map[string]bool{long: false, "a\n" + long: true, long[:maxValue-1]: true, long[:maxValue]: false} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "A"), []byte(text), 0o600); err != nil {

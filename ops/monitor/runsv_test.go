@@ -314,7 +314,11 @@ func TestAgainstRunsv(t *testing.T) {
 			runit.call(c.name, "sv exit")
 			runit.call(c.name, "sv kill")
 			p.Wait()
-			killIn(filepath.Join(theirs.dir, c.name))
+			preforktest.WaitFor(t, "nothing of "+c.name, func() bool {
+				killIn(filepath.Join(theirs.dir, c.name)) // again: one may be between fork and exec
+				left, err := p.Descendants()
+				return err == nil && len(left) == 0
+			})
 		})
 	}
 	r.start()

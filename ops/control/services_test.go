@@ -104,7 +104,7 @@ func TestServiceStates(t *testing.T) {
 	with := func(s client.Service, change func(*client.Service)) client.Service { change(&s); return s }
 	starting := with(isOff, func(s *client.Service) { s.Want = client.WantUp })
 	unready := with(upNow, func(s *client.Service) { s.Ready = false })
-	told := with(upNow, func(s *client.Service) { s.Term, s.Since = true, since.Add(1) })
+	stopping := with(upNow, func(s *client.Service) { s.Term, s.Since = true, since.Add(1) })
 	again := with(upNow, func(s *client.Service) { s.PID, s.Since = 4712, since.Add(1) })
 	once := with(again, func(s *client.Service) { s.Want = client.WantDown })
 	finish := with(once, func(s *client.Service) { s.State = client.StateFinish })
@@ -118,7 +118,7 @@ func TestServiceStates(t *testing.T) {
 	}{
 		{"up", upNow, true}, {"up", unready, false}, {"up", isOff, false}, {"up", finish, false}, {"up", starting, false}, {"up", paused, true},
 		{"down", isOff, true}, {"down", starting, false}, {"down", finish, false}, {"down", upNow, false}, {"down", ended, true},
-		{"restarted", upNow, false}, {"restarted", again, true}, {"restarted", told, false}, {"restarted", ran, false}, {"restarted", finish, false},
+		{"restarted", upNow, false}, {"restarted", again, true}, {"restarted", stopping, false}, {"restarted", ran, false}, {"restarted", finish, false},
 		{"restarted,down", ran, true}, {"restarted,down", upNow, false},
 		{"started", upNow, false}, {"started", once, true}, {"started", ran, true}, {"started", isOff, false}, {"started", finish, false},
 		{"paused", paused, true}, {"paused", upNow, false}, {"continued", upNow, true}, {"continued", paused, false},

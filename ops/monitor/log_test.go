@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/prefork-go/prefork/ops/monitor/internal/scan"
 	"github.com/prefork-go/prefork/preforktest"
@@ -89,7 +88,10 @@ func TestLogAtTheEnd(t *testing.T) {
 		"log/run: sleep 0.05; exec cat >out")
 	r.start()
 	r.want("up")
-	time.Sleep(20 * time.Millisecond)
+	preforktest.WaitFor(t, "some lines", func() bool {
+		last, _ := os.ReadFile(filepath.Join(r.dir, "web/last"))
+		return len(last) > 3 // a number of three digits
+	})
 	r.change(scan.Removed, "web")
 	preforktest.WaitFor(t, "end", func() bool { return len(r.m.Services()) == 0 })
 	out, err := os.ReadFile(filepath.Join(r.dir, "web/log/out"))

@@ -161,7 +161,7 @@ var states = []struct {
 	{"up", "", (*sim).up},
 	{"up once", "", func(s *sim) { s.command('o'); s.due(); s.started() }},
 	{"paused", "", func(s *sim) { s.up(); s.command('p') }},
-	{"told to stop", "", func(s *sim) { s.up(); s.command('d') }},
+	{"stopping", "", func(s *sim) { s.up(); s.command('d') }},
 	{"up with all scripts", "udxtkpchaiq12", func(s *sim) {
 		s.command('u')
 		s.due()

@@ -187,9 +187,20 @@ func (c *Client) Get(ctx context.Context, path string, query url.Values) ([]byte
 	return c.query(ctx, path, query, "")
 }
 
+// query asks once more if the connection has ended before the answer: a query
+// changes nothing, and the second answer tells a manager that is gone from one that
+// has a successor.
 func (c *Client) query(ctx context.Context, path string, q url.Values, accept string) ([]byte, error) {
 	ctx, cancel := withTimeout(ctx, queryTimeout)
 	defer cancel()
+	body, err := c.ask(ctx, path, q, accept)
+	if errors.Is(err, ErrLost) {
+		body, err = c.ask(ctx, path, q, accept)
+	}
+	return body, err
+}
+
+func (c *Client) ask(ctx context.Context, path string, q url.Values, accept string) ([]byte, error) {
 	r, err := c.request(ctx, call{method: "GET", path: path, query: q, accept: accept})
 	if err != nil {
 		return nil, err

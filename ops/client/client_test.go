@@ -108,6 +108,8 @@ func TestStatusOfServers(t *testing.T) {
 		{"good", []string{ok}, ""},
 		{"without a length", []string{"HTTP/1.1 200 OK\r\n\r\n{\"api\":1,\"pid\":7}"}, ""},
 		{"superseded", []string{superseded, superseded, ok}, ""},
+		{"ends before the answer, once", []string{"", ok}, ""},
+		{"ends within the answer, once", []string{ok[:len(ok)-1], ok}, ""},
 		{"closed", []string{""}, "the connection ended before the answer"},
 		{"half a head", []string{"HTTP/1.1 200 OK\r\nContent-Type: x\r\n"}, "the connection ended before the answer"},
 		{"half a body", []string{ok[:len(ok)-3]}, "the connection ended before the answer"},

@@ -94,7 +94,7 @@ type managerSide struct {
 	busy       atomic.Pointer[hookCall] // the blocking call that is under way
 	received   atomic.Value             // of sigqueue.Arrival: the signal that ended the last Start
 	failure    error                    // of the shutdown; belongs to the blocking call
-	traps      []func()                 // release what New has trapped
+	traps      []func()                 // end what New has begun: traps, following the reaper
 	closed     chan struct{}            // closed by Close
 	interrupts atomic.Int32             // > 0: an interrupt counts as the shutdown signal
 

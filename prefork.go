@@ -49,6 +49,7 @@
 package prefork
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -288,13 +289,9 @@ func (s *managerSide) followReaper() {
 	if process.Reaper == nil {
 		return
 	}
-	go func() {
-		select {
-		case <-process.ReaperGone:
-		case <-s.closed:
-			return
-		}
+	unfollow := context.AfterFunc(process.ReaperGone, func() {
 		s.log.Error("reaper is gone, shutting down", "reaper", process.Reaper.PID())
 		s.shutDown("the reaper is gone", nil)
-	}()
+	})
+	s.traps = append(s.traps, func() { unfollow() })
 }

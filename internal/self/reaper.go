@@ -1,6 +1,7 @@
 package self
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -30,10 +31,11 @@ func (p *Process) joinReaper() {
 	if p.Guard != 0 {
 		activation.Readdress(p.Guard)
 	}
-	p.ReaperGone = make(chan struct{})
+	gone, end := context.WithCancel(context.Background())
+	p.ReaperGone = gone
 	go func() {
 		p.Reaper.Wait()
-		close(p.ReaperGone)
+		end()
 	}()
 }
 

@@ -65,9 +65,9 @@ type Process struct {
 	oldGone    chan struct{} // of a successor: closed when its predecessor has exited
 	HandedOver atomic.Bool   // a successor has taken over from this process
 
-	Reaper     *reaper.Link  // above this process; nil for none
-	Guard      int           // the pid of the guard above the reaper; 0 for none
-	ReaperGone chan struct{} // closed when it has exited
+	Reaper     *reaper.Link    // above this process; nil for none
+	Guard      int             // the pid of the guard above the reaper; 0 for none
+	ReaperGone context.Context // ends when the reaper has exited
 
 	mu          sync.Mutex
 	names       []string    // of the Managers in this process

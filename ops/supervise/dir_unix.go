@@ -243,8 +243,7 @@ func (d *Dir) replace(name, content string) (err error) {
 	_, err = f.WriteString(content)
 	err = errors.Join(err, f.Chmod(0o644), f.Close()) // whatever the umask
 	if err == nil {
-		fd := int(d.dir.Fd())
-		if err = unix.Renameat(fd, next, fd, name); err != nil {
+		if err = replace(int(d.dir.Fd()), next, name); err != nil {
 			err = &os.LinkError{Op: "rename", Old: f.Name(), New: filepath.Join(d.dir.Path(), name), Err: err}
 		}
 	}

@@ -16,3 +16,5 @@ import (
 func mkfifo(d *safedir.Dir, name string, mode uint32) error {
 	return unix.Mkfifo(filepath.Join(d.Path(), name), mode)
 }
+
+func replace(dir int, next, name string) error { return unix.Renameat(dir, next, dir, name) }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -184,6 +185,7 @@ func (w *watcher) run(ctx context.Context, m *monitor.Monitor) error {
 	defer signal.Stop(signals)
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
+	saveMemory()
 	stopping, killed := false, false
 	for {
 		select {
@@ -216,6 +218,13 @@ func (w *watcher) run(ctx context.Context, m *monitor.Monitor) error {
 			}
 		}
 	}
+}
+
+// saveMemory keeps the memory of a process small that has a lot to do at its start,
+// and then hardly anything: the garbage of the start would stay for good.
+func saveMemory() {
+	debug.SetGCPercent(50)
+	time.AfterFunc(10*time.Second, debug.FreeOSMemory)
 }
 
 // output gives a process the pipes of the log.

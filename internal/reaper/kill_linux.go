@@ -77,7 +77,7 @@ type killer struct {
 }
 
 // round kills all descendants that it finds. It returns the number of processes
-// that it has killed, and whether one of them is new.
+// that it has killed and that have not exited, and whether one of them is new.
 //
 // The kernel has a list of the children of a process. Between its reading and the
 // signals there is so little time that this stops even a process that only starts
@@ -101,7 +101,9 @@ func (k *killer) round() (left int, fresh bool) {
 
 func (k *killer) killAll(all []process) (left int, fresh bool) {
 	for _, p := range all {
-		if p.kill() != nil || p.zombie {
+		// A zombie that is a child of this process, which has just reaped all that
+		// have exited, has threads that have not.
+		if p.kill() != nil || p.zombie && p.parent != k.pid {
 			continue // it is gone, or may not be killed
 		}
 		left++

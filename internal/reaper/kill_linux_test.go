@@ -81,3 +81,27 @@ func TestKillListedProcess(t *testing.T) {
 		t.Errorf("%+v was killed twice", p)
 	}
 }
+
+// A child whose first thread has exited, and others have not, shows as a zombie: it
+// is not gone. The zombie of another process says nothing.
+func TestZombieIsLeft(t *testing.T) {
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	cmd.Process.Kill()
+	if err := unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	p, err := readProcess(cmd.Process.Pid)
+	if err != nil || !p.zombie {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	for pid, want := range map[int]int{unix.Getpid(): 1, unix.Getppid(): 0} {
+		k := killer{pid: pid, killed: make(map[int]bool)}
+		if left, fresh := k.killAll([]process{p}); left != want || fresh != (want == 1) {
+			t.Errorf("descendant of %d: %d are left, new: %v", pid, left, fresh)
+		}
+	}
+}

@@ -266,6 +266,7 @@ func TestCommands(t *testing.T) {
 		row{"", "ls", 0, `web`},
 		row{"", "ping", 5, `manager \d+ runs, but the loop is in the hook BeforeSpawn since`},
 		row{"-hook", "wait settled", 0, ``},
+		row{"", "restart", 0, ``}, // joins the one that may still wait, which goes on
 	)
 	p.checkStopped()
 

@@ -3,6 +3,7 @@ package logger
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -50,22 +51,24 @@ func TestFollows(t *testing.T) {
 
 // A logger whose directory was removed reports that once, and goes on.
 func TestRemovedDirectory(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "log")
-	p := newPipe(t)
-	l := p.start("log", dir)
-	p.print("a\n")
-	until(t, dir, "a\n")
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	for range 3 {
-		p.print("b\n")
-		p.drained()
-	}
-	p.end(l)
-	l.WaitGone()
-	if lines := l.Lines(); len(lines) > 1 {
-		t.Errorf("%q", lines)
+	for _, flags := range []string{"", "-z +b"} {
+		dir := filepath.Join(t.TempDir(), "log")
+		p := newPipe(t)
+		l := p.start("log", append(strings.Fields(flags), dir)...)
+		p.print("a\n")
+		until(t, dir, "a\n")
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			p.print("b\n")
+			p.drained()
+		}
+		p.end(l)
+		l.WaitGone()
+		if lines := l.Lines(); len(lines) > 1 {
+			t.Errorf("%s: %q", flags, lines)
+		}
 	}
 }
 

@@ -20,9 +20,13 @@ import (
 // A dir is a directory with the file current, those that were rotated before, and
 // a lock.
 type dir struct {
-	path string
-	*options
+	path     string
+	defaults settings // of the command line
+	settings
+	format format
+	out    []byte // lines for current
 	report func(format string, args ...any)
+	worker *worker // nil before there is a processor
 
 	lock    *os.File
 	current *os.File
@@ -45,9 +49,9 @@ var errLocked = errors.New("another logger uses the directory")
 // closed is the mode of a file that is complete, as multilog and svlogd have it.
 const closed = 0o100
 
-func openDir(path string, o *options, report func(string, ...any)) (*dir, error) {
-	d := &dir{path: path, options: o, report: report}
-	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+func openDir(t target, f format, report func(string, ...any)) (*dir, error) {
+	d := &dir{path: t.path, defaults: t.settings, format: f, report: report}
+	if err := os.Mkdir(d.path, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
 	lock, err := os.OpenFile(d.file("lock"), os.O_WRONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
@@ -60,20 +64,42 @@ func openDir(path string, o *options, report func(string, ...any)) (*dir, error)
 		if err == unix.EWOULDBLOCK {
 			err = errLocked
 		}
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", d.path, err)
 	}
 	// A logger that ends cleanly leaves a current that is closed.
 	switch st, err := os.Lstat(d.file("current")); {
 	case err == nil:
 		d.restarted = st.Mode()&closed == 0
 	case errors.Is(err, fs.ErrNotExist):
-		d.restarted = len(d.rotated()) > 0
+		d.restarted = len(rotatedFiles(d.path)) > 0
 	}
+	removeTemporary(d.path)
 	if err := d.open(); err != nil {
 		lock.Close()
 		return nil, err
 	}
+	d.configure()
 	return d, nil
+}
+
+// configure reads the file config.
+func (d *dir) configure() {
+	d.settings = readConfig(d.file("config"), d.defaults, d.report)
+	d.format.prefix, d.format.patterns = d.prefix, d.patterns
+	if !d.format.isPlain() && !d.endsLine() { // the next bytes are the rest of a line
+		d.format.line, d.format.began = selected, true
+	}
+	if d.processor.isSet() && d.worker == nil {
+		d.worker = newWorker(d.path, d.report)
+	}
+	d.process()
+}
+
+// process has rotated files processed, beside this goroutine.
+func (d *dir) process() {
+	if d.worker != nil {
+		d.worker.look(d.processor)
+	}
 }
 
 func (d *dir) file(name string) string { return filepath.Join(d.path, name) }
@@ -118,6 +144,9 @@ func finish(f *os.File) {
 func (d *dir) close() {
 	d.sync(d.current)
 	finish(d.current)
+	if d.worker != nil {
+		d.worker.close()
+	}
 	d.lock.Close()
 }
 
@@ -221,6 +250,7 @@ func (d *dir) write(p []byte) {
 
 func (d *dir) wrote(n int64) {
 	d.size += n
+	d.restarted = false // from here on nothing comes again
 	if d.failing {
 		d.failing = false
 		d.report("%s: writes again", d.path)
@@ -238,7 +268,7 @@ func (d *dir) failed(operation string, err error) {
 		d.report("%s: cannot %s, and tries again: %v", d.path, operation, err)
 	}
 	if d.minFiles > 0 && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) {
-		if names := d.rotated(); len(names) > d.minFiles {
+		if names := beyond(rotatedFiles(d.path), d.minFiles); len(names) > 0 {
 			if err := os.Remove(d.file(names[0])); err == nil {
 				d.report("%s: no space left: removed %s", d.path, names[0])
 				return
@@ -249,11 +279,17 @@ func (d *dir) failed(operation string, err error) {
 	d.follow()
 }
 
-var rotatedName = regexp.MustCompile(`^@[0-9a-f]{24}\.[su]$`)
+var (
+	rotatedName   = regexp.MustCompile(`^@[0-9a-f]{24}\.(s|u|s\.gz)$`)
+	temporaryName = regexp.MustCompile(`^@[0-9a-f]{24}\.t$`)
+)
 
-// rotated returns the names of rotated files, the oldest first.
-func (d *dir) rotated() (names []string) {
-	entries, _ := os.ReadDir(d.path)
+// stampLength is the length of @ and a time in the name of a rotated file.
+const stampLength = 25
+
+// rotatedFiles returns the names of rotated files, the oldest first.
+func rotatedFiles(path string) (names []string) {
+	entries, _ := os.ReadDir(path)
 	for _, e := range entries {
 		if rotatedName.MatchString(e.Name()) {
 			names = append(names, e.Name())
@@ -263,17 +299,30 @@ func (d *dir) rotated() (names []string) {
 	return names
 }
 
+// beyond returns the first of the names, without those of the last files. A file
+// may have two names while it is processed.
+func beyond(names []string, keep int) []string {
+	for i := len(names) - 1; i >= 0; i-- {
+		if i == len(names)-1 || names[i][:stampLength] != names[i+1][:stampLength] {
+			if keep--; keep < 0 {
+				return names[:i+1]
+			}
+		}
+	}
+	return nil
+}
+
 // rotate gives current its final name and opens another one.
 func (d *dir) rotate() {
 	d.soon = false
 	d.sync(d.current)
-	names := d.rotated()
+	names := rotatedFiles(d.path)
 	last := ""
 	if len(names) > 0 {
 		last = names[len(names)-1]
 	}
 	name := nextName(last, time.Now()) + ".s"
-	if d.killed {
+	if d.killed || d.processor.isSet() {
 		name = name[:len(name)-1] + "u"
 	}
 	for {
@@ -291,8 +340,9 @@ func (d *dir) rotate() {
 	// was taken from the pipe, too.
 	finish(d.current)
 	d.fd = -1
+	d.process()
 	if d.maxFiles > 0 {
-		for _, name := range names[:max(0, len(names)-d.maxFiles)] {
+		for _, name := range beyond(names, d.maxFiles) {
 			if err := os.Remove(d.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				d.report("%v", err)
 			}

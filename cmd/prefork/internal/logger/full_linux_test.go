@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -86,6 +87,7 @@ func full() {
 		{"-s 0 -n 0", 100 << 10},
 		{"-s 50000 -n 0", 100 << 10},
 		{"-s 50000 -n 0 -l 90", 100 << 10},
+		{"-s 50000 -n 0 -z", 100 << 10},
 		{"-s 50000 -n 0 -N 2", 0},
 		{"-s 50000 -n 0 -N 2 -l 90", 0},
 	} {
@@ -114,7 +116,10 @@ func fullRow(dir, fill, flags string, filled int) error {
 	}
 	var messages []string
 	l := newLogger(o, int(r.Fd()))
+	var mu sync.Mutex
 	err = l.open(func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
 		messages = append(messages, fmt.Sprintf(format, args...))
 		os.Remove(fill)
 	})
@@ -144,7 +149,7 @@ func fullRow(dir, fill, flags string, filled int) error {
 	var got bytes.Buffer
 	names := files(dir)
 	for _, name := range names {
-		content, err := os.ReadFile(filepath.Join(dir, name))
+		content, err := readLog(filepath.Join(dir, name))
 		if err != nil {
 			return err
 		}

@@ -417,7 +417,7 @@ func TestErrors(t *testing.T) {
 	}
 	for args, want := range map[string]int{
 		"": 100, "-x D": 100, "-s x D": 100, "-s -1 D": 100, "-n -1 D": 100, "-N -1 D": 100, "-N 10 D": 100, "-n 3 -N 3 D": 100, "-tttt D": 100, "-l -2 D": 100,
-		"-a x D": 100, "-a -1s D": 100, "+pattern D": 100,
+		"-a x D": 100, "-a -1s D": 100, "-* D": 100, "-- -* +a": 100, "D +a": 100, "- D -": 100, "-r xy D": 100, "-z=x D": 100,
 		"D/file": 111, "D/none/none": 111, "D/dir": 111, "D/link": 111, "D/fifo": 111,
 	} {
 		var errs bytes.Buffer
@@ -435,8 +435,10 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%s: %d, %s", args, status, errs.String())
 		}
 	}
-	if status := Main("prefork log", []string{"-p", "a\nb", dir}, &bytes.Buffer{}); status != 100 {
-		t.Errorf("prefix of two lines: %d", status)
+	for _, args := range [][]string{{"-p", "a\nb", dir}, {"+a\nb", dir}, {"-r", "\n", dir}, {"-r", "", dir}, {"+a", ""}} {
+		if status := Main("prefork log", args, &bytes.Buffer{}); status != 100 {
+			t.Errorf("%q: %d", args, status)
+		}
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 4 {
 		t.Errorf("%v", entries)

@@ -9,6 +9,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -31,9 +33,17 @@ type logger struct {
 	step func() (n int, err error) // moves some; EAGAIN if there are none
 	dirs []*dir
 	*options
-	format   format // with the state of a line
-	buf, out []byte
-	scratch  [2]int // a pipe for copies of bytes that stay in the input
+	buf     []byte
+	scratch [2]int    // a pipe for copies of bytes that stay in the input
+	errs    io.Writer // for lines that patterns select for it
+
+	// A line that patterns cannot decide before it ends stays in the pipe, of
+	// which no poll reports more bytes.
+	midLine  bool          // the last byte that was delivered is not the end of a line
+	held     int           // bytes of such a line; 0 if there is none
+	holdFor  time.Duration // until it is looked at again
+	hungUp   bool          // it does not end
+	noSplice bool          // the file system has none
 
 	signals chan os.Signal
 	wake    *os.File // readable after a signal
@@ -50,17 +60,25 @@ func Main(name string, args []string, errs io.Writer) (status int) {
 		fmt.Fprintf(errs, "%s: %v\nusage: %s %s\n", name, err, name, Usage)
 		return exitUsage
 	}
-	signal.Ignore(syscall.SIGPIPE) // a closed stderr does not end the logger
-	report := func(format string, args ...any) { fmt.Fprintf(errs, name+": "+format+"\n", args...) }
-	if err := serve(o, report); err != nil {
+	// A closed stderr does not end the logger. A signal that is ignored would also be
+	// ignored by processors.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	var mu sync.Mutex // workers report, too
+	report := func(format string, args ...any) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(errs, name+": "+format+"\n", args...)
+	}
+	if err := serve(o, errs, report); err != nil {
 		report("%v", err)
 		return exitFailed
 	}
 	return 0
 }
 
-func serve(o *options, report func(string, ...any)) error {
+func serve(o *options, errs io.Writer, report func(string, ...any)) error {
 	l := newLogger(o, 0)
+	l.errs = errs
 	if err := l.trap(); err != nil {
 		return err
 	}
@@ -71,13 +89,13 @@ func serve(o *options, report func(string, ...any)) error {
 }
 
 func newLogger(o *options, in int) *logger {
-	return &logger{in: in, options: o, format: o.format, buf: make([]byte, chunk), wakeFD: -1, left: -1}
+	return &logger{in: in, options: o, buf: make([]byte, chunk), errs: io.Discard, wakeFD: -1, left: -1}
 }
 
 // open opens the directories.
 func (l *logger) open(report func(string, ...any)) error {
-	for _, path := range l.paths {
-		d, err := openDir(path, l.options, report)
+	for _, t := range l.targets {
+		d, err := openDir(t, format{stamp: l.stamp, length: l.length}, report)
 		if err != nil {
 			return err
 		}
@@ -128,6 +146,7 @@ func (l *logger) run() error {
 				return err
 			}
 		case err == io.EOF:
+			l.flush()
 			for _, d := range l.dirs {
 				d.endLine()
 			}
@@ -141,6 +160,7 @@ func (l *logger) run() error {
 }
 
 func (l *logger) close() {
+	l.flush()
 	if l.scratch[1] > 0 {
 		unix.Close(l.scratch[0])
 		unix.Close(l.scratch[1])
@@ -162,6 +182,7 @@ func (l *logger) handleSignals() {
 			case syscall.SIGHUP:
 				for _, d := range l.dirs {
 					d.reopen()
+					d.configure()
 				}
 			case syscall.SIGALRM:
 				for _, d := range l.dirs {
@@ -196,6 +217,12 @@ func (l *logger) wait() error {
 		}
 	}
 	fds := []unix.PollFd{{Fd: int32(l.in), Events: unix.POLLIN}, {Fd: int32(l.wakeFD), Events: unix.POLLIN}}
+	if l.held > 0 {
+		fds[0].Events = 0 // an end is reported nevertheless
+		if ms := int(l.holdFor / time.Millisecond); timeout < 0 || ms < timeout {
+			timeout = ms
+		}
+	}
 	n, err := unix.Poll(fds, timeout)
 	if err != nil && err != unix.EINTR {
 		return fmt.Errorf("cannot wait for input: %w", err)
@@ -203,6 +230,7 @@ func (l *logger) wait() error {
 	if n > 0 && fds[1].Revents != 0 {
 		unix.Read(l.wakeFD, make([]byte, 16))
 	}
+	l.hungUp = n > 0 && fds[0].Revents&unix.POLLHUP != 0
 	for _, d := range l.dirs {
 		d.follow()
 		if left, ok := d.untilOld(time.Now()); ok && left <= 0 {
@@ -214,10 +242,41 @@ func (l *logger) wait() error {
 
 // deliver writes input to the directories.
 func (l *logger) deliver(in []byte) {
-	l.out = l.format.append(l.out[:0], in, time.Now())
-	for _, d := range l.dirs {
-		d.output(l.out)
+	if len(in) == 0 {
+		return
 	}
+	if l.replace != nil {
+		for i, b := range in {
+			in[i] = l.replace[b]
+		}
+	}
+	l.midLine = in[len(in)-1] != '\n'
+	now := time.Now()
+	for _, d := range l.dirs {
+		d.out = d.format.append(d.out[:0], in, now)
+		l.output(d)
+	}
+}
+
+// flush delivers the bytes of a line that does not end.
+func (l *logger) flush() {
+	for _, d := range l.dirs {
+		d.out = d.format.flush(d.out[:0], time.Now())
+		l.output(d)
+	}
+}
+
+func (l *logger) output(d *dir) {
+	d.output(d.out)
+	if len(d.format.alerts) > 0 {
+		l.errs.Write(d.format.alerts)
+		d.format.alerts = d.format.alerts[:0]
+	}
+}
+
+// hasPatterns reports whether a line may have to be seen as a whole.
+func (l *logger) hasPatterns() bool {
+	return slices.ContainsFunc(l.dirs, func(d *dir) bool { return len(d.patterns) > 0 })
 }
 
 // read is the step for an input whose bytes cannot be copied first: a logger that

@@ -2,8 +2,10 @@ package logger
 
 import (
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -99,7 +101,7 @@ func expectStatus(t *testing.T, l *preforktest.Program, want int) {
 }
 
 // rotated returns the names of rotated files.
-func rotated(path string) []string { return (&dir{path: path}).rotated() }
+func rotated(path string) []string { return rotatedFiles(path) }
 
 // files returns the names of all files with lines, in order.
 func files(dir string) []string { return append(rotated(dir), "current") }
@@ -109,13 +111,26 @@ func contents(t *testing.T, dir string) string {
 	t.Helper()
 	var all bytes.Buffer
 	for _, name := range files(dir) {
-		content, err := os.ReadFile(filepath.Join(dir, name))
+		content, err := readLog(filepath.Join(dir, name))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) { // it is rotated just now
 			t.Fatal(err)
 		}
 		all.Write(content)
 	}
 	return all.String()
+}
+
+// readLog returns the content of a file, which may be compressed.
+func readLog(path string) ([]byte, error) {
+	content, err := os.ReadFile(path)
+	if err != nil || filepath.Ext(path) != ".gz" {
+		return content, err
+	}
+	z, err := gzip.NewReader(bytes.NewReader(content))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(z)
 }
 
 func mode(t *testing.T, path string) os.FileMode {

@@ -10,54 +10,115 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"github.com/prefork-go/prefork/cmd/prefork/internal/letters"
 )
 
 // Usage has the flags and arguments.
-const Usage = "[-t|-tt|-ttt] [-s SIZE] [-n NUM] [-N MIN] [-a AGE] [-p PREFIX] [-l LEN] DIR..."
+const Usage = "[-t|-tt|-ttt] [-s SIZE] [-n NUM] [-N MIN] [-a AGE] [-z] [-p PREFIX] [-l LEN] [-r CHAR] [-R CHARS] [--] [+PATTERN|-PATTERN]... DIR..."
 
 type options struct {
-	paths []string
+	targets []target
+	stamp   int        // the number of -t
+	length  int        // of a line at most; 0 if any
+	replace *[256]byte // what bytes become; nil if they stay
+}
 
-	maxSize  int64 // of a file; 0 if any
-	maxFiles int   // that were rotated; 0 if any
-	minFiles int   // that a full disk leaves; 0 if all
-	maxAge   time.Duration
-	format   format
+// A target is a directory of the command line.
+type target struct {
+	path string
+	settings
+}
+
+// settings are those of a directory, which its file config can change.
+type settings struct {
+	maxSize   int64 // of a file; 0 if any
+	maxFiles  int   // that were rotated; 0 if any
+	minFiles  int   // that a full disk leaves; 0 if all
+	maxAge    time.Duration
+	prefix    string
+	patterns  []pattern
+	processor processor
 }
 
 func parse(args []string) (*options, error) {
-	o := &options{}
+	o, s := &options{}, settings{}
+	char, chars := "", ""
 	f := letters.New("log")
-	f.CountVarP(&o.format.stamp, "stamp", "t", "")
-	f.Int64VarP(&o.maxSize, "size", "s", 1000000, "")
-	f.IntVarP(&o.maxFiles, "number", "n", 10, "")
-	f.IntVarP(&o.minFiles, "min", "N", 0, "")
-	f.VarP((*age)(&o.maxAge), "age", "a", "")
-	f.StringVarP(&o.format.prefix, "prefix", "p", "", "")
-	f.IntVarP(&o.format.length, "length", "l", 0, "")
+	f.CountVarP(&o.stamp, "stamp", "t", "")
+	f.Int64VarP(&s.maxSize, "size", "s", 1000000, "")
+	f.IntVarP(&s.maxFiles, "number", "n", 10, "")
+	f.IntVarP(&s.minFiles, "min", "N", 0, "")
+	f.VarP((*age)(&s.maxAge), "age", "a", "")
+	f.BoolVarP(&s.processor.gzip, "compress", "z", false, "")
+	f.StringVarP(&s.prefix, "prefix", "p", "", "")
+	f.IntVarP(&o.length, "length", "l", 0, "")
+	f.StringVarP(&char, "replace", "r", "", "")
+	f.StringVarP(&chars, "replace-also", "R", "", "")
 	if err := letters.Parse(f, args); err != nil {
+		if _, ok := errors.AsType[*pflag.NotExistError](err); ok {
+			err = fmt.Errorf("%w; a pattern that begins with - comes after --", err)
+		}
 		return nil, err
 	}
-	o.paths = f.Args()
 	switch {
-	case o.format.stamp > 3:
+	case o.stamp > 3:
 		return nil, errors.New("-t is given up to 3 times")
-	case o.maxSize < 0 || o.maxFiles < 0 || o.minFiles < 0 || o.format.length < 0:
+	case s.maxSize < 0 || s.maxFiles < 0 || s.minFiles < 0 || o.length < 0:
 		return nil, errors.New("a number is less than 0")
-	case o.maxFiles > 0 && o.minFiles >= o.maxFiles:
-		return nil, fmt.Errorf("-N %d is not less than -n %d", o.minFiles, o.maxFiles)
-	case strings.ContainsRune(o.format.prefix, '\n'):
+	case s.maxFiles > 0 && s.minFiles >= s.maxFiles:
+		return nil, fmt.Errorf("-N %d is not less than -n %d", s.minFiles, s.maxFiles)
+	case strings.ContainsRune(s.prefix, '\n'):
 		return nil, errors.New("the prefix has several lines")
-	case len(o.paths) == 0 || slices.Contains(o.paths, ""):
-		return nil, errors.New("no directory")
+	case f.Changed("replace") && len(char) != 1 || char == "\n":
+		return nil, fmt.Errorf("-r %q: it is not one character", char)
 	}
-	for _, dir := range o.paths {
-		if dir[0] == '+' {
-			return nil, fmt.Errorf("%q is the pattern of another logger; a directory of that name is ./%s", dir, dir)
+	if char != "" || chars != "" {
+		o.replace = replacement(char, chars)
+	}
+	return o, o.addScript(f.Args(), s)
+}
+
+// addScript adds directories, each with the patterns before it.
+func (o *options) addScript(args []string, s settings) error {
+	used := true
+	for _, arg := range args {
+		switch {
+		case arg == "":
+			return errors.New("no directory")
+		case arg[0] != '+' && arg[0] != '-':
+			o.targets = append(o.targets, target{arg, s})
+			used = true
+		case strings.Contains(arg, "\n"):
+			return fmt.Errorf("the pattern %q has several lines", arg)
+		default:
+			s.patterns = append(slices.Clip(s.patterns), pattern{action: arg[0], text: arg[1:]})
+			used = false
 		}
 	}
-	return o, nil
+	switch last := args; {
+	case !used:
+		return fmt.Errorf("no directory after the pattern %s", last[len(last)-1])
+	case len(o.targets) == 0:
+		return errors.New("no directory")
+	}
+	return nil
+}
+
+// replacement has bytes that cannot be printed, and others, become one.
+func replacement(char, others string) *[256]byte {
+	if char == "" {
+		char = "_"
+	}
+	var table [256]byte
+	for i := range table {
+		table[i] = byte(i)
+		if b := byte(i); b != '\n' && (b < ' ' || b > '~' || strings.IndexByte(others, b) >= 0) {
+			table[i] = char[0]
+		}
+	}
+	return &table
 }
 
 // age is a duration, or a number of seconds.

@@ -28,7 +28,7 @@ func (l *logger) chooseStep() error {
 	if err := unix.Pipe2(l.scratch[:], unix.O_CLOEXEC); err != nil {
 		return fmt.Errorf("cannot create a pipe: %w", err)
 	}
-	if len(l.dirs) == 1 && l.format.isPlain() {
+	if l.canSplice() {
 		l.step = l.splice
 	} else {
 		l.startTee()
@@ -36,10 +36,18 @@ func (l *logger) chooseStep() error {
 	return nil
 }
 
+func (l *logger) canSplice() bool {
+	return !l.noSplice && len(l.dirs) == 1 && l.dirs[0].format.isPlain() && l.replace == nil
+}
+
 // splice is the step that moves bytes from the pipe to the file. The kernel takes
 // from the pipe as many as it has written, also if this process is killed.
 func (l *logger) splice() (int, error) {
 	d := l.dirs[0]
+	if !l.canSplice() { // it was configured again
+		l.startTee()
+		return 0, nil
+	}
 	n, rotate := most, false
 	switch room, limited := d.room(); {
 	case d.soon || limited && room <= chunk:
@@ -70,6 +78,7 @@ func (l *logger) splice() (int, error) {
 		case err == unix.EAGAIN, err == unix.EBADF:
 			return moved, err
 		case err == unix.EINVAL: // the file system has no splice
+			l.noSplice = true
 			l.startTee()
 			return moved, nil
 		default:
@@ -121,19 +130,43 @@ func (l *logger) startTee() {
 			continue
 		}
 		d.endLine()
-		d.output((&format{stamp: l.format.stamp}).append(nil, []byte("-- restarted --\n"), time.Now()))
+		d.format.line, d.format.began = undecided, false
+		d.output((&format{stamp: l.stamp}).append(nil, []byte("-- restarted --\n"), time.Now()))
 	}
 }
 
 func (l *logger) tee() (int, error) {
+	if l.canSplice() { // it was configured again
+		l.step = l.splice
+		return 0, nil
+	}
 	in, err := l.peek()
 	if err != nil {
+		l.held = 0
 		return 0, err
 	}
 	in = l.limit(in)
 	if i := bytes.LastIndexByte(in, '\n'); i >= 0 {
 		in = in[:i+1] // a chunk that comes again begins with a line
+	} else if _, whole := firstLine(in); !whole && !l.midLine && !l.hungUp && l.hasPatterns() {
+		l.hold(len(in))
+		return 0, unix.EAGAIN
 	}
+	l.held = 0
 	l.deliver(in)
+	if l.hungUp {
+		l.flush()
+	}
 	return len(in), takeAll(l.in, in)
+}
+
+// hold leaves a line in the pipe, and has the logger look at it again, the longer
+// it stays as it is the more seldom.
+func (l *logger) hold(n int) {
+	if n != l.held {
+		l.holdFor = time.Millisecond
+	} else {
+		l.holdFor = min(2*l.holdFor, time.Second)
+	}
+	l.held = n
 }

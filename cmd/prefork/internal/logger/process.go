@@ -1,0 +1,220 @@
+//go:build unix && !solaris && !aix
+
+package logger
+
+import (
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A processor is what becomes of a rotated file.
+type processor struct {
+	gzip    bool
+	command string // of the shell
+}
+
+func (p processor) isSet() bool { return p.gzip || p.command != "" }
+
+// suffix returns the end of the name of a file that was processed. The output of a
+// command has the name that svlogd gives it.
+func (p processor) suffix() string {
+	if p.command == "" {
+		return "s.gz"
+	}
+	return "s"
+}
+
+// A worker processes the files of a directory that are named .u, one after another
+// and beside the logger. Its only state are these names, so that a kill loses none:
+// the output is written to a .t file, which becomes a .s file when it is complete,
+// and then the .u file is removed.
+type worker struct {
+	path   string
+	report func(string, ...any)
+	work   chan processor // of one element, which the logger replaces
+	done   chan struct{}
+}
+
+func newWorker(path string, report func(string, ...any)) *worker {
+	w := &worker{path: path, report: report, work: make(chan processor, 1), done: make(chan struct{})}
+	go w.run()
+	return w
+}
+
+// look has the worker look for files. It does not block.
+func (w *worker) look(p processor) {
+	select {
+	case <-w.work:
+	default:
+	}
+	w.work <- p
+}
+
+// close returns when the worker has processed all files, or fails.
+func (w *worker) close() {
+	close(w.work)
+	<-w.done
+}
+
+func (w *worker) file(name string) string { return filepath.Join(w.path, name) }
+
+func (w *worker) run() {
+	defer close(w.done)
+	failures := 0
+	for p, open := <-w.work, true; ; {
+		name := ""
+		if p.isSet() {
+			name = w.next()
+		}
+		if name == "" {
+			if !open {
+				return
+			}
+			if next, ok := <-w.work; ok {
+				p = next
+			} else {
+				open = false
+			}
+			continue
+		}
+		err := w.process(name, p)
+		switch {
+		case err == nil && failures > 0:
+			failures = 0
+			w.report("%s: processes files again", w.path)
+		case err != nil && !open:
+			w.report("%s: leaves %s to the next logger: %v", w.path, name, err)
+			return
+		case err != nil:
+			if failures++; failures == 1 {
+				w.report("%s: cannot process %s, and tries again: %v", w.path, name, err)
+			}
+			select {
+			case next, ok := <-w.work: // perhaps another command
+				if open = ok; ok {
+					p = next
+				}
+			case <-time.After(min(time.Second<<min(failures-1, 10), time.Minute)):
+			}
+		}
+	}
+}
+
+// next returns the name of the oldest file to process.
+func (w *worker) next() string {
+	names := rotatedFiles(w.path)
+	for i, name := range names {
+		if name[len(name)-1] != 'u' {
+			continue
+		}
+		stamp := name[:len(name)-1]
+		if i > 0 && names[i-1][:len(stamp)] == stamp { // a logger was killed after it was processed
+			os.Remove(w.file(name))
+			continue
+		}
+		return name
+	}
+	return ""
+}
+
+// process has a file processed. Its error is nil if there is no such file any more.
+func (w *worker) process(name string, p processor) error {
+	in, err := os.Open(w.file(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	defer in.Close()
+	stamp := name[:len(name)-1]
+	temporary := w.file(stamp + "t")
+	os.Remove(temporary) // it may belong to a command that has survived its logger
+	out, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temporary)
+	if p.command != "" {
+		err = w.execute(p.command, in, out)
+	} else {
+		err = compress(out, in)
+	}
+	if err == nil {
+		err = out.Sync()
+	}
+	if st, err2 := in.Stat(); err2 == nil {
+		out.Chmod(st.Mode().Perm() | closed)
+	}
+	if err2 := out.Close(); err == nil {
+		err = err2
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(w.file(name)); err != nil { // it has become too old
+		return nil
+	}
+	if err := os.Rename(temporary, w.file(stamp+p.suffix())); err != nil {
+		return err
+	}
+	if p.command != "" {
+		os.Rename(w.file("newstate"), w.file("state"))
+	}
+	// After a loss of power, too, one of the files is there.
+	if dir, err := os.Open(w.path); err == nil {
+		dir.Sync()
+		dir.Close()
+	}
+	return os.Remove(w.file(name))
+}
+
+func compress(out io.Writer, in io.Reader) error {
+	z := gzip.NewWriter(out)
+	_, err := io.Copy(z, in)
+	if err != nil {
+		return err
+	}
+	return z.Close()
+}
+
+// execute runs a command of the shell. As below svlogd, it reads on descriptor 4
+// what the last one has written to descriptor 5.
+func (w *worker) execute(command string, in, out *os.File) error {
+	state, err := os.OpenFile(w.file("state"), os.O_RDONLY|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	newState, err := os.OpenFile(w.file("newstate"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
+	if err != nil {
+		return err
+	}
+	defer newState.Close()
+	cmd := exec.Command("/bin/sh", "-c", command)
+	cmd.Dir = w.path
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, os.Stderr
+	cmd.ExtraFiles = []*os.File{nil, state, newState}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", command, err)
+	}
+	return nil
+}
+
+// removeTemporary removes the output of a processor whose logger was killed.
+func removeTemporary(path string) {
+	entries, _ := os.ReadDir(path)
+	for _, e := range entries {
+		if temporaryName.MatchString(e.Name()) {
+			os.Remove(filepath.Join(path, e.Name()))
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -179,11 +180,20 @@ func (w *worker) process(name string, p processor) error {
 
 func compress(out io.Writer, in io.Reader) error {
 	z := gzip.NewWriter(out)
-	_, err := io.Copy(z, in)
+	_, err := io.Copy(z, yielding{in})
 	if err != nil {
 		return err
 	}
 	return z.Close()
+}
+
+// A yielding reader has the logger go on before each read, also if the process has
+// one processor.
+type yielding struct{ in io.Reader }
+
+func (y yielding) Read(p []byte) (int, error) {
+	runtime.Gosched()
+	return y.in.Read(p)
 }
 
 // execute runs a command of the shell. As below svlogd, it reads on descriptor 4
@@ -194,7 +204,8 @@ func (w *worker) execute(command string, in, out *os.File) error {
 		return err
 	}
 	defer state.Close()
-	newState, err := os.OpenFile(w.file("newstate"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
+	os.Remove(w.file("newstate")) // as the temporary file
+	newState, err := os.OpenFile(w.file("newstate"), os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return err
 	}

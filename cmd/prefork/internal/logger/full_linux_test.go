@@ -3,6 +3,7 @@ package logger
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -87,7 +89,7 @@ func full() {
 		{"-s 0 -n 0", 100 << 10},
 		{"-s 50000 -n 0", 100 << 10},
 		{"-s 50000 -n 0 -l 90", 100 << 10},
-		{"-s 50000 -n 0 -z", 100 << 10},
+		{"-s 50000 -n 0 -z", 220 << 10},
 		{"-s 50000 -n 0 -N 2", 0},
 		{"-s 50000 -n 0 -N 2 -l 90", 0},
 	} {
@@ -95,6 +97,46 @@ func full() {
 			fmt.Println(row.flags, err)
 		}
 	}
+	if err := fullWorker(filepath.Join(dir, "log"), fill); err != nil {
+		fmt.Println("compression:", err)
+	}
+}
+
+// fullWorker compresses a file for which there is no space at first.
+func fullWorker(dir, fill string) error {
+	text := make([]byte, 50<<10)
+	for i := range text {
+		text[i] = byte(rand.Int())
+	}
+	err := os.Mkdir(dir, 0o755)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, nextName("", time.Now())+".u"), text, 0o644)
+	}
+	if err == nil {
+		err = os.WriteFile(fill, make([]byte, 180<<10), 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	messages := make(chan string, 10)
+	w := newWorker(dir, func(format string, args ...any) { messages <- fmt.Sprintf(format, args...) })
+	w.look(processor{gzip: true})
+	if m := <-messages; !strings.Contains(m, "no space left") || suffixes(dir) != ".u" {
+		err = fmt.Errorf("%s, %s", m, suffixes(dir))
+	}
+	os.Remove(fill)
+	w.look(processor{gzip: true})
+	w.close()
+	if err != nil {
+		return err
+	}
+	if s := suffixes(dir); s != ".s.gz" {
+		return fmt.Errorf("%s", s)
+	}
+	if got, err := readLog(filepath.Join(dir, rotated(dir)[0])); err != nil || !bytes.Equal(got, text) {
+		return fmt.Errorf("%d bytes, %v", len(got), err)
+	}
+	return nil
 }
 
 func fullRow(dir, fill, flags string, filled int) error {

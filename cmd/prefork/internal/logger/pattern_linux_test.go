@@ -185,6 +185,11 @@ func TestHeldLine(t *testing.T) {
 	if n := l.available(); n != 2 || l.holdFor != time.Second {
 		t.Errorf("%d bytes stay for %v", n, l.holdFor)
 	}
+	l.holdFor = 20 * time.Millisecond
+	begin := time.Now()
+	if err := l.wait(); err != nil || time.Since(begin) < l.holdFor {
+		t.Errorf("it is looked at again after %v, %v", time.Since(begin), err)
+	}
 	p.print("c\nb")
 	step("a1c\na2c\n")
 	if l.holdFor != time.Millisecond {
@@ -199,13 +204,73 @@ func TestHeldLine(t *testing.T) {
 	p.print("c\nac")
 	l = p.open("--", "-*", "+b*", "+a*c", dir)
 	step("a1c\na2c\nbc\n")
-	// It is decided when the last writer ends.
-	time.AfterFunc(time.Millisecond, func() { p.w.Close() })
-	if err := l.run(); err != nil {
+	// It is decided when the last writer ends, and written before it is taken.
+	p.w.Close()
+	if err := l.wait(); err != nil {
 		t.Fatal(err)
 	}
-	if got := contents(t, dir); got != "a1c\na2c\nbc\nac\n" {
+	if n, err := l.step(); n != 2 || err != nil || contents(t, dir) != "a1c\na2c\nbc\nac" {
+		t.Errorf("%d, %v, %q", n, err, contents(t, dir))
+	}
+	if err := l.run(); err != nil || contents(t, dir) != "a1c\na2c\nbc\nac\n" {
+		t.Errorf("%v, %q", err, contents(t, dir))
+	}
+}
+
+// The rest of a line that is decided is written at once.
+func TestRestOfLine(t *testing.T) {
+	dir := t.TempDir()
+	p := newPipe(t)
+	l := p.open("+a*", dir)
+	defer l.close()
+	long := strings.Repeat("a", 1000)
+	for _, part := range []string{long, "b", "c"} {
+		p.print("%s", part)
+		if n, err := l.step(); n != len(part) || err != nil {
+			t.Errorf("%d, %v", n, err)
+		}
+	}
+	if got := contents(t, dir); got != long+"bc" {
 		t.Errorf("%q", got)
+	}
+}
+
+// A line at the end of a file, in which nothing can be left, is decided as it is.
+func TestLineAtEnd(t *testing.T) {
+	in := filepath.Join(t.TempDir(), "in")
+	if err := os.WriteFile(in, []byte("a\nb\na"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, eof := range []bool{true, false} {
+		f, err := os.Open(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		o, err := parse([]string{"--", "-*", "+a", dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := newLogger(o, int(f.Fd()))
+		if err := l.open(t.Logf); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.step(); err != nil || contents(t, dir) != "a\n" {
+			t.Errorf("%v, %q", err, contents(t, dir))
+		}
+		want := "a\na"
+		if eof {
+			want += "\n"
+			if err := l.run(); err != nil {
+				t.Error(err)
+			}
+		} else {
+			l.close()
+		}
+		if got := contents(t, dir); got != want {
+			t.Errorf("end of file: %t: %q", eof, got)
+		}
+		f.Close()
 	}
 }
 
@@ -216,6 +281,7 @@ func TestConfigAgain(t *testing.T) {
 	p := newPipe(t)
 	l := p.open("-s", "100", dir)
 	defer l.close()
+	l.dirs[0].restarted = true // which has no effect after the first bytes
 	var messages []string
 	l.dirs[0].report = func(format string, args ...any) { messages = append(messages, fmt.Sprintf(format, args...)) }
 	l.signals = make(chan os.Signal, 1)

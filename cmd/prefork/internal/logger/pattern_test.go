@@ -82,6 +82,7 @@ func isMatch(p, line string, plus bool) bool {
 func FuzzFormat(f *testing.F) {
 	f.Add([]byte("one\ntwo\n\nthree"), "-*\n+t*\ne*e", uint8(2), uint8(3), false)
 	f.Add([]byte(strings.Repeat("x", 1003)+"\n"+strings.Repeat("x", 1000)+"\nx"), "-x*\nex*", uint8(200), uint8(0), true)
+	f.Add([]byte(strings.Repeat("z", 999)+"y\n"), "-*y", uint8(36), uint8(0), false)
 	f.Fuzz(func(t *testing.T, in []byte, config string, piece, length uint8, prefix bool) {
 		s, _ := parseConfig(config, settings{})
 		in = bytes.ReplaceAll(in, []byte("xxxx"), bytes.Repeat([]byte("x"), 500)) // long lines

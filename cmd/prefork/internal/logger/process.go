@@ -138,8 +138,7 @@ func (w *worker) process(name string, p processor) error {
 	defer in.Close()
 	stamp := name[:len(name)-1]
 	temporary := w.file(stamp + "t")
-	os.Remove(temporary) // it may belong to a command that has survived its logger
-	out, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
+	out, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
@@ -204,7 +203,7 @@ func (w *worker) execute(command string, in, out *os.File) error {
 		return err
 	}
 	defer state.Close()
-	os.Remove(w.file("newstate")) // as the temporary file
+	os.Remove(w.file("newstate")) // a command that has survived its logger may write to it
 	newState, err := os.OpenFile(w.file("newstate"), os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return err
@@ -220,7 +219,8 @@ func (w *worker) execute(command string, in, out *os.File) error {
 	return nil
 }
 
-// removeTemporary removes the output of a processor whose logger was killed.
+// removeTemporary removes the output of a processor whose logger was killed. If the
+// processor still runs, it writes to a file without a name.
 func removeTemporary(path string) {
 	entries, _ := os.ReadDir(path)
 	for _, e := range entries {

@@ -86,6 +86,11 @@ func write(t *testing.T, dir, name, text string) {
 	}
 }
 
+func exists(dir, name string) bool {
+	_, err := os.Lstat(filepath.Join(dir, name))
+	return err == nil
+}
+
 // Rotated files are compressed, and counted as others. What a killed logger has
 // left is removed or compressed.
 func TestGzip(t *testing.T) {
@@ -101,7 +106,10 @@ func TestGzip(t *testing.T) {
 	text := ""
 	for i := range 3 {
 		if i == 2 { // only now, so that the file of names[0] is not removed before
-			preforktest.WaitFor(t, "the files of the last logger are done", func() bool { return strings.HasPrefix(suffixes(dir), ".s.s.gz") })
+			preforktest.WaitFor(t, "the files of the last logger are done", func() bool { return exists(dir, names[1]+".s.gz") && !exists(dir, names[1]+".u") })
+			if exists(dir, names[0]+".u") || exists(dir, names[0]+".s.gz") {
+				t.Error("a file that was processed is processed again")
+			}
 		}
 		line := strings.Repeat(fmt.Sprint(i), 25) + "\n"
 		text += line
@@ -196,6 +204,9 @@ func TestProcessorFails(t *testing.T) {
 	m := l.reported()
 	if last := m[len(m)-1]; !slices.Equal(m[:2], want) || last != "DIR: leaves @.u to the next logger: test -e allowed && tr a-z A-Z: exit status 1" {
 		t.Errorf("%q", m)
+	}
+	if n := strings.Count(strings.Join(m, "\n"), want[1]); n != 1 {
+		t.Errorf("it has reported %d times that it goes on: %q", n, m)
 	}
 	if got := contents(t, dir); got != "A\nB\nc\n" || suffixes(dir) != ".s.s.u" {
 		t.Errorf("%s, %q", suffixes(dir), got)

@@ -5,7 +5,6 @@ package logger
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -93,7 +92,7 @@ func (o *options) addScript(args []string, s settings) error {
 		case strings.Contains(arg, "\n"):
 			return fmt.Errorf("the pattern %q has several lines", arg)
 		default:
-			s.patterns = append(slices.Clip(s.patterns), pattern{action: arg[0], text: arg[1:]})
+			s.patterns = append(s.patterns, pattern{action: arg[0], text: arg[1:]})
 			used = false
 		}
 	}

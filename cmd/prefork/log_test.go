@@ -27,7 +27,7 @@ func TestLog(t *testing.T) {
 	if status := p.Wait().ExitCode(); status != 111 {
 		t.Errorf("exit %d", status)
 	}
-	for args, want := range map[string]int{"log": 100, "log -z x": 100, "log --help": 0, "log -h": 0} {
+	for args, want := range map[string]int{"log": 100, "log -y x": 100, "log --help": 0, "log -h": 0} {
 		if status, out, errs := command(strings.Fields(args)...); status != want || (out == "") != (want != 0) || (errs == "") != (want == 0) {
 			t.Errorf("%s: exit %d, %q, %q", args, status, out, errs)
 		}

@@ -29,7 +29,7 @@ func init() { preforktest.Register("talker", talker) }
 func talker() {
 	pid, limit := os.Getpid(), 0
 	if len(os.Args) > 1 {
-		limit = 20_000
+		limit = 10_000
 	}
 	f, err := os.Create(fmt.Sprint("last.", pid))
 	if err != nil {
@@ -53,7 +53,7 @@ func talker() {
 // The pipe to prefork log loses, doubles and tears no line, whatever is killed,
 // whenever: the service, finish or the logger.
 func TestLogOfWhatIsKilled(t *testing.T) {
-	least, atLeast := 9, time.Duration(0)
+	least, atLeast := 6, time.Duration(0)
 	if testprog.Long() {
 		atLeast = time.Minute
 	}

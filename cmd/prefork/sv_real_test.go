@@ -74,7 +74,10 @@ func TestServicesForReal(t *testing.T) {
 		}
 	}
 	m := startMonitor(t, dir)
-	preforktest.WaitFor(t, "services", func() bool { return len(m.Services()) == 4 })
+	preforktest.WaitFor(t, "services", func() bool {
+		all := m.Services()
+		return len(all) == 4 && all[3].Log != nil && all[3].Log.PID != 0
+	})
 	numbers := regexp.MustCompile(`\(pid \d+\)|\d+s\b`)
 	mask := func(text string) string {
 		return numbers.ReplaceAllString(strings.ReplaceAll(strings.TrimSuffix(text, "\n"), dir+"/", ""), "N")

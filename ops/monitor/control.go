@@ -24,12 +24,22 @@ type controlled struct{ *Monitor }
 
 func (c controlled) Services() []client.Service {
 	all := c.Monitor.Services()
+	var dirs []string
+	for i := range all {
+		dirs = append(dirs, c.path(&all[i]))
+		if log := all[i].Log; log != nil {
+			dirs = append(dirs, c.path(log))
+		}
+	}
+	down := c.haveDown(dirs)
 	out := make([]client.Service, len(all))
 	for i := range all {
-		out[i] = c.service(&all[i])
+		out[i] = c.service(&all[i], down)
 	}
 	return out
 }
+
+func (c controlled) path(st *Status) string { return filepath.Join(c.dir(), st.Name) }
 
 // Keep writes or removes the file down of a service directory.
 func (c controlled) Keep(name string, down bool) error {
@@ -40,9 +50,10 @@ func (c controlled) Keep(name string, down bool) error {
 	return supervise.SetDown(dir, down)
 }
 
-func (c controlled) service(st *Status) client.Service {
+func (c controlled) service(st *Status, down map[string]bool) client.Service {
+	path := c.path(st)
 	s := client.Service{
-		Name: st.Name, Kind: st.Kind.String(), Path: filepath.Join(c.dir(), st.Name), State: st.State.String(), Since: st.Since, PID: st.PID,
+		Name: st.Name, Kind: st.Kind.String(), Path: path, NormallyUp: !down[path], State: st.State.String(), Since: st.Since, PID: st.PID,
 		Want: client.WantDown, Paused: st.Paused, Term: st.Term, Ready: st.Ready, GaveUp: st.GaveUp, Problem: st.Problem, PIDs: st.PIDs,
 	}
 	switch {
@@ -53,8 +64,6 @@ func (c controlled) service(st *Status) client.Service {
 	case st.Exit:
 		s.Want = client.WantExit
 	}
-	_, err := os.Lstat(filepath.Join(s.Path, "down"))
-	s.NormallyUp = err != nil
 	if !st.WaitsUntil.IsZero() {
 		s.WaitsUntil = &st.WaitsUntil
 	}
@@ -62,7 +71,7 @@ func (c controlled) service(st *Status) client.Service {
 		s.Tally = append(s.Tally, client.Death{Time: d.Time, End: endOf(d.Status)})
 	}
 	if st.Log != nil {
-		log := c.service(st.Log)
+		log := c.service(st.Log, down)
 		s.Log = &log
 	}
 	return s

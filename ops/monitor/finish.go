@@ -4,7 +4,6 @@ package monitor
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -105,7 +104,7 @@ func (u *unit) runFinish(s *slot) {
 	})
 	sc.env = append(sc.env, finishEnv(s.exit)...)
 	s.finish = sc
-	u.mon.writer.changed(u, func() { u.mon.scripts.run(sc) })
+	u.show(func() { u.mon.scripts.run(sc) })
 }
 
 func (u *unit) finishEnded(s *slot, status proc.Status, err error) {
@@ -168,25 +167,4 @@ func appendTally(b []byte, deaths []Death) []byte {
 		b = append(b, byte(code), byte(d.Status.Signal))
 	}
 	return b
-}
-
-// writeFiles writes the files of supervise/. The writer calls it.
-func (u *unit) writeFiles() {
-	u.mu.Lock()
-	sup, status, tallied, tally := u.sup, u.oldest().Status(), u.tallied, u.tally
-	u.tallied = false
-	u.mu.Unlock()
-	if sup == nil {
-		return
-	}
-	err := sup.Write(status)
-	if tallied {
-		err = errors.Join(err, sup.WriteTally(appendTally(nil, tally)))
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if err != nil && !u.failing && !u.removed && u.sup != nil {
-		u.log.Warn("cannot write the files of supervise", "err", err)
-	}
-	u.failing = err != nil
 }

@@ -20,13 +20,30 @@ import (
 // The hooks of a unit's Manager.
 
 func (u *unit) beforeSpawn(pm *prefork.Manager, sp *prefork.Spawn) {
-	set := u.settings() // without the mutex: a disk that hangs holds up no command
+	if sp.Slot >= len(u.slots) { // a caller of Config.Attach has scaled the Manager
+		pm.Hold(sp.Slot)
+		return
+	}
+	s := u.slots[sp.Slot]
+	set := u.settings()
+	u.look("u")
+	u.dropLock() // of a start that has failed
+	if set.lockFD != 0 && set.err == nil {
+		set.err = u.takeLock(s)
+	}
+	if !u.tryStart(pm, set, s, sp) {
+		u.dropLock()
+	}
+}
+
+func (u *unit) tryStart(pm *prefork.Manager, set settings, s *slot, sp *prefork.Spawn) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	// Only a caller of Config.Attach that scales the Manager makes other slots.
-	if sp.Slot >= len(u.slots) || !u.mayStart(pm, set, u.slots[sp.Slot], sp) {
+	start := u.mayStart(pm, set, s, sp)
+	if !start {
 		pm.Hold(sp.Slot)
 	}
+	return start
 }
 
 // mayStart reports whether run may start now, and completes sp for it.
@@ -41,7 +58,7 @@ func (u *unit) mayStart(pm *prefork.Manager, set settings, s *slot, sp *prefork.
 	if u.renew() {
 		return false
 	}
-	if err := u.obstacle(s); err != nil {
+	if err := u.obstacle(); err != nil {
 		u.block(s, err)
 		return false
 	}
@@ -70,16 +87,11 @@ func (u *unit) renew() bool {
 }
 
 // obstacle returns why run must not start now.
-func (u *unit) obstacle(s *slot) error {
-	switch {
-	case u.set.err != nil:
-		return u.set.err
-	case u.refused != nil && reflect.DeepEqual(u.set.managed, u.using):
+func (u *unit) obstacle() error {
+	if u.set.err == nil && u.refused != nil && reflect.DeepEqual(u.set.managed, u.using) {
 		return u.refused
-	case u.set.lockFD != 0:
-		return u.takeLock(s)
 	}
-	return nil
+	return u.set.err
 }
 
 // takeLock locks the file of lock-fd for the processes of the next run. The lock is
@@ -89,7 +101,6 @@ func (u *unit) takeLock(s *slot) error {
 	if s.index > 0 {
 		name += "-" + strconv.Itoa(s.index)
 	}
-	u.dropLock()
 	f, err := os.OpenFile(filepath.Join(u.dir, "supervise", name), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
 	if err != nil {
 		return err
@@ -105,6 +116,7 @@ func (u *unit) takeLock(s *slot) error {
 	return nil
 }
 
+// dropLock leaves the lock to the processes that have inherited it.
 func (u *unit) dropLock() {
 	u.lock.Close() // nil is allowed
 	u.lock = nil
@@ -169,11 +181,11 @@ func (u *unit) unset() []string {
 }
 
 func (u *unit) afterSpawn(_ *prefork.Manager, pid int) {
+	u.dropLock()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := u.starting
 	u.endOutput(s, pid)
-	u.dropLock()
 	u.problem, u.delay = "", 0
 	u.apply(s, machine.Event{Kind: machine.Started, ID: s.ordinal, PID: pid})
 }
@@ -181,7 +193,6 @@ func (u *unit) afterSpawn(_ *prefork.Manager, pid int) {
 // startFailed notes that the start of a slot has failed.
 func (u *unit) startFailed(s *slot) {
 	u.endOutput(s, 0)
-	u.dropLock()
 	u.apply(s, machine.Event{Kind: machine.Failed})
 }
 
@@ -197,6 +208,7 @@ func (u *unit) endOutput(s *slot, pid int) {
 }
 
 func (u *unit) onReap(_ *prefork.Manager, e prefork.Exit) {
+	finish := u.dir != "" && u.mon.disk.isExecutable(filepath.Join(u.dir, "finish"))
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := u.slots[e.Slot]
@@ -206,7 +218,7 @@ func (u *unit) onReap(_ *prefork.Manager, e prefork.Exit) {
 		s.output = nil
 	}
 	u.count(Death{time.Now(), e.Status})
-	ev := machine.Event{Kind: machine.Exited, ID: e.Ordinal, Finish: u.dir != "" && isExecutable(filepath.Join(u.dir, "finish"))}
+	ev := machine.Event{Kind: machine.Exited, ID: e.Ordinal, Finish: finish}
 	switch u.set.restart {
 	case prefork.RestartNever:
 		ev.Last = true
@@ -220,6 +232,9 @@ func (u *unit) onReap(_ *prefork.Manager, e prefork.Exit) {
 // observe follows the events that have no hook of their own.
 func (u *unit) observe(ev prefork.Event) {
 	defer u.mon.changes.notify()
+	if _, failed := ev.(prefork.SpawnFailedEvent); failed {
+		u.dropLock()
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	switch ev := ev.(type) {

@@ -26,3 +26,5 @@ func (m *Monitor) Services() []Status        { return nil }
 func (m *Monitor) Do(string, byte) error     { return errors.ErrUnsupported }
 func (m *Monitor) Changed() <-chan struct{}  { return nil }
 func (m *Monitor) dir() string               { return "" }
+
+func (m *Monitor) haveDown([]string) map[string]bool { return nil }

@@ -32,10 +32,12 @@ type rig struct {
 	dir     string
 	lines   chan string
 	changes chan []scan.Change
+	applied chan struct{} // a change
 	scanned chan struct{} // closed when the services are there
 	done    chan error
 	stop    context.CancelFunc
 	log     *logBuffer
+	hang    *hang // of the disk; nil for none
 
 	mu      sync.Mutex
 	events  []Event
@@ -63,7 +65,7 @@ func (l *logBuffer) String() string {
 // newRig makes a Monitor. It runs from start on.
 func newRig(t testing.TB, cfg Config) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir(), lines: make(chan string, 1<<16), changes: make(chan []scan.Change), scanned: make(chan struct{}), done: make(chan error, 1), log: new(logBuffer)}
+	r := &rig{t: t, dir: t.TempDir(), lines: make(chan string, 1<<16), changes: make(chan []scan.Change), applied: make(chan struct{}), scanned: make(chan struct{}), done: make(chan error, 1), log: new(logBuffer)}
 	in, out, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -109,6 +111,7 @@ func (r *rig) watch(ctx context.Context, _ scan.Config, _ <-chan struct{}, f fun
 		select {
 		case changes := <-r.changes:
 			f(changes)
+			r.applied <- struct{}{}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -130,12 +133,33 @@ func (r *rig) start() *rig {
 	go func() { r.done <- r.m.Run(ctx) }()
 	r.t.Cleanup(r.close)
 	<-r.scanned
+	if r.hang == nil {
+		r.opened()
+	}
 	return r
+}
+
+// opened waits until no service is about to begin.
+func (r *rig) opened() {
+	r.t.Helper()
+	preforktest.WaitFor(r.t, "services begin", func() bool {
+		r.m.mu.Lock()
+		defer r.m.mu.Unlock()
+		for _, e := range r.m.entries {
+			if e.opening {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // close stops the Monitor and waits for its end. Only the first call counts.
 func (r *rig) close() {
 	r.closing.Do(func() {
+		if r.hang != nil && r.t.Failed() {
+			r.hang.answer()
+		}
 		r.stop()
 		select {
 		case err := <-r.done:
@@ -192,6 +216,7 @@ func (r *rig) change(op scan.Op, name string) {
 	c := r.added(name)
 	c.Op = op
 	r.changes <- []scan.Change{c}
+	<-r.applied
 }
 
 const waitLimit = 20 * time.Second

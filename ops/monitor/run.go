@@ -28,36 +28,28 @@ type Monitor struct {
 	cfg     Config
 	log     *slog.Logger
 	null    *os.File
-	writer  *writer
 	scripts *scripts
 	rescan  chan struct{}
 	stop    chan struct{} // closed by Shutdown
 	watch   func(context.Context, scan.Config, <-chan struct{}, func([]scan.Change)) error
+
+	disk  disk
+	crew  crew
+	downs downs
 
 	// patience is for how long services may take longer than StopTimeout to stop until
 	// the log names them.
 	patience time.Duration
 
 	stopOnce sync.Once
-	observe  sync.Mutex // for Config.Observe
-	changes  notifier   // of what Services returns
+	events   queue    // for Config.Observe
+	changes  notifier // of what Services returns
 
 	mu       sync.Mutex
 	entries  map[string]*entry
 	scanned  bool // the first scan is complete
 	stopping bool
 	left     sync.WaitGroup // services
-}
-
-// An entry is a service in the directory, or one that was there and is ending.
-type entry struct {
-	kind    Kind
-	svc     *service // nil if it has ended, or could not be started
-	present bool
-	exited  bool // by a command x
-	retry   *time.Timer
-	delay   time.Duration
-	problem string // why it could not be started
 }
 
 // New checks the configuration. It starts nothing.
@@ -88,7 +80,8 @@ func New(cfg Config) (*Monitor, error) {
 	}
 	return &Monitor{
 		cfg: cfg, log: cfg.Logger, rescan: make(chan struct{}, 1), stop: make(chan struct{}),
-		watch: scan.Watch, entries: make(map[string]*entry), patience: 5 * time.Second,
+		watch: scan.Watch, entries: make(map[string]*entry), patience: 5 * time.Second, disk: theDisk(),
+		downs: downs{found: make(map[string]bool), looking: make(map[string]bool)},
 	}, nil
 }
 
@@ -106,12 +99,14 @@ func (m *Monitor) Run(ctx context.Context) (err error) {
 	}
 	defer m.null.Close()
 	var helpers sync.WaitGroup
-	m.writer, m.scripts = newWriter(m.changes.notify), newScripts(depth+1, m.null)
-	helpers.Go(m.writer.loop)
-	helpers.Go(m.scripts.loop)
+	scripts := newScripts(depth+1, m.null)
+	m.mu.Lock()
+	m.scripts = scripts
+	m.mu.Unlock()
+	helpers.Go(scripts.loop)
+	defer m.events.wait()
 	defer helpers.Wait()
-	defer m.scripts.close()
-	defer m.writer.close()
+	defer scripts.close()
 
 	watching, cancel := context.WithCancel(ctx)
 	watched := make(chan error, 1)
@@ -126,8 +121,12 @@ func (m *Monitor) Run(ctx context.Context) (err error) {
 		watched <- nil
 	}
 	cancel()
-	<-watched // no service comes any more
 	m.stopAll()
+	select {
+	case <-watched:
+	case <-time.After(m.patience):
+		m.log.Warn("the directory does not answer, not waiting for it", "dir", m.cfg.Dir)
+	}
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -147,7 +146,7 @@ func (m *Monitor) stopAll() {
 			e.retry.Stop()
 		}
 		if e.svc != nil {
-			go e.svc.quit() // one whose disk hangs must not hold up the others
+			e.svc.main.inbox.put(e.svc.quit)
 		}
 	}
 	m.mu.Unlock()
@@ -170,112 +169,6 @@ func (m *Monitor) reportWait() {
 	m.log.Warn("stop waits: kill them, or give them a file timeout-kill", "services", strings.Join(names, ", "))
 }
 
-// apply acts on changes of the directory.
-func (m *Monitor) apply(changes []scan.Change) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, c := range changes {
-		name, kind := c.Entry.Name, Kind(c.Entry.Kind)
-		e := m.entries[name]
-		switch c.Op {
-		case scan.Added:
-			if e == nil {
-				e = new(entry)
-				m.entries[name] = e
-			}
-			e.kind, e.present, e.exited = kind, true, false
-			m.start(name, e)
-		case scan.Changed:
-			m.emit(Event{Kind: Changed, Service: name, Type: kind})
-			if e != nil && e.svc != nil {
-				e.svc.main.changed()
-			}
-		case scan.Removed:
-			if e != nil {
-				m.remove(name, e, c.Reason)
-			}
-		case scan.PassedOver:
-			m.emit(Event{Kind: PassedOver, Service: name, Reason: c.Reason})
-		}
-	}
-	m.scanned = true
-	m.lockedCheckOnce()
-}
-
-func (m *Monitor) remove(name string, e *entry, reason string) {
-	e.present = false
-	if e.retry != nil {
-		e.retry.Stop()
-	}
-	if e.svc != nil {
-		go e.svc.remove()
-	} else {
-		delete(m.entries, name)
-	}
-	if !e.exited {
-		m.emit(Event{Kind: Removed, Service: name, Type: e.kind, Reason: reason})
-	}
-}
-
-// start starts the service of an entry, unless the one before it is still ending.
-// The caller holds mu.
-func (m *Monitor) start(name string, e *entry) {
-	if m.stopping || e.svc != nil {
-		return
-	}
-	svc, err := m.startService(e.kind, name, func() { m.ended(name, e) })
-	if err != nil {
-		if e.problem != err.Error() { // each attempt would be a line
-			e.problem = err.Error()
-			m.emit(Event{Kind: PassedOver, Service: name, Type: e.kind, Reason: e.problem})
-			m.log.Error("cannot supervise a service", "service", name, "err", err)
-		}
-		m.startLater(name, e)
-		return
-	}
-	e.svc, e.delay, e.exited, e.problem = svc, 0, false, ""
-	m.left.Add(1)
-	m.emit(Event{Kind: Added, Service: name, Type: e.kind})
-}
-
-// startLater tries again to start a service that has another supervisor, or whose
-// directory cannot be written.
-func (m *Monitor) startLater(name string, e *entry) {
-	e.delay = min(max(2*e.delay, firstRetry), longestRetry)
-	e.retry = time.AfterFunc(e.delay, func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		if e.present {
-			m.start(name, e)
-		}
-	})
-}
-
-// ended notes that a service has ended. If its entry was removed and has come again
-// meanwhile, it is started again.
-func (m *Monitor) ended(name string, e *entry) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	removed, fault := e.svc.main.isRemoved(), e.svc.main.fault
-	e.svc = nil
-	switch {
-	case !e.present:
-		delete(m.entries, name)
-	case removed:
-		m.start(name, e)
-	case fault != nil && !m.stopping:
-		e.problem, e.delay = fault.Error(), longestRetry // it may last
-		m.emit(Event{Kind: PassedOver, Service: name, Type: e.kind, Reason: e.problem})
-		m.startLater(name, e)
-	case !m.stopping:
-		e.exited = true
-		m.emit(Event{Kind: Removed, Service: name, Type: e.kind, Reason: "it was asked to exit"})
-	}
-	m.changes.notify()
-	m.lockedCheckOnce()
-	m.left.Done()
-}
-
 // checkOnce ends Run if, with Config.Once, all services have ended.
 func (m *Monitor) checkOnce() {
 	go func() { // a unit calls it with its mutex held
@@ -290,42 +183,21 @@ func (m *Monitor) lockedCheckOnce() {
 		return
 	}
 	for _, e := range m.entries {
-		if e.svc != nil && !e.svc.main.isIdle() {
+		if e.opening || e.svc != nil && !e.svc.main.isIdle() {
 			return
 		}
 	}
 	m.Shutdown()
 }
 
-// emit calls Config.Observe.
+// emit has Config.Observe called.
 func (m *Monitor) emit(ev Event) {
 	m.changes.notify()
 	if m.cfg.Observe == nil {
 		return
 	}
-	m.observe.Lock()
-	defer m.observe.Unlock()
 	ev.Time = time.Now()
-	m.cfg.Observe(ev)
-}
-
-// Rescan looks at the directory at once, and starts services again that have ended
-// by a command x.
-func (m *Monitor) Rescan() {
-	select {
-	case m.rescan <- struct{}{}:
-	default:
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for name, e := range m.entries {
-		if e.retry != nil {
-			e.retry.Stop()
-		}
-		if e.present {
-			m.start(name, e)
-		}
-	}
+	m.events.put(func() { m.cfg.Observe(ev) })
 }
 
 // Shutdown makes Run stop all services and return.
@@ -356,7 +228,7 @@ func (m *Monitor) Services() []Status {
 	all, running := make([]Status, 0, len(m.entries)), make([]*service, 0, len(m.entries))
 	for name, e := range m.entries {
 		if e.svc == nil {
-			all = append(all, Status{Name: name, Kind: e.kind, Problem: e.problem})
+			all = append(all, e.status(name))
 		} else {
 			running = append(running, e.svc)
 		}
@@ -380,51 +252,9 @@ func (m *Monitor) Changed() <-chan struct{} { return m.changes.next() }
 
 func (m *Monitor) dir() string { return m.cfg.Dir }
 
-// Do carries out a command as if its byte had been written to supervise/control of
-// a service, or of a logger, "NAME/log". For a program the commands act in the same
-// way. It returns an error if there is no such service. Unknown bytes are ignored.
-// A command u starts a service again that has ended by a command x.
-func (m *Monitor) Do(name string, command byte) error {
-	u, err := m.find(name, command)
-	if u != nil {
-		u.command(command)
-	}
-	return err
-}
-
-// find returns the unit of a command; nil if there is nothing more to do.
-func (m *Monitor) find(name string, command byte) (*unit, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	name, isLog := strings.CutSuffix(name, "/log")
-	e := m.entries[name]
-	switch {
-	case e == nil:
-		return nil, fmt.Errorf("there is no service %s", name)
-	case e.svc == nil && command == 'u' && e.present && !isLog:
-		m.start(name, e)
-		return nil, nil
-	case e.svc == nil && e.problem != "":
-		return nil, errors.New(e.problem)
-	case e.svc == nil:
-		return nil, fmt.Errorf("service %s has ended", name)
-	case !isLog:
-		return e.svc.main, nil
-	case e.svc.logger == nil:
-		return nil, fmt.Errorf("service %s has no logger", name)
-	}
-	return e.svc.logger, nil
-}
-
 // isIdle reports whether nothing of a unit runs, and nothing starts by itself.
 func (u *unit) isIdle() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return !slices.ContainsFunc(u.slots, func(s *slot) bool { return !s.Idle() })
-}
-
-func (u *unit) isRemoved() bool {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.removed
 }

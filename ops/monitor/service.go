@@ -23,23 +23,46 @@ type service struct {
 	oneEnded bool // the service or its logger; guarded by the mutex of the latter
 }
 
-// startService starts a service. A command x, or quit, ends it; ended is called then,
-// by another goroutine.
-func (m *Monitor) startService(kind Kind, name string, ended func()) (*service, error) {
+// openService opens the files of a service, which waits for its disk. It starts
+// no process.
+func (m *Monitor) openService(kind Kind, name string) (*service, error) {
 	s := &service{mon: m, name: name, main: newUnit(m, kind, name)}
-	s.main.ended, s.ended = s.mainEnded, ended
+	s.main.ended = s.mainEnded
 	if kind == Service {
 		if err := s.open(); err != nil {
 			s.close()
 			return nil, err
 		}
 	}
+	for _, u := range s.units() {
+		m.disk.write(u)
+	}
+	return s, nil
+}
+
+// start starts the service. A command x, or quit, ends it; ended is called then, by
+// another goroutine.
+func (s *service) start(ended func()) {
+	s.ended = ended
 	if s.logger != nil {
 		s.logger.ended = s.loggerEnded
 		s.logger.start()
 	}
 	s.main.start()
-	return s, nil
+}
+
+// do passes a command to the service, or to its logger. It reports false if there is
+// none.
+func (s *service) do(c command) bool {
+	u := s.main
+	if c.log {
+		u = s.logger
+	}
+	if u == nil {
+		return false
+	}
+	u.inbox.put(func() { u.command(c.byte) })
+	return true
 }
 
 // open opens the files of a service directory. A program has none.
@@ -50,7 +73,7 @@ func (s *service) open() (err error) {
 	if s.main.sup, err = supervise.Open(s.main.dir); err != nil {
 		return err
 	}
-	if !isExecutable(filepath.Join(s.main.dir, "log", "run")) {
+	if !s.mon.disk.isExecutable(filepath.Join(s.main.dir, "log", "run")) {
 		return nil
 	}
 	s.logger = newUnit(s.mon, Logger, s.name+"/log")
@@ -70,7 +93,6 @@ func (s *service) open() (err error) {
 // start starts a unit, unless it has a file down.
 func (u *unit) start() {
 	down := u.set.down // keep reads the settings again
-	u.writeFiles()
 	if u.sup != nil {
 		u.sup.Commands(u.command)
 	}
@@ -78,9 +100,9 @@ func (u *unit) start() {
 	switch {
 	case down:
 	case u.mon.cfg.Once && u.kind != Logger:
-		u.command('o')
+		u.all(machine.Event{Kind: machine.Command, Byte: 'o'})
 	default:
-		u.command('u')
+		u.all(machine.Event{Kind: machine.Command, Byte: 'u'})
 	}
 }
 
@@ -126,9 +148,16 @@ func (s *service) loggerEnded() {
 
 // finish closes everything when the files show the end.
 func (s *service) finish() {
-	s.mon.writer.changed(nil, func() {
+	end := func() {
 		s.close()
-		go s.ended() // it may start the service again
+		s.ended()
+	}
+	s.main.show(func() {
+		if s.logger == nil {
+			end()
+		} else {
+			s.logger.show(end)
+		}
 	})
 }
 
@@ -159,7 +188,10 @@ func (s *service) units() []*unit {
 }
 
 // quit stops the service for good; its logger follows.
-func (s *service) quit() { s.main.all(machine.Event{Kind: machine.Quit}) }
+func (s *service) quit() {
+	s.main.look("tx")
+	s.main.all(machine.Event{Kind: machine.Quit})
+}
 
 // remove is quit for a service whose entry has gone.
 func (s *service) remove() {
@@ -219,6 +251,7 @@ func (u *unit) oldest() *slot {
 
 // cleanUp ends what may still be on its way when a unit has ended.
 func (u *unit) cleanUp() {
+	u.dropLock()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.retry != nil {
@@ -227,5 +260,4 @@ func (u *unit) cleanUp() {
 	if u.limit != nil {
 		u.limit.Stop()
 	}
-	u.dropLock()
 }

@@ -274,6 +274,12 @@ func (s *settings) setLimits(text string) error {
 	return nil
 }
 
+// isThere reports whether there is a file, or a link.
+func isThere(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
 // isExecutable reports whether a path leads to a file that can be executed.
 func isExecutable(path string) bool {
 	info, err := os.Stat(path)

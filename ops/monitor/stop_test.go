@@ -157,14 +157,14 @@ func TestLockedByAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	other.start()
-	if !other.hasEvent(PassedOver, "web") {
-		t.Error("no event")
-	}
+	preforktest.WaitFor(t, "event", func() bool { return other.hasEvent(PassedOver, "web") })
 	if !strings.Contains(other.log.String(), "process "+strconv.Itoa(os.Getpid())) {
 		t.Error("the log does not name the process")
 	}
-	other.change(scan.Added, "web") // another attempt, with the same reason
-	other.change(scan.Added, "web") // is complete when this is taken
+	for range 2 { // two more attempts, with the same reason
+		other.change(scan.Added, "web")
+		other.opened()
+	}
 	if n := strings.Count(other.log.String(), "cannot supervise"); n != 1 {
 		t.Errorf("%d lines of the log for one reason, want 1", n)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,18 +19,21 @@ import (
 // A unit is kept running by one Manager: a program, run of a service directory, or
 // log/run. Its mutex guards the machines of its slots; the hooks of the Manager,
 // the reader of supervise/control, scripts and timers call them. It is held while
-// requests go to the Manager, so that they arrive in order.
+// requests go to the Manager, so that they arrive in order, and never while
+// something waits for a disk.
 type unit struct {
-	mon   *Monitor
-	name  string
-	kind  Kind
-	dir   string         // of run; "" for a program
-	path  string         // of a program
-	pipe  *pipe          // to or from the logger; nil for none
-	sup   *supervise.Dir // nil for none
-	log   *slog.Logger
-	ended func() // called when nothing is left
-	fault error  // why keep has given up; set before ended
+	mon    *Monitor
+	name   string
+	kind   Kind
+	dir    string         // of run; "" for a program
+	path   string         // of a program
+	pipe   *pipe          // to or from the logger; nil for none
+	sup    *supervise.Dir // nil for none
+	log    *slog.Logger
+	writer writer
+	inbox  queue  // commands that come by the Monitor
+	ended  func() // called when nothing is left
+	fault  error  // why keep has given up; set before ended
 
 	mu       sync.Mutex
 	set      settings
@@ -42,13 +46,15 @@ type unit struct {
 	retry    *time.Timer       // ends a block
 	delay    time.Duration     // of the last one
 	limit    *time.Timer       // kills a logger that does not read to the end
-	lock     *os.File          // of lock-fd
+	scripts  map[byte]bool     // by command byte: whether control has a script, as look has found
 	tally    []Death
 	tallied  bool  // the file must be written
 	gone     int   // slots whose service has ended
 	failing  bool  // the files cannot be written
 	removed  bool  // the entry has gone
 	starting *slot // whose start is under way
+
+	lock *os.File // of lock-fd; belongs to the goroutine of the hooks
 }
 
 // A slot is one instance of run.
@@ -64,7 +70,8 @@ type slot struct {
 }
 
 func newUnit(m *Monitor, kind Kind, name string) *unit {
-	u := &unit{mon: m, kind: kind, name: name, warned: make(map[string]string), log: m.log.With("service", name)}
+	u := &unit{mon: m, kind: kind, name: name, warned: make(map[string]string), scripts: make(map[byte]bool), log: m.log.With("service", name)}
+	u.writer.crew = &m.crew
 	switch kind {
 	case Program:
 		u.path = filepath.Join(m.cfg.Dir, name)
@@ -74,7 +81,7 @@ func newUnit(m *Monitor, kind Kind, name string) *unit {
 	u.set = u.settings()
 	for i := range max(1, u.set.instances) {
 		s := &slot{Machine: machine.New(time.Now()), index: i}
-		s.Logger, s.Scripts = kind == Logger, u.hasScript
+		s.Logger, s.Scripts = kind == Logger, func(c byte) bool { return u.scripts[c] }
 		u.slots = append(u.slots, s)
 	}
 	return u
@@ -83,21 +90,37 @@ func newUnit(m *Monitor, kind Kind, name string) *unit {
 // settings returns the settings as they are now.
 func (u *unit) settings() settings {
 	if u.kind != Program {
-		return read(u.dir)
+		return u.mon.disk.read(u.dir)
 	}
 	s := defaults()
 	s.killAfter, s.group, s.backoff = u.mon.cfg.StopTimeout, true, u.mon.cfg.Backoff
 	return s
 }
 
-// hasScript reports whether there is a script control/C. A logger has none, as with
-// runsv.
-func (u *unit) hasScript(c byte) bool {
-	return u.kind == Service && isExecutable(filepath.Join(u.dir, "control", string(rune(c))))
+// look looks for scripts control/C, before an event that may need them. A logger has
+// none, as with runsv.
+func (u *unit) look(commands string) {
+	if u.kind != Service {
+		return
+	}
+	for _, c := range []byte(commands) {
+		found := u.mon.disk.isExecutable(filepath.Join(u.dir, "control", string(rune(c))))
+		u.mu.Lock()
+		u.scripts[c] = found
+		u.mu.Unlock()
+	}
 }
 
 // command carries out a byte of supervise/control.
-func (u *unit) command(c byte) { u.all(machine.Event{Kind: machine.Command, Byte: c}) }
+func (u *unit) command(c byte) {
+	switch {
+	case c == 'd' || c == 'x':
+		u.look("t" + string(rune(c)))
+	case strings.IndexByte("tkpchaiq12", c) >= 0:
+		u.look(string(rune(c)))
+	}
+	u.all(machine.Event{Kind: machine.Command, Byte: c})
+}
 
 // all applies an event to all slots.
 func (u *unit) all(ev machine.Event) {
@@ -175,7 +198,7 @@ func (u *unit) apply(s *slot, ev machine.Event) (start bool) {
 			}
 		}
 	}
-	u.mon.writer.changed(u, nil)
+	u.show(nil)
 	if u.mon.cfg.Once && s.Idle() {
 		u.mon.checkOnce()
 	}
@@ -232,19 +255,17 @@ func (u *unit) fail(err error) {
 // it has the default ones, and the service is blocked.
 func (u *unit) newManager() (*prefork.Manager, error) {
 	set := u.settings()
+	pm, refused := prefork.New(u.config(set.managed))
+	if refused != nil {
+		var err error
+		if pm, err = prefork.New(u.config(defaults().managed)); err != nil {
+			return nil, err
+		}
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.load(set)
-	pm, err := prefork.New(u.config(u.set.managed))
-	if u.refused = err; err != nil {
-		spare := defaults().managed
-		spare.instances = len(u.slots)
-		pm, err = prefork.New(u.config(spare))
-	}
-	if err != nil {
-		return nil, err
-	}
-	u.pm, u.using = pm, u.set.managed
+	u.pm, u.using, u.refused = pm, u.set.managed, refused
 	for _, s := range u.slots {
 		if !s.Open() {
 			pm.Hold(s.index)

@@ -1,0 +1,245 @@
+//go:build unix
+
+package monitor
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/prefork-go/prefork/ops/monitor/internal/scan"
+)
+
+// An entry is a service in the directory, or one that was there and is ending. The
+// mutex of the Monitor guards it. Nothing waits for a disk with that mutex held: the
+// files of a service are opened by the crew, and then it begins.
+type entry struct {
+	kind    Kind
+	svc     *service // nil if it has ended, or has not begun
+	present bool
+	exited  bool // by a command x
+	retry   *time.Timer
+	delay   time.Duration
+	problem string // why it could not be started
+
+	opening  bool // its files are being opened
+	since    time.Time
+	replaced bool      // its directory has gone since these were opened, and another may be there
+	waiting  []command // that have come since then
+}
+
+// A command is a byte for a service, or for its logger.
+type command struct {
+	log  bool
+	byte byte
+}
+
+// status returns the state of an entry whose service does not run.
+func (e *entry) status(name string) Status {
+	st := Status{Name: name, Kind: e.kind, Problem: e.problem}
+	if e.opening {
+		st.Since, st.Problem = e.since, cmp.Or(e.problem, "its directory is still being read")
+	}
+	return st
+}
+
+// apply acts on changes of the directory.
+func (m *Monitor) apply(changes []scan.Change) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopping {
+		return
+	}
+	for _, c := range changes {
+		name, kind := c.Entry.Name, Kind(c.Entry.Kind)
+		e := m.entries[name]
+		switch c.Op {
+		case scan.Added:
+			if e == nil {
+				e = new(entry)
+				m.entries[name] = e
+			}
+			e.kind, e.present, e.exited = kind, true, false
+			m.start(name, e)
+		case scan.Changed:
+			m.emit(Event{Kind: Changed, Service: name, Type: kind})
+			if e != nil && e.svc != nil {
+				e.svc.main.inbox.put(e.svc.main.changed)
+			}
+		case scan.Removed:
+			if e != nil {
+				m.remove(name, e, c.Reason)
+			}
+		case scan.PassedOver:
+			m.emit(Event{Kind: PassedOver, Service: name, Reason: c.Reason})
+		}
+	}
+	m.scanned = true
+	m.lockedCheckOnce()
+}
+
+func (m *Monitor) remove(name string, e *entry, reason string) {
+	e.present, e.replaced, e.waiting = false, true, nil
+	if e.retry != nil {
+		e.retry.Stop()
+	}
+	switch {
+	case e.svc != nil:
+		e.svc.main.inbox.put(e.svc.remove)
+	case !e.opening:
+		delete(m.entries, name)
+	}
+	if !e.exited {
+		m.emit(Event{Kind: Removed, Service: name, Type: e.kind, Reason: reason})
+	}
+}
+
+// start starts the service of an entry, unless the one before it is still ending.
+// The caller holds mu.
+func (m *Monitor) start(name string, e *entry) {
+	if m.stopping || e.svc != nil || e.opening {
+		return
+	}
+	e.opening, e.replaced, e.since = true, false, time.Now()
+	kind := e.kind
+	m.crew.put(func() { m.open(name, kind, e) })
+}
+
+// open opens the files of a service, and begins it unless its entry has changed
+// meanwhile.
+func (m *Monitor) open(name string, kind Kind, e *entry) {
+	svc, err := m.openService(kind, name)
+	if err == nil {
+		if m.begin(name, e, svc) {
+			return
+		}
+		svc.close()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e.opening = false
+	switch {
+	case m.stopping:
+	case !e.present:
+		delete(m.entries, name)
+	case e.replaced:
+		m.start(name, e)
+	default:
+		e.waiting = nil
+		if e.problem != err.Error() { // each attempt would be a line
+			e.problem = err.Error()
+			m.emit(Event{Kind: PassedOver, Service: name, Type: kind, Reason: e.problem})
+			m.log.Error("cannot supervise a service", "service", name, "err", err)
+		}
+		m.startLater(name, e)
+	}
+	m.changes.notify()
+	m.lockedCheckOnce()
+}
+
+// begin runs a service whose files are open. It reports false if that must not be.
+func (m *Monitor) begin(name string, e *entry, svc *service) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !e.present || e.replaced || m.stopping {
+		return false
+	}
+	e.svc, e.opening, e.delay, e.exited, e.problem = svc, false, 0, false, ""
+	m.left.Add(1)
+	m.emit(Event{Kind: Added, Service: name, Type: e.kind})
+	svc.start(func() { m.ended(name, e) })
+	for _, c := range e.waiting {
+		svc.do(c)
+	}
+	e.waiting = nil
+	return true
+}
+
+// startLater tries again to start a service that has another supervisor, or whose
+// directory cannot be written.
+func (m *Monitor) startLater(name string, e *entry) {
+	e.delay = min(max(2*e.delay, firstRetry), longestRetry)
+	e.retry = time.AfterFunc(e.delay, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if e.present {
+			m.start(name, e)
+		}
+	})
+}
+
+// ended notes that a service has ended. If its entry was removed and has come again
+// meanwhile, it is started again.
+func (m *Monitor) ended(name string, e *entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fault := e.svc.main.fault
+	e.svc = nil
+	switch {
+	case !e.present:
+		delete(m.entries, name)
+	case e.replaced:
+		m.start(name, e)
+	case fault != nil && !m.stopping:
+		e.problem, e.delay = fault.Error(), longestRetry // it may last
+		m.emit(Event{Kind: PassedOver, Service: name, Type: e.kind, Reason: e.problem})
+		m.startLater(name, e)
+	case !m.stopping:
+		e.exited = true
+		m.emit(Event{Kind: Removed, Service: name, Type: e.kind, Reason: "it was asked to exit"})
+	}
+	m.changes.notify()
+	m.lockedCheckOnce()
+	m.left.Done()
+}
+
+// Rescan looks at the directory at once, and starts services again that have ended
+// by a command x.
+func (m *Monitor) Rescan() {
+	select {
+	case m.rescan <- struct{}{}:
+	default:
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, e := range m.entries {
+		if e.retry != nil {
+			e.retry.Stop()
+		}
+		if e.present {
+			m.start(name, e)
+		}
+	}
+}
+
+// Do passes a command to a service, or to a logger, "NAME/log", as if its byte had
+// been written to supervise/control. For a program the commands act in the same way.
+// Commands to one service are carried out in order, soon after Do has returned. It
+// returns an error if there is no such service. Unknown bytes are ignored. A command
+// u starts a service again that has ended by a command x.
+func (m *Monitor) Do(name string, c byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name, isLog := strings.CutSuffix(name, "/log")
+	e, cmd := m.entries[name], command{isLog, c}
+	switch {
+	case e == nil:
+		return fmt.Errorf("there is no service %s", name)
+	case e.opening:
+		e.waiting = append(e.waiting, cmd)
+		return nil
+	case e.svc == nil && c == 'u' && e.present && !isLog:
+		e.waiting = append(e.waiting, cmd)
+		m.start(name, e)
+		return nil
+	case e.svc == nil && e.problem != "":
+		return errors.New(e.problem)
+	case e.svc == nil:
+		return fmt.Errorf("service %s has ended", name)
+	case !e.svc.do(cmd):
+		return fmt.Errorf("service %s has no logger", name)
+	}
+	return nil
+}

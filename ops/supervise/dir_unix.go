@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -24,8 +25,9 @@ type Dir struct {
 	ok      int // not an os.File: clients that come and go would wake the poller
 	control *os.File
 
-	mu      sync.Mutex
-	closed  bool
+	closed atomic.Bool
+
+	mu      sync.Mutex        // held while files are written
 	written map[string]string // content of the files by name, as far as known
 }
 
@@ -166,7 +168,7 @@ func (d *Dir) Commands(f func(command byte)) {
 		for {
 			n, err := d.control.Read(buf)
 			for _, c := range buf[:n] {
-				if d.isClosed() {
+				if d.closed.Load() {
 					return
 				}
 				f(c)
@@ -176,12 +178,6 @@ func (d *Dir) Commands(f func(command byte)) {
 			}
 		}
 	}()
-}
-
-func (d *Dir) isClosed() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.closed
 }
 
 // Write writes those of the files pid, stat and status that differ from their last
@@ -214,7 +210,7 @@ func (d *Dir) WriteTally(b []byte) error {
 }
 
 func (d *Dir) write(name, content string) error {
-	if d.closed {
+	if d.closed.Load() {
 		return &fs.PathError{Op: "write", Path: filepath.Join(d.dir.Path(), name), Err: fs.ErrClosed}
 	}
 	if last, ok := d.written[name]; ok && last == content {
@@ -259,10 +255,9 @@ func (d *Dir) replace(name, content string) (err error) {
 func (d *Dir) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
+	if d.closed.Swap(true) {
 		return nil
 	}
-	d.closed = true
 	var err error
 	if d.control != nil {
 		err = d.control.Close()

@@ -7,7 +7,7 @@ package monitor
 // ones that hang.
 type disk struct {
 	read         func(dir string) settings
-	isExecutable func(path string) bool
+	isExecutable func(path string) (bool, error)
 	isThere      func(path string) bool
 	write        func(*unit) // the files of supervise
 }

@@ -36,7 +36,7 @@ func (r *rig) hangs() *hang {
 			h.wait("read", dir)
 			return d.read(dir)
 		},
-		isExecutable: func(path string) bool {
+		isExecutable: func(path string) (bool, error) {
 			h.wait("isExecutable", path)
 			return d.isExecutable(path)
 		},

@@ -208,7 +208,12 @@ func (u *unit) endOutput(s *slot, pid int) {
 }
 
 func (u *unit) onReap(_ *prefork.Manager, e prefork.Exit) {
-	finish := u.dir != "" && u.mon.disk.isExecutable(filepath.Join(u.dir, "finish"))
+	finish := false
+	if u.dir != "" {
+		var err error
+		finish, err = u.mon.disk.isExecutable(filepath.Join(u.dir, "finish"))
+		finish = finish || err != nil // its start reports why
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := u.slots[e.Slot]

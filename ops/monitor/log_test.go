@@ -184,3 +184,40 @@ func TestRefused(t *testing.T) {
 		preforktest.WaitFor(t, "no problem of "+name, func() bool { return r.status(name).Problem == "" })
 	}
 }
+
+// A service is not started without its logger if it is unknown whether it has one.
+func TestUnknownLogger(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", "run: "+up)
+	path := filepath.Join(r.dir, "web", "log", "run")
+	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(path, path); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	if st := r.status("web"); !strings.Contains(st.Problem, "log/run") || st.PID != 0 {
+		t.Errorf("%+v", st)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	r.do("web", "u")
+	r.want("up .*")
+}
+
+// A finish that cannot be examined is reported, and holds up nothing.
+func TestUnknownFinish(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", "run: echo up; exit 1")
+	path := filepath.Join(r.dir, "web", "finish")
+	if err := os.Symlink(path, path); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	r.want("up", "up")
+	if !strings.Contains(r.log.String(), "cannot run finish") {
+		t.Error("the log has nothing of it")
+	}
+}

@@ -73,8 +73,8 @@ func (s *service) open() (err error) {
 	if s.main.sup, err = supervise.Open(s.main.dir); err != nil {
 		return err
 	}
-	if !s.mon.disk.isExecutable(filepath.Join(s.main.dir, "log", "run")) {
-		return nil
+	if found, err := s.mon.disk.isExecutable(filepath.Join(s.main.dir, "log", "run")); err != nil || !found {
+		return err
 	}
 	s.logger = newUnit(s.mon, Logger, s.name+"/log")
 	if s.logger.set.unread {

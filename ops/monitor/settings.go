@@ -52,7 +52,7 @@ type settings struct {
 	unread   bool  // the directory cannot be read: nothing else is known
 }
 
-// A problem is a file with bad content.
+// A problem is a file with bad content, or one that cannot be read.
 type problem struct {
 	file, content string
 	err           error
@@ -64,6 +64,7 @@ const (
 	maxInstances  = 1000
 	defaultFinish = 5 * time.Second
 	maxFile       = 64 << 10
+	maxShown      = 200 // of a bad content
 )
 
 func defaults() settings {
@@ -78,7 +79,7 @@ func defaults() settings {
 
 // A file is one of a service directory with a value. A strict one has no default
 // with which the service could run instead: it would have more rights than it
-// should have.
+// should have, or run twice.
 type file struct {
 	name   string
 	strict bool
@@ -96,7 +97,7 @@ var files = []file{
 	{"timeout-up", false, func(s *settings, text string) error { return limit(&s.readyTimeout, text) }},
 	{"timeout-ready", false, func(s *settings, text string) error { return limit(&s.readyTimeout, text) }},
 	{"notification-fd", false, func(s *settings, text string) error { return descriptor(&s.readyFD, text) }},
-	{"lock-fd", false, func(s *settings, text string) error { return descriptor(&s.lockFD, text) }},
+	{"lock-fd", true, func(s *settings, text string) error { return descriptor(&s.lockFD, text) }},
 	{"down-signal", false, func(s *settings, text string) error {
 		err := signal(&s.stop, text)
 		if err == nil && s.stop != syscall.SIGKILL && sig.Untrappable(s.stop) != "" {
@@ -143,8 +144,7 @@ func read(dir string) settings {
 	s.down, s.session, s.newPIDs = names["down"], names["flag-setsid"], names["flag-newpidns"]
 	s.group, s.killGroup = names["flag-group"], names["flag-timeout-killpg"]
 	if s.lockFD != 0 && s.lockFD == s.readyFD {
-		s.problems = append(s.problems, problem{"lock-fd", strconv.Itoa(s.lockFD), errors.New("notification-fd has the same number")})
-		s.lockFD = 0
+		s.err = fmt.Errorf("lock-fd: %d: notification-fd has the same number", s.lockFD)
 	}
 	if names["env"] && s.err == nil {
 		if s.env, s.unset, s.err = envdir.Read(filepath.Join(dir, "env")); s.err != nil {
@@ -163,16 +163,23 @@ func (s *settings) load(dir string, f file) {
 	if err == nil {
 		return
 	}
-	if f.strict {
-		s.err = fmt.Errorf("%s: %q: %w", f.name, text, err)
-		return
+	if len(text) > maxShown {
+		text = text[:maxShown] + "..."
 	}
-	*s = was
-	s.problems = append(s.problems, problem{f.name, text, err})
+	switch {
+	case !f.strict:
+		*s = was
+		s.problems = append(s.problems, problem{f.name, text, err})
+	case text == "":
+		s.err = fmt.Errorf("%s: %w", f.name, err)
+	default:
+		s.err = fmt.Errorf("%s: %q: %w", f.name, text, err)
+	}
 }
 
 // readFile returns the content of a regular file without white space around it.
-// Anything else could keep the reader waiting.
+// Anything else could keep the reader waiting, and a part of a file could mean
+// something else.
 func readFile(path string) (string, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -184,8 +191,14 @@ func readFile(path string) (string, error) {
 	} else if !info.Mode().IsRegular() {
 		return "", &fs.PathError{Op: "read", Path: path, Err: errors.New("not a regular file")}
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxFile))
-	return strings.TrimSpace(string(b)), err
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(b) > maxFile {
+		err = &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("it is longer than %d bytes", maxFile)}
+	}
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSpace(string(b)), nil
 }
 
 func nonEmpty(text string) error {
@@ -280,8 +293,12 @@ func isThere(path string) bool {
 	return err == nil
 }
 
-// isExecutable reports whether a path leads to a file that can be executed.
-func isExecutable(path string) bool {
+// isExecutable reports whether a path leads to a file that can be executed. There is
+// an error if that is unknown.
+func isExecutable(path string) (bool, error) {
 	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return false, nil
+	}
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0, err
 }

@@ -73,7 +73,8 @@ func TestSettings(t *testing.T) {
 		strict   bool
 	}{
 		{"x|-1|1s|2147483648|1.5|", []string{"timeout-kill", "timeout-finish", "timeout-ready", "timeout-up"}, false},
-		{"x|0|2|-1|99999|", []string{"notification-fd", "lock-fd"}, false},
+		{"x|0|2|-1|99999|", []string{"notification-fd"}, false},
+		{"x|0|2|-1|99999|", []string{"lock-fd"}, true},
 		{"x|0|65|", []string{"down-signal", "reload-signal"}, false},
 		{"STOP|19", []string{"down-signal"}, false},
 		{"x|-1|4097|", []string{"max-death-tally"}, false},
@@ -145,7 +146,68 @@ func TestSettingsThatAreNoFiles(t *testing.T) {
 	os.Remove(filepath.Join(dir, "env", "A"))
 	os.WriteFile(filepath.Join(dir, "notification-fd"), []byte("5"), 0o600)
 	os.WriteFile(filepath.Join(dir, "lock-fd"), []byte("5"), 0o600)
-	if s = read(dir); s.lockFD != 0 || s.readyFD != 5 {
-		t.Errorf("two descriptors with one number: %+v", s)
+	if s = read(dir); s.err == nil || !strings.Contains(s.err.Error(), "notification-fd") {
+		t.Errorf("two descriptors with one number: %v", s.err)
+	}
+}
+
+// A file that cannot be read, or is too long to be one of these, counts as one with
+// bad content, and is not read in part.
+func TestSettingsThatCannotBeRead(t *testing.T) {
+	long := strings.Repeat("nofile=100\n", maxFile/11+1)
+	for _, f := range files {
+		for what, make := range map[string]func(path string) error{
+			"link to itself": func(path string) error { return os.Symlink(path, path) },
+			"dangling link":  func(path string) error { return os.Symlink("nosuch", path) },
+			"directory":      func(path string) error { return os.Mkdir(path, 0o755) },
+			"long file":      func(path string) error { return os.WriteFile(path, []byte(long), 0o600) },
+			"long blank file": func(path string) error {
+				return os.WriteFile(path, []byte(strings.Repeat("\n", maxFile+1)), 0o600)
+			},
+		} {
+			dir := t.TempDir()
+			if err := make(filepath.Join(dir, f.name)); err != nil {
+				t.Fatal(err)
+			}
+			s := read(dir)
+			if f.strict {
+				if s.err == nil || !strings.HasPrefix(s.err.Error(), f.name+": ") || len(s.err.Error()) > 500 {
+					t.Errorf("%s that is a %s: error %.600v", f.name, what, s.err)
+				}
+				continue
+			}
+			if len(s.problems) != 1 || s.problems[0].err == nil || len(s.problems[0].content) > 500 || s.err != nil {
+				t.Errorf("%s that is a %s: problems %.600v, %v", f.name, what, s.problems, s.err)
+			}
+			if s.problems = nil; !reflect.DeepEqual(s, defaults()) {
+				t.Errorf("%s that is a %s: %+v, want the defaults", f.name, what, s)
+			}
+		}
+	}
+}
+
+// The log has each fault of a file once, also if only the error is another one.
+func TestSettingsAreReportedOnce(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", "run: "+up)
+	r.start()
+	r.want("up .*")
+	path := filepath.Join(r.dir, "web", "timeout-kill")
+	for i, change := range []func() error{
+		func() error { return os.WriteFile(path, nil, 0o600) },
+		func() error { return nil },
+		func() error { os.Remove(path); return os.Symlink("nosuch", path) },
+		func() error { return nil },
+		func() error { return os.Remove(path) },
+		func() error { return os.Symlink("nosuch", path) }, // after it was good
+	} {
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		r.do("web", "t")
+		r.want("up .*")
+		if got, want := strings.Count(r.log.String(), "bad file"), []int{1, 1, 2, 2, 2, 3}[i]; got != want {
+			t.Errorf("step %d: %d warnings, want %d", i, got, want)
+		}
 	}
 }

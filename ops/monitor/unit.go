@@ -41,7 +41,7 @@ type unit struct {
 	using    managed          // the settings of pm
 	refused  error            // why it could not have these
 	slots    []*slot
-	warned   map[string]string // by file: the bad content that the log has
+	warned   map[string]string // by file: the fault that the log has
 	problem  string            // why it cannot be started
 	retry    *time.Timer       // ends a block
 	delay    time.Duration     // of the last one
@@ -70,7 +70,7 @@ type slot struct {
 }
 
 func newUnit(m *Monitor, kind Kind, name string) *unit {
-	u := &unit{mon: m, kind: kind, name: name, warned: make(map[string]string), scripts: make(map[byte]bool), log: m.log.With("service", name)}
+	u := &unit{mon: m, kind: kind, name: name, scripts: make(map[byte]bool), log: m.log.With("service", name)}
 	u.writer.crew = &m.crew
 	switch kind {
 	case Program:
@@ -104,7 +104,7 @@ func (u *unit) look(commands string) {
 		return
 	}
 	for _, c := range []byte(commands) {
-		found := u.mon.disk.isExecutable(filepath.Join(u.dir, "control", string(rune(c))))
+		found, _ := u.mon.disk.isExecutable(filepath.Join(u.dir, "control", string(rune(c))))
 		u.mu.Lock()
 		u.scripts[c] = found
 		u.mu.Unlock()
@@ -293,14 +293,16 @@ func (u *unit) config(g managed) prefork.Config {
 	return cfg
 }
 
-// load takes settings, and warns of bad files, once for each content.
+// load takes settings, and warns of bad files, once for each fault.
 func (u *unit) load(set settings) {
 	u.set = set
 	u.set.instances = len(u.slots)
-	for _, p := range u.set.problems {
-		if last, ok := u.warned[p.file]; !ok || last != p.content {
-			u.warned[p.file] = p.content
-			u.log.Warn("bad content of a file, using the default", "file", filepath.Join(u.dir, p.file), "content", p.content, "err", p.err)
+	warned := make(map[string]string, len(set.problems))
+	for _, p := range set.problems {
+		fault := p.content + ": " + p.err.Error()
+		if warned[p.file] = fault; u.warned[p.file] != fault {
+			u.log.Warn("bad file, using the default", "file", filepath.Join(u.dir, p.file), "content", p.content, "err", p.err)
 		}
 	}
+	u.warned = warned
 }

@@ -4,12 +4,14 @@ package envdir
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // Read returns the variables of a directory, as NAME=VALUE, and the names of those
@@ -28,8 +30,8 @@ func Read(dir string) (set, unset []string, err error) {
 			continue
 		}
 		path := filepath.Join(dir, name)
-		// A FIFO could keep the reader waiting. A link to the null device is an empty file.
-		if info, err := os.Stat(path); err == nil && info.Mode()&(fs.ModeDir|fs.ModeNamedPipe|fs.ModeSocket) != 0 {
+		// A link to the null device is an empty file.
+		if info, err := os.Stat(path); err == nil && info.Mode()&passed != 0 {
 			continue
 		}
 		line, empty, err := firstLine(path)
@@ -45,17 +47,26 @@ func Read(dir string) (set, unset []string, err error) {
 	return set, unset, nil
 }
 
+// passed are the kinds of files that are passed over.
+const passed = fs.ModeDir | fs.ModeNamedPipe | fs.ModeSocket
+
 // maxValue is beyond the length of a variable that a system takes, which the start
 // of a program reports.
 const maxValue = 1 << 20
 
 // firstLine returns the first line of a file, which may be a device without an end.
 func firstLine(path string) (line string, empty bool, err error) {
-	f, err := os.Open(path)
+	// A FIFO that has taken the place of the file would keep the reader waiting.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return "", false, err
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return "", false, err
+	} else if info.Mode()&passed != 0 {
+		return "", false, &fs.PathError{Op: "read", Path: path, Err: errors.New("not a file any more")}
+	}
 	data, err := io.ReadAll(io.LimitReader(f, maxValue))
 	if err != nil {
 		return "", false, err

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork"
+	"github.com/prefork-go/prefork/internal/safedir"
 	"github.com/prefork-go/prefork/ops/monitor/internal/machine"
 	"github.com/prefork-go/prefork/ops/supervise"
 )
@@ -101,11 +102,27 @@ func (u *unit) takeLock(s *slot) error {
 	if s.index > 0 {
 		name += "-" + strconv.Itoa(s.index)
 	}
-	f, err := os.OpenFile(filepath.Join(u.dir, "supervise", name), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	// supervise may belong to a user who may only control the service, so no link
+	// of his leads to another file.
+	dir, err := safedir.Hold(filepath.Join(u.dir, "supervise"))
 	if err != nil {
 		return err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	defer dir.Close()
+	f, err := dir.OpenFile(name, os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	lock := func() error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }
+	err = lock()
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		// A process of any service that is being started has the descriptor of the
+		// last run until its exec.
+		syscall.ForkLock.RLock()
+		err = lock()
+		syscall.ForkLock.RUnlock()
+	}
+	if err != nil {
 		f.Close()
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return fmt.Errorf("a process of its last run holds %s: end that first", f.Name())

@@ -181,7 +181,7 @@ func (s *settings) load(dir string, f file) {
 // Anything else could keep the reader waiting, and a part of a file could mean
 // something else.
 func readFile(path string) (string, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return "", err
 	}

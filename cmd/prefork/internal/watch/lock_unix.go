@@ -33,7 +33,7 @@ func (p *plan) lock(waiting func(*BusyError)) error {
 		}
 		if err != nil {
 			for _, f := range files {
-				f.Close()
+				unlock(f)
 			}
 			return err
 		}
@@ -56,7 +56,10 @@ func (p *plan) enter() func() error {
 			return err
 		}
 		if other != nil {
-			other.Close()
+			if own, err := other.Stat(); err == nil && os.SameFile(own, now) {
+				return nil
+			}
+			unlock(other)
 			other = nil
 		}
 		if !os.SameFile(now, first) {
@@ -112,8 +115,15 @@ func (p *plan) lockPath(path string, open func(string) (*os.File, error), waitin
 		if err == nil && ownErr == nil && os.SameFile(own, now) {
 			return f, nil
 		}
-		f.Close() // another file has taken the name meanwhile
+		unlock(f) // another file has taken the name meanwhile
 	}
+}
+
+// unlock closes a file that is locked. A process that is being started has the
+// descriptor until its exec, so closing it alone would not release the lock at once.
+func unlock(f *os.File) {
+	flock(f, unix.LOCK_UN)
+	f.Close()
 }
 
 func flock(f *os.File, how int) error {

@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/prefork-go/prefork/internal/flocks"
 	"github.com/prefork-go/prefork/internal/safedir"
-	"github.com/prefork-go/prefork/ops/internal/pidfile"
 )
 
 // A Dir is the directory supervise of a service, which this process holds. Its
@@ -68,7 +68,7 @@ func (d *Dir) open(dir string) (err error) {
 	}
 	err = unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if err == unix.EWOULDBLOCK {
-		return &LockedError{d.lock.Name(), pidfile.LockedBy(d.lock)}
+		return &LockedError{d.lock.Name(), flocks.Holder(d.lock)}
 	} else if err != nil {
 		return &fs.PathError{Op: "flock", Path: d.lock.Name(), Err: err}
 	}

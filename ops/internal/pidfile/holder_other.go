@@ -14,6 +14,3 @@ func hasOpen(pid int, _ *unix.Stat_t, _ *os.File) (has, known bool) { return exi
 
 // hasUser returns false: the users of a process are unknown here.
 func hasUser(int, uint32) bool { return false }
-
-// LockedBy returns 0: it is implemented on Linux only.
-func LockedBy(*os.File) int { return 0 }

@@ -294,26 +294,3 @@ func TestNameAddress(t *testing.T) {
 		t.Errorf("holder %d, %v, %v", pid, held, err)
 	}
 }
-
-// The kernel shows the locks of processes that cannot be examined.
-func TestHasLocked(t *testing.T) {
-	p, err := Acquire(filepath.Join(t.TempDir(), "pid"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Release()
-	var st unix.Stat_t
-	if err := unix.Fstat(rawFD(p.File()), &st); err != nil {
-		t.Fatal(err)
-	}
-	if !hasLocked(os.Getpid(), &st) {
-		t.Error("not found in /proc/locks")
-	}
-	if hasLocked(1, &st) {
-		t.Error("process 1 has locked it")
-	}
-	st.Ino++
-	if hasLocked(os.Getpid(), &st) {
-		t.Error("another file is locked")
-	}
-}

@@ -47,7 +47,7 @@ func TestEnterUnlocks(t *testing.T) {
 	if err := lockable(dir); err != nil {
 		t.Errorf("the same directory was unlocked and locked again: %v", err)
 	}
-	unix.Flock(held, unix.LOCK_EX)
+	unix.Flock(held, unix.LOCK_EX|unix.LOCK_NB)
 	exchange()
 	if err := enter(); err != nil {
 		t.Fatal(err)

@@ -7,11 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/prefork-go/prefork/internal/flocks"
 	"github.com/prefork-go/prefork/internal/safedir"
 )
 
@@ -98,7 +97,7 @@ func (p *plan) lockPath(path string, open func(string) (*os.File, error), waitin
 		}
 		err = flock(f, unix.LOCK_EX|unix.LOCK_NB)
 		if err == unix.EWOULDBLOCK {
-			busy := &BusyError{Path: path, PID: holder(f)}
+			busy := &BusyError{Path: path, PID: flocks.Holder(f)}
 			if !p.Wait || waiting == nil {
 				f.Close()
 				return nil, busy
@@ -132,38 +131,4 @@ func flock(f *os.File, how int) error {
 			return err
 		}
 	}
-}
-
-// holder returns the process that has locked a file, as far as /proc/locks shows
-// it; 0 if it is unknown. On some file systems (overlay, btrfs) the device number
-// there is not that of stat: a lock on the same inode number counts if it is the
-// only one.
-func holder(f *os.File) int {
-	var st unix.Stat_t
-	locks, err := os.ReadFile("/proc/locks")
-	if err != nil || unix.Fstat(int(f.Fd()), &st) != nil {
-		return 0
-	}
-	device := fmt.Sprintf("%02x:%02x:", unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev)))
-	inode := ":" + strconv.FormatUint(uint64(st.Ino), 10)
-	var others []int
-	for line := range strings.Lines(string(locks)) {
-		// 1: FLOCK ADVISORY WRITE 4711 fe:01:131 0 EOF
-		fields := strings.Fields(line)
-		if len(fields) < 6 || fields[1] != "FLOCK" || fields[3] != "WRITE" || !strings.HasSuffix(fields[5], inode) {
-			continue
-		}
-		pid, err := strconv.Atoi(fields[4])
-		if err != nil || pid <= 0 {
-			continue
-		}
-		if strings.HasPrefix(fields[5], device) {
-			return pid
-		}
-		others = append(others, pid)
-	}
-	if len(others) == 1 {
-		return others[0]
-	}
-	return 0
 }

@@ -3,6 +3,7 @@
 package monitor
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -183,6 +184,56 @@ func TestStopWhileADiskHangs(t *testing.T) {
 			r.quiet(20 * time.Millisecond)
 		})
 	}
+}
+
+// A scan of the directory that hangs does not keep the services from being stopped,
+// and none comes after that.
+func TestStopWhileTheScanHangs(t *testing.T) {
+	preforktest.NoLeaks(t)
+	r := newRig(t, Config{})
+	r.m.patience = 10 * time.Millisecond
+	answer, late := make(chan struct{}), make(chan struct{})
+	r.m.watch = func(ctx context.Context, _ scan.Config, _ <-chan struct{}, f func([]scan.Change)) error {
+		defer close(late)
+		f([]scan.Change{r.added("web")})
+		close(r.scanned)
+		<-answer
+		f([]scan.Change{r.added("other")})
+		return ctx.Err()
+	}
+	r.service("web", "run: "+up)
+	r.service("other", "run: "+up)
+	r.start()
+	r.want("up .*")
+	r.m.Shutdown()
+	r.close()
+	close(answer)
+	<-late
+	if st := r.status("other"); st.Name != "" {
+		t.Errorf("after the stop: %+v", st)
+	}
+	if !strings.Contains(r.log.String(), "does not answer") {
+		t.Error("the log has nothing of it")
+	}
+}
+
+// A stop that waits for the files of a service names it.
+func TestStopNamesADiskThatHangs(t *testing.T) {
+	r := newRig(t, Config{StopTimeout: time.Millisecond})
+	r.m.patience = 10 * time.Millisecond
+	h := r.hangs()
+	r.service("hung", "run: "+up)
+	r.start()
+	r.want("up .*")
+	h.begin("write")
+	r.m.Shutdown()
+	preforktest.WaitFor(t, "a line", func() bool { return strings.Contains(r.log.String(), "stop waits") })
+	preforktest.WaitFor(t, "end of run", func() bool { return r.status("hung").PID == 0 })
+	r.m.reportWait()
+	if !strings.Contains(r.log.String(), "hung (down, its files are being written)") {
+		t.Error("the line does not name the service")
+	}
+	h.answer()
 }
 
 // A disk that hangs while services run holds up commands to these alone. They are

@@ -162,8 +162,10 @@ func (m *Monitor) reportWait() {
 		switch {
 		case st.PID != 0:
 			names = append(names, fmt.Sprintf("%s (%v, pid %d)", st.Name, st.State, st.PID))
-		case st.Log != nil:
+		case st.Log != nil && st.Log.PID != 0:
 			names = append(names, fmt.Sprintf("%s (pid %d)", st.Log.Name, st.Log.PID))
+		case !st.Since.IsZero() && st.Problem == "":
+			names = append(names, fmt.Sprintf("%s (%v, its files are being written)", st.Name, st.State))
 		}
 	}
 	m.log.Warn("stop waits: kill them, or give them a file timeout-kill", "services", strings.Join(names, ", "))

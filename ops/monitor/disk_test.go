@@ -163,6 +163,36 @@ func TestStartOnADiskThatHangs(t *testing.T) {
 	r.quiet(50 * time.Millisecond)
 }
 
+// A directory that is replaced while its disk hangs is not the one that runs.
+func TestReplacedOnADiskThatHangs(t *testing.T) {
+	r := newRig(t, Config{})
+	h := r.hangs()
+	h.begin("isExecutable") // of log/run: supervise is open then
+	r.service("hung", "run: echo old; exec sleep 1000", "down: ")
+	r.service("hungprog", "run: echo old; exec sleep 1000")
+	r.start()
+	preforktest.WaitFor(t, "the disk hangs", func() bool { return h.count("isExecutable") == 2 })
+	for _, name := range []string{"hung", "hungprog"} {
+		if err := os.Rename(r.dir+"/"+name, r.dir+"/.old"+name); err != nil {
+			t.Fatal(err)
+		}
+		r.change(scan.Removed, name)
+	}
+	r.service("hung", "run: echo new; exec sleep 1000")
+	r.file("hungprog", "#!/bin/sh\necho new; exec sleep 1000\n")
+	r.change(scan.Added, "hung")
+	r.change(scan.Added, "hungprog")
+	h.answer()
+	r.want("new", "new")
+	preforktest.WaitFor(t, "the new directory has the files", func() bool {
+		b, _ := os.ReadFile(r.dir + "/hung/supervise/stat")
+		return string(b) == "run\n"
+	})
+	if st := r.status("hungprog"); st.Kind != Program {
+		t.Errorf("%+v", st)
+	}
+}
+
 // A stop waits for no service that has not begun, and none begins after it.
 func TestStopWhileADiskHangs(t *testing.T) {
 	for name, stop := range map[string]func(*Monitor){"Shutdown": (*Monitor).Shutdown, "Kill": (*Monitor).Kill} {

@@ -107,15 +107,22 @@ func TestLeaks(t *testing.T) {
 	r := newRig(t, Config{})
 	r.start()
 	r.churn(3)
-	before := descriptors(t)
+	before, threads := descriptors(t), threadCount()
 	times := 100
 	if testprog.Long() {
 		times = 10_000
 	}
 	r.churn(times)
+	t.Logf("%d services have come and gone: %d descriptors and %d threads before, %d and %d now", times, before, threads, descriptors(t), threadCount())
 	if after := descriptors(t); after > before+3 {
 		t.Errorf("%d descriptors, and %d before", after, before)
 	}
+}
+
+// threadCount returns the number of threads of this process; 0 if it is unknown.
+func threadCount() int {
+	n, _ := preforktest.Threads(os.Getpid())
+	return n
 }
 
 // churn adds services and removes them.

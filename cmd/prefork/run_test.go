@@ -367,7 +367,7 @@ use strict; use Socket;
 socket(my $s, AF_UNIX, SOCK_DGRAM, 0) or die $!;
 (my $name = $ENV{NOTIFY_SOCKET}) =~ s/^@/\0/;
 if (fork == 0) { send($s, "STATUS=up\nREADY=1\n", 0, pack_sockaddr_un($name)) or die $!; exit }
-wait; sleep 1 while 1;
+sleep 1 while 1; # it does not reap the child, whose group is known until then
 `
 	const listen = `
 use strict; use Socket;

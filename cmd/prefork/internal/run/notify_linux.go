@@ -85,7 +85,9 @@ func sender(oob []byte) (pid int) {
 }
 
 // report makes the worker ready whose process, or a process of whose group, has
-// sent READY=1.
+// sent READY=1. The group of a process that has exited and was reaped is not known:
+// as with systemd, a helper has to live until its message was read, for which
+// systemd-notify waits.
 func (n *notifySocket) report(pid int) {
 	group, err := syscall.Getpgid(pid)
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -54,7 +55,7 @@ func (w *watched) args(flags ...string) []string {
 // program writes a program, as an editor that renames does.
 func (w *watched) program(name, script string) {
 	w.t.Helper()
-	next := filepath.Join(w.dir, "."+name+".new")
+	next := filepath.Join(w.dir, filepath.Dir(name), "."+filepath.Base(name)+".new")
 	err := os.MkdirAll(filepath.Dir(next), 0o755)
 	if err == nil {
 		err = os.WriteFile(next, []byte("#!/bin/sh\n"+script+"\n"), 0o755)
@@ -446,5 +447,76 @@ func TestWatchExample(t *testing.T) {
 	p.WaitGone()
 	if data, err := os.ReadFile(current); err != nil || !regexp.MustCompile(` web stops\n(.*\n)*.* web stops\n$`).Match(data) {
 		t.Errorf("the log does not end with the last line of web: %v, %.300q", err, data[max(0, len(data)-300):])
+	}
+}
+
+// systemd is notified when everything was started, of a reload, of how many services
+// are up, and of the stop. No process of a service gets a variable that systemd has
+// set for the process that it has started.
+func TestWatchSystemd(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	const env = `env | grep -E '^(NOTIFY_SOCKET|WATCHDOG_USEC|WATCHDOG_PID|LISTEN_FDS|LISTEN_PID|INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_EXEC_PID|OTHER)=' >'%s/env.%s'; `
+	run := func(name, script string) {
+		w.program(name, fmt.Sprintf(env, w.base, strings.ReplaceAll(name, "/", "-"))+script)
+	}
+	run("one", "exec sleep 1000")
+	run("two/run", "exec sleep 1000")
+	run("two/finish", "")
+	run("two/control/t", "exit 1")
+	run("two/log/run", "exec cat >/dev/null")
+	run("lazy/run", "exec sleep 1000")
+	if err := os.WriteFile(filepath.Join(w.dir, "lazy/down"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.program("gone", "exit 1")
+
+	path := filepath.Join(testprog.SocketDir(t), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(); os.Remove(path) })
+	conn.SetReadDeadline(time.Now().Add(time.Minute))
+	next := func(want string) { // skips those before that may come
+		t.Helper()
+		for buf := make([]byte, 4096); ; {
+			n, err := conn.Read(buf)
+			if err != nil {
+				t.Fatalf("no message %q: %v\n%s", want, err, strings.Join(w.Lines(), "\n"))
+			}
+			switch got := string(buf[:n]); {
+			case regexp.MustCompile("^" + want + "$").MatchString(got):
+				return
+			case got != "WATCHDOG=1" && !strings.HasPrefix(got, "STATUS="):
+				t.Fatalf("message %q, want %q", got, want)
+			}
+		}
+	}
+	w.Program = preforktest.New(t, "prefork", w.args("--backoff", "1m", "--log", "| "+fmt.Sprintf(env, w.base, "command")+"cat")...)
+	w.Cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=100000", "INVOCATION_ID=x", "JOURNAL_STREAM=1:2", "SYSTEMD_EXEC_PID=3",
+		"LISTEN_FDS=1", "LISTEN_PID=1", "OTHER=1")
+	w.Program.Start()
+	next("READY=1\nSTATUS=2 up, 1 down, 1 failed: gone")
+	next("WATCHDOG=1")
+	w.Signal(syscall.SIGHUP)
+	next(`RELOADING=1\nMONOTONIC_USEC=\d+\nSTATUS=reloading`)
+	next("READY=1\nSTATUS=2 up, 1 down, 1 failed: gone")
+	os.Remove(filepath.Join(w.dir, "one"))
+	next("STATUS=1 up, 1 down, 1 failed: gone")
+	w.Signal(syscall.SIGTERM)
+	next("STOPPING=1\nSTATUS=stopping, [01] services left")
+	w.expectExit(0)
+	for _, name := range []string{"one", "two-run", "two-finish", "two-control-t", "two-log-run", "command"} {
+		want := "OTHER=1\n"
+		if name == "command" {
+			want = "INVOCATION_ID=x\nJOURNAL_STREAM=1:2\nOTHER=1\nSYSTEMD_EXEC_PID=3\n"
+		}
+		data, err := os.ReadFile(filepath.Join(w.base, "env."+name))
+		lines := strings.SplitAfter(string(data), "\n")
+		slices.Sort(lines)
+		if got := strings.Join(lines, ""); err != nil || got != want {
+			t.Errorf("%s has %q, want %q: %v", name, got, want, err)
+		}
 	}
 }

@@ -37,6 +37,16 @@ func NotifyVariables(env []string) (all []string) {
 	return all
 }
 
+// WithoutNotify removes those variables from env. A program that another one has
+// started would pass for the main process if it sent notifications, or upgraded
+// itself.
+func WithoutNotify(env []string) []string {
+	return slices.DeleteFunc(env, func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return IsNotify(name)
+	})
+}
+
 // RestoreNotify returns env with the variables of notify that it lacks.
 func RestoreNotify(env, notify []string) []string {
 	env = slices.Clone(env)

@@ -218,22 +218,12 @@ func Command(p Plan) (spec proc.Spec, release func(), err error) {
 		own = append(own, marker.CommandEnv+"="+step.String())
 		spec.Path = p.Exe
 	}
-	spec.Env = marker.ChildEnv(withoutNotify(p.environ()), append(p.without(env), p.Env...), own...)
+	spec.Env = marker.ChildEnv(activation.WithoutNotify(p.environ()), append(p.without(env), p.Env...), own...)
 	return spec, release, nil
 }
 
 // file returns the name of a Command's file.
 func (p *Plan) file() string { return cmp.Or(p.Program, p.Args[0]) }
-
-// withoutNotify removes the variables by which systemd asks this program, the
-// main process of its service, for notifications. A Command that sent them too,
-// or upgraded itself, would pass for the main process.
-func withoutNotify(env []string) []string {
-	return slices.DeleteFunc(env, func(kv string) bool {
-		name, _, _ := strings.Cut(kv, "=")
-		return activation.IsNotify(name)
-	})
-}
 
 // environ returns the environment of this process. If the new one starts in
 // another directory, PWD names that, so that os.Getwd returns the name and not

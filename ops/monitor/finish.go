@@ -143,8 +143,9 @@ func finishEnv(e prefork.Exit) []string {
 	}
 }
 
-// count adds an end of run to the tally.
+// count notes an end of run, in the tally too.
 func (u *unit) count(d Death) {
+	u.ends, u.lastEnd = u.ends+1, d
 	if u.kind == Program || u.set.tally == 0 && len(u.tally) == 0 {
 		return
 	}

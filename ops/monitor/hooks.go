@@ -192,9 +192,12 @@ func (u *unit) complete(s *slot, sp *prefork.Spawn) {
 }
 
 // unset returns the variables that run, finish and control scripts do not get. There
-// are no sockets.
+// are no sockets, and what systemd says of the program that it has started holds for
+// that program only.
 func (u *unit) unset() []string {
-	return append([]string{"SERVER_STARTER_PORT", "SERVER_STARTER_GENERATION"}, u.set.unset...)
+	return append([]string{
+		"SERVER_STARTER_PORT", "SERVER_STARTER_GENERATION", "INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID",
+	}, u.set.unset...)
 }
 
 func (u *unit) afterSpawn(_ *prefork.Manager, pid int) {

@@ -142,12 +142,15 @@ type Status struct {
 	Kind Kind
 	supervise.Status
 
-	Ready      bool      // it is up, and reports that it is ready if it has notification-fd
+	Ready      bool      // it is up, and reports that it is ready if Notifies
+	Notifies   bool      // it has notification-fd
 	WaitsUntil time.Time // it is not started before; zero if it does not wait
 	GaveUp     bool      // finish has exited with 125
 	Problem    string    // why it cannot be started; "" for none
 	PIDs       []int     // of all instances of run
-	Tally      []Death   // the last ends of run, the oldest first
+	Tally      []Death   // the last ends of run, the oldest first; none of a program
+	Ends       int       // how often run has ended
+	LastEnd    Death     // the last of them
 	Log        *Status   // of the logger; nil for none
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/prefork-go/prefork/internal/binary"
 	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/ops/monitor/internal/scan"
+	"github.com/prefork-go/prefork/ops/supervise"
 )
 
 // A Monitor keeps the services of a directory running. Its methods are safe for
@@ -246,6 +247,24 @@ func (m *Monitor) Services() []Status {
 	}
 	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(a.Name, b.Name) })
 	return all
+}
+
+// Started reports whether the first scan is complete, and each service that it has
+// found was started once, cannot be started, or is to stay down.
+func (m *Monitor) Started() bool {
+	m.mu.Lock()
+	done := m.scanned
+	for _, e := range m.entries {
+		// One that could not be opened before waits for its next attempt.
+		done = done && !(e.opening && e.problem == "")
+	}
+	m.mu.Unlock()
+	return done && !slices.ContainsFunc(m.Services(), func(s Status) bool { return s.awaited() || s.Log != nil && s.Log.awaited() })
+}
+
+// awaited reports whether the first start of a service is still to come.
+func (s *Status) awaited() bool {
+	return s.Up && s.State == supervise.Down && s.Problem == "" && s.Ends == 0
 }
 
 // Changed returns a channel that is closed when the state of a service has changed

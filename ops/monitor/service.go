@@ -217,7 +217,10 @@ func (u *unit) status() Status {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	shown := u.oldest()
-	st := Status{Name: u.name, Kind: u.kind, Status: shown.Status(), Ready: shown.ready, GaveUp: shown.GaveUp(), Problem: u.problem, Tally: slices.Clone(u.tally)}
+	st := Status{
+		Name: u.name, Kind: u.kind, Status: shown.Status(), Ready: shown.ready, Notifies: u.using.readyFD != 0, GaveUp: shown.GaveUp(),
+		Problem: u.problem, Tally: slices.Clone(u.tally), Ends: u.ends, LastEnd: u.lastEnd,
+	}
 	for _, s := range u.slots {
 		if now := s.Status(); now.State == supervise.Run {
 			st.PIDs = append(st.PIDs, now.PID)

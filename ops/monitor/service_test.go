@@ -463,3 +463,33 @@ func TestLockDuringAFork(t *testing.T) {
 	}
 	other.dropLock()
 }
+
+// The first starts are over when each service has been started once or cannot be, and
+// those that are down do not count.
+func TestStarted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, Config{Backoff: []time.Duration{time.Hour}})
+	r.service("slow", "control/u: echo wait; read x <gate", "run: exec sleep 1000")
+	r.service("crash", "run: exit 1", "backoff: 1h")
+	r.service("lazy", "run: exec sleep 1000", "down: ")
+	r.service("bad", "run: exec sleep 1000", "limits: x")
+	if err := syscall.Mkfifo(filepath.Join(r.dir, "slow", "gate"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r.m.Started() {
+		t.Error("started before Run")
+	}
+	r.start()
+	r.want("wait")
+	preforktest.WaitFor(t, "crash and bad", func() bool { return r.status("crash").Ends == 1 && r.status("bad").Problem != "" })
+	if r.m.Started() {
+		t.Errorf("started while a script holds up the start of one: %+v", r.m.Services())
+	}
+	if err := os.WriteFile(filepath.Join(r.dir, "slow", "gate"), []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	preforktest.WaitFor(t, "the start", r.m.Started)
+	if st := r.status("slow"); st.PID == 0 {
+		t.Errorf("started without %+v", st)
+	}
+}

@@ -48,7 +48,9 @@ type unit struct {
 	limit    *time.Timer       // kills a logger that does not read to the end
 	scripts  map[byte]bool     // by command byte: whether control has a script, as look has found
 	tally    []Death
-	tallied  bool  // the file must be written
+	tallied  bool // the file must be written
+	ends     int  // how often run has ended
+	lastEnd  Death
 	gone     int   // slots whose service has ended
 	failing  bool  // the files cannot be written
 	removed  bool  // the entry has gone

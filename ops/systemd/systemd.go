@@ -21,7 +21,6 @@ package systemd
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -45,11 +44,7 @@ type Config struct {
 	Ready Ready
 }
 
-const (
-	queueSize    = 64
-	statusPeriod = time.Second // between two messages that only change the status
-	closeGrace   = time.Second
-)
+const statusPeriod = time.Second // between two messages that only change the status
 
 // Attach notifies systemd of the state of Managers until detach is called. It
 // should be called after prefork.New and before Run. The caller should call detach
@@ -62,10 +57,7 @@ func Attach(cfg Config, pms ...*prefork.Manager) (detach func() error, err error
 	if prefork.IsWorker() || len(pms) == 0 || os.Getenv("NOTIFY_SOCKET") == "" {
 		return func() error { return nil }, nil
 	}
-	n := &notifier{
-		cfg: cfg, log: pms[0].Config().Logger, queue: make(chan string, queueSize), wake: make(chan struct{}, 1),
-		closing: make(chan struct{}), sent: make(chan struct{}),
-	}
+	n := &notifier{cfg: cfg, wake: make(chan struct{}, 1), closing: make(chan struct{})}
 	for _, pm := range pms {
 		c := pm.Config()
 		n.pools = append(n.pools, &pool{pm: pm, name: c.Name, shutdownSignal: c.ShutdownSignal})
@@ -76,8 +68,8 @@ func Attach(cfg Config, pms ...*prefork.Manager) (detach func() error, err error
 		now, p.unfollow = pm.Follow(func(r prefork.Record) { n.note(p, r.Event) })
 		n.adopt(p, now)
 	}
-	unreachable := reach()
-	go n.sendAll(unreachable != nil)
+	var unreachable error
+	n.sender, unreachable = newSender(pms[0].Config().Logger)
 	n.wg.Go(n.run)
 	period, err := watchdogPeriod(os.Getenv("WATCHDOG_USEC"), os.Getenv("WATCHDOG_PID"), isSuccessor())
 	if period > 0 {
@@ -117,8 +109,8 @@ type pool struct {
 
 // A notifier turns events into messages.
 type notifier struct {
+	*sender
 	cfg   Config
-	log   *slog.Logger
 	pools []*pool
 
 	mu       sync.Mutex
@@ -128,9 +120,7 @@ type notifier struct {
 	ready    bool // READY=1 was sent
 
 	wake    chan struct{}
-	queue   chan string
 	closing chan struct{}
-	sent    chan struct{} // closed when sendAll ends
 	wg      sync.WaitGroup
 }
 
@@ -388,47 +378,12 @@ func oneLine(text string) string {
 // maxText bounds a status: systemd takes datagrams of 4 KiB.
 const maxText = 2 << 10
 
-// send queues a message. If systemd has taken none for so long that the queue is
-// full, the oldest one is dropped: the newest says how things are.
-func (n *notifier) send(message string) {
-	for {
-		select {
-		case n.queue <- message:
-			return
-		default:
-		}
-		select {
-		case <-n.queue:
-		default:
-		}
-	}
-}
-
-// sendAll sends the queued messages. After a takeover the successor alone sends.
-// The first failure is logged, unless one was reported already.
-func (n *notifier) sendAll(logged bool) {
-	defer close(n.sent)
-	for message := range n.queue {
-		if prefork.HandedOver() {
-			continue
-		}
-		if err := sdNotify(message); err != nil && !logged {
-			logged = true
-			n.log.Warn("cannot notify systemd", "err", err)
-		}
-	}
-}
-
 func (n *notifier) close() error {
 	for _, p := range n.pools {
 		p.unfollow()
 	}
 	close(n.closing)
 	n.wg.Wait()
-	close(n.queue)
-	select {
-	case <-n.sent:
-	case <-time.After(closeGrace): // systemd takes no messages
-	}
+	n.sender.close()
 	return nil
 }

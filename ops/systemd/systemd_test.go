@@ -259,7 +259,7 @@ func TestTwoPools(t *testing.T) {
 func TestDeafReceiver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		// sent stays open, as when sendAll never gets rid of its message.
-		n := &notifier{queue: make(chan string, queueSize), closing: make(chan struct{}), sent: make(chan struct{})}
+		n := &notifier{sender: &sender{queue: make(chan string, queueSize), sent: make(chan struct{})}, closing: make(chan struct{})}
 		for i := range 3 * queueSize {
 			n.send(strconv.Itoa(i))
 		}

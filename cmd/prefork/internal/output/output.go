@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/prefork-go/prefork/internal/activation"
+	"github.com/prefork-go/prefork/internal/marker"
 	"github.com/prefork-go/prefork/internal/values"
 	"github.com/prefork-go/prefork/ops/capture"
 	"github.com/prefork-go/prefork/ops/capture/logfile"
@@ -118,6 +120,16 @@ func (o Options) Open(name string, log *slog.Logger) (*Log, error) {
 	return l, err
 }
 
+// commandEnv returns the environment of the command: that of this process, except
+// what systemd and start_server have addressed to this process.
+func commandEnv() []string {
+	var own []string
+	if depth := os.Getenv(marker.DepthEnv); depth != "" {
+		own = []string{marker.DepthEnv + "=" + depth}
+	}
+	return marker.ChildEnv(activation.WithoutNotify(os.Environ()), nil, own...)
+}
+
 func (o Options) sink(l *Log, report func(error)) (capture.Sink, error) {
 	if o.Log == Stderr {
 		return capture.NewStream(os.Stderr)
@@ -126,7 +138,7 @@ func (o Options) sink(l *Log, report func(error)) (capture.Sink, error) {
 		if line == "" {
 			return nil, fmt.Errorf("there is no command behind the bar")
 		}
-		return capture.NewCommand(capture.CommandConfig{Args: []string{"/bin/sh", "-c", line}, Report: report})
+		return capture.NewCommand(capture.CommandConfig{Args: []string{"/bin/sh", "-c", line}, Env: commandEnv(), Report: report})
 	}
 	size, keep, err := parseMax(o.LogMax)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/prefork-go/prefork/ops/control"
 	"github.com/prefork-go/prefork/ops/journal"
 	"github.com/prefork-go/prefork/ops/monitor"
+	"github.com/prefork-go/prefork/ops/systemd"
 )
 
 // A BusyError reports that another process watches the directory, or writes to
@@ -183,12 +184,24 @@ func (w *watcher) run(ctx context.Context, m *monitor.Monitor) error {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, trapped...)
 	defer signal.Stop(signals)
+	notify, err := systemd.NewNotifier(w.log)
+	if err != nil {
+		w.log.Warn("systemd gets no notifications, or not all", "err", err)
+	}
+	report := newReporter(notify, m)
+	defer report.close()
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
 	saveMemory()
 	stopping, killed := false, false
 	for {
 		select {
+		case <-report.changed:
+			report.wait()
+		case <-report.pause:
+			report.look()
+		case <-report.alive:
+			report.isAlive()
 		case err := <-done:
 			if err == nil && killed {
 				err = errKilled
@@ -199,22 +212,25 @@ func (w *watcher) run(ctx context.Context, m *monitor.Monitor) error {
 			switch s {
 			case syscall.SIGTERM:
 				stopping = true
+				report.stop()
 				m.Shutdown()
 			case os.Interrupt:
 				if stopping {
 					m.Kill()
 				}
 				stopping = true
+				report.stop()
 				m.Shutdown()
 			case syscall.SIGQUIT:
 				stopping, killed = true, true
+				report.stop()
 				m.Kill()
 			case reopenSignal:
 				if err := w.out.Reopen(); err != nil {
 					w.log.Error("cannot open the log again", "err", err)
 				}
 			default:
-				m.Rescan()
+				report.rescan()
 			}
 		}
 	}

@@ -131,6 +131,9 @@ func TestStartOnADiskThatHangs(t *testing.T) {
 		if s := r.status("hung1"); !strings.Contains(s.Problem, "still being read") || s.State != 0 || s.Since.IsZero() {
 			t.Errorf("shown as %+v", s)
 		}
+		if r.m.Started() {
+			t.Error("started while services are being read")
+		}
 	})
 	r.within("Do", func() {
 		r.do("hung3", "d")

@@ -50,7 +50,7 @@ func (a *app) failure(err error) error {
 	case errors.As(err, &several):
 		return &exitError{code: exitUsage, text: a.several(several)}
 	case errors.As(err, &refused):
-		return &exitError{code: refusedStatus(refused), text: a.prefix() + refused.Error()}
+		return &exitError{code: refusedStatus(refused), text: a.prefix() + flagNames.Replace(refused.Error())}
 	case errors.Is(err, client.ErrForeign):
 		return &exitError{code: exitForbidden, text: a.prefix() + err.Error() +
 			"; any user can take an abstract name: run prefork as that user"}
@@ -68,6 +68,9 @@ func (a *app) failure(err error) error {
 	}
 	return &exitError{code: exitFailed, text: a.prefix() + err.Error()}
 }
+
+// flagNames replaces parameters of the protocol by the flags that set them.
+var flagNames = strings.NewReplacer("pool=", "-p", "stay=1", "--stay", "slot=", "--slot ", "lines=", "-n ")
 
 func refusedStatus(e *client.RefusedError) int {
 	switch e.Code {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -148,7 +149,18 @@ func (a *app) tail(slot, lines int) error {
 	for _, l := range t.Lines {
 		fmt.Fprintf(a.out, "%s  %d/%d  %s\n", l.Time.Local().Format("2006-01-02 15:04:05.000"), l.Slot, l.PID, oneLine(l.Text()))
 	}
+	if len(t.Lines) == 0 && lines > 0 {
+		a.note("%s", noLines(ctx, c, t.Pool))
+	}
 	return nil
+}
+
+// noLines explains why there are none.
+func noLines(ctx context.Context, c *client.Client, pool string) string {
+	if all, err := c.Services(ctx, pool); err == nil && all.Services[0].Log != nil {
+		return fmt.Sprintf("no lines: the logger of %s has them, see %s", pool, filepath.Join(all.Services[0].Path, "log"))
+	}
+	return "no lines yet"
 }
 
 // A listed is a manager in the list.

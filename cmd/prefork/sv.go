@@ -112,8 +112,13 @@ The verbs from start to check wait, at most for -w seconds, and print the outcom
 others do so with -v. The exit status is the number of services that have failed, at
 most 99, or 100 for wrong usage.`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 || findSVVerb(args[0]) == nil || len(args) == 1 && args[0] != "status" && args[0] != "s" {
-				return svUsage(cmd, strings.Join(args, " "))
+			switch {
+			case len(args) == 0:
+				return svUsage(cmd, "")
+			case findSVVerb(args[0]) == nil:
+				return svUsage(cmd, fmt.Sprintf("there is no verb %s", args[0]))
+			case len(args) == 1 && args[0] != "status" && args[0] != "s":
+				return svUsage(cmd, args[0]+" needs the name of a service")
 			}
 			return nil
 		},
@@ -148,7 +153,10 @@ most 99, or 100 for wrong usage.`,
 }
 
 func svUsage(cmd *cobra.Command, what string) error {
-	return &exitError{code: exitSVUsage, text: fmt.Sprintf("sv: %s: usage: %s; see %s --help", strings.TrimSpace(what), cmd.UseLine(), cmd.CommandPath())}
+	if what = strings.TrimSpace(what); what != "" {
+		what += ": "
+	}
+	return &exitError{code: exitSVUsage, text: fmt.Sprintf("sv: %susage: %s; see %s --help", what, cmd.UseLine(), cmd.CommandPath())}
 }
 
 // An svRun carries out one verb for some services.
@@ -160,6 +168,7 @@ type svRun struct {
 
 	client   *client.Client
 	deadline time.Time
+	before   map[string]*client.Service // by their names in the protocol
 
 	mu       sync.Mutex
 	failures int
@@ -189,6 +198,7 @@ func (r *svRun) run(names []string) error {
 			names = append(names, s.Name)
 		}
 	}
+	r.before = make(map[string]*client.Service)
 	groups := make(map[string]*svGroup)
 	var order []string
 	for _, name := range names {
@@ -221,6 +231,7 @@ func (r *svRun) run(names []string) error {
 				order = append(order, key)
 			}
 			groups[key].add(name, s)
+			r.before[s.Name] = s
 		}
 	}
 	var wg sync.WaitGroup
@@ -355,7 +366,11 @@ func (r *svRun) outcome(name string, o client.ServiceOutcome, wait bool) {
 	case client.Pending:
 		r.late(name, o.Name, o.Service)
 	default:
-		r.report(name, "fail", o.Service, fmt.Sprintf("fail: %s: %s", oneLine(name), oneLine(o.Error)))
+		text := fmt.Sprintf("fail: %s: %s", oneLine(name), oneLine(o.Error))
+		if o.Service != nil && o.Service.GaveUp && o.Service.LastEnd != nil {
+			text += "; run " + o.Service.LastEnd.Words()
+		}
+		r.report(name, "fail", o.Service, text)
 	}
 }
 
@@ -389,7 +404,22 @@ func (r *svRun) late(name, service string, s *client.Service) {
 	if s == nil {
 		s = &client.Service{State: client.StateEnded}
 	}
-	r.report(name, word, s, word+": "+s.Line(name, time.Now()))
+	r.report(name, word, s, word+": "+s.Line(name, time.Now())+ends(r.before[service], s))
+}
+
+// ends says how run has ended since the command; "" if it has not, or should.
+func ends(before, now *client.Service) string {
+	if before == nil || now.LastEnd == nil || now.Want != client.WantUp {
+		return ""
+	}
+	switch n := now.Ends - before.Ends; {
+	case n <= 0:
+		return ""
+	case n == 1:
+		return "; run " + now.LastEnd.Words()
+	default:
+		return fmt.Sprintf("; run %s, %d times", now.LastEnd.Words(), n)
+	}
 }
 
 func (r *svRun) report(name, outcome string, s *client.Service, text string) {

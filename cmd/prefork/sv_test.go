@@ -443,3 +443,88 @@ func TestLinkNamedSV(t *testing.T) {
 		}
 	}
 }
+
+// A service that is not up in time is named with its last end, and so is one that has
+// given up.
+func TestServiceCrashes(t *testing.T) {
+	web := svDown
+	web.Ends, web.LastEnd = 3, &client.Death{Time: time.Now(), End: "exitcode 7"}
+	for _, row := range []struct {
+		name, end string
+		times     int
+		then      func(*client.Service)
+		want      string
+	}{
+		{"once", "exitcode 1", 1, nil, "timeout: down: web: Ns, normally up, want up; run exited with code 1"},
+		{"often", "signal SIGSEGV", 6, nil, "timeout: down: web: Ns, normally up, want up; run was ended by SIGSEGV, 6 times"},
+		{"not since", "exitcode 7", 0, nil, "timeout: down: web: Ns, normally up, want up"},
+		{"gave up", "exitcode 1", 1, func(s *client.Service) { s.Want, s.GaveUp = client.WantDown, true },
+			"fail: web: finish has exited with 125, so it is not started again; run exited with code 1"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			f := startServices(t, web)
+			f.react = changes{'u': func(s *client.Service) {
+				s.Want, s.Ends, s.Since, s.LastEnd = client.WantUp, s.Ends+row.times, time.Now(), &client.Death{Time: time.Now(), End: row.end}
+				if row.then != nil {
+					row.then(s)
+				}
+			}}
+			status, out, errs := command("sv", "-w", "1", "start", "web")
+			if got := svSeconds.ReplaceAllString(out, "Ns"); status != 1 || errs != "" || got != row.want+"\n" {
+				t.Errorf("status %d, %q, %q; want %q", status, got, errs, row.want)
+			}
+			status, out, _ = command("sv", "status")
+			if shows := strings.Contains(out, "so it is not started again"); status != 0 || shows != (row.then != nil) {
+				t.Errorf("status: %d, %q", status, out)
+			}
+		})
+	}
+}
+
+// Wrong usage says what is missing.
+func TestServiceUsage(t *testing.T) {
+	for args, want := range map[string]string{
+		"sv":         "sv: usage: ",
+		"sv web":     "sv: there is no verb web: usage: ",
+		"sv restart": "sv: restart needs the name of a service: usage: ",
+	} {
+		if status, _, errs := command(strings.Fields(args)...); status != 100 || !strings.HasPrefix(errs, want) {
+			t.Errorf("%s: %d, %q, want %q", args, status, errs, want)
+		}
+	}
+}
+
+// Without a pool, tail names the flag that chooses one. If there are no lines, it says
+// why.
+func TestServiceTail(t *testing.T) {
+	web, db := svUp, changed(svDown, func(s *client.Service) { s.Name = "db" })
+	web.Path, web.Log = "/srv/web", &client.Service{Name: "web/log"}
+	f := &fakeServices{all: map[string]*client.Service{"web": &web, "db": &db}}
+	tail := func(string, int, int) []client.Line { return nil }
+	socket := filepath.Join(testprog.SocketDir(t), "w"+client.Suffix)
+	s, err := control.Open(control.Config{Path: socket, Name: "w", Services: f, Tail: tail, Stop: func() {}, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	for _, name := range []string{"web", "db"} {
+		pm, err := prefork.New(prefork.Config{Name: name, Logger: slog.New(slog.DiscardHandler), Untrapped: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		remove := s.Add(pm)
+		t.Cleanup(func() { remove(); pm.Close() })
+	}
+	for args, want := range map[string]string{
+		"tail":             `w: there are several pools, name one with -p: "db", "web"`,
+		"tail -p web":      "w: no lines: the logger of web has them, see /srv/web/log",
+		"tail -p db":       "w: no lines yet",
+		"tail -p web -n 0": "",
+		"stop -p web":      `w: pool "web" is not stopped alone: prefork sv stops a service, and stop without -p the program`,
+	} {
+		_, out, errs := command(append([]string{"-s", socket}, strings.Fields(args)...)...)
+		if out != "" || strings.TrimSuffix(errs, "\n") != want {
+			t.Errorf("%s: %q, %q, want %q", args, out, errs, want)
+		}
+	}
+}

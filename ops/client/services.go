@@ -31,12 +31,15 @@ type Service struct {
 	Paused     bool       `json:"paused"`                // it was sent SIGSTOP
 	Term       bool       `json:"term"`                  // the stop signal was sent since the start
 	Ready      bool       `json:"ready"`                 // it is up and, if it reports that, ready
+	Notifies   bool       `json:"notifies,omitempty"`    // it reports its readiness
 	NormallyUp bool       `json:"normally_up"`           // there is no file down
 	WaitsUntil *time.Time `json:"waits_until,omitempty"` // it is not started before
 	GaveUp     bool       `json:"gave_up,omitempty"`     // finish has exited with 125
 	Problem    string     `json:"problem,omitempty"`     // why it cannot be started
 	PIDs       []int      `json:"pids,omitempty"`        // of all instances of run
 	Tally      []Death    `json:"tally,omitempty"`       // the last ends of run, the oldest first
+	Ends       int        `json:"ends,omitempty"`        // how often run has ended
+	LastEnd    *Death     `json:"last_end,omitempty"`    // the last of them
 	Log        *Service   `json:"log,omitempty"`         // its logger
 }
 
@@ -60,6 +63,15 @@ const (
 type Death struct {
 	Time time.Time `json:"time"`
 	End  string    `json:"end"` // "exitcode 1" or "signal SIGKILL"
+}
+
+// Words describes the end: "exited with code 1", "was ended by SIGKILL".
+func (d *Death) Words() string {
+	kind, value, _ := strings.Cut(d.End, " ")
+	if kind == "signal" {
+		return "was ended by " + value
+	}
+	return "exited with code " + value
 }
 
 // Line describes the service as sv of runit does: "run: web: (pid 4711) 10s,
@@ -102,11 +114,17 @@ func (s *Service) line(name string, now time.Time) string {
 	if s.Term && isUp {
 		b.WriteString(", got TERM")
 	}
-	if s.Problem != "" {
+	switch {
+	case s.Problem != "":
 		b.WriteString(": " + clean(s.Problem))
+	case s.GaveUp:
+		b.WriteString(": " + GaveUp)
 	}
 	return b.String()
 }
+
+// GaveUp describes a Service with GaveUp.
+const GaveUp = "finish has exited with 125, so it is not started again"
 
 // Services returns the services of the program, or those with the names. The error
 // is a *RefusedError with code 404 if the program keeps none. It waits for the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -34,13 +35,13 @@ type Services interface {
 type serviceState func(now, before *client.Service) bool
 
 var serviceStates = map[string]serviceState{
-	"up": func(now, _ *client.Service) bool { return isUp(now) && now.Ready },
+	"up": func(now, _ *client.Service) bool { return isUp(now) && now.Ready && remainsUp(now) == 0 },
 	"down": func(now, _ *client.Service) bool {
 		// A start may be under way while it is wanted up.
 		return now.PID == 0 && now.State != client.StateRun && now.State != client.StateFinish && now.Want != client.WantUp
 	},
 	"restarted": func(now, before *client.Service) bool {
-		return isUp(now) && now.Ready && !now.Term && !now.Since.Equal(before.Since)
+		return isUp(now) && now.Ready && remainsUp(now) == 0 && !now.Term && !now.Since.Equal(before.Since)
 	},
 	"started": func(now, before *client.Service) bool { // once, which may have ended already
 		return isUp(now) && now.Want != client.WantUp || now.PID == 0 && !now.Since.Equal(before.Since)
@@ -51,6 +52,19 @@ var serviceStates = map[string]serviceState{
 }
 
 func isUp(s *client.Service) bool { return s.State == client.StateRun && s.PID != 0 }
+
+// proven is how long a service that does not report its readiness must have lived to
+// count as up: one that cannot work usually ends at once, and would be up or down by
+// chance. sv of runit looks after the same time.
+const proven = 420 * time.Millisecond
+
+// remainsUp returns how long a service that is up must still live.
+func remainsUp(s *client.Service) time.Duration {
+	if s.Notifies || !isUp(s) {
+		return 0
+	}
+	return max(0, proven-time.Since(s.Since))
+}
 
 // serviceCondition returns the condition of until, a list of states.
 func serviceCondition(until string) (serviceState, error) {
@@ -252,6 +266,7 @@ func (c *serviceCommand) await(gone context.Context, names []string) error {
 		now, _ := c.serviceMap()
 		over := gone.Err() != nil || c.isClosing()
 		var left []string
+		soon := time.Duration(math.MaxInt64) // until time alone makes one count as up
 		for _, name := range names {
 			var err error
 			s := now[name]
@@ -270,6 +285,9 @@ func (c *serviceCommand) await(gone context.Context, names []string) error {
 				err = errPending{"not done yet, and goes on"}
 			default:
 				left = append(left, name)
+				if d := remainsUp(s); d > 0 {
+					soon = min(soon, d)
+				}
 				continue
 			}
 			if err := c.outcomeOf(name, now[name], err); err != nil {
@@ -280,6 +298,7 @@ func (c *serviceCommand) await(gone context.Context, names []string) error {
 			return nil
 		}
 		select {
+		case <-time.After(soon):
 		case <-changed:
 			select { // many changes come together
 			case <-time.After(awaitPause):
@@ -293,7 +312,7 @@ func (c *serviceCommand) await(gone context.Context, names []string) error {
 }
 
 var (
-	errGaveUp = errors.New("finish has exited with 125, so it is not started again")
+	errGaveUp = errors.New(client.GaveUp)
 	errEnds   = errors.New("the manager ends")
 )
 

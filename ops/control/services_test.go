@@ -111,12 +111,16 @@ func TestServiceStates(t *testing.T) {
 	ran := with(isOff, func(s *client.Service) { s.Since = since.Add(2) })
 	paused := with(upNow, func(s *client.Service) { s.Paused = true })
 	ended := client.Service{State: client.StateEnded}
+	young := with(upNow, func(s *client.Service) { s.Since = time.Now().Add(time.Hour) })
+	reports := with(young, func(s *client.Service) { s.Notifies = true })
 	for _, row := range []struct {
 		until string
 		now   client.Service
 		want  bool
 	}{
 		{"up", upNow, true}, {"up", unready, false}, {"up", isOff, false}, {"up", finish, false}, {"up", starting, false}, {"up", paused, true},
+		{"up", young, false}, {"up", reports, true}, {"restarted", young, false}, {"restarted", reports, true},
+		{"restarted", with(reports, func(s *client.Service) { s.Ready = false }), false},
 		{"down", isOff, true}, {"down", starting, false}, {"down", finish, false}, {"down", upNow, false}, {"down", ended, true},
 		{"restarted", upNow, false}, {"restarted", again, true}, {"restarted", stopping, false}, {"restarted", ran, false}, {"restarted", finish, false},
 		{"restarted,down", ran, true}, {"restarted,down", upNow, false},
@@ -291,6 +295,23 @@ func TestServiceOutcomes(t *testing.T) {
 	expect("web", client.Done, "", 4802)
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// A service that has just been started counts as up when it has lived for a while,
+// without another change.
+func TestServiceProvesItself(t *testing.T) {
+	f := newFakeServices(isOff)
+	s := newTestServer(t, Config{Services: f})
+	var started time.Time
+	f.react = func(s *client.Service, _ byte) {
+		*s = upNow
+		s.Name, s.Since = "db", time.Now()
+		started = s.Since
+	}
+	code, body := send(t, s, "POST /v1/services/command?name=db&bytes=u&until=up&timeout=60s")
+	if took := time.Since(started); code != 200 || took < proven {
+		t.Errorf("%d after %v %s", code, took, body)
 	}
 }
 

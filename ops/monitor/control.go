@@ -54,7 +54,7 @@ func (c controlled) service(st *Status, down map[string]bool) client.Service {
 	path := c.path(st)
 	s := client.Service{
 		Name: st.Name, Kind: st.Kind.String(), Path: path, NormallyUp: !down[path], State: st.State.String(), Since: st.Since, PID: st.PID,
-		Want: client.WantDown, Paused: st.Paused, Term: st.Term, Ready: st.Ready, GaveUp: st.GaveUp, Problem: st.Problem, PIDs: st.PIDs,
+		Want: client.WantDown, Paused: st.Paused, Term: st.Term, Ready: st.Ready, Notifies: st.Notifies, Ends: st.Ends, GaveUp: st.GaveUp, Problem: st.Problem, PIDs: st.PIDs,
 	}
 	switch {
 	case st.Since.IsZero():
@@ -69,6 +69,9 @@ func (c controlled) service(st *Status, down map[string]bool) client.Service {
 	}
 	for _, d := range st.Tally {
 		s.Tally = append(s.Tally, client.Death{Time: d.Time, End: endOf(d.Status)})
+	}
+	if st.Ends > 0 {
+		s.LastEnd = &client.Death{Time: st.LastEnd.Time, End: endOf(st.LastEnd.Status)}
 	}
 	if st.Log != nil {
 		log := c.service(st.Log, down)

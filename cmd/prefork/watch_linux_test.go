@@ -127,15 +127,17 @@ exec sleep 1000`)
 	w.program("two", "echo two 1\nexec sleep 1000")
 	w.Expect(`\] two 1$`)
 	os.Chmod(filepath.Join(w.dir, "two"), 0o644)
-	w.Expect(`pool=two .*pid=\d+ reason=stopped`)
+	w.Expect(`service=two .*pid=\d+ reason=stopped`)
 	os.Chmod(filepath.Join(w.dir, "two"), 0o755)
 	w.Expect(`\] two 1$`)
 	os.Rename(filepath.Join(w.dir, "two"), filepath.Join(w.dir, "three"))
 	w.Expect(`\] two 1$`) // as three
 	os.Remove(filepath.Join(w.dir, "three"))
-	w.Expect(`pool=three .*pid=\d+ reason=stopped`)
+	w.Expect(`service=three .*pid=\d+ reason=stopped`)
 	w.Signal(syscall.SIGALRM)
-	w.Expect(`received="?alarm clock`)
+	w.Expect(`received=SIGALRM`)
+	w.Signal(syscall.SIGUSR2)
+	w.Expect(`level=WARN .*cannot be upgraded.* received=SIGUSR2`)
 	w.stop(syscall.SIGTERM, 0)
 
 	var got []string
@@ -236,7 +238,7 @@ func TestWatchDirReplaced(t *testing.T) {
 	if err := unix.Renameat2(unix.AT_FDCWD, other.dir, unix.AT_FDCWD, w.dir, unix.RENAME_EXCHANGE); err != nil {
 		t.Fatal(err)
 	}
-	w.ExpectAll("already running", `pool=web .*reason=stopped`)
+	w.ExpectAll("already running", `service=web .*reason=stopped`)
 	other.Signal(syscall.SIGTERM)
 	other.Wait()
 	other.WaitGone()
@@ -338,18 +340,19 @@ func TestWatchLog(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t)
 	w.program("one", "echo up")
+	w.program("two/run", "exit 0")
 	w.start("--once")
 	w.expectExit(0)
 	var got []string
 	for _, line := range w.Lines() {
-		if strings.Contains(line, "pool=one") {
+		if strings.Contains(line, " slot=0 ") && strings.Contains(line, "service=one") {
 			got = append(got, line)
 		}
 	}
 	if len(got) != 2 || !strings.Contains(got[0], `msg="worker starting"`) || !strings.Contains(got[1], `msg="worker gone"`) {
 		t.Errorf("lines of a program:\n%s", strings.Join(got, "\n"))
 	}
-	if all := strings.Join(w.Lines(), "\n"); !strings.Contains(all, `msg="program added" service=one`) || !strings.Contains(all, "one[0/") {
+	if all := strings.Join(w.Lines(), "\n"); !strings.Contains(all, `msg="service added" service=two`) || !strings.Contains(all, `msg="program added" service=one`) || !strings.Contains(all, "one[0/") {
 		t.Errorf("log:\n%s", all)
 	}
 	if len(recordsOf[prefork.SettledEvent](w, "one")) == 0 {

@@ -111,8 +111,10 @@ func (u *unit) finishEnded(s *slot, status proc.Status, err error) {
 	switch {
 	case err != nil && err != os.ErrProcessDone:
 		u.log.Warn("cannot run finish", "err", err)
-	case s.finish.killed:
+	case s.finish.killed && s.finish.overdue:
 		u.log.Warn("finish was killed", "limit", s.finish.limit.String())
+	case s.finish.killed: // by a command, or at the end of everything
+		u.log.Warn("finish was killed")
 	}
 	s.finish = nil
 	u.apply(s, machine.Event{Kind: machine.FinishEnded, GiveUp: status == proc.Status{Code: permanent}})

@@ -28,6 +28,7 @@ type script struct {
 	process proc.Process
 	due     time.Time
 	killed  bool
+	overdue bool // it was killed because of limit
 }
 
 // scripts runs scripts. One goroutine owns them, so a script that hangs holds up no
@@ -177,6 +178,7 @@ func (r *scripts) overdue(now time.Time) (next time.Time) {
 		switch {
 		case s.due.IsZero() || s.killed:
 		case !now.Before(s.due):
+			s.overdue = true
 			r.killNow(s)
 		case next.IsZero() || s.due.Before(next):
 			next = s.due

@@ -3,8 +3,12 @@
 package monitor
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/prefork-go/prefork/ops/monitor/internal/machine"
@@ -70,7 +74,7 @@ func (s *service) open() (err error) {
 	if s.main.set.unread { // whether there is a file down, for one
 		return s.main.set.err
 	}
-	if s.main.sup, err = supervise.Open(s.main.dir); err != nil {
+	if s.main.sup, err = openSupervise(s.main.dir); err != nil {
 		return err
 	}
 	if found, err := s.mon.disk.isExecutable(filepath.Join(s.main.dir, "log", "run")); err != nil || !found {
@@ -80,7 +84,7 @@ func (s *service) open() (err error) {
 	if s.logger.set.unread {
 		return s.logger.set.err
 	}
-	if s.logger.sup, err = supervise.Open(s.logger.dir); err != nil {
+	if s.logger.sup, err = openSupervise(s.logger.dir); err != nil {
 		return err
 	}
 	if s.pipe, err = newPipe(); err != nil {
@@ -88,6 +92,15 @@ func (s *service) open() (err error) {
 	}
 	s.main.pipe, s.logger.pipe = s.pipe, s.pipe
 	return nil
+}
+
+// openSupervise opens the directory supervise of a service or of a logger.
+func openSupervise(dir string) (*supervise.Dir, error) {
+	sup, err := supervise.Open(dir)
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		err = fmt.Errorf("%w: give this user the directory, or make supervise a symbolic link to one that it can write", err)
+	}
+	return sup, err
 }
 
 // start starts a unit, unless it has a file down.

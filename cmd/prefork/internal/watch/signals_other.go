@@ -9,4 +9,7 @@ import (
 
 var trapped = []os.Signal{os.Interrupt, syscall.SIGTERM}
 
-const reopenSignal = syscall.Signal(-1)
+const (
+	reopenSignal  = syscall.Signal(-1)
+	upgradeSignal = syscall.Signal(-2)
+)

@@ -7,6 +7,9 @@ import (
 	"syscall"
 )
 
-var trapped = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGALRM, syscall.SIGUSR1}
+var trapped = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGALRM, syscall.SIGUSR1, syscall.SIGUSR2}
 
-const reopenSignal = syscall.SIGUSR1
+const (
+	reopenSignal  = syscall.SIGUSR1
+	upgradeSignal = syscall.SIGUSR2 // of other servers
+)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/cmd/prefork/internal/output"
+	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/ops/capture"
 	"github.com/prefork-go/prefork/ops/control"
 	"github.com/prefork-go/prefork/ops/journal"
@@ -208,7 +209,7 @@ func (w *watcher) run(ctx context.Context, m *monitor.Monitor) error {
 			}
 			return err
 		case s := <-signals:
-			w.log.Info("signal", "received", s)
+			w.log.Info("signal", "received", sig.Name(s))
 			switch s {
 			case syscall.SIGTERM:
 				stopping = true
@@ -225,6 +226,8 @@ func (w *watcher) run(ctx context.Context, m *monitor.Monitor) error {
 				stopping, killed = true, true
 				report.stop()
 				m.Kill()
+			case upgradeSignal:
+				w.log.Warn("signal without effect: prefork watch cannot be upgraded, stop it and start it again", "received", sig.Name(s))
 			case reopenSignal:
 				if err := w.out.Reopen(); err != nil {
 					w.log.Error("cannot open the log again", "err", err)
@@ -326,11 +329,13 @@ func (w *watcher) observe(e monitor.Event) {
 	default:
 		return
 	}
-	attrs := []slog.Attr{slog.String("service", e.Service)}
-	if e.Reason != "" {
-		attrs = append(attrs, slog.String("reason", e.Reason))
+	if text := logText(e); text != "" {
+		attrs := []slog.Attr{slog.String("service", e.Service)}
+		if e.Reason != "" {
+			attrs = append(attrs, slog.String("reason", e.Reason))
+		}
+		w.log.LogAttrs(context.Background(), level, text, attrs...)
 	}
-	w.log.LogAttrs(context.Background(), level, strings.ReplaceAll(e.Kind.String(), "-", " "), attrs...)
 	if e.Kind == monitor.Removed && w.out != nil {
 		w.out.Forget(e.Service)
 	}
@@ -340,4 +345,20 @@ func (w *watcher) observe(e monitor.Event) {
 	if err := w.journal.Write(r); err != nil {
 		w.log.Error("cannot write the journal", "err", err)
 	}
+}
+
+// logText returns the message for an event in the log; "" if the Monitor has written
+// one, with more in it.
+func logText(e monitor.Event) string {
+	switch {
+	case e.Kind == monitor.Added:
+		return e.Type.String() + " added"
+	case e.Kind == monitor.Changed:
+		return e.Type.String() + " changed"
+	case e.Kind == monitor.Removed:
+		return e.Type.String() + " removed"
+	case e.Kind == monitor.PassedOver && e.Type == 0:
+		return "passed over"
+	}
+	return ""
 }

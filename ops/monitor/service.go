@@ -276,4 +276,7 @@ func (u *unit) cleanUp() {
 	if u.limit != nil {
 		u.limit.Stop()
 	}
+	if u.rewrite != nil {
+		u.rewrite.Stop()
+	}
 }

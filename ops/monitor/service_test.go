@@ -493,3 +493,33 @@ func TestStarted(t *testing.T) {
 		t.Errorf("started without %+v", st)
 	}
 }
+
+// Files that could not be written are written when that is possible, without another
+// change of the service.
+func TestFilesWrittenAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, Config{})
+	r.service("web", "run: echo up; exec sleep 1000")
+	r.start()
+	r.want("up")
+	dir := filepath.Join(r.dir, "web", "supervise")
+	stat := func() string {
+		data, _ := os.ReadFile(filepath.Join(dir, "stat"))
+		return strings.TrimSpace(string(data))
+	}
+	preforktest.WaitFor(t, "the file stat", func() bool { return stat() == "run" })
+	for _, name := range []string{"stat.new", "status.new"} { // stand in for a full disk
+		if err := os.MkdirAll(filepath.Join(dir, name, "x"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.do("web", "p")
+	preforktest.WaitFor(t, "a warning", func() bool { return strings.Contains(r.log.String(), "cannot write the files of supervise") })
+	for _, name := range []string{"stat.new", "status.new"} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	preforktest.WaitFor(t, "the file stat", func() bool { return stat() == "run, paused" })
+	preforktest.WaitFor(t, "a line", func() bool { return strings.Contains(r.log.String(), "are written again") })
+}

@@ -47,6 +47,7 @@ type unit struct {
 	delay    time.Duration     // of the last one
 	limit    *time.Timer       // kills a logger that does not read to the end
 	scripts  map[byte]bool     // by command byte: whether control has a script, as look has found
+	rewrite  *time.Timer       // has the files written again; nil while none could not be
 	tally    []Death
 	tallied  bool // the file must be written
 	ends     int  // how often run has ended

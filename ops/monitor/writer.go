@@ -5,6 +5,7 @@ package monitor
 import (
 	"errors"
 	"sync/atomic"
+	"time"
 )
 
 // A writer writes the files of supervise/ of a unit after the fact, and only its last
@@ -28,7 +29,11 @@ func (u *unit) show(f func()) {
 	}
 }
 
-// writeFiles writes the files of supervise/.
+// rewriteAfter is the time after which files are written again that could not be.
+const rewriteAfter = time.Second
+
+// writeFiles writes the files of supervise/. If it fails, as on a full disk, they are
+// written again, since the service may not change any more.
 func (u *unit) writeFiles() {
 	u.mu.Lock()
 	sup, status, tallied, tally := u.sup, u.oldest().Status(), u.tallied, u.tally
@@ -43,8 +48,22 @@ func (u *unit) writeFiles() {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if err != nil && !u.failing && !u.removed && u.sup != nil {
-		u.log.Warn("cannot write the files of supervise", "err", err)
+	switch gone := u.removed || u.sup == nil; {
+	case err != nil && !gone:
+		if !u.failing {
+			u.log.Warn("cannot write the files of supervise, trying again", "err", err)
+		}
+		u.tallied = u.tallied || tallied
+		if u.rewrite == nil {
+			u.rewrite = time.AfterFunc(rewriteAfter, func() {
+				u.mu.Lock()
+				u.rewrite = nil
+				u.mu.Unlock()
+				u.show(nil)
+			})
+		}
+	case err == nil && u.failing:
+		u.log.Info("the files of supervise are written again")
 	}
 	u.failing = err != nil
 }

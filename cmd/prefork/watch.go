@@ -35,7 +35,7 @@ func (a *app) watchCommand() *cobra.Command {
 			if crontab {
 				return a.printCrontab(o, cmd)
 			}
-			return watchError(o, watch.Run(context.Background(), o, os.Stderr))
+			return a.watchError(o, watch.Run(context.Background(), o, os.Stderr))
 		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveFilterDirs
@@ -88,16 +88,17 @@ func (a *app) printCrontab(o watch.Options, cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	text, err := watch.Crontab(dir, append(command, dir))
+	text, err := watch.Crontab(dir, append(command, dir), "--quiet")
 	if err != nil {
-		return watchError(o, err)
+		return a.watchError(o, err)
 	}
 	_, err = fmt.Fprint(a.out, text)
 	return err
 }
 
-func watchError(o watch.Options, err error) error {
-	if err == nil {
+func (a *app) watchError(o watch.Options, err error) error {
+	var busy *watch.BusyError
+	if err == nil || a.quiet && o.BusyExit == 0 && errors.As(err, &busy) {
 		return nil
 	}
 	text := "prefork watch: " + err.Error()

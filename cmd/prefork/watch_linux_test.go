@@ -197,6 +197,11 @@ func TestWatchOne(t *testing.T) {
 		}
 		p.WaitGone()
 	}
+	p := preforktest.Start(t, "prefork", w.args("--quiet")...) // as the crontab has it: cron sends mail with each output
+	if state := p.Wait(); state.ExitCode() != 0 || len(p.Lines()) != 0 {
+		t.Errorf("--quiet: %v, %q", state, p.Lines())
+	}
+	p.WaitGone()
 	// One that waits can be interrupted, and goes on when it gets the lock.
 	patient := []string{"--wait"}
 	impatient := preforktest.Start(t, "prefork", w.args(patient...)...)
@@ -406,7 +411,7 @@ func TestWatchCrontab(t *testing.T) {
 	command := "'" + program + "' watch '--journal=" + filepath.Join(cwd, "a b") + "' '--log=" + filepath.Join(cwd, "x.log") +
 		"' --control=@web --settle=1s " + abs(`some services 100\%`)
 	lines := strings.Split(out, "\n")
-	if status != 0 || errs != "" || len(lines) != 5 || lines[2] != "@reboot "+command || lines[3] != "* * * * * "+command {
+	if status != 0 || errs != "" || len(lines) != 5 || lines[2] != "@reboot "+command || lines[3] != "* * * * * "+command+" --quiet" {
 		t.Fatalf("status %d, %s%s; want the command %s", status, out, errs, command)
 	}
 }

@@ -6,8 +6,9 @@ import (
 )
 
 // Crontab returns a crontab that starts a command when the machine starts, and
-// each minute: a command that finds itself running already has no effect.
-func Crontab(dir string, command []string) (string, error) {
+// each minute: a command that finds itself running already has no effect. It must not
+// print that, since cron sends mail with each output: quiet, a flag, is added.
+func Crontab(dir string, command []string, quiet string) (string, error) {
 	var quoted []string
 	for _, arg := range command {
 		if strings.ContainsAny(arg, "\n\x00") {
@@ -18,7 +19,7 @@ func Crontab(dir string, command []string) (string, error) {
 	line := strings.Join(quoted, " ")
 	return fmt.Sprintf("# keeps the services of %s running (put these lines into crontab -e)\n"+
 		"# each minute: starts it again if it was killed, otherwise it exits with status 0\n"+
-		"@reboot %s\n* * * * * %s\n", strings.ReplaceAll(dir, "\n", " "), line, line), nil
+		"@reboot %s\n* * * * * %s %s\n", strings.ReplaceAll(dir, "\n", " "), line, line, quiet), nil
 }
 
 // quote quotes an argument for the shell in a line of a crontab. cron takes an

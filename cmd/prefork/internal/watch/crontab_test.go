@@ -36,7 +36,7 @@ func TestCrontabQuotes(t *testing.T) {
 		"/usr/bin/prefork", "watch", "--journal=/var/log/a b.journal", "", "100%", `a\b`, `a\\b`, `a\%b`, `%%`, `ends in \`, `it's`, `"x"`, `'\'%'`,
 		"$HOME `id` $(id)", "*", "~", "#x", "a;b|c&d>e", "\ttab", "ü",
 	}
-	text, err := Crontab("/srv/a b", command)
+	text, err := Crontab("/srv/a b", command, "--q")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,6 +49,10 @@ func TestCrontabQuotes(t *testing.T) {
 		if !ok {
 			t.Errorf("%q does not begin with %q", lines[2+i], when)
 		}
+		line, quiet := strings.CutSuffix(line, " --q")
+		if quiet != (i == 1) {
+			t.Errorf("%q: the flag is for the line of each minute only", line)
+		}
 		for _, backslashes := range []bool{false, true} {
 			out, err := exec.Command("/bin/sh", "-c", `for a in `+unescape(line, backslashes)+`; do printf '%s\0' "$a"; done`).Output()
 			if got := strings.Split(strings.TrimSuffix(string(out), "\x00"), "\x00"); err != nil || !slices.Equal(got, command) {
@@ -57,11 +61,11 @@ func TestCrontabQuotes(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"a\nb", "a\x00b"} {
-		if text, err := Crontab("/srv", []string{"prefork", bad}); err == nil {
+		if text, err := Crontab("/srv", []string{"prefork", bad}, ""); err == nil {
 			t.Errorf("%q: %s", bad, text)
 		}
 	}
-	if text, err := Crontab("/srv/\n* * * * * rm", []string{"prefork"}); err != nil || strings.Count(text, "\n") != 4 {
+	if text, err := Crontab("/srv/\n* * * * * rm", []string{"prefork"}, ""); err != nil || strings.Count(text, "\n") != 4 {
 		t.Errorf("a line break in the name: %q, %v", text, err)
 	}
 }

@@ -59,6 +59,24 @@ func head(p *client.Pool, now time.Time, r *rates, label string, lines, width in
 	return all[:min(len(all), lines)]
 }
 
+// headOfAll is the line about many pools.
+func headOfAll(pools []client.Pool) string {
+	ready, workers, waiting, settled := 0, 0, 0, 0
+	for i := range pools {
+		p := &pools[i]
+		ready, workers, waiting = ready+p.Counts.Ready, workers+p.Limits.MaxWorkers, waiting+p.Counts.Waiting
+		if p.Settled {
+			settled++
+		}
+	}
+	text := fmt.Sprintf("%d of %d pools settled", settled, len(pools))
+	counts := fmt.Sprintf("%d/%d ready", ready, workers)
+	if waiting > 0 {
+		counts += fmt.Sprintf(", %d waiting", waiting)
+	}
+	return join(text, counts)
+}
+
 func change(c *client.Change, now time.Time) string {
 	text := fmt.Sprintf("%s to %d", c.Kind, c.Generation)
 	if c.Successor != 0 {

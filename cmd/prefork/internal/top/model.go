@@ -24,7 +24,8 @@ type model struct {
 
 	status  *client.Status
 	rates   rates
-	pool    string // the one whose workers are shown
+	pool    string // the one whose workers are shown, unless all are
+	one     bool   // the user has chosen that one, of many
 	lastErr error
 	since   time.Time // of lastErr; or when the manager was gone
 
@@ -53,7 +54,19 @@ const (
 )
 
 // A rowKey is a row that the cursor stays on.
-type rowKey struct{ slot, id int }
+type rowKey struct {
+	pool     string
+	slot, id int
+}
+
+var noRow = rowKey{slot: -1, id: -1}
+
+// manyPools is the number of pools from which on the workers of all are shown, as those
+// of a directory of services, until the user chooses one.
+const manyPools = 4
+
+// all reports whether the workers of all pools are shown.
+func (m *model) all() bool { return m.status != nil && len(m.status.Pools) >= manyPools && !m.one }
 
 // An action is a command that a key gives.
 type action struct {
@@ -73,7 +86,7 @@ const (
 )
 
 func newModel(cfg Config) *model {
-	return &model{cfg: cfg, width: 80, height: 24, selected: rowKey{-1, -1}}
+	return &model{cfg: cfg, width: 80, height: 24, selected: noRow}
 }
 
 func (m *model) Init() tea.Cmd { return nil }
@@ -135,13 +148,20 @@ func (m *model) layout() {
 		m.rows = nil // the last pool has gone
 		return
 	}
-	m.rows = rowsOf(p, m.now(), &m.rates)
+	if m.all() {
+		m.rows = nil
+		for i := range m.status.Pools {
+			m.rows = append(m.rows, rowsOf(&m.status.Pools[i], m.now(), &m.rates)...)
+		}
+	} else {
+		m.rows = rowsOf(p, m.now(), &m.rates)
+	}
 	if m.filter != "" {
 		m.rows = slices.DeleteFunc(m.rows, func(r row) bool { return !strings.Contains(r.text(), strings.ToLower(m.filter)) })
 	}
 	slices.SortStableFunc(m.rows, sortOrders[m.order].compare)
 	if m.cursor() < 0 && len(m.rows) > 0 {
-		m.selectRow(m.atSlot(m.selected.slot))
+		m.selectRow(m.atSlot(m.selected))
 	}
 }
 
@@ -151,7 +171,7 @@ func (m *model) now() time.Time { return m.status.Now }
 // text is what a filter searches.
 func (r *row) text() string {
 	return strings.ToLower(strings.Join([]string{
-		"slot" + strconv.Itoa(r.slot), strconv.Itoa(r.id), strconv.Itoa(r.pid), "gen" + strconv.Itoa(r.gen), r.state, r.last,
+		r.pool, "slot" + strconv.Itoa(r.slot), strconv.Itoa(r.id), strconv.Itoa(r.pid), "gen" + strconv.Itoa(r.gen), r.state, r.last,
 	}, " "))
 }
 
@@ -160,11 +180,11 @@ func (m *model) cursor() int {
 	return slices.IndexFunc(m.rows, func(r row) bool { return r.key() == m.selected })
 }
 
-func (r *row) key() rowKey { return rowKey{r.slot, r.id} }
+func (r *row) key() rowKey { return rowKey{r.pool, r.slot, r.id} }
 
-// atSlot returns the index of a row in a slot, or 0.
-func (m *model) atSlot(slot int) int {
-	return max(0, slices.IndexFunc(m.rows, func(r row) bool { return r.slot == slot }))
+// atSlot returns the index of a row in the slot of another one, or 0.
+func (m *model) atSlot(k rowKey) int {
+	return max(0, slices.IndexFunc(m.rows, func(r row) bool { return r.pool == k.pool && r.slot == k.slot }))
 }
 
 func (m *model) selectRow(i int) {
@@ -193,6 +213,10 @@ func (m *model) key(k tea.KeyPressMsg) tea.Cmd {
 		return nil
 	}
 	m.message, m.bad = "", false
+	if m.all() && strings.Contains("+-PR", name) {
+		m.message = "choose a pool first: p"
+		return nil
+	}
 	switch name {
 	case "q":
 		return tea.Quit
@@ -259,13 +283,25 @@ func (m *model) typeFilter(k tea.KeyPressMsg) {
 	}
 }
 
+// nextPool shows the next pool: of many, that of the selected row first, and all again
+// after the last one.
 func (m *model) nextPool() {
 	if m.status == nil || len(m.status.Pools) < 2 {
 		return
 	}
 	i := slices.IndexFunc(m.status.Pools, func(p client.Pool) bool { return p.Name == m.pool })
-	m.pool = m.status.Pools[(i+1)%len(m.status.Pools)].Name
-	m.selected, m.offset = rowKey{-1, -1}, 0
+	switch many := len(m.status.Pools) >= manyPools; {
+	case m.all():
+		m.one = true
+		if at := m.cursor(); at >= 0 {
+			m.pool = m.rows[at].pool
+		}
+	case many && i == len(m.status.Pools)-1:
+		m.one = false
+	default:
+		m.pool = m.status.Pools[(i+1)%len(m.status.Pools)].Name
+	}
+	m.selected, m.offset = noRow, 0
 }
 
 // onWorker acts on the selected worker. What ends one asks first.
@@ -277,9 +313,13 @@ func (m *model) onWorker(key string) tea.Cmd {
 	}
 	w := m.rows[i]
 	verb := map[string]string{"r": "replace", "t": "stop", "k": "kill"}[key]
+	of := ""
+	if m.all() {
+		of = " of " + clean(w.pool)
+	}
 	a := action{
-		question: fmt.Sprintf("%s worker %d (pid %d)? y/n", verb, w.id, w.pid),
-		command:  client.Command{Name: fmt.Sprintf("workers/%d/%s", w.id, verb), Pool: m.pool},
+		question: fmt.Sprintf("%s worker %d%s (pid %d)? y/n", verb, w.id, of, w.pid),
+		command:  client.Command{Name: fmt.Sprintf("workers/%d/%s", w.id, verb), Pool: w.pool},
 	}
 	if verb == "replace" {
 		return m.command(a.command)

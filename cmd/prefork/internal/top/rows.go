@@ -15,6 +15,7 @@ import (
 
 // A row is a worker, or a slot that waits for one.
 type row struct {
+	pool               string // shown in the rows of all pools
 	slot, id, pid, gen int
 	state, kind        string // kind is the state alone
 	status             string
@@ -35,7 +36,7 @@ func rowsOf(p *client.Pool, now time.Time, r *rates) []row {
 	rows := make([]row, 0, len(p.Workers)+len(p.Slots))
 	for _, w := range p.Workers {
 		one := row{
-			slot: w.Slot, id: w.ID, pid: w.PID, gen: w.Generation, state: clean(w.State), kind: w.State, status: visible(w.Status),
+			pool: p.Name, slot: w.Slot, id: w.ID, pid: w.PID, gen: w.Generation, state: clean(w.State), kind: w.State, status: visible(w.Status),
 			memory: -1, age: now.Sub(w.Started), workerRates: r.workers[workerKey{p.Name, w.ID}], worker: true,
 		}
 		if w.Memory != nil {
@@ -59,7 +60,7 @@ func rowsOf(p *client.Pool, now time.Time, r *rates) []row {
 			continue
 		}
 		rows = append(rows, row{
-			slot: s.Slot, id: -1, pid: -1, gen: -1, state: state, kind: "waits", status: "-",
+			pool: p.Name, slot: s.Slot, id: -1, pid: -1, gen: -1, state: state, kind: "waits", status: "-",
 			memory: -1, age: -1, restarts: max(s.Spawns-1, 0), last: lastExit(s, now),
 		})
 	}
@@ -78,9 +79,9 @@ func lastExit(s *client.Slot, now time.Time) string {
 	return clean(text)
 }
 
-// bySlot orders rows by slot; standbys have none and come last.
+// bySlot orders rows by pool and slot; standbys have none and come last.
 func bySlot(a, b row) int {
-	return cmp.Or(cmp.Compare(uint(a.slot), uint(b.slot)), cmp.Compare(a.id, b.id))
+	return cmp.Or(cmp.Compare(a.pool, b.pool), cmp.Compare(uint(a.slot), uint(b.slot)), cmp.Compare(a.id, b.id))
 }
 
 // sortOrders are the orders of the key s.
@@ -105,6 +106,7 @@ var columns = []struct {
 	right bool
 	cell  func(r *row) string
 }{
+	{"POOL", 0, false, func(r *row) string { return clean(r.pool) }},
 	{"SLOT", 0, true, func(r *row) string { return number(r.slot) }},
 	{"ID", 1, true, func(r *row) string { return number(r.id) }},
 	{"PID", 5, true, func(r *row) string { return number(r.pid) }},
@@ -166,13 +168,13 @@ func age(d time.Duration) string {
 }
 
 // table lays the rows out in a width; 0 means that every column fits. The first
-// line is the header.
-func table(rows []row, width int) []string {
+// line is the header. The pools are a column if the rows are of several.
+func table(rows []row, width int, pools bool) []string {
 	cells := make([][]string, len(columns))
 	widths := make([]int, len(columns))
 	shown := make([]bool, len(columns))
 	for c, column := range columns {
-		shown[c], widths[c] = true, utf8.RuneCountInString(column.name)
+		shown[c], widths[c] = c > 0 || pools, utf8.RuneCountInString(column.name)
 		cells[c] = make([]string, len(rows))
 		for i := range rows {
 			cells[c][i] = column.cell(&rows[i])

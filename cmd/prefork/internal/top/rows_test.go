@@ -31,7 +31,7 @@ func TestTableWidths(t *testing.T) {
 		{60, "PID", []string{"LAST EXIT", "RESTARTS", "ST "}},
 		{40, "REQ/S", []string{"LAST EXIT", "PID"}},
 	} {
-		lines := table(rows, test.width)
+		lines := table(rows, test.width, false)
 		text := strings.Join(lines, "\n")
 		if !strings.Contains(text, test.with) {
 			t.Errorf("%d columns, without %q:\n%s", test.width, test.with, text)

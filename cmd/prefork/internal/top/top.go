@@ -108,7 +108,7 @@ func writeBlock(out io.Writer, s *client.Status, r *rates) error {
 		for _, line := range head(p, s.Now, r, label(s, p), 4, 0) {
 			fmt.Fprintln(w, line.text)
 		}
-		for _, line := range table(rowsOf(p, s.Now, r), 0) {
+		for _, line := range table(rowsOf(p, s.Now, r), 0, false) {
 			fmt.Fprintln(w, line)
 		}
 	}

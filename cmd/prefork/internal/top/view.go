@@ -68,6 +68,10 @@ func (m *model) screen() string {
 
 // heads adds the lines about the pools.
 func (m *model) heads(add func(lipgloss.Style, string)) {
+	if m.all() {
+		add(lipgloss.NewStyle(), headOfAll(m.status.Pools))
+		return
+	}
 	room := 4
 	if m.height < 16 {
 		room = 2
@@ -98,7 +102,7 @@ func (m *model) heads(add func(lipgloss.Style, string)) {
 
 // workers adds the table in a number of lines.
 func (m *model) workers(add func(lipgloss.Style, string), room int) {
-	lines := table(m.rows, m.width)
+	lines := table(m.rows, m.width, m.all())
 	if room < 1 || m.status == nil {
 		return
 	}
@@ -176,7 +180,7 @@ var help = []string{
 	"t   stop it (asks)          k   kill it (asks)",
 	"R   reload                  U   upgrade the manager",
 	"+ - one worker more or less P   pause, or resume",
-	"p   next pool               e   events",
+	"p   one pool, or the next   e   events",
 	"/   filter                  s   next order",
 	"?   this                    q   quit",
 }

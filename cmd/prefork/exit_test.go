@@ -29,6 +29,13 @@ func TestExitStatus(t *testing.T) {
 		w.Write([]byte(line("generation", map[string]int{"gen": 4}) + "\n"))
 		panic(http.ErrAbortHandler)
 	}
+	pools := func(n int) http.HandlerFunc { // of which none but the first is settled
+		s := client.Status{API: 1, Name: "web", PID: os.Getpid(), Pools: []client.Pool{{Name: "p0", Settled: true}}}
+		for i := range n {
+			s.Pools = append(s.Pools, client.Pool{Name: fmt.Sprintf("p%d", i+1)})
+		}
+		return reply(200, s)
+	}
 	for _, test := range []struct {
 		name   string
 		args   string
@@ -52,7 +59,7 @@ func TestExitStatus(t *testing.T) {
 		{"no such state", "wait redy", nil, 2, `^$`, `wait redy: the states are ready, settled, .* gone`},
 		{"no number", "scale many", nil, 2, `^$`, `scale many: it takes a number, such as 8, \+1 or -1`},
 		{"no ID", "kill web", nil, 2, `^$`, `"web" is not the ID of a worker`},
-		{"refused as wrong", "scale 3", map[string]http.HandlerFunc{"POST /v1/scale": refusal(400, `there are several pools, name one with pool=: "a", "b"`)}, 2, `^$`, `several pools.*"a", "b"`},
+		{"refused as wrong", "scale 3", map[string]http.HandlerFunc{"POST /v1/scale": refusal(400, `there are several pools, name one with pool=: "a", "b"`)}, 2, `^$`, `several pools, name one with -p: "a", "b"`},
 		{"timeout of nothing", "--timeout 0s reload", nil, 2, `^$`, `--timeout 0s`},
 		{"not permitted", "reload", map[string]http.HandlerFunc{"POST /v1/reload": refusal(403, "reload is for root, for user www and for group ops")}, 4, `^$`,
 			`^web: reload is for root, for user www and for group ops\n$`},
@@ -63,6 +70,10 @@ func TestExitStatus(t *testing.T) {
 		{"connection ends, as JSON", "--json reload", map[string]http.HandlerFunc{"POST /v1/reload": broken}, 5, `^\{"manager":"web","error":"web: the connection ended.*","exit":5\}\n$`, `the connection ended`},
 		{"not in time", "--timeout 1s pause", map[string]http.HandlerFunc{"POST /v1/pause": pending}, 6, `^$`,
 			`^web: pause is not done after 1s, and goes on; not paused yet: worker 4711 \(slot 0, id 12\)\n$`},
+		{"wait for pools", "--timeout 1s wait settled", map[string]http.HandlerFunc{"GET /v1/wait": refusal(504, "not settled within 1s"), "GET /v1/status": pools(12)}, 6, `^$`,
+			`^web: not settled within 1s: p1, p2, p3, p4, p5, p6, p7, p8, p9, p10, and 2 more; manager \d+ runs\n$`},
+		{"wait for one pool", "--timeout 1s -p p1 wait ready", map[string]http.HandlerFunc{"GET /v1/wait": refusal(504, "not ready within 1s"), "GET /v1/status": pools(12)}, 6, `^$`,
+			`^web: not ready within 1s; manager \d+ runs\n$`},
 		{"wait not in time", "--timeout 1s wait paused", map[string]http.HandlerFunc{"GET /v1/wait": refusal(504, "not paused within 1s")}, 6, `^$`, `^web: not paused within 1s; manager \d+ runs\n$`},
 		{"check", "status --check", nil, 0, `(?s)^web  pid`, `^$`},
 	} {

@@ -142,9 +142,14 @@ func (f *fake) asked(request string) bool {
 
 func reply(code int, body any) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
+		data, err := json.Marshal(body)
+		if err != nil {
+			panic(err)
+		}
 		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", strconv.Itoa(len(data))) // the client reads no chunks
 		w.WriteHeader(code)
-		json.NewEncoder(w).Encode(body)
+		w.Write(data)
 	}
 }
 

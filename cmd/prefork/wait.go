@@ -92,7 +92,39 @@ func (a *app) wait(state string) error {
 
 // late returns the error of a state that does not hold in time.
 func (a *app) late(state string) error {
-	return &exitError{code: exitPending, text: fmt.Sprintf("%snot %s within %v; %s runs", a.prefix(), state, a.timeout, a.manager())}
+	return &exitError{code: exitPending, text: fmt.Sprintf("%snot %s within %v%s; %s runs", a.prefix(), state, a.timeout, a.lagging(state), a.manager())}
+}
+
+// lagging names the pools, of several, whose state does not hold.
+func (a *app) lagging(state string) string {
+	if state != "ready" && state != "settled" || a.pool != "" {
+		return ""
+	}
+	c, err := client.Dial(a.socket)
+	if err != nil {
+		return ""
+	}
+	defer c.Close()
+	ctx, cancel := query()
+	defer cancel()
+	s, err := c.Status(ctx, client.StatusOptions{})
+	if err != nil || len(s.Pools) < 2 {
+		return ""
+	}
+	const most = 10
+	var names []string
+	for _, p := range s.Pools {
+		if state == "ready" && !p.Ready || state == "settled" && !p.Settled {
+			names = append(names, oneLine(p.Name))
+		}
+	}
+	if n := len(names) - most; n > 1 {
+		names = append(names[:most], fmt.Sprintf("and %d more", n))
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(names, ", ")
 }
 
 // isGone reports whether an error means that the manager has ended, or is ending.

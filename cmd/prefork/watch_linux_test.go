@@ -217,6 +217,25 @@ func TestWatchOne(t *testing.T) {
 	next.stop(syscall.SIGTERM, 0)
 }
 
+// A process that has rotated the journal has the lock beside it, and not that of the
+// file: --wait waits for that too.
+func TestWatchWaitsForJournal(t *testing.T) {
+	t.Parallel()
+	w := newWatched(t)
+	w.program("web", "echo up\nexec sleep 1000")
+	j, err := journal.Open(w.journal, journal.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.start("--wait")
+	w.Expect(fmt.Sprintf("msg=waiting .*already running, as process %d", os.Getpid()))
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w.Expect(`\] up$`)
+	w.stop(syscall.SIGTERM, 0)
+}
+
 // If another directory takes the name, its services run in the place of the others,
 // and it is locked too.
 func TestWatchDirReplaced(t *testing.T) {
@@ -474,10 +493,12 @@ func TestWatchSystemd(t *testing.T) {
 	run("two/control/t", "exit 1")
 	run("two/log/run", "exec cat >/dev/null")
 	run("lazy/run", "exec sleep 1000")
-	if err := os.WriteFile(filepath.Join(w.dir, "lazy/down"), nil, 0o644); err != nil {
-		t.Fatal(err)
+	run("bad/run", "exec sleep 1000")
+	for name, content := range map[string]string{"lazy/down": "", "bad/limits": "nofile=many"} {
+		if err := os.WriteFile(filepath.Join(w.dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	w.program("gone", "exit 1")
 
 	path := filepath.Join(testprog.SocketDir(t), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: path})
@@ -501,17 +522,17 @@ func TestWatchSystemd(t *testing.T) {
 			}
 		}
 	}
-	w.Program = preforktest.New(t, "prefork", w.args("--backoff", "1m", "--log", "| "+fmt.Sprintf(env, w.base, "command")+"cat")...)
+	w.Program = preforktest.New(t, "prefork", w.args("--log", "| "+fmt.Sprintf(env, w.base, "command")+"cat")...)
 	w.Cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=100000", "INVOCATION_ID=x", "JOURNAL_STREAM=1:2", "SYSTEMD_EXEC_PID=3",
 		"LISTEN_FDS=1", "LISTEN_PID=1", "OTHER=1")
 	w.Program.Start()
-	next("READY=1\nSTATUS=2 up, 1 down, 1 failed: gone")
+	next("READY=1\nSTATUS=2 up, 1 down, 1 failed: bad")
 	next("WATCHDOG=1")
 	w.Signal(syscall.SIGHUP)
 	next(`RELOADING=1\nMONOTONIC_USEC=\d+\nSTATUS=reloading`)
-	next("READY=1\nSTATUS=2 up, 1 down, 1 failed: gone")
+	next("READY=1\nSTATUS=2 up, 1 down, 1 failed: bad")
 	os.Remove(filepath.Join(w.dir, "one"))
-	next("STATUS=1 up, 1 down, 1 failed: gone")
+	next("STATUS=1 up, 1 down, 1 failed: bad")
 	w.Signal(syscall.SIGTERM)
 	next("STOPPING=1\nSTATUS=stopping, [01] services left")
 	w.expectExit(0)

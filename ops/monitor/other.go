@@ -24,6 +24,7 @@ func (m *Monitor) Shutdown()                 {}
 func (m *Monitor) Kill()                     {}
 func (m *Monitor) Services() []Status        { return nil }
 func (m *Monitor) Do(string, byte) error     { return errors.ErrUnsupported }
+func (m *Monitor) Started() bool             { return false }
 func (m *Monitor) Changed() <-chan struct{}  { return nil }
 func (m *Monitor) dir() string               { return "" }
 

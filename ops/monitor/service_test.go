@@ -509,9 +509,7 @@ func TestFilesWrittenAgain(t *testing.T) {
 	}
 	preforktest.WaitFor(t, "the file stat", func() bool { return stat() == "run" })
 	for _, name := range []string{"stat.new", "status.new"} { // stand in for a full disk
-		if err := os.MkdirAll(filepath.Join(dir, name, "x"), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		preforktest.WaitFor(t, "a moment between two writes", func() bool { return os.MkdirAll(filepath.Join(dir, name, "x"), 0o755) == nil })
 	}
 	r.do("web", "p")
 	preforktest.WaitFor(t, "a warning", func() bool { return strings.Contains(r.log.String(), "cannot write the files of supervise") })

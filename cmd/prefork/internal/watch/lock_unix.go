@@ -3,6 +3,7 @@
 package watch
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -86,6 +87,20 @@ func openJournal(path string) (f *os.File, err error) {
 		return nil, fmt.Errorf("--journal: %w", err)
 	}
 	return f, nil
+}
+
+// awaitJournal waits, without polling, until no process has the lock that package
+// journal takes.
+func awaitJournal(path string) error {
+	f, err := os.OpenFile(path+".lock", os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return flock(f, unix.LOCK_SH)
 }
 
 // lockPath locks a file. If waiting is nil, it does not wait.

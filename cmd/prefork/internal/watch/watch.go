@@ -80,7 +80,7 @@ func Run(ctx context.Context, o Options, errs io.Writer) error {
 	}
 	w := &watcher{plan: p, log: slog.New(slog.NewTextHandler(errs, nil)), pools: make(map[string]*prefork.Manager)}
 	if prefork.ReaperPID() == 0 { // otherwise the process above has the locks
-		if err := p.lock(func(busy *BusyError) { w.log.Info("waiting", "for", busy.Path, "because", busy.Error()) }); err != nil {
+		if err := p.lock(w.logWaiting); err != nil {
 			return err
 		}
 	}
@@ -153,15 +153,8 @@ func (w *watcher) open() (closeAll func(), err error) {
 		}
 	}
 	if w.Journal != "" {
-		// The manager before may have been killed a moment ago.
-		wait := 2 * time.Second
-		if w.Wait {
-			wait = 1 << 62
-		}
-		w.journal, err = journal.Open(w.Journal, journal.Config{LockTimeout: wait})
-		var locked *journal.LockedError
-		if errors.As(err, &locked) {
-			return closeAll, &BusyError{w.Journal, locked.PID}
+		if w.journal, err = w.openJournal(); errors.As(err, new(*BusyError)) {
+			return closeAll, err
 		}
 		if err != nil {
 			return closeAll, fmt.Errorf("--journal: %w", err)
@@ -178,6 +171,31 @@ func (w *watcher) open() (closeAll func(), err error) {
 		})
 	}
 	return closeAll, nil
+}
+
+// openJournal opens the journal. A process that has rotated it holds a lock on the
+// file beside it only: the lock that this process has is on another file.
+func (w *watcher) openJournal() (*journal.Journal, error) {
+	for {
+		// The manager before may have been killed a moment ago.
+		j, err := journal.Open(w.Journal, journal.Config{LockTimeout: 2 * time.Second})
+		var locked *journal.LockedError
+		if !errors.As(err, &locked) {
+			return j, err
+		}
+		busy := &BusyError{w.Journal, locked.PID}
+		if !w.Wait {
+			return nil, busy
+		}
+		w.logWaiting(busy)
+		if err := awaitJournal(w.Journal); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (w *watcher) logWaiting(busy *BusyError) {
+	w.log.Info("waiting", "for", busy.Path, "because", busy.Error())
 }
 
 // run runs the Monitor, and acts on signals.

@@ -197,7 +197,8 @@ func TestWatchOne(t *testing.T) {
 		}
 		p.WaitGone()
 	}
-	p := preforktest.Start(t, "prefork", w.args("--quiet")...) // as the crontab has it: cron sends mail with each output
+	// As the crontab has it: cron sends mail with each output.
+	p := preforktest.Start(t, "prefork", w.args("--quiet")...)
 	if state := p.Wait(); state.ExitCode() != 0 || len(p.Lines()) != 0 {
 		t.Errorf("--quiet: %v, %q", state, p.Lines())
 	}

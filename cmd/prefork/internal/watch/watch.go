@@ -176,9 +176,12 @@ func (w *watcher) open() (closeAll func(), err error) {
 // openJournal opens the journal. A process that has rotated it holds a lock on the
 // file beside it only: the lock that this process has is on another file.
 func (w *watcher) openJournal() (*journal.Journal, error) {
+	patience := 2 * time.Second // the manager before may have been killed a moment ago
+	if w.Wait {
+		patience = 100 * time.Millisecond
+	}
 	for {
-		// The manager before may have been killed a moment ago.
-		j, err := journal.Open(w.Journal, journal.Config{LockTimeout: 2 * time.Second})
+		j, err := journal.Open(w.Journal, journal.Config{LockTimeout: patience})
 		var locked *journal.LockedError
 		if !errors.As(err, &locked) {
 			return j, err

@@ -484,9 +484,10 @@ func TestWatchExample(t *testing.T) {
 func TestWatchSystemd(t *testing.T) {
 	t.Parallel()
 	w := newWatched(t)
-	const env = `env | grep -E '^(NOTIFY_SOCKET|WATCHDOG_USEC|WATCHDOG_PID|LISTEN_FDS|LISTEN_PID|INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_EXEC_PID|OTHER)=' >'%s/env.%s'; `
+	const env = `env | grep -E '^(NOTIFY_SOCKET|WATCHDOG_USEC|WATCHDOG_PID|LISTEN_FDS|LISTEN_PID|INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_EXEC_PID|OTHER)=' >'%[1]s.new'; mv '%[1]s.new' '%[1]s'; `
+	file := func(name string) string { return filepath.Join(w.base, "env."+strings.ReplaceAll(name, "/", "-")) }
 	run := func(name, script string) {
-		w.program(name, fmt.Sprintf(env, w.base, strings.ReplaceAll(name, "/", "-"))+script)
+		w.program(name, fmt.Sprintf(env, file(name))+script)
 	}
 	run("one", "exec sleep 1000")
 	run("two/run", "exec sleep 1000")
@@ -523,7 +524,7 @@ func TestWatchSystemd(t *testing.T) {
 			}
 		}
 	}
-	w.Program = preforktest.New(t, "prefork", w.args("--log", "| "+fmt.Sprintf(env, w.base, "command")+"cat")...)
+	w.Program = preforktest.New(t, "prefork", w.args("--log", "| "+fmt.Sprintf(env, file("command"))+"cat")...)
 	w.Cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=100000", "INVOCATION_ID=x", "JOURNAL_STREAM=1:2", "SYSTEMD_EXEC_PID=3",
 		"LISTEN_FDS=1", "LISTEN_PID=1", "OTHER=1")
 	w.Program.Start()
@@ -532,17 +533,21 @@ func TestWatchSystemd(t *testing.T) {
 	w.Signal(syscall.SIGHUP)
 	next(`RELOADING=1\nMONOTONIC_USEC=\d+\nSTATUS=reloading`)
 	next("READY=1\nSTATUS=2 up, 1 down, 1 failed: bad")
+	// They may be stopped then.
+	for _, name := range []string{"one", "two/run", "two/log/run", "command"} {
+		preforktest.WaitFor(t, "the variables of "+name, func() bool { _, err := os.Stat(file(name)); return err == nil })
+	}
 	os.Remove(filepath.Join(w.dir, "one"))
 	next("STATUS=1 up, 1 down, 1 failed: bad")
 	w.Signal(syscall.SIGTERM)
 	next("STOPPING=1\nSTATUS=stopping, [01] services left")
 	w.expectExit(0)
-	for _, name := range []string{"one", "two-run", "two-finish", "two-control-t", "two-log-run", "command"} {
+	for _, name := range []string{"one", "two/run", "two/finish", "two/control/t", "two/log/run", "command"} {
 		want := "OTHER=1\n"
 		if name == "command" {
 			want = "INVOCATION_ID=x\nJOURNAL_STREAM=1:2\nOTHER=1\nSYSTEMD_EXEC_PID=3\n"
 		}
-		data, err := os.ReadFile(filepath.Join(w.base, "env."+name))
+		data, err := os.ReadFile(file(name))
 		lines := strings.SplitAfter(string(data), "\n")
 		slices.Sort(lines)
 		if got := strings.Join(lines, ""); err != nil || got != want {

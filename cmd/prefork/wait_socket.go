@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/prefork-go/prefork/ops/client"
+)
+
+// A socketWatch waits for control sockets that are made. It polls for abstract names,
+// and for names of managers: the kernel does not report sockets in any directory.
+type socketWatch struct {
+	app     *app
+	watcher *fsnotify.Watcher
+	dirs    []string
+}
+
+func (a *app) newSocketWatch() *socketWatch {
+	w := &socketWatch{app: a}
+	w.watcher, _ = fsnotify.NewWatcher()
+	switch chosen := a.chosen(); {
+	case strings.HasPrefix(chosen, "@"):
+	case isAddress(chosen):
+		w.dirs = []string{filepath.Dir(chosen)}
+	default:
+		w.dirs = socketDirs(chosen)
+	}
+	w.add()
+	return w
+}
+
+// socketDirs returns the directories in which the socket of a manager may be.
+func socketDirs(name string) (dirs []string) {
+	runtime, _, _ := strings.Cut(os.Getenv("RUNTIME_DIRECTORY"), ":")
+	dirs = append(dirs, runtime)
+	if name != "" {
+		dirs = append(dirs, "/run/"+name) // RuntimeDirectory= of a unit
+	}
+	dirs = append(dirs, "/run/prefork")
+	if xdg := os.Getenv("XDG_RUNTIME_DIR"); xdg != "" {
+		dirs = append(dirs, filepath.Join(xdg, "prefork"))
+	}
+	return slices.DeleteFunc(dirs, func(dir string) bool { return !filepath.IsAbs(dir) })
+}
+
+// add watches each directory, or the nearest one above it that exists.
+func (w *socketWatch) add() {
+	if w.watcher == nil {
+		return
+	}
+	for _, dir := range w.dirs {
+		for w.watcher.Add(dir) != nil && dir != filepath.Dir(dir) {
+			dir = filepath.Dir(dir)
+		}
+	}
+}
+
+func (w *socketWatch) close() {
+	if w.watcher != nil {
+		w.watcher.Close()
+	}
+}
+
+// wait waits until there may be a socket. It returns ctx's error when ctx ends.
+func (w *socketWatch) wait(ctx context.Context) error {
+	var again <-chan time.Time
+	if chosen := w.app.chosen(); w.watcher == nil || strings.HasPrefix(chosen, "@") || !isAddress(chosen) {
+		again = time.After(abstractInterval)
+	}
+	var changes chan fsnotify.Event
+	if w.watcher != nil {
+		changes = w.watcher.Events
+	}
+	if w.listens(ctx) {
+		return nil
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-again:
+			return nil
+		case e := <-changes:
+			w.add() // a directory may have been made
+			if w.concerns(e.Name) && w.listens(ctx) {
+				return nil
+			}
+		}
+	}
+}
+
+// concerns reports whether a file may be a socket, or have one below it.
+func (w *socketWatch) concerns(path string) bool {
+	if slices.Contains(w.files(), path) {
+		return true
+	}
+	st, err := os.Lstat(path)
+	return err == nil && st.IsDir()
+}
+
+// files returns the files that may be the socket.
+func (w *socketWatch) files() (files []string) {
+	chosen := w.app.chosen()
+	if isAddress(chosen) {
+		files = []string{chosen}
+	} else {
+		for _, dir := range w.dirs {
+			found, _ := filepath.Glob(filepath.Join(dir, "*"+client.Suffix))
+			files = append(files, found...)
+		}
+	}
+	return slices.DeleteFunc(files, func(path string) bool {
+		st, err := os.Lstat(path)
+		return err != nil || st.Mode().Type() != os.ModeSocket || !isAddress(chosen) && chosen != "" && nameOf(path) != chosen
+	})
+}
+
+// listens reports whether a process listens on one of the files, or will in a
+// moment.
+func (w *socketWatch) listens(ctx context.Context) bool {
+	delay := listenDelay
+	for range listenTries {
+		files := w.files()
+		for _, path := range files {
+			c, err := client.Dial(path)
+			if err == nil {
+				c.Close()
+			}
+			if !errors.Is(err, client.ErrNotRunning) {
+				return true
+			}
+		}
+		if len(files) == 0 {
+			return false
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(delay):
+			delay *= 2
+		}
+	}
+	return false
+}

@@ -299,17 +299,6 @@ func isRefused(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist)
 }
 
-const (
-	abstractInterval = 250 * time.Millisecond
-
-	// A socket is bound before it listens, which nothing reports.
-	listenDelay = 2 * time.Millisecond
-	listenTries = 8
-
-	// A manager that ends has closed the connection before its socket.
-	endDelay = 20 * time.Millisecond
-)
-
 // lastSeen describes when the manager of the socket last gave a sign of life, by
 // its journal or the pid file of its service.
 func (a *app) lastSeen() string {

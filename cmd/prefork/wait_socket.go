@@ -14,6 +14,17 @@ import (
 	"github.com/prefork-go/prefork/ops/client"
 )
 
+const (
+	abstractInterval = 250 * time.Millisecond
+
+	// A socket is bound before it listens, which nothing reports.
+	listenDelay = 2 * time.Millisecond
+	listenTries = 8
+
+	// A manager that ends has closed the connection before its socket.
+	endDelay = 20 * time.Millisecond
+)
+
 // A socketWatch waits for control sockets that are made. It polls for abstract names,
 // and for names of managers: the kernel does not report sockets in any directory.
 type socketWatch struct {

@@ -147,11 +147,11 @@ most 99, or 100 for wrong usage.`,
 	return cmd
 }
 
-func svUsage(cmd *cobra.Command, what string) error {
-	if what = strings.TrimSpace(what); what != "" {
-		what += ": "
+func svUsage(cmd *cobra.Command, wrong string) error {
+	if wrong = strings.TrimSpace(wrong); wrong != "" {
+		wrong += ": "
 	}
-	return &exitError{code: exitSVUsage, text: fmt.Sprintf("sv: %susage: %s; see %s --help", what, cmd.UseLine(), cmd.CommandPath())}
+	return &exitError{code: exitSVUsage, text: fmt.Sprintf("sv: %susage: %s; see %s --help", wrong, cmd.UseLine(), cmd.CommandPath())}
 }
 
 func (a *app) completeSV(_ *cobra.Command, have []string, _ string) (completions, cobra.ShellCompDirective) {

@@ -340,7 +340,7 @@ func TestServiceEndsInCheck(t *testing.T) {
 	}
 }
 
-// A check that hangs is killed after a second, with what it has started.
+// A check that hangs is killed after a second, with its children.
 func TestServiceCheckHangs(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(dir+"/check", []byte("#!/bin/sh\nexec >held\nsleep 1000 &\nwait\n"), 0o755); err != nil {

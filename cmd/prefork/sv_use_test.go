@@ -94,7 +94,7 @@ func TestLinkNamedSV(t *testing.T) {
 	}
 }
 
-// Wrong usage says what is missing.
+// Wrong usage names the missing argument.
 func TestServiceUsage(t *testing.T) {
 	for args, want := range map[string]string{
 		"sv":         "sv: usage: ",

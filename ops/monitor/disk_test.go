@@ -91,7 +91,7 @@ func (h *hang) count(call string) int {
 }
 
 // within fails if f does not return while the disk hangs.
-func (r *rig) within(what string, f func()) {
+func (r *rig) within(call string, f func()) {
 	r.t.Helper()
 	done := make(chan struct{})
 	go func() {
@@ -101,7 +101,7 @@ func (r *rig) within(what string, f func()) {
 	select {
 	case <-done:
 	case <-time.After(waitLimit):
-		r.t.Fatalf("%s waits for the disk", what)
+		r.t.Fatalf("%s waits for the disk", call)
 	}
 }
 

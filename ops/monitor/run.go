@@ -44,7 +44,7 @@ type Monitor struct {
 
 	stopOnce sync.Once
 	events   queue    // for Config.Observe
-	changes  notifier // of what Services returns
+	changes  notifier // of the result of Services
 
 	mu       sync.Mutex
 	entries  map[string]*entry

@@ -434,7 +434,7 @@ func TestCloseInCommands(t *testing.T) {
 	closed := make(chan error)
 	d.Commands(func(c byte) { got <- c; closed <- d.Close() })
 	must(t, <-closed)
-	d = open(t, dir) // what was left in control is gone
+	d = open(t, dir) // the old bytes of control are gone
 	d.Commands(func(c byte) { got <- c })
 	say(t, dir, "k")
 	if first, second := <-got, <-got; first != 'x' || second != 'k' {

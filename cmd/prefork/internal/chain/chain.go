@@ -29,7 +29,7 @@ const (
 	exitFailed = 111
 )
 
-// A state is what Main changes before it executes the program.
+// A state has the changes that Main makes before it executes the program.
 type state struct {
 	name    string // for messages
 	program []string

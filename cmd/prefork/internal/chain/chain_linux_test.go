@@ -179,7 +179,7 @@ func TestAsChpst(t *testing.T) {
 	}
 }
 
-// What a user reads.
+// The messages for a user.
 func TestErrors(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"dos": "#!/bin/sh\r\n", "gone": "#!/nonexistent/sh\n", "none": "echo\n", "plain": "x"})
@@ -223,7 +223,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// What chpst of runit 2.1.2 has not, or has the other way round.
+// Differences from chpst of runit 2.1.2.
 func TestBeyondChpst(t *testing.T) {
 	dir := t.TempDir()
 	run := func(name, args string) (string, int) {

@@ -58,9 +58,9 @@ func parse(name string, args []string) (*state, error) {
 		return nil, err
 	}
 	args = f.Args()
-	take := func(dst *string, what string) error {
+	take := func(dst *string, missing string) error {
 		if len(args) == 0 {
-			return errors.New("no " + what)
+			return errors.New("no " + missing)
 		}
 		*dst, args = args[0], args[1:]
 		return nil

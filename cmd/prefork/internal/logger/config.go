@@ -37,7 +37,7 @@ func readConfig(path string, s settings, report func(string, ...any)) settings {
 	return s
 }
 
-// maxConfig bounds what is read by mistake.
+// maxConfig bounds the memory for a file that is there by mistake.
 const maxConfig = 1 << 20
 
 func readRegular(f *os.File) (string, error) {

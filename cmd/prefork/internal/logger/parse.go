@@ -21,7 +21,7 @@ type options struct {
 	targets []target
 	stamp   int        // the number of -t
 	length  int        // of a line at most; 0 if any
-	replace *[256]byte // what bytes become; nil if they stay
+	replace *[256]byte // the new value of each byte; nil if they stay
 }
 
 // A target is a directory of the command line.

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A processor is what becomes of a rotated file.
+// A processor changes a rotated file.
 type processor struct {
 	gzip    bool
 	command string // of the shell

@@ -137,7 +137,7 @@ func TestGzip(t *testing.T) {
 }
 
 // A command processes each file as below svlogd, with the state of the one before.
-// While it runs, the logger goes on, rotates, and removes what is too much.
+// While it runs, the logger goes on, rotates, and removes the oldest files.
 func TestProcessor(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mkfifo(filepath.Join(dir, "go"), 0o600); err != nil {

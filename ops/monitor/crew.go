@@ -111,9 +111,15 @@ func (q *queue) run() {
 	q.calls, q.running = nil, false
 }
 
-// wait returns after all functions have returned that were put before.
-func (q *queue) wait() {
+// call is put, and returns after the function has returned.
+func (q *queue) call(f func()) {
 	done := make(chan struct{})
-	q.put(func() { close(done) })
+	q.put(func() {
+		f()
+		close(done)
+	})
 	<-done
 }
+
+// wait returns after all functions have returned that were put before.
+func (q *queue) wait() { q.call(func() {}) }

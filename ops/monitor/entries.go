@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -102,6 +103,9 @@ func (m *Monitor) start(name string, e *entry) {
 	if m.stopping || e.svc != nil || e.opening {
 		return
 	}
+	if e.retry != nil {
+		e.retry.Stop()
+	}
 	e.opening, e.replaced, e.since = true, false, time.Now()
 	kind := e.kind
 	m.crew.put(func() { m.open(name, kind, e) })
@@ -126,8 +130,7 @@ func (m *Monitor) open(name string, kind Kind, e *entry) {
 		delete(m.entries, name)
 	case e.replaced:
 		m.start(name, e)
-	default:
-		e.waiting = nil
+	default: // commands wait for the next attempt
 		if e.problem != err.Error() { // each attempt would be a line
 			e.problem = err.Error()
 			m.emit(Event{Kind: PassedOver, Service: name, Type: kind, Reason: e.problem})
@@ -149,11 +152,8 @@ func (m *Monitor) begin(name string, e *entry, svc *service) bool {
 	e.svc, e.opening, e.delay, e.exited, e.problem = svc, false, 0, false, ""
 	m.left.Add(1)
 	m.emit(Event{Kind: Added, Service: name, Type: e.kind})
-	svc.start(func() { m.ended(name, e) })
-	for _, c := range e.waiting {
-		svc.do(c)
-	}
-	e.waiting = nil
+	e.waiting = svc.start(func() { m.ended(name, e) }, e.waiting)
+	m.lockedCheckOnce()
 	return true
 }
 
@@ -189,6 +189,14 @@ func (m *Monitor) ended(name string, e *entry) {
 	case !m.stopping:
 		e.exited = true
 		m.emit(Event{Kind: Removed, Service: name, Type: e.kind, Reason: "it was asked to exit"})
+		// From a command u on they are for the next one.
+		up := slices.Index(e.waiting, command{byte: 'u'})
+		if up < 0 {
+			up = len(e.waiting)
+		}
+		if e.waiting = e.waiting[up:]; len(e.waiting) > 0 {
+			m.start(name, e)
+		}
 	}
 	m.changes.notify()
 	m.lockedCheckOnce()
@@ -223,14 +231,18 @@ func (m *Monitor) Do(name string, c byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	name, isLog := strings.CutSuffix(name, "/log")
-	e, cmd := m.entries[name], command{isLog, c}
+	return m.lockedDo(name, command{isLog, c})
+}
+
+func (m *Monitor) lockedDo(name string, cmd command) error {
+	e := m.entries[name]
 	switch {
 	case e == nil:
 		return fmt.Errorf("there is no service %s", name)
 	case e.opening:
 		e.waiting = append(e.waiting, cmd)
 		return nil
-	case e.svc == nil && c == 'u' && e.present && !isLog:
+	case e.svc == nil && e.present && cmd == command{byte: 'u'}:
 		e.waiting = append(e.waiting, cmd)
 		m.start(name, e)
 		return nil
@@ -240,6 +252,22 @@ func (m *Monitor) Do(name string, c byte) error {
 		return fmt.Errorf("service %s has ended", name)
 	case !e.svc.do(cmd):
 		return fmt.Errorf("service %s has no logger", name)
+	case e.replaced && e.present: // the next one begins with it, too
+		e.waiting = append(e.waiting, cmd)
 	}
 	return nil
+}
+
+// late takes a command for a service that has come to its end before the command
+// was carried out.
+func (m *Monitor) late(s *service, c command) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch e := m.entries[s.name]; {
+	case e == nil || !e.present || e.replaced:
+	case e.svc == s:
+		e.waiting = append(e.waiting, c)
+	default:
+		m.lockedDo(s.name, c)
+	}
 }

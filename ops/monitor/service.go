@@ -44,28 +44,50 @@ func (m *Monitor) openService(kind Kind, name string) (*service, error) {
 	return s, nil
 }
 
-// start starts the service. A command x, or quit, ends it; ended is called then, by
-// another goroutine.
-func (s *service) start(ended func()) {
+// start starts the service, with commands that have come before. It returns those
+// after an x, which are not for it any more. A command x, or quit, ends it; ended is
+// called then, by another goroutine.
+func (s *service) start(ended func(), waiting []command) (rest []command) {
 	s.ended = ended
 	if s.logger != nil {
 		s.logger.ended = s.loggerEnded
+		s.logger.begin()
+	}
+	s.main.begin()
+	for rest = waiting; len(rest) > 0; rest = rest[1:] {
+		// Nothing runs yet for which there could be a script.
+		u := s.unit(rest[0])
+		if u != nil && !u.all(machine.Event{Kind: machine.Command, Byte: rest[0].byte}) {
+			break
+		}
+	}
+	if s.logger != nil {
 		s.logger.start()
 	}
 	s.main.start()
+	return rest
+}
+
+// unit returns the unit that a command is for; nil if there is no logger.
+func (s *service) unit(c command) *unit {
+	if c.log {
+		return s.logger
+	}
+	return s.main
 }
 
 // do passes a command to the service, or to its logger. It reports false if there is
 // none.
 func (s *service) do(c command) bool {
-	u := s.main
-	if c.log {
-		u = s.logger
-	}
+	u := s.unit(c)
 	if u == nil {
 		return false
 	}
-	u.inbox.put(func() { u.command(c.byte) })
+	u.inbox.put(func() {
+		if !u.command(c.byte) {
+			s.mon.late(s, c)
+		}
+	})
 	return true
 }
 
@@ -103,19 +125,23 @@ func openSupervise(dir string) (*supervise.Dir, error) {
 	return sup, err
 }
 
-// start starts a unit, unless it has a file down.
-func (u *unit) start() {
-	down := u.set.down // keep reads the settings again
-	if u.sup != nil {
-		u.sup.Commands(u.command)
-	}
-	go u.keep()
+// begin has a unit wanted up, unless it has a file down. That is before commands.
+func (u *unit) begin() {
 	switch {
-	case down:
+	case u.set.down:
 	case u.mon.cfg.Once && u.kind != Logger:
 		u.all(machine.Event{Kind: machine.Command, Byte: 'o'})
 	default:
 		u.all(machine.Event{Kind: machine.Command, Byte: 'u'})
+	}
+}
+
+// start starts a unit. Commands of supervise/control wait for those before that came
+// by the Monitor.
+func (u *unit) start() {
+	go u.keep()
+	if u.sup != nil {
+		u.sup.Commands(func(c byte) { u.inbox.call(func() { u.command(c) }) })
 	}
 }
 

@@ -31,7 +31,7 @@ type unit struct {
 	sup    *supervise.Dir // nil for none
 	log    *slog.Logger
 	writer writer
-	inbox  queue  // commands that come by the Monitor
+	inbox  queue  // commands
 	ended  func() // called when nothing is left
 	fault  error  // why keep has given up; set before ended
 
@@ -114,27 +114,32 @@ func (u *unit) look(commands string) {
 	}
 }
 
-// command carries out a byte of supervise/control.
-func (u *unit) command(c byte) {
+// command carries out a byte of supervise/control. It reports false if the unit has
+// come to its end.
+func (u *unit) command(c byte) bool {
 	switch {
 	case c == 'd' || c == 'x':
 		u.look("t" + string(rune(c)))
 	case strings.IndexByte("tkpchaiq12", c) >= 0:
 		u.look(string(rune(c)))
 	}
-	u.all(machine.Event{Kind: machine.Command, Byte: c})
+	return u.all(machine.Event{Kind: machine.Command, Byte: c})
 }
 
-// all applies an event to all slots.
-func (u *unit) all(ev machine.Event) {
+// all applies an event to all slots. It reports false if they are gone.
+func (u *unit) all(ev machine.Event) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.gone == len(u.slots) {
+		return false
+	}
 	for _, s := range u.slots {
 		if s.Starting() {
 			u.endStart(s)
 		}
 		u.apply(s, ev)
 	}
+	return true
 }
 
 // changed restarts a program whose file has changed. One that is wanted down stays

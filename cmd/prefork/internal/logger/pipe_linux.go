@@ -140,15 +140,18 @@ func (l *logger) tee() (int, error) {
 		l.step = l.splice
 		return 0, nil
 	}
+	// More pieces than can be copied at once: the end of the line may be among them.
+	more := l.held > 0 && l.available() > l.held
 	in, err := l.peek()
 	if err != nil {
 		l.held = 0
 		return 0, err
 	}
+	more = more && len(in) == l.held
 	in = l.limit(in)
 	if i := bytes.LastIndexByte(in, '\n'); i >= 0 {
 		in = in[:i+1] // a chunk that comes again begins with a line
-	} else if _, whole := firstLine(in); !whole && !l.midLine && !l.hungUp && l.hasPatterns() {
+	} else if _, whole := firstLine(in); !whole && !l.midLine && !l.hungUp && !more && l.hasPatterns() {
 		l.hold(len(in))
 		return 0, unix.EAGAIN
 	}

@@ -117,14 +117,19 @@ func (w *worker) next() string {
 		if name[len(name)-1] != 'u' {
 			continue
 		}
-		stamp := name[:len(name)-1]
-		if i > 0 && names[i-1][:len(stamp)] == stamp { // a logger was killed after it was processed
+		if isProcessed(names, i) {
 			os.Remove(w.file(name))
 			continue
 		}
 		return name
 	}
 	return ""
+}
+
+// isProcessed reports whether a file has its two names: its logger was killed
+// after it was processed.
+func isProcessed(names []string, i int) bool {
+	return i > 0 && names[i][stampLength+1] == 'u' && names[i-1][:stampLength] == names[i][:stampLength]
 }
 
 // process has a file processed. Its error is nil if there is no such file any more.
@@ -219,13 +224,20 @@ func (w *worker) execute(command string, in, out *os.File) error {
 	return nil
 }
 
-// removeTemporary removes the output of a processor whose logger was killed. If the
-// processor still runs, it writes to a file without a name.
+// removeTemporary removes the output of a processor whose logger was killed, or the
+// file if it was complete. If the processor still runs, it writes to a file without a
+// name.
 func removeTemporary(path string) {
 	entries, _ := os.ReadDir(path)
 	for _, e := range entries {
 		if temporaryName.MatchString(e.Name()) {
 			os.Remove(filepath.Join(path, e.Name()))
+		}
+	}
+	names := rotatedFiles(path)
+	for i, name := range names {
+		if isProcessed(names, i) {
+			os.Remove(filepath.Join(path, name))
 		}
 	}
 }

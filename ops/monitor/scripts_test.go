@@ -74,10 +74,8 @@ func TestFinishThatHangs(t *testing.T) {
 	r.start()
 	r.want("up")
 	child, _ := strconv.Atoi(r.want(`finish (\d+)`)[0])
-	st := r.state("web", "finish")
-	if st.PID == 0 {
-		t.Errorf("no pid of finish: %+v", st)
-	}
+	r.state("web", "finish")
+	preforktest.WaitFor(t, "pid of finish", func() bool { return r.status("web").PID != 0 }) // its line can be earlier
 	r.do("web", "d")
 	r.state("web", "finish, want down")
 	r.do("web", "tcu")

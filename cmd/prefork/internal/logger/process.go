@@ -179,7 +179,10 @@ func (w *worker) process(name string, p processor) error {
 		dir.Sync()
 		dir.Close()
 	}
-	return os.Remove(w.file(name))
+	if err := os.Remove(w.file(name)); !errors.Is(err, fs.ErrNotExist) { // it has become too old
+		return err
+	}
+	return nil
 }
 
 func compress(out io.Writer, in io.Reader) error {

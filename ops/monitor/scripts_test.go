@@ -75,7 +75,8 @@ func TestFinishThatHangs(t *testing.T) {
 	r.want("up")
 	child, _ := strconv.Atoi(r.want(`finish (\d+)`)[0])
 	r.state("web", "finish")
-	preforktest.WaitFor(t, "pid of finish", func() bool { return r.status("web").PID != 0 }) // its line can be earlier
+	// Its line can be earlier.
+	preforktest.WaitFor(t, "pid of finish", func() bool { return r.status("web").PID != 0 })
 	r.do("web", "d")
 	r.state("web", "finish, want down")
 	r.do("web", "tcu")

@@ -13,6 +13,9 @@ const (
 	// hangs is the time after which a function of a crew counts as one that hangs. On
 	// a machine that is only busy it should not pass.
 	hangs = 500 * time.Millisecond
+
+	// moment is how long a client waits for a disk.
+	moment = 100 * time.Millisecond
 )
 
 // A crew calls functions that wait for disks: a few at a time, because a thread is

@@ -43,7 +43,7 @@ func (m *Monitor) haveDown(dirs []string) map[string]bool {
 		})
 	}
 	d.mu.Unlock()
-	timer := time.NewTimer(100 * time.Millisecond)
+	timer := time.NewTimer(moment)
 	defer timer.Stop()
 	for late := false; asked > 0 && !late; asked-- {
 		select {

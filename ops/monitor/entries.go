@@ -224,38 +224,54 @@ func (m *Monitor) Rescan() {
 
 // Do passes a command to a service, or to a logger, "NAME/log", as if its byte had
 // been written to supervise/control. For a program the commands act in the same way.
-// Commands to one service are carried out in order, soon after Do has returned. It
-// returns an error if there is no such service. Unknown bytes are ignored. A command
-// u starts a service again that has ended by a command x.
+// Commands to one service are carried out in order, and Do returns when its own is,
+// or after 100 ms if that must wait for a disk. It returns an error if there is no
+// such service. Unknown bytes are ignored. A command u starts a service again that
+// has ended by a command x.
 func (m *Monitor) Do(name string, c byte) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	name, isLog := strings.CutSuffix(name, "/log")
-	return m.lockedDo(name, command{isLog, c})
+	m.mu.Lock()
+	done, err := m.lockedDo(name, command{isLog, c})
+	m.mu.Unlock()
+	if done == nil {
+		return err
+	}
+	timer := time.NewTimer(moment)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	}
+	return nil
 }
 
-func (m *Monitor) lockedDo(name string, cmd command) error {
+// lockedDo passes a command on. If done is not nil, it is closed when the command is
+// carried out.
+func (m *Monitor) lockedDo(name string, cmd command) (done <-chan struct{}, err error) {
 	e := m.entries[name]
 	switch {
 	case e == nil:
-		return fmt.Errorf("there is no service %s", name)
+		return nil, fmt.Errorf("there is no service %s", name)
 	case e.opening:
 		e.waiting = append(e.waiting, cmd)
-		return nil
+		return nil, nil
 	case e.svc == nil && e.present && cmd == command{byte: 'u'}:
 		e.waiting = append(e.waiting, cmd)
 		m.start(name, e)
-		return nil
+		return nil, nil
 	case e.svc == nil && e.problem != "":
-		return errors.New(e.problem)
+		return nil, errors.New(e.problem)
 	case e.svc == nil:
-		return fmt.Errorf("service %s has ended", name)
-	case !e.svc.do(cmd):
-		return fmt.Errorf("service %s has no logger", name)
+		return nil, fmt.Errorf("service %s has ended", name)
+	}
+	done = e.svc.do(cmd)
+	switch {
+	case done == nil:
+		return nil, fmt.Errorf("service %s has no logger", name)
 	case e.replaced && e.present: // the next one begins with it, too
 		e.waiting = append(e.waiting, cmd)
 	}
-	return nil
+	return done, nil
 }
 
 // late takes a command for a service that has come to its end before the command

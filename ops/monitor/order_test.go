@@ -175,3 +175,21 @@ func TestOrderWithControl(t *testing.T) {
 	h.answer()
 	r.want("up .*")
 }
+
+// Do returns when its command is carried out.
+func TestDoIsCarriedOut(t *testing.T) {
+	r := newRig(t, Config{})
+	r.service("web", "run: "+up)
+	r.start()
+	for range 20 {
+		r.want("up .*")
+		r.do("web", "d") // one within a start waits for the end of that
+		if st := r.status("web"); st.Up || st.PID != 0 && !st.Term {
+			t.Fatalf("after d: %+v", st)
+		}
+		r.do("web", "u")
+		if st := r.status("web"); !st.Up {
+			t.Fatalf("after u: %+v", st)
+		}
+	}
+}

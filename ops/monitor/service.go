@@ -76,19 +76,21 @@ func (s *service) unit(c command) *unit {
 	return s.main
 }
 
-// do passes a command to the service, or to its logger. It reports false if there is
-// none.
-func (s *service) do(c command) bool {
+// do passes a command to the service, or to its logger. It closes done when the
+// command is carried out, and returns nil if there is no such unit.
+func (s *service) do(c command) (done chan struct{}) {
 	u := s.unit(c)
 	if u == nil {
-		return false
+		return nil
 	}
+	done = make(chan struct{})
 	u.inbox.put(func() {
+		defer close(done)
 		if !u.command(c.byte) {
 			s.mon.late(s, c)
 		}
 	})
-	return true
+	return done
 }
 
 // open opens the files of a service directory. A program has none.

@@ -182,7 +182,7 @@ func TestDoIsCarriedOut(t *testing.T) {
 	r.service("web", "run: "+up)
 	r.start()
 	for range 20 {
-		r.want("up .*")
+		r.state("web", "run")
 		r.do("web", "d") // one within a start waits for the end of that
 		if st := r.status("web"); st.Up || st.PID != 0 && !st.Term {
 			t.Fatalf("after d: %+v", st)

@@ -53,6 +53,10 @@ func newFake(socket string) *fake {
 	if err != nil {
 		panic(err)
 	}
+	return newFakeOn(ln, socket)
+}
+
+func newFakeOn(ln net.Listener, socket string) *fake {
 	now := time.Now()
 	f := &fake{socket: socket, answers: make(map[string]http.HandlerFunc), done: make(chan struct{})}
 	f.status = client.Status{API: 1, Name: "web", PID: os.Getpid(), Version: "v1.4.0", Started: now.Add(-76 * time.Hour), Now: now, Pools: []client.Pool{newPool("")}}

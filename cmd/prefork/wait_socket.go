@@ -17,9 +17,10 @@ import (
 const (
 	abstractInterval = 250 * time.Millisecond
 
-	// A socket is bound before it listens, which nothing reports.
-	listenDelay = 2 * time.Millisecond
-	listenTries = 8
+	// A socket is bound before it listens, which nothing reports: it is tried for
+	// eight seconds, ever more seldom. One that was left behind is not tried longer.
+	listenDelay    = 2 * time.Millisecond
+	maxListenDelay = 4096 * time.Millisecond
 
 	// A manager that ends has closed the connection before its socket.
 	endDelay = 20 * time.Millisecond
@@ -89,19 +90,33 @@ func (w *socketWatch) wait(ctx context.Context) error {
 	if w.watcher != nil {
 		changes = w.watcher.Events
 	}
-	if w.listens(ctx) {
-		return nil
-	}
+	var retry <-chan time.Time
+	delay, look := listenDelay, true
 	for {
+		if look {
+			there, listens := w.look()
+			switch {
+			case listens:
+				return nil
+			case there && delay <= maxListenDelay:
+				retry = time.After(delay)
+				delay *= 2
+			default:
+				retry = nil
+			}
+		}
+		look = false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-again:
 			return nil
+		case <-retry:
+			look = true
 		case e := <-changes:
 			w.add() // a directory may have been made
-			if w.concerns(e.Name) && w.listens(ctx) {
-				return nil
+			if w.concerns(e.Name) {
+				look, delay = true, listenDelay
 			}
 		}
 	}
@@ -133,30 +148,18 @@ func (w *socketWatch) files() (files []string) {
 	})
 }
 
-// listens reports whether a process listens on one of the files, or will in a
-// moment.
-func (w *socketWatch) listens(ctx context.Context) bool {
-	delay := listenDelay
-	for range listenTries {
-		files := w.files()
-		for _, path := range files {
-			c, err := client.Dial(path)
-			if err == nil {
-				c.Close()
-			}
-			if !errors.Is(err, client.ErrNotRunning) {
-				return true
-			}
+// look reports whether one of the files is there, and whether a process listens on
+// one.
+func (w *socketWatch) look() (there, listens bool) {
+	files := w.files()
+	for _, path := range files {
+		c, err := client.Dial(path)
+		if err == nil {
+			c.Close()
 		}
-		if len(files) == 0 {
-			return false
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(delay):
-			delay *= 2
+		if !errors.Is(err, client.ErrNotRunning) {
+			return true, true
 		}
 	}
-	return false
+	return len(files) > 0, false
 }

@@ -5,10 +5,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -59,6 +61,36 @@ func TestWaitForSocket(t *testing.T) {
 		}
 		f.close()
 		os.Remove(other)
+	}
+}
+
+// It waits for a socket that is bound, and listens only a second later.
+func TestWaitForListen(t *testing.T) {
+	dir := testprog.SocketDir(t)
+	socket := filepath.Join(dir, "web.prefork.sock")
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fd), socket)
+	defer file.Close()
+	if err := syscall.Bind(fd, &syscall.SockaddrUnix{Name: socket}); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(socket)
+	join := inBackground("-s", socket, "--timeout", "30s", "wait", "settled")
+	time.Sleep(1200 * time.Millisecond) // more than a machine usually needs
+	if err := syscall.Listen(fd, 5); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.FileListener(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFakeOn(ln, socket)
+	defer f.close()
+	if status, stdout, stderr := join(); status != 0 || stdout != "web: settled\n" {
+		t.Errorf("status %d, %q, %q", status, stdout, stderr)
 	}
 }
 

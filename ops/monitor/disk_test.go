@@ -116,7 +116,7 @@ func eachHung(f func(name string)) {
 }
 
 // Services whose disk hangs when they come hold up nothing of the others. They are
-// shown, take commands, can go and come again meanwhile, and begin when the disk
+// shown, take commands, can go and come again, and begin when the disk
 // answers.
 func TestStartOnADiskThatHangs(t *testing.T) {
 	preforktest.NoLeaks(t)

@@ -111,8 +111,7 @@ func (m *Monitor) start(name string, e *entry) {
 	m.crew.put(func() { m.open(name, kind, e) })
 }
 
-// open opens the files of a service, and begins it unless its entry has changed
-// meanwhile.
+// open opens the files of a service, and begins it unless its entry has changed.
 func (m *Monitor) open(name string, kind Kind, e *entry) {
 	svc, err := m.openService(kind, name)
 	if err == nil {
@@ -170,8 +169,8 @@ func (m *Monitor) startLater(name string, e *entry) {
 	})
 }
 
-// ended notes that a service has ended. If its entry was removed and has come again
-// meanwhile, it is started again.
+// ended notes that a service has ended. If its entry was removed and has come again,
+// it is started again.
 func (m *Monitor) ended(name string, e *entry) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

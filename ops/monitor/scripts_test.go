@@ -67,7 +67,7 @@ func TestFinishGivesUp(t *testing.T) {
 }
 
 // A finish that hangs is killed with its group after timeout-finish. Commands are
-// taken, and shown, meanwhile.
+// taken until then, and shown.
 func TestFinishThatHangs(t *testing.T) {
 	r := newRig(t, Config{})
 	r.service("web", "run: echo up; test -e once && exec sleep 1000; >once; exit 1", `finish: trap "" TERM; sleep 1000 & echo finish $!; wait; wait`, "timeout-finish: 60000")

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
 // A line of more pieces than can be copied at once does not stay in the pipe for
@@ -16,7 +18,7 @@ func TestLineOfManyPieces(t *testing.T) {
 	p := newPipe(t)
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_DIRECT); err != nil {
-		t.Skip(err)
+		preforktest.Skipf(t, "no pipe of packets: %v", err)
 	}
 	p.r, p.w = os.NewFile(uintptr(fds[0]), "r"), os.NewFile(uintptr(fds[1]), "w")
 	t.Cleanup(func() {
@@ -24,7 +26,7 @@ func TestLineOfManyPieces(t *testing.T) {
 		p.w.Close()
 	})
 	if _, err := unix.FcntlInt(p.w.Fd(), unix.F_SETPIPE_SZ, 1<<18); err != nil {
-		t.Skip(err)
+		preforktest.Skipf(t, "the pipe cannot have 256 KiB: %v", err)
 	}
 	l := p.open("--", "-no*", dir)
 	want := strings.Repeat(".", 40) + "\n"

@@ -129,7 +129,7 @@ func (p *plan) lockPath(path string, open func(string) (*os.File, error), waitin
 		if err == nil && ownErr == nil && os.SameFile(own, now) {
 			return f, nil
 		}
-		unlock(f) // another file has taken the name meanwhile
+		unlock(f) // another file has the name now
 	}
 }
 

@@ -34,7 +34,9 @@ func startScreen(t *testing.T, width, height int) *screen {
 		preforktest.Skipf(t, "tmux is not installed: apt-get install tmux")
 	}
 	socket := filepath.Join(testprog.SocketDir(t), "t")
-	cmd := exec.Command("tmux", "-u", "-S", socket, "-f", "/dev/null", "-C", "new-session", "-f", "no-output", "env PS1='$ ' TERM=screen-256color sh")
+	// The words of the command are words of their own: one string would be run by the
+	// user's shell, which is nologin for nobody.
+	cmd := exec.Command("tmux", "-u", "-S", socket, "-f", "/dev/null", "-C", "new-session", "-f", "no-output", "env", "PS1=$ ", "TERM=screen-256color", "sh")
 	cmd.Env = append(preforktest.Environ(t, "prefork"), "LC_ALL=C.UTF-8")
 	in, err := cmd.StdinPipe()
 	if err != nil {

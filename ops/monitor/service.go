@@ -139,12 +139,13 @@ func (u *unit) begin() {
 }
 
 // start starts a unit. Commands of supervise/control wait for those before that came
-// by the Monitor.
+// by the Monitor. They are read first, because the service may end, and close the
+// files, as soon as it is kept running.
 func (u *unit) start() {
-	go u.keep()
 	if u.sup != nil {
 		u.sup.Commands(func(c byte) { u.inbox.call(func() { u.command(c) }) })
 	}
+	go u.keep()
 }
 
 // mainEnded ends the logger after the service. The last process that writes to the

@@ -40,5 +40,6 @@ func TestResources(t *testing.T) {
 	r.want("finish 0 .*")
 	r.do("first", "k")
 	r.want("first 1")
-	r.do("first", "k") // TERM has no effect on it
+	r.do("first", "d") // TERM has no effect on it
+	r.do("first", "k")
 }

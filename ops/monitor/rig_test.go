@@ -30,6 +30,7 @@ type rig struct {
 	t       testing.TB
 	m       *Monitor
 	dir     string
+	out     *os.File // of the services
 	lines   chan string
 	changes chan []scan.Change
 	applied chan struct{} // a change
@@ -70,6 +71,7 @@ func newRig(t testing.TB, cfg Config) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.out = out
 	t.Cleanup(func() {
 		out.Close()
 		in.Close()
@@ -246,6 +248,19 @@ func (r *rig) want(patterns ...string) (groups []string) {
 		groups = append(groups, found[1:]...)
 	}
 	return groups
+}
+
+// rest returns the lines that were written up to now.
+func (r *rig) rest() (lines []string) {
+	r.t.Helper()
+	const mark = "no line follows"
+	if _, err := fmt.Fprintln(r.out, mark); err != nil {
+		r.t.Fatal(err)
+	}
+	for line := r.line(); line != mark; line = r.line() {
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // quiet fails if there is a line within a time in which nothing should happen.

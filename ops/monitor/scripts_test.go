@@ -54,9 +54,7 @@ func TestFinishGivesUp(t *testing.T) {
 	if st := r.state("web", "down"); !st.GaveUp || st.Up {
 		t.Errorf("after 125: %+v", st)
 	}
-	for len(r.lines) > 0 {
-		r.line()
-	}
+	r.rest()
 	r.quiet(50 * time.Millisecond)
 	os.Remove(filepath.Join(r.dir, "web", "giveup"))
 	r.do("web", "u")

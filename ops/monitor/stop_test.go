@@ -46,8 +46,8 @@ func TestStopInParallel(t *testing.T) {
 		}
 	}
 	finished := 0
-	for len(r.lines) > 0 {
-		finished += count(r.line() == "finish")
+	for _, line := range r.rest() {
+		finished += count(line == "finish")
 	}
 	if finished != n/2 {
 		t.Errorf("%d of %d finish scripts were run", finished, n/2)

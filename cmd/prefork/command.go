@@ -261,9 +261,14 @@ func (a *app) carryOut(c *client.Client, st *client.Status, cmd client.Command) 
 	if cmd.Name != "loglevel" {
 		cmd.Events = p.event
 	}
+	began := time.Now()
 	answer, err := c.Do(context.Background(), cmd)
 	a.peer = c.Peer()
-	if err != nil {
+	switch {
+	case err == nil:
+	case cmd.Name == "stop" && isGone(err) && a.hasEnded(a.peer): // before it could answer
+		answer = &client.Answer{Command: cmd.Name, Outcome: client.Done, Text: "stopped", Seconds: time.Since(began).Seconds()}
+	default:
 		return result{}, a.failure(err)
 	}
 	if len(answer.Pools) == 0 {

@@ -68,6 +68,9 @@ func TestExitStatus(t *testing.T) {
 		{"too many clients", "status", map[string]http.HandlerFunc{"GET /v1/status": refusal(503, "there are 64 connections already: try again")}, 5, `^$`, `^web: there are 64`},
 		{"connection ends", "reload", map[string]http.HandlerFunc{"POST /v1/reload": broken}, 5, `^$`, `^web: the connection ended before the outcome: manager \d+ has exited`},
 		{"connection ends, as JSON", "--json reload", map[string]http.HandlerFunc{"POST /v1/reload": broken}, 5, `^\{"manager":"web","error":"web: the connection ended.*","exit":5\}\n$`, `the connection ended`},
+		{"connection ends, and the manager", "stop", nil, 0, `^web: stopped\n$`, `^$`},
+		{"connection ends, and the manager, as JSON", "--json stop", nil, 0, `"outcome":"done",.*"text":"stopped"`, `^$`},
+		{"connection ends at a stop", "--timeout 50ms stop", map[string]http.HandlerFunc{"POST /v1/stop": broken}, 5, `^$`, `^web: the connection ended before the outcome`},
 		{"not in time", "--timeout 1s pause", map[string]http.HandlerFunc{"POST /v1/pause": pending}, 6, `^$`,
 			`^web: pause is not done after 1s, and goes on; not paused yet: worker 4711 \(slot 0, id 12\)\n$`},
 		{"wait for pools", "--timeout 1s wait settled", map[string]http.HandlerFunc{"GET /v1/wait": refusal(504, "not settled within 1s"), "GET /v1/status": pools(12)}, 6, `^$`,
@@ -79,6 +82,10 @@ func TestExitStatus(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := startFake(t)
+			f.on("POST /v1/stop", func(w http.ResponseWriter, r *http.Request) {
+				f.server.Close()
+				broken(w, r)
+			})
 			for request, h := range test.on {
 				f.on(request, h)
 			}

@@ -274,6 +274,23 @@ func (a *app) waitGone(ctx context.Context) error {
 	}
 }
 
+// hasEnded reports whether a manager whose connection has ended exits, for which it
+// waits.
+func (a *app) hasEnded(peer client.Peer) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), a.timeout)
+	defer cancel()
+	for {
+		c, err := client.Dial(a.socket)
+		if err != nil {
+			return errors.Is(err, client.ErrNotRunning)
+		}
+		c.Close()
+		if c.Peer().PID != peer.PID || waitExit(ctx, c.Socket()) != nil {
+			return false
+		}
+	}
+}
+
 // waitExit waits until the process that listens on a socket has exited. If the
 // system does not report that, or if another process has the socket still, it
 // waits for abstractInterval.

@@ -76,7 +76,7 @@ func newInProcessSide(m *Manager) (*inProcessSide, error) {
 	inherited.ReadActivation()
 	s := &inProcessSide{managerSide: &managerSide{Manager: m, closed: make(chan struct{}), stop: m.cfg.stopSignal(), view: view{max: m.cfg.MaxWorkers, startedAt: time.Now()}}}
 	s.publish = s.publishEvent
-	s.inbox.wake = make(chan struct{}, 1)
+	s.inbox.wake, s.changes.Due = make(chan struct{}, 1), s.arrive
 	s.paused = pause.New(0, func(int) { s.waits.Store(true) })
 	dir, _ := os.Getwd()
 	s.sockets = sockets.New(sockets.Config{Log: m.log, Inherited: inherited, Dir: dir, MaxWorkers: func() int { return 1 }})

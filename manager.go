@@ -195,7 +195,7 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	inherited.ReadActivation() // before the program starts processes: they must not inherit these
 	process.TakeDescriptors()
 	proc.ReserveThreads()
-	s.inbox.wake = make(chan struct{}, 1)
+	s.inbox.wake, s.changes.Due = make(chan struct{}, 1), s.arrive
 	s.loop = newLoop(s, exe, depth, settings)
 	takesOver := process.Role == marker.Successor && m.cfg.Name == process.Marker.Name
 	s.sockets = sockets.New(sockets.Config{

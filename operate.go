@@ -73,9 +73,11 @@ func (r Request) String() string { return string(r) }
 // error, and the reload goes on. A reload that does not fail but never settles, such
 // as one of all workers at once whose new workers crash, goes on until ctx ends.
 //
-// A call while the same reload waits or is under way joins it. A caller that has
-// changed the configuration meanwhile should reload again; a signal always begins a
-// new generation. A reload that is superseded by another has the outcome of that.
+// The configuration is read after the call. A call while the same reload waits joins
+// it. One that is under way may have read the configuration before: a call then waits
+// until that has ended, or a worker of its generation has, and all calls that wait
+// are one reload more. A signal, and a Reload with another f, do not wait: they begin
+// a new generation. A reload that is superseded by another has the outcome of that.
 //
 // In a Start loop, Start returns with the Request "reload", and the program begins
 // the generation by its next Start. Reload blocks, and must not be called in a hook,
@@ -119,9 +121,12 @@ func (c Config) reloadForward(f Forward) (Forward, error) {
 }
 
 // RequestUpgrade is Upgrade for another goroutine than that of the blocking calls:
-// it waits until a successor has taken over, and returns its pid, or has failed. A
-// call while an upgrade is under way joins it. If ctx ends it returns ctx's error,
-// and the upgrade goes on.
+// it waits until a successor has taken over, and returns its pid, or has failed. If
+// ctx ends it returns ctx's error, and the upgrade goes on.
+//
+// A call while an upgrade is under way waits for its end, since the program on disk
+// may have been replaced again. If that upgrade fails, all calls that wait are one
+// more; if it succeeds they fail, and should be made in the successor.
 //
 // In a Start loop, Start returns with the Request "upgrade" after the takeover or a
 // failure. An upgrade that is refused (see Upgrade) ends nothing. RequestUpgrade
@@ -278,16 +283,22 @@ func (s *managerSide) emit(ev Event) {
 	s.publish(report)
 }
 
-// ask adds a command to the signals that wait for the loop.
+// ask returns the ticket of a command, which arrives at once or later.
 func (s *managerSide) ask(r Request, how any) *change.Ticket {
 	s.mu.Lock()
-	ticket, added := s.changes.Ask(change.Kind(r), how)
-	s.mu.Unlock()
-	if added {
-		origin := map[Request]string{requestReload: "Manager.Reload was called", requestUpgrade: "Manager.RequestUpgrade was called"}[r]
-		s.inbox.put(func(in *inbox) { in.signals.Add(sigqueue.Arrival{Sig: r, Origin: origin, Request: ticket.ID}) })
+	defer s.mu.Unlock()
+	ticket, due := s.changes.Ask(change.Kind(r), how)
+	if due {
+		s.arrive(ticket)
 	}
 	return ticket
+}
+
+// arrive adds a command whose turn has come to the signals that wait for the loop.
+func (s *managerSide) arrive(ticket *change.Ticket) {
+	r := Request(ticket.Kind)
+	origin := map[Request]string{requestReload: "Manager.Reload was called", requestUpgrade: "Manager.RequestUpgrade was called"}[r]
+	s.inbox.put(func(in *inbox) { in.signals.Add(sigqueue.Arrival{Sig: r, Origin: origin, Request: ticket.ID}) })
 }
 
 // forwardOf returns what an arrival does; ok is false for a command that was

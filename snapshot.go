@@ -268,6 +268,7 @@ func (l *loop) noteExit(w *worker, e pool.Effect) Exit {
 	if w.cell() != nil {
 		exit.Requests = w.cell().Read().Served
 	}
+	l.changes.WorkerLost(exit.Generation)
 	l.requests += exit.Requests
 	l.cpu += max(w.cpu, proc.UsedCPU(w.usage))
 	if exit.Slot != noSlot {

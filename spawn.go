@@ -201,6 +201,9 @@ func (l *loop) spawn(step pool.Step) {
 		busy := errors.Is(err, syscall.ETXTBSY)
 		if !busy { // it is tried again, and UpgradeTimeout bounds that
 			l.reportFailed(err.Error())
+			l.mu.Lock()
+			l.changes.WorkerLost(sp.Generation)
+			l.mu.Unlock()
 		}
 		l.handle(pool.Event{Kind: pool.SpawnFailed, Shortage: isShortage(err), Busy: busy})
 		return

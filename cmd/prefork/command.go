@@ -36,7 +36,8 @@ func (a *app) addCommands(root *cobra.Command) {
   interval=1s  one is stopped each second
 
 It ends when all are replaced. If the new generation fails, the workers before it stay
-(rolling), and the exit status is 1.`
+(rolling), and the exit status is 1. If the same reload is under way, it waits for its
+end first, so that a configuration that was changed before the command is always read.`
 	reload.Flags().StringVar(&how, "how", "", "the way instead: rolling, plain or interval=1s")
 	reload.RegisterFlagCompletionFunc("how", cobra.FixedCompletions([]string{"rolling", "plain", "interval=1s"}, cobra.ShellCompDirectiveNoFileComp))
 

@@ -39,8 +39,9 @@ type Outcome struct {
 type Ticket struct {
 	ID   int // from 1
 	Kind Kind
-	How  any // comparable; commands of one kind and How are one
+	How  any // comparable; commands of one kind and How that wait are one
 
+	due  bool // it was carried out, or its turn has come
 	done chan struct{}
 	n    int
 	err  error
@@ -58,10 +59,14 @@ func (t *Ticket) Wait(ctx context.Context) (n int, err error) {
 	}
 }
 
-// Tracker has the changes and the open tickets of a manager. The zero value is
-// ready to use. Its methods are not safe for concurrent use; the owner guards it
-// with the lock of the state that the changes are a part of.
+// Tracker has the changes and the open tickets of a manager. Its methods are not
+// safe for concurrent use; the owner guards it with the lock of the state that the
+// changes are a part of.
 type Tracker struct {
+	// Due is called when the turn of a ticket has come that had to wait for the end
+	// of another change. It must be set.
+	Due func(*Ticket)
+
 	reload, upgrade         *underway
 	lastReload, lastUpgrade *Outcome
 	open                    []*Ticket
@@ -71,6 +76,8 @@ type Tracker struct {
 
 type underway struct {
 	Change
+	how     any       // of the command that has begun it
+	lost    bool      // a worker of its generation has ended
 	tickets []*Ticket // answered at its end
 	before  *underway // the reload that it supersedes, once its generation begins
 }
@@ -83,12 +90,16 @@ func (u *underway) all() []*Ticket {
 	return append(u.before.all(), u.tickets...)
 }
 
-// Ask returns a ticket for a command. If the same command waits, or is under way,
-// it is the ticket of that, and added is false.
-func (t *Tracker) Ask(kind Kind, how any) (ticket *Ticket, added bool) {
-	i := slices.IndexFunc(t.open, func(o *Ticket) bool { return o.Kind == kind && o.How == how })
-	if i >= 0 {
-		return t.open[i], false
+// Ask returns a ticket for a command. If the same command waits, it is the ticket
+// of that. A change under way may have read the configuration and the program's
+// file before they were changed, so that no command joins it: the same one waits
+// for its end. due reports whether the caller must carry out the command now; for
+// one that waits, Due is called later.
+func (t *Tracker) Ask(kind Kind, how any) (ticket *Ticket, due bool) {
+	for _, o := range t.open {
+		if o.Kind == kind && o.How == how && !t.isUnderWay(o) {
+			return o, false
+		}
 	}
 	t.ids++
 	ticket = &Ticket{ID: t.ids, Kind: kind, How: how, done: make(chan struct{})}
@@ -97,19 +108,43 @@ func (t *Tracker) Ask(kind Kind, how any) (ticket *Ticket, added bool) {
 		t.Answer(ticket, 0, t.closed)
 		return ticket, false
 	}
-	return ticket, true
+	u := t.blocking(kind)
+	ticket.due = u == nil || u.how != how
+	return ticket, ticket.due
+}
+
+// blocking returns the change for whose end others of its kind wait; nil for none.
+// A reload whose workers end may never settle, and must not hold up the one that
+// repairs it.
+func (t *Tracker) blocking(kind Kind) *underway {
+	switch {
+	case kind == Upgrade:
+		return t.upgrade
+	case kind == Reload && t.reload != nil && !t.reload.lost:
+		return t.reload
+	}
+	return nil
+}
+
+// callDue calls Due for the tickets that need not wait any longer.
+func (t *Tracker) callDue() {
+	for _, o := range t.open {
+		if !o.due && t.blocking(o.Kind) == nil {
+			o.due = true
+			t.Due(o)
+		}
+	}
+}
+
+func (t *Tracker) isUnderWay(ticket *Ticket) bool {
+	return slices.Contains(t.reload.all(), ticket) || slices.Contains(t.upgrade.all(), ticket)
 }
 
 // Waiting returns the open ticket with an ID that does not belong to a change
 // under way, or nil.
 func (t *Tracker) Waiting(id int) *Ticket {
-	for _, u := range []*underway{t.reload, t.upgrade} {
-		if slices.ContainsFunc(u.all(), func(x *Ticket) bool { return x.ID == id }) {
-			return nil
-		}
-	}
 	i := slices.IndexFunc(t.open, func(o *Ticket) bool { return o.ID == id })
-	if i < 0 {
+	if i < 0 || t.isUnderWay(t.open[i]) {
 		return nil
 	}
 	return t.open[i]
@@ -127,13 +162,19 @@ func (t *Tracker) Answer(ticket *Ticket, n int, err error) {
 }
 
 // BeginReload begins a change of kind Reload or Restart, for a ticket of kind
-// Reload. A reload that is under way is superseded: its tickets get the outcome of
-// this one, unless that is canceled.
+// Reload that is not under way. A reload that is under way is superseded: its
+// tickets get the outcome of this one, unless that is canceled.
 func (t *Tracker) BeginReload(c Change, ticket *Ticket) {
-	if u := t.reload; u != nil { // its generation has begun
-		u.tickets, u.before = u.all(), nil
+	u := begin(c, ticket)
+	if u.before = t.reload; u.before != nil { // its generation has begun
+		u.before.tickets, u.before.before = u.before.all(), nil
 	}
-	t.reload = &underway{Change: c, tickets: []*Ticket{ticket}, before: t.reload}
+	t.reload = u
+}
+
+func begin(c Change, ticket *Ticket) *underway {
+	ticket.due = true
+	return &underway{Change: c, how: ticket.How, tickets: []*Ticket{ticket}}
 }
 
 // CancelReload ends a reload with an error before its generation has begun. The
@@ -141,15 +182,22 @@ func (t *Tracker) BeginReload(c Change, ticket *Ticket) {
 func (t *Tracker) CancelReload(now time.Time, err error) {
 	u := t.reload
 	t.reload = u.before
-	if !slices.Contains(u.before.all(), u.tickets[0]) {
-		t.Answer(u.tickets[0], u.Generation, err)
+	u.before = nil
+	t.lastReload = t.end(u, now, u.Generation, err)
+	t.callDue()
+}
+
+// WorkerLost notes that a worker of a generation has ended, or was not spawned.
+func (t *Tracker) WorkerLost(generation int) {
+	if u := t.reload; u != nil && u.Generation == generation {
+		u.lost = true
+		t.callDue()
 	}
-	t.lastReload = &Outcome{Began: u.Began, Ended: now, Generation: u.Generation, Err: err}
 }
 
 // BeginUpgrade begins a change of kind Upgrade, for a ticket of that kind.
 func (t *Tracker) BeginUpgrade(c Change, ticket *Ticket) {
-	t.upgrade = &underway{Change: c, tickets: []*Ticket{ticket}}
+	t.upgrade = begin(c, ticket)
 }
 
 // SetSuccessor notes the successor of the upgrade under way.
@@ -165,6 +213,7 @@ func (t *Tracker) EndUpgrade(now time.Time, pid int, err error) {
 	if u := t.upgrade; u != nil {
 		t.upgrade = nil
 		t.lastUpgrade = t.end(u, now, pid, err)
+		t.callDue()
 	}
 }
 
@@ -194,6 +243,7 @@ func (t *Tracker) endReload(now time.Time, n int, err error) {
 	u := t.reload
 	t.reload = nil
 	t.lastReload = t.end(u, now, n, err)
+	t.callDue()
 }
 
 // end answers the tickets of a change.
@@ -208,7 +258,8 @@ func (t *Tracker) end(u *underway, now time.Time, n int, err error) *Outcome {
 // except for that of an upgrade under way.
 func (t *Tracker) Refuse(now time.Time, err error) {
 	if u := t.reload; u != nil {
-		t.endReload(now, u.Generation, err)
+		t.reload = nil
+		t.lastReload = t.end(u, now, u.Generation, err)
 	}
 	for _, ticket := range slices.Clone(t.open) {
 		if t.upgrade == nil || !slices.Contains(t.upgrade.tickets, ticket) {

@@ -43,15 +43,21 @@ func reload(t *Tracker, gen int, how any) *Ticket {
 	return ticket
 }
 
-// Equal commands are one while they wait and while they are under way.
+// newTracker returns a Tracker, and the tickets whose turn has come later.
+func newTracker() (*Tracker, *[]*Ticket) {
+	var due []*Ticket
+	return &Tracker{Due: func(t *Ticket) { due = append(due, t) }}, &due
+}
+
+// Equal commands are one while they wait.
 func TestAsk(t *testing.T) {
-	var tr Tracker
-	a, added := tr.Ask(Reload, "rolling")
+	tr, _ := newTracker()
+	a, due := tr.Ask(Reload, "rolling")
 	b, again := tr.Ask(Reload, "rolling")
 	c, other := tr.Ask(Reload, "plain")
 	d, kind := tr.Ask(Upgrade, "rolling")
-	if !added || again || !other || !kind || a != b || a == c || c == d {
-		t.Errorf("%v %t, %v %t, %v %t, %v %t", a, added, b, again, c, other, d, kind)
+	if !due || again || !other || !kind || a != b || a == c || c == d {
+		t.Errorf("%v %t, %v %t, %v %t, %v %t", a, due, b, again, c, other, d, kind)
 	}
 	if tr.Waiting(a.ID) != a || tr.Waiting(c.ID) != c || tr.Waiting(99) != nil || tr.Waiting(0) != nil {
 		t.Error("waiting tickets are not found")
@@ -60,12 +66,9 @@ func TestAsk(t *testing.T) {
 	if tr.Waiting(a.ID) != nil {
 		t.Error("a ticket of the reload under way waits")
 	}
-	if b, added := tr.Ask(Reload, "rolling"); b != a || added {
-		t.Error("a second reload is not the one under way")
-	}
 	tr.Settled(noon, 2)
 	wantAnswer(t, "settled", a, 2, nil)
-	if b, added := tr.Ask(Reload, "rolling"); b == a || !added {
+	if b, due := tr.Ask(Reload, "rolling"); b == a || !due {
 		t.Error("a later reload is the one that has ended")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -76,17 +79,88 @@ func TestAsk(t *testing.T) {
 	wantOpen(t, "after a caller has left", c)
 }
 
+// The same command waits while a change is under way that may have read what was
+// changed since, and all that wait are one.
+func TestAskDuringChange(t *testing.T) {
+	for name, tt := range map[string]struct {
+		kind Kind
+		then func(*Tracker)
+		due  int // how many are due then; -1 if none waits any more
+	}{
+		"reload settles":                   {Reload, func(tr *Tracker) { tr.Settled(noon, 2) }, 1},
+		"an older generation settles":      {Reload, func(tr *Tracker) { tr.Settled(noon, 1) }, 0},
+		"reload fails":                     {Reload, func(tr *Tracker) { tr.Failed(noon, 2, errBad) }, 1},
+		"reload is canceled":               {Reload, func(tr *Tracker) { tr.CancelReload(noon, errBad) }, 1},
+		"worker lost":                      {Reload, func(tr *Tracker) { tr.WorkerLost(2); tr.WorkerLost(2); tr.Settled(noon, 2) }, 1},
+		"worker of another generation":     {Reload, func(tr *Tracker) { tr.WorkerLost(1); tr.WorkerLost(3) }, 0},
+		"another reload is asked for":      {Reload, func(tr *Tracker) { tr.Ask(Reload, 2) }, 0},
+		"another reload begins":            {Reload, func(tr *Tracker) { reload(tr, 3, 2) }, 0},
+		"another reload begins and fails":  {Reload, func(tr *Tracker) { reload(tr, 3, 2); tr.CancelReload(noon, errBad) }, 0},
+		"another reload begins and ends":   {Reload, func(tr *Tracker) { reload(tr, 3, 2); tr.Settled(noon, 3) }, 1},
+		"another reload loses a worker":    {Reload, func(tr *Tracker) { reload(tr, 3, 2); tr.WorkerLost(3) }, 1},
+		"another reload, superseded loses": {Reload, func(tr *Tracker) { reload(tr, 3, 2); tr.WorkerLost(2) }, 0},
+		"an upgrade ends":                  {Reload, func(tr *Tracker) { tr.BeginUpgrade(Change{}, &Ticket{}); tr.EndUpgrade(noon, 1, nil) }, 0},
+		"a signal":                         {Reload, func(tr *Tracker) { reload(tr, 3, 1) }, -1},
+		"upgrade ends":                     {Upgrade, func(tr *Tracker) { tr.EndUpgrade(noon, 1, nil) }, 1},
+		"upgrade fails":                    {Upgrade, func(tr *Tracker) { tr.EndUpgrade(noon, 0, errBad) }, 1},
+		"a reload settles":                 {Upgrade, func(tr *Tracker) { reload(tr, 2, 1); tr.Settled(noon, 2) }, 0},
+		"a shutdown":                       {Reload, func(tr *Tracker) { tr.Refuse(noon, errBad) }, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr, due := newTracker()
+			first, _ := tr.Ask(tt.kind, 1)
+			if tt.kind == Upgrade {
+				tr.BeginUpgrade(Change{}, first)
+			} else {
+				tr.BeginReload(Change{Generation: 2}, first)
+			}
+			a, now := tr.Ask(tt.kind, 1)
+			b, again := tr.Ask(tt.kind, 1)
+			if a == first || a != b || now || again || tr.Waiting(a.ID) != a {
+				t.Errorf("%v %t, %v %t, the first is %v", a, now, b, again, first)
+			}
+			tt.then(tr)
+			switch waits := tr.Waiting(a.ID) != nil; {
+			case tt.due < 0:
+				if waits || len(*due) > 0 {
+					t.Errorf("waits %t, due %v", waits, *due)
+				}
+			case !waits || len(*due) != tt.due || tt.due == 1 && (*due)[0] != a:
+				t.Errorf("waits %t, due %v, want %d", waits, *due, tt.due)
+			}
+		})
+	}
+}
+
+// A reload that a worker was lost in may never end: the same one does not wait.
+func TestAskAfterLoss(t *testing.T) {
+	tr, due := newTracker()
+	first := reload(tr, 2, 1)
+	tr.WorkerLost(2)
+	second, now := tr.Ask(Reload, 1)
+	if !now || second == first || len(*due) > 0 {
+		t.Errorf("due %t, %v", now, *due)
+	}
+	tr.BeginReload(Change{Generation: 3}, second)
+	if _, now := tr.Ask(Reload, 1); now {
+		t.Error("a third does not wait for the second")
+	}
+	tr.Settled(noon, 3)
+	wantAnswer(t, "superseded", first, 3, nil)
+	wantAnswer(t, "settled", second, 3, nil)
+}
+
 // A reload ends when its generation or a later one has settled, or has failed.
 func TestReload(t *testing.T) {
-	var tr Tracker
-	a := reload(&tr, 2, 1)
+	tr, _ := newTracker()
+	a := reload(tr, 2, 1)
 	if c, ok := tr.Now(); !ok || c.Kind != Reload || c.Generation != 2 || tr.Pending() != 2 {
 		t.Errorf("%+v, %t", c, ok)
 	}
 	tr.Settled(noon, 1)
 	tr.Failed(noon, 1, errBad)
 	wantOpen(t, "after another generation", a)
-	b := reload(&tr, 3, 2)
+	b := reload(tr, 3, 2)
 	wantOpen(t, "superseded", a)
 	tr.Settled(noon.Add(1), 3)
 	wantAnswer(t, "superseded and settled", a, 3, nil)
@@ -106,30 +180,28 @@ func TestReload(t *testing.T) {
 	if last, _ := tr.Last(); *last != (Outcome{noon, noon.Add(3), 3, errBad}) {
 		t.Errorf("%+v", last)
 	}
-	c := reload(&tr, 4, 1)
+	c := reload(tr, 4, 1)
 	tr.Failed(noon, 4, errBad)
 	wantAnswer(t, "failed", c, 4, errBad)
-	d := reload(&tr, 5, 1)
+	d := reload(tr, 5, 1)
 	tr.CancelReload(noon, errBad)
 	wantAnswer(t, "Reload failed", d, 5, errBad)
 }
 
 // A reload that fails before its generation begins leaves the one that was under way
-// before it as it was, also if that is the same command.
+// before it as it was, also if that is the same one.
 func TestReloadThatNeverBegins(t *testing.T) {
 	for _, how := range []any{1, 2} {
-		var tr Tracker
-		a := reload(&tr, 2, 1)
-		reload(&tr, 3, 3)
+		tr, _ := newTracker()
+		a := reload(tr, 2, 1)
+		reload(tr, 3, 3)
 		settledBoth := func(when string, b *Ticket) {
 			t.Helper()
 			if c, ok := tr.Now(); !ok || c.Generation != 3 || tr.Pending() != 3 {
 				t.Errorf("%s: %+v, %t", when, c, ok)
 			}
 			wantOpen(t, when, a)
-			if b != a {
-				wantAnswer(t, when, b, 4, errBad)
-			}
+			wantAnswer(t, when, b, 4, errBad)
 			if tr.Waiting(a.ID) != nil {
 				t.Errorf("%s: a ticket of the reload under way waits", when)
 			}
@@ -138,7 +210,7 @@ func TestReloadThatNeverBegins(t *testing.T) {
 			}
 		}
 		for range 2 {
-			b := reload(&tr, 4, how)
+			b := reload(tr, 4, how)
 			tr.CancelReload(noon.Add(1), errBad)
 			settledBoth("failed", b)
 		}
@@ -151,8 +223,8 @@ func TestReloadThatNeverBegins(t *testing.T) {
 			t.Errorf("%+v goes on", c)
 		}
 	}
-	var tr Tracker
-	a, b := reload(&tr, 2, 1), reload(&tr, 3, 2)
+	tr, _ := newTracker()
+	a, b := reload(tr, 2, 1), reload(tr, 3, 2)
 	tr.Refuse(noon, errBad)
 	wantAnswer(t, "shutdown", a, 3, errBad)
 	wantAnswer(t, "shutdown", b, 3, errBad)
@@ -163,10 +235,10 @@ func TestReloadThatNeverBegins(t *testing.T) {
 
 // During an upgrade that is the change under way; a reload goes on.
 func TestUpgrade(t *testing.T) {
-	var tr Tracker
+	tr, _ := newTracker()
 	tr.SetSuccessor(1)
 	tr.EndUpgrade(noon, 0, errBad)
-	r := reload(&tr, 2, 1)
+	r := reload(tr, 2, 1)
 	for _, err := range []error{errBad, nil} {
 		u, _ := tr.Ask(Upgrade, nil)
 		tr.BeginUpgrade(Change{Kind: Upgrade, Generation: 2, Began: noon}, u)
@@ -192,8 +264,8 @@ func TestUpgrade(t *testing.T) {
 // A shutdown answers all tickets but that of an upgrade, which has an end of its
 // own, and those that come later.
 func TestRefuse(t *testing.T) {
-	var tr Tracker
-	under := reload(&tr, 2, 1)
+	tr, _ := newTracker()
+	under := reload(tr, 2, 1)
 	waiting, _ := tr.Ask(Reload, 2)
 	replace, _ := tr.Ask(Replace, 7)
 	upgrade, _ := tr.Ask(Upgrade, nil)

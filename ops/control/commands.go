@@ -105,7 +105,8 @@ func (x *exchange) upgrade() error {
 	case len(x.pools) == 0:
 		return errNoPools
 	}
-	return x.perform(command{name: "upgrade", note: "upgrade", pools: x.pools[:1], run: func(ctx context.Context, p *pool) (result, error) {
+	// One that waits for another is done by the successor.
+	return x.perform(command{name: "upgrade", note: "upgrade", pools: x.pools[:1], again: true, run: func(ctx context.Context, p *pool) (result, error) {
 		pid, err := p.pm.RequestUpgrade(ctx)
 		return result{successor: pid, text: fmt.Sprintf("successor %d has taken over", pid)}, err
 	}})

@@ -110,6 +110,7 @@ func TestSupersededWhileWaiting(t *testing.T) {
 		{"POST /v1/resume", "503 superseded 99"},
 		{"POST /v1/reload", "503 superseded 99"},
 		{"POST /v1/restart", "503 superseded 99"},
+		{"POST /v1/upgrade", "503 superseded 99"},
 		{"POST /v1/workers/12/stop", "200  0"},
 		{"POST /v1/stop", "200  0"},
 	} {
@@ -120,6 +121,10 @@ func TestSupersededWhileWaiting(t *testing.T) {
 			m.reload = func(ctx context.Context, _ prefork.Forward) (int, error) {
 				<-s.superseded
 				return 0, errors.New("prefork: shutting down")
+			}
+			m.upgrade = func(ctx context.Context) (int, error) { // it waits for another
+				m.called("upgrade")
+				return m.reload(ctx, prefork.Forward{})
 			}
 			takeOver := func() { m.store(prefork.Record{Seq: 1, Event: prefork.UpgradedEvent{PID: 99}}) }
 			m.resumed = func() {

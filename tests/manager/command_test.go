@@ -151,23 +151,17 @@ func TestReloadsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reloads := 0
 		r := newRig(t, prefork.Config{MaxWorkers: 1, TrapSignals: rollingHup, Reload: func() ([]byte, error) { reloads++; return nil, nil }}, nil, nil)
+		a, b := r.reload(prefork.Forward{}), r.reload(prefork.Forward{Rolling: true})
+		c := r.reload(prefork.Forward{Rolling: true, Signal: term})
+		synctest.Wait()
 		done := r.startRun(t.Context())
 		time.Sleep(time.Second)
-		a, b := r.reload(prefork.Forward{}), r.reload(prefork.Forward{Rolling: true})
-		synctest.Wait()
-		c := r.reload(prefork.Forward{Rolling: true, Signal: term})
-		time.Sleep(boot)
 		for _, done := range []<-chan outcome{a, b, c} {
 			answered(t, "at once", done, 2, "")
 		}
 		if reloads != 2 {
 			t.Errorf("Reload was called %d times, want 2", reloads)
 		}
-		r.Deliver(hup)
-		synctest.Wait()
-		a = r.reload(prefork.Forward{})
-		time.Sleep(boot)
-		answered(t, "joined that of a signal", a, 3, "")
 
 		a = r.reload(prefork.Forward{})
 		synctest.Wait()
@@ -175,11 +169,103 @@ func TestReloadsAtOnce(t *testing.T) {
 		synctest.Wait()
 		r.Deliver(hup)
 		time.Sleep(10 * boot)
-		answered(t, "superseded", a, 6, "")
-		answered(t, "superseded", b, 6, "")
+		answered(t, "superseded", a, 5, "")
+		answered(t, "superseded", b, 5, "")
 		r.Deliver(term)
 		<-done
 	})
+}
+
+// A reload that is asked for after the configuration was changed reads the change,
+// also while one is under way that may have read it before. All that wait for its end
+// are one more.
+func TestReloadDuringReload(t *testing.T) {
+	rolling, plain := prefork.Forward{Rolling: true}, prefork.Forward{Signal: term}
+	for _, tt := range []struct {
+		name    string
+		begin   func(*rig)      // begins the one under way
+		how     prefork.Forward // of those that come then
+		old     string          // the configuration that it reads
+		then    func(*rig)
+		atOnce  bool // there is one, which does not wait for its end
+		ends    bool // two wait, and its end comes early
+		want    int  // their generation
+		wantErr string
+	}{
+		{name: "the same", begin: func(r *rig) { r.reload(rolling) }, how: rolling, old: "good", want: 3},
+		{name: "the same, plain", begin: func(r *rig) { r.reload(plain) }, how: plain, old: "good", want: 3},
+		{name: "that of a signal", begin: func(r *rig) { r.Deliver(hup) }, how: rolling, old: "good", want: 3},
+		{name: "another way", begin: func(r *rig) { r.reload(plain) }, how: rolling, old: "good", atOnce: true, want: 3},
+		{name: "in Config.Reload", begin: func(r *rig) { r.reload(rolling) }, how: rolling, old: "slow", want: 3},
+		{name: "Config.Reload fails", begin: func(r *rig) { r.reload(rolling) }, how: rolling, old: "typo", ends: true, want: 2},
+		{name: "the generation fails", begin: func(r *rig) { r.reload(rolling) }, how: rolling, old: "crash", atOnce: true, want: 3},
+		{name: "its workers crash", begin: func(r *rig) { r.reload(plain) }, how: plain, old: "crash", atOnce: true, want: 3},
+		{name: "its workers cannot start", begin: func(r *rig) { r.reload(plain) }, how: plain, old: "no spawn", atOnce: true, want: 3},
+		{name: "then a signal", begin: func(r *rig) { r.reload(rolling) }, how: rolling, old: "good", then: func(r *rig) { r.Deliver(hup) }, ends: true, want: 3},
+		{name: "then another way", begin: func(r *rig) { r.reload(rolling) }, how: rolling, old: "good", then: func(r *rig) { r.reload(plain) }, ends: true, want: 4},
+		{name: "then a shutdown", begin: func(r *rig) { r.reload(rolling) }, how: rolling, old: "good", then: func(r *rig) { r.Deliver(term) }, want: 0, wantErr: "shuts down"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var r *rig
+				var config atomic.Value
+				var loads atomic.Int32
+				config.Store("good")
+				cfg := prefork.Config{MaxWorkers: 2, TrapSignals: rollingHup, Reload: func() ([]byte, error) {
+					loads.Add(1)
+					switch config.Load() {
+					case "slow":
+						time.Sleep(boot)
+					case "typo":
+						time.Sleep(boot / 2)
+						return nil, errors.New("a typo")
+					case "no spawn":
+						r.fake.FailNext(1, syscall.ENOENT)
+					}
+					return nil, nil
+				}}
+				r = newRig(t, cfg, func(p *proctest.Process) {
+					if config.Load() == "crash" {
+						p.Exit(proc.Status{Code: 3})
+						return
+					}
+					reachStart(p)
+				}, nil)
+				done := r.startRun(t.Context())
+				time.Sleep(10 * time.Second)
+				config.Store(tt.old)
+				tt.begin(r)
+				synctest.Wait()
+				config.Store("new")
+				calls := []<-chan outcome{r.reload(tt.how)}
+				if !tt.atOnce {
+					time.Sleep(boot / 4)
+					calls = append(calls, r.reload(tt.how))
+				}
+				if tt.then != nil {
+					synctest.Wait()
+					tt.then(r)
+				}
+				time.Sleep(boot / 2)
+				if early := loads.Load() > 2; early != (tt.atOnce || tt.ends) {
+					t.Errorf("Reload was called %d times before the end of the first", loads.Load())
+				}
+				time.Sleep(10 * time.Second)
+				for _, call := range calls {
+					answered(t, "during it", call, tt.want, tt.wantErr)
+				}
+				want := max(2, tt.want)
+				if tt.old == "typo" {
+					want = 3
+				}
+				if loads := int(loads.Load()); loads != want {
+					t.Errorf("Reload was called %d times, want %d", loads, want)
+				}
+				r.Deliver(term)
+				<-done
+			})
+		})
+	}
 }
 
 // What replaces nothing is no reload. The zero Forward is the table's, if that
@@ -283,7 +369,8 @@ func TestCommandsInWaitAllChildren(t *testing.T) {
 }
 
 // RequestUpgrade is answered with the successor's pid when that has taken over, or
-// with the reason of its failure. Two at once are one.
+// with the reason of its failure. One that is asked for while one is under way does
+// not join it: the program on disk may have been replaced again.
 func TestRequestUpgrade(t *testing.T) {
 	alone(t, func(t *testing.T) {
 		var works atomic.Bool
@@ -307,21 +394,24 @@ func TestRequestUpgrade(t *testing.T) {
 		if c := now.Change; c == nil || c.Kind != "upgrade" || c.Successor != r.successors()[0].Pid() || time.Until(c.Deadline) != time.Minute || !now.Settled {
 			t.Errorf("%+v", now.Change)
 		}
-		b := upgrade()
+		b, c := upgrade(), upgrade()
 		time.Sleep(time.Second)
 		answered(t, "failed", a, 0, "so it is")
-		answered(t, "failed, too", b, 0, "so it is")
+		pending(t, "the next one", b)
+		pending(t, "the next one", c)
 		if last := r.Snapshot().LastUpgrade; last == nil || last.Err == nil || last.Ended.Sub(last.Began) != time.Second {
 			t.Errorf("%+v", last)
 		}
-		time.Sleep(time.Second)
 		works.Store(true)
-		a = upgrade()
-		pending(t, "before the takeover", a)
-		time.Sleep(time.Second)
-		answered(t, "took over", a, r.successors()[1].Pid(), "")
-		if last := r.Snapshot().LastUpgrade; last == nil || last.Err != nil {
-			t.Errorf("%+v", last)
+		time.Sleep(500 * time.Millisecond)
+		late := upgrade()
+		pending(t, "before the takeover", b)
+		time.Sleep(500 * time.Millisecond)
+		answered(t, "took over", b, r.successors()[1].Pid(), "")
+		answered(t, "took over", c, r.successors()[1].Pid(), "")
+		answered(t, "during an upgrade that took over", late, 0, "has taken over")
+		if last := r.Snapshot().LastUpgrade; last == nil || last.Err != nil || len(r.successors()) != 2 {
+			t.Errorf("%+v, %d successors", last, len(r.successors()))
 		}
 		answered(t, "again", upgrade(), 0, "has taken over")
 		<-done

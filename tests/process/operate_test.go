@@ -29,14 +29,22 @@ func init() { preforktest.Register("operated", operated) }
 // operated is a program that another goroutine operates: it reads commands from
 // standard input and prints their outcomes, and every event that it follows.
 func operated() {
-	pm := testprog.NewManager(prefork.Config{
+	var pm *prefork.Manager
+	pm = testprog.NewManager(prefork.Config{
 		MaxWorkers: 2, TrapSignals: prefork.Signals{term: {Signal: term}, hup: {Rolling: true}},
 		Readiness: prefork.Readiness{Explicit: true}, SpawnInterval: time.Millisecond,
 		Reload: func() ([]byte, error) {
 			testprog.Print("Reload is called")
 			passed, _ := nextPassed.Load().(string)
-			if passed == "typo" {
+			switch passed {
+			case "typo":
 				return nil, errors.New("a typo")
+			case "old":
+				nextPassed.Store("new")
+				go func() {
+					gen, err := pm.Reload(context.Background(), prefork.Forward{})
+					testprog.Print("reload of the new one: %d, %v", gen, err)
+				}()
 			}
 			return []byte(passed), nil
 		},
@@ -60,8 +68,11 @@ func operated() {
 		go operate(pm, ln.Addr().String())
 	}
 	err = pm.Run(context.Background(), func(w *prefork.Worker) error {
-		if string(w.Passed()) == "crash" {
+		switch string(w.Passed()) {
+		case "crash":
 			os.Exit(3)
+		case "new":
+			testprog.Print("worker %d has the new one", w.Ordinal())
 		}
 		w.Served(5)
 		w.Ready()
@@ -252,7 +263,8 @@ func TestSnapshotProcess(t *testing.T) {
 }
 
 // Commands are answered with their outcomes: the generation that is in place, or the
-// worker, its exit code and the generation that has failed.
+// worker, its exit code and the generation that has failed. A reload that is asked for
+// while one is under way reads the configuration again.
 func TestCommandsProcess(t *testing.T) {
 	p, do := startOperated(t)
 	p.Expect(`SettledEvent: generation 1 `)
@@ -273,6 +285,9 @@ func TestCommandsProcess(t *testing.T) {
 	p.Expect(`^reload: 6, <nil>$`)
 	do("state")
 	p.Expect(`^state: settled true on 6 of 6, `)
+	do("next old")
+	do("reload")
+	p.ExpectAll(`^reload: 7, <nil>$`, `^worker \d+ has the new one$`, `^reload of the new one: 8, <nil>$`)
 	do("replace 1")
 	p.Expect(`^replace: prefork: ReplaceWorker: prefork: there is no worker with ordinal 1; it may have exited$`)
 	do("kill 1")

@@ -100,7 +100,7 @@ func TestAskDuringChange(t *testing.T) {
 		"another reload loses a worker":    {Reload, func(tr *Tracker) { reload(tr, 3, 2); tr.WorkerLost(3) }, 1},
 		"another reload, superseded loses": {Reload, func(tr *Tracker) { reload(tr, 3, 2); tr.WorkerLost(2) }, 0},
 		"an upgrade ends":                  {Reload, func(tr *Tracker) { tr.BeginUpgrade(Change{}, &Ticket{}); tr.EndUpgrade(noon, 1, nil) }, 0},
-		"a signal":                         {Reload, func(tr *Tracker) { reload(tr, 3, 1) }, -1},
+		"a signal":                         {Reload, func(tr *Tracker) { reload(tr, 3, 1); tr.WorkerLost(3) }, -1},
 		"upgrade ends":                     {Upgrade, func(tr *Tracker) { tr.EndUpgrade(noon, 1, nil) }, 1},
 		"upgrade fails":                    {Upgrade, func(tr *Tracker) { tr.EndUpgrade(noon, 0, errBad) }, 1},
 		"a reload settles":                 {Upgrade, func(tr *Tracker) { reload(tr, 2, 1); tr.Settled(noon, 2) }, 0},

@@ -147,3 +147,33 @@ func TestInProcessRaces(t *testing.T) {
 		}
 	}
 }
+
+// A reload that is asked for while one waits for the worker's end waits for that, and
+// then is one more.
+func TestReloadDuringReloadInProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, prefork.Config{InProcess: true, TrapSignals: hupAndTerm}, nil, nil)
+		done := make(chan error, 1)
+		go func() {
+			done <- r.Run(t.Context(), func(w *prefork.Worker) error {
+				<-w.Context().Done()
+				time.Sleep(time.Second)
+				return nil
+			})
+		}()
+		time.Sleep(time.Minute)
+		first := r.reload(prefork.Forward{})
+		synctest.Wait()
+		a, b := r.reload(prefork.Forward{}), r.reload(prefork.Forward{})
+		time.Sleep(time.Second)
+		answered(t, "first", first, 2, "")
+		pending(t, "second", a)
+		time.Sleep(time.Second)
+		answered(t, "second", a, 3, "")
+		answered(t, "joined the second", b, 3, "")
+		r.Deliver(term)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}

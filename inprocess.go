@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork/internal/change"
+	"github.com/prefork-go/prefork/internal/inbox"
 	"github.com/prefork-go/prefork/internal/pause"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
@@ -29,11 +30,10 @@ type inProcessSide struct {
 	*managerSide
 	w        atomic.Pointer[Worker] // the last one
 	started  bool                   // Start was called
-	pings    pings
-	begun    bool             // a StartedEvent without its EndedEvent
-	replaced []*change.Ticket // for the next worker
-	current  *inProcessWorker // belongs to the blocking call; nil for none
-	failed   int              // workers in a row that ended soon
+	begun    bool                   // a StartedEvent without its EndedEvent
+	replaced []*change.Ticket       // for the next worker
+	current  *inProcessWorker       // belongs to the blocking call; nil for none
+	failed   int                    // workers in a row that ended soon
 	paused   *pause.State
 	waits    atomic.Bool // the worker waits at its checkpoint
 
@@ -74,9 +74,9 @@ func newInProcessSide(m *Manager) (*inProcessSide, error) {
 		return nil, err
 	}
 	inherited.ReadActivation()
-	s := &inProcessSide{managerSide: &managerSide{Manager: m, closed: make(chan struct{}), stop: m.cfg.stopSignal(), view: view{max: m.cfg.MaxWorkers, startedAt: time.Now()}}}
+	s := &inProcessSide{managerSide: &managerSide{Manager: m, inbox: inbox.New(), closed: make(chan struct{}), stop: m.cfg.stopSignal(), view: view{max: m.cfg.MaxWorkers, startedAt: time.Now()}}}
 	s.publish = s.publishEvent
-	s.inbox.wake, s.changes.Due = make(chan struct{}, 1), s.arrive
+	s.changes.Due = s.arrive
 	s.paused = pause.New(0, func(int) { s.waits.Store(true) })
 	dir, _ := os.Getwd()
 	s.sockets = sockets.New(sockets.Config{Log: m.log, Inherited: inherited, Dir: dir, MaxWorkers: func() int { return 1 }})
@@ -95,7 +95,7 @@ func (s *inProcessSide) enter(call string) (leave func()) {
 	}
 	return func() {
 		if !s.started { // or they are those of followSignals
-			s.pings.answer()
+			s.inbox.Idle()
 		}
 		s.busy.Store(nil)
 	}
@@ -123,10 +123,10 @@ func (s *inProcessSide) start(call string, work func(*Worker) error) (manager bo
 // followSignals ends the worker's Context on a signal that stops or replaces it.
 // There is no next generation: the program's main is the worker.
 func (s *inProcessSide) followSignals() {
-	for range s.inbox.wake {
+	for range s.inbox.Wake() {
 		s.turn()
 		for {
-			a, ok := s.inbox.takeSignal(s.cfg.ShutdownSignal)
+			a, ok := s.inbox.TakeSignal(s.cfg.ShutdownSignal)
 			if !ok {
 				break
 			}
@@ -134,7 +134,7 @@ func (s *inProcessSide) followSignals() {
 				s.forward(a, s.cfg.TrapSignals[a.Sig])
 			}
 		}
-		s.pings.answer()
+		s.inbox.Idle()
 	}
 }
 
@@ -193,7 +193,7 @@ func (s *inProcessSide) generate(work func(*Worker) error) sigqueue.Arrival {
 	var wait <-chan time.Time
 	for {
 		s.turn()
-		if a, ok := s.inbox.takeSignal(s.cfg.ShutdownSignal); ok {
+		if a, ok := s.inbox.TakeSignal(s.cfg.ShutdownSignal); ok {
 			f, ok := s.forwardOf(a)
 			if ok && s.accept(a, f) {
 				s.received.Store(a)
@@ -205,7 +205,7 @@ func (s *inProcessSide) generate(work func(*Worker) error) sigqueue.Arrival {
 		if s.current == nil && wait == nil {
 			s.begin(work)
 		}
-		s.pings.answer()
+		s.inbox.Idle()
 		var done <-chan error
 		if s.current != nil {
 			done = s.current.done
@@ -215,7 +215,7 @@ func (s *inProcessSide) generate(work func(*Worker) error) sigqueue.Arrival {
 			wait = s.ended(err)
 		case <-wait:
 			wait = nil
-		case <-s.inbox.wake:
+		case <-s.inbox.Wake():
 		}
 	}
 }
@@ -421,7 +421,7 @@ func (s *inProcessSide) ended(err error) (wait <-chan time.Time) {
 func (s *inProcessSide) drain(ctx context.Context) (left int, err error) {
 	for {
 		s.turn()
-		if a, ok := s.inbox.takeSignal(s.cfg.ShutdownSignal); ok {
+		if a, ok := s.inbox.TakeSignal(s.cfg.ShutdownSignal); ok {
 			if s.signalReceived() != s.cfg.ShutdownSignal { // no later signal may hide it
 				s.received.Store(a)
 			}
@@ -433,11 +433,11 @@ func (s *inProcessSide) drain(ctx context.Context) (left int, err error) {
 		if s.current == nil {
 			break
 		}
-		s.pings.answer()
+		s.inbox.Idle()
 		select {
 		case err := <-s.current.done:
 			s.ended(err)
-		case <-s.inbox.wake:
+		case <-s.inbox.Wake():
 		case <-ctx.Done():
 			return 1, ctx.Err()
 		}

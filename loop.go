@@ -36,7 +36,6 @@ type loop struct {
 	board    *board.Board
 	kills    *resources.Kills // of the OOM killer
 	inRun    bool
-	pings    pings
 	watched  atomic.Bool // see watchHook
 	started  bool        // a StartedEvent without its EndedEvent
 	shutdown shutdown
@@ -73,9 +72,7 @@ func newLoop(s *managerSide, exe string, depth int, settings *resources.Settings
 			Stuck: s.cfg.Stuck.Timeout, Memory: s.cfg.Recycle.MaxMemory > 0,
 		}),
 	}
-	l.procs = proc.NewTable(func(n proc.Note) {
-		s.inbox.put(func(in *inbox) { in.notes = append(in.notes, n) })
-	})
+	l.procs = proc.NewTable(s.inbox.Note)
 	s.publish = l.publishEvent
 	l.pool = pool.New(pool.Config{
 		Max:           s.cfg.MaxWorkers,
@@ -125,7 +122,7 @@ func (l *loop) generate() os.Signal {
 	l.begin()
 	for {
 		step := l.turn()
-		if a, ok := l.inbox.takeSignal(l.cfg.ShutdownSignal); ok {
+		if a, ok := l.inbox.TakeSignal(l.cfg.ShutdownSignal); ok {
 			f, ok := l.forwardOf(a)
 			if !ok {
 				continue
@@ -184,7 +181,7 @@ func (l *loop) drain(ctx context.Context) (left int, err error) {
 	l.handle(pool.Event{Kind: pool.Halt})
 	for {
 		step := l.turn()
-		if a, ok := l.inbox.takeSignal(l.cfg.ShutdownSignal); ok {
+		if a, ok := l.inbox.TakeSignal(l.cfg.ShutdownSignal); ok {
 			if a.Request != 0 {
 				continue // it was refused
 			}
@@ -224,11 +221,11 @@ func (l *loop) turn() pool.Step {
 	if l.steerAgain != pool.Never && l.steerAgain <= l.now() {
 		l.steerDue, l.steerAgain = true, pool.Never // handle steers again below
 	}
-	l.pings.begin(&l.inbox)
+	l.inbox.BeginTurn()
 	l.resize()
 	l.sendPause()
 	levelDue := l.sendLogLevel()
-	notes, commands := l.inbox.take()
+	notes, commands := l.inbox.Take()
 	for _, n := range notes {
 		if l.successor != nil && n.ID == l.successor.id {
 			l.noteSuccessor(l.successor, n)
@@ -273,7 +270,7 @@ func earliest(times ...pool.Time) pool.Time {
 // applyRequests applies SetMaxWorkers, SignalAllChildren, Hold and Release, which a
 // hook may have called.
 func (l *loop) applyRequests() {
-	for _, command := range l.inbox.takeCommands() {
+	for _, command := range l.inbox.TakeCommands() {
 		command()
 	}
 	l.resize()
@@ -299,11 +296,11 @@ const freezeInterval = 250 * time.Millisecond
 // sleep waits until something happens, wake comes, or done is closed.
 func (l *loop) sleep(wake pool.Time, done <-chan struct{}) {
 	select {
-	case <-l.inbox.wake:
+	case <-l.inbox.Wake():
 		return
 	default:
 	}
-	l.pings.answer()
+	l.inbox.Idle()
 	l.closeCells()
 	l.relay.Flush()
 	l.noticeFreeze() // the select below would hide it
@@ -317,7 +314,7 @@ func (l *loop) sleep(wake pool.Time, done <-chan struct{}) {
 		due = l.timer.C
 	}
 	select {
-	case <-l.inbox.wake:
+	case <-l.inbox.Wake():
 	case <-due:
 	case <-done:
 	}
@@ -555,4 +552,4 @@ func (l *loop) release() error {
 
 // shutdownWaits reports whether the shutdown signal has arrived and was not
 // handled yet.
-func (l *loop) shutdownWaits() bool { return l.inbox.hasSignal(l.cfg.ShutdownSignal) }
+func (l *loop) shutdownWaits() bool { return l.inbox.HasSignal(l.cfg.ShutdownSignal) }

@@ -17,6 +17,7 @@ import (
 	"github.com/prefork-go/prefork/internal/binary"
 	"github.com/prefork-go/prefork/internal/change"
 	"github.com/prefork-go/prefork/internal/fd"
+	"github.com/prefork-go/prefork/internal/inbox"
 	"github.com/prefork-go/prefork/internal/launch"
 	"github.com/prefork-go/prefork/internal/logrelay"
 	"github.com/prefork-go/prefork/internal/marker"
@@ -87,7 +88,7 @@ type managerSide struct {
 	relay    *logrelay.Relay
 	deferred *slog.Logger // of the loop: lines wait for the next flush
 	sockets  *sockets.Set
-	inbox    inbox
+	inbox    *inbox.Inbox
 	loop     *loop         // nil in in-process mode
 	publish  func(stamped) // logs an event and passes it on
 
@@ -187,7 +188,7 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	if loader, program, ok := binary.Loader(process.Args); ok {
 		return nil, fmt.Errorf("prefork: %s was started through a loader, %s, and workers would run the loader alone: start the program itself", program, loader)
 	}
-	s := &managerSide{Manager: m, closed: make(chan struct{}), stop: m.cfg.stopSignal(), view: view{workers: make(map[int]*worker), holds: make(map[int]bool), max: m.cfg.MaxWorkers, startedAt: time.Now()}}
+	s := &managerSide{Manager: m, inbox: inbox.New(), closed: make(chan struct{}), stop: m.cfg.stopSignal(), view: view{workers: make(map[int]*worker), holds: make(map[int]bool), max: m.cfg.MaxWorkers, startedAt: time.Now()}}
 	m.log, s.deferred, s.relay = logrelay.New(m.log)
 	if err := s.needReaper(exe); err != nil {
 		return nil, err
@@ -195,7 +196,7 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	inherited.ReadActivation() // before the program starts processes: they must not inherit these
 	process.TakeDescriptors()
 	proc.ReserveThreads()
-	s.inbox.wake, s.changes.Due = make(chan struct{}, 1), s.arrive
+	s.changes.Due = s.arrive
 	s.loop = newLoop(s, exe, depth, settings)
 	takesOver := process.Role == marker.Successor && m.cfg.Name == process.Marker.Name
 	s.sockets = sockets.New(sockets.Config{
@@ -216,7 +217,7 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 		go func() {
 			select {
 			case <-process.PredecessorGone(): // workers may wait for it
-				s.inbox.put(func(*inbox) {})
+				s.inbox.Nudge()
 			case <-s.closed:
 			}
 		}()
@@ -454,9 +455,7 @@ func (l *loop) end(err error) {
 // stopWith makes the end of ctx count as the shutdown signal.
 func (s *managerSide) stopWith(ctx context.Context) (release func()) {
 	deliver := func() {
-		s.inbox.put(func(in *inbox) {
-			in.signals.Add(sigqueue.Arrival{Sig: s.cfg.ShutdownSignal, Context: true, Origin: "the context of Run has ended"})
-		})
+		s.inbox.Signal(sigqueue.Arrival{Sig: s.cfg.ShutdownSignal, Context: true, Origin: "the context of Run has ended"})
 	}
 	delivered := make(chan struct{})
 	stop := func() bool { return true }
@@ -472,7 +471,7 @@ func (s *managerSide) stopWith(ctx context.Context) (release func()) {
 		if !stop() {
 			<-delivered
 		}
-		s.inbox.put(func(in *inbox) { in.signals.DropContext() }) // it must not end a later Start
+		s.inbox.DropContext() // it must not end a later Start
 	}
 }
 
@@ -543,7 +542,7 @@ func (s *managerSide) setMaxWorkers(n int) {
 	defer s.mu.Unlock()
 	s.settled = s.settled && (n == s.max || s.loop == nil) // the loop finds out again
 	s.max = n
-	s.inbox.put(func(*inbox) {})
+	s.inbox.Nudge()
 }
 
 func (s *managerSide) hold(slot int, how pool.Kind) {
@@ -567,12 +566,12 @@ func (s *managerSide) setPaused(paused bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.paused = paused
-	s.inbox.put(func(*inbox) {})
+	s.inbox.Nudge()
 }
 
 func (s *managerSide) setLogLevel(level slog.Level) {
 	s.level.Set(min(max(level, math.MinInt32), math.MaxInt32)) // as far as messages go
-	s.inbox.put(func(*inbox) {})
+	s.inbox.Nudge()
 }
 
 func (s *managerSide) pass(data []byte) {
@@ -627,7 +626,7 @@ func (s *managerSide) enter(call string) (leave func()) {
 	}
 	s.loop.seen = s.loop.now() // nothing runs between two calls
 	return func() {
-		s.loop.pings.answer()
+		s.inbox.Idle()
 		s.loop.closeCells()
 		s.relay.Finish()
 		s.busy.Store(nil)

@@ -209,25 +209,11 @@ func ReaperPID() int {
 
 // do has the loop call f in its next turn.
 func (s *managerSide) do(f func()) bool {
-	s.inbox.put(func(in *inbox) { in.commands = append(in.commands, f) })
+	s.inbox.Do(f)
 	return true
 }
 
-func (s *managerSide) ping(ctx context.Context) error {
-	var turned chan struct{}
-	s.inbox.put(func(in *inbox) {
-		if in.turned == nil {
-			in.turned = make(chan struct{})
-		}
-		turned = in.turned
-	})
-	select {
-	case <-turned:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+func (s *managerSide) ping(ctx context.Context) error { return s.inbox.Ping(ctx) }
 
 func (s *managerSide) follow(f func(Record)) (now Snapshot, stop func()) {
 	s.mu.Lock()
@@ -298,7 +284,7 @@ func (s *managerSide) ask(r Request, how any) *change.Ticket {
 func (s *managerSide) arrive(ticket *change.Ticket) {
 	r := Request(ticket.Kind)
 	origin := map[Request]string{requestReload: "Manager.Reload was called", requestUpgrade: "Manager.RequestUpgrade was called"}[r]
-	s.inbox.put(func(in *inbox) { in.signals.Add(sigqueue.Arrival{Sig: r, Origin: origin, Request: ticket.ID}) })
+	s.inbox.Signal(sigqueue.Arrival{Sig: r, Origin: origin, Request: ticket.ID})
 }
 
 // forwardOf returns what an arrival does; ok is false for a command that was
@@ -519,8 +505,8 @@ func (s *inProcessSide) follow(f func(Record)) (now Snapshot, stop func()) {
 
 // turn runs what other goroutines have asked for.
 func (s *inProcessSide) turn() {
-	s.pings.begin(&s.inbox)
-	_, commands := s.inbox.take()
+	s.inbox.BeginTurn()
+	_, commands := s.inbox.Take()
 	for _, command := range commands {
 		command()
 	}

@@ -5,12 +5,10 @@ import (
 	"os"
 	"os/signal"
 	"slices"
-	"sync"
 	"syscall"
 	"time"
 
 	"github.com/prefork-go/prefork/internal/pool"
-	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/internal/sigqueue"
 )
@@ -253,32 +251,20 @@ func (s *managerSide) deliver(sig os.Signal, origin string) {
 		a.Sig, a.Interrupt = s.cfg.ShutdownSignal, true
 		s.interruptHook()
 	}
-	s.inbox.put(func(in *inbox) { in.signals.Add(a) })
+	s.inbox.Signal(a)
 }
 
 // shutDown delivers the shutdown signal, which nothing has sent to this process.
 // If a shutdown has several errors, Run and WaitAllChildren return the first.
 func (s *managerSide) shutDown(origin string, err error) {
-	s.inbox.put(func(in *inbox) {
-		if in.failure == nil {
-			in.failure = err
-		}
-		in.signals.Add(sigqueue.Arrival{Sig: s.cfg.ShutdownSignal, Origin: origin})
-	})
+	s.inbox.Fail(sigqueue.Arrival{Sig: s.cfg.ShutdownSignal, Origin: origin}, err)
 }
 
 // noteFailure notes the error that came with a shutdown signal.
 func (s *managerSide) noteFailure() {
-	if err := s.inbox.takeFailure(); s.failure == nil {
+	if err := s.inbox.TakeFailure(); s.failure == nil {
 		s.failure = err
 	}
-}
-
-func (in *inbox) takeFailure() (err error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	err, in.failure = in.failure, nil
-	return err
 }
 
 // forward sends the signal of f for an arrival, which replaces the workers or not.
@@ -373,92 +359,6 @@ func sendEvent(s syscall.Signal) pool.Event {
 // replaces reports whether f replaces the workers by a new generation.
 func (s *managerSide) replaces(f Forward) bool {
 	return f.Rolling || f.Signal == os.Signal(s.stop)
-}
-
-// inbox holds everything that happens until the loop takes it. Putting something
-// into it never blocks.
-type inbox struct {
-	mu       sync.Mutex
-	notes    []proc.Note
-	commands []func()      // for the loop
-	turned   chan struct{} // for pings; nil if no Ping waits
-	signals  sigqueue.Queue
-	failure  error         // that came with a shutdown signal
-	wake     chan struct{} // has room for one
-}
-
-func (in *inbox) put(add func(*inbox)) {
-	in.mu.Lock()
-	add(in)
-	in.mu.Unlock()
-	select {
-	case in.wake <- struct{}{}:
-	default: // the loop has not yet taken the last one, and will see this too
-	}
-}
-
-// take empties the inbox, except for signals and Pings.
-func (in *inbox) take() (notes []proc.Note, commands []func()) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	notes, commands = in.notes, in.commands
-	in.notes, in.commands = nil, nil
-	return notes, commands
-}
-
-// pings are the Pings that the loop answers once it has acted on everything that
-// came before them: a turn, and the signals, of which it takes one after each turn.
-type pings struct {
-	turned chan struct{} // nil for none
-	turns  int           // after which it is closed
-}
-
-// begin is called before each turn.
-func (p *pings) begin(in *inbox) {
-	if p.turns--; p.turns <= 0 {
-		p.answer()
-	}
-	if p.turned == nil {
-		in.mu.Lock()
-		p.turned, in.turned = in.turned, nil
-		p.turns = max(1, len(in.signals))
-		in.mu.Unlock()
-	}
-}
-
-// answer is called when the loop has nothing more to do.
-func (p *pings) answer() {
-	if p.turned != nil {
-		close(p.turned)
-		p.turned = nil
-	}
-}
-
-func (in *inbox) takeCommands() (commands []func()) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	commands, in.commands = in.commands, nil
-	return commands
-}
-
-func (in *inbox) takeSignals() sigqueue.Queue {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	all := in.signals
-	in.signals = nil
-	return all
-}
-
-func (in *inbox) takeSignal(shutdown os.Signal) (sigqueue.Arrival, bool) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.signals.Take(shutdown)
-}
-
-func (in *inbox) hasSignal(sig os.Signal) bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.signals.Has(sig)
 }
 
 // Deliver acts as if sig had been received. It is for hooks, tests and control

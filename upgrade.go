@@ -287,7 +287,7 @@ func (l *loop) handOver(n *successor) {
 	}
 	process.HandedOver.Store(true)
 	l.sockets.ReleaseFiles()
-	for _, a := range l.inbox.takeSignals() {
+	for _, a := range l.inbox.TakeSignals() {
 		l.passOn(a, true)
 	}
 	l.endUpgrade(UpgradedEvent{PID: n.proc.Pid()}, n.proc.Pid(), nil)
@@ -416,7 +416,7 @@ func (l *loop) becomeSuccessor() {
 		for _, happened := range []<-chan struct{}{process.TookOver(), process.PredecessorGone()} {
 			select {
 			case <-happened:
-				l.inbox.put(func(*inbox) {})
+				l.inbox.Nudge()
 			case <-l.closed:
 				return
 			}

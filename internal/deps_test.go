@@ -67,7 +67,7 @@ var floors = [][]string{
 		"internal/wire", "preforktest",
 	},
 	{ // middle, and extensions of one ground floor package
-		"internal/board", "internal/control", "internal/launch", "internal/self", "internal/sockets",
+		"internal/board", "internal/control", "internal/inbox", "internal/launch", "internal/self", "internal/sockets",
 		"internal/proc/proctest", "internal/reaper/early", "internal/prose/count",
 	},
 	{"."},

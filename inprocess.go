@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork/internal/change"
+	"github.com/prefork-go/prefork/internal/hook"
 	"github.com/prefork-go/prefork/internal/inbox"
 	"github.com/prefork-go/prefork/internal/pause"
 	"github.com/prefork-go/prefork/internal/pool"
@@ -74,7 +75,7 @@ func newInProcessSide(m *Manager) (*inProcessSide, error) {
 		return nil, err
 	}
 	inherited.ReadActivation()
-	s := &inProcessSide{managerSide: &managerSide{Manager: m, inbox: inbox.New(), closed: make(chan struct{}), stop: m.cfg.stopSignal(), view: view{max: m.cfg.MaxWorkers, startedAt: time.Now()}}}
+	s := &inProcessSide{managerSide: &managerSide{Manager: m, inbox: inbox.New(), hooks: hook.NewRunner(m.log), closed: make(chan struct{}), stop: m.cfg.stopSignal(), view: view{max: m.cfg.MaxWorkers, startedAt: time.Now()}}}
 	s.publish = s.publishEvent
 	s.changes.Due = s.arrive
 	s.paused = pause.New(0, func(int) { s.waits.Store(true) })
@@ -86,18 +87,18 @@ func newInProcessSide(m *Manager) (*inProcessSide, error) {
 
 // enter marks a blocking call as under way, and panics if one is already.
 func (s *inProcessSide) enter(call string) (leave func()) {
-	if !s.busy.CompareAndSwap(nil, &hookCall{call, time.Now()}) {
+	if s.busy.Enter(call) != nil {
 		misuse("%s called while another blocking call runs: one at a time, and none in the worker's function", call)
 	}
 	if s.isClosed() {
-		s.busy.Store(nil)
+		s.busy.Leave()
 		misuse("%s called after Close", call)
 	}
 	return func() {
 		if !s.started { // or they are those of followSignals
 			s.inbox.Idle()
 		}
-		s.busy.Store(nil)
+		s.busy.Leave()
 	}
 }
 
@@ -172,7 +173,7 @@ func (s *inProcessSide) reload() error {
 	return err
 }
 
-func (s *inProcessSide) inRun() bool { return s.busy.Load().name == "Run" }
+func (s *inProcessSide) inRun() bool { return s.busy.Current().Name == "Run" }
 
 func (s *inProcessSide) beginGeneration() {
 	s.mu.Lock()
@@ -484,10 +485,10 @@ func (s *inProcessSide) close() error {
 		return nil
 	case s.numWorkers() > 0:
 		return errors.New("the worker is at work; call WaitAllChildren after its stop")
-	case !s.busy.CompareAndSwap(nil, &hookCall{"Close", time.Now()}):
+	case s.busy.Enter("Close") != nil:
 		return errors.New("a blocking call is under way; Shutdown ends it")
 	}
-	defer s.busy.Store(nil)
+	defer s.busy.Leave()
 	if !s.isClosed() { // by another call, before busy was ours
 		s.releaseShared()
 	}

@@ -8,7 +8,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -36,8 +35,7 @@ type loop struct {
 	board    *board.Board
 	kills    *resources.Kills // of the OOM killer
 	inRun    bool
-	watched  atomic.Bool // see watchHook
-	started  bool        // a StartedEvent without its EndedEvent
+	started  bool // a StartedEvent without its EndedEvent
 	shutdown shutdown
 
 	endLogged     bool               // that a Command exits at once
@@ -154,7 +152,7 @@ func (l *loop) begin() {
 	fresh := l.shutdown.begun
 	l.shutdown, l.failure = shutdown{}, nil
 	l.warnOfSuccessor()
-	l.interrupted.Store(false)
+	l.hooks.Begin()
 	l.resize()
 	l.mu.Lock()
 	first := l.generation == 0

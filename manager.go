@@ -17,6 +17,7 @@ import (
 	"github.com/prefork-go/prefork/internal/binary"
 	"github.com/prefork-go/prefork/internal/change"
 	"github.com/prefork-go/prefork/internal/fd"
+	"github.com/prefork-go/prefork/internal/hook"
 	"github.com/prefork-go/prefork/internal/inbox"
 	"github.com/prefork-go/prefork/internal/launch"
 	"github.com/prefork-go/prefork/internal/logrelay"
@@ -91,16 +92,14 @@ type managerSide struct {
 	inbox    *inbox.Inbox
 	loop     *loop         // nil in in-process mode
 	publish  func(stamped) // logs an event and passes it on
+	hooks    *hook.Runner
 
-	busy       atomic.Pointer[hookCall] // the blocking call that is under way
-	received   atomic.Value             // of sigqueue.Arrival: the signal that ended the last Start
-	failure    error                    // of the shutdown; belongs to the blocking call
-	traps      []func()                 // end what New has begun: traps, following the reaper
-	closed     chan struct{}            // closed by Close
-	interrupts atomic.Int32             // > 0: an interrupt counts as the shutdown signal
-
-	hook        atomic.Pointer[hookCall] // the hook that runs; nil for none
-	interrupted atomic.Bool              // by an interrupt since the generation began
+	busy       hook.Guard    // the blocking call that is under way
+	received   atomic.Value  // of sigqueue.Arrival: the signal that ended the last Start
+	failure    error         // of the shutdown; belongs to the blocking call
+	traps      []func()      // end what New has begun: traps, following the reaper
+	closed     chan struct{} // closed by Close
+	interrupts atomic.Int32  // > 0: an interrupt counts as the shutdown signal
 
 	mu sync.Mutex // guards the view
 	view
@@ -190,6 +189,7 @@ func newManagerSide(m *Manager) (*managerSide, error) {
 	}
 	s := &managerSide{Manager: m, inbox: inbox.New(), closed: make(chan struct{}), stop: m.cfg.stopSignal(), view: view{workers: make(map[int]*worker), holds: make(map[int]bool), max: m.cfg.MaxWorkers, startedAt: time.Now()}}
 	m.log, s.deferred, s.relay = logrelay.New(m.log)
+	s.hooks = hook.NewRunner(m.log)
 	if err := s.needReaper(exe); err != nil {
 		return nil, err
 	}
@@ -495,10 +495,10 @@ func (s *managerSide) close() error {
 	if s.isClosed() {
 		return nil
 	}
-	if call := (&hookCall{"Close", time.Now()}); !s.busy.CompareAndSwap(nil, call) {
+	if s.busy.Enter("Close") != nil {
 		return errors.New("a blocking call is under way; Shutdown ends it")
 	}
-	defer s.busy.Store(nil)
+	defer s.busy.Leave()
 	if s.isClosed() { // by another call, before busy was ours
 		return nil
 	}
@@ -614,14 +614,11 @@ func (s *managerSide) generationNumber() int {
 
 // enter marks a blocking call as under way, and panics if one is already.
 func (s *managerSide) enter(call string) (leave func()) {
-	now := &hookCall{call, time.Now()}
-	for !s.busy.CompareAndSwap(nil, now) {
-		if other := s.busy.Load(); other != nil {
-			misuse("%s called while %s runs: one blocking call at a time, and none in a hook; from there use Deliver, SignalAllChildren or SetMaxWorkers", call, other.name)
-		}
+	if other := s.busy.Enter(call); other != nil {
+		misuse("%s called while %s runs: one blocking call at a time, and none in a hook; from there use Deliver, SignalAllChildren or SetMaxWorkers", call, other.Name)
 	}
 	if s.isClosed() { // before busy was ours
-		s.busy.Store(nil)
+		s.busy.Leave()
 		misuse("%s called after Close", call)
 	}
 	s.loop.seen = s.loop.now() // nothing runs between two calls
@@ -629,6 +626,6 @@ func (s *managerSide) enter(call string) (leave func()) {
 		s.inbox.Idle()
 		s.loop.closeCells()
 		s.relay.Finish()
-		s.busy.Store(nil)
+		s.busy.Leave()
 	}
 }

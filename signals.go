@@ -249,7 +249,7 @@ func (s *managerSide) deliver(sig os.Signal, origin string) {
 	a := sigqueue.Arrival{Sig: sig, Origin: origin}
 	if sig == os.Interrupt && s.interrupts.Load() > 0 {
 		a.Sig, a.Interrupt = s.cfg.ShutdownSignal, true
-		s.interruptHook()
+		s.hooks.Interrupt()
 	}
 	s.inbox.Signal(a)
 }

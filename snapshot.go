@@ -309,10 +309,10 @@ func (s *managerSide) lockedSnapshot() Snapshot {
 		Standbys: s.standbys, Pausing: s.paused, Settled: s.settled, Serving: s.generation, Stopping: s.stopping,
 		Requests: s.requests, CPU: s.cpu,
 	}
-	if call := s.busy.Load(); call != nil {
-		all.Loop = Loop{Call: call.name, Since: call.since}
-		if hook := s.hook.Load(); hook != nil {
-			all.Loop.Hook, all.Loop.Since = hook.name, hook.since
+	if call := s.busy.Current(); call != nil {
+		all.Loop = Loop{Call: call.Name, Since: call.Since}
+		if hook := s.hooks.Current(); hook != nil {
+			all.Loop.Hook, all.Loop.Since = hook.Name, hook.Since
 		}
 	}
 	if c, ok := s.changes.Now(); ok {

@@ -439,17 +439,7 @@ func (l *loop) reload() (err error) {
 	return err
 }
 
-// hookCall is a call of a hook that is under way.
-type hookCall struct {
-	name  string
-	since time.Time
-}
-
-// hookPatience is how long a hook may take before the log names it.
-const hookPatience = 5 * time.Second
-
-// callHook calls a hook. The manager does nothing else until it returns, so a
-// hook that blocks looks like a manager that does.
+// callHook calls a hook, which sees the log up to its call.
 func (l *loop) callHook(name string, hook func()) {
 	l.relay.Flush()
 	l.runHook(name, hook)
@@ -458,51 +448,8 @@ func (l *loop) callHook(name string, hook func()) {
 // runHook is callHook without a flush of the log, for functions that are quick.
 func (l *loop) runHook(name string, hook func()) {
 	l.noticeFreeze() // the end of the hook would hide it
-	l.hook.Store(&hookCall{name, time.Now()})
-	l.watchHook(hookPatience)
-	defer func() {
-		l.hook.Store(nil)
-		l.seen = l.now()
-	}()
-	hook()
-}
-
-// watchHook has the log name a hook that blocks. One timer serves all hooks that run
-// in that time: functions that follow are called for each event.
-func (l *loop) watchHook(after time.Duration) {
-	if l.watched.Swap(true) {
-		return
-	}
-	time.AfterFunc(after, func() {
-		l.watched.Store(false)
-		call := l.hook.Load()
-		if call == nil {
-			return
-		}
-		if left := hookPatience - time.Since(call.since); left > 0 {
-			l.watchHook(left)
-			return
-		}
-		l.log.Warn("hook blocks the manager: no worker is spawned, reaped or stopped until it returns", "hook", call.name, "for", hookPatience.String())
-	})
-}
-
-// interruptGrace is how long after the second interrupt a hook may still return.
-const interruptGrace = time.Second
-
-// interruptHook ends this process if a hook still blocks after the second
-// interrupt: the loop, which would kill the workers, does not run.
-func (s *managerSide) interruptHook() {
-	call := s.hook.Load()
-	if !s.interrupted.Swap(true) || call == nil {
-		return
-	}
-	time.AfterFunc(interruptGrace, func() {
-		if s.hook.Load() == call {
-			s.log.Error("second interrupt while a hook blocks, exiting without a stop of the workers", "hook", call.name)
-			os.Exit(128 + int(syscall.SIGINT))
-		}
-	})
+	defer func() { l.seen = l.now() }()
+	l.hooks.Run(name, hook)
 }
 
 // check checks the resources in the manager.

@@ -60,7 +60,7 @@ func needGo(t *testing.T) {
 // of lower floors; ground floor packages import nothing of the repository.
 var floors = [][]string{
 	{ // ground
-		"internal/activation", "internal/binary", "internal/change", "internal/envdir", "internal/fd", "internal/flocks", "internal/follow",
+		"internal/activation", "internal/binary", "internal/change", "internal/envdir", "internal/fd", "internal/flocks", "internal/follow", "internal/hook",
 		"internal/loadgen", "internal/logrelay", "internal/marker", "internal/pause", "internal/picture",
 		"internal/plain", "internal/pool", "internal/port", "internal/proc", "internal/prose", "internal/reaper",
 		"internal/resources", "internal/reuseport", "internal/safedir", "internal/scoreboard", "internal/sig", "internal/sigqueue",

@@ -5,6 +5,8 @@ package process_test
 import (
 	"context"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -86,9 +88,10 @@ func TestBlockingHook(t *testing.T) {
 			p := preforktest.Start(t, "blockingHook", hook)
 			p.Expect(`^blocks$`)
 			p.Expect(`hook blocks the manager.* hook=` + hook + ` for=5s`)
-			p.Signal(syscall.SIGINT)
-			time.Sleep(50 * time.Millisecond)
-			p.Signal(syscall.SIGINT)
+			preforktest.WaitFor(t, "the end", func() bool { // two interrupts may arrive as one
+				p.Cmd.Process.Signal(syscall.SIGINT)
+				return slices.ContainsFunc(p.Lines(), func(line string) bool { return strings.Contains(line, "second interrupt while a hook blocks") })
+			})
 			p.Expect(`second interrupt while a hook blocks.* hook=` + hook)
 			p.WaitGone()
 		})

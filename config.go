@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/prefork-go/prefork/internal/launch"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/proc"
 	"github.com/prefork-go/prefork/internal/reaper"
@@ -554,26 +555,9 @@ func (c Config) checkLoad() error {
 	return nil
 }
 
-// maxArgument is the length of an argument that Linux refuses, with its final 0.
-const maxArgument = 128<<10 - 1
-
-// checkCommand checks a Command; nil is none.
-func checkCommand(args []string) error {
-	switch {
-	case args == nil:
-	case len(args) == 0 || args[0] == "":
-		return errors.New("it names no program; leave it nil to run this program as the worker")
-	case slices.ContainsFunc(args, func(arg string) bool { return strings.IndexByte(arg, 0) >= 0 }):
-		return fmt.Errorf("%q has a zero byte, which no argument of a process can have", args)
-	case slices.ContainsFunc(args, func(arg string) bool { return len(arg) >= maxArgument }):
-		return fmt.Errorf("an argument has %d bytes or more, which Linux does not pass to a process: pass a file", maxArgument)
-	}
-	return nil
-}
-
 // checkProcess checks how worker processes are made.
 func (c Config) checkProcess() error {
-	if err := checkCommand(c.Command); err != nil {
+	if err := launch.CheckArgs(c.Command); err != nil {
 		return &ConfigError{Field: "Command", Err: err}
 	}
 	switch {

@@ -159,7 +159,7 @@ func (l *loop) begin() {
 	l.generation++
 	l.stopping = time.Time{}
 	l.changes.Close(nil)
-	l.addGeneration(l.generation, l.passed)
+	l.generations.Add(l.generation, l.passed)
 	begins := l.stamp(GenerationEvent{Generation: l.generation, MaxWorkers: l.pool.Max(), Program: l.program(l.generation)})
 	l.mu.Unlock()
 	if first {
@@ -413,7 +413,7 @@ func (l *loop) carryOut(e pool.Effect) {
 		l.emit(CrashLoopEvent{Failures: e.Failures, Window: e.For})
 		l.shutDown("crash loop", fmt.Errorf("%w: %d failures in %v", ErrCrashLoop, e.Failures, e.For))
 	case pool.RollFailed:
-		l.fallBack(e.Kept)
+		l.generations.FallBack(e.Kept)
 		l.rollFailed(RollFailedEvent{Generation: e.Gen, Kept: e.Kept, Err: l.rollError(e)})
 	}
 }
@@ -533,16 +533,7 @@ func (l *loop) release() error {
 	}
 	l.timer.Stop()
 	l.closeCells()
-	for _, g := range l.generations {
-		g.passed.Close()
-		if g.exe != nil {
-			g.exe.Close()
-		}
-	}
-	clear(l.generations)
-	if l.nextBinary != nil {
-		l.nextBinary.Close()
-	}
+	l.generations.Close()
 	l.resources.Close()
 	l.relay.Finish()
 	return l.procs.Close()

@@ -55,7 +55,7 @@ func (sp *Spawn) checkCommand(command bool) error {
 	if !command && (sp.Command != nil || sp.Path != "" || sp.Dir != "" || sp.FilesAt != nil) {
 		return errors.New("the fields Command, Path, Dir and FilesAt of a Spawn are for a Command: set Config.Command")
 	}
-	return checkCommand(sp.Command)
+	return launch.CheckArgs(sp.Command)
 }
 
 // SpawnError reports a worker that could not be spawned. Slot is -1 for a
@@ -83,19 +83,12 @@ type spawner struct {
 	depth     int    // managers above this one
 	resources *resources.Settings
 
-	generations map[int]generation // those that may still be spawned
-	nextBinary  *binary.Binary     // of the next generation; nil for the file of this process
-	notSpawned  *SpawnError        // the last failed spawn
-}
-
-// generation has the parameters with which workers of one generation start.
-type generation struct {
-	passed *launch.Passed
-	exe    *binary.Binary // nil for the file that this process runs
+	generations launch.Generations
+	notSpawned  *SpawnError // the last failed spawn
 }
 
 func newSpawner(exe string, depth int, settings *resources.Settings, command []string) spawner {
-	s := spawner{exe: exe, depth: depth, resources: settings, generations: make(map[int]generation)}
+	s := spawner{exe: exe, depth: depth, resources: settings}
 	s.dir = binary.DirByName(process.Args[0], process.Dir)
 	s.onDisk, _ = binary.OnDisk(process.Args[0], s.dir)
 	s.running, _ = os.Executable()
@@ -120,18 +113,10 @@ func (l *loop) program(gen int) string {
 	if l.cfg.Command != nil {
 		return l.cfg.Command[0]
 	}
-	if exe := l.generations[gen].exe; exe != nil {
+	if exe := l.generations.Get(gen).Exe; exe != nil {
 		return exe.File()
 	}
 	return l.running
-}
-
-// replacedOnDisk reports whether the path of this program's file now has another
-// file.
-func (s *spawner) replacedOnDisk() bool {
-	ours, err1 := os.Stat(s.exe)
-	there, err2 := os.Stat(s.onDisk)
-	return err1 == nil && err2 == nil && !os.SameFile(ours, there)
 }
 
 // startDir returns the directory in which a worker must be started, so that
@@ -158,32 +143,8 @@ func (l *loop) warnOfDir(err error) {
 	}
 }
 
-// addGeneration adds a generation that runs the next file.
-func (s *spawner) addGeneration(n int, passed *launch.Passed) {
-	s.generations[n] = generation{passed: passed, exe: s.nextBinary}
-}
-
-// fallBack makes the file of an older generation the next one.
-func (s *spawner) fallBack(gen int) { s.nextBinary = s.generations[gen].exe }
-
-// forget closes the files of generations that are no longer spawned: all but the
-// newest, and the one to which the manager falls back if that fails.
-func (l *loop) forget() {
-	newest, fallback := l.generation, l.pool.Fallback()
-	kept := []generation{l.generations[newest], l.generations[fallback]}
-	for n, g := range l.generations {
-		if n == newest || n == fallback {
-			continue
-		}
-		delete(l.generations, n)
-		if !slices.ContainsFunc(kept, func(k generation) bool { return k.passed == g.passed }) {
-			g.passed.Close()
-		}
-		if g.exe != nil && !slices.ContainsFunc(kept, func(k generation) bool { return k.exe == g.exe }) {
-			g.exe.Close()
-		}
-	}
-}
+// forget closes what only generations need that are no longer spawned.
+func (l *loop) forget() { l.generations.Forget(l.generation, l.pool.Fallback()) }
 
 // spawn tries to start the worker that the policy asks for.
 func (l *loop) spawn(step pool.Step) {
@@ -205,13 +166,13 @@ func (l *loop) spawn(step pool.Step) {
 			l.changes.WorkerLost(sp.Generation)
 			l.mu.Unlock()
 		}
-		l.handle(pool.Event{Kind: pool.SpawnFailed, Shortage: isShortage(err), Busy: busy})
+		l.handle(pool.Event{Kind: pool.SpawnFailed, Shortage: proc.IsShortage(err), Busy: busy})
 		return
 	}
 	now := time.Now()
 	w := &worker{
 		WorkerInfo: WorkerInfo{Slot: sp.Slot, Generation: sp.Generation, Ordinal: sp.Ordinal, PID: p.Pid(), Started: now, Since: now},
-		proc:       p.Process, spawnedAt: l.now(), exe: l.generations[sp.Generation].exe, notStarted: p.notStarted,
+		proc:       p.Process, spawnedAt: l.now(), exe: l.generations.Get(sp.Generation).Exe, notStarted: p.notStarted,
 		record: board.Worker{ID: sp.Ordinal, PID: p.Pid(), Cell: p.cell, MaxMemory: jittered(l.cfg.Recycle.MaxMemory)},
 	}
 	switch {
@@ -236,17 +197,6 @@ func (l *loop) spawn(step pool.Step) {
 	if l.cfg.AfterSpawn != nil {
 		l.callHook("AfterSpawn", func() { l.cfg.AfterSpawn(l.Manager, w.PID) })
 	}
-}
-
-// isShortage reports whether a process could not be started for want of memory,
-// processes or descriptors.
-func isShortage(err error) bool {
-	for _, errno := range []syscall.Errno{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ENOSPC} {
-		if errors.Is(err, errno) {
-			return true
-		}
-	}
-	return false
 }
 
 // started is the process of a worker that was just started.
@@ -276,9 +226,9 @@ func (l *loop) startWorker(sp *Spawn) (p started, err error) {
 		plan.Step = step
 		return l.startCommand(sp, plan)
 	}
-	g := l.generations[sp.Generation]
-	plan.Binary, plan.Dir = g.exe, l.startDir(sp.Attr)
-	if plan.Blob, err = g.passed.FD(); err != nil {
+	g := l.generations.Get(sp.Generation)
+	plan.Binary, plan.Dir = g.Exe, l.startDir(sp.Attr)
+	if plan.Blob, err = g.Passed.FD(); err != nil {
 		return p, err
 	}
 	if err := l.sockets.Grow(sp.Slot); err != nil {
@@ -294,7 +244,7 @@ func (l *loop) startWorker(sp *Spawn) (p started, err error) {
 	plan.Marker.Resources = l.resources.Plan(sp.Slot)
 	plan.Marker.Ignore = marker.SignalList(l.ignored())
 	plan.Marker.Requests = int(jittered(int64(l.cfg.Recycle.MaxRequests)))
-	if p.Process, err = l.launch(plan, g.exe); err != nil {
+	if p.Process, err = l.launch(plan, g.Exe); err != nil {
 		p.cell.Close()
 	}
 	return p, err
@@ -375,7 +325,7 @@ func (l *loop) accept(a sigqueue.Arrival, f Forward) (ends, sends bool) {
 		l.checkSettled()
 		return !l.inRun, false
 	}
-	if !l.cfg.ReloadBinary && l.cfg.Command == nil && l.replacedOnDisk() {
+	if !l.cfg.ReloadBinary && l.cfg.Command == nil && binary.Replaced(l.exe, l.onDisk) {
 		l.deferred.Warn("program on disk is another, workers run the old one: set Config.ReloadBinary, or upgrade", "disk", l.onDisk)
 	}
 	return true, true
@@ -383,41 +333,20 @@ func (l *loop) accept(a sigqueue.Arrival, f Forward) (ends, sends bool) {
 
 // prepareGeneration opens the file of the next generation and, in Run, calls
 // Reload, before any worker is stopped.
-func (l *loop) prepareGeneration() error {
-	exe, err := l.openNext()
+func (l *loop) prepareGeneration() (err error) {
+	var exe *binary.Binary // nil for the file that this process runs
+	if l.cfg.ReloadBinary {
+		exe, err = l.generations.OpenNext(l.onDisk)
+	}
 	if err == nil && l.inRun {
 		err = l.reload()
 	}
 	if err != nil {
-		if exe != nil && exe != l.nextBinary {
-			exe.Close()
-		}
+		l.generations.Drop(exe)
 		return err
 	}
-	l.nextBinary = exe
+	l.generations.SetNext(exe)
 	return nil
-}
-
-// openNext opens the file for the next generation; nil means the file that this
-// process runs.
-func (l *loop) openNext() (*binary.Binary, error) {
-	if !l.cfg.ReloadBinary {
-		return nil, nil
-	}
-	exe, err := l.openOnDisk()
-	if err == nil && exe.Same(l.nextBinary) {
-		exe.Close()
-		return l.nextBinary, nil
-	}
-	return exe, err
-}
-
-// openOnDisk opens the program's file as it is on disk now.
-func (s *spawner) openOnDisk() (*binary.Binary, error) {
-	if s.onDisk == "" {
-		return nil, errors.New("the path of the program's file is not known: start the program by a path")
-	}
-	return binary.Open(s.onDisk)
 }
 
 // reload calls Reload. Its panic is its failure, and must not end the service.

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/prefork-go/prefork/internal/activation"
+	"github.com/prefork-go/prefork/internal/binary"
 	"github.com/prefork-go/prefork/internal/control"
 	"github.com/prefork-go/prefork/internal/launch"
 	"github.com/prefork-go/prefork/internal/marker"
@@ -163,7 +164,7 @@ func (l *loop) startSuccessor() error {
 	if _, err := os.Stat(l.dir); l.dir != "" && err != nil {
 		return fmt.Errorf("the directory in which the program was started is missing: %w: create it, or start the program again in another", err)
 	}
-	exe, err := l.openOnDisk()
+	exe, err := binary.Open(l.onDisk)
 	if err != nil {
 		return err
 	}

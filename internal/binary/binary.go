@@ -64,6 +64,9 @@ type Binary struct {
 // executable, and for this machine, as far as can be known without starting it.
 // The caller should close the Binary after the last process was started from it.
 func Open(path string) (*Binary, error) {
+	if path == "" { // OnDisk has not found it
+		return nil, errors.New("the path of the program's file is not known: start the program by a path")
+	}
 	// Opening a named pipe without O_NONBLOCK would wait for a writer. The flag has
 	// no effect on a regular file.
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)

@@ -108,12 +108,8 @@ func (c Config) reloadForward(f Forward) (Forward, error) {
 	switch {
 	case f.Upgrade:
 		return f, errors.New("an upgrade is not a reload: call RequestUpgrade")
-	case f.Rolling && f.Interval != 0:
-		return f, errors.New("a Forward with Rolling cannot have an Interval: each worker is stopped when its replacement is ready")
-	case f.Linger < 0 || f.Linger > 0 && !f.Rolling:
-		return f, fmt.Errorf("the Linger %v is negative, or without Rolling", f.Linger)
-	case f.Interval < 0:
-		return f, fmt.Errorf("the Interval %v is negative; 0 means all workers at once", f.Interval)
+	case f.problem() != "":
+		return f, errors.New(f.problem())
 	case !f.Rolling && f.Signal != os.Signal(stop):
 		return f, fmt.Errorf("%s does not replace the workers: use the stop signal %s, or SignalAllChildren", sig.Name(f.Signal), sig.Name(stop))
 	}
@@ -161,7 +157,7 @@ func (m *Manager) ReplaceWorker(ctx context.Context, ordinal int) error {
 // no worker has that ordinal. In a worker it is a no-op. It panics if sig is not a
 // signal of the system.
 func (m *Manager) SignalWorker(ordinal int, sig os.Signal) error {
-	if err := checkSignal("", sig); err != nil {
+	if checkSignal("", sig) != nil {
 		misuse("SignalWorker(%d, %v): not a signal of the system", ordinal, sig)
 	}
 	return m.side.signalWorker(ordinal, sig.(syscall.Signal))

@@ -1,6 +1,7 @@
 package prefork
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"os/signal"
@@ -61,58 +62,51 @@ type Forward struct {
 
 // check returns an error for a table that could not work.
 func (s Signals) check() error {
-	for _, received := range slices.SortedFunc(maps.Keys(s), func(a, b os.Signal) int { return signum(a) - signum(b) }) {
+	for _, received := range slices.SortedFunc(maps.Keys(s), sig.Compare) {
 		if err := checkTrap("TrapSignals", received); err != nil {
 			return err
 		}
-		if err := s[received].check(received); err != nil {
-			return err
+		f := s[received]
+		if why := f.problem(); why != "" {
+			return configError("TrapSignals", "%s: %s", sig.Name(received), why)
+		}
+		if f.Signal != nil {
+			if err := checkSignal("TrapSignals", f.Signal); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func (f Forward) check(received os.Signal) error {
+// problem returns why its fields make no sense together, "" if they do.
+func (f Forward) problem() string {
 	switch {
 	case f.Upgrade && f != (Forward{Upgrade: true}):
-		return configError("TrapSignals", "%s: Upgrade replaces the manager and sends the workers nothing: leave the other fields of its Forward empty", sig.Name(received))
+		return "Upgrade replaces the manager and sends the workers nothing: leave the other fields of its Forward empty"
 	case f.Rolling && f.Interval != 0:
-		return configError("TrapSignals", "%s: Rolling cannot have an Interval: each worker is stopped when its replacement is ready, Config.MaxSurge at a time", sig.Name(received))
+		return "Rolling cannot have an Interval: each worker is stopped when its replacement is ready, Config.MaxSurge at a time"
 	case f.Linger != 0 && !f.Rolling:
-		return configError("TrapSignals", "%s: Linger is for Rolling: use Interval to stagger a signal", sig.Name(received))
+		return "Linger is for Rolling: use Interval to stagger a signal"
 	case f.Linger < 0:
-		return configError("TrapSignals", "%s: Linger %v is negative; 0 means none", sig.Name(received), f.Linger)
+		return fmt.Sprintf("Linger %v is negative; 0 means none", f.Linger)
 	case f.Interval < 0:
-		return configError("TrapSignals", "%s: Interval %v is negative; 0 means all workers at once", sig.Name(received), f.Interval)
-	case f.Signal != nil:
-		return checkSignal("TrapSignals", f.Signal)
+		return fmt.Sprintf("Interval %v is negative; 0 means all workers at once", f.Interval)
 	}
-	return nil
+	return ""
 }
 
-func signum(sig os.Signal) int {
-	n, _ := sig.(syscall.Signal)
-	return int(n)
-}
-
-func checkSignal(field string, sig os.Signal) error {
-	n, ok := sig.(syscall.Signal)
-	if !ok {
-		return configError(field, "%v (%T) is not a signal of the system; use those of package syscall", sig, sig)
-	}
-	if n < 1 || n > 64 {
-		return configError(field, "there is no signal %d", int(n))
+func checkSignal(field string, s os.Signal) error {
+	if err := sig.Check(s); err != nil {
+		return &ConfigError{field, err}
 	}
 	return nil
 }
 
 // checkTrap returns an error for a signal that a program cannot receive.
 func checkTrap(field string, s os.Signal) error {
-	if err := checkSignal(field, s); err != nil {
-		return err
-	}
-	if why := sig.Untrappable(s.(syscall.Signal)); why != "" {
-		return configError(field, "%s cannot be trapped: %s", sig.Name(s), why)
+	if err := sig.CheckTrap(s); err != nil {
+		return &ConfigError{field, err}
 	}
 	return nil
 }
@@ -401,7 +395,7 @@ func (m *Manager) ShutdownWith(err error) {
 // begins. In a worker it is a no-op. It panics if sig is not a signal of the
 // system.
 func (m *Manager) SignalAllChildren(sig os.Signal) {
-	if err := checkSignal("", sig); err != nil {
+	if checkSignal("", sig) != nil {
 		misuse("SignalAllChildren(%v): not a signal of the system", sig)
 	}
 	m.side.command(sendEvent(sig.(syscall.Signal)))

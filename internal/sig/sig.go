@@ -46,3 +46,34 @@ func Parse(name string) (syscall.Signal, error) {
 	}
 	return syscall.Signal(n), nil
 }
+
+// Check returns an error unless s is a signal of the system.
+func Check(s os.Signal) error {
+	n, ok := s.(syscall.Signal)
+	if !ok {
+		return fmt.Errorf("%v (%T) is not a signal of the system; use those of package syscall", s, s)
+	}
+	if n < 1 || n > 64 {
+		return fmt.Errorf("there is no signal %d", int(n))
+	}
+	return nil
+}
+
+// CheckTrap returns an error for a signal that a program cannot receive.
+func CheckTrap(s os.Signal) error {
+	if err := Check(s); err != nil {
+		return err
+	}
+	if why := Untrappable(s.(syscall.Signal)); why != "" {
+		return fmt.Errorf("%s cannot be trapped: %s", Name(s), why)
+	}
+	return nil
+}
+
+// Compare orders signals by their numbers. Others than those of the system come
+// first.
+func Compare(a, b os.Signal) int {
+	n, _ := a.(syscall.Signal)
+	m, _ := b.(syscall.Signal)
+	return int(n) - int(m)
+}

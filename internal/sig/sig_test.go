@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 )
@@ -75,5 +77,34 @@ func TestTrap(t *testing.T) {
 			t.Errorf("received %v, want %v", got, sig)
 		}
 		signal.Stop(c)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	for _, tt := range []struct {
+		sig         os.Signal
+		check, trap string // parts of the errors; "" for none
+	}{
+		{syscall.SIGTERM, "", ""},
+		{syscall.SIGKILL, "", "cannot be trapped"},
+		{syscall.Signal(0), "no signal 0", "no signal 0"},
+		{syscall.Signal(64), "", ""},
+		{syscall.Signal(65), "no signal 65", "no signal 65"},
+		{custom{}, "custom signal (sig.custom) is not a signal", "is not a signal"},
+		{nil, "is not a signal", "is not a signal"},
+	} {
+		for want, err := range map[*string]error{&tt.check: Check(tt.sig), &tt.trap: CheckTrap(tt.sig)} {
+			if (err == nil) != (*want == "") || err != nil && !strings.Contains(err.Error(), *want) {
+				t.Errorf("%v: %v, want %q", tt.sig, err, *want)
+			}
+		}
+	}
+}
+
+func TestCompare(t *testing.T) {
+	all := []os.Signal{syscall.SIGTERM, custom{}, syscall.SIGKILL}
+	slices.SortFunc(all, Compare)
+	if want := []os.Signal{custom{}, syscall.SIGKILL, syscall.SIGTERM}; !slices.Equal(all, want) {
+		t.Error(all)
 	}
 }

@@ -94,6 +94,7 @@ func TestInterrupt(t *testing.T) {
 		}, 0},
 		"no hook":                 {func(r *Runner) { r.Interrupt(); r.Interrupt(); r.Run("x", func() { time.Sleep(time.Minute) }) }, 0},
 		"one, then one in a hook": {func(r *Runner) { r.Interrupt(); r.Run("x", func() { r.Interrupt(); time.Sleep(time.Minute) }) }, 130},
+		"none runs at all":        {func(r *Runner) { r.Interrupt(); r.Interrupt() }, 0},
 		"another generation": {func(r *Runner) {
 			r.Interrupt()
 			r.Begin()

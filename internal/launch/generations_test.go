@@ -101,8 +101,14 @@ func TestGenerations(t *testing.T) {
 	g.Forget(5, 5)
 	isOpen("no fallback any more", four, false)
 	isOpen("of the newest", three, true)
+	write()
+	next()
+	last := g.next
 	g.Close()
 	isOpen("closed", three, false)
+	if last.FD() >= 0 {
+		t.Error("the file of no generation yet is open after Close")
+	}
 	if _, err := g.OpenNext(path + "x"); err == nil {
 		t.Error("a missing file was opened")
 	}

@@ -425,16 +425,22 @@ func TestFilesWrittenAgain(t *testing.T) {
 		return strings.TrimSpace(string(data))
 	}
 	preforktest.WaitFor(t, "the file stat", func() bool { return stat() == "run" })
-	for _, name := range []string{"stat.new", "status.new"} { // stand in for a full disk
+	files := []string{"stat.new", "status.new", "death_tally.new"}
+	for _, name := range files { // stand in for a full disk
 		preforktest.WaitFor(t, "a moment between two writes", func() bool { return os.MkdirAll(filepath.Join(dir, name, "x"), 0o755) == nil })
 	}
+	r.do("web", "k")
+	r.want("up")
 	r.do("web", "p")
 	preforktest.WaitFor(t, "a warning", func() bool { return strings.Contains(r.log.String(), "cannot write the files of supervise") })
-	for _, name := range []string{"stat.new", "status.new"} {
+	for _, name := range files {
 		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	preforktest.WaitFor(t, "the file stat", func() bool { return stat() == "run, paused" })
 	preforktest.WaitFor(t, "a line", func() bool { return strings.Contains(r.log.String(), "are written again") })
+	if tally, err := os.ReadFile(filepath.Join(dir, "death_tally")); len(tally) != 14 {
+		t.Errorf("the tally has %d bytes, want those of one end; %v", len(tally), err)
+	}
 }

@@ -75,6 +75,16 @@ type Config struct {
 	// Use it for a lock.
 	Enter func() error
 
+	// Rescan, if not nil, is called when a value from rescan has been received, and
+	// the function that it returns, when the directory was scanned after that and f
+	// has the changes that had settled.
+	Rescan func() (scanned func())
+
+	// Stalled, if not nil, is called when the directory has not answered for 5 s, by
+	// another goroutine, and once more, with over, when it has. No change is noticed
+	// meanwhile. One name whose disk does not answer does not count.
+	Stalled func(since time.Time, over bool)
+
 	// Report, if not nil, gets errors that Watch survives, such as a lack of
 	// inotify watches.
 	Report func(error)
@@ -94,6 +104,15 @@ const (
 	// above that is renamed.
 	soon = 5 * time.Second
 	late = time.Minute
+
+	// patience is the time after which Config.Stalled is called.
+	patience = 5 * time.Second
+
+	// hangs is how long all looks that are made together wait for disks that hang, and
+	// moment how long one more look waits then. A name without an answer is passed
+	// over, or stays as it was, until the next scan.
+	hangs  = 2 * time.Second
+	moment = 50 * time.Millisecond
 )
 
 // Watch reports the services of a directory until ctx ends, whose error it then

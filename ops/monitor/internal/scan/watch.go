@@ -20,15 +20,20 @@ type watcher struct {
 	cfg    Config
 	policy *policy
 
-	newNotify func() (*fsnotify.Watcher, error) // replaced by tests
-	notify    *fsnotify.Watcher                 // nil if the system does not notify
-	watched   identity                          // of the directory that notify watches
-	inside    map[string]bool                   // directories without run, which notify watches
+	newNotify func() (*fsnotify.Watcher, error)         // replaced by tests
+	lookAt    func(dir, key string) (f file, link bool) // so are these
+	patience  time.Duration
+	hangs     time.Duration
+	notify    *fsnotify.Watcher // nil if the system does not notify
+	watched   identity          // of the directory that notify watches
+	inside    map[string]bool   // directories without run, which notify watches
 
-	unseen   map[string]bool // names of whose changes the system does not notify
-	overflow bool            // since the last scan
-	goneAt   time.Time       // when the directory was found gone; zero if it is there
-	refused  bool            // Config.Enter has refused the directory
+	hung     map[string]<-chan struct{} // looks that have not returned; closed when they have
+	budget   time.Duration              // left for looks that hang
+	unseen   map[string]bool            // names of whose changes the system does not notify
+	overflow bool                       // since the last scan
+	goneAt   time.Time                  // when the directory was found gone; zero if it is there
+	refused  bool                       // Config.Enter has refused the directory
 	failing  map[string]string
 	scanAt   time.Time // next scan
 }
@@ -43,8 +48,8 @@ func newWatcher(cfg Config) *watcher {
 	cfg.Dir = filepath.Clean(cfg.Dir)
 	return &watcher{
 		cfg: cfg, policy: newPolicy(cfg.Settle, cfg.Max),
-		newNotify: fsnotify.NewWatcher,
-		unseen:    make(map[string]bool), failing: make(map[string]string),
+		newNotify: fsnotify.NewWatcher, lookAt: look, patience: patience, hangs: hangs,
+		hung: make(map[string]<-chan struct{}), unseen: make(map[string]bool), failing: make(map[string]string),
 	}
 }
 
@@ -57,7 +62,9 @@ func (w *watcher) close() {
 }
 
 func (w *watcher) run(ctx context.Context, rescan <-chan struct{}, f func([]Change)) error {
-	if err := w.first(); err != nil {
+	var err error
+	w.timed(func() { err = w.first() })
+	if err != nil {
 		return err
 	}
 	f(w.policy.changes(time.Now().Add(max(latest, w.cfg.Settle))))
@@ -74,24 +81,52 @@ func (w *watcher) run(ctx context.Context, rescan <-chan struct{}, f func([]Chan
 		if w.notify != nil {
 			events, errs = w.notify.Events, w.notify.Errors
 		}
+		act, scanned := func() {}, func() {}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-rescan:
-			w.scan()
+			if act = w.scan; w.cfg.Rescan != nil {
+				scanned = w.cfg.Rescan()
+			}
 		case ev := <-events:
-			w.take(ev)
+			act = func() { w.take(ev) }
 		case err := <-errs:
-			w.lost(err)
+			act = func() { w.lost(err) }
 		case <-timer.C:
 			if !time.Now().Before(w.scanAt) {
-				w.scan()
+				act = w.scan
 			}
 		}
-		if changes := w.settled(); len(changes) > 0 {
+		var changes []Change
+		w.timed(func() {
+			act()
+			changes = w.settled()
+		})
+		if len(changes) > 0 {
 			f(changes)
 		}
+		scanned()
 	}
+}
+
+// timed calls a function that looks at the directory, and has it reported if that
+// does not return.
+func (w *watcher) timed(f func()) {
+	w.budget = w.hangs
+	began, reported := time.Now(), make(chan struct{})
+	limit := time.AfterFunc(w.patience, func() {
+		defer close(reported)
+		if w.cfg.Stalled != nil {
+			w.cfg.Stalled(began, false)
+		}
+	})
+	f()
+	if limit.Stop() || w.cfg.Stalled == nil {
+		return
+	}
+	<-reported
+	w.cfg.Stalled(began, true)
 }
 
 // first is the first scan, which fails if there is no directory.
@@ -148,6 +183,7 @@ func (w *watcher) take(ev fsnotify.Event) {
 		}
 	}
 	for key := range touched {
+		delete(w.hung, key) // another file may have the name
 		w.look(key, true)
 	}
 	if itself {
@@ -176,12 +212,12 @@ func (w *watcher) lost(err error) {
 
 // look looks at one name.
 func (w *watcher) look(key string, happened bool) {
-	f, link := look(w.cfg.Dir, key)
+	f, link := w.see(key)
 	if w.refused {
 		f, link = file{}, false
 	}
 	if f.state == noRun && !w.inside[key] && w.watchInside(key) {
-		f, link = look(w.cfg.Dir, key) // run may have come meanwhile
+		f, link = w.see(key) // run may have come meanwhile
 	}
 	if f.state != noRun && w.inside[key] {
 		w.notify.Remove(filepath.Join(w.cfg.Dir, key)) // an error if the directory is gone
@@ -189,6 +225,37 @@ func (w *watcher) look(key string, happened bool) {
 	}
 	w.note(key, f, link)
 	w.policy.look(key, f, time.Now(), happened)
+}
+
+// see looks at a name, whose disk may hang.
+func (w *watcher) see(key string) (file, bool) {
+	noAnswer := file{state: unknown, reason: "its disk does not answer"}
+	if last := w.hung[key]; last != nil {
+		select {
+		case <-last: // its answer is old
+			delete(w.hung, key)
+		default:
+			return noAnswer, true
+		}
+	}
+	var f file
+	var link bool
+	done := make(chan struct{})
+	go func() {
+		f, link = w.lookAt(w.cfg.Dir, key)
+		close(done)
+	}()
+	began := time.Now()
+	limit := time.NewTimer(max(w.budget, moment))
+	defer limit.Stop()
+	select {
+	case <-done:
+		return f, link
+	case <-limit.C:
+		w.budget -= time.Since(began)
+		w.hung[key] = done
+		return noAnswer, true
+	}
 }
 
 // watchInside asks for notifications of a directory that lacks run.
@@ -250,6 +317,7 @@ func (w *watcher) scan() {
 		}
 		for key := range w.policy.names {
 			if !found[key] {
+				delete(w.hung, key)
 				w.look(key, false)
 			}
 		}

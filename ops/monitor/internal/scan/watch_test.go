@@ -10,12 +10,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"github.com/prefork-go/prefork/preforktest"
 )
 
 func mkdir(t *testing.T, path string) {
@@ -378,4 +381,115 @@ func TestWatchReports(t *testing.T) {
 			reports = 0
 		}
 	})
+}
+
+// A slowDisk is a pretended disk, on which a look at the name "hung" waits.
+type slowDisk struct {
+	atomic.Pointer[chan struct{}] // nil while it answers
+	waits                         chan struct{}
+}
+
+func (d *slowDisk) lookAt(dir, key string) (file, bool) {
+	if answer := d.Load(); key == "hung" && answer != nil {
+		d.waits <- struct{}{}
+		<-*answer
+	}
+	return look(dir, key)
+}
+
+func newSlowDisk(w *watcher) *slowDisk {
+	d := &slowDisk{waits: make(chan struct{}, 100)}
+	w.lookAt = d.lookAt
+	return d
+}
+
+// hang makes the disk hang until answer is called.
+func (d *slowDisk) hang(t *testing.T) (answer func()) {
+	c := make(chan struct{})
+	d.Store(&c)
+	var once sync.Once
+	answer = func() {
+		once.Do(func() {
+			d.Store(nil)
+			close(c)
+		})
+	}
+	t.Cleanup(answer)
+	return answer
+}
+
+// A name whose disk hangs holds up no other. It is passed over until the disk
+// answers, a service stays as it is, and one that goes is gone.
+func TestWatchNameHangs(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "hung"), 0o755, "")
+	writeFile(t, filepath.Join(dir, "other"), 0o755, "")
+	w := newWatcher(Config{Dir: dir, Settle: 10 * time.Millisecond})
+	w.hangs = 20 * time.Millisecond
+	d := newSlowDisk(w)
+	answer := d.hang(t)
+	s, first := startWatch(t, w)
+	if got := texts(first); !slices.Equal(got, []string{"passed over hung (its disk does not answer)", "added other"}) {
+		t.Fatalf("changes: %q", got)
+	}
+	s.rescan <- struct{}{}
+	s.expect() // also after another scan
+	if n := len(d.waits); n != 1 {
+		t.Errorf("%d looks wait for one name", n)
+	}
+	answer()
+	preforktest.WaitFor(t, "the service", func() bool {
+		s.rescan <- struct{}{}
+		select {
+		case c := <-s.changes:
+			return slices.Equal(texts(c), []string{"added hung"})
+		default:
+			return false
+		}
+	})
+	d.hang(t)
+	s.rescan <- struct{}{}
+	s.expect()
+	os.Remove(filepath.Join(dir, "hung"))
+	d.Store(nil) // the directory itself answers
+	s.await("removed hung")
+}
+
+// A scan that hangs is reported, and goes on when the disk answers. Only then is a
+// rescan carried out.
+func TestWatchStalls(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "hung"), 0o755, "")
+	lines, scanned := make(chan bool, 10), make(chan struct{}, 10)
+	w := newWatcher(Config{
+		Dir: dir, Settle: 10 * time.Millisecond,
+		Stalled: func(since time.Time, over bool) {
+			if d := time.Since(since); d < 10*time.Millisecond || d > time.Minute {
+				t.Errorf("it hangs for %v", d)
+			}
+			lines <- over
+		},
+		Rescan: func() func() { return func() { scanned <- struct{}{} } },
+	})
+	w.hangs, w.patience = time.Hour, 10*time.Millisecond
+	d := newSlowDisk(w)
+	s, _ := startWatch(t, w)
+	answer := d.hang(t)
+	s.rescan <- struct{}{}
+	<-d.waits
+	writeFile(t, filepath.Join(dir, "late"), 0o755, "")
+	if over := <-lines; over {
+		t.Error("first it is over")
+	}
+	if len(scanned) > 0 || len(s.changes) > 0 {
+		t.Error("a scan that hangs counts as carried out")
+	}
+	answer()
+	s.await("added late")
+	<-scanned
+	if over := <-lines; !over {
+		t.Error("the end is not reported")
+	}
 }

@@ -52,8 +52,12 @@ func (c controlled) Keep(name string, down bool) error {
 
 func (c controlled) service(st *Status, down map[string]bool) client.Service {
 	path := c.path(st)
+	isDown, known := down[path]
+	if !known { // as it is now: nothing is said of it then
+		isDown = st.PID == 0
+	}
 	s := client.Service{
-		Name: st.Name, Kind: st.Kind.String(), Path: path, NormallyUp: !down[path], State: st.State.String(), Since: st.Since, PID: st.PID,
+		Name: st.Name, Kind: st.Kind.String(), Path: path, NormallyUp: !isDown, State: st.State.String(), Since: st.Since, PID: st.PID,
 		Want: client.WantDown, Paused: st.Paused, Term: st.Term, Ready: st.Ready, Notifies: st.Notifies, Ends: st.Ends, GaveUp: st.GaveUp, Problem: st.Problem, PIDs: st.PIDs,
 	}
 	switch {

@@ -97,6 +97,13 @@ func (q *queue) put(f func()) {
 	q.running = true
 }
 
+// len returns how many functions wait behind the one that is being called.
+func (q *queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.calls)
+}
+
 func (q *queue) run() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -142,7 +142,7 @@ func TestStartOnADiskThatHangs(t *testing.T) {
 		r.do("web", "t")
 	})
 	r.want("up .*")
-	r.within("Rescan", r.m.Rescan)
+	r.within("Rescan", func() { r.m.Rescan() })
 	r.change(scan.Removed, "hung1")
 	r.change(scan.Removed, "hung2")
 	r.service("hung2", "run: echo another; exec sleep 1000")

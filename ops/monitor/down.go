@@ -10,44 +10,38 @@ import (
 
 // downs has the directories with a file down, as they were found last.
 type downs struct {
-	mu      sync.Mutex
-	found   map[string]bool
-	looking map[string]bool
+	mu    sync.Mutex
+	found map[string]bool
+	looks map[string]*downLook
+}
+
+// A downLook is a look for a file down that is under way.
+type downLook struct {
+	done chan struct{} // closed when down is set
+	down bool
 }
 
 // haveDown returns which directories have a file down. It waits a moment for
-// disks: of one that hangs it returns the last answer, and Changed reports the next
-// one.
+// disks: of one that hangs it returns the last answer, if there was one, and Changed
+// reports the next one.
 func (m *Monitor) haveDown(dirs []string) map[string]bool {
 	d := &m.downs
-	answers := make(chan struct{}, len(dirs))
-	asked := 0
+	looks := make([]*downLook, len(dirs))
 	d.mu.Lock()
-	for _, dir := range dirs {
-		if d.looking[dir] {
-			continue
+	for i, dir := range dirs {
+		if d.looks[dir] == nil {
+			d.looks[dir] = &downLook{done: make(chan struct{})}
+			m.crew.put(func() { m.lookForDown(dir) })
 		}
-		d.looking[dir] = true
-		asked++
-		m.crew.put(func() {
-			down := m.disk.isThere(filepath.Join(dir, "down"))
-			d.mu.Lock()
-			changed := d.found[dir] != down
-			d.found[dir] = down
-			delete(d.looking, dir)
-			d.mu.Unlock()
-			answers <- struct{}{}
-			if changed {
-				m.changes.notify()
-			}
-		})
+		looks[i] = d.looks[dir]
 	}
 	d.mu.Unlock()
 	timer := time.NewTimer(moment)
 	defer timer.Stop()
-	for late := false; asked > 0 && !late; asked-- {
+	late := false
+	for i := 0; i < len(looks) && !late; i++ {
 		select {
-		case <-answers:
+		case <-looks[i].done:
 		case <-timer.C:
 			late = true
 		}
@@ -55,12 +49,34 @@ func (m *Monitor) haveDown(dirs []string) map[string]bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	found := make(map[string]bool, len(dirs))
-	for _, dir := range dirs {
-		found[dir] = d.found[dir]
+	for i, dir := range dirs {
+		select {
+		case <-looks[i].done:
+			found[dir] = looks[i].down
+		default:
+			if down, known := d.found[dir]; known {
+				found[dir] = down
+			}
+		}
 	}
 	clear(d.found)
 	for dir, down := range found { // without those that are gone
 		d.found[dir] = down
 	}
 	return found
+}
+
+func (m *Monitor) lookForDown(dir string) {
+	down := m.disk.isThere(filepath.Join(dir, "down"))
+	d := &m.downs
+	d.mu.Lock()
+	was, known := d.found[dir]
+	look := d.looks[dir]
+	d.found[dir], look.down = down, down
+	delete(d.looks, dir)
+	close(look.done)
+	d.mu.Unlock()
+	if !known || was != down {
+		m.changes.notify()
+	}
 }

@@ -35,7 +35,19 @@ type entry struct {
 type command struct {
 	log  bool
 	byte byte
+	done chan error // gets its outcome
 }
+
+// answer gives the outcome of a command. Only the first one counts.
+func (c command) answer(err error) {
+	select {
+	case c.done <- err:
+	default:
+	}
+}
+
+// maxWaiting is how many commands may wait for one service, whose disk hangs.
+const maxWaiting = 64
 
 // status returns the state of an entry whose service does not run.
 func (e *entry) status(name string) Status {
@@ -82,11 +94,16 @@ func (m *Monitor) apply(changes []scan.Change) {
 }
 
 func (m *Monitor) remove(name string, e *entry, reason string) {
+	for _, c := range e.waiting {
+		c.answer(fmt.Errorf("service %s was removed", name))
+	}
+	again := e.replaced // it has come again, and its service is ending since the first time
 	e.present, e.replaced, e.waiting = false, true, nil
 	if e.retry != nil {
 		e.retry.Stop()
 	}
 	switch {
+	case e.svc != nil && again:
 	case e.svc != nil:
 		e.svc.main.inbox.put(e.svc.remove)
 	case !e.opening:
@@ -108,7 +125,33 @@ func (m *Monitor) start(name string, e *entry) {
 	}
 	e.opening, e.replaced, e.since = true, false, time.Now()
 	kind := e.kind
-	m.crew.put(func() { m.open(name, kind, e) })
+	slow := time.AfterFunc(m.patience, func() { m.reportSlow(name, e) })
+	m.crew.put(func() {
+		defer slow.Stop()
+		m.open(name, kind, e)
+	})
+}
+
+// reportSlow notes that a service cannot be started yet, because its files have not
+// been opened for a while.
+func (m *Monitor) reportSlow(name string, e *entry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e.opening && e.present && !m.stopping && e.problem == "" {
+		m.cannotStart(name, e, errDisk)
+		m.changes.notify()
+	}
+}
+
+// cannotStart notes why a service cannot be started. Each reason is noted once: each
+// attempt would be a line.
+func (m *Monitor) cannotStart(name string, e *entry, err error) {
+	if e.problem == err.Error() {
+		return
+	}
+	e.problem = err.Error()
+	m.emit(Event{Kind: PassedOver, Service: name, Type: e.kind, Reason: e.problem})
+	m.log.Error("cannot supervise a service", "service", name, "err", err)
 }
 
 // open opens the files of a service, and begins it unless its entry has changed.
@@ -130,11 +173,7 @@ func (m *Monitor) open(name string, kind Kind, e *entry) {
 	case e.replaced:
 		m.start(name, e)
 	default: // commands wait for the next attempt
-		if e.problem != err.Error() { // each attempt would be a line
-			e.problem = err.Error()
-			m.emit(Event{Kind: PassedOver, Service: name, Type: kind, Reason: e.problem})
-			m.log.Error("cannot supervise a service", "service", name, "err", err)
-		}
+		m.cannotStart(name, e, err)
 		m.startLater(name, e)
 	}
 	m.changes.notify()
@@ -189,9 +228,12 @@ func (m *Monitor) ended(name string, e *entry) {
 		e.exited = true
 		m.emit(Event{Kind: Removed, Service: name, Type: e.kind, Reason: "it was asked to exit"})
 		// From a command u on they are for the next one.
-		up := slices.Index(e.waiting, command{byte: 'u'})
+		up := slices.IndexFunc(e.waiting, isUp)
 		if up < 0 {
 			up = len(e.waiting)
+		}
+		for _, c := range e.waiting[:up] {
+			c.answer(endedError(name))
 		}
 		if e.waiting = e.waiting[up:]; len(e.waiting) > 0 {
 			m.start(name, e)
@@ -203,14 +245,14 @@ func (m *Monitor) ended(name string, e *entry) {
 }
 
 // Rescan looks at the directory at once, and starts services again that have ended
-// by a command x.
-func (m *Monitor) Rescan() {
-	select {
-	case m.rescan <- struct{}{}:
-	default:
-	}
+// by a command x. The channel is closed when the directory was looked at, unless Run
+// has ended. Changes that were found then settle, as others do.
+func (m *Monitor) Rescan() <-chan struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.asked == nil {
+		m.asked = make(chan struct{})
+	}
 	for name, e := range m.entries {
 		if e.retry != nil {
 			e.retry.Stop()
@@ -219,58 +261,111 @@ func (m *Monitor) Rescan() {
 			m.start(name, e)
 		}
 	}
+	select {
+	case m.rescan <- struct{}{}:
+	default:
+	}
+	return m.asked
+}
+
+// takeRescan takes the requests of Rescan, which the scan that begins now fulfils.
+func (m *Monitor) takeRescan() (scanned func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	asked := m.asked
+	m.asked = nil
+	return func() {
+		if asked != nil {
+			close(asked)
+		}
+	}
 }
 
 // Do passes a command to a service, or to a logger, "NAME/log", as if its byte had
 // been written to supervise/control. For a program the commands act in the same way.
 // Commands to one service are carried out in order, and Do returns when its own is,
-// or after 100 ms if that must wait for a disk. It returns an error if there is no
-// such service. Unknown bytes are ignored. A command u starts a service again that
-// has ended by a command x.
+// or after 100 ms if that must wait, as for a disk. It returns an error if there is no
+// such service or logger, if that is not known after 100 ms, and if 64 commands wait
+// for the disk of the service already. Unknown bytes are ignored. A command u starts
+// a service again that has ended by a command x.
 func (m *Monitor) Do(name string, c byte) error {
 	name, isLog := strings.CutSuffix(name, "/log")
+	cmd := command{isLog, c, make(chan error, 1)}
 	m.mu.Lock()
-	done, err := m.lockedDo(name, command{isLog, c})
+	err := m.lockedDo(name, cmd)
 	m.mu.Unlock()
-	if done == nil {
+	if err != nil {
 		return err
 	}
 	timer := time.NewTimer(moment)
 	defer timer.Stop()
 	select {
-	case <-done:
+	case err = <-cmd.done:
+		return err
 	case <-timer.C:
+		return m.withdraw(name, cmd)
+	}
+}
+
+// withdraw takes a command for a logger back if the service has not begun: there may
+// be no logger.
+func (m *Monitor) withdraw(name string, cmd command) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	select {
+	case err := <-cmd.done: // in this moment
+		return err
+	default:
+	}
+	e := m.entries[name]
+	if !cmd.log || e == nil || e.svc != nil {
+		return nil
+	}
+	i := slices.Index(e.waiting, cmd)
+	if i < 0 {
+		return nil
+	}
+	e.waiting = slices.Delete(e.waiting, i, i+1)
+	return fmt.Errorf("service %s is still being read, and may have no logger: try again later", name)
+}
+
+// lockedDo passes a command on, which is answered when it is carried out.
+func (m *Monitor) lockedDo(name string, cmd command) error {
+	e := m.entries[name]
+	switch {
+	case e == nil:
+		return fmt.Errorf("there is no service %s", name)
+	case len(e.waiting) >= maxWaiting:
+		return busyError(name)
+	case e.opening:
+		e.waiting = append(e.waiting, cmd)
+		return nil
+	case e.svc == nil && e.present && isUp(cmd):
+		e.waiting = append(e.waiting, cmd)
+		m.start(name, e)
+		return nil
+	case e.svc == nil && e.problem != "":
+		return errors.New(e.problem)
+	case e.svc == nil:
+		return endedError(name)
+	}
+	if err := e.svc.do(cmd); err != nil {
+		return err
+	}
+	if e.replaced && e.present { // the next one begins with it, too
+		e.waiting = append(e.waiting, cmd)
 	}
 	return nil
 }
 
-// lockedDo passes a command on. If done is not nil, it is closed when the command is
-// carried out.
-func (m *Monitor) lockedDo(name string, cmd command) (done <-chan struct{}, err error) {
-	e := m.entries[name]
-	switch {
-	case e == nil:
-		return nil, fmt.Errorf("there is no service %s", name)
-	case e.opening:
-		e.waiting = append(e.waiting, cmd)
-		return nil, nil
-	case e.svc == nil && e.present && cmd == command{byte: 'u'}:
-		e.waiting = append(e.waiting, cmd)
-		m.start(name, e)
-		return nil, nil
-	case e.svc == nil && e.problem != "":
-		return nil, errors.New(e.problem)
-	case e.svc == nil:
-		return nil, fmt.Errorf("service %s has ended", name)
-	}
-	done = e.svc.do(cmd)
-	switch {
-	case done == nil:
-		return nil, fmt.Errorf("service %s has no logger", name)
-	case e.replaced && e.present: // the next one begins with it, too
-		e.waiting = append(e.waiting, cmd)
-	}
-	return done, nil
+func isUp(c command) bool { return !c.log && c.byte == 'u' }
+
+func endedError(name string) error { return fmt.Errorf("service %s has ended", name) }
+
+func noLoggerError(name string) error { return fmt.Errorf("service %s has no logger", name) }
+
+func busyError(name string) error {
+	return fmt.Errorf("service %s is busy: %d commands wait for its disk, try again when that answers", name, maxWaiting)
 }
 
 // late takes a command for a service that has come to its end before the command
@@ -278,11 +373,23 @@ func (m *Monitor) lockedDo(name string, cmd command) (done <-chan struct{}, err 
 func (m *Monitor) late(s *service, c command) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	var err error
 	switch e := m.entries[s.name]; {
-	case e == nil || !e.present || e.replaced:
+	case e == nil || !e.present:
+		err = endedError(s.name)
+	case slices.Contains(e.waiting, c): // the next one has it already
+		return
+	case e.replaced:
+		err = endedError(s.name)
+	case e.svc == s && len(e.waiting) >= maxWaiting:
+		err = busyError(s.name)
 	case e.svc == s:
 		e.waiting = append(e.waiting, c)
+		return
 	default:
-		m.lockedDo(s.name, c)
+		if err = m.lockedDo(s.name, c); err == nil {
+			return
+		}
 	}
+	c.answer(err)
 }

@@ -26,12 +26,17 @@ func (u *unit) beforeSpawn(pm *prefork.Manager, sp *prefork.Spawn) {
 		return
 	}
 	s := u.slots[sp.Slot]
-	set := u.settings()
-	u.look("u")
-	u.dropLock() // of a start that has failed
-	if set.lockFD != 0 && set.err == nil {
-		set.err = u.takeLock(s)
-	}
+	var set settings
+	u.awaitStart(func() {
+		set = u.settings()
+		if u.kind == Service {
+			u.find("u")
+		}
+		u.dropLock() // of a start that has failed
+		if set.lockFD != 0 && set.err == nil {
+			set.err = u.takeLock(s)
+		}
+	})
 	if !u.tryStart(pm, set, s, sp) {
 		u.dropLock()
 	}
@@ -231,7 +236,7 @@ func (u *unit) onReap(_ *prefork.Manager, e prefork.Exit) {
 	finish := false
 	if u.dir != "" {
 		var err error
-		finish, err = u.mon.disk.isExecutable(filepath.Join(u.dir, "finish"))
+		u.await(func() { finish, err = u.mon.disk.isExecutable(filepath.Join(u.dir, "finish")) })
 		finish = finish || err != nil // its start reports why
 	}
 	u.mu.Lock()

@@ -19,7 +19,7 @@ func New(Config) (*Monitor, error) {
 }
 
 func (m *Monitor) Run(context.Context) error { return errors.ErrUnsupported }
-func (m *Monitor) Rescan()                   {}
+func (m *Monitor) Rescan() <-chan struct{}   { return nil }
 func (m *Monitor) Shutdown()                 {}
 func (m *Monitor) Kill()                     {}
 func (m *Monitor) Services() []Status        { return nil }

@@ -31,6 +31,7 @@ type Monitor struct {
 	null    *os.File
 	scripts *scripts
 	rescan  chan struct{}
+	asked   chan struct{} // closed after the scan that rescan asks for; mu guards it
 	stop    chan struct{} // closed by Shutdown
 	watch   func(context.Context, scan.Config, <-chan struct{}, func([]scan.Change)) error
 
@@ -38,8 +39,8 @@ type Monitor struct {
 	crew  crew
 	downs downs
 
-	// patience is for how long services may take longer than StopTimeout to stop until
-	// the log names them.
+	// patience is how long a disk is waited for until that is a problem, and how much
+	// longer than StopTimeout services may take to stop until the log names them.
 	patience time.Duration
 
 	stopOnce sync.Once
@@ -50,6 +51,7 @@ type Monitor struct {
 	entries  map[string]*entry
 	scanned  bool // the first scan is complete
 	stopping bool
+	killed   bool           // by Kill
 	left     sync.WaitGroup // services
 }
 
@@ -82,7 +84,7 @@ func New(cfg Config) (*Monitor, error) {
 	return &Monitor{
 		cfg: cfg, log: cfg.Logger, rescan: make(chan struct{}, 1), stop: make(chan struct{}),
 		watch: scan.Watch, entries: make(map[string]*entry), patience: 5 * time.Second, disk: theDisk(),
-		downs: downs{found: make(map[string]bool), looking: make(map[string]bool)},
+		downs: downs{found: make(map[string]bool), looks: make(map[string]*downLook)},
 	}, nil
 }
 
@@ -90,6 +92,9 @@ func New(cfg Config) (*Monitor, error) {
 // all at once: each service, its finish, and then its logger, which reads to the
 // end. It returns nil then, and an error if the directory cannot be watched. With
 // Config.Once it returns when all services have ended. It may be called once.
+//
+// Run does not wait for services of which no process runs, and whose disk does not
+// answer for 10 s. The log names them.
 func (m *Monitor) Run(ctx context.Context) (err error) {
 	depth, err := marker.Depth(func(pid int) bool { return binary.Runs(pid, nil) })
 	if err != nil {
@@ -112,7 +117,10 @@ func (m *Monitor) Run(ctx context.Context) (err error) {
 	watching, cancel := context.WithCancel(ctx)
 	watched := make(chan error, 1)
 	go func() {
-		watched <- m.watch(watching, scan.Config{Dir: m.cfg.Dir, Settle: m.cfg.Settle, Max: m.cfg.Max, Enter: m.cfg.Enter, Report: m.reportScan}, m.rescan, m.apply)
+		watched <- m.watch(watching, scan.Config{
+			Dir: m.cfg.Dir, Settle: m.cfg.Settle, Max: m.cfg.Max, Enter: m.cfg.Enter,
+			Rescan: m.takeRescan, Stalled: m.reportStall, Report: m.reportScan,
+		}, m.rescan, m.apply)
 	}()
 	select {
 	case <-ctx.Done():
@@ -138,6 +146,16 @@ func (m *Monitor) reportScan(err error) {
 	m.log.Warn("cannot watch the directory as it should be", "err", err)
 }
 
+// reportStall notes that the scan waits for the disk of the directory, or goes on.
+func (m *Monitor) reportStall(since time.Time, over bool) {
+	attrs := []any{"dir", m.cfg.Dir, "since", since.Format(time.DateTime)}
+	if over {
+		m.log.Info("the directory answers again, it is scanned", append(attrs, "after", time.Since(since).Round(time.Millisecond).String())...)
+		return
+	}
+	m.log.Error("the directory does not answer: no change of it is noticed until it does, the services stay as they are", attrs...)
+}
+
 // stopAll stops all services and waits for their end.
 func (m *Monitor) stopAll() {
 	m.mu.Lock()
@@ -153,7 +171,53 @@ func (m *Monitor) stopAll() {
 	m.mu.Unlock()
 	waits := time.AfterFunc(max(m.patience, m.cfg.StopTimeout+m.patience), m.reportWait)
 	defer waits.Stop()
-	m.left.Wait()
+	ended := make(chan struct{})
+	go func() {
+		m.left.Wait()
+		close(ended)
+	}()
+	for stuck := false; ; {
+		select {
+		case <-ended:
+			return
+		case <-time.After(m.patience):
+		}
+		again := stuck // not only in a moment between two processes
+		if stuck = m.isStuck(); stuck && again {
+			m.abandon()
+			return
+		}
+	}
+}
+
+// isStuck reports whether all services that are left wait for nothing but a disk.
+func (m *Monitor) isStuck() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.entries {
+		if e.svc != nil && !e.svc.isStuck(m.killed) {
+			return false
+		}
+	}
+	return true
+}
+
+// abandon leaves the services that are left to themselves.
+func (m *Monitor) abandon() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var names []string
+	for name, e := range m.entries {
+		if e.svc != nil {
+			names = append(names, name)
+			go e.svc.kill() // its logger, which waits for the end of the pipe
+		}
+	}
+	if len(names) == 0 { // they have ended just now
+		return
+	}
+	slices.Sort(names)
+	m.log.Error("the disk of services does not answer, not waiting for them: their files in supervise are old, and finish may not have run", "services", strings.Join(names, ", "))
 }
 
 // reportWait names the services that have not ended.
@@ -211,7 +275,7 @@ func (m *Monitor) Kill() {
 	m.Shutdown()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.stopping = true
+	m.stopping, m.killed = true, true
 	for _, e := range m.entries {
 		if e.svc != nil {
 			go e.svc.kill()
@@ -250,7 +314,8 @@ func (m *Monitor) Services() []Status {
 }
 
 // Started reports whether the first scan is complete, and each service that it has
-// found was started once, cannot be started, or is to stay down.
+// found was started once, cannot be started, or is to stay down. One whose disk does
+// not answer for 5 s cannot be started.
 func (m *Monitor) Started() bool {
 	m.mu.Lock()
 	done := m.scanned

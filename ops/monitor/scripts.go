@@ -43,6 +43,7 @@ type scripts struct {
 	notes []uint64
 	calls []func()
 	stop  bool
+	over  bool // the goroutine has ended
 
 	// The following belong to the goroutine.
 	last  uint64
@@ -72,9 +73,24 @@ func (r *scripts) put(add func()) {
 
 func (r *scripts) call(f func()) { r.put(func() { r.calls = append(r.calls, f) }) }
 
-// run starts a script soon. Its ended is called in any case, unless the scripts are
-// closed.
-func (r *scripts) run(s *script) { r.call(func() { r.start(s) }) }
+// run starts a script soon. Its ended is called in any case.
+func (r *scripts) run(s *script) {
+	over := false
+	r.put(func() {
+		if over = r.over; !over {
+			r.calls = append(r.calls, func() { r.start(s) })
+		}
+	})
+	if over { // its service is one that Run has not waited for
+		go s.abort()
+	}
+}
+
+// abort ends a script that is not started.
+func (s *script) abort() {
+	s.started(0)
+	s.ended(proc.Status{}, os.ErrProcessDone)
+}
 
 // kill kills a script and its group.
 func (r *scripts) kill(s *script) { r.call(func() { r.killNow(s) }) }
@@ -97,7 +113,7 @@ func (r *scripts) loop() {
 	defer r.table.Close()
 	for {
 		r.mu.Lock()
-		notes, calls, stop := r.notes, r.calls, r.stop
+		notes, calls := r.notes, r.calls
 		r.notes, r.calls = nil, nil
 		r.mu.Unlock()
 		for _, f := range calls {
@@ -106,10 +122,14 @@ func (r *scripts) loop() {
 		for _, id := range notes {
 			r.reap(id)
 		}
-		next := r.overdue(time.Now())
-		if stop && len(r.alive) == 0 && len(calls) == 0 {
+		r.mu.Lock()
+		r.over = r.stop && len(r.alive) == 0 && len(r.calls) == 0
+		over := r.over
+		r.mu.Unlock()
+		if over {
 			return
 		}
+		next := r.overdue(time.Now())
 		var due <-chan time.Time
 		if !next.IsZero() {
 			timer.Reset(time.Until(next))
@@ -124,8 +144,7 @@ func (r *scripts) loop() {
 
 func (r *scripts) start(s *script) {
 	if s.killed {
-		s.started(0)
-		s.ended(proc.Status{}, os.ErrProcessDone)
+		s.abort()
 		return
 	}
 	spec, release, err := launch.Command(launch.Plan{

@@ -56,10 +56,13 @@ func (s *service) start(ended func(), waiting []command) (rest []command) {
 	s.main.begin()
 	for rest = waiting; len(rest) > 0; rest = rest[1:] {
 		// Nothing runs yet for which there could be a script.
-		u := s.unit(rest[0])
-		if u != nil && !u.all(machine.Event{Kind: machine.Command, Byte: rest[0].byte}) {
+		var err error
+		if u := s.unit(rest[0]); u == nil {
+			err = noLoggerError(s.name)
+		} else if !u.all(machine.Event{Kind: machine.Command, Byte: rest[0].byte}) {
 			break
 		}
+		rest[0].answer(err)
 	}
 	if s.logger != nil {
 		s.logger.start()
@@ -76,21 +79,24 @@ func (s *service) unit(c command) *unit {
 	return s.main
 }
 
-// do passes a command to the service, or to its logger. It closes done when the
-// command is carried out, and returns nil if there is no such unit.
-func (s *service) do(c command) (done chan struct{}) {
+// do passes a command to the service, or to its logger. It is answered when it is
+// carried out. There is an error if there is no such unit, or if it has too many.
+func (s *service) do(c command) error {
 	u := s.unit(c)
-	if u == nil {
-		return nil
+	switch {
+	case u == nil:
+		return noLoggerError(s.name)
+	case u.inbox.len() >= maxWaiting:
+		return busyError(s.name)
 	}
-	done = make(chan struct{})
 	u.inbox.put(func() {
-		defer close(done)
-		if !u.command(c.byte) {
+		if u.command(c.byte) {
+			c.answer(nil)
+		} else {
 			s.mon.late(s, c)
 		}
 	})
-	return done
+	return nil
 }
 
 // open opens the files of a service directory. A program has none.
@@ -252,6 +258,27 @@ func (s *service) kill() {
 		u.request(killAll)
 		u.mu.Unlock()
 	}
+}
+
+// isStuck reports whether nothing of a service goes on before a disk answers. Its
+// processes do not count after a kill. A logger waits for the end of the service.
+func (s *service) isStuck(killed bool) bool {
+	main, l := s.main, s.logger
+	if !killed && main.isAlive() {
+		return false
+	}
+	return main.waits.Load() > 0 || l != nil && l.waits.Load() > 0 && (killed || !l.isAlive())
+}
+
+// isAlive reports whether a process of a unit is there, or is being started. Its end
+// may not have been noted yet.
+func (u *unit) isAlive() bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.ContainsFunc(u.slots, func(s *slot) bool {
+		pid := s.Status().PID
+		return s.Starting() || pid != 0 && syscall.Kill(pid, 0) != syscall.ESRCH
+	})
 }
 
 // status returns the state of a unit.

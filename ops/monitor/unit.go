@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prefork-go/prefork"
@@ -31,9 +32,10 @@ type unit struct {
 	sup    *supervise.Dir // nil for none
 	log    *slog.Logger
 	writer writer
-	inbox  queue  // commands
-	ended  func() // called when nothing is left
-	fault  error  // why keep has given up; set before ended
+	inbox  queue        // commands
+	ended  func()       // called when nothing is left
+	fault  error        // why keep has given up; set before ended
+	waits  atomic.Int32 // calls that wait for its disk
 
 	mu       sync.Mutex
 	set      settings
@@ -47,6 +49,7 @@ type unit struct {
 	delay    time.Duration     // of the last one
 	limit    *time.Timer       // kills a logger that does not read to the end
 	scripts  map[byte]bool     // by command byte: whether control has a script, as look has found
+	hung     bool              // a look for scripts has not returned
 	rewrite  *time.Timer       // has the files written again; nil while none could not be
 	tally    []Death
 	tallied  bool // the file must be written
@@ -101,11 +104,40 @@ func (u *unit) settings() settings {
 }
 
 // look looks for scripts control/C, before an event that may need them. A logger has
-// none, as with runsv.
+// none, as with runsv. Like a script, it has a limited time: then there are none.
 func (u *unit) look(commands string) {
-	if u.kind != Service {
+	u.mu.Lock()
+	hung := u.hung
+	u.mu.Unlock()
+	if u.kind != Service || hung {
 		return
 	}
+	done, answered := make(chan struct{}), false
+	go func() {
+		defer close(done)
+		u.await(func() { u.find(commands) })
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		answered, u.hung = true, false
+	}()
+	limit := time.NewTimer(u.mon.patience)
+	defer limit.Stop()
+	select {
+	case <-done:
+		return
+	case <-limit.C:
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !answered {
+		u.hung = true
+		clear(u.scripts)
+		u.log.Warn("the disk does not answer, commands are carried out without control scripts")
+	}
+}
+
+// find is look without a limit.
+func (u *unit) find(commands string) {
 	for _, c := range []byte(commands) {
 		found, _ := u.mon.disk.isExecutable(filepath.Join(u.dir, "control", string(rune(c))))
 		u.mu.Lock()
@@ -262,7 +294,8 @@ func (u *unit) fail(err error) {
 // newManager makes a Manager with the settings of the moment. If these are refused,
 // it has the default ones, and the service is blocked.
 func (u *unit) newManager() (*prefork.Manager, error) {
-	set := u.settings()
+	var set settings
+	u.awaitStart(func() { set = u.settings() })
 	pm, refused := prefork.New(u.config(set.managed))
 	if refused != nil {
 		var err error

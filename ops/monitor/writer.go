@@ -21,7 +21,7 @@ func (u *unit) show(f func()) {
 	if u.writer.due.CompareAndSwap(false, true) {
 		u.writer.put(func() {
 			u.writer.due.Store(false)
-			u.mon.disk.write(u)
+			u.await(func() { u.mon.disk.write(u) })
 		})
 	}
 	if f != nil {

@@ -20,6 +20,7 @@ type reporter struct {
 
 	changed <-chan struct{}
 	pause   <-chan time.Time // then changes count again
+	scanned <-chan struct{}  // the end of a reload
 	alive   <-chan time.Time
 	ticker  *time.Ticker
 }
@@ -76,17 +77,20 @@ func (r *reporter) isAlive() {
 	r.n.Alive()
 }
 
-// rescan looks at the directory, which is a reload. There is no end of it to wait for:
-// what has changed settles, and a service that starts may never be up.
+// rescan looks at the directory, which is a reload. It ends when the directory was
+// scanned: what has changed settles, and a service that starts may never be up.
 func (r *reporter) rescan() {
-	reports := r.n != nil && r.ready && !r.stopping
-	if reports {
+	scanned := r.m.Rescan()
+	if r.n != nil && r.ready && !r.stopping {
+		r.scanned = scanned
 		r.n.Reloading()
 	}
-	r.m.Rescan()
-	if reports {
-		r.n.Ready(r.text)
-	}
+}
+
+// reloaded reports the end of a reload.
+func (r *reporter) reloaded() {
+	r.scanned = nil
+	r.n.Ready(r.text)
 }
 
 // stop reports, once, that the program stops.
@@ -94,7 +98,7 @@ func (r *reporter) stop() {
 	if r.n == nil || r.stopping {
 		return
 	}
-	r.stopping = true
+	r.stopping, r.scanned = true, nil
 	r.text = r.status()
 	r.n.Stopping(r.text)
 }

@@ -222,6 +222,8 @@ func (w *watcher) run(ctx context.Context, m *monitor.Monitor) error {
 			report.wait()
 		case <-report.pause:
 			report.look()
+		case <-report.scanned:
+			report.reloaded()
 		case <-report.alive:
 			report.isAlive()
 		case err := <-done:

@@ -45,6 +45,8 @@ func (f *fakeServices) Services() (all []client.Service) {
 	return all
 }
 
+func (f *fakeServices) Started() bool { return true }
+
 func (f *fakeServices) Changed() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -399,5 +401,32 @@ func TestServiceCrashes(t *testing.T) {
 				t.Errorf("status: %d, %q", status, out)
 			}
 		})
+	}
+}
+
+// A wait for all services names those that are not ready. One that is meant to be down
+// is not waited for.
+func TestWaitForServices(t *testing.T) {
+	with := func(name string, s client.Service, change func(*client.Service)) client.Service {
+		s.Name = name
+		if change != nil {
+			change(&s)
+		}
+		return s
+	}
+	pm := []client.Service{
+		with("up", svUp, nil), with("off", svDown, nil), with("exited", svEnd, nil),
+		with("starts", svDown, func(s *client.Service) { s.Want = client.WantUp }),
+		with("locked", svEnd, func(s *client.Service) { s.Problem = "process 1 runs this service" }),
+		with("gaveup", svDown, func(s *client.Service) { s.GaveUp = true }),
+		with("notready", svUp, func(s *client.Service) { s.Ready, s.Notifies = false, true }),
+		with("logged", svUp, func(s *client.Service) {
+			s.Log = &client.Service{Name: "logged/log", State: client.StateDown, Want: client.WantUp}
+		}),
+	}
+	startServices(t, pm...)
+	status, _, stderr := command("--timeout", "50ms", "wait", "ready")
+	if want := ": watch, gaveup, locked, logged/log, notready, starts; "; status != 6 || !strings.Contains(stderr, want) {
+		t.Errorf("status %d, %q, want %q", status, stderr, want)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -29,7 +30,8 @@ func (a *app) waitCommand() *cobra.Command {
 		Short: "Wait until it is ready, settled, paused, running, stopped or gone",
 		Long: `Waits until the state holds, at most --timeout:
 
-  ready       each pool has a worker that is ready
+  ready       each pool has a worker that is ready, and each service of
+              prefork watch is, except those that are meant to be down
   settled     all workers are, of the generation that goes on, and nothing is under way
   paused      all workers have paused
   running     a generation has begun, and no shutdown
@@ -107,14 +109,23 @@ func (a *app) lagging(state string) string {
 	ctx, cancel := query()
 	defer cancel()
 	s, err := c.Status(ctx, client.StatusOptions{})
-	if err != nil || len(s.Pools) < 2 {
+	if err != nil {
+		return ""
+	}
+	services := servicesOf(ctx, c)
+	if len(s.Pools) < 2 && len(services) == 0 {
 		return ""
 	}
 	const most = 10
 	var names []string
 	for _, p := range s.Pools {
-		if state == "ready" && !p.Ready || state == "settled" && !p.Settled {
+		if one := services[p.Name]; state == "ready" && !p.Ready && one == nil || state == "settled" && !p.Settled {
 			names = append(names, oneLine(p.Name))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(services)) { // also of those that have no pool
+		if one := services[name]; state == "ready" && !one.Ready && !one.MeantDown() {
+			names = append(names, oneLine(name))
 		}
 	}
 	if n := len(names) - most; n > 1 {
@@ -124,6 +135,24 @@ func (a *app) lagging(state string) string {
 		return ""
 	}
 	return ": " + strings.Join(names, ", ")
+}
+
+// servicesOf returns the services and loggers of the program by name; none if it keeps
+// none.
+func servicesOf(ctx context.Context, c *client.Client) map[string]*client.Service {
+	all, err := c.Services(ctx)
+	if err != nil {
+		return nil
+	}
+	byName := make(map[string]*client.Service)
+	for i := range all.Services {
+		one := &all.Services[i]
+		byName[one.Name] = one
+		if one.Log != nil {
+			byName[one.Name+"/log"] = one.Log
+		}
+	}
+	return byName
 }
 
 // isGone reports whether an error means that the manager has ended, or is ending.

@@ -85,7 +85,8 @@ func TestWatchExample(t *testing.T) {
 		data, err := os.ReadFile(current)
 		return err == nil && regexp.MustCompile(`(?m)^@[0-9a-f]{24} web starts in .*/web$`).Match(data) && strings.Contains(string(data), "GET / 200")
 	})
-	for _, args := range []string{"sv status", "sv restart web", "sv -v stop batch"} {
+	// At last, batch is meant to be down.
+	for _, args := range []string{"sv status", "sv restart web", "sv -v stop batch", "--timeout 20s wait ready", "--timeout 20s wait settled"} {
 		if status, out, errs := command(append([]string{"-s", socket}, strings.Fields(args)...)...); status != 0 || errs != "" {
 			t.Errorf("%s: status %d, %q, %q", args, status, out, errs)
 		}

@@ -43,6 +43,15 @@ type Service struct {
 	Log        *Service   `json:"log,omitempty"`         // its logger
 }
 
+// MeantDown reports whether the service is not to run now: it is wanted down, and has
+// neither given up nor ended for a problem. It is not waited for until it is ready.
+func (s *Service) MeantDown() bool {
+	if s.State == StateEnded {
+		return s.Problem == ""
+	}
+	return s.Want != WantUp && !s.GaveUp
+}
+
 // States of a Service. That of one that has ended by a command x is StateEnded: a
 // command u begins it again.
 const (

@@ -44,7 +44,7 @@ func init() {
 		"/v1/wait":             {"GET", "?for=ready|settled|paused|running|reloaded>N[&timeout=30s] waits until it holds", (*exchange).wait},
 		"/v1/tail":             {"GET", "[?pool=NAME][&slot=N][&lines=N] the last lines of the workers", (*exchange).tail},
 		"/healthz":             {"GET", "200 when every loop has turned within 2 s", (*exchange).healthz},
-		"/readyz":              {"GET", "200 when each pool has a ready worker", (*exchange).readyz},
+		"/readyz":              {"GET", "200 when each pool has a ready worker, except services that are meant to be down", (*exchange).readyz},
 		"/v1/reload":           {"POST", "[?how=rolling|plain|interval=1s] replaces the workers", (*exchange).reload},
 		"/v1/restart":          {"POST", "replaces the workers, all at once", (*exchange).restart},
 		"/v1/upgrade":          {"POST", "replaces the manager by one of the program on disk", (*exchange).upgrade},

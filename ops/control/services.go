@@ -18,6 +18,10 @@ type Services interface {
 	// Services returns the services as they are, in the order of their names.
 	Services() []client.Service
 
+	// Started reports whether each of the services that were there at the start was
+	// started once, cannot be started, or is meant to be down.
+	Started() bool
+
 	// Changed returns a channel that is closed when a service has changed since the
 	// call, has come or has gone.
 	Changed() <-chan struct{}
@@ -107,6 +111,25 @@ func (s *server) serviceMap() (map[string]*client.Service, []client.Service) {
 		}
 	}
 	return byName, all
+}
+
+// unready returns the names of the services and loggers that are not ready, except
+// those that are meant to be down, and the pools of this moment that are none.
+func (s *server) unready() (names []string, others []*pool) {
+	s.mu.Lock()
+	pools := s.pools
+	s.mu.Unlock()
+	if s.cfg.Services == nil {
+		return nil, pools
+	}
+	services, _ := s.serviceMap()
+	for name, one := range services {
+		if !one.Ready && !one.MeantDown() {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, slices.DeleteFunc(slices.Clone(pools), func(p *pool) bool { return services[p.name] != nil })
 }
 
 // checkServices returns the problem of a program without services.

@@ -11,19 +11,22 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prefork-go/prefork"
 	"github.com/prefork-go/prefork/ops/client"
 )
 
 // fakeServices are services that tests change.
 type fakeServices struct {
-	mu      sync.Mutex
-	all     map[string]*client.Service
-	changed chan struct{}
-	wrote   []string                    // "web:t"
-	react   func(*client.Service, byte) // under the mutex
+	mu       sync.Mutex
+	all      map[string]*client.Service
+	changed  chan struct{}
+	starting atomic.Bool
+	wrote    []string                    // "web:t"
+	react    func(*client.Service, byte) // under the mutex
 }
 
 func newFakeServices(all ...client.Service) *fakeServices {
@@ -48,6 +51,8 @@ func (f *fakeServices) Services() (all []client.Service) {
 	slices.SortFunc(all, func(a, b client.Service) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }
+
+func (f *fakeServices) Started() bool { return !f.starting.Load() }
 
 func (f *fakeServices) Changed() <-chan struct{} {
 	f.mu.Lock()
@@ -385,4 +390,60 @@ func TestServiceNotes(t *testing.T) {
 			t.Errorf("log %q, want %q", log.String(), want)
 		}
 	}
+}
+
+// A wait for all pools and services waits for none that is meant to be down, but for
+// those that have no pool yet. One for a pool waits for that.
+func TestWaitForServices(t *testing.T) {
+	web := upNow
+	web.Log = &client.Service{Name: "web/log", State: client.StateDown, Want: client.WantDown}
+	late := client.Service{Name: "late", State: client.StateEnded, Problem: "it is locked"}
+	f := newFakeServices(web, isOff, late)
+	f.starting.Store(true)
+	s := newTestServer(t, Config{Services: f}, "db", "own", "web", "web/log")
+	for _, m := range s.fakes {
+		m.change(func(snap *prefork.Snapshot) { snap.Settled = true })
+	}
+	own := func(ready bool) {
+		s.fakes[1].change(func(snap *prefork.Snapshot) {
+			snap.Workers = nil
+			if ready {
+				snap.Workers = []prefork.WorkerInfo{{State: prefork.StateReady}}
+			}
+		})
+	}
+	expect := func(state string, code int, unready string) {
+		t.Helper()
+		timeout := "20ms"
+		if code == 200 {
+			timeout = "20s"
+		}
+		if got, body := send(t, s, "GET /v1/wait?timeout="+timeout+"&for="+state); got != code {
+			t.Errorf("wait for %s: %d %s, want %d", state, got, body, code)
+		}
+		if got, body := send(t, s, "GET /readyz"); unready != "" && (got != 503 || !strings.Contains(body, unready)) || unready == "" && got != 200 {
+			t.Errorf("readyz: %d %s, want %q", got, body, unready)
+		}
+	}
+	own(true)
+	expect("ready", 504, "service late is not ready")
+	expect("settled", 504, "service late is not ready")
+	f.starting.Store(false)
+	expect("settled", 200, "service late is not ready")
+	expect("ready", 504, "service late is not ready")
+	expect("ready&pool=db", 504, "service late is not ready")
+	f.change("late", func(s *client.Service) { s.Problem = "" })
+	own(false)
+	expect("ready", 504, "pool own: no worker is ready")
+	own(true)
+	expect("ready", 200, "")
+	f.change("db", func(s *client.Service) { s.Want = client.WantUp })
+	expect("ready", 504, "service db is not ready")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		expect("ready", 200, "")
+	}()
+	f.change("db", func(s *client.Service) { s.State, s.PID, s.Ready = client.StateRun, 4, true })
+	<-done
 }

@@ -293,14 +293,18 @@ func (p *pool) standsStill(now time.Time) string {
 }
 
 func (x *exchange) readyz() error {
-	problems := make([]string, len(x.pools))
-	for i, p := range x.pools {
+	var problems []string
+	names, pools := x.unready()
+	for _, name := range names {
+		problems = append(problems, fmt.Sprintf("service %s is not ready", name))
+	}
+	for _, p := range pools {
 		switch snap, _ := p.state(); {
 		case isReady(snap):
 		case !snap.Stopping.IsZero():
-			problems[i] = p.label() + "stopping"
+			problems = append(problems, p.label()+"stopping")
 		default:
-			problems[i] = p.label() + "no worker is ready"
+			problems = append(problems, p.label()+"no worker is ready")
 		}
 	}
 	return x.probe(problems)

@@ -121,7 +121,12 @@ func (x *exchange) wait() error {
 	began := time.Now()
 	ctx, cancel := x.untilGone(timeout)
 	defer cancel()
-	err = x.awaitState(ctx, pools, holds)
+	err = x.await(ctx, x.superseded, func() bool {
+		if x.cfg.Services == nil || x.query.Has("pool") || state != "ready" && state != "settled" {
+			return holdNow(ctx, pools, holds)
+		}
+		return x.holdForServices(ctx, state, holds)
+	})
 	if p := x.handedOver(); p != nil {
 		return p
 	}
@@ -138,6 +143,23 @@ func (x *exchange) wait() error {
 		return err
 	}
 	return answerJSON(x.w, codeOf(&a), a)
+}
+
+// holdForServices is holdNow for a program that keeps services, which come and go.
+func (s *server) holdForServices(ctx context.Context, state string, holds func(prefork.Snapshot) bool) bool {
+	if !s.cfg.Services.Started() {
+		return false
+	}
+	s.mu.Lock()
+	pools := s.pools
+	s.mu.Unlock()
+	if state == "ready" {
+		var names []string
+		if names, pools = s.unready(); len(names) > 0 {
+			return false
+		}
+	}
+	return holdNow(ctx, pools, holds)
 }
 
 // condition returns the condition of a state that a client waits for.

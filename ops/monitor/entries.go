@@ -54,6 +54,10 @@ func (e *entry) status(name string) Status {
 	st := Status{Name: name, Kind: e.kind, Problem: e.problem}
 	if e.opening {
 		st.Since, st.Problem = e.since, cmp.Or(e.problem, "its directory is still being read")
+		st.Up = true
+		for _, c := range e.waiting {
+			st.Up = st.Up && (c.log || strings.IndexByte("dxo", c.byte) < 0) || isUp(c)
+		}
 	}
 	return st
 }

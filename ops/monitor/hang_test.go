@@ -54,7 +54,7 @@ func TestStopEndsOnADiskThatHangs(t *testing.T) {
 				preforktest.WaitFor(t, "the end of a process", func() bool { return syscall.Kill(pid, 0) != nil || isZombie(pid) })
 			}
 			h.answer()
-			preforktest.WaitFor(t, "the end of the services", func() bool { return len(r.m.Services()) == 0 || r.isOver() })
+			preforktest.WaitFor(t, "the end of the services", r.isOver)
 		})
 	}
 }
@@ -92,6 +92,7 @@ func TestStopWaitsForProcesses(t *testing.T) {
 	syscall.Kill(pid, syscall.SIGKILL)
 	r.close()
 	h.answer()
+	preforktest.WaitFor(t, "the end of the service", r.isOver)
 }
 
 // A command waits for the look for its script no longer than for the script.

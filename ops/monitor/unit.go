@@ -41,6 +41,7 @@ type unit struct {
 	set      settings
 	pm       *prefork.Manager // nil between two
 	using    managed          // the settings of pm
+	running  context.Context  // ends with its Run
 	refused  error            // why it could not have these
 	slots    []*slot
 	warned   map[string]string // by file: the fault that the log has
@@ -191,11 +192,12 @@ func (u *unit) changed() {
 // endStart finds out that a start has failed of which the Manager reports nothing,
 // because it tries again soon: the commands wait for it.
 func (u *unit) endStart(s *slot) {
-	pm, ordinal := u.pm, s.ordinal
+	pm, running, ordinal := u.pm, u.running, s.ordinal
+	if pm == nil {
+		return
+	}
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if pm == nil || pm.Ping(ctx) != nil { // the start is over when it returns
+		if pm.Ping(running) != nil { // the start is over when it returns
 			return
 		}
 		u.mu.Lock()
@@ -257,8 +259,10 @@ func (u *unit) request(f func(*prefork.Manager)) {
 func (u *unit) keep() {
 	defer func() { u.ended() }()
 	for {
-		pm, err := u.newManager()
+		running, ended := context.WithCancel(context.Background())
+		pm, err := u.newManager(running)
 		if err != nil {
+			ended()
 			u.fail(err)
 			return
 		}
@@ -267,6 +271,7 @@ func (u *unit) keep() {
 			detach = u.mon.cfg.Attach(u.name, pm)
 		}
 		pm.Run(context.Background(), nil)
+		ended()
 		u.mu.Lock()
 		u.pm = nil
 		done := u.gone == len(u.slots)
@@ -293,7 +298,7 @@ func (u *unit) fail(err error) {
 
 // newManager makes a Manager with the settings of the moment. If these are refused,
 // it has the default ones, and the service is blocked.
-func (u *unit) newManager() (*prefork.Manager, error) {
+func (u *unit) newManager(running context.Context) (*prefork.Manager, error) {
 	var set settings
 	u.awaitStart(func() { set = u.settings() })
 	pm, refused := prefork.New(u.config(set.managed))
@@ -306,7 +311,7 @@ func (u *unit) newManager() (*prefork.Manager, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.load(set)
-	u.pm, u.using, u.refused = pm, u.set.managed, refused
+	u.pm, u.running, u.using, u.refused = pm, running, u.set.managed, refused
 	for _, s := range u.slots {
 		if !s.Open() {
 			pm.Hold(s.index)

@@ -37,7 +37,7 @@ link of that name calls it. The exit status is 100 for wrong usage, 111 for an
 error, and otherwise that of the program.`,
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 && (args[0] == "-h" || args[0] == "--help") {
+			if asksForHelp(args) {
 				return cmd.Help()
 			}
 			return &exitError{code: chain.Main("prefork exec", args, a.err)}

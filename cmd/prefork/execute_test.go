@@ -3,6 +3,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -41,6 +42,20 @@ func TestExec(t *testing.T) {
 	for args, want := range map[string]int{"exec": 100, "exec -z": 100, "exec -C /nonexistent true": 111, "exec --help": 0, "exec -h": 0} {
 		if status, out, errs := command(strings.Fields(args)...); status != want || (out == "") != (want != 0) || (errs == "") != (want == 0) {
 			t.Errorf("%s: exit %d, %q, %q", args, status, out, errs)
+		}
+	}
+}
+
+// The flags of other verbs cost some 800 allocations.
+func TestExecAndLogStartAtOnce(t *testing.T) {
+	for _, verb := range []string{"exec", "log"} {
+		n := testing.AllocsPerRun(5, func() {
+			if status := run([]string{verb, "-y"}, io.Discard, io.Discard); status != 100 {
+				t.Errorf("%s: exit %d, want 100", verb, status)
+			}
+		})
+		if n > 300 {
+			t.Errorf("%s: %v allocations", verb, n)
 		}
 	}
 }

@@ -49,7 +49,7 @@ compressed, or if a logger was killed while it wrote the file. If the disk is fu
 the logger waits, and so does the program.`,
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 && (args[0] == "-h" || args[0] == "--help") {
+			if asksForHelp(args) {
 				return cmd.Help()
 			}
 			return &exitError{code: logger.Main("prefork log", args, a.err)}

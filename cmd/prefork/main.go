@@ -19,7 +19,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -28,6 +27,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/prefork-go/prefork/cmd/prefork/internal/chain"
+	"github.com/prefork-go/prefork/cmd/prefork/internal/logger"
 	"github.com/prefork-go/prefork/ops/client"
 )
 
@@ -71,12 +71,27 @@ type app struct {
 }
 
 func run(args []string, out, errs io.Writer) (status int) {
+	// These take all arguments as they are. The last command of a service's script
+	// should not have to wait for the flags of all verbs.
+	if len(args) > 0 && !asksForHelp(args[1:]) {
+		switch args[0] {
+		case "exec":
+			return chain.Main("prefork exec", args[1:], errs)
+		case "log":
+			return logger.Main("prefork log", args[1:], errs)
+		}
+	}
 	a := &app{out: out, err: errs}
 	root := a.command()
 	root.SetArgs(startServerRestart(root, negativeScale(args)))
 	root.SetOut(out)
 	root.SetErr(errs)
 	return a.report(root.ExecuteC())
+}
+
+// asksForHelp reports whether the arguments of exec or log ask for help.
+func asksForHelp(args []string) bool {
+	return len(args) > 0 && (args[0] == "-h" || args[0] == "--help")
 }
 
 // report prints an error of a verb and returns the exit status.
@@ -144,7 +159,7 @@ func negativeScale(args []string) []string {
 			return append(out, args[i:]...) // the rest is a program's
 		case arg == "scale":
 			scale = true
-		case scale && negativeNumber.MatchString(arg):
+		case scale && isNegative(arg):
 			arg = "--" + byFlag + "=" + arg
 		}
 		out = append(out, arg)
@@ -152,7 +167,12 @@ func negativeScale(args []string) []string {
 	return out
 }
 
-var negativeNumber = regexp.MustCompile(`^-[0-9]+$`)
+func isNegative(s string) bool {
+	number, ok := strings.CutPrefix(s, "-")
+	return ok && isNumber(number)
+}
+
+func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
 
 // command returns the command with all verbs.
 func (a *app) command() *cobra.Command {

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -22,7 +21,10 @@ import (
 // The states of the verb wait. The manager knows the first ones.
 var waitStates = []string{"ready", "settled", "paused", "running", "stopped", "gone"}
 
-var reloadedState = regexp.MustCompile(`^reloaded>[0-9]+$`)
+func isReloaded(state string) bool {
+	generation, ok := strings.CutPrefix(state, "reloaded>")
+	return ok && isNumber(generation)
+}
 
 func (a *app) waitCommand() *cobra.Command {
 	return &cobra.Command{
@@ -58,7 +60,7 @@ It also waits for a manager that does not run yet, unless it should be stopped o
 }
 
 func (a *app) wait(state string) error {
-	if !slices.Contains(waitStates, state) && !reloadedState.MatchString(state) {
+	if !slices.Contains(waitStates, state) && !isReloaded(state) {
 		return usagef("wait %s: the states are %s and reloaded>N", state, strings.Join(waitStates, ", "))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), a.timeout)

@@ -9,8 +9,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -279,19 +279,24 @@ func (d *dir) failed(operation string, err error) {
 	d.follow()
 }
 
-var (
-	rotatedName   = regexp.MustCompile(`^@[0-9a-f]{24}\.(s|u|s\.gz)$`)
-	temporaryName = regexp.MustCompile(`^@[0-9a-f]{24}\.t$`)
-)
-
 // stampLength is the length of @ and a time in the name of a rotated file.
 const stampLength = 25
+
+// suffix returns the end of the name of a file with a time, after the dot; "" for
+// another name.
+func suffix(name string) string {
+	if len(name) <= stampLength || name[0] != '@' || name[stampLength] != '.' || strings.Trim(name[1:stampLength], "0123456789abcdef") != "" {
+		return ""
+	}
+	return name[stampLength+1:]
+}
 
 // rotatedFiles returns the names of rotated files, the oldest first.
 func rotatedFiles(path string) (names []string) {
 	entries, _ := os.ReadDir(path)
 	for _, e := range entries {
-		if rotatedName.MatchString(e.Name()) {
+		switch suffix(e.Name()) {
+		case "s", "u", "s.gz":
 			names = append(names, e.Name())
 		}
 	}

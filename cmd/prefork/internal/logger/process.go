@@ -233,7 +233,7 @@ func (w *worker) execute(command string, in, out *os.File) error {
 func removeTemporary(path string) {
 	entries, _ := os.ReadDir(path)
 	for _, e := range entries {
-		if temporaryName.MatchString(e.Name()) {
+		if suffix(e.Name()) == "t" {
 			os.Remove(filepath.Join(path, e.Name()))
 		}
 	}

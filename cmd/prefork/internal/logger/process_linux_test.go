@@ -229,3 +229,17 @@ func TestBeyond(t *testing.T) {
 		}
 	}
 }
+
+// Other names are not touched.
+func TestSuffix(t *testing.T) {
+	stamp := "@0123456789abcdef01234567"
+	for name, want := range map[string]string{
+		stamp + ".s": "s", stamp + ".u": "u", stamp + ".t": "t", stamp + ".s.gz": "s.gz", stamp + ".": "",
+		stamp: "", "": "", stamp + "s": "", stamp + "8.s": "", stamp[:24] + ".s": "", "_" + stamp[1:] + ".s": "",
+		"@0123456789ABCDEF01234567.s": "", "@0123456789abcdef0123456g.s": "", " " + stamp + ".s": "", "current": "", "config": "",
+	} {
+		if got := suffix(name); got != want {
+			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+	}
+}

@@ -140,18 +140,15 @@ func (l *logger) tee() (int, error) {
 		l.step = l.splice
 		return 0, nil
 	}
-	// More pieces than can be copied at once: the end of the line may be among them.
-	more := l.held > 0 && l.available() > l.held
 	in, err := l.peek()
 	if err != nil {
 		l.held = 0
 		return 0, err
 	}
-	more = more && len(in) == l.held
 	in = l.limit(in)
 	if i := bytes.LastIndexByte(in, '\n'); i >= 0 {
 		in = in[:i+1] // a chunk that comes again begins with a line
-	} else if _, whole := firstLine(in); !whole && !l.midLine && !l.hungUp && !more && l.hasPatterns() {
+	} else if _, whole := firstLine(in); !whole && !l.midLine && !l.hungUp && l.hasPatterns() && !l.isFull() {
 		l.hold(len(in))
 		return 0, unix.EAGAIN
 	}
@@ -161,6 +158,26 @@ func (l *logger) tee() (int, error) {
 		l.flush()
 	}
 	return len(in), takeAll(l.in, in)
+}
+
+// isFull reports whether the pipe may have no room for the end of a line. A pipe
+// counts pieces, which stay apart if they are packets, spliced, or do not fit into a
+// page together. A copy fills a pipe of the same size, or a smaller one if more is
+// not permitted.
+func (l *logger) isFull() bool {
+	size, err := unix.FcntlInt(uintptr(l.in), unix.F_GETPIPE_SZ, 0)
+	if err != nil {
+		return true
+	}
+	if has, err := unix.FcntlInt(uintptr(l.scratch[1]), unix.F_GETPIPE_SZ, 0); err != nil || has != size {
+		unix.FcntlInt(uintptr(l.scratch[1]), unix.F_SETPIPE_SZ, size)
+	}
+	n, err := unix.Tee(l.in, l.scratch[1], chunk, unix.SPLICE_F_NONBLOCK)
+	if err != nil {
+		return false
+	}
+	room, err := unix.Poll([]unix.PollFd{{Fd: int32(l.scratch[1]), Events: unix.POLLOUT}}, 0)
+	return takeAll(l.scratch[0], l.buf[:n]) != nil || err == nil && room == 0
 }
 
 // hold leaves a line in the pipe, and has the logger look at it again, the longer

@@ -41,7 +41,9 @@ DIR/config has lines as for svlogd: sSIZE, nNUM, NMIN, tAGE, pPREFIX, +PATTERN,
 in place of the flags, and their patterns act after those of the command line.
 
 ALRM rotates, HUP opens the file and reads DIR/config again, and TERM writes the
-content of the pipe and ends the logger. The exit status is 0, 100 for wrong usage,
+content of the pipe and ends the logger. At the end, all files are processed. A
+command that takes more than a minute then is killed, and another TERM leaves all
+to the next logger. The exit status is 0, 100 for wrong usage,
 or 111 for an error, such as another logger in the directory.
 
 A rotated file is named @TAI64N.s, or @TAI64N.s.gz. It is @TAI64N.u before it is

@@ -141,15 +141,6 @@ func finish(f *os.File) {
 	f.Close()
 }
 
-func (d *dir) close() {
-	d.sync(d.current)
-	finish(d.current)
-	if d.worker != nil {
-		d.worker.close()
-	}
-	d.lock.Close()
-}
-
 // reopen opens current again, which another program may have moved.
 func (d *dir) reopen() {
 	before, killed := d.current, d.killed

@@ -126,7 +126,8 @@ func fullWorker(dir, fill string) error {
 	}
 	os.Remove(fill)
 	w.look(processor{gzip: true})
-	w.close()
+	w.end()
+	<-w.done
 	if err != nil {
 		return err
 	}

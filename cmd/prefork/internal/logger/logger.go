@@ -166,7 +166,36 @@ func (l *logger) close() {
 		unix.Close(l.scratch[1])
 	}
 	for _, d := range l.dirs {
-		d.close()
+		d.sync(d.current)
+		finish(d.current)
+	}
+	for _, d := range l.dirs {
+		if d.worker != nil {
+			d.worker.end()
+		}
+	}
+	for _, d := range l.dirs {
+		if d.worker != nil {
+			l.awaitWorker(d.worker)
+		}
+		d.lock.Close()
+	}
+}
+
+// awaitWorker returns when a worker has ended. A SIGTERM leaves the files of all
+// workers to the next logger.
+func (l *logger) awaitWorker(w *worker) {
+	for {
+		select {
+		case <-w.done:
+			return
+		case sig := <-l.signals:
+			for _, d := range l.dirs {
+				if d.worker != nil && sig == syscall.SIGTERM {
+					d.worker.stop()
+				}
+			}
+		}
 	}
 }
 

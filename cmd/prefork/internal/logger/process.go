@@ -4,6 +4,7 @@ package logger
 
 import (
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,9 +13,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/prefork-go/prefork/internal/proc"
 )
 
 // A processor changes a rotated file.
@@ -43,10 +47,25 @@ type worker struct {
 	report func(string, ...any)
 	work   chan processor // of one element, which the logger replaces
 	done   chan struct{}
+
+	ending  context.Context // done if no more files come
+	stopped context.Context // done if the files are left to the next logger
+	end     context.CancelFunc
+	stop    context.CancelFunc
+	// patience is how long a command may take at the end. Its file is not lost.
+	patience time.Duration
 }
 
+// atEnd is long for a command, and short for an operator. A service manager often
+// has the patience of a minute and a half.
+const atEnd = time.Minute
+
+var errStopped = errors.New("stopped by SIGTERM")
+
 func newWorker(path string, report func(string, ...any)) *worker {
-	w := &worker{path: path, report: report, work: make(chan processor, 1), done: make(chan struct{})}
+	w := &worker{path: path, report: report, work: make(chan processor, 1), done: make(chan struct{}), patience: atEnd}
+	w.ending, w.end = context.WithCancel(context.Background())
+	w.stopped, w.stop = context.WithCancel(context.Background())
 	go w.run()
 	return w
 }
@@ -60,30 +79,27 @@ func (w *worker) look(p processor) {
 	w.work <- p
 }
 
-// close returns when the worker has processed all files, or fails.
-func (w *worker) close() {
-	close(w.work)
-	<-w.done
-}
-
 func (w *worker) file(name string) string { return filepath.Join(w.path, name) }
 
+// run processes files until all are done after the end, or one of them fails then.
 func (w *worker) run() {
 	defer close(w.done)
-	failures := 0
-	for p, open := <-w.work, true; ; {
+	var p processor
+	for failures := 0; ; {
 		name := ""
 		if p.isSet() {
 			name = w.next()
 		}
 		if name == "" {
-			if !open {
-				return
+			select {
+			case p = <-w.work:
+				continue
+			default:
 			}
-			if next, ok := <-w.work; ok {
-				p = next
-			} else {
-				open = false
+			select {
+			case p = <-w.work:
+			case <-w.ending.Done():
+				return
 			}
 			continue
 		}
@@ -92,7 +108,7 @@ func (w *worker) run() {
 		case err == nil && failures > 0:
 			failures = 0
 			w.report("%s: processes files again", w.path)
-		case err != nil && !open:
+		case err != nil && w.ending.Err() != nil:
 			w.report("%s: leaves %s to the next logger: %v", w.path, name, err)
 			return
 		case err != nil:
@@ -100,10 +116,8 @@ func (w *worker) run() {
 				w.report("%s: cannot process %s, and tries again: %v", w.path, name, err)
 			}
 			select {
-			case next, ok := <-w.work: // perhaps another command
-				if open = ok; ok {
-					p = next
-				}
+			case p = <-w.work: // perhaps another command
+			case <-w.ending.Done():
 			case <-time.After(min(time.Second<<min(failures-1, 10), time.Minute)):
 			}
 		}
@@ -151,7 +165,7 @@ func (w *worker) process(name string, p processor) error {
 	if p.command != "" {
 		err = w.execute(p.command, in, out)
 	} else {
-		err = compress(out, in)
+		err = compress(out, yielding{in, w.stopped})
 	}
 	if err == nil {
 		err = out.Sync()
@@ -187,19 +201,24 @@ func (w *worker) process(name string, p processor) error {
 
 func compress(out io.Writer, in io.Reader) error {
 	z := gzip.NewWriter(out)
-	_, err := io.Copy(z, yielding{in})
-	if err != nil {
+	if _, err := io.Copy(z, in); err != nil {
 		return err
 	}
 	return z.Close()
 }
 
 // A yielding reader has the logger go on before each read, also if the process has
-// one processor.
-type yielding struct{ in io.Reader }
+// one processor. It fails when its worker is stopped.
+type yielding struct {
+	in      io.Reader
+	stopped context.Context
+}
 
 func (y yielding) Read(p []byte) (int, error) {
 	runtime.Gosched()
+	if y.stopped.Err() != nil {
+		return 0, errStopped
+	}
 	return y.in.Read(p)
 }
 
@@ -221,10 +240,43 @@ func (w *worker) execute(command string, in, out *os.File) error {
 	cmd.Dir = w.path
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, os.Stderr
 	cmd.ExtraFiles = []*os.File{nil, state, newState}
-	if err := cmd.Run(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	err = cmd.Start()
+	if err == nil {
+		err = w.await(cmd)
+	}
+	if err != nil {
 		return fmt.Errorf("%s: %w", command, err)
 	}
 	return nil
+}
+
+// await returns when a command has ended, or has to: then its group is killed. The
+// command is waited for last, so that the number of the group stays its own.
+func (w *worker) await(cmd *exec.Cmd) error {
+	exited := make(chan struct{})
+	go func() {
+		proc.AwaitExit(cmd.Process.Pid)
+		close(exited)
+	}()
+	late, stop := w.ending.Done(), (<-chan time.Time)(nil)
+	for {
+		why := error(nil)
+		select {
+		case <-exited:
+			return cmd.Wait()
+		case <-late:
+			late, stop = nil, time.After(w.patience)
+			continue
+		case <-stop:
+			why = fmt.Errorf("killed, since it has not ended after %v", w.patience)
+		case <-w.stopped.Done():
+			why = errStopped
+		}
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		cmd.Wait()
+		return why
+	}
 }
 
 // removeTemporary removes the output of a processor whose logger was killed, or the

@@ -24,7 +24,14 @@ func (a *app) programCommand() *cobra.Command {
 			"Options of start_server are accepted.\n\n" +
 			"The exit status is 0 after a stop, 1 for an error, 2 for wrong usage, 3 if it gave up, 4 if another process\n" +
 			"has the pid file, and 126 or 127 if the program cannot be executed or is not found.",
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			// A variable that a script has not set leaves an empty value. The program
+			// must not run as root for that.
+			for _, name := range []string{"user", "chroot", "dir", "envdir", "cgroup", "umask", "cpus", "max-memory"} {
+				if f := cmd.Flags().Lookup(name); f.Changed && f.Value.String() == "" {
+					return usagef("--%s is empty", name)
+				}
+			}
 			o.Args, o.Restart = args, restart
 			return a.runProgram(o, restart == restartNow, stop)
 		},

@@ -399,3 +399,13 @@ func freePort(t *testing.T) int {
 	defer ln.Close()
 	return ln.Addr().(*net.TCPAddr).Port
 }
+
+// A flag that gives up rights is not left out if a variable of a script is not set.
+func TestRunEmptyFlags(t *testing.T) {
+	for _, name := range []string{"user", "chroot", "dir", "envdir", "cgroup", "umask", "cpus", "max-memory"} {
+		status, _, errs := command("run", "--control", "off", "--restart", "never", "--"+name, "", "true")
+		if want := "--" + name + " is empty\n"; status != exitUsage || errs != want {
+			t.Errorf("%s: exit %d, %q, want %q", name, status, errs, want)
+		}
+	}
+}

@@ -34,13 +34,13 @@ type state struct {
 	name    string // for messages
 	program []string
 	paths   []string // at which the program may be
-	argv0   string
+	argv0   optional
 
-	envDir  string
-	account string // for UID and GID
-	user    string
-	root    string
-	dir     string
+	envDir  optional
+	account optional // for UID and GID
+	user    optional
+	root    optional
+	dir     optional
 
 	nice       int
 	limits     []limit
@@ -81,13 +81,13 @@ func Main(name string, args []string, errs io.Writer) (status int) {
 func (s *state) apply() error {
 	var id, account identity
 	var err error
-	if s.user != "" {
-		if id, err = lookUp(s.user); err != nil {
+	if s.user.given {
+		if id, err = lookUp(s.user.text); err != nil {
 			return err
 		}
 	}
-	if s.account != "" {
-		if account, err = lookUp(s.account); err != nil {
+	if s.account.given {
+		if account, err = lookUp(s.account.text); err != nil {
 			return err
 		}
 	}
@@ -108,9 +108,9 @@ func (s *state) apply() error {
 			return fmt.Errorf("cannot change the priority by %d: %w", s.nice, err)
 		}
 	}
-	if s.user != "" {
+	if s.user.given {
 		if err := id.become(); err != nil {
-			return fmt.Errorf("cannot become user %s: %w", s.user, err)
+			return fmt.Errorf("cannot become user %s: %w", s.user.text, err)
 		}
 	}
 	if s.lock != nil {
@@ -135,22 +135,22 @@ func (s *state) apply() error {
 // the PATH from before, as by chpst.
 func (s *state) changeEnv(account identity) error {
 	s.paths = candidates(s.program[0])
-	if s.envDir != "" {
-		set, unset, err := envdir.Read(s.envDir)
+	if s.envDir.given {
+		set, unset, err := envdir.Read(s.envDir.text)
 		if err != nil {
 			return err
 		}
 		for _, kv := range set {
 			name, value, _ := strings.Cut(kv, "=")
 			if err := os.Setenv(name, value); err != nil {
-				return fmt.Errorf("%s: %w", filepath.Join(s.envDir, name), err)
+				return fmt.Errorf("%s: %w", filepath.Join(s.envDir.text, name), err)
 			}
 		}
 		for _, name := range unset {
 			os.Unsetenv(name)
 		}
 	}
-	if s.account != "" {
+	if s.account.given {
 		os.Setenv("UID", fmt.Sprint(account.uid))
 		os.Setenv("GID", fmt.Sprint(account.groups[0]))
 	}
@@ -158,16 +158,16 @@ func (s *state) changeEnv(account identity) error {
 }
 
 func (s *state) changeDirs() error {
-	if s.root != "" {
-		if err := os.Chdir(s.root); err != nil {
+	if s.root.given {
+		if err := os.Chdir(s.root.text); err != nil {
 			return fmt.Errorf("cannot change the root directory: %w", err)
 		}
 		if err := unix.Chroot("."); err != nil {
-			return fmt.Errorf("cannot change the root directory: chroot %s: %w", s.root, err)
+			return fmt.Errorf("cannot change the root directory: chroot %s: %w", s.root.text, err)
 		}
 	}
-	if s.dir != "" {
-		if err := os.Chdir(s.dir); err != nil {
+	if s.dir.given {
+		if err := os.Chdir(s.dir.text); err != nil {
 			return fmt.Errorf("cannot change the directory: %w", err)
 		}
 	}
@@ -200,8 +200,8 @@ func (s *state) execute(errs io.Writer) error {
 		return err
 	}
 	argv := slices.Clone(s.program)
-	if s.argv0 != "" {
-		argv[0] = s.argv0
+	if s.argv0.given {
+		argv[0] = s.argv0.text
 	}
 	path, refused, err := enter(changes, s.paths, argv, os.Environ())
 	switch name := s.program[0]; {

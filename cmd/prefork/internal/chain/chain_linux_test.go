@@ -156,6 +156,12 @@ func TestAsChpst(t *testing.T) {
 	for _, args := range []string{"no-such-program", "./no-such-program", "./script", "./env", "-e path mine", "-e path env", "-b", "true", "plain"} {
 		rows = append(rows, row{"chpst", strings.Fields(args), false})
 	}
+	for _, args := range []string{"-u", "-U", "-e", "-/", "-b", "-l"} { // a variable of a script that is not set
+		rows = append(rows, row{"chpst", append([]string{args, ""}, sh...), false})
+	}
+	for _, name := range []string{"setuidgid", "envuidgid", "envdir", "setlock"} {
+		rows = append(rows, row{name, append([]string{""}, sh...), false})
+	}
 	for _, r := range rows {
 		if r.root && !root || testprog.Race() && !r.root { // one goroutine has no race
 			continue
@@ -238,6 +244,10 @@ func TestBeyondChpst(t *testing.T) {
 	if out, status := run("prefork exec", "-C sub pwd"); out != sub+"\n" || status != 0 {
 		t.Errorf("-C: %q, %d", out, status)
 	}
+	c := call{name: "prefork exec", dir: dir, args: []string{"-C", "", "pwd"}}
+	if out, status := c.run(t); out != "" || status != exitFailed {
+		t.Errorf("-C of nothing: %q, %d", out, status)
+	}
 	if out, _ := run("prefork exec", "-N grep NoNewPrivs /proc/self/status"); !strings.HasSuffix(out, "\t1\n") {
 		t.Errorf("-N: %q", out)
 	}
@@ -257,7 +267,7 @@ func TestBeyondChpst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := call{name: "chpst", path: "/bin/sh", args: []string{"-c", `ulimit -S -n 77; exec "$0" -v sh -c 'ulimit -S -n'`, self}}
+	c = call{name: "chpst", path: "/bin/sh", args: []string{"-c", `ulimit -S -n 77; exec "$0" -v sh -c 'ulimit -S -n'`, self}}
 	if out, status := c.run(t); out != "77\n" || status != 0 {
 		t.Errorf("open files: %q, %d, want 77", out, status)
 	}

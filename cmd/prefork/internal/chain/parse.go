@@ -58,23 +58,24 @@ func parse(name string, args []string) (*state, error) {
 		return nil, err
 	}
 	args = f.Args()
-	take := func(dst *string, missing string) error {
+	take := func(set func(string) error, missing string) error {
 		if len(args) == 0 {
 			return errors.New("no " + missing)
 		}
-		*dst, args = args[0], args[1:]
+		set(args[0])
+		args = args[1:]
 		return nil
 	}
 	var err error
 	switch name {
 	case "setlock":
-		err = take(&s.lock.path, "file")
+		err = take(func(path string) error { s.lock.path = path; return nil }, "file")
 	case "envdir":
-		err = take(&s.envDir, "directory")
+		err = take(s.envDir.Set, "directory")
 	case "setuidgid":
-		err = take(&s.user, "user")
+		err = take(s.user.Set, "user")
 	case "envuidgid":
-		err = take(&s.account, "user")
+		err = take(s.account.Set, "user")
 	case "pgrphack":
 		s.session = true
 	}
@@ -88,12 +89,12 @@ func parse(name string, args []string) (*state, error) {
 }
 
 func (s *state) addFlags(f *pflag.FlagSet) {
-	f.StringVarP(&s.user, "user", "u", "", "")
-	f.StringVarP(&s.account, "env-user", "U", "", "")
-	f.StringVarP(&s.argv0, "argv0", "b", "", "")
-	f.StringVarP(&s.envDir, "envdir", "e", "", "")
-	f.StringVarP(&s.root, "chroot", "/", "", "")
-	f.StringVarP(&s.dir, "dir", "C", "", "")
+	f.VarP(&s.user, "user", "u", "")
+	f.VarP(&s.account, "env-user", "U", "")
+	f.VarP(&s.argv0, "argv0", "b", "")
+	f.VarP(&s.envDir, "envdir", "e", "")
+	f.VarP(&s.root, "chroot", "/", "")
+	f.VarP(&s.dir, "dir", "C", "")
 	f.IntVarP(&s.nice, "nice", "n", 0, "")
 	f.VarP(&lockFlag{s, true}, "lock", "l", "")
 	f.VarP(&lockFlag{s, false}, "try-lock", "L", "")
@@ -139,6 +140,18 @@ func (l *limitFlag) Set(text string) error {
 
 func (l *limitFlag) String() string { return "" }
 func (l *limitFlag) Type() string   { return "number" }
+
+// optional is a text that may be empty, as that of a variable of a script which is
+// not set. It is then wrong, and not the same as none: -u "$USER" must not leave the
+// user as it is.
+type optional struct {
+	text  string
+	given bool
+}
+
+func (o *optional) Set(text string) error { o.text, o.given = text, true; return nil }
+func (o *optional) String() string        { return o.text }
+func (o *optional) Type() string          { return "text" }
 
 type lockFlag struct {
 	s     *state

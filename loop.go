@@ -38,8 +38,9 @@ type loop struct {
 	started  bool // a StartedEvent without its EndedEvent
 	shutdown shutdown
 
-	endLogged     bool               // that a Command exits at once
+	endLogged     bool               // that a worker exits at once, without an error
 	cutLogged     bool               // that a worker had no time to finish its work
+	lastFailure   error              // of a spawn, or the last exit
 	againLogged   bool               // that it was started again after its successor took over
 	leftovers     map[int]*worker    // by ordinal: reaped workers with leftover processes
 	throttled     []*worker          // whose messages are read again later
@@ -411,7 +412,7 @@ func (l *loop) carryOut(e pool.Effect) {
 		l.emit(RolledEvent{Generation: e.Gen})
 	case pool.CrashLooped:
 		l.emit(CrashLoopEvent{Failures: e.Failures, Window: e.For})
-		l.shutDown("crash loop", fmt.Errorf("%w: %d failures in %v", ErrCrashLoop, e.Failures, e.For))
+		l.shutDown("crash loop", fmt.Errorf("%w: %d failures in %v, the last: %w", ErrCrashLoop, e.Failures, e.For, l.lastFailure))
 	case pool.RollFailed:
 		l.generations.FallBack(e.Kept)
 		l.rollFailed(RollFailedEvent{Generation: e.Gen, Kept: e.Kept, Err: l.rollError(e)})
@@ -476,6 +477,11 @@ func (l *loop) exited(w *worker, e pool.Effect, exit Exit) {
 	if w.failure != nil {
 		why = w.failure
 		l.emit(SpawnFailedEvent{Err: w.failure})
+	}
+	l.lastFailure = why
+	if early := e.From == pool.StateStarting && exit.Reason == ReasonFinished && l.cfg.Command == nil; early && !l.endLogged {
+		l.endLogged = true
+		l.log.Warn(l.cfg.Readiness.endedEarly(), w.logAttrs("status", exit.Status.String())...)
 	}
 	if e.From == pool.StateStarting || e.From == pool.StateKilled && exit.Reason == ReasonReadyTimeout {
 		l.replacementFailed(exit.Slot, w.place, why)

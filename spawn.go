@@ -158,7 +158,8 @@ func (l *loop) spawn(step pool.Step) {
 	}
 	p, err := l.startWorker(sp)
 	if err != nil {
-		l.notSpawned = &SpawnError{Slot: sp.Slot, Generation: sp.Generation, Err: err}
+		err, shortage := proc.Shortage(err)
+		l.notSpawned, l.lastFailure = &SpawnError{Slot: sp.Slot, Generation: sp.Generation, Err: err}, err
 		busy := errors.Is(err, syscall.ETXTBSY)
 		if !busy { // it is tried again, and UpgradeTimeout bounds that
 			l.reportFailed(err.Error())
@@ -166,7 +167,7 @@ func (l *loop) spawn(step pool.Step) {
 			l.changes.WorkerLost(sp.Generation)
 			l.mu.Unlock()
 		}
-		l.handle(pool.Event{Kind: pool.SpawnFailed, Shortage: proc.IsShortage(err), Busy: busy})
+		l.handle(pool.Event{Kind: pool.SpawnFailed, Shortage: shortage, Busy: busy})
 		return
 	}
 	now := time.Now()

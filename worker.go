@@ -418,6 +418,15 @@ type Readiness struct {
 // atOnce reports whether a Command is ready when it was started.
 func (r Readiness) atOnce() bool { return !r.Explicit && r.FD == 0 && r.After == 0 }
 
+// endedEarly is the log line for a worker that exits without an error before it
+// is ready. Its output has no reason.
+func (r Readiness) endedEarly() string {
+	if r.Explicit {
+		return "worker exited without an error before it called Worker.Ready"
+	}
+	return "worker exited without an error before it reached Run, StartFunc or Start: main returns or exits earlier in a worker than in the manager"
+}
+
 func (r Readiness) check(command bool) error {
 	const noCommand = "it is for a Command; a worker of this program is ready in Start, or calls Worker.Ready with Explicit"
 	switch {

@@ -131,7 +131,7 @@ func TestCrashLoop(t *testing.T) {
 	needNice(t)
 	p := preforktest.Start(t, "limits", "-listen", "127.0.0.1:0", "-broken")
 	p.Expect(`crash loop, shutting down`)
-	p.Expect(`prefork: crash loop: 4 failures in 30s$`)
+	p.Expect(`prefork: crash loop: 4 failures in 30s, the last: worker \d+ \(slot \d, generation 1\) crashed: exit code \d+ after `)
 	if state := p.Wait(); state.ExitCode() != 1 {
 		t.Errorf("manager: %v", state)
 	}

@@ -218,14 +218,3 @@ type Table interface {
 }
 
 func errClosed() error { return fmt.Errorf("start in a closed table: %w", os.ErrClosed) }
-
-// IsShortage reports whether a process could not be started for want of memory,
-// processes or descriptors.
-func IsShortage(err error) bool {
-	for _, errno := range []syscall.Errno{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ENOSPC} {
-		if errors.Is(err, errno) {
-			return true
-		}
-	}
-	return false
-}

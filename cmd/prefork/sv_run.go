@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -111,6 +112,11 @@ func (r *svRun) run(names []string) error {
 
 // ask returns the services as they are.
 func (r *svRun) ask() (*client.Client, *client.Services, error) {
+	if r.chosen() == "" {
+		if found, err := client.Find(); err == nil && len(found) > 1 {
+			r.socket = keeper(found)
+		}
+	}
 	c, err := r.dial()
 	if err != nil {
 		return nil, nil, err
@@ -123,6 +129,38 @@ func (r *svRun) ask() (*client.Client, *client.Services, error) {
 		return nil, nil, r.failure(err)
 	}
 	return c, all, nil
+}
+
+// keeper returns the socket of the only manager that keeps services, and "" if there
+// is none or several. A service can be a manager too, as one of this library is.
+func keeper(found []client.Found) string {
+	keeps := make([]bool, len(found))
+	var wg sync.WaitGroup
+	for i, f := range found {
+		if f.Err == nil {
+			wg.Go(func() { keeps[i] = keepsServices(f.Socket) })
+		}
+	}
+	wg.Wait()
+	i := slices.Index(keeps, true)
+	if i < 0 || slices.Contains(keeps[i+1:], true) {
+		return ""
+	}
+	return found[i].Socket
+}
+
+// keepsServices reports whether a manager keeps services. One that does not answer
+// may do so.
+func keepsServices(socket string) bool {
+	c, err := client.Dial(socket)
+	if err != nil {
+		return false
+	}
+	ctx, cancel := query()
+	defer cancel()
+	_, err = c.Services(ctx)
+	var refused *client.RefusedError
+	return err == nil || !errors.As(err, &refused)
 }
 
 // find returns the service with a name, or with the path of its directory.

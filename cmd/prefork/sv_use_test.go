@@ -4,6 +4,8 @@ package main
 
 import (
 	"log/slog"
+	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -44,6 +46,38 @@ func TestServicesUnreachable(t *testing.T) {
 	f.on("POST /v1/services/command", events(`{"name":"other"}`)) // and the end
 	if code, out, _ := command("sv", "stop", "web", "web"); code != 1 || !strings.Contains(out, "fail: ") {
 		t.Errorf("a strange answer: exit %d, %q", code, out)
+	}
+}
+
+// Without -s, sv is for the manager that keeps services, also if one of them is a
+// manager. Those that do not answer count.
+func TestKeeper(t *testing.T) {
+	startServices(t, svUp)
+	watch := client.Found{Socket: os.Getenv(client.EnvSocket)}
+	f := startFake(t)
+	f.on("GET /v1/services", refusal(404, "this program keeps no services"))
+	service := client.Found{Socket: f.socket}
+	f = startFake(t)
+	f.on("GET /v1/services", reply(200, client.Services{}))
+	other := client.Found{Socket: f.socket}
+	foreign := client.Found{Socket: f.socket, Err: client.ErrForeign}
+	f = startFake(t)
+	f.on("GET /v1/services", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	silent := client.Found{Socket: f.socket}
+	gone := client.Found{Socket: f.socket + ".gone"}
+	for name, c := range map[string]struct {
+		found []client.Found
+		want  string
+	}{
+		"a service that is a manager": {[]client.Found{service, watch, service}, watch.Socket},
+		"others that do not count":    {[]client.Found{watch, foreign, gone}, watch.Socket},
+		"two":                         {[]client.Found{watch, service, other}, ""},
+		"one that does not answer":    {[]client.Found{watch, silent}, ""},
+		"none":                        {[]client.Found{service, service}, ""},
+	} {
+		if got := keeper(c.found); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
 	}
 }
 

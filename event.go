@@ -474,3 +474,22 @@ func (e EndedEvent) line() (slog.Level, string, []slog.Attr) {
 	}
 	return slog.LevelDebug, "manager ended", nil
 }
+
+// attrs identifies a worker in the log.
+func (w WorkerInfo) attrs(more ...slog.Attr) []slog.Attr {
+	return workerAttrs(w.Slot, w.Generation, w.PID, more...)
+}
+
+func workerAttrs(slot, gen, pid int, more ...slog.Attr) []slog.Attr {
+	attrs := append(make([]slog.Attr, 0, 6), slog.Int("slot", slot), slog.Int("gen", gen), slog.Int("pid", pid))
+	return append(attrs, more...)
+}
+
+// duration is a duration as text, since slog writes it to JSON as a number of
+// nanoseconds.
+func duration(key string, d time.Duration) slog.Attr {
+	if d > time.Second {
+		d = d.Round(time.Millisecond)
+	}
+	return slog.String(key, d.String())
+}

@@ -351,7 +351,7 @@ func (l *loop) steer() {
 func (l *loop) move(m sockets.Move) bool {
 	if w := l.workers[m.To]; w != nil {
 		if err := w.proc.WriteFile(wire.Append(nil, wire.Adopt{Socket: m.Group, Slot: m.Slot}), m.FD); err != nil {
-			if err != proc.ErrWouldBlock && !isDisconnected(err) {
+			if err != proc.ErrWouldBlock && !proc.IsDisconnected(err) {
 				l.noteAdoptFailed(w, m.Group, m.Slot, err)
 			}
 			return false

@@ -17,7 +17,6 @@ import (
 	"github.com/prefork-go/prefork/internal/resources"
 	"github.com/prefork-go/prefork/internal/scoreboard"
 	"github.com/prefork-go/prefork/internal/sig"
-	"github.com/prefork-go/prefork/internal/wire"
 )
 
 // loop owns all state of workers. It belongs to the goroutine that is inside a
@@ -492,27 +491,6 @@ func (l *loop) exited(w *worker, e pool.Effect, exit Exit) {
 	}
 	if l.cfg.OnChildReap != nil {
 		l.callHook("OnChildReap", func() { l.cfg.OnChildReap(l.Manager, exit) })
-	}
-}
-
-// signal sends a signal to a worker, or to its leftover processes.
-func (l *loop) signal(e pool.Effect) {
-	w := l.workers[e.ID]
-	if w == nil {
-		w = l.leftovers[e.ID]
-	}
-	if e.Sig == l.stop {
-		if w.unreachable = !w.reachable(); !w.unreachable {
-			// A worker that reads no messages has a full socket; the signal must do.
-			w.send(wire.Stop{Interrupt: l.shutdown.interrupted})
-		}
-	}
-	signal := w.proc.Signal
-	if e.Group {
-		signal = w.proc.SignalGroup
-	}
-	if err := signal(e.Sig); err != nil {
-		l.log.Error("cannot signal worker", w.logAttrs("signal", sig.Name(e.Sig), "err", err)...)
 	}
 }
 

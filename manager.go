@@ -452,29 +452,6 @@ func (l *loop) end(err error) {
 	}
 }
 
-// stopWith makes the end of ctx count as the shutdown signal.
-func (s *managerSide) stopWith(ctx context.Context) (release func()) {
-	deliver := func() {
-		s.inbox.Signal(sigqueue.Arrival{Sig: s.cfg.ShutdownSignal, Context: true, Origin: "the context of Run has ended"})
-	}
-	delivered := make(chan struct{})
-	stop := func() bool { return true }
-	if ctx.Err() != nil {
-		deliver() // before the first spawn
-	} else {
-		stop = context.AfterFunc(ctx, func() {
-			defer close(delivered)
-			deliver()
-		})
-	}
-	return func() {
-		if !stop() {
-			<-delivered
-		}
-		s.inbox.DropContext() // it must not end a later Start
-	}
-}
-
 func (s *managerSide) waitAllChildren(ctx context.Context) (left int, err error) {
 	defer s.enter("WaitAllChildren")()
 	return s.loop.drain(ctx)

@@ -344,7 +344,7 @@ func (l *loop) sendPauseTo(w *worker) {
 	if l.pausing != 0 {
 		msg = wire.Pause{N: l.pausing}
 	}
-	if err := w.send(msg); err != nil && !isDisconnected(err) && !w.pauseErrLogged {
+	if err := w.send(msg); err != nil && !proc.IsDisconnected(err) && !w.pauseErrLogged {
 		w.pauseErrLogged = true // a worker that keeps reporting must not fill the log
 		l.log.Error("cannot send pause or resume to worker", w.logAttrs("err", err)...)
 	}
@@ -403,16 +403,10 @@ func (l *loop) promote(w *worker) {
 	if err == nil {
 		return
 	}
-	if !isDisconnected(err) {
+	if !proc.IsDisconnected(err) {
 		l.log.Error("cannot send standby its slot", w.logAttrs("err", err)...)
 	}
 	w.proc.Signal(syscall.SIGKILL)
-}
-
-// isDisconnected reports whether a message could not be sent because the worker
-// has exited; its exit is handled when it is reaped.
-func isDisconnected(err error) bool {
-	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // steerPause is how long the loop waits before it sends again a message for which
@@ -527,23 +521,4 @@ func (l *loop) closeCells() {
 		cell.Close()
 	}
 	l.closing = nil
-}
-
-// attrs identifies a worker in the log.
-func (w WorkerInfo) attrs(more ...slog.Attr) []slog.Attr {
-	return workerAttrs(w.Slot, w.Generation, w.PID, more...)
-}
-
-func workerAttrs(slot, gen, pid int, more ...slog.Attr) []slog.Attr {
-	attrs := append(make([]slog.Attr, 0, 6), slog.Int("slot", slot), slog.Int("gen", gen), slog.Int("pid", pid))
-	return append(attrs, more...)
-}
-
-// duration is a duration as text, since slog writes it to JSON as a number of
-// nanoseconds.
-func duration(key string, d time.Duration) slog.Attr {
-	if d > time.Second {
-		d = d.Round(time.Millisecond)
-	}
-	return slog.String(key, d.String())
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/prefork-go/prefork/internal/change"
-	"github.com/prefork-go/prefork/internal/follow"
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/internal/sigqueue"
@@ -211,36 +210,6 @@ func (s *managerSide) do(f func()) bool {
 
 func (s *managerSide) ping(ctx context.Context) error { return s.inbox.Ping(ctx) }
 
-func (s *managerSide) follow(f func(Record)) (now Snapshot, stop func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	stop = s.lockedFollow(f)
-	return s.lockedSnapshot(), stop
-}
-
-// lockedFollow is follow for a caller that holds mu.
-func (s *managerSide) lockedFollow(f func(Record)) (stop func()) {
-	remove := s.feed.Add(f)
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		remove()
-	}
-}
-
-// stamped is an event with its number, and with those who follow.
-type stamped struct {
-	Record
-	to follow.Followers[Record]
-}
-
-// stamp numbers an event. The caller holds mu, and has made the change of the view
-// that the event reports: Follow then finds both or neither.
-func (v *view) stamp(ev Event) stamped {
-	seq, to := v.feed.Next()
-	return stamped{Record{Seq: seq, Time: time.Now(), Event: ev}, to}
-}
-
 // publishEvent logs an event, and passes it to Config.Observe and to those who
 // follow.
 func (l *loop) publishEvent(s stamped) {
@@ -255,14 +224,6 @@ func (l *loop) publishEvent(s stamped) {
 	if len(s.to) > 0 {
 		l.runHook("Follow", func() { s.to.Send(s.Record) })
 	}
-}
-
-// emit is stamp and publish, for an event that reports no change of the view.
-func (s *managerSide) emit(ev Event) {
-	s.mu.Lock()
-	report := s.stamp(ev)
-	s.mu.Unlock()
-	s.publish(report)
 }
 
 // ask returns the ticket of a command, which arrives at once or later.

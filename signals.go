@@ -1,6 +1,7 @@
 package prefork
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/prefork-go/prefork/internal/pool"
 	"github.com/prefork-go/prefork/internal/sig"
 	"github.com/prefork-go/prefork/internal/sigqueue"
+	"github.com/prefork-go/prefork/internal/wire"
 )
 
 // Signals maps a signal that the manager receives to the signal that it sends to
@@ -353,6 +355,50 @@ func sendEvent(s syscall.Signal) pool.Event {
 // replaces reports whether f replaces the workers by a new generation.
 func (s *managerSide) replaces(f Forward) bool {
 	return f.Rolling || f.Signal == os.Signal(s.stop)
+}
+
+// signal sends a signal to a worker, or to its leftover processes.
+func (l *loop) signal(e pool.Effect) {
+	w := l.workers[e.ID]
+	if w == nil {
+		w = l.leftovers[e.ID]
+	}
+	if e.Sig == l.stop {
+		if w.unreachable = !w.reachable(); !w.unreachable {
+			// A worker that reads no messages has a full socket; the signal must do.
+			w.send(wire.Stop{Interrupt: l.shutdown.interrupted})
+		}
+	}
+	signal := w.proc.Signal
+	if e.Group {
+		signal = w.proc.SignalGroup
+	}
+	if err := signal(e.Sig); err != nil {
+		l.log.Error("cannot signal worker", w.logAttrs("signal", sig.Name(e.Sig), "err", err)...)
+	}
+}
+
+// stopWith makes the end of ctx count as the shutdown signal.
+func (s *managerSide) stopWith(ctx context.Context) (release func()) {
+	deliver := func() {
+		s.inbox.Signal(sigqueue.Arrival{Sig: s.cfg.ShutdownSignal, Context: true, Origin: "the context of Run has ended"})
+	}
+	delivered := make(chan struct{})
+	stop := func() bool { return true }
+	if ctx.Err() != nil {
+		deliver() // before the first spawn
+	} else {
+		stop = context.AfterFunc(ctx, func() {
+			defer close(delivered)
+			deliver()
+		})
+	}
+	return func() {
+		if !stop() {
+			<-delivered
+		}
+		s.inbox.DropContext() // it must not end a later Start
+	}
 }
 
 // Deliver acts as if sig had been received. It is for hooks, tests and control

@@ -387,3 +387,41 @@ func (l *loop) addPool(all *Snapshot, now time.Time) {
 		all.Slots[i] = info
 	}
 }
+
+func (s *managerSide) follow(f func(Record)) (now Snapshot, stop func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stop = s.lockedFollow(f)
+	return s.lockedSnapshot(), stop
+}
+
+// lockedFollow is follow for a caller that holds mu.
+func (s *managerSide) lockedFollow(f func(Record)) (stop func()) {
+	remove := s.feed.Add(f)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		remove()
+	}
+}
+
+// stamped is an event with its number, and with those who follow.
+type stamped struct {
+	Record
+	to follow.Followers[Record]
+}
+
+// stamp numbers an event. The caller holds mu, and has made the change of the view
+// that the event reports: Follow then finds both or neither.
+func (v *view) stamp(ev Event) stamped {
+	seq, to := v.feed.Next()
+	return stamped{Record{Seq: seq, Time: time.Now(), Event: ev}, to}
+}
+
+// emit is stamp and publish, for an event that reports no change of the view.
+func (s *managerSide) emit(ev Event) {
+	s.mu.Lock()
+	report := s.stamp(ev)
+	s.mu.Unlock()
+	s.publish(report)
+}

@@ -218,3 +218,9 @@ type Table interface {
 }
 
 func errClosed() error { return fmt.Errorf("start in a closed table: %w", os.ErrClosed) }
+
+// IsDisconnected reports whether a message could not be sent because the process
+// has exited; its exit is handled when it is reaped.
+func IsDisconnected(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}

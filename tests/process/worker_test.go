@@ -313,12 +313,12 @@ func busy() {
 			reaped++
 		},
 	})
-	wrong := make(chan string, 200)
+	wrong := make(chan string, 100)
 	if !prefork.IsWorker() {
 		go func() {
 			defer pm.Deliver(term)
 			defer close(wrong)
-			for i := range 200 {
+			for i := range 100 {
 				err := exec.Command("/bin/sh", "-c", fmt.Sprintf("exit %d", i)).Run()
 				var exit *exec.ExitError
 				if i == 0 && err != nil || i > 0 && (!errors.As(err, &exit) || exit.ExitCode() != i) {
@@ -334,7 +334,7 @@ func busy() {
 	testprog.Print("spawned %d, reaped %d", spawned, reaped)
 }
 
-// D9: the manager runs 200 commands by os/exec. Every exit status is right, and
+// D9: the manager runs 100 commands by os/exec. Every exit status is right, and
 // no hook is called for them.
 func TestD9CommandsOfTheManager(t *testing.T) {
 	p := preforktest.Start(t, "busy")

@@ -250,8 +250,8 @@ func (r *rig) want(patterns ...string) (groups []string) {
 	return groups
 }
 
-// rest returns the lines that were written up to now.
-func (r *rig) rest() (lines []string) {
+// written returns the lines that were written up to now.
+func (r *rig) written() (lines []string) {
 	r.t.Helper()
 	const mark = "no line follows"
 	if _, err := fmt.Fprintln(r.out, mark); err != nil {

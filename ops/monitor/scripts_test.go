@@ -54,7 +54,7 @@ func TestFinishGivesUp(t *testing.T) {
 	if st := r.state("web", "down"); !st.GaveUp || st.Up {
 		t.Errorf("after 125: %+v", st)
 	}
-	r.rest()
+	r.written()
 	r.quiet(50 * time.Millisecond)
 	os.Remove(filepath.Join(r.dir, "web", "giveup"))
 	r.do("web", "u")

@@ -46,7 +46,7 @@ func TestStopInParallel(t *testing.T) {
 		}
 	}
 	finished := 0
-	for _, line := range r.rest() {
+	for _, line := range r.written() {
 		finished += count(line == "finish")
 	}
 	if finished != n/2 {

@@ -128,3 +128,17 @@ func pick[T any](yes bool, a, b T) T {
 	}
 	return b
 }
+
+// The flags of svlogd are taken as they are in a script: -v and -b have no effect.
+func TestFlagsOfSvlogd(t *testing.T) {
+	o, err := parse([]string{"-ttttv", "-b", "1024", "-l1000", "-rX", "dir"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.stamp != 3 || o.length != 1000 || o.replace['\x01'] != 'X' || len(o.targets) != 1 {
+		t.Errorf("%+v", o)
+	}
+	if _, err := parse([]string{"-b", "x", "dir"}); err == nil {
+		t.Error("-b x is no error")
+	}
+}

@@ -53,6 +53,8 @@ func parse(args []string) (*options, error) {
 	f.BoolVarP(&s.processor.gzip, "compress", "z", false, "")
 	f.StringVarP(&s.prefix, "prefix", "p", "", "")
 	f.IntVarP(&o.length, "length", "l", 0, "")
+	f.BoolP("verbose", "v", false, "") // of svlogd, without effect, as is -b
+	f.IntP("buffer", "b", 0, "")
 	f.StringVarP(&char, "replace", "r", "", "")
 	f.StringVarP(&chars, "replace-also", "R", "", "")
 	if err := letters.Parse(f, args); err != nil {
@@ -62,8 +64,6 @@ func parse(args []string) (*options, error) {
 		return nil, err
 	}
 	switch {
-	case o.stamp > 3:
-		return nil, errors.New("-t is given up to 3 times")
 	case s.maxSize < 0 || s.maxFiles < 0 || s.minFiles < 0 || o.length < 0:
 		return nil, errors.New("a number is less than 0")
 	case s.maxFiles > 0 && s.minFiles >= s.maxFiles:
@@ -73,6 +73,7 @@ func parse(args []string) (*options, error) {
 	case f.Changed("replace") && len(char) != 1 || char == "\n":
 		return nil, fmt.Errorf("-r %q: it is not one character", char)
 	}
+	o.stamp = min(o.stamp, 3)
 	if char != "" || chars != "" {
 		o.replace = replacement(char, chars)
 	}

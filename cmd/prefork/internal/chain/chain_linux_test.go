@@ -156,7 +156,8 @@ func TestAsChpst(t *testing.T) {
 	for _, args := range []string{"no-such-program", "./no-such-program", "./script", "./env", "-e path mine", "-e path env", "-b", "true", "plain"} {
 		rows = append(rows, row{"chpst", strings.Fields(args), false})
 	}
-	for _, args := range []string{"-u", "-U", "-e", "-/", "-b", "-l"} { // a variable of a script that is not set
+	// A variable of a script that is not set leaves an empty value.
+	for _, args := range []string{"-u", "-U", "-e", "-/", "-b", "-l"} {
 		rows = append(rows, row{"chpst", append([]string{args, ""}, sh...), false})
 	}
 	for _, name := range []string{"setuidgid", "envuidgid", "envdir", "setlock"} {

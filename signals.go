@@ -162,7 +162,7 @@ func (s *managerSide) explainHangup() {
 		if slices.Contains(process.Trapped(), syscall.SIGHUP) {
 			return
 		}
-		s.log.Error("SIGHUP is not in TrapSignals, ending by it unless the program handles it: name it there, to reload for instance", "signal", sig.Name(hup))
+		s.log.Error("SIGHUP is not in TrapSignals, ending by it unless the program handles it: name it there, to reload for instance, or as SIGHUP: {} for a handler of the program", "signal", sig.Name(hup))
 		releaseOnce(release)
 		if self, err := os.FindProcess(os.Getpid()); err == nil {
 			self.Signal(hup)

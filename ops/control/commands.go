@@ -149,7 +149,7 @@ func (x *exchange) pause() error {
 		_, err := x.whileRunning(ctx, p, prefork.Snapshot.AllPaused)
 		if err != nil && ctx.Err() != nil {
 			snap, _ := p.state()
-			err = errPending{"not paused yet: " + notPaused(snap)}
+			err = errPending{"not paused yet: " + notPaused(snap) + "; a worker pauses at its next Checkpoint"}
 		}
 		return result{text: "all workers have paused"}, err
 	}})

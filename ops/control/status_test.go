@@ -325,7 +325,7 @@ func TestCommands(t *testing.T) {
 	stop()
 	m.snap.Workers = []prefork.WorkerInfo{{Ordinal: 12, PID: 4711, State: prefork.StateReady}, {Ordinal: 13, State: prefork.StateReady, Paused: true}}
 	m.snap.Pausing = true
-	if a := command("/v1/pause?timeout=20ms"); code != 504 || a.Error != "not paused yet: worker 4711 (slot 0, id 12)" {
+	if a := command("/v1/pause?timeout=20ms"); code != 504 || a.Error != "not paused yet: worker 4711 (slot 0, id 12); a worker pauses at its next Checkpoint" {
 		t.Errorf("pause: %d %+v", code, a)
 	}
 	m.snap.Workers[0].Paused = true

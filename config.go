@@ -95,7 +95,9 @@ type Config struct {
 
 	// StopGroup sends the stop signal and SIGKILL to the worker's whole process
 	// group, so they also reach the processes that the worker has started, unless
-	// those have left the group (setsid). Other signals go to the worker alone.
+	// those have left the group (setsid), and end while requests still wait for
+	// them: set it for processes that finish their work at the stop signal, or
+	// start those in a session of their own. Other signals go to the worker alone.
 	// Each worker leads a group of its own. If BeforeSpawn puts a worker into
 	// another group, by Attr, that group is never signalled.
 	//

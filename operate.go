@@ -351,7 +351,7 @@ func (s *managerSide) reloadFailed(err error) {
 // rollFailed reports that a generation has failed.
 func (l *loop) rollFailed(ev RollFailedEvent) {
 	l.mu.Lock()
-	l.changes.Failed(time.Now(), ev.Generation, fmt.Errorf("generation %d failed, keeping generation %d: %w", ev.Generation, ev.Kept, ev.Err))
+	l.changes.Failed(time.Now(), ev.Generation, l.generation, fmt.Errorf("generation %d failed, keeping generation %d: %w", ev.Generation, ev.Kept, ev.Err))
 	report := l.stamp(ev)
 	l.mu.Unlock()
 	l.publish(report)

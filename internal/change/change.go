@@ -187,9 +187,10 @@ func (t *Tracker) CancelReload(now time.Time, err error) {
 	t.callDue()
 }
 
-// WorkerLost notes that a worker of a generation has ended, or was not spawned.
+// WorkerLost notes that a worker of a generation has ended, or was not spawned. A
+// generation that a Start loop has begun since takes the place of the reload's.
 func (t *Tracker) WorkerLost(generation int) {
-	if u := t.reload; u != nil && u.Generation == generation {
+	if u := t.reload; u != nil && generation >= u.Generation {
 		u.lost = true
 		t.callDue()
 	}
@@ -226,13 +227,14 @@ func (t *Tracker) Settled(now time.Time, generation int) {
 	}
 }
 
-// Failed notes that a generation has failed. It ends the reload under way if that
-// brings the generation. A reload that has just ended has failed, too, if it
-// brought the generation.
-func (t *Tracker) Failed(now time.Time, generation int, err error) {
+// Failed notes that a generation has failed, so that a pool whose newest generation
+// is newest goes back to an older one. That ends the reload under way if its
+// generation has begun, whichever it is. A reload that has just ended has failed,
+// too, if it brought the generation.
+func (t *Tracker) Failed(now time.Time, generation, newest int, err error) {
 	last := t.lastReload
 	switch {
-	case t.reload != nil && t.reload.Generation == generation:
+	case t.reload != nil && t.reload.Generation <= newest:
 		t.endReload(now, generation, err)
 	case last != nil && last.Generation == generation && last.Err == nil:
 		t.lastReload = &Outcome{Began: last.Began, Ended: now, Generation: generation, Err: err}

@@ -89,10 +89,14 @@ func TestAskDuringChange(t *testing.T) {
 	}{
 		"reload settles":                   {Reload, func(tr *Tracker) { tr.Settled(noon, 2) }, 1},
 		"an older generation settles":      {Reload, func(tr *Tracker) { tr.Settled(noon, 1) }, 0},
-		"reload fails":                     {Reload, func(tr *Tracker) { tr.Failed(noon, 2, errBad) }, 1},
+		"reload fails":                     {Reload, func(tr *Tracker) { tr.Failed(noon, 2, 2, errBad) }, 1},
+		"an older generation fails":        {Reload, func(tr *Tracker) { tr.Failed(noon, 1, 2, errBad) }, 1},
+		"a later generation fails":         {Reload, func(tr *Tracker) { tr.Failed(noon, 3, 3, errBad) }, 1},
+		"one fails before it begins":       {Reload, func(tr *Tracker) { tr.Failed(noon, 1, 1, errBad) }, 0},
 		"reload is canceled":               {Reload, func(tr *Tracker) { tr.CancelReload(noon, errBad) }, 1},
 		"worker lost":                      {Reload, func(tr *Tracker) { tr.WorkerLost(2); tr.WorkerLost(2); tr.Settled(noon, 2) }, 1},
-		"worker of another generation":     {Reload, func(tr *Tracker) { tr.WorkerLost(1); tr.WorkerLost(3) }, 0},
+		"worker of an older generation":    {Reload, func(tr *Tracker) { tr.WorkerLost(1) }, 0},
+		"worker of a later generation":     {Reload, func(tr *Tracker) { tr.WorkerLost(3) }, 1},
 		"another reload is asked for":      {Reload, func(tr *Tracker) { tr.Ask(Reload, 2) }, 0},
 		"another reload begins":            {Reload, func(tr *Tracker) { reload(tr, 3, 2) }, 0},
 		"another reload begins and fails":  {Reload, func(tr *Tracker) { reload(tr, 3, 2); tr.CancelReload(noon, errBad) }, 0},
@@ -158,7 +162,7 @@ func TestReload(t *testing.T) {
 		t.Errorf("%+v, %t", c, ok)
 	}
 	tr.Settled(noon, 1)
-	tr.Failed(noon, 1, errBad)
+	tr.Failed(noon, 1, 1, errBad)
 	wantOpen(t, "after another generation", a)
 	b := reload(tr, 3, 2)
 	wantOpen(t, "superseded", a)
@@ -172,16 +176,16 @@ func TestReload(t *testing.T) {
 		t.Error("a change is under way after its end")
 	}
 
-	tr.Failed(noon.Add(2), 2, errBad) // an older one
+	tr.Failed(noon.Add(2), 2, 3, errBad) // an older one
 	if last, _ := tr.Last(); last.Err != nil {
 		t.Errorf("%+v", last)
 	}
-	tr.Failed(noon.Add(3), 3, errBad) // within its first seconds
+	tr.Failed(noon.Add(3), 3, 3, errBad) // within its first seconds
 	if last, _ := tr.Last(); *last != (Outcome{noon, noon.Add(3), 3, errBad}) {
 		t.Errorf("%+v", last)
 	}
 	c := reload(tr, 4, 1)
-	tr.Failed(noon, 4, errBad)
+	tr.Failed(noon, 4, 4, errBad)
 	wantAnswer(t, "failed", c, 4, errBad)
 	d := reload(tr, 5, 1)
 	tr.CancelReload(noon, errBad)

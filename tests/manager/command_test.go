@@ -268,6 +268,54 @@ func TestReloadDuringReload(t *testing.T) {
 	}
 }
 
+// A generation that fails takes the pool back to an older one. That is the end also of
+// a reload to another generation which has begun since, or before it.
+func TestReloadWithoutItsGeneration(t *testing.T) {
+	t.Run("superseded by a staggered one", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, prefork.Config{MaxWorkers: 2, TrapSignals: rollingHup}, nil, nil)
+			done := r.startRun(t.Context())
+			time.Sleep(10 * time.Second)
+			rolling := r.reload(prefork.Forward{})
+			time.Sleep(boot)
+			staggered := r.reload(prefork.Forward{Interval: time.Hour})
+			synctest.Wait()
+			next := r.reload(prefork.Forward{Interval: time.Hour})
+			time.Sleep(boot)
+			pending(t, "before the failure", staggered)
+			r.process(3).Exit(proc.Status{Code: 3})
+			for _, call := range []<-chan outcome{rolling, staggered} {
+				answered(t, "staggered", call, 2, "generation 2 failed, keeping generation 1")
+			}
+			pending(t, "the next", next)
+			if g := r.Snapshot().Generation; g != 4 {
+				t.Errorf("generation %d runs, want that of the next reload", g)
+			}
+			r.Deliver(term)
+			<-done
+		})
+	})
+	t.Run("in a Start loop", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, prefork.Config{MaxWorkers: 2, TrapSignals: rollingHup}, nil, nil)
+			done := r.startLoop()
+			time.Sleep(10 * time.Second)
+			rolling := r.reload(prefork.Forward{})
+			synctest.Wait()
+			r.Deliver(usr1) // another Start begins generation 3
+			time.Sleep(boot)
+			next := r.reload(prefork.Forward{})
+			pending(t, "the next", next)
+			r.process(4).Exit(proc.Status{Code: 3})
+			answered(t, "rolling", rolling, 3, "generation 3 failed, keeping generation 1")
+			time.Sleep(time.Second)
+			answered(t, "the next", next, 4, "")
+			r.Deliver(term)
+			<-done
+		})
+	})
+}
+
 // What replaces nothing is no reload. The zero Forward is the table's, if that
 // replaces the workers.
 func TestReloadForward(t *testing.T) {

@@ -163,10 +163,10 @@ func (l *loop) spawn(step pool.Step) {
 		busy := errors.Is(err, syscall.ETXTBSY)
 		if !busy { // it is tried again, and UpgradeTimeout bounds that
 			l.reportFailed(err.Error())
-			l.mu.Lock()
-			l.changes.WorkerLost(sp.Generation)
-			l.mu.Unlock()
 		}
+		l.mu.Lock()
+		l.changes.WorkerLost(sp.Generation)
+		l.mu.Unlock()
 		l.handle(pool.Event{Kind: pool.SpawnFailed, Shortage: shortage, Busy: busy})
 		return
 	}

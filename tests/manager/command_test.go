@@ -201,6 +201,7 @@ func TestReloadDuringReload(t *testing.T) {
 		{name: "the generation fails", begin: func(r *rig) { r.reload(rolling) }, how: rolling, old: "crash", atOnce: true, want: 3},
 		{name: "its workers crash", begin: func(r *rig) { r.reload(plain) }, how: plain, old: "crash", atOnce: true, want: 3},
 		{name: "its workers cannot start", begin: func(r *rig) { r.reload(plain) }, how: plain, old: "no spawn", atOnce: true, want: 3},
+		{name: "its program is busy", begin: func(r *rig) { r.reload(plain) }, how: plain, old: "busy", atOnce: true, want: 3},
 		{name: "then a signal", begin: func(r *rig) { r.reload(rolling) }, how: rolling, old: "good", then: func(r *rig) { r.Deliver(hup) }, ends: true, want: 3},
 		{name: "then another way", begin: func(r *rig) { r.reload(rolling) }, how: rolling, old: "good", then: func(r *rig) { r.reload(plain) }, ends: true, want: 4},
 		{name: "then a shutdown", begin: func(r *rig) { r.reload(rolling) }, how: rolling, old: "good", then: func(r *rig) { r.Deliver(term) }, want: 0, wantErr: "shuts down"},
@@ -221,6 +222,8 @@ func TestReloadDuringReload(t *testing.T) {
 						return nil, errors.New("a typo")
 					case "no spawn":
 						r.fake.FailNext(1, syscall.ENOENT)
+					case "busy": // for ever, if no other file is written
+						r.fake.FailNext(1, syscall.ETXTBSY)
 					}
 					return nil, nil
 				}}

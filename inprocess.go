@@ -423,12 +423,13 @@ func (s *inProcessSide) drain(ctx context.Context) (left int, err error) {
 	for {
 		s.turn()
 		if a, ok := s.inbox.TakeSignal(s.cfg.ShutdownSignal); ok {
+			if a.Request != 0 {
+				continue // it was refused
+			}
 			if s.signalReceived() != s.cfg.ShutdownSignal { // no later signal may hide it
 				s.received.Store(a)
 			}
-			if a.Request == 0 {
-				s.forward(a, s.cfg.TrapSignals[a.Sig])
-			}
+			s.forward(a, s.cfg.TrapSignals[a.Sig])
 			continue
 		}
 		if s.current == nil {

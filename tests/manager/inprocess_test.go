@@ -177,3 +177,19 @@ func TestReloadDuringReloadInProcess(t *testing.T) {
 		}
 	})
 }
+
+// A command that WaitAllChildren refuses is no signal that was received.
+func TestRefusedCommandInProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, prefork.Config{InProcess: true, TrapSignals: hupAndTerm}, nil, nil)
+		early := r.reload(prefork.Forward{})
+		pending(t, "before the first generation", early)
+		if left, err := r.WaitAllChildren(t.Context()); left != 0 || err != nil {
+			t.Error(left, err)
+		}
+		answered(t, "refused", early, 0, "WaitAllChildren")
+		if sig := r.SignalReceived(); sig != nil {
+			t.Errorf("received %v", sig)
+		}
+	})
+}

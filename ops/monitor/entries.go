@@ -49,6 +49,10 @@ func (c command) answer(err error) {
 // maxWaiting is how many commands may wait for one service, whose disk hangs.
 const maxWaiting = 64
 
+// isGone reports whether an entry has gone, and only the files that are being opened
+// for it keep it.
+func (e *entry) isGone() bool { return e.svc == nil && !e.present }
+
 // status returns the state of an entry whose service does not run.
 func (e *entry) status(name string) Status {
 	st := Status{Name: name, Kind: e.kind, Problem: e.problem}
@@ -337,7 +341,7 @@ func (m *Monitor) withdraw(name string, cmd command) error {
 func (m *Monitor) lockedDo(name string, cmd command) error {
 	e := m.entries[name]
 	switch {
-	case e == nil:
+	case e == nil || e.isGone():
 		return fmt.Errorf("there is no service %s", name)
 	case len(e.waiting) >= maxWaiting:
 		return busyError(name)

@@ -249,6 +249,29 @@ func TestRemovedAgainOnADiskThatHangs(t *testing.T) {
 	r.quiet(20 * time.Millisecond)
 }
 
+// A service that was removed before its disk has answered is none: it is waited for
+// by no client, and takes no command.
+func TestRemovedWhileItIsRead(t *testing.T) {
+	r := newRig(t, Config{})
+	h := r.hangs()
+	r.service("hung", "run: "+up)
+	h.begin("read")
+	r.start()
+	if all := r.m.Services(); len(all) != 1 || r.m.Started() {
+		t.Errorf("%+v, started: %t", all, r.m.Started())
+	}
+	r.change(scan.Removed, "hung")
+	if all := r.m.Services(); len(all) != 0 || !r.m.Started() {
+		t.Errorf("%+v, started: %t", all, r.m.Started())
+	}
+	if err := r.m.Do("hung", 'd'); err == nil || err.Error() != "there is no service hung" {
+		t.Errorf("the error is %v", err)
+	}
+	r.change(scan.Added, "hung")
+	h.answer()
+	r.want("up .*") // without the command
+}
+
 // A command for a logger is not accepted before it is known that there is one.
 func TestLoggerOnADiskThatHangs(t *testing.T) {
 	r := newRig(t, Config{})

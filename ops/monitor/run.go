@@ -250,7 +250,7 @@ func (m *Monitor) lockedCheckOnce() {
 		return
 	}
 	for _, e := range m.entries {
-		if e.opening || e.svc != nil && !e.svc.main.isIdle() {
+		if e.opening && e.present || e.svc != nil && !e.svc.main.isIdle() {
 			return
 		}
 	}
@@ -294,10 +294,11 @@ func (m *Monitor) Services() []Status {
 	m.mu.Lock()
 	all, running := make([]Status, 0, len(m.entries)), make([]*service, 0, len(m.entries))
 	for name, e := range m.entries {
-		if e.svc == nil {
-			all = append(all, e.status(name))
-		} else {
+		switch {
+		case e.svc != nil:
 			running = append(running, e.svc)
+		case !e.isGone():
+			all = append(all, e.status(name))
 		}
 	}
 	m.mu.Unlock()
@@ -321,7 +322,7 @@ func (m *Monitor) Started() bool {
 	done := m.scanned
 	for _, e := range m.entries {
 		// One that could not be opened before waits for its next attempt.
-		done = done && !(e.opening && e.problem == "")
+		done = done && !(e.opening && e.present && e.problem == "")
 	}
 	m.mu.Unlock()
 	return done && !slices.ContainsFunc(m.Services(), func(s Status) bool { return s.awaited() || s.Log != nil && s.Log.awaited() })

@@ -99,7 +99,11 @@ func (w *worker) run() {
 			select {
 			case p = <-w.work:
 			case <-w.ending.Done():
-				return
+				select {
+				case p = <-w.work: // it came just before
+				default:
+					return
+				}
 			}
 			continue
 		}

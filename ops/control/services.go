@@ -19,7 +19,8 @@ type Services interface {
 	Services() []client.Service
 
 	// Started reports whether each of the services that were there at the start was
-	// started once, cannot be started, or is meant to be down.
+	// started once, cannot be started, or is meant to be down. It is false when all
+	// are being stopped.
 	Started() bool
 
 	// Changed returns a channel that is closed when a service has changed since the

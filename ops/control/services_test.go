@@ -437,6 +437,9 @@ func TestWaitForServices(t *testing.T) {
 	expect("ready", 504, "pool own: no worker is ready")
 	own(true)
 	expect("ready", 200, "")
+	f.starting.Store(true) // or stopping, when all are wanted down
+	expect("ready", 504, "the services are starting or stopping")
+	f.starting.Store(false)
 	f.change("db", func(s *client.Service) { s.Want = client.WantUp })
 	expect("ready", 504, "service db is not ready")
 	done := make(chan struct{})

@@ -295,6 +295,9 @@ func (p *pool) standsStill(now time.Time) string {
 func (x *exchange) readyz() error {
 	var problems []string
 	names, pools := x.unready()
+	if x.cfg.Services != nil && !x.cfg.Services.Started() {
+		problems = append(problems, "the services are starting or stopping")
+	}
 	for _, name := range names {
 		problems = append(problems, fmt.Sprintf("service %s is not ready", name))
 	}

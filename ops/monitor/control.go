@@ -39,6 +39,9 @@ func (c controlled) Services() []client.Service {
 	return out
 }
 
+// Started is false in a stop: the services are then wanted down, and not meant to be.
+func (c controlled) Started() bool { return !c.isStopping() && c.Monitor.Started() }
+
 func (c controlled) path(st *Status) string { return filepath.Join(c.dir(), st.Name) }
 
 // Keep writes or removes the file down of a service directory.

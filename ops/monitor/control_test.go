@@ -103,6 +103,28 @@ func TestControlChanges(t *testing.T) {
 	r.shown("prog", func(s *client.Service) bool { return s.Name == "" })
 }
 
+// In a stop no service is meant to be down, so that the program is not ready.
+func TestStartedInAStop(t *testing.T) {
+	for name, stop := range map[string]func(*rig){
+		"Shutdown": func(r *rig) { r.m.Shutdown() },
+		"context":  func(r *rig) { r.stop() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, Config{})
+			r.service("web", "run: "+stubborn)
+			r.start()
+			pid := atoi(t, r.want(`up (\d+)`)[0])
+			r.shown("web", func(s *client.Service) bool { return s.Ready && r.m.Control().Started() })
+			stop(r)
+			r.shown("web", func(s *client.Service) bool { return s.Want == client.WantExit })
+			if r.m.Control().Started() {
+				t.Error("started")
+			}
+			syscall.Kill(pid, syscall.SIGKILL)
+		})
+	}
+}
+
 func TestEndOf(t *testing.T) {
 	for want, status := range map[string]prefork.ExitStatus{
 		"exitcode 3": {Code: 3}, "exitcode 0": {}, "signal SIGKILL": {Signal: syscall.SIGKILL}, "signal SIGSEGV": {Signal: syscall.SIGSEGV, CoreDump: true},

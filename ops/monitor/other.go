@@ -26,6 +26,7 @@ func (m *Monitor) Services() []Status        { return nil }
 func (m *Monitor) Do(string, byte) error     { return errors.ErrUnsupported }
 func (m *Monitor) Started() bool             { return false }
 func (m *Monitor) Changed() <-chan struct{}  { return nil }
+func (m *Monitor) isStopping() bool          { return true }
 func (m *Monitor) dir() string               { return "" }
 
 func (m *Monitor) haveDown([]string) map[string]bool { return nil }

@@ -337,6 +337,18 @@ func (s *Status) awaited() bool {
 // since the call, or when a service has come or gone.
 func (m *Monitor) Changed() <-chan struct{} { return m.changes.next() }
 
+// isStopping reports whether a stop has been asked for.
+func (m *Monitor) isStopping() bool {
+	select {
+	case <-m.stop:
+		return true
+	default:
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.stopping // since the context of Run has ended
+}
+
 func (m *Monitor) dir() string { return m.cfg.Dir }
 
 // isIdle reports whether nothing of a unit runs, and nothing starts by itself.

@@ -137,7 +137,10 @@ func keeper(found []client.Found) string {
 	keeps := make([]bool, len(found))
 	var wg sync.WaitGroup
 	for i, f := range found {
-		if f.Err == nil {
+		switch {
+		case errors.Is(f.Err, client.ErrNoAnswer):
+			keeps[i] = true
+		case f.Err == nil:
 			wg.Go(func() { keeps[i] = keepsServices(f.Socket) })
 		}
 	}
@@ -154,7 +157,7 @@ func keeper(found []client.Found) string {
 func keepsServices(socket string) bool {
 	c, err := client.Dial(socket)
 	if err != nil {
-		return false
+		return errors.Is(err, client.ErrNoAnswer)
 	}
 	ctx, cancel := query()
 	defer cancel()

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
@@ -65,6 +66,7 @@ func TestKeeper(t *testing.T) {
 	f.on("GET /v1/services", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	silent := client.Found{Socket: f.socket}
 	gone := client.Found{Socket: f.socket + ".gone"}
+	full := client.Found{Socket: gone.Socket, Err: fmt.Errorf("full: %w", client.ErrNoAnswer)}
 	for name, c := range map[string]struct {
 		found []client.Found
 		want  string
@@ -73,6 +75,7 @@ func TestKeeper(t *testing.T) {
 		"others that do not count":    {[]client.Found{watch, foreign, gone}, watch.Socket},
 		"two":                         {[]client.Found{watch, service, other}, ""},
 		"one that does not answer":    {[]client.Found{watch, silent}, ""},
+		"one with a full queue":       {[]client.Found{watch, full}, ""},
 		"none":                        {[]client.Found{service, service}, ""},
 	} {
 		if got := keeper(c.found); got != c.want {

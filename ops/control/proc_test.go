@@ -211,12 +211,10 @@ func TestBlockedHook(t *testing.T) {
 	if a := do(t, c, client.Command{Name: "reload", NoWait: true}); a.Outcome != client.Pending {
 		t.Fatalf("%+v", a)
 	}
-	for end := time.Now().Add(time.Minute); status(t, c).Pools[0].Hook == nil && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
-	if h := status(t, c).Pools[0].Hook; h == nil || h.Name != "BeforeSpawn" {
-		t.Errorf("hook %+v", h)
-	}
+	preforktest.WaitFor(t, "the hook BeforeSpawn", func() bool { // after Reload
+		h := status(t, c).Pools[0].Hook
+		return h != nil && h.Name == "BeforeSpawn"
+	})
 	_, err := c.Get(context.Background(), "/healthz", nil)
 	var refused *client.RefusedError
 	if !errors.As(err, &refused) || refused.Code != 503 || !strings.Contains(refused.Problem.Error, "BeforeSpawn") {

@@ -312,6 +312,7 @@ func TestRunDaemonize(t *testing.T) {
 			if status, _, errs := command("run", "--stop", "--pid-file", path("pid")); status != 0 {
 				t.Errorf("run --stop: status %d, %q", status, errs)
 			}
+			preforktest.WaitFor(t, "the end of the first manager", func() bool { return unix.Kill(pid, 0) != nil })
 			preforktest.WaitFor(t, "the log is complete", func() bool {
 				data, err := os.ReadFile(logFile)
 				return err == nil && strings.Count(string(data), "output\n") == 2 && strings.Contains(string(data), `msg="worker gone"`)

@@ -267,7 +267,7 @@ func (a *app) carryOut(c *client.Client, st *client.Status, cmd client.Command) 
 	a.peer = c.Peer()
 	switch {
 	case err == nil:
-	case cmd.Name == "stop" && isGone(err) && a.hasEnded(a.peer): // before it could answer
+	case cmd.Name == "stop" && isEnding(err) && a.hasEnded(a.peer): // before it could answer
 		answer = &client.Answer{Command: cmd.Name, Outcome: client.Done, Text: "stopped", Seconds: time.Since(began).Seconds()}
 	default:
 		return result{}, a.failure(err)

@@ -70,6 +70,7 @@ func TestExitStatus(t *testing.T) {
 		{"connection ends, as JSON", "--json reload", map[string]http.HandlerFunc{"POST /v1/reload": broken}, 5, `^\{"manager":"web","error":"web: the connection ended.*","exit":5\}\n$`, `the connection ended`},
 		{"connection ends, and the manager", "stop", nil, 0, `^web: stopped\n$`, `^$`},
 		{"connection ends, and the manager, as JSON", "--json stop", nil, 0, `"outcome":"done",.*"text":"stopped"`, `^$`},
+		{"too many clients at a stop", "stop", map[string]http.HandlerFunc{"POST /v1/stop": refusal(503, "there are 64 connections already: try again")}, 5, `^$`, `^web: there are 64`},
 		{"connection ends at a stop", "--timeout 50ms stop", map[string]http.HandlerFunc{"POST /v1/stop": broken}, 5, `^$`, `^web: the connection ended before the outcome`},
 		{"not in time", "--timeout 1s pause", map[string]http.HandlerFunc{"POST /v1/pause": pending}, 6, `^$`,
 			`^web: pause is not done after 1s, and goes on; not paused yet: worker 4711 \(slot 0, id 12\)\n$`},

@@ -157,6 +157,13 @@ func servicesOf(ctx context.Context, c *client.Client) map[string]*client.Servic
 	return byName
 }
 
+// isEnding reports whether an error means that the manager has ended, or that it ends
+// and carries out no command any more.
+func isEnding(err error) bool {
+	var refused *client.RefusedError
+	return errors.Is(err, client.ErrNotRunning) || errors.Is(err, client.ErrLost) || errors.As(err, &refused) && refused.Problem.Error == client.Ending
+}
+
 // isGone reports whether an error means that the manager has ended, or is ending.
 func isGone(err error) bool {
 	var refused *client.RefusedError

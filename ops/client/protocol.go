@@ -266,6 +266,9 @@ type Problem struct {
 // can be sent again, to the successor.
 const Superseded = "superseded"
 
+// Ending is the Error of a Problem, or of an Answer, if the manager ends.
+const Ending = "the manager ends"
+
 // Duration is encoded as a string such as "1.5s".
 type Duration time.Duration
 

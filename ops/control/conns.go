@@ -7,6 +7,8 @@ import (
 	"net"
 	"runtime/debug"
 	"time"
+
+	"github.com/prefork-go/prefork/ops/client"
 )
 
 // closeConns closes connections: all, or those whose clients have their answers. It
@@ -48,7 +50,7 @@ func (s *server) ends() error {
 	if p := s.handedOver(); p != nil {
 		return p
 	}
-	return problemf(503, "the manager ends")
+	return problemf(503, client.Ending)
 }
 
 // accept starts to serve a connection, or to refuse it.

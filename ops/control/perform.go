@@ -233,7 +233,7 @@ func (s *server) outcome(ctx context.Context, c command, p *pool, r result, err 
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		a.Outcome, a.Error = client.Pending, "not done yet, and goes on"
 		if s.isClosing() {
-			a.Outcome, a.Error = client.Failed, "the manager ends"
+			a.Outcome, a.Error = client.Failed, client.Ending
 		}
 	default:
 		a.Outcome, a.Error = client.Failed, reason(err)

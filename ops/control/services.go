@@ -337,7 +337,7 @@ func (c *serviceCommand) await(gone context.Context, names []string) error {
 
 var (
 	errGaveUp = errors.New(client.GaveUp)
-	errEnds   = errors.New("the manager ends")
+	errEnds   = errors.New(client.Ending)
 )
 
 // outcome reports the outcome of a command that is not waited for.

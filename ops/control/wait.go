@@ -136,7 +136,7 @@ func (x *exchange) wait() error {
 		return problemf(404, "pool %.60q has gone", pools[0].name)
 	case err == nil: // a status that is made after that is not of an older state
 	case x.isClosing():
-		return problemf(503, "the manager ends")
+		return problemf(503, client.Ending)
 	case errors.Is(err, context.DeadlineExceeded):
 		a.Outcome, a.Text, a.Error = client.Pending, "", fmt.Sprintf("not %s within %v", state, timeout)
 	default:

@@ -217,7 +217,7 @@ func (w *watcher) look(key string, happened bool) {
 		f, link = file{}, false
 	}
 	if f.state == noRun && !w.inside[key] && w.watchInside(key) {
-		f, link = w.see(key) // run may have come meanwhile
+		f, link = w.see(key) // run may have come by now
 	}
 	if f.state != noRun && w.inside[key] {
 		w.notify.Remove(filepath.Join(w.cfg.Dir, key)) // an error if the directory is gone
